@@ -1,0 +1,185 @@
+"""`adjoint`: the backward step of a recurrence, as a recurrence (backpropagation through time).
+
+Reverse accumulation over the ops (Griewank & Walther, Evaluating Derivatives, chapter 3), with one rule for each:
+
+    Pointwise y = f(a, b)    d_a += d_y * df/da
+    Product   p = W @ v      d_v += W.T @ d_p      d_W += Outer(d_p, v)
+    Reduce    m = sum(v)     d_v += d_m, broadcast
+    Outer     M = sum l r^T  d_l += d_M @ r        d_r += d_M.T @ l
+    BatchSum  s = sum v      d_v += d_s, broadcast
+
+A value that was broadcast gets the sum of what reached it. `df/da` is written in terms of `y` where that is what the
+forward step saved. The result reads the forward values as inputs and runs the other way in time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import sympy as sp
+
+from gategen.graph import BatchSum, Builder, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value, check
+
+
+def adjoint(graph: Graph) -> Graph:
+    """The recurrence that pulls gradients back through `graph`.
+
+    Its inputs are the forward values it reads and `d_<output>` for every output; its states `d_<state>` start from
+    the gradients of the final states and end at those of the initial ones; its outputs are the gradients of the
+    inputs and its sums those of the parameters, under the forward names.
+    """
+    return _Adjoint(graph).graph()
+
+
+def partial(op: Pointwise, by: Value) -> sp.Expr:
+    """d out / d by, in terms of `out` where the derivative needs the value itself."""
+    expr = op.expr
+    if isinstance(expr, sp.Pow) and expr.base == by and abs(expr.exp) == sp.Rational(1, 2):
+        return expr.exp * op.out ** ((expr.exp - 1) / expr.exp)
+    derivative = expr.diff(by).xreplace({expr: op.out})
+    return derivative.replace(sp.DiracDelta, lambda *_: sp.S.Zero)  # what SymPy has `sign` jump by
+
+
+class _Adjoint:
+    def __init__(self, graph: Graph) -> None:
+        self.forward = graph
+        self.builder = Builder(v.name for v in graph.values)
+        self.terms: dict[Value, list[sp.Expr]] = defaultdict(list)
+        self.totals: dict[Value, Value | None] = {}
+        self.active = self.differentiable()
+
+    def differentiable(self) -> set[Value]:
+        """The values that depend on something a gradient is wanted for."""
+        active = {v for v in self.forward.given if v not in self.forward.fixed}
+        for op in self.forward.ops:
+            if not active.isdisjoint(op.reads):
+                active.add(op.out)
+        return active
+
+    def graph(self) -> Graph:
+        forward, builder = self.forward, self.builder
+        inputs: list[Value] = []
+        seeds: list[Value] = []
+        laters = {c.name: builder.value(f"d_{c.next.name.removesuffix('_next')}_later", c.next.shape) for c in forward.states}
+        for carry in forward.states:
+            self.terms[carry.next].append(laters[carry.name])
+        for name, value in forward.outputs:
+            inputs.append(builder.value(f"d_{name}", value.shape))
+            self.terms[value].append(inputs[-1])
+        for name, value in forward.sums:
+            if value in self.active and not self.is_update(name):
+                seeds.append(builder.value(f"d_{name}", value.shape, True))
+                self.terms[value].append(seeds[-1])
+        for op in reversed(forward.ops):
+            self.pull(op)
+        states = tuple(Carry(f"d_{c.name}", laters[c.name], self.ending(c.current)) for c in forward.states)
+        wanted = [v for v in forward.inputs if v in self.active]
+        outputs = tuple((v.name, self.ending(v)) for v in wanted)
+        sums = tuple((v.name, self.ending(v)) for v in forward.parameters if v in self.active)
+        return self.pruned(inputs, seeds, states, outputs, sums)
+
+    def is_update(self, name: str) -> bool:
+        """Running statistics are results of no loss."""
+        return any(name == v.name for v in self.forward.fixed)
+
+    def pruned(self, inputs: list[Value], seeds: list[Value], states: tuple[Carry, ...], outputs, sums) -> Graph:  # type: ignore[no-untyped-def]
+        """The graph, reading only those forward values that it needs."""
+        made = {op.out for op in self.builder.ops} | {c.current for c in states} | {*inputs, *seeds}
+        reads = {v for op in self.builder.ops for v in op.reads} - made
+        taped = [v for v in self.forward.values if v in reads]
+        return check(
+            Graph(
+                f"{self.forward.name}_adjoint",
+                (*inputs, *(v for v in taped if not v.static)),
+                (*seeds, *(v for v in taped if v.static)),
+                states,
+                tuple(self.builder.ops),
+                outputs,
+                sums,
+                tuple(v for v in self.forward.fixed if v in reads),
+                tuple((name, blocks) for name, blocks in self.forward.blocks),
+                not self.forward.backwards,
+            )
+        )
+
+    # ------------------------------------------------------------------------------------------ gradients
+
+    def total(self, value: Value) -> Value | None:
+        """The whole gradient of a value, named; None where nothing reached it."""
+        if value not in self.totals:
+            terms = self.terms.get(value, [])
+            if not terms:
+                self.totals[value] = None
+            elif len(terms) == 1 and isinstance(terms[0], Value) and terms[0].shape == value.shape:
+                self.totals[value] = terms[0]
+            else:
+                out = self.builder.value(f"d_{value.name}", value.shape, value.static)
+                self.totals[value] = self.builder.add(Pointwise(out, sp.Add(*terms)))
+        return self.totals[value]
+
+    def ending(self, value: Value) -> Value:
+        """The gradient of something given, as a value of its own even where it is 0."""
+        total = self.total(value)
+        if total is None:
+            out = self.builder.value(f"d_{value.name}", value.shape, value.static)
+            return self.builder.add(Pointwise(out, sp.S.Zero))
+        if total in self.builder_outs() and (value.static or total.name == f"d_{value.name}"):
+            return total
+        return self.builder.add(Pointwise(self.builder.value(f"d_{value.name}", value.shape, value.static), total))
+
+    def builder_outs(self) -> set[Value]:
+        return {op.out for op in self.builder.ops}
+
+    def give(self, value: Value, term: sp.Expr, size_from: Value) -> None:
+        """Add `term` to the gradient of `value`, summed over whatever `value` was broadcast over."""
+        if value not in self.active or term == 0:
+            return
+        builder = self.builder
+        step = not size_from.static
+        narrow = value.size == 1 and size_from.size != 1
+        if narrow or (value.static and step):
+            named = term
+            if not isinstance(term, Value):
+                named = builder.once(term, lambda: builder.pointwise(f"g_{value.name}", term, size=size_from.size, step=step))
+            if narrow:
+                named = builder.reduced(f"sum_{named}", named)
+            if value.static and step:
+                named = builder.summed(f"d_{value.name}", named, value.shape)
+            term = named
+        self.terms[value].append(term)
+
+    def pull(self, op: Op) -> None:
+        if op.out not in self.active:
+            return
+        gradient = self.total(op.out)
+        if gradient is None:
+            return
+        match op:
+            case Pointwise():
+                for read in op.reads:
+                    if read in self.active:
+                        self.give(read, gradient * partial(op, read), op.out)
+            case Product(_, matrix, operand, transposed):
+                if operand in self.active:
+                    self.give(operand, self.product(matrix, gradient, not transposed), operand)
+                if matrix in self.active:
+                    self.terms[matrix].append(self.outer(matrix, gradient, operand, transposed))
+            case Reduce(_, operand):
+                self.terms[operand].append(gradient)
+            case BatchSum(_, operand):
+                self.terms[operand].append(gradient)
+            case Outer(_, left, right):
+                if left in self.active:
+                    self.terms[left].append(self.product(gradient, right, False))
+                if right in self.active:
+                    self.terms[right].append(self.product(gradient, left, True))
+
+    def product(self, matrix: Value, operand: Value, transposed: bool) -> Value:
+        size = matrix.shape[1] if transposed else matrix.shape[0]
+        wish = f"{matrix.name}{'T' if transposed else ''}_{operand.name}"
+        return self.builder.add(Product(self.builder.value(wish, (size,)), matrix, operand, transposed))
+
+    def outer(self, matrix: Value, gradient: Value, operand: Value, transposed: bool) -> Value:
+        left, right = (operand, gradient) if transposed else (gradient, operand)
+        out = self.builder.value(f"d_{matrix.name}", matrix.shape, True)
+        return self.builder.add(Outer(out, left, right))

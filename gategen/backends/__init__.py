@@ -1,0 +1,28 @@
+"""The target languages. A backend lowers a plan to strings and lays them out with its templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from gategen.cell import Cell
+from gategen.errors import SpecError
+
+NAMES = ("numpy", "cupy")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A target language: `files(cell)` gives the text of each generated file by its name."""
+
+    name: str
+    files: Callable[[Cell], dict[str, str]]
+
+
+def find(name: str) -> Backend:
+    """The backend called `name`."""
+    if name not in NAMES:
+        raise SpecError(f"there is no backend {name!r}", hint=f"backends: {', '.join(NAMES)}")
+    module = import_module(f"gategen.backends.{name}")
+    return Backend(name, module.files)

@@ -1,0 +1,478 @@
+"""Expressions as instructions over memory: one operation, its operands, and where the result goes.
+
+The common ground of backends that compute whole arrays at a time. `assign` turns an expression into instructions that
+write in place where they can; `merge` joins instructions that do the same to neighbouring slices, so that
+`z = sigmoid(a_z)` and `r = sigmoid(a_r)` become one call over both. Nothing here knows how an instruction is spelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import sympy as sp
+from sympy.core.relational import Relational
+
+from gategen import language as lang
+from gategen.graph import Length, Pointwise, Value, length
+from gategen.plan import Slot
+from gategen.printer import Printer, fraction, leading_minus
+
+
+@dataclass(frozen=True)
+class View:
+    """A stretch of features of a buffer, or of a scratch array where `buffer` is a number."""
+
+    buffer: str | int
+    start: sp.Expr
+    stop: sp.Expr
+    shift: int = 0
+    single: bool = False  # size 1 (or one number): broadcasts
+
+    def meets(self, other: View) -> bool:
+        """Whether the two share memory."""
+        if (self.buffer, self.shift) != (other.buffer, other.shift):
+            return False
+        return rank(self.start) < rank(other.stop) and rank(other.start) < rank(self.stop)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A number or a size, as text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Test:
+    """A comparison, the condition of `where`."""
+
+    sign: str
+    left: View | Text
+    right: View | Text
+
+
+Operand = View | Text | Test
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`out = name(*args)`; `ops` are the graph's values it works for, in order."""
+
+    name: str
+    args: tuple[Operand, ...]
+    out: View
+    ops: tuple[str, ...]
+
+    @property
+    def reads(self) -> list[View]:
+        found: list[View] = []
+        for arg in self.args:
+            if isinstance(arg, View):
+                found.append(arg)
+            elif isinstance(arg, Test):
+                found += [side for side in (arg.left, arg.right) if isinstance(side, View)]
+        return found
+
+
+COMMUTE = frozenset({"add", "multiply", "maximum", "minimum"})
+
+
+def rank(start: sp.Expr) -> int:
+    """Offsets as integers, every size a different prime, so that only equal ones coincide."""
+    names = sorted(map(str, start.free_symbols))
+    values = {s: 1009 + 2 * sum(ord(c) for c in str(s)) for s in start.free_symbols}
+    return int(start.subs(values)) if names else int(start)
+
+
+# ---------------------------------------------------------------------------------------------- assign
+
+
+class Assembler:
+    """Instructions for a run of pointwise ops. `place` gives the memory of a value, or None for scratch."""
+
+    def __init__(self, place: Callable[[Value], View | None], number: Callable[[sp.Expr], str]) -> None:
+        self.place = place
+        self.number = number
+        self.scratch = 0
+        self.local: dict[Value, View] = {}
+        self.made: list[Instruction] = []
+        self.label = ""
+        self.printer = Printer()
+
+    def op(self, op: Pointwise) -> None:
+        """Append the instructions of one op."""
+        self.label = op.out.name
+        out = self.place(op.out)
+        if out is None:
+            out = self.local[op.out] = self.temporary(op.out.size)
+        self.assign(op.expr, out)
+
+    def temporary(self, size: object) -> View:
+        self.scratch += 1
+        width = sp.Integer(1) if size == 1 else length(size)  # type: ignore[arg-type]
+        return View(self.scratch, sp.S.Zero, width, 0, size == 1)
+
+    def view(self, value: Value) -> View:
+        return self.local.get(value) or self.place(value) or self._missing(value)
+
+    def _missing(self, value: Value) -> View:
+        raise AssertionError(f"{value} has no place")
+
+    def emit(self, name: str, args: Iterable[Operand], out: View) -> None:
+        self.made.append(Instruction(name, tuple(args), out, (self.label,)))
+
+    def like(self, out: View) -> View:
+        self.scratch += 1
+        return View(self.scratch, sp.S.Zero, out.stop - out.start, 0, out.single)
+
+    def assign(self, expr: sp.Expr, out: View) -> None:
+        """Leave `expr` in `out`, which may be the memory of one of its operands."""
+        if (self.counted(expr, out) > 1 or self.below(expr, out)) and not self.direct(expr):
+            safe = self.like(out)
+            before = len(self.made)
+            self.assign(expr, safe)
+            last = self.made[-1]
+            assert len(self.made) > before and last.out == safe
+            self.made[-1] = replace(last, out=out)
+            return
+        if self.atomic(expr):
+            source = self.operand(expr, out)
+            if source != out:
+                self.emit("copy", [source], out)
+        elif isinstance(expr, sp.Add):
+            self.sum(expr, out)
+        elif isinstance(expr, sp.Mul):
+            self.product(expr, out)
+        elif isinstance(expr, sp.Pow):
+            self.power(expr, out)
+        else:
+            self.function(expr, out)
+
+    def counted(self, expr: sp.Basic, out: View) -> int:
+        """How often `expr` reads the memory of `out`."""
+        return sum(
+            1 for node in sp.preorder_traversal(expr) if isinstance(node, Value) and self.view(node).meets(out)
+        )
+
+    def below(self, expr: sp.Expr, out: View) -> bool:
+        """Whether a denominator, which is read last, lies in `out`."""
+        return isinstance(expr, sp.Mul) and any(self.counted(part, out) for part in fraction(expr)[1])
+
+    def direct(self, expr: sp.Expr) -> bool:
+        """Whether one instruction computes all of it."""
+        return all(self.atomic(arg) for arg in expr.args) and len(expr.args) <= 2
+
+    @staticmethod
+    def atomic(expr: sp.Basic) -> bool:
+        return bool(isinstance(expr, (Value, Length)) or expr.is_number)
+
+    def operand(self, expr: sp.Expr, like: View) -> Operand:
+        """Where the value of `expr` can be read: its own memory if it is atomic, else scratch it is computed into."""
+        if isinstance(expr, Value):
+            return self.view(expr)
+        if isinstance(expr, Length) or expr.is_number or not expr.atoms(Value):
+            return Text(self.number(expr))
+        scratch = self.like(like)
+        self.assign(expr, scratch)
+        return scratch
+
+    def ordered(self, parts: Sequence[sp.Expr], out: View) -> list[sp.Expr]:
+        """What lies in `out` first, then what must be computed, then what can be read as it is."""
+        return sorted(parts, key=lambda part: (not self.counted(part, out), self.atomic(part)))
+
+    def sum(self, expr: sp.Expr, out: View) -> None:
+        terms = self.ordered(self.printer.terms(expr), out)
+        plus = next((k for k, term in enumerate(terms) if not leading_minus(term)), None)
+        if plus and self.atomic(terms[0]) and not self.counted(terms[0], out):
+            terms.insert(0, terms.pop(plus))
+        head, *rest = terms
+        negative = leading_minus(head)
+        source = self.head(-head if negative else head, out)
+        if negative and not any(not leading_minus(term) for term in rest):
+            self.emit("negative", [source], out)
+            source, negative = out, False
+        if negative:
+            k = next(k for k, term in enumerate(rest) if not leading_minus(term))
+            self.emit("subtract", [self.operand(rest.pop(k), out), source], out)
+            source = out
+        for term in rest:
+            minus = leading_minus(term)
+            other = self.operand(-term if minus else term, out)
+            self.emit("subtract" if minus else "add", [source, other], out)
+            source = out
+
+    def head(self, expr: sp.Expr, out: View) -> Operand:
+        """The first operand of a fold: read where it is, or computed straight into `out`."""
+        if self.atomic(expr):
+            return self.operand(expr, out)
+        self.assign(expr, out)
+        return out
+
+    def product(self, expr: sp.Expr, out: View) -> None:
+        above, below = fraction(expr)
+        numbers = [factor for factor in above if not factor.atoms(Value)]
+        rest = self.ordered(self.printer.factors([f for f in above if f not in numbers]), out)
+        if numbers == [sp.Integer(-1)] and rest:
+            self.fold("multiply", rest, out)
+            self.emit("negative", [out if len(rest) > 1 else self.last_or(rest[0], out)], out)
+        else:
+            number = [sp.Mul(*numbers)] if numbers and sp.Mul(*numbers) != 1 else []
+            self.fold("multiply", [*rest, *number] or [sp.S.One], out, copy=not below)
+            if below and len(rest) + len(number) == 0:
+                self.emit("divide", [Text("1"), self.operand(sp.Mul(*below), out)], out)
+                return
+            if below:
+                top = out if len(rest) + len(number) > 1 else self.last_or((rest or number)[0], out)
+                self.emit("divide", [top, self.operand(sp.Mul(*below), out)], out)
+
+    def last_or(self, expr: sp.Expr, out: View) -> Operand:
+        return self.operand(expr, out) if self.atomic(expr) else out
+
+    def fold(self, name: str, parts: Sequence[sp.Expr], out: View, copy: bool = False) -> None:
+        head, *rest = parts
+        source = self.head(head, out)
+        for part in rest:
+            self.emit(name, [source, self.operand(part, out)], out)
+            source = out
+        if not rest and copy and source != out:
+            self.emit("copy", [source], out)
+
+    def power(self, expr: sp.Expr, out: View) -> None:
+        base, exponent = expr.base, expr.exp
+        if exponent == -1:
+            self.emit("divide", [Text("1"), self.head(base, out)], out)
+        elif leading_minus(exponent):
+            self.assign(sp.Pow(base, -exponent), out)
+            self.emit("divide", [Text("1"), out], out)
+        elif exponent == sp.Rational(1, 2):
+            self.emit("sqrt", [self.head(base, out)], out)
+        elif exponent.is_Integer and exponent <= 4:
+            source = self.operand(base, out)
+            if self.counted(base, out) and exponent > 2:
+                copy = self.like(out)
+                self.emit("copy", [source], copy)
+                source = copy
+            self.emit("multiply", [source, source], out)
+            for _ in range(int(exponent) - 2):
+                self.emit("multiply", [out, source], out)
+        else:
+            self.emit("power", [self.head(base, out), Text(self.number(exponent))], out)
+
+    def function(self, expr: sp.Expr, out: View) -> None:
+        if isinstance(expr, lang.where):
+            condition, a, b = expr.args
+            self.emit("where", [self.test(condition, out), self.operand(a, out), self.operand(b, out)], out)
+            return
+        name = type(expr).__name__.lower()
+        if len(expr.args) == 1:
+            self.emit(name, [self.head(expr.args[0], out)], out)
+        else:
+            self.emit(name, [self.operand(arg, out) for arg in expr.args], out)
+
+    def test(self, condition: Relational, out: View) -> Test:
+        left, right = (self.operand(side, out) for side in (condition.lhs, condition.rhs))
+        assert not isinstance(left, Test) and not isinstance(right, Test)
+        return Test(condition.rel_op, left, right)
+
+
+# ---------------------------------------------------------------------------------------------- merge
+
+
+def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """Equal operations on neighbouring slices as one, in an order that keeps every dependence."""
+    waiting = list(range(len(instructions)))
+    after = dependencies(instructions)
+    where: dict[int, View] = {}
+    done: set[int] = set()
+    made: list[Instruction] = []
+    extra = 1 + max((v.buffer for i in instructions for v in [*i.reads, i.out] if isinstance(v.buffer, int)), default=0)
+    while waiting:
+        ready = [k for k in waiting if after[k] <= done]
+        runs = (grown(instructions, k, ready, where) for k in ready)
+        late = [k for k in waiting if k not in ready]
+        run = next((run for run in runs if not waits(instructions, run, late, after, where)), None)
+        run = run or grown(instructions, ready[0], ready, where)
+        joint, extra = join([instructions[k] for k in run], where, extra)
+        made.append(joint)
+        done.update(run)
+        waiting = [k for k in waiting if k not in run]
+    return made
+
+
+def grown(
+    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[int, View]
+) -> list[int]:
+    """The instructions that are ready and can be one with `first`, in the order of their slices."""
+    run = [first]
+    while True:
+        for k in ready:
+            if k in run:
+                continue
+            if joins(instructions, run[-1], k, where):
+                run.append(k)
+                break
+            if joins(instructions, k, run[0], where):
+                run.insert(0, k)
+                break
+        else:
+            return run
+
+
+def waits(
+    instructions: Sequence[Instruction],
+    run: Sequence[int],
+    late: Sequence[int],
+    after: Sequence[set[int]],
+    where: dict[int, View],
+) -> bool:
+    """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
+    for j in late:
+        if joins(instructions, run[-1], j, where) or joins(instructions, j, run[0], where):
+            front, seen = [j], {j}
+            while front:
+                new = after[front.pop()] - seen
+                seen |= new
+                front += new
+            if seen.isdisjoint(run):
+                return True
+    return False
+
+
+def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
+    """For each instruction those that must come before it."""
+    found: list[set[int]] = []
+    for k, one in enumerate(instructions):
+        before: set[int] = set()
+        for j in range(k):
+            other = instructions[j]
+            reads_written = any(read.meets(other.out) for read in one.reads)
+            overwrites = one.out.meets(other.out) or any(one.out.meets(read) for read in other.reads)
+            if reads_written or overwrites:
+                before.add(j)
+        found.append(before)
+    return found
+
+
+def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[int, View]) -> bool:
+    """Whether `k` continues `j`: the same operation on the slices directly behind."""
+    a, b = instructions[j], instructions[k]
+    if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
+        return False
+    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.buffer != b.out.buffer
+    if not (new or behind(a.out, b.out, where)):
+        return False
+    return continues(a.args, b.args, where) or (
+        a.name in COMMUTE and continues(a.args, tuple(reversed(b.args)), where)
+    )
+
+
+def fresh_scratch(view: View, where: dict[int, View]) -> bool:
+    return isinstance(view.buffer, int) and view.buffer not in where
+
+
+def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[int, View]) -> bool:
+    return all(follows(p, q, where) for p, q in zip(a, b, strict=True))
+
+
+def follows(a: Operand, b: Operand, where: dict[int, View]) -> bool:
+    if isinstance(a, View) and isinstance(b, View):
+        return a == b if a.single else behind(a, b, where)
+    if isinstance(a, Test) and isinstance(b, Test):
+        return a.sign == b.sign and follows(a.left, b.left, where) and follows(a.right, b.right, where)
+    return a == b
+
+
+def behind(a: View, b: View, where: dict[int, View]) -> bool:
+    a, b = placed(a, where), placed(b, where)
+    return not a.single and not b.single and (a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)
+
+
+def placed(view: View, where: dict[int, View]) -> View:
+    if isinstance(view.buffer, int) and view.buffer in where:
+        home = where[view.buffer]
+        return replace(view, buffer=home.buffer, start=home.start + view.start, stop=home.start + view.stop)
+    return view
+
+
+def join(run: Sequence[Instruction], where: dict[int, View], extra: int) -> tuple[Instruction, int]:
+    """One instruction for a run; scratch that it writes moves into one wider scratch array."""
+    first = run[0]
+    if len(run) > 1 and fresh_scratch(first.out, where):
+        at: sp.Expr = sp.S.Zero
+        for one in run:
+            width = one.out.stop - one.out.start
+            assert isinstance(one.out.buffer, int)
+            where[one.out.buffer] = View(extra, at, at + width)
+            at += width
+        extra += 1
+    moved = [resolve(one, where) for one in run]
+    args = list(moved[0].args)
+    for one in moved[1:]:
+        other = one.args if continues(args, one.args, {}) else tuple(reversed(one.args))
+        args = [widened(p, q) for p, q in zip(args, other, strict=True)]
+    out = widened(moved[0].out, moved[-1].out)
+    assert isinstance(out, View)
+    return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops)), extra
+
+
+def resolve(one: Instruction, where: dict[int, View]) -> Instruction:
+    def moved(arg: Operand) -> Operand:
+        if isinstance(arg, View):
+            return placed(arg, where)
+        if isinstance(arg, Test):
+            left, right = moved(arg.left), moved(arg.right)
+            assert not isinstance(left, Test) and not isinstance(right, Test)
+            return Test(arg.sign, left, right)
+        return arg
+
+    return replace(one, args=tuple(map(moved, one.args)), out=placed(one.out, where))
+
+
+def widened(a: Operand, b: Operand) -> Operand:
+    if isinstance(a, View) and isinstance(b, View) and not a.single:
+        return replace(a, stop=b.stop)
+    if isinstance(a, Test) and isinstance(b, Test):
+        left, right = widened(a.left, b.left), widened(a.right, b.right)
+        assert not isinstance(left, Test) and not isinstance(right, Test)
+        return Test(a.sign, left, right)
+    return a
+
+
+# ---------------------------------------------------------------------------------------------- scratch
+
+
+def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp.Expr]]:
+    """The instructions with scratch arrays reused where one's life is over; the widths of those that are needed."""
+    widths: dict[int, sp.Expr] = {}
+    last: dict[int, int] = {}
+    for k, one in enumerate(instructions):
+        for view in [*one.reads, one.out]:
+            if isinstance(view.buffer, int):
+                old = widths.get(view.buffer, view.stop)
+                widths[view.buffer] = view.stop if rank(view.stop) >= rank(old) else old
+                last[view.buffer] = k
+    arrays: list[sp.Expr] = []
+    owner: dict[int, int] = {}
+    free: list[int] = []
+    made: list[Instruction] = []
+    for k, one in enumerate(instructions):
+        for view in [*one.reads, one.out]:
+            if isinstance(view.buffer, int) and view.buffer not in owner:
+                width = widths[view.buffer]
+                found = next((n for n in free if arrays[n] == width), None)
+                if found is None:
+                    arrays.append(width)
+                    found = len(arrays) - 1
+                else:
+                    free.remove(found)
+                owner[view.buffer] = found
+        for scratch, end in last.items():
+            if end == k:
+                free.append(owner[scratch])
+        made.append(resolve(one, {old: View(-1 - new, sp.S.Zero, widths[old]) for old, new in owner.items()}))
+    return made, arrays
+
+
+def slot_view(slot: Slot) -> View:
+    return View(slot.buffer, slot.start, slot.stop, slot.shift, slot.size == 1)

@@ -1,0 +1,965 @@
+"""NumPy: whole arrays at a time, written into memory that is there already.
+
+`files` lowers a plan to the lines of a module. Each stage becomes `np.matmul(..., out=...)` or a run of ufunc calls
+that write in place; views are made at the top of a step by `zip`, scratch is made once before the loop.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.backends.instructions import (
+    Assembler,
+    Instruction,
+    Operand,
+    Test,
+    Text,
+    View,
+    fit,
+    merge,
+    rank,
+    slot_view,
+)
+from gategen.cell import Cell
+from gategen.graph import Pointwise, Value, fresh, length
+from gategen.plan import (
+    Buffer,
+    ColumnSum,
+    Field,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Pair,
+    Plan,
+    Schedule,
+    Slot,
+    Stage,
+    Sum,
+    Weight,
+    plan,
+)
+from gategen.printer import Printer
+from gategen.render import render
+
+# How each operation is called. A name without a dot is a helper that the module brings along where it needs it.
+CALLS = {
+    "add": "np.add",
+    "subtract": "np.subtract",
+    "multiply": "np.multiply",
+    "divide": "np.divide",
+    "negative": "np.negative",
+    "power": "np.power",
+    "tanh": "np.tanh",
+    "exp": "np.exp",
+    "log": "np.log",
+    "log1p": "np.log1p",
+    "sqrt": "np.sqrt",
+    "sin": "np.sin",
+    "cos": "np.cos",
+    "maximum": "np.maximum",
+    "minimum": "np.minimum",
+    "sigmoid": "sigmoid",
+    "softplus": "softplus",
+    "abs": "absolute",
+    "sign": "sign",
+    "erf": "erf",
+    "mod": "modulo",
+    "stop_gradient": "detach",
+}
+IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
+HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
+SIZE_LETTERS = {"input": "I", "hidden": "H"}
+
+# Names that the templates use; a name of the spec that is one of them gets a trailing underscore in the module.
+WORDS = frozenset(
+    """
+    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack forward backward
+    step init_buffers params x tape d_y d_final initial lengths buffers training finished T B t y final grads dtype
+    named seed sizes rng ones zip range reversed enumerate reuse check scratch self print float int len list tuple dict
+    first first_backward start start_backward state state_t record count x_t y_t dims valid epsilon input_size
+    hidden_size names rule now at last
+    """.split()
+) | {*HELPERS, "where", "keep"}
+
+
+def files(cell: Cell) -> dict[str, str]:
+    """The module of a cell, by file name."""
+    return {f"{cell.name}_numpy.py": render("numpy/module.py.jinja", context(plan(cell)))}
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+class Scope:
+    """The names of one function, or of the module: each thing has one, and no two share one."""
+
+    def __init__(self, taken: Iterable[str], sizes: dict[str, str], known: dict[object, str]) -> None:
+        self.taken = set(taken)
+        self.sizes = sizes
+        self.known = dict(known)
+
+    def new(self, wish: str) -> str:
+        name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
+        self.taken.add(name)
+        return name
+
+    def of(self, key: object, wish: str) -> str:
+        """The one name for `key`."""
+        if key not in self.known:
+            self.known[key] = self.new(wish)
+        return self.known[key]
+
+    def inner(self) -> Scope:
+        """A scope inside this one."""
+        return Scope(self.taken, self.sizes, self.known)
+
+    def size(self, expr: sp.Expr) -> str:
+        """`3 * H`, `H + I`: a width in the module's size letters."""
+        return Printer(rename=self.sizes)(sp.sympify(expr))
+
+
+def size_letters(plan: Plan) -> dict[str, str]:
+    """`H` for hidden, `I` for input, the first letter of a further size where it is free."""
+    letters: dict[str, str] = {}
+    for size in plan.cell.sizes:
+        wish = SIZE_LETTERS.get(size, size[0].upper())
+        letters[size] = fresh(wish if wish not in WORDS else size.upper(), {*WORDS, *letters.values()})
+    return letters
+
+
+# ---------------------------------------------------------------------------------------------- regions
+
+
+@dataclass
+class Block:
+    """Lines under one comment."""
+
+    comment: tuple[str, ...]
+    lines: list[str] = field(default_factory=list)
+
+
+ALL, LOOP, ONCE = "all", "loop", "once"
+
+
+class Region:
+    """The lines of one level of a schedule.
+
+    where   arrays           used for
+    ALL     (T, B, width)    before and after the loop
+    LOOP    (B, width)       inside the loop, from views of step t
+    ONCE    (B, width)       a rule that runs for a single step (`first`, `start`)
+    """
+
+    def __init__(
+        self, module: Module, names: Scope, schedule: Schedule, where: str, stages: Sequence[Stage]
+    ) -> None:
+        self.module = module
+        self.names = names
+        self.schedule = schedule
+        self.where = where
+        self.views: dict[str, str] = {}
+        self.zipped: dict[str, str] = {}
+        self.scratch: dict[str, sp.Expr] = {}
+        self.weights: dict[str, str] = {}
+        self.blocks: list[Block] = []
+        self.stages = stages
+        for stage in stages:
+            self.stage(stage)
+
+    # ------------------------------------------------------------------------------------------ places
+
+    def buffer(self, name: str) -> Buffer | None:
+        return self.module.buffers.get(name)
+
+    def view(self, view: View) -> str:
+        """The name under which a stretch of memory is known here."""
+        if isinstance(view.buffer, int):
+            return self.scratch_view(view)
+        buffer = self.buffer(view.buffer)
+        if buffer is None:
+            return self.field_view(view)
+        whole = self.names.size(buffer.width) == self.names.size(view.stop - view.start)
+        stepped = buffer.kind in ("input", "state", "time")
+        base = self.names.known[buffer.name]
+        if self.where == ONCE and stepped:
+            return self.once_view(buffer, view, base, whole)
+        if not stepped:
+            return base if whole else self.made(f"{base}{self.columns(view, buffer.kind)}", self.view_name(view, buffer))
+        if self.where == ALL:
+            time = {("state", 0): "[:-1]", ("state", 1): "[1:]"}.get((buffer.kind, view.shift), "")
+            if whole:
+                return base + time
+            inner = self.columns(view, "static")[1:-1]
+            at = f"{time[1:-1]}, :, {inner}" if time else f"..., {inner}"
+            return self.made(f"{base}[{at}]", f"{self.view_name(view, buffer)}_all")
+        return self.loop_view(buffer, view, base, whole)
+
+    def loop_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
+        low, after = ("start", "start + 1") if self.module.plan.first else ("", "1")
+        time = {("state", 0): f"{low}:-1", ("state", 1): f"{after}:"}.get((buffer.kind, view.shift), f"{low}:" if low else "")
+        if whole:
+            source = f"{base}[{time}]" if time else base
+            wish = f"{base}_next" if view.shift else f"{base}_t"
+        else:
+            source = f"{base}[{time + ', :' if time else '...'}, {self.columns(view, 'static')[1:-1]}]"
+            wish = self.view_name(view, buffer)
+        if source not in self.zipped:
+            self.zipped[source] = self.names.of(("loop", source), wish)
+        return self.zipped[source]
+
+    def once_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
+        if buffer.kind == "state":
+            base = self.names.of(("once", buffer.name, view.shift), f"{base}_next" if view.shift else f"{base}_t")
+        if whole:
+            return base
+        return self.made(f"{base}[:, {self.columns(view, 'static')[1:-1]}]", self.view_name(view, buffer))
+
+    def field_view(self, view: View) -> str:
+        """Part of a parameter, or of its gradient."""
+        assert isinstance(view.buffer, str)
+        gradient = view.buffer.startswith("d_") and view.buffer.removeprefix("d_") in self.module.fields
+        found = self.module.fields.get(view.buffer.removeprefix("d_") if gradient else view.buffer)
+        base = self.names.known.get(("field", view.buffer)) or self.names.of(("given", view.buffer), view.buffer)
+        if found is None or not found.rows or self.same(view.stop - view.start, found.height):
+            return base
+        return self.made(f"{base}[{self.range(view, found.height)}]", f"{base}_{self.short(self.members(view, found))}")
+
+    def members(self, view: View, found: Field) -> list[str]:
+        at = sp.S.Zero
+        inside = []
+        for member, rows in zip(found.members, found.rows, strict=True):
+            if rank(view.start) <= rank(at) < rank(view.stop):
+                inside.append(member)
+            at += length(rows)
+        return inside
+
+    def same(self, a: sp.Expr, b: sp.Expr) -> bool:
+        return self.names.size(a) == self.names.size(b)
+
+    def made(self, source: str, wish: str) -> str:
+        """A view that is made once, ahead of the lines that use it."""
+        if source not in self.views:
+            self.views[source] = self.names.of((self.where, source), wish)
+        return self.views[source]
+
+    def range(self, view: View, width: sp.Expr | None = None) -> str:
+        start = "" if view.start == 0 else self.names.size(view.start)
+        stop = "" if width is not None and self.same(view.stop, width) else self.names.size(view.stop)
+        return f"{start}{' : ' if ' ' in start + stop else ':'}{stop}".strip()
+
+    def columns(self, view: View, kind: str) -> str:
+        buffer = self.buffer(view.buffer) if isinstance(view.buffer, str) else None
+        inner = self.range(view, buffer.width if buffer else None)
+        return f"[{inner}]" if kind == "static" else f"[:, {inner}]"
+
+    def view_name(self, view: View, buffer: Buffer) -> str:
+        return self.short(
+            [
+                m
+                for m, at in zip(buffer.members, buffer.starts, strict=True)
+                if rank(view.start) <= rank(at) < rank(view.stop)
+            ]
+        )
+
+    @staticmethod
+    def short(members: Sequence[str]) -> str:
+        """`zr` for z and r, `d_zr` for d_a_z and d_a_r."""
+        prefix = "d_" if all(m.startswith("d_") for m in members) else ""
+        stems = [m.removeprefix("d_").removeprefix("a_") if prefix else m for m in members]
+        shared = {s.split("_")[0] for s in stems}
+        if len(stems) > 1 and len(shared) == 1 and all("_" in s for s in stems):
+            return prefix + shared.pop() + "_" + "".join(s.split("_", 1)[1].split("_")[0] for s in stems)
+        if len(stems) == 1:
+            return prefix + stems[0]
+        return prefix + ("".join(stems) if all(len(s) <= 2 for s in stems) else "_".join(stems))
+
+    def scratch_view(self, view: View) -> str:
+        number = -1 - int(view.buffer)
+        if self.names.size(self.widths[number]) == self.names.size(view.stop - view.start):
+            return self.scratch_name(number)
+        base = self.scratch_name(number)
+        dots = "..." if self.where == ALL else ":"
+        return self.made(f"{base}[{dots}, {self.range(view, self.widths[number])}]", f"{base}_part")
+
+    def scratch_name(self, number: int) -> str:
+        width = self.names.size(self.widths[number])
+        level = "static" if self.static else self.where
+        nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
+        name = self.names.of((level, width, nth), "s")
+        self.scratch[name] = self.widths[number] if not self.static else -self.widths[number]
+        return name
+
+    # ------------------------------------------------------------------------------------------ stages
+
+    static = False
+    widths: list[sp.Expr] = []  # noqa: RUF012
+
+    def block(self, comment: Sequence[str]) -> Block:
+        if not self.blocks or (comment and self.blocks[-1].comment != tuple(comment)):
+            self.blocks.append(Block(tuple(comment)))
+        return self.blocks[-1]
+
+    def stage(self, stage: Stage) -> None:
+        match stage:
+            case Kernel():
+                self.kernel(stage)
+            case MatMul():
+                self.matmul(stage)
+            case Sum(out, operand):
+                keep = "axis=-1" + ("" if operand.static else ", keepdims=True")
+                source, target = self.value(operand), self.value(out)
+                self.block(self.module.comment(self.schedule, [out.name])).lines.append(
+                    f"np.sum({source}, {keep}, out={target})"
+                )
+            case OuterSum():
+                self.outer_sum(stage)
+            case ColumnSum(out, operand):
+                self.column_sum(out, operand)
+
+    def value(self, *values: Value) -> str:
+        """Neighbouring values as one view."""
+        slots = [self.schedule.slot[v] for v in values]
+        return self.view(joined(slots))
+
+    def kernel(self, kernel: Kernel) -> None:
+        slots = self.schedule.slot
+        assembler = Assembler(
+            lambda v: slot_view(slots[v]) if v in slots else None, lambda e: self.module.number(e)
+        )
+        for op in kernel.ops:
+            assembler.op(interpolated(op))
+        instructions, self.widths = fit(merge(assembler.made))
+        self.static = kernel.static
+        for one in instructions:
+            lines = self.instruction(one)
+            self.block(self.module.comment(self.schedule, one.ops)).lines.extend(lines)
+        self.static = False
+
+    def instruction(self, one: Instruction) -> list[str]:
+        out = self.view(one.out)
+        if one.name == "where":
+            test, a, b = one.args
+            return [f"choose({self.test(test)}, {self.operand(a)}, {self.operand(b)}, out={out})"]
+        args = [self.operand(arg) for arg in one.args]
+        if one.name == "copy":
+            return [f"{out}[...] = {args[0]}"]
+        if one.name == "relu":
+            return [f"np.maximum({args[0]}, 0, out={out})"]
+        if one.name == "step":
+            return [f"np.greater({args[0]}, 0, out={out})"]
+        if one.name in IN_PLACE and args[0] == out:
+            return [f"{out} {IN_PLACE[one.name]} {args[1]}"]
+        if one.name in ("add", "multiply") and args[1] == out:
+            return [f"{out} {IN_PLACE[one.name]} {args[0]}"]
+        call = CALLS[one.name]
+        self.module.helpers.update({call} & set(HELPERS))
+        return [f"{call}({', '.join(args)}, out={out})"]
+
+    def operand(self, arg: Operand) -> str:
+        if isinstance(arg, View):
+            return self.view(arg)
+        assert isinstance(arg, Text)
+        return arg.text
+
+    def test(self, test: Operand) -> str:
+        assert isinstance(test, Test)
+        self.module.helpers.add("choose")
+        left, right = (
+            f"np.real({self.view(side)})" if isinstance(side, View) else side.text for side in (test.left, test.right)
+        )
+        return f"{left} {test.sign} {right}"
+
+    # ------------------------------------------------------------------------------------------ products
+
+    def rows(self, text: str, width: sp.Expr) -> str:
+        """All steps as rows of one matrix."""
+        return f"{text}.reshape(T * B, {self.names.size(width)})" if self.where == ALL else text
+
+    def width(self, values: Sequence[Value]) -> sp.Expr:
+        slot = joined([self.schedule.slot[v] for v in values])
+        return slot.stop - slot.start
+
+    def weight(self, weight: Weight, transposed: bool) -> str:
+        found = self.module.fields[weight.field]
+        base = self.names.known["field", weight.field]
+        rows = "" if self.same(weight.stop - weight.start, found.height) else self.range(View("", weight.start, weight.stop), found.height)
+        columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)
+        part = base
+        if columns:
+            part = f"{base}[{rows or ':'}, {columns}]"
+        elif rows:
+            part = f"{base}[{rows}]"
+        if self.where == ALL:
+            return part if transposed else f"{part}.T"
+        wish = f"{base}{'' if not rows else '_' + self.short_members(weight)}"
+        if transposed:
+            return base if part == base else self.hoisted(part, wish)
+        return self.hoisted(f"np.ascontiguousarray({part}.T)", f"{wish}_T")
+
+    def short_members(self, weight: Weight) -> str:
+        return self.short([m.split("_", 1)[-1] for m in weight.members])
+
+    def hoisted(self, source: str, wish: str) -> str:
+        if source not in self.weights:
+            self.weights[source] = self.names.of((self.where, source), wish)
+        return self.weights[source]
+
+    def matmul(self, stage: MatMul) -> None:
+        operand = self.rows(self.value(*stage.operand), self.width(stage.operand))
+        out = self.rows(self.value(*stage.out), self.width(stage.out))
+        weight = self.weight(stage.weight, stage.transposed)
+        block = self.block(self.module.comment(self.schedule, [v.name for v in stage.out]))
+        if stage.add:
+            block.lines.append(f"{self.value(*stage.out)} += ({operand} @ {weight}).reshape({self.value(*stage.out)}.shape)")
+        else:
+            block.lines.append(f"np.matmul({operand}, {weight}, out={out})")
+
+    def outer_sum(self, stage: OuterSum) -> None:
+        left = self.rows(self.value(*stage.left), self.width(stage.left))
+        right = self.rows(self.value(*stage.right), self.width(stage.right))
+        found = self.module.fields[stage.weight.field]
+        target = self.names.known["field", f"d_{stage.weight.field}"]
+        weight = stage.weight
+        rows = "" if self.same(weight.stop - weight.start, found.height) else self.range(View("", weight.start, weight.stop), found.height)
+        columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)
+        part = f"{target}[{rows or ':'}, {columns}]" if columns else f"{target}[{rows}]" if rows else target
+        block = self.block(("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ())
+        if stage.add:
+            block.lines.append(f"{part} += {left}.T @ {right}" if part == target else f"{part} += {left}.T @ {right}")
+        else:
+            block.lines.append(f"np.matmul({left}.T, {right}, out={part})")
+
+    def column_sum(self, out: Sequence[Value], operand: Sequence[Value]) -> None:
+        source = self.rows(self.value(*operand), self.width(operand))
+        target = self.value(*out)
+        lines = self.block(self.module.comment(self.schedule, [v.name for v in out])).lines
+        if out[0].shape == ():
+            lines.append(f"{target}[...] = np.sum({source})")
+        else:
+            lines.append(f"np.matmul(ones, {source}, out={target})")
+
+
+def joined(slots: Sequence[Slot]) -> View:
+    first = slot_view(slots[0])
+    return View(first.buffer, first.start, slots[-1].stop, first.shift, first.single)
+
+
+def interpolated(op: Pointwise) -> Pointwise:
+    """`(1 - z)*h + z*n` as `h + z*(n - h)`: one product less."""
+    terms = sp.Add.make_args(op.expr)
+    if len(terms) != 2:
+        return op
+    for one, other in (terms, terms[::-1]):
+        for weight in sp.Mul.make_args(other):
+            if isinstance(weight, Value) and 1 - weight in sp.Mul.make_args(one):
+                a, b = one / (1 - weight), other / weight
+                if isinstance(a, Value) and isinstance(b, Value):
+                    return Pointwise(op.out, sp.Add(a, sp.Mul(weight, b - a, evaluate=False), evaluate=False))
+    return op
+
+
+# ---------------------------------------------------------------------------------------------- module
+
+
+class Module:
+    """What all functions of a module share: its fields, its buffers, their names, and the helpers they need."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.cell = plan.cell
+        self.helpers: set[str] = set()
+        self.fields = {f.name: f for f in plan.fields}
+        self.buffers: dict[str, Buffer] = {}
+        self.equations = equation_comments(plan)
+        sizes = size_letters(plan)
+        self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
+        for prefix in ("", "d_"):
+            for f in plan.fields:
+                self.names.of(("field", prefix + f.name), prefix + f.name)
+        for word in ("valid", "count", "training"):
+            self.names.known[word] = self.names.known["given", word] = word
+        self.names.known[self.cell.inputs[0].name] = "x"
+        if len(self.cell.outputs) == 1:
+            self.names.known["d_y"] = "d_y"
+        for pair in (plan.step, plan.first, plan.start):
+            for schedule in (pair.forward, pair.backward) if pair else ():
+                for buffer in schedule.buffers:
+                    self.buffers.setdefault(buffer.name, buffer)
+                    self.names.of(buffer.name, buffer.name)
+
+    def number(self, expr: sp.Expr) -> str:
+        """A number, or arithmetic of sizes, as Python text."""
+        if expr.is_number:
+            value = float(expr)
+            return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+        return f"({self.names.size(expr)})"
+
+    def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
+        known = self.equations.get(id(schedule), {})
+        return tuple(dict.fromkeys(line for op in ops if (line := known.get(op))))
+
+    def shape(self, buffer: Buffer, once: bool = False) -> str:
+        """The shape of a buffer as text: `(T, B, 3 * H)`."""
+        lead = {"state": "T + 1, B, ", "time": "T, B, ", "input": "T, B, ", "static": ""}.get(buffer.kind, "B, ")
+        if once and lead:
+            lead = "B, "
+        return f"({lead}{self.names.size(buffer.width)}{',' if not lead else ''})"
+
+
+def equation_comments(plan: Plan) -> dict[int, dict[str, str]]:
+    """For each schedule, the line of mathematics that every op is part of."""
+    cell = plan.cell
+    found: dict[int, dict[str, str]] = {}
+    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first)):
+        if pair is None:
+            continue
+        lines = dict(zip((_target(eq) for eq in equations), cell.text(equations), strict=True))
+        found[id(pair.forward)] = forward_comments(pair.forward, lines)
+        found[id(pair.backward)] = backward_comments(pair.backward)
+    return found
+
+
+def _target(eq: lang.Eq) -> str:
+    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
+
+
+def forward_comments(schedule: Schedule, lines: dict[str, str]) -> dict[str, str]:
+    """Each op belongs to the first equation whose value needs it."""
+    ops: dict[str, Any] = {op.out.name: op for op in schedule.graph.ops}
+    ops |= {op.out.name: op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops}
+    found: dict[str, str] = {}
+    for name, line in lines.items():
+        front = [name]
+        while front:
+            at = front.pop()
+            if at in found or (at in lines and at != name):
+                continue
+            found[at] = line
+            if at in ops:
+                front += [v.name for v in ops[at].reads]
+    return found
+
+
+def backward_comments(schedule: Schedule) -> dict[str, str]:
+    """Each op is its own line: `d_a_n = d_n * (1 - n**2)`."""
+    order = [op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops]
+    printer = Printer({op.out.name: k for k, op in enumerate(order)})
+    found = {op.out.name: f"{op.out.name} = {printer(op.expr)}" for op in order}
+    for stage in schedule.stages:
+        if isinstance(stage, MatMul):
+            for out in stage.out:
+                terms = " + ".join(f"{m}.T @ {v}" for m, v in zip(stage.weight.members, stage.operand, strict=False))
+                found.setdefault(out.name, f"{out.name} = {terms}")
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- context
+
+
+def context(plan: Plan) -> dict[str, Any]:
+    """Everything the templates print, as strings and tuples."""
+    module = Module(plan)
+    step = plan.step
+    made = {
+        **heading(module),
+        **signature(module),
+        "forward": function_context(module, step.forward, LOOP),
+        "backward": function_context(module, step.backward, LOOP),
+        "first": once_context(module, plan.first) if plan.first else None,
+        "start": once_context(module, plan.start) if plan.start else None,
+    }
+    made |= passing(module, made)
+    return {**made, "helpers": {name: name in module.helpers for name in HELPERS}}
+
+
+def heading(module: Module) -> dict[str, Any]:
+    """What the module says of the cell."""
+    cell = module.cell
+    facts = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
+    return {
+        "name": cell.name,
+        "title": cell.title.rstrip("."),
+        "reference": tuple(textwrap.wrap(cell.reference, 100)),
+        "equations": cell.text(),
+        "first_equations": cell.text(cell.first) if cell.first else (),
+        "constants": tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
+        "sizes": ", ".join(f'"{size}"' for size in cell.sizes),
+        "size_names": tuple(f"{letter} {size}" for size, letter in module.names.sizes.items()),
+        "sha": sha256("\n".join(facts).encode()).hexdigest(),
+    }
+
+
+def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
+    """What passes between the functions: the tape, the outputs, the memory."""
+    names, plan = module.names, module.plan
+    held = tape_buffers(plan.step)
+    states, inputs = made["states"], made["inputs"]
+    memory = [{"name": s["array"], "shape": f"(T + 1, B, {s['size']})"} for s in states]
+    memory += [{"name": names.known[b.name], "shape": module.shape(b)} for b in held]
+    inside = {item["name"] for item in memory}
+    tape = [{"name": i["name"], "type": "np.ndarray", "comment": i["shape"]} for i in inputs]
+    tape += [
+        {"name": s["array"], "type": "np.ndarray", "comment": f"(T + 1, B, {s['size']})  the initial state first"}
+        for s in states
+    ]
+    tape += [
+        {"name": names.known[b.name], "type": "np.ndarray", "comment": f"{module.shape(b)}  {members(b)}"} for b in held
+    ]
+    tape += [
+        {"name": "finished", "type": "np.ndarray | None", "comment": "(T, B, 1) where a sequence is over"},
+        {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"},
+        {"name": "constant", "type": "list[str]", "comment": "inputs that were (B, size), constant in time"},
+    ]
+    if made["buffers"]:
+        tape += [
+            {"name": "valid", "type": "np.ndarray", "comment": "(T, B, 1) 1 where a sequence still runs, else 0"},
+            {"name": "count", "type": "float", "comment": "how many positions that is"},
+            {"name": "training", "type": "float", "comment": "1 where the batch gave the statistics, else 0"},
+        ]
+    if made["first"]:
+        tape.append({"name": "first_tape", "type": "Any", "comment": "what the first step left behind"})
+    targets = [item["name"] for item in tape]
+    values = ["initial is not None" if name == "given" else name for name in targets]
+    outputs = output_context(module, made)
+    single = len(outputs) == 1
+    return {
+        "tape": tuple(tape),
+        "tape_targets": ", ".join(targets),
+        "tape_values": ", ".join(values),
+        "memory": tuple(memory),
+        "memory_names": ", ".join(item["name"] for item in memory) + ("," if len(memory) == 1 else ""),
+        "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
+        "backward_work": made["backward"]["memory"],
+        "outputs": outputs,
+        "output_type": "np.ndarray" if single else "tuple[np.ndarray, ...]",
+        "output_shapes": " and ".join(o["shape"] for o in outputs),
+        "output_tuple": outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})",
+        "output_gradients": gradient_lines(outputs),
+        "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
+        "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
+        "carry_names": ", ".join(s["carry"] for s in states),
+        "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
+        "start_lines": start_lines(made),
+    }
+
+
+def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    graph = module.plan.step.forward.graph
+    found = []
+    for k, (name, value) in enumerate(graph.outputs):
+        size = module.names.sizes.get(str(value.size), str(value.size))
+        source = made["forward"]["outputs"][k][1]
+        by_first = f"first_{name}" if made["first"] and not source.endswith("[1:]") else ""
+        found.append(
+            {
+                "name": name,
+                "source": source,
+                "gradient": module.names.known[f"d_{name}"],
+                "shape": f"(T, B, {size})",
+                "first": by_first,
+            }
+        )
+    return tuple(found)
+
+
+def gradient_lines(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Lines that turn `d_y` into one array for every output."""
+
+    def line(output: dict[str, Any], given: str, label: str) -> str:
+        return (
+            f"{output['gradient']} = np.zeros({output['shape']}, dtype) if {given} is None "
+            f'else check("{label}", {given}, {output["shape"]})'
+        )
+
+    if len(outputs) == 1:
+        return (line(outputs[0], "d_y", "d_y"),)
+    head = [
+        f"d_y = [None] * {len(outputs)} if d_y is None else d_y",
+        f"if len(d_y) != {len(outputs)}:",
+        f'    raise ValueError(f"d_y has {{len(d_y)}} parts, expected {len(outputs)}")',
+    ]
+    return (*head, *(line(o, f"d_y[{k}]", f"d_y[{k}]") for k, o in enumerate(outputs)))
+
+
+def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
+    if made["start"]:
+        targets = ", ".join(f"{s['array']}[0]" for s in made["states"])
+        return (f"{targets}{',' if len(made['states']) == 1 else ''} = start_states(params, B, dtype)",)
+    return tuple(f"{s['array']}[0] = {s['initial']}" for s in made["states"])
+
+
+def once_context(module: Module, pair: Pair) -> dict[str, Any]:
+    """A rule for one step as two functions of (B, size) arrays."""
+    names = module.names.known
+    forward = function_context(module, pair.forward, ONCE)
+    backward = function_context(module, pair.backward, ONCE)
+    held = [names[b.name] for b in tape_buffers(pair)]
+    inputs = [names[s.name] for s in module.cell.inputs]
+    states = [(names[s.name], names[f"d_{s.name}"]) for s in module.cell.states]
+    outputs = [(name, value) for (name, value), (_, source) in zip(pair.forward.graph.outputs, forward["outputs"], strict=True)]
+    d_outputs = [names[f"d_{name}"] for name, _ in outputs]
+    results = [source for _, source in forward["outputs"]]
+    nexts = [f"{array}_next" for array, _ in states]
+    carried = [carry for _, carry in states]
+    d_inputs = [source for _, source in backward["outputs"]]
+    inside = {*nexts, *(f"{array}_t" for array, _ in states)}
+    return {
+        "forward": one_text(forward),
+        "backward": one_text(backward),
+        "forward_work": (
+            *(item for item in forward["memory"]),
+            *({"name": n, "shape": f"{a}_t.shape"} for n, (a, _) in zip(nexts, states, strict=True)),
+        ),
+        "backward_work": backward["memory"],
+        "results": ", ".join([*(f"{a}[1]" for a, _ in states), *(f"first_{name}" for name, _ in outputs)]),
+        "forward_parameters": ", ".join(["params", *inputs, *(f"{a}_t" for a, _ in states)]),
+        "forward_arguments": ", ".join(["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a, _ in states)]),
+        "returned": ", ".join([*(nexts if pair.forward.graph.states else []), *results, *held]),
+        "backward_parameters": ", ".join(
+            ["params", *inputs, *(n for a, _ in states for n in (f"{a}_t", f"{a}_next")), *d_outputs, *carried, "finished", *held]
+        ),
+        "backward_arguments": ", ".join(
+            [
+                "params",
+                *(f"{i}[0]" for i in inputs),
+                *(n for a, _ in states for n in (f"{a}[0]", f"{a}[1]")),
+                *(f"{d}[0]" for d in d_outputs),
+                *carried,
+                "None if finished is None else finished[0]",
+                "*first_tape",
+            ]
+        ),
+        "gradients": ", ".join([*(f"d_{s.name}[0]" if False else f"{names[f'd_{s.name}'] if f'd_{s.name}' in names else 'd_' + s.name}[0]" for s in module.cell.inputs), *carried]),
+        "gradients_returned": ", ".join([*d_inputs, *carried]),
+        "gradient_names": ", ".join(d_outputs),
+        "some_gradient": d_outputs[0] if d_outputs else "",
+        "forward_again": (),
+        "inside": tuple(sorted(inside)),
+    }
+
+
+def one_text(function: dict[str, Any]) -> dict[str, Any]:
+    parts = [function[k] for k in ("before", "loop", "after") if function[k]]
+    lines = [*function["prepare"], *function["prepare_loop"], *function["prepare_after"]]
+    return {"text": "\n\n".join(parts), "lines": tuple(lines)}
+
+
+def tape_buffers(pair: Pair) -> list[Buffer]:
+    """The buffers that the backward step reads, beside inputs and states."""
+    held = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
+    return [b for b in pair.forward.buffers if b.name in held and b.kind in ("time", "row", "static")]
+
+
+def members(buffer: Buffer) -> str:
+    return ", ".join(buffer.members)
+
+
+def function_context(module: Module, schedule: Schedule, where: str) -> dict[str, Any]:
+    """The lines of one direction."""
+    names = module.names.inner()
+    level = ALL if where == LOOP else where
+    before = Region(module, names, schedule, level, schedule.before)
+    graph = schedule.graph
+    updates = () if graph.backwards else tuple({"name": n, "value": before.value(v)} for n, v in graph.sums)
+    loop = Region(module, names, schedule, where, schedule.loop)
+    kept = ()
+    if where == LOOP and not graph.backwards:
+        kept = tuple({"next": loop.value(c.next), "current": loop.value(c.current)} for c in graph.states)
+    after = Region(module, names, schedule, level, schedule.after)
+    outputs = tuple((name, after.value(value)) for name, value in graph.outputs)
+    return {
+        "before": text_of(before.blocks),
+        "loop": text_of(loop.blocks),
+        "after": text_of(after.blocks),
+        "prepare": prepared(before),
+        "prepare_loop": prepared(loop),
+        "prepare_after": prepared(after),
+        "loop_names": ", ".join(loop.zipped.values()),
+        "loop_sources": tuple(loop.zipped),
+        "kept": kept,
+        "memory": own_memory(module, schedule, where),
+        "outputs": outputs,
+        "updates": updates,
+        "ones": any(isinstance(s, ColumnSum) and s.out[0].shape != () for s in schedule.stages),
+        "written": written(module, schedule),
+    }
+
+
+def written(module: Module, schedule: Schedule) -> tuple[str, ...]:
+    """Time buffers that the loop writes and products behind it read."""
+    inside = {schedule.slot[op.out].buffer for s in schedule.loop if isinstance(s, Kernel) for op in s.ops if op.out in schedule.slot}
+    inside |= {schedule.slot[v].buffer for s in schedule.loop if isinstance(s, MatMul) for v in s.out}
+    return tuple(module.names.known[b.name] for b in schedule.buffers if b.kind == "time" and b.name in inside)
+
+
+def own_memory(module: Module, schedule: Schedule, where: str) -> tuple[dict[str, str], ...]:
+    """Names and shapes of the buffers that a function makes for itself: all but inputs, states and carries."""
+    return tuple(
+        {"name": module.names.known[b.name], "shape": module.shape(b, where == ONCE)}
+        for b in schedule.buffers
+        if b.kind in ("row", "time", "static")
+    )
+
+
+def prepared(region: Region) -> tuple[str, ...]:
+    """What must be there before the lines of a region: scratch, contiguous weights, views."""
+    size, lead = region.names.size, {ALL: "T, B, ", LOOP: "B, ", ONCE: "B, "}[region.where]
+    scratch = [
+        f"{name} = np.empty(({lead}{size(width)}), dtype)" if rank(width) > 0 else f"{name} = np.empty({size(-width)}, dtype)"
+        for name, width in region.scratch.items()
+    ]
+    weights = [f"{name} = {source}" for source, name in region.weights.items()]
+    return (*weights, *scratch, *(f"{name} = {source}" for source, name in region.views.items()))
+
+
+def text_of(blocks: Sequence[Block]) -> str:
+    """Blocks of lines under their comments, a blank line between them."""
+    return "\n\n".join("\n".join([*(f"# {line}" for line in b.comment), *b.lines]) for b in blocks if b.lines)
+
+
+def signature(module: Module) -> dict[str, Any]:
+    """Fields, sizes, inputs, states: what the public functions take and return."""
+    cell, names = module.cell, module.names
+    letters = names.sizes
+    fields = tuple(field_context(module, f) for f in module.plan.fields)
+    inputs = tuple(input_context(module, s) for s in cell.inputs)
+    extra = inputs[1:]
+    graph = module.plan.step.forward.graph
+    buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
+    further = [s for s in cell.sizes if s not in ("input", "hidden")]
+    known = measured_sizes(module)
+    measured = [letters[s] for s in known]
+    x_size = str(cell.inputs[0].size)
+    members = tuple(m["member"] for f in fields for m in f["slices"])
+    return {
+        "fields": fields,
+        "members": members,
+        "quoted_members": tuple(f'"{m}"' for m in members),
+        "unpacked": ", ".join(f["name"] for f in fields) + ("," if len(fields) == 1 else ""),
+        "field_gradients": ", ".join(f["gradient"] for f in fields),
+        "expected_shapes": ", ".join(f["shape"] for f in fields),
+        "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
+        "stacks": any(not f["single"] for f in fields),
+        "measured": ", ".join(measured) + ("," if len(measured) == 1 else ""),
+        "measured_names": ", ".join(measured),
+        "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
+        "late_size": "_" if x_size in known or x_size not in letters else letters[x_size],
+        "inputs": inputs,
+        "extra": extra,
+        "sequence_shape": inputs[0]["shape"],
+        "extra_keywords": "".join(f", {i['name']}={i['name']}" for i in extra),
+        "constant_tests": ", ".join(f'*["{i["name"]}"] * (np.ndim({i["name"]}) == 2)' for i in extra),
+        "step_arguments": (", *" + "".join(f", {i['name']}: np.ndarray" for i in extra) if extra else "")
+        + (f"{'' if extra else ', *'}, buffers: Buffers, training: bool = False" if buffers else ""),
+        "step_keywords": "".join(f", {i['name']}={i['name']}" for i in extra)
+        + (", buffers=buffers, training=training" if buffers else ""),
+        "states": tuple(state_context(module, s) for s in cell.states),
+        "buffers": buffers,
+        "init_arguments": ", ".join(
+            ["input_size: int", "hidden_size: int", "*", "seed: Any = None", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]
+        ),
+        "init_sizes": init_sizes(letters, ("input", "hidden", *further)),
+        "buffer_arguments": ", ".join(["hidden_size: int", "*", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]),
+        "buffer_sizes": init_sizes(letters, ("hidden", *further)),
+        "buffer_values": ", ".join([letters["hidden"], *(f"{s}={letters[s]}" for s in further)]),
+    }
+
+
+def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
+    names = {size: f"{size}_size" if size in SIZE_LETTERS else size for size in sizes}
+    return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
+
+
+def input_context(module: Module, symbol: Any) -> dict[str, str]:
+    letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
+    name = module.names.known[symbol.name]
+    gradient = module.names.known[f"d_{symbol.name}"]
+    whole = name == "x"
+    return {
+        "name": name,
+        "size": letter,
+        "shape": f"(T, B, {letter})",
+        "result": gradient if whole else f'{gradient}.sum(axis=0) if "{name}" in constant else {gradient}',
+    }
+
+
+def state_context(module: Module, symbol: Any) -> dict[str, str]:
+    initial = symbol.initial
+    return {
+        "name": symbol.name,
+        "array": module.names.known[symbol.name],
+        "carry": module.names.known[f"d_{symbol.name}"],
+        "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
+        "initial": module.number(initial) if initial.is_number else "",
+    }
+
+
+def buffer_context(module: Module, graph: Any, name: str) -> dict[str, str]:
+    size = next(v for v in graph.parameters if v.name == name).size
+    return {
+        "name": name,
+        "local": module.names.known.get(("given", name), name),
+        "size": module.names.sizes.get(str(size), str(size)),
+        "start": "zeros" if name.startswith("mean") else "ones",
+    }
+
+
+def field_context(module: Module, f: Field) -> dict[str, Any]:
+    names = module.names
+    name = names.known["field", f.name]
+    tail = f", {names.size(f.width)})" if f.columns else ",)"
+    shape = f"({names.size(f.height)}{tail}" if f.rows else "()"
+    at: sp.Expr = sp.S.Zero
+    slices = []
+    for member, rows in zip(f.members, f.rows or (1,), strict=True):
+        end = at + length(rows)
+        low = "" if at == 0 else names.size(at)
+        high = "" if end == f.height else names.size(end)
+        colon = " : " if " " in low + high else ":"
+        part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
+        slices.append({"member": member, "source": name if len(f.members) == 1 else name + part})
+        at = end
+    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.members)
+    pack = f"stack({pieces})" if len(f.members) > 1 else f'np.asarray(named["{f.members[0]}"])'
+    return {
+        "name": name,
+        "gradient": names.known["field", f"d_{f.name}"],
+        "shape": shape,
+        "rank": "2" if f.columns else "1" if f.rows else "0",
+        "members": ", ".join(f.members),
+        "slices": tuple(slices),
+        "single": len(f.members) == 1,
+        "pack": pack if f.rows else f'np.reshape(named["{f.members[0]}"], ())',
+    }
+
+
+def measured_sizes(module: Module) -> dict[str, str]:
+    """The sizes that the shapes of the parameters tell, with the expression that tells each."""
+    found: dict[str, str] = {}
+    letters = module.names.sizes
+
+    def learn(size: object, source: str) -> None:
+        if isinstance(size, str):
+            found.setdefault(size, source)
+
+    fields = [(f, f"params.{module.names.known['field', f.name]}") for f in module.plan.fields]
+    for f, name in fields:
+        if f.columns and len(f.columns) == 1:
+            learn(f.columns[0], f"{name}.shape[1]")
+    for f, name in fields:
+        if f.rows and len(set(f.rows)) == 1:
+            learn(f.rows[0], f"{name}.shape[0]" + (f" // {len(f.rows)}" if len(f.rows) > 1 else ""))
+    for f, name in fields:
+        for parts, axis in ((f.columns or (), 1), (f.rows, 0)):
+            unknown = [p for p in parts if isinstance(p, str) and p not in found]
+            if len(unknown) == 1:
+                others = [letters.get(str(p), str(p)) for p in parts if p != unknown[0]]
+                learn(unknown[0], " - ".join([f"{name}.shape[{axis}]", *others]))
+    return found

@@ -1,0 +1,90 @@
+"""How fast the NumPy modules are: forward and backward, interleaved with torch.nn where it has the same cell.
+
+The numbers are for this machine and these sizes, both sides with the threads they take by themselves. The
+measurements that are reported are in `benchmarks/`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from gategen.build import Progress
+from gategen.cell import Cell
+from gategen.verify import imported, written
+
+T, B, INPUT, HIDDEN = 100, 32, 64, 128
+RUNS = 7
+HEADER = ("cell", "gategen ms", "torch.nn ms", "times as fast", "sizes")
+TORCH = {"gru_after": "GRU", "lstm": "LSTM", "rnn": "RNN"}
+
+
+def bench(cells: Sequence[Cell], progress: Progress | None = None) -> list[tuple[str, ...]]:
+    """A row for every cell."""
+    rows = []
+    for k, cell in enumerate(cells):
+        if progress:
+            progress(cell.name, k, len(cells))
+        rows.append(_row(cell))
+    return rows
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    ours, theirs = _ours(cell), _theirs(cell.name)
+    times = _interleaved([run for run in (ours, theirs) if run])
+    other = (f"{times[1]:.1f}", f"{times[1] / times[0]:.2f}") if theirs else ("-", "-")
+    return cell.name, f"{times[0]:.1f}", *other, f"T={T} B={B} I={INPUT} H={HIDDEN} float32"
+
+
+def _interleaved(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """The median milliseconds of each, measured in turns so that a busy moment hits all."""
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(RUNS + 1):
+        for run, taken in zip(runs, times, strict=True):
+            began = time.perf_counter()
+            run()
+            taken += [1e3 * (time.perf_counter() - began)] if turn else []  # the first warms up
+    return [median(taken) for taken in times]
+
+
+def _ours(cell: Cell) -> Callable[[], object]:
+    """Forward and backward of the generated module."""
+    with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
+        module = imported(written(cell, "numpy", Path(folder)))
+    rng = np.random.default_rng(0)
+    sizes = {"input": INPUT, **dict.fromkeys(cell.sizes[1:], HIDDEN)}
+    further = {name: size for name, size in sizes.items() if name not in ("input", "hidden")}
+    params = module.init(INPUT, HIDDEN, seed=0, **further)
+    x, *others = (rng.standard_normal((T, B, sizes.get(i.size, i.size)), np.float32) for i in cell.inputs)
+    options = {i.name: array for i, array in zip(cell.inputs[1:], others, strict=True)}
+    if hasattr(module, "init_buffers"):
+        options["buffers"] = module.init_buffers(HIDDEN)
+
+    def run() -> object:
+        y, _, tape = module.forward(params, x, **options)
+        return module.backward(params, tape, y)
+
+    return run
+
+
+def _theirs(name: str) -> Callable[[], object] | None:
+    """The same of torch.nn; None where it has no such cell or is not installed."""
+    if name not in TORCH or find_spec("torch") is None:
+        return None
+    import torch
+
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, TORCH[name])(INPUT, HIDDEN)
+    x = torch.randn(T, B, INPUT, requires_grad=True)
+
+    def run() -> object:
+        y = layer(x)[0]
+        return torch.autograd.grad(y, [x, *layer.parameters()], y.detach())
+
+    return run

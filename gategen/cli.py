@@ -1,0 +1,311 @@
+"""The command line. Commands import what they need when they run: `--help` loads neither SymPy nor NumPy.
+
+Exit codes: 0 done; 1 the answer is no (stale files, a wrong gradient); 2 wrong usage or wrong spec; 3 a
+needed optional package is missing. On a terminal tables are drawn and long work shows progress; elsewhere
+output is plain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from gategen import __version__
+from gategen.errors import GategenError
+
+if TYPE_CHECKING:
+    from gategen.cell import Cell
+    from gategen.verify import Result
+
+DONE, NO, WRONG, MISSING = 0, 1, 2, 3
+INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
+
+Progress = Callable[[str, int, int], None]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(_code())
+
+
+def _code() -> int:
+    try:
+        code = commands.main(prog_name="gategen", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except click.ClickException as error:
+        error.show()
+        return WRONG
+    except GategenError as error:
+        click.echo(str(error) if getattr(error, "where", None) else f"gategen: {error}", err=True)
+        return int(getattr(error, "exit_code", WRONG))
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # click exits by itself for this reason alone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gategen", message="%(prog)s %(version)s")
+def commands() -> None:
+    """Recurrent cells from equations: derived, tested gradients as standalone NumPy and CUDA.
+
+    CELL is the name of a built-in cell or the path of a .py file (then every Cell in it); without one: all
+    built-in cells.
+    """
+
+
+_cells = click.argument("targets", metavar="[CELL]...", nargs=-1)
+_backend = click.option(
+    "--backend", "backends", metavar="NAME", multiple=True, help="numpy, cupy; repeatable."
+)
+
+
+# ------------------------------------------------------------------------------------------ commands
+
+
+@commands.command("list")
+def list_() -> None:
+    """The built-in cells, a line each."""
+    from gategen.load import builtins
+
+    rows = [(cell.name, cell.title) for cell in builtins().values()]
+    _table(("cell", "title"), rows, names=False)
+
+
+@commands.command()
+@click.argument("target", metavar="CELL")
+@click.option("--stage", type=click.Choice(["equations", "graph", "adjoint", "plan"]), default="equations")
+@click.option("--format", "form", type=click.Choice(["text", "latex", "json"]), default="text")
+def show(target: str, stage: str, form: str) -> None:
+    """A cell at one stage on its way to code.
+
+    As json several cells of one file are a list.
+    """
+    from gategen.load import load
+    from gategen.show import show
+
+    views = [show(cell, stage, form) for cell in load(target)]
+    if form != "json":
+        click.echo("\n\n".join(views))
+        return
+    import json
+
+    click.echo(json.dumps(views[0] if len(views) == 1 else views, indent=2))
+
+
+@commands.command()
+@_cells
+@_backend
+@click.option("--out", metavar="DIR", default="generated", show_default=True, help="Where the files go.")
+@click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant.")
+@click.option("--check", is_flag=True, help="Write nothing; show what differs and exit 1.")
+@click.option("--force", is_flag=True, help="Overwrite files that gategen did not write.")
+def build(
+    targets: tuple[str, ...],
+    backends: tuple[str, ...],
+    out: str,
+    settings: tuple[str, ...],
+    check: bool,
+    force: bool,
+) -> int:
+    """Write the modules of cells."""
+    from gategen.build import build
+
+    cells = _with_constants(_load(targets), _constants(settings))
+    with _progress("building") as progress:
+        report = build(cells, _backends(backends), out, check=check, force=force, progress=progress)
+    for path in report.written:
+        click.echo(f"wrote {path}")
+    for stale in report.stale:
+        click.echo(stale.diff, nl=False)
+    if report.stale:
+        total = len(report.stale) + len(report.unchanged)
+        click.echo(f"{len(report.stale)} of {total} files are stale", err=True)
+    elif not report.written:
+        click.echo(f"{len(report.unchanged)} files are up to date")
+    return NO if report.stale else DONE
+
+
+@commands.command()
+@_cells
+@_backend
+@click.option("--seed", default=0, show_default=True, help="For the numbers that are drawn.")
+def verify(targets: tuple[str, ...], backends: tuple[str, ...], seed: int) -> int:
+    """Gradients of the generated modules against complex step and finite differences.
+
+    Runs in float64. The cupy backend runs on a GPU where there is one, otherwise on the CPU: the very same
+    files, with the CUDA text compiled by the host's C++ compiler.
+    """
+    from gategen.verify import runnable, verify
+
+    cells = _load(targets)
+    names = _backends(backends)
+    if names is None:
+        names, left_out = runnable()
+        for reason in left_out:
+            click.echo(f"gategen: {reason}", err=True)
+    with _progress("verifying") as progress:
+        results = verify(cells, names, seed=seed, progress=progress)
+    header = (
+        "cell",
+        "backend",
+        "where",
+        "complex step",
+        "worst gradient",
+        "finite differences",
+        "seconds",
+        "",
+    )
+    _table(header, [_verify_row(result) for result in results])
+    wrong = [result for result in results if not result.ok]
+    for result in wrong:
+        click.echo(
+            f"{result.cell}, {result.backend}: {result.note or f'wrong gradient of {result.gradient}'}",
+            err=True,
+        )
+    return NO if wrong else DONE
+
+
+def _verify_row(result: Result) -> tuple[str, ...]:
+    finite = "-" if result.finite_difference is None else f"{result.finite_difference:.1e}"
+    numbers = f"{result.complex_step:.1e}", result.gradient or "-", finite, f"{result.seconds:.1f}"
+    return result.cell, result.backend, result.where, *numbers, "ok" if result.ok else "WRONG"
+
+
+@commands.command()
+@click.argument("name")
+@click.option(
+    "--from", "origin", metavar="CELL", default="gru", show_default=True, help="Whose equations to copy."
+)
+def new(name: str, origin: str) -> None:
+    """Write NAME.py, a spec file to start from, into the current directory."""
+    from gategen.language import check_name
+    from gategen.load import load
+    from gategen.show import spec_source
+
+    name = check_name(name.removesuffix(".py"))
+    if name in sys.stdlib_module_names or name in {"gategen", "numpy", "sympy", "cupy", "torch"}:
+        raise GategenError(f"{name}.py would hide Python's own module {name}: choose another name")
+    cells = load(origin)
+    if len(cells) > 1:
+        raise GategenError(f"{origin} holds {len(cells)} cells: --from takes one")
+    path = Path(f"{name}.py")
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(spec_source(cells[0], name))
+    except FileExistsError:
+        raise GategenError(f"{path} exists: choose another name or remove it") from None
+    except OSError as error:
+        raise GategenError(f"cannot write {path}: {error.strerror}") from None
+    click.echo(f"wrote {path}: edit it, then `gategen build {path}` and `gategen verify {path}`")
+
+
+@commands.command()
+@_cells
+def bench(targets: tuple[str, ...]) -> None:
+    """Forward and backward of the NumPy modules, interleaved with torch.nn where it has the cell."""
+    from gategen.bench import HEADER, bench
+
+    cells = _load(targets)
+    with _progress("measuring") as progress:
+        rows = bench(cells, progress=progress)
+    _table(HEADER, rows)
+
+
+@commands.command()
+def doctor() -> None:
+    """What was found: NumPy and its BLAS, CuPy, GPU, compiler, PyTorch."""
+    from gategen.doctor import findings
+
+    _table(("what", "found", "what it is for"), findings(), names=False)
+
+
+# ------------------------------------------------------------------------------------------ arguments
+
+
+def _load(targets: Iterable[str]) -> tuple[Cell, ...]:
+    from gategen.load import load_all
+
+    return load_all(targets)
+
+
+def _backends(names: Sequence[str]) -> tuple[str, ...] | None:
+    """The names as given, each known; None for all."""
+    from gategen.build import all_backends
+
+    for name in names:
+        if name not in all_backends():
+            known = ", ".join(all_backends())
+            raise click.BadParameter(
+                f"there is no backend {name!r}; there are: {known}", param_hint="--backend"
+            )
+    return tuple(names) or None
+
+
+def _constants(settings: Iterable[str]) -> dict[str, float]:
+    """`beta=2` as a name and a number; an integer stays one."""
+    values: dict[str, float] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            values[name.strip()] = int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+        except ValueError:
+            message = f"{setting!r} is not NAME=VALUE with a number for a value"
+            raise click.BadParameter(message, param_hint="--set") from None
+    return values
+
+
+def _with_constants(cells: Sequence[Cell], values: Mapping[str, float]) -> tuple[Cell, ...]:
+    """The cells with these constants, each of which at least one of them has."""
+    known = {constant.name for cell in cells for constant in cell.constants}
+    for name in values:
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            message = f"no cell here has a constant {name!r}; constants: {names}"
+            raise click.BadParameter(message, param_hint="--set")
+    own = [{c.name: values[c.name] for c in cell.constants if c.name in values} for cell in cells]
+    return tuple(cell.with_constants(**part) if part else cell for cell, part in zip(cells, own, strict=True))
+
+
+# ------------------------------------------------------------------------------------------ output
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: bool = True) -> None:
+    """Columns: drawn on a terminal, with tabs elsewhere."""
+    if not sys.stdout.isatty():
+        for row in (*([header] if names else []), *rows):
+            click.echo("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=None, pad_edge=False, show_header=names)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@contextmanager
+def _progress(doing: str) -> Iterator[Progress | None]:
+    """A line on stderr that says how far the work is; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=f"{doing} {what}".rstrip(), completed=done, total=total
+        )

@@ -1,0 +1,78 @@
+"""What gategen found on this machine, and what to install where something is missing."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+NOT_FOUND = "not found"
+
+
+def findings() -> list[tuple[str, str, str]]:
+    """What, what was found of it, and what it is for or how to get it."""
+    return [
+        ("NumPy", _numpy(), "runs the NumPy modules"),
+        ("SymPy", version("sympy"), "reads the equations"),
+        _cupy(),
+        _gpu(),
+        _compiler(),
+        _torch(),
+    ]
+
+
+def _numpy() -> str:
+    import numpy as np
+
+    return f"{np.__version__}, BLAS: {_blas()}"
+
+
+def _blas() -> str:
+    import numpy as np
+
+    found = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    words = str(found.get("name", "")), str(found.get("version", ""))
+    return " ".join(word for word in words if word and word != "unknown") or "none, products will be slow"
+
+
+def _cupy() -> tuple[str, str, str]:
+    try:
+        import cupy
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
+        found = NOT_FOUND if missing else f"does not load: {_first_line(error)}"
+        return "CuPy", found, "runs the CuPy modules: pip install 'gategen[cuda13]' or 'gategen[cuda12]'"
+    return "CuPy", str(cupy.__version__), "runs the CuPy modules"
+
+
+def _gpu() -> tuple[str, str, str]:
+    from gategen.verify import gpu
+
+    name = gpu()
+    if name:
+        return "GPU", name, "runs the CuPy modules"
+    return (
+        "GPU",
+        NOT_FOUND,
+        "an NVIDIA GPU with its driver and CuPy; without one `verify` emulates it on the CPU",
+    )
+
+
+def _compiler() -> tuple[str, str, str]:
+    from gategen import emulator
+
+    path = emulator.compiler()
+    if path is None:
+        return "C++ compiler", NOT_FOUND, "checks CUDA without a GPU: install g++ or clang++, or set CXX"
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    return "C++ compiler", said.partition("\n")[0] or path, "checks CUDA without a GPU"
+
+
+def _torch() -> tuple[str, str, str]:
+    try:
+        return "PyTorch", version("torch"), "gategen.torch, and `bench` compares with it"
+    except PackageNotFoundError:
+        return "PyTorch", NOT_FOUND, "for gategen.torch and `bench`: pip install torch"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

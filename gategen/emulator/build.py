@@ -1,0 +1,218 @@
+"""From the text of a .cu file to a shared library for the host.
+
+The text is compiled as it is, but for one declaration that C++ cannot express: `extern __shared__ T name[];`
+becomes a reference to the block's dynamic shared memory.  Libraries are kept in a folder per user under a
+name that is a digest of everything that went into them, so a kernel is compiled once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from gategen.emulator.errors import EmulatorError
+
+HERE = Path(__file__).parent
+SANITIZE = "GATEGEN_EMULATOR_SANITIZE"  # environment variable: build with AddressSanitizer
+CACHE = "GATEGEN_CACHE"  # environment variable: where compiled kernels are kept
+
+# Strict as NVRTC: no standard headers.  Reproducible: no fused multiply-add.
+_KERNEL_FLAGS = (
+    "-O1", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
+    "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-nostdinc", "-nostdinc++",
+)  # fmt: skip
+_RUNTIME_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden")
+_SANITIZE_FLAGS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,bounds", "-fno-sanitize-recover")
+
+# Options of NVRTC that have no meaning for the host.
+_IGNORED = re.compile(
+    r"--?(fmad|ftz|prec-div|prec-sqrt|use_fast_math|lineinfo|generate-line-info|restrict|ptxas-options|Xptxas"
+    r"|maxrregcount|default-device|device-as-default-execution-space|extra-device-vectorization)\b"
+)
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
+_BOUNDS = r"(?:__launch_bounds__\s*\(([^()]*)\)\s*)?"
+_KERNEL = re.compile(rf'extern\s+"C"\s+__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(')
+_ALIGN = r"(?:(?:__align__|alignas)\s*\([^()]*\)\s*)?"
+_DYNAMIC = re.compile(rf"\bextern\s+{_ALIGN}__shared__\s+{_ALIGN}([\w:<> ]+?)\s*(\w+)\s*\[\s*\]")
+
+
+class Signature(NamedTuple):
+    """What the text says about a kernel and the compiler does not pass on."""
+
+    name: str
+    parameters: tuple[str, ...]
+    max_threads: int  # of a block
+
+
+@cache
+def compiler() -> str | None:
+    """The host's C++ compiler: $CXX, or the first of c++, g++, clang++ there is; None without one."""
+    candidates = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in candidates if name and (path := shutil.which(name))), None)
+
+
+def build(text: str, options: Sequence[str] = (), name: str = "kernel.cu") -> Path:
+    """The shared library of the kernels in `text`, from the cache if it is there.  `name` is for messages."""
+    runtime = _cached(".o", (HERE / "runtime.cpp").read_text(), _runtime_flags())
+    return _cached(".so", _wrapped(text, name), _kernel_flags(options), runtime)
+
+
+def signatures(text: str) -> tuple[Signature, ...]:
+    """The kernels declared `extern "C" __global__ void name(...)`."""
+    plain = _without_comments(text)
+    return tuple(
+        Signature(match[3], _parameter_names(plain, match.end()), _max_threads(match[1] or match[2]))
+        for match in _KERNEL.finditer(plain)
+    )
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """What a Python process needs in its environment so that kernels run under AddressSanitizer.
+
+    An error ends that process with a report on stderr, so this is for a subprocess.  GCC only.
+    """
+    cxx = _compiler()
+    asked = subprocess.run([cxx, "-print-file-name=libasan.so"], capture_output=True, text=True)
+    library = asked.stdout.strip()
+    if not os.path.isabs(library):
+        raise EmulatorError(f"{cxx} has no libasan.so")
+    return {SANITIZE: "1", "LD_PRELOAD": library, "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def sanitizing() -> bool:
+    return bool(os.environ.get(SANITIZE))
+
+
+# ------------------------------------------------------------------------------------------ reading the text
+
+
+def _without_comments(text: str) -> str:
+    """The text with spaces for comments, so that every position stays what it was."""
+    return _COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def _parameter_names(text: str, start: int) -> tuple[str, ...]:
+    """The names up to the parenthesis that closes the one before `start`."""
+    depth, end = 1, start
+    while depth and end < len(text):
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        end += 1
+    names = [re.findall(r"\w+", parameter) for parameter in text[start : end - 1].split(",")]
+    return tuple(words[-1] for words in names if words and words != ["void"])
+
+
+def _max_threads(bounds: str | None) -> int:
+    """The first argument of __launch_bounds__ where it is a number; CUDA's own limit otherwise."""
+    first = (bounds or "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 1024
+
+
+def _dynamic_shared(match: re.Match[str]) -> str:
+    kind, name = match[1].strip(), match[2]
+    return f"{kind} (&{name})[] = *reinterpret_cast<{kind} (*)[]>(::gg::dynamic_shared)"
+
+
+def _wrapped(text: str, name: str) -> str:
+    """The translation unit: the text in an unnamed namespace, then a table of its kernels."""
+    rows = "".join(f'  gg::Launcher<{s.name}>::kernel("{s.name}"),\n' for s in signatures(text))
+    return (
+        f'namespace {{\n#line 1 "{name}"\n{_DYNAMIC.sub(_dynamic_shared, text)}\n}}  // namespace\n'
+        '#line 1 "kernels"\n'
+        'extern "C" __attribute__((visibility("default"))) const gg::Kernel gg_kernels[] = {\n'
+        f"{rows}  {{}},\n}};\n"
+    )
+
+
+# ------------------------------------------------------------------------------------------ compiling
+
+
+def _compiler() -> str:
+    path = compiler()
+    if path is None:
+        raise EmulatorError("no C++ compiler found: install g++ or clang++, or set CXX")
+    return path
+
+
+@cache
+def _version(cxx: str) -> str:
+    return subprocess.run([cxx, "--version"], capture_output=True, text=True, env=_environment()).stdout
+
+
+def _environment() -> dict[str, str]:
+    """For the compiler: not itself under AddressSanitizer, and messages without colour or translation."""
+    return {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"} | {"LC_ALL": "C"}
+
+
+def _host_options(options: Iterable[str]) -> tuple[str, ...]:
+    """NVRTC's options as the host compiler's.  C++17 as in CuPy, unless later is asked for."""
+    standard, host = "c++17", list[str]()
+    for option in options:
+        if match := re.fullmatch(r"--?std=(c\+\+\d+)", option):
+            standard = max(standard, match[1])
+        elif match := re.fullmatch(r"(?:-D|--define-macro=)\s*(\w+(?:=.*)?)", option):
+            host.append(f"-D{match[1]}")
+        elif match := re.fullmatch(r"(?:-I|--include-path=)\s*(.+)", option):
+            host.append(f"-I{match[1]}")
+        elif not _IGNORED.match(option):
+            raise EmulatorError(f"the emulator does not know the option {option!r}")
+    return (f"-std={standard}", *host)
+
+
+def _kernel_flags(options: Sequence[str]) -> tuple[str, ...]:
+    host = (*_host_options(options), "-include", str(HERE / "cuda.h"), f"-I{HERE / 'include'}")
+    return (*_KERNEL_FLAGS, *host, *(_SANITIZE_FLAGS if sanitizing() else ()))
+
+
+def _runtime_flags() -> tuple[str, ...]:
+    """The runtime is never instrumented: it moves between stacks."""
+    return ("-c", *_RUNTIME_FLAGS, f"-I{HERE}", *(("-DGG_SANITIZE",) if sanitizing() else ()))
+
+
+@cache
+def _headers() -> str:
+    files = (HERE / "runtime.h", HERE / "cuda.h", *sorted((HERE / "include").iterdir()))
+    return "".join(path.read_text() for path in files)
+
+
+@cache
+def _folder() -> Path:
+    """The cache, made if need be; a folder for this process alone where that is not possible."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gategen"
+    folder = Path(os.environ.get(CACHE) or default)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="gategen-"))
+
+
+def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path) -> Path:
+    """`source` compiled with `flags` and linked with `objects`."""
+    cxx = _compiler()
+    ingredients = (sys.platform, cxx, _version(cxx), _headers(), source, *flags, *map(str, objects))
+    target = _folder() / (hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:32] + suffix)
+    if not target.exists():
+        _compile(cxx, source, flags, objects, target)
+    return target
+
+
+def _compile(cxx: str, source: str, flags: Sequence[str], objects: Sequence[Path], target: Path) -> None:
+    """Compile beside the target and rename, so that other processes see all of it or nothing."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        result = Path(folder) / target.name
+        command = [cxx, *flags, "-x", "c++", "-", "-x", "none", *map(str, objects), "-o", str(result)]
+        done = subprocess.run(command, input=source, capture_output=True, text=True, env=_environment())
+        if done.returncode:
+            raise EmulatorError(f"{Path(cxx).name} could not compile the kernels:\n{done.stderr}")
+        os.replace(result, target)

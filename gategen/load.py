@@ -1,0 +1,254 @@
+"""Finding and loading specs: built-in cells by name, `.py` files by path.
+
+A spec file is a Python program and is executed; whatever goes wrong in it becomes a `SpecError` at the line
+of the file that caused it. Reading the text form, which executes nothing, is not done here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import CodeType, ModuleType, TracebackType
+from typing import Any
+
+import gategen
+from gategen.cell import Cell
+from gategen.errors import SpecError, Where
+
+_BUILTINS = Path(__file__).parent / "cells"
+_MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
+
+
+def load(target: str | Path) -> tuple[Cell, ...]:
+    """The built-in cell of that name, or every cell of the spec file at that path, in order of definition."""
+    if isinstance(target, Path) or _looks_like_path(target):
+        return _from_file(str(target))
+    return (_builtin(target),)
+
+
+def load_all(targets: Iterable[str | Path] = ()) -> tuple[Cell, ...]:
+    """The cells of several names and paths; of none, all built-in ones."""
+    given = tuple(targets)
+    if not given:
+        return tuple(builtins().values())
+    found = dict.fromkeys(cell for target in given for cell in load(target))
+    return tuple(found)
+
+
+def builtins() -> dict[str, Cell]:
+    """The built-in cells by name."""
+    cells: dict[str, Cell] = {}
+    for stem in _builtin_stems():
+        cells |= _builtins_in(stem)
+    return cells
+
+
+# ------------------------------------------------------------------------------------------ built-in cells
+
+
+def _builtin(name: str) -> Cell:
+    """One built-in cell. Only files that mention the name are imported."""
+    stems = [
+        stem for stem in _builtin_stems() if f'"{name}"' in (_BUILTINS / f"{stem}.py").read_text("utf-8")
+    ]
+    for stem in sorted(stems, key=lambda stem: stem != name):
+        cells = _builtins_in(stem)
+        if name in cells:
+            return cells[name]
+    raise SpecError(f"there is no built-in cell {name!r}", hint=_advice(name))
+
+
+def _advice(name: str) -> str:
+    if Path(f"{name}.py").is_file():
+        return f"a file is given by its path: {name}.py"
+    close = difflib.get_close_matches(name, builtins(), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else "`gategen list` shows them; a file ends in .py"
+
+
+def _builtin_stems() -> list[str]:
+    return sorted(path.stem for path in _BUILTINS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _builtins_in(stem: str) -> dict[str, Cell]:
+    return _cells_in(vars(import_module(f"gategen.cells.{stem}")), stem)
+
+
+# ------------------------------------------------------------------------------------------ spec files
+
+
+def _looks_like_path(target: str) -> bool:
+    separators = {"/", os.sep, os.altsep or os.sep}
+    return Path(target).suffix in {".py", ".gate"} or not separators.isdisjoint(target)
+
+
+def _from_file(shown: str) -> tuple[Cell, ...]:
+    """Every cell of the file `shown`, which errors quote as the user wrote it."""
+    if Path(shown).suffix == ".gate":
+        raise SpecError(
+            f"{shown}: the text form (.gate) arrives in the next release", hint="write it as a .py file"
+        )
+    source = _source(shown)
+    lines = source.splitlines()
+    namespace = _run(_compiled(source, shown), shown, lines)
+    cells = _cells_in(namespace, shown)
+    if not cells:
+        raise SpecError(f"{shown}: there is no Cell in this file", hint='my_cell = Cell("my_cell", Eq(...))')
+    return tuple(cells.values())
+
+
+def _source(shown: str) -> str:
+    if not Path(shown).suffix == ".py" and Path(shown).is_file():
+        raise SpecError(f"{shown}: a spec file ends in .py")
+    try:
+        data = Path(shown).read_bytes()
+    except FileNotFoundError:
+        raise SpecError(f"{shown}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        reason = "this is a directory" if Path(shown).is_dir() else getattr(error, "strerror", None) or error
+        raise SpecError(f"{shown}: {reason}", hint="give the path of one .py file") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpecError(
+            "this is not UTF-8 text", where=Where(shown, line), hint="save the file as UTF-8"
+        ) from None
+
+
+def _compiled(source: str, shown: str) -> CodeType:
+    try:
+        return compile(source, shown, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        where = Where(shown, error.lineno or 1)
+        raise SpecError(
+            f"SyntaxError: {error.msg}", where=where, equation=(error.text or "").strip()
+        ) from None
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise SpecError(f"{shown}: this is not a Python program: {error}") from None
+
+
+def _run(code: CodeType, shown: str, lines: list[str]) -> dict[str, Any]:
+    """The names that the program defines."""
+    module = ModuleType(_MODULE)
+    module.__file__ = shown
+    with _registered(module), _importing_from(Path(shown).resolve().parent):
+        try:
+            exec(code, vars(module))
+        except (Exception, SystemExit) as error:
+            placed = _placed(error, shown, lines, vars(module))
+            raise placed from (None if isinstance(error, SpecError) else error)
+    return vars(module)
+
+
+@contextmanager
+def _registered(module: ModuleType) -> Iterator[None]:
+    """Within, `sys.modules` knows the module: decorators such as `dataclass` look there."""
+    before = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        del sys.modules[module.__name__]
+        if before is not None:
+            sys.modules[module.__name__] = before
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Within, a spec can import what lies beside it; last, so that a file there hides no library."""
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _cells_in(namespace: Mapping[str, Any], shown: str) -> dict[str, Cell]:
+    """The cells among the values, and in lists, tuples and dictionaries among them, by name."""
+    cells: dict[str, Cell] = {}
+    for cell in _cells_among(tuple(namespace.values())):
+        if cells.setdefault(cell.name, cell) is not cell:
+            raise SpecError(
+                f"two cells are called {cell.name!r}",
+                where=cell.where or Where(shown, 1),
+                hint=f"the first is at {cells[cell.name].where}; files are named after the cell",
+            )
+    return cells
+
+
+def _cells_among(values: Iterable[Any]) -> Iterator[Cell]:
+    for value in values:
+        if isinstance(value, Cell):
+            yield value
+        elif type(value) in (list, tuple, dict):
+            inner = value.values() if isinstance(value, dict) else value
+            yield from (cell for cell in inner if isinstance(cell, Cell))
+
+
+# ------------------------------------------------------------------------------------------ what went wrong
+
+_UNDECLARED = "declare it with inputs, states, gates, matrices, vectors, scalars or constants"
+
+
+def _placed(error: BaseException, shown: str, lines: list[str], namespace: Mapping[str, Any]) -> SpecError:
+    """Whatever a spec file raised, as a `SpecError` at the deepest of its lines that had a part in it."""
+    own = Where(shown, _deepest_line(error.__traceback__, shown))
+    if isinstance(error, SpecError):
+        where = error.where or own
+        return error.at(own, _line(lines, where.line) if where.file == shown else "")
+    if isinstance(error, SystemExit):
+        return SpecError("the file ends the program here", where=own, equation=_line(lines, own.line))
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    return SpecError(message, where=own, equation=_line(lines, own.line), hint=_hint(error, namespace))
+
+
+def _deepest_line(traceback: TracebackType | None, shown: str) -> int:
+    line = 1
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == shown:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line
+
+
+def _line(lines: list[str], number: int) -> str:
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
+    """What to write instead, where it can be guessed."""
+    match error:
+        case TypeError() if "for @: " in str(error):
+            return "the left side of @ must be one matrix: W @ x + U @ x, not (W + U) @ x"
+        case TypeError() if "truth value" in str(error):
+            return "a comparison has no value before the cell runs: where(a > 0, ..., ...)"
+        case NameError(name=str(name)) if name in gategen.__all__:
+            return f"from gategen import {name}"
+        case NameError(name=str(name)):
+            return _did_you_mean(name, [*namespace, *gategen.__all__]) or _UNDECLARED
+        case AttributeError(name=str(name), obj=value) if value is not None:
+            return _did_you_mean(name, [word for word in dir(value) if not word.startswith("_")])
+        case ImportError() if found := re.match(r"cannot import name '(\w+)' from 'gategen'", str(error)):
+            return _did_you_mean(found[1], gategen.__all__)
+    return ""
+
+
+def _did_you_mean(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+class _Callable(ModuleType):
+    """`gategen.load(...)` works also where an import bound that name to this module."""
+
+    def __call__(self, target: str | Path) -> tuple[Cell, ...]:
+        return load(target)
+
+
+sys.modules[__name__].__class__ = _Callable

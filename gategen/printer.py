@@ -1,0 +1,166 @@
+"""Expressions as text, by precedence, in an order of our own.
+
+SymPy sorts the terms of a sum as its version likes; generated files must not change with it. So each sum and each
+product is sorted here by a key that depends on names and roles alone: products of inputs, products of states, gates,
+then biases; `1 - z` stands where `z` would. Backends subclass `Printer` and change the spelling, never the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import sympy as sp
+from sympy.core.relational import Relational
+
+from gategen import language as lang
+from gategen.errors import SpecError
+
+SUM, MATVEC, PRODUCT, POWER, ATOM = 1, 2, 3, 4, 5
+
+
+class Printer:
+    """Text for people: `z = sigmoid(W_z @ x + U_z @ h + b_z)`."""
+
+    functions: ClassVar[dict[str, str]] = {"Abs": "abs"}
+    relations: ClassVar[dict[str, str]] = {"==": "=="}
+
+    def __init__(self, rank: dict[str, int] | None = None, rename: dict[str, str] | None = None) -> None:
+        self.rank = rank or {}
+        self.rename = rename or {}
+
+    def __call__(self, expr: sp.Basic) -> str:
+        return self.at(expr, 0)
+
+    def at(self, expr: sp.Basic, outer: int) -> str:
+        """`expr`, in parentheses if it binds less tightly than its surroundings."""
+        text, own = self.spell(expr)
+        return f"({text})" if own < outer else text
+
+    def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, sp.Symbol):
+            return self.rename.get(expr.name, expr.name), ATOM
+        if isinstance(expr, sp.Number):
+            return self.number(expr)
+        if isinstance(expr, sp.Add):
+            return self.sum(expr), SUM
+        if isinstance(expr, sp.Mul):
+            return self.product(expr)
+        if isinstance(expr, sp.Pow):
+            return self.power(expr.base, expr.exp)
+        if isinstance(expr, lang.matvec):
+            matrix, operand, transposed = expr.args
+            return f"{matrix}{'.T' if transposed else ''} @ {self.at(operand, POWER)}", MATVEC
+        if isinstance(expr, Relational):
+            sign = self.relations.get(expr.rel_op, expr.rel_op)
+            return f"{self.at(expr.lhs, SUM)} {sign} {self.at(expr.rhs, SUM)}", 0
+        if isinstance(expr, sp.Function):
+            return self.call(expr), ATOM
+        if expr is sp.E:
+            return "exp(1)", ATOM
+        if isinstance(expr, sp.Expr) and expr.is_number:
+            return self.number(sp.Float(expr))
+        raise SpecError(f"{type(expr).__name__} is not known to gategen: {expr}")
+
+    def number(self, value: sp.Number) -> tuple[str, int]:
+        if value.is_Integer:
+            return str(int(value)), ATOM if value >= 0 else SUM
+        if isinstance(value, sp.Rational):
+            return f"{value.p} / {value.q}", PRODUCT if value > 0 else SUM
+        text = repr(float(value))
+        return text.removesuffix(".0") if "e" not in text else text, ATOM if value >= 0 else SUM
+
+    def call(self, expr: sp.Function) -> str:
+        name = type(expr).__name__
+        return f"{self.functions.get(name, name)}({', '.join(map(self, expr.args))})"
+
+    def sum(self, expr: sp.Expr) -> str:
+        text = ""
+        for term in self.terms(expr):
+            negative = leading_minus(term)
+            tight = SUM if not negative else MATVEC if text else PRODUCT
+            body = self.at(-term if negative else term, tight)
+            text += (" - " if negative else " + ") + body if text else ("-" if negative else "") + body
+        return text
+
+    def product(self, expr: sp.Expr) -> tuple[str, int]:
+        if leading_minus(expr):
+            return f"-{self.at(-expr, PRODUCT)}", SUM
+        above, below = fraction(expr)
+        left = " * ".join(self.at(factor, PRODUCT) for factor in self.factors(above)) or "1"
+        if not below:
+            return left, PRODUCT
+        right = " * ".join(self.at(factor, PRODUCT) for factor in self.factors(below))
+        tight = len(below) == 1 and not isinstance(below[0], (sp.Add, sp.Mul))
+        return f"{left} / {right if tight else self.bracket(below, right)}", PRODUCT
+
+    @staticmethod
+    def bracket(below: list[sp.Expr], text: str) -> str:
+        return text if len(below) == 1 and text.startswith("(") else f"({text})"
+
+    def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
+        if exponent == sp.Rational(1, 2):
+            return f"sqrt({self(base)})", ATOM
+        if leading_minus(exponent):
+            below, tight = self.power(base, -exponent) if exponent != -1 else self.spell(base)
+            return f"1 / {below if tight > PRODUCT else f'({below})'}", PRODUCT
+        return f"{self.at(base, ATOM)}**{self.at(exponent, ATOM)}", POWER
+
+    # ------------------------------------------------------------------------------------------ order
+
+    def terms(self, expr: sp.Expr) -> list[sp.Expr]:
+        """The terms of a sum in the order in which they are written, a positive one first where there is one."""
+        terms = sorted(sp.Add.make_args(expr), key=self.term_key)
+        if terms[-1].is_Number and terms[-1] > 0 and leading_minus(terms[0]):
+            terms = [terms[-1], *terms[:-1]]
+        return terms
+
+    def term_key(self, term: sp.Expr) -> tuple[bool, bool, int, str]:
+        if isinstance(term, lang.matvec):
+            rank = 0 if term.args[1].has(lang.Input) else 1
+        elif isinstance(term, (lang.Vector, lang.Scalar)):
+            rank = 4
+        else:
+            rank = 2 if isinstance(term, (sp.Mul, sp.Symbol)) else 3
+        return bool(term.is_Number), leading_minus(term), rank, self.key_text(term)
+
+    def factors(self, factors: list[sp.Expr]) -> list[sp.Expr]:
+        return sorted(factors, key=self.factor_key)
+
+    def factor_key(self, factor: sp.Expr) -> tuple[int, int, str]:
+        if factor.is_number:
+            return 0, 0, ""
+        inner = sp.S.One - factor if isinstance(factor, sp.Add) else factor
+        if isinstance(inner, sp.Pow):
+            inner = inner.base
+        if not isinstance(inner, sp.Symbol):
+            return 9 if isinstance(factor, sp.Add) else 6, 0, self.key_text(factor)
+        if inner.name.startswith("d_") and not isinstance(factor, sp.Add):
+            return 1, 0, inner.name
+        role = {lang.Scalar: 2, lang.Vector: 3, lang.State: 7, lang.Input: 8}.get(type(inner), 5)
+        return role, self.rank.get(inner.name, 0), inner.name
+
+    def key_text(self, expr: sp.Basic) -> str:
+        return Printer()(expr) if type(self) is not Printer else self(expr)
+
+
+def leading_minus(expr: sp.Basic) -> bool:
+    """Whether `expr` is written with a minus sign in front."""
+    if isinstance(expr, sp.Number):
+        return bool(expr < 0)
+    return isinstance(expr, sp.Mul) and bool(expr.args[0].is_Number and expr.args[0] < 0)
+
+
+def fraction(expr: sp.Expr) -> tuple[list[sp.Expr], list[sp.Expr]]:
+    """The factors above and below the line."""
+    above: list[sp.Expr] = []
+    below: list[sp.Expr] = []
+    for factor in sp.Mul.make_args(expr):
+        if isinstance(factor, sp.Pow) and leading_minus(factor.exp):
+            below.append(sp.Pow(factor.base, -factor.exp))
+        else:
+            above.append(factor)
+    return above, below
+
+
+text: Callable[[sp.Basic], str] = Printer()

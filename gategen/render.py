@@ -1,0 +1,30 @@
+"""The Jinja environment: templates lay out text and decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Templates beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parent / "templates"
+    folder = inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """The text of a template, given its context."""
+    return environment().get_template(template).render(context)

@@ -1,0 +1,15 @@
+# expects: no first-step equation gives c.next
+# hint: add Eq(c.next, ...)
+# line: 10
+from gategen import Cell, Eq, inputs, matrices, states, tanh
+
+x = inputs("x")
+h, c = states("h c")
+W, U = matrices("W U")
+
+cell = Cell(
+    "cell",
+    Eq(c.next, c + W @ x),
+    Eq(h.next, tanh(c.next + U @ h)),
+    first=[Eq(h.next, W @ x)],
+)

@@ -1,0 +1,8 @@
+# expects: the title must be printable text on one line, not 'a\nb'
+# line: 8
+from gategen import Cell, Eq, inputs, states
+
+x = inputs("x", size="hidden")
+h = states("h")
+
+cell = Cell("cell", Eq(h.next, x + h), title="a\nb")

@@ -1,0 +1,10 @@
+# expects: c' is used but no equation defines it
+# hint: add Eq(c.next, ...)
+# line: 10
+from gategen import Cell, Eq, inputs, matrices, states, tanh
+
+x = inputs("x")
+h, c = states("h c")
+W, U = matrices("W U")
+
+cell = Cell("cell", Eq(h.next, tanh(c.next) + W @ x + U @ h))

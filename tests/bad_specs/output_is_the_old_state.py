@@ -1,0 +1,10 @@
+# expects: output h is the old state
+# hint: output=h.next
+# line: 10
+from gategen import Cell, Eq, inputs, matrices, states, tanh
+
+x = inputs("x")
+h = states("h")
+W, U = matrices("W U")
+
+cell = Cell("cell", Eq(h.next, tanh(W @ x + U @ h)), output=h)

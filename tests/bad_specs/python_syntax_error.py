@@ -1,0 +1,8 @@
+# expects: SyntaxError:
+# line: 8
+from gategen import Cell, Eq, inputs, states
+
+x = inputs("x", size="hidden")
+h = states("h")
+
+cell = Cell("cell", Eq(h.next, x + h)

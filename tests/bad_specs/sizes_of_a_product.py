@@ -1,0 +1,10 @@
+# expects: sizes contradict: x has size input, h has size hidden
+# hint: elementwise values have one size, or size 1; a product W @ v changes the size
+# line: 10
+from gategen import Cell, Eq, inputs, matrices, states
+
+x = inputs("x")
+h = states("h")
+W = matrices("W")
+
+cell = Cell("cell", Eq(h.next, x * h + W @ x))

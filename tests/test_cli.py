@@ -1,0 +1,344 @@
+"""The command line: exit codes, what is printed where, and that it never shows a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from test_build import FakeBackend
+
+from gategen import __version__, backends, cli
+from gategen.load import builtins
+
+SPEC = """
+from gategen import Cell, Eq, constants, inputs, matrices, states, tanh
+
+x = inputs("x")
+h = states("h")
+W, U = matrices("W U")
+beta = constants(beta=1)
+mine = Cell("mine", Eq(h.next, tanh(beta * (W @ x) + U @ h)), title="My own")
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gategen", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        return (code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Replaces the backends by one called fake."""
+    monkeypatch.setattr(backends, "find", FakeBackend)
+    monkeypatch.setattr(backends, "NAMES", ("fake",))
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "mine.py").write_text(SPEC)
+    return "mine.py"
+
+
+def program(*arguments, **options):
+    """The real program."""
+    command = [sys.executable, "-m", "gategen", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+# ---------------------------------------------------------------------------------------------- the frame
+
+
+def test_help_lists_the_commands_and_needs_no_large_library():
+    code = (
+        "import sys; sys.argv = ['gategen', '--help']\nfrom gategen.cli import main\n"
+        "try: main()\nfinally: print(sorted({'sympy', 'numpy', 'rich', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]")
+    for command in ("list", "show", "build", "verify", "new", "bench", "doctor"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_python_m_is_the_same_program():
+    done = program("--version")
+    assert (done.returncode, done.stdout) == (0, f"gategen {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("frobnicate",),
+        ("show",),
+        ("show", "gru", "--stage", "soup"),
+        ("show", "gru", "--stage", "graph", "--format", "latex"),
+        ("show", "no_such_cell"),
+        ("show", "no_such_file.py"),
+        ("build", "gru", "--backend", "fortran"),
+        ("build", "gru", "--set", "beta"),
+        ("build", "gru", "--set", "beta=much"),
+        ("build", "gru", "--set", "beta=2"),
+        ("build", "--no-such-option"),
+        ("new", "two words"),
+        ("new", "random"),
+        ("new", "class"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_says_why_on_stderr(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.strip() and "Traceback" not in err
+
+
+def test_a_wrong_spec_is_reported_with_place_equation_and_hint(run, tmp_path):
+    (tmp_path / "wrong.py").write_text(SPEC.replace("U @ h)", "U * h)"))
+    code, out, err = run("show", "wrong.py")
+    assert (code, out) == (2, "")
+    first, equation, hint = err.rstrip().split("\n")
+    assert first == "wrong.py:8: U is a matrix and stands without @"
+    assert equation.startswith("    h' = tanh(") and hint == "    hint: U @ x"
+
+
+def test_a_broken_pipe_ends_quietly():
+    command = f"{sys.executable} -m gategen show gru --stage graph --format json | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[", "")
+
+
+def test_a_closed_stdout_ends_quietly():
+    command = [sys.executable, "-m", "gategen", "list"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_control_c_ends_quietly(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "gategen", "show", str(tmp_path / "slow.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "running\n"
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert err.strip() == ""
+
+
+# ---------------------------------------------------------------------------------------------- list and show
+
+
+def test_list_is_a_name_a_tab_and_a_title_where_nobody_looks(run):
+    code, out, err = run("list")
+    assert (code, err) == (0, "")
+    assert out == "".join(f"{cell.name}\t{cell.title}\n" for cell in builtins().values())
+
+
+def test_list_keeps_brackets_in_titles_on_a_terminal(run, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = run("list")
+    assert "[h, x]" in out and "\t" not in out
+
+
+def test_show_prints_the_equations(run):
+    code, out, _ = run("show", "gru")
+    assert code == 0
+    assert "    z  = sigmoid(W_z @ x + U_z @ h + b_z)\n" in out
+    assert "    h' = " in out
+
+
+def test_show_prints_the_first_step_rule(run):
+    assert "first step" in run("show", "caru")[1]
+
+
+def test_show_takes_every_cell_of_a_file(run, spec, tmp_path):
+    with open(tmp_path / spec, "a") as file:
+        file.write('other = Cell("other", Eq(h.next, W @ x + U @ h))\n')
+    _, out, _ = run("show", spec, "--format", "json")
+    assert [cell["name"] for cell in json.loads(out)] == ["mine", "other"]
+
+
+@pytest.mark.parametrize("name", builtins())
+@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint", "plan"])
+def test_every_stage_of_every_cell_has_a_text(run, name, stage):
+    code, out, err = run("show", name, "--stage", stage)
+    assert (code, err) == (0, "") and out.strip()
+
+
+@pytest.mark.parametrize("stage", ["equations", "graph", "adjoint"])
+def test_json_is_json(run, stage):
+    shown = json.loads(run("show", "gru", "--stage", stage, "--format", "json")[1])
+    assert shown["name"] == "gru" if stage == "equations" else shown[0]["ops"]
+
+
+def test_json_has_the_sizes_that_were_inferred(run):
+    shown = json.loads(run("show", "gru", "--format", "json")[1])
+    assert shown["parameters"]["W_z"] == {"role": "matrix", "shape": ["hidden", "input"], "trainable": True}
+    assert shown["equations"][0] == {"name": "z", "expression": "sigmoid(W_z @ x + U_z @ h + b_z)"}
+
+
+def test_latex_distinguishes_the_two_products(run):
+    _, out, _ = run("show", "gru", "--format", "latex")
+    assert r"n &= \tanh\left(W_{h} x + U_{h} \left(r \odot h\right) + b_{h}\right)" in out
+    assert out.count(r"\begin{aligned}") == 1
+
+
+@pytest.mark.parametrize("name", builtins())
+def test_latex_has_balanced_brackets(run, name):
+    _, out, _ = run("show", name, "--format", "latex")
+    assert out.count("{") == out.count("}")
+    assert out.count(r"\left") == out.count(r"\right")
+
+
+# ---------------------------------------------------------------------------------------------- build
+
+
+def test_build_tells_what_it_wrote(run, fake, tmp_path):
+    code, out, err = run("build", "gru")
+    files = [os.path.join("generated", f"gru_fake.{ending}") for ending in ("py", "txt")]
+    assert (code, out, err) == (0, "".join(f"wrote {file}\n" for file in files), "")
+    assert run("build", "gru")[:2] == (0, "2 files are up to date\n")
+
+
+def test_build_without_cells_builds_all(run, fake, tmp_path):
+    assert run("build", "--out", "there")[0] == 0
+    assert len(list((tmp_path / "there").iterdir())) == 2 * len(builtins())
+
+
+def test_check_prints_a_diff_and_ends_with_1(run, fake, tmp_path):
+    run("build", "gru")
+    path = tmp_path / "generated" / "gru_fake.py"
+    path.write_text(path.read_text().replace("two", "2"))
+    code, out, err = run("build", "gru", "--check")
+    assert code == 1
+    assert out.startswith("--- generated/gru_fake.py\n+++ ") and "-2\n+two\n" in out
+    assert err == "1 of 2 files are stale\n"
+    run("build", "gru")
+    assert run("build", "gru", "--check")[:2] == (0, "2 files are up to date\n")
+
+
+def test_a_file_of_somebody_else_ends_with_2_unless_forced(run, fake, tmp_path):
+    (tmp_path / "generated").mkdir()
+    (tmp_path / "generated" / "gru_fake.py").write_text("mine\n")
+    code, out, err = run("build", "gru")
+    assert (code, out) == (2, "") and "gru_fake.py was not written by gategen" in err
+    assert run("build", "gru", "--force")[0] == 0
+
+
+def test_set_changes_a_constant(run, spec, monkeypatch):
+    seen = []
+
+    class Noting(FakeBackend):
+        def files(self, cell):
+            seen.append({c.name: c.value for c in cell.constants})
+            return super().files(cell)
+
+    monkeypatch.setattr(backends, "find", Noting)
+    assert run("build", spec, "gru", "--backend", "numpy", "--set", "beta=2")[0] == 0
+    assert run("build", spec, "--backend", "numpy", "--set", "beta=-1e-3")[0] == 0
+    assert seen == [{"beta": 2}, {}, {"beta": -1e-3}]
+
+
+def test_set_knows_the_constants(run, spec, fake):
+    code, _, err = run("build", spec, "--set", "gamma=2")
+    assert code == 2 and "constants: beta" in err
+
+
+def test_set_evaluates_no_code(run, spec, fake):
+    assert run("build", spec, "--set", "beta=__import__('os').getpid()")[0] == 2
+
+
+# ---------------------------------------------------------------------------------------------- new
+
+
+@pytest.mark.parametrize("name", builtins())
+def test_new_writes_a_spec_of_the_same_equations(run, name):
+    code, out, err = run("new", f"my_{name}", "--from", name)
+    assert (code, err) == (0, "") and out.startswith(f"wrote my_{name}.py")
+    mine, theirs = (json.loads(run("show", cell, "--format", "json")[1]) for cell in (f"my_{name}.py", name))
+    for key in ("equations", "first", "states", "outputs", "constants", "inputs"):
+        assert mine[key] == theirs[key]
+
+
+def test_new_keeps_everything_that_a_spec_can_say(run, tmp_path):
+    (tmp_path / "rich.py").write_text(
+        textwrap.dedent("""
+        from gategen import *
+        from sympy import Heaviside
+
+        x = inputs("x")
+        mask = inputs("mask", size=1)
+        h, c = states("h c")
+        p = states("p", size="projection", initial=0.5)
+        b0, v = vectors("b0 v")
+        s = states("s", initial=2 * b0 + 1)
+        W, U, Q = matrices("W U Q")
+        A = matrices("A", shape=("hidden", ("hidden", "input")), trainable=False)
+        alpha = scalars("alpha")
+        k = constants(k=3)
+        g, q = gates("g q")
+        rich = Cell(
+            "rich",
+            Eq(g, where(equal(mask, 0), gelu(W @ x) * alpha, Heaviside(h)) - 2 * (U @ (b0 * h))),
+            Eq(q, Q.T @ (g / 2) + A.T @ h - W.T @ s if False else Q.T @ (g / 2)),
+            Eq(h.next, A @ concat(h, x) + mean(c) - v * (Q @ p) / (1 + square(c)) ** 1.5),
+            Eq(c.next, c * k * sqrt(mask + h.next**2)),
+            Eq(p.next, p - minimum(q, 0.1)),
+            Eq(s.next, stop_gradient(s) / sqrt(2 + s**2)),
+            output=(h.next, q),
+            title='A "quoted" one',
+        )
+        """)
+    )
+    assert run("new", "poor", "--from", "rich.py")[0] == 0
+    mine, theirs = (json.loads(run("show", cell, "--format", "json")[1]) for cell in ("poor.py", "rich.py"))
+    theirs["equations"][0]["expression"] = theirs["equations"][0]["expression"].replace(
+        "step(h)", "where(h > 0, 1, 0)"
+    )
+    for key in set(mine) - {"name", "title", "reference", "parameters"}:
+        assert mine[key] == theirs[key], key
+    assert dict(sorted(mine["parameters"].items())) == dict(sorted(theirs["parameters"].items()))
+
+
+def test_new_overwrites_nothing(run, tmp_path):
+    (tmp_path / "mine.py").write_text("precious\n")
+    code, _, err = run("new", "mine")
+    assert code == 2 and "mine.py exists" in err
+    assert (tmp_path / "mine.py").read_text() == "precious\n"
+
+
+def test_new_takes_the_name_with_its_ending_too(run, tmp_path):
+    assert run("new", "mine.py")[0] == 0
+    assert (tmp_path / "mine.py").exists()
+
+
+def test_new_writes_lines_that_say_what_to_do(run, tmp_path):
+    run("new", "mine")
+    text = (tmp_path / "mine.py").read_text()
+    assert "gategen build mine.py" in text and "gategen verify mine.py" in text
+    assert text.count("\n# ") >= 5
+
+
+# ---------------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_says_of_everything_whether_it_was_found(run):
+    code, out, _ = run("doctor")
+    assert code == 0
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch"]
+    assert all(len(row) == 3 and all(row) for row in rows)

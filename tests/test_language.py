@@ -1,0 +1,453 @@
+"""The words of a spec: declarations, functions with their derivatives, equations, sizes."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sympy as sp
+from helpers import CELLS, TINY, assert_close, cell_of, random_case, run
+
+import gategen
+from gategen import Cell, Eq, SpecError, gates, inputs, matrices, scalars, states, tanh, vectors
+from gategen import language as lang
+from gategen.graph import Value, flatten, numeric, text
+
+x = inputs("x")
+h = states("h")
+W, U = matrices("W U")
+b = vectors("b")
+z, y = gates("z y")
+v, w = Value("v", ("hidden",)), Value("w", ("hidden",))
+
+
+# -------------------------------------------------------------------------------- declarations
+
+
+def test_one_name_gives_one_symbol_and_several_give_a_tuple() -> None:
+    assert isinstance(inputs("q"), lang.Input)
+    assert [s.name for s in gates("z r n")] == ["z", "r", "n"]
+    assert [s.name for s in vectors("a,b, c")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("declare", [inputs, states, gates, matrices, vectors, scalars])
+def test_a_declared_name_is_a_real_commutative_symbol(declare) -> None:
+    symbol = declare("q")
+    assert isinstance(symbol, sp.Symbol)
+    assert symbol.is_real and symbol.is_commutative
+    assert str(symbol) == symbol.name == "q"
+
+
+def test_declarations_remember_what_they_were_told() -> None:
+    assert inputs("m", size=1).size == 1
+    assert inputs("m").size == "input"
+    assert states("m", size="memory", initial=-1).initial == -1
+    assert states("m").initial == 0 and states("m").size == "hidden"
+    assert vectors("p", size="rank").size == "rank"
+    assert matrices("A", shape=["hidden", ["hidden", 2]]).shape == ("hidden", ("hidden", 2))
+    assert matrices("A").shape is None
+    assert [p.trainable for p in (*vectors("a b", trainable=False), scalars("s"))] == [False, False, True]
+
+
+def test_constants_come_in_the_order_given() -> None:
+    eps, beta = gategen.constants(eps=1e-5, beta=sp.Rational(1, 3))
+    assert (eps.name, eps.value, beta.value) == ("eps", 1e-5, sp.Rational(1, 3))
+    assert gategen.constants(k=np.float32(0.5)).value == 0.5
+
+
+def test_the_next_value_of_a_state_is_one_symbol() -> None:
+    assert h.next == h.next
+    assert h.next.name == "h'" and h.next.state is h
+    assert h.next != h
+
+
+def test_two_states_of_one_name_are_two_states() -> None:
+    """SymPy caches by equality, so an old state must not come back inside a cached expression."""
+    old, new = states("m", size="memory"), states("m", size="rank")
+    assert old != new and old.next != new.next
+    assert tanh(old.next).args[0].state is old
+    assert tanh(new.next).args[0].state is new
+    R = matrices("R")
+    assert [(R @ s.next).args[1].state.size for s in (old, new)] == ["memory", "rank"]
+
+
+def test_symbols_survive_a_copy() -> None:
+    import copy
+    import pickle
+
+    for symbol in (x, h, h.next, z, W, b, gategen.constants(k=2), v):
+        assert copy.deepcopy(symbol) == symbol
+        assert pickle.loads(pickle.dumps(symbol)) == symbol
+
+
+WANTED = "t i j k b s T B H I N np cp out grad tape x y p d_y h_next params states self len shape dtype"
+
+
+@pytest.mark.parametrize("name", WANTED.split())
+def test_names_that_generated_code_would_like_for_itself_are_accepted(name: str) -> None:
+    s = states(name)
+    assert Cell(name, Eq(s.next, tanh(matrices("A") @ inputs("q") + s))).states == (s,)
+
+
+@pytest.mark.parametrize("name", ["class", "None", "int", "template", "blockIdx", "dim3", "typeof"])
+def test_keywords_are_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="is a keyword of Python, C or CUDA"):
+        gates(name)
+
+
+# -------------------------------------------------------------------------------- functions
+
+A_FEW = np.array([-3.1, -1.2, -0.6, -0.3, 0.2, 0.55, 0.9, 1.4, 3.3])
+FAR = np.array([-750.0, -40.0, 40.0, 750.0])
+SMOOTH = {
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "tanh": np.tanh,
+    "relu": lambda a: np.maximum(a, 0),
+    "leaky_relu": lambda a: np.where(a > 0, a, 0.01 * a),
+    "elu": lambda a: np.where(a > 0, a, np.exp(a) - 1),
+    "silu": lambda a: a / (1 + np.exp(-a)),
+    "softplus": lambda a: np.logaddexp(0, a),
+    "log_sigmoid": lambda a: -np.logaddexp(0, -a),
+    "softsign": lambda a: a / (1 + np.abs(a)),
+    "hard_sigmoid": lambda a: np.clip(a / 6 + 0.5, 0, 1),
+    "hard_tanh": lambda a: np.clip(a, -1, 1),
+    "abs": np.abs,
+    "sign": np.sign,
+    "stop_gradient": lambda a: a,
+}
+NEAR = {
+    "gelu": None,
+    "exp": np.exp,
+    "log1p": lambda a: np.log1p(np.abs(a)),
+    "sin": np.sin,
+    "cos": np.cos,
+    "square": lambda a: a * a,
+}
+
+
+def applied(name: str) -> sp.Expr:
+    """The function of that name applied to `v` (log1p: to what it can take)."""
+    return getattr(lang, name)(lang.abs(v) if name == "log1p" else v)
+
+
+@pytest.mark.parametrize("name", [name for name in SMOOTH | NEAR if name != "gelu"])
+def test_functions_have_their_values(name: str) -> None:
+    function = (SMOOTH | NEAR)[name]
+    np.testing.assert_allclose(numeric(applied(name), {"v": A_FEW}), function(A_FEW), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_functions_keep_their_values_far_out(name: str) -> None:
+    with np.errstate(over="ignore"):
+        want = SMOOTH[name](FAR)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        np.testing.assert_allclose(numeric(applied(name), {"v": FAR}), want, rtol=1e-14)
+        assert np.isfinite(derivative(applied(name), FAR)).all()
+
+
+def derivative(expr: sp.Expr, at: np.ndarray) -> np.ndarray:
+    """The derivative by `v`, as the adjoint takes it."""
+    from gategen.adjoint import partial
+    from gategen.graph import Pointwise
+
+    slope = partial(Pointwise(Value("out", ("hidden",)), expr), v)
+    value = numeric(expr, {"v": at, "w": A_FEW[::-1]})
+    return np.broadcast_to(numeric(slope, {"v": at, "w": A_FEW[::-1], "out": value}), at.shape)
+
+
+def stepped(expr: sp.Expr) -> np.ndarray:
+    return numeric(expr, {"v": A_FEW + 1j * TINY, "w": A_FEW[::-1]}).imag / TINY
+
+
+@pytest.mark.parametrize("name", SMOOTH | NEAR)
+def test_functions_have_the_derivative_of_complex_step(name: str) -> None:
+    expr = applied(name)
+    np.testing.assert_allclose(derivative(expr, A_FEW), stepped(expr), rtol=1e-13, atol=1e-15)
+
+
+COMPOUND = {
+    "maximum": lang.maximum(v, w),
+    "minimum": lang.minimum(w, v),
+    "clip": lang.clip(v, -0.7, 0.8),
+    "mod": lang.mod(v, 0.8),
+    "mod_of_the_second": lang.mod(w, lang.exp(v)),
+    "where": lang.where(v > w, v * w, lang.sin(v)),
+    "where_equal": lang.where(lang.equal(lang.sign(v), 1), v * w, lang.sin(v)),
+    "hard_sigmoid_of_keras_2": lang.hard_sigmoid(v, 0.2),
+    "leaky_relu": lang.leaky_relu(v, 0.2),
+    "elu": lang.elu(v, 1.7),
+    "gelu_by_tanh": lang.gelu(v, "tanh"),
+    "erf": sp.erf(v),
+    "sqrt": lang.sqrt(1 + v**2),
+    "log": lang.log(1 + v**2),
+    "powers": (1 + v**2) ** 1.3 / (2 + v) ** 2 + v**3,
+    "stop_gradient": lang.stop_gradient(v) * v,
+}
+
+
+@pytest.mark.parametrize("name", COMPOUND)
+def test_functions_of_several_values_have_the_derivative_of_complex_step(name: str) -> None:
+    expr = COMPOUND[name]
+    np.testing.assert_allclose(derivative(expr, A_FEW), stepped(expr), rtol=1e-13, atol=1e-15)
+
+
+def test_the_derivative_of_a_step_is_zero() -> None:
+    for function in (lang.sign, lang.step, lang.stop_gradient):
+        np.testing.assert_array_equal(derivative(function(v), A_FEW), np.zeros_like(A_FEW))
+
+
+def test_activations_give_their_derivative_in_terms_of_their_value() -> None:
+    assert lang.sigmoid(v).diff(v) == lang.sigmoid(v) * (1 - lang.sigmoid(v))
+    assert tanh(v).diff(v) == 1 - tanh(v) ** 2
+    assert lang.relu(v).diff(v) == lang.step(lang.relu(v))
+
+
+def test_the_condition_of_an_activation_may_be_decided_by_sympy() -> None:
+    assert lang.leaky_relu(lang.exp(v)) == lang.exp(v)
+    assert lang.elu(lang.square(v) + 1) == v**2 + 1
+    assert lang.where(lang.exp(v) < 0, v, w) == w
+    assert lang.where(v > 0, w, w) == w
+
+
+def test_unequal_is_equal_the_other_way_round() -> None:
+    assert lang.where(sp.Ne(v, w), v, 0) == lang.where(lang.equal(v, w), 0, v)
+
+
+SYMPYS = {
+    "Max": (sp.Max(v, w, 0), lambda v, w: np.maximum(np.maximum(v, w), 0)),
+    "Min": (sp.Min(v, 2 * w), lambda v, w: np.minimum(v, 2 * w)),
+    "Piecewise": (
+        sp.Piecewise((v, v > 1), (w, v > 0), (3, True)),
+        lambda v, w: np.where(v > 1, v, np.where(v > 0, w, 3)),
+    ),
+    "Heaviside": (sp.Heaviside(v) * w, lambda v, w: np.where(v > 0, w, 0)),
+    "Mod": (sp.Mod(v, 2) + w % sp.Rational(1, 2), lambda v, w: np.mod(v, 2) + np.mod(w, 0.5)),
+    "Abs": (sp.Abs(v) + abs(w), lambda v, w: np.abs(v) + np.abs(w)),
+    "nested": (
+        sp.Max(sp.Min(v, w), sp.Mod(v, 2) - 1),
+        lambda v, w: np.maximum(np.minimum(v, w), np.mod(v, 2) - 1),
+    ),
+    "a float exponent": (v**2.0 + (w**2 + 1) ** 0.5, lambda v, w: v**2 + np.sqrt(w**2 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", SYMPYS)
+def test_sympys_own_functions_mean_the_same(name: str) -> None:
+    expr, by_hand = SYMPYS[name]
+    normal = lang.normalise(expr)
+    assert not normal.has(sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.Mod)
+    assert not any(power.exp.is_Float for power in normal.atoms(sp.Pow))
+    values = {"v": A_FEW, "w": A_FEW[::-1] + 0.05}
+    np.testing.assert_allclose(numeric(normal, values), by_hand(**values), rtol=1e-14, atol=1e-15)
+
+
+def test_layer_norm_is_the_formula() -> None:
+    g = vectors("g")
+    cell = cell_of(Eq(y, lang.layer_norm(h, g, b)), Eq(h.next, h + W @ x), output=y)
+    case = random_case(flatten(cell), steps=1)
+    s, values = case.values["h"], case.values
+    normed = (s - s.mean(-1, keepdims=True)) / np.sqrt(s.var(-1, keepdims=True) + 1e-5)
+    assert_close(run(case).outputs["y"][0], values["g"] * normed + values["b"], 1e-14)
+
+
+def test_a_joint_layer_norm_is_that_of_the_concatenation() -> None:
+    g = vectors("g")
+    one, two = lang.layer_norm((h, x), (g, None), eps=0.1)
+    cell = cell_of(Eq(y, one), Eq(z, two), Eq(h.next, h + W @ x), output=(y, z))
+    case = random_case(flatten(cell), steps=1)
+    s = np.concatenate([case.values["h"], case.values["x"][0]], axis=-1)
+    normed = (s - s.mean(-1, keepdims=True)) / np.sqrt(s.var(-1, keepdims=True) + 0.1)
+    found = run(case).outputs
+    assert_close(found["y_y"][0], case.values["g"] * normed[:, :3], 1e-14)
+    assert_close(found["y_z"][0], normed[:, 3:], 1e-14)
+
+
+def test_reductions_take_several_values_as_one() -> None:
+    cell = cell_of(
+        Eq(y, lang.sum_(h, x) + 10 * lang.mean(h, x) + 100 * lang.var(h, x)), Eq(h.next, W @ x + h), output=y
+    )
+    case = random_case(flatten(cell), steps=1)
+    s = np.concatenate([case.values["h"], case.values["x"][0]], axis=-1)
+    want = s.sum(-1) + 10 * s.mean(-1) + 100 * s.var(-1)
+    assert_close(run(case).outputs["y"][0, :, 0], want, 1e-14)
+
+
+def test_text_is_never_executed() -> None:
+    for refused in (
+        lambda: Eq(z, "tanh(h)"),
+        lambda: states("q", initial="1 + 1"),
+        lambda: gategen.constants(k="1"),
+        lambda: W @ "x",
+        lambda: lang.where(v > 0, "v", 0),
+        lambda: lang.equal(v, "1"),
+    ):
+        with pytest.raises(SpecError):
+            refused()
+
+
+# -------------------------------------------------------------------------------- equations
+
+
+def test_an_equation_knows_the_file_and_line_it_was_written_on() -> None:
+    eq, line = Eq(z, tanh(h)), sys._getframe().f_lineno
+    assert (Path(eq.where.file), eq.where.line) == (Path(__file__), line)
+    assert eq.sympy == sp.Eq(z, tanh(h))
+    assert repr(eq) == "Eq(z, tanh(h))"
+
+
+def test_a_cell_keeps_the_places_of_its_equations() -> None:
+    eq = Eq(h.next, lang.normalise(sp.Max(W @ x, h)))
+    cell = cell_of(eq)
+    assert cell.equations[0].where == eq.where
+    assert cell.where is not None and Path(cell.where.file).name == "helpers.py"
+
+
+def test_an_equation_of_sympy_is_accepted() -> None:
+    cell = cell_of(sp.Eq(z, tanh(W @ x)), sp.Eq(h.next, z * h))
+    assert cell.text() == ("z = tanh(W @ x)", "h' = z * h")
+
+
+def test_the_order_of_equations_does_not_matter() -> None:
+    gru = CELLS["gru"]
+    for order in itertools.permutations(gru.equations):
+        cell = Cell("gru", *order)
+        assert {(eq.lhs, eq.rhs) for eq in cell.equations} == {(eq.lhs, eq.rhs) for eq in gru.equations}
+        met = [eq.lhs.name for eq in cell.equations]
+        assert met.index("r") < met.index("n") < met.index("h'") and met.index("z") < met.index("h'")
+        assert (cell.states, cell.inputs) == (gru.states, gru.inputs)
+        assert set(cell.parameters) == set(gru.parameters)
+
+
+def test_states_and_inputs_stand_in_the_order_of_their_declaration() -> None:
+    d, c, a = states("d c a")
+    mask, q = inputs("mask q", size=1)
+    cell = cell_of(Eq(a.next, q + a), Eq(c.next, c), Eq(d.next, d * mask))
+    assert cell.states == (d, c, a)
+    assert cell.inputs == (mask, q)
+    assert cell.outputs == (d.next,)
+
+
+def test_the_output_is_what_was_asked_for() -> None:
+    equations = Eq(h.next, z * h), Eq(z, tanh(W @ x))
+    assert cell_of(*equations).outputs == (h.next,)
+    assert cell_of(*equations, output=z).outputs == (z,)
+    assert cell_of(*equations, output=[h.next, z]).outputs == (h.next, z)
+
+
+def test_the_first_step_has_equations_of_its_own() -> None:
+    cell = cell_of(Eq(h.next, z * h), Eq(z, tanh(W @ x)), first=[Eq(h.next, z), Eq(z, U @ x + b)])
+    assert cell.text(cell.first) == ("z = U @ x + b", "h' = z")
+    assert [p.name for p in cell.parameters] == ["W", "U", "b"]
+    assert cell.shapes["U"] == ("hidden", "input")
+
+
+def test_a_title_is_the_reference_or_the_name_unless_it_is_given() -> None:
+    equation = Eq(h.next, W @ x + h)
+    assert Cell("cell", equation).title == "cell"
+    assert Cell("cell", equation, reference="J. Doe 2020").title == "J. Doe 2020"
+    assert Cell("cell", equation, title="A cell", reference="J. Doe 2020").title == "A cell"
+
+
+def test_constants_change_everywhere_and_only_in_the_copy() -> None:
+    gain, power, level = gategen.constants(gain=2, power=3, level=0.5)
+    s = states("s", initial=level)
+    cell = cell_of(Eq(s.next, gain * s**power + W @ x), output=s.next, first=[Eq(s.next, gain * (W @ x))])
+    other = cell.with_constants(gain=4, level=-1)
+    assert {c.name: c.value for c in cell.constants} == {"gain": 2, "power": 3, "level": 0.5}
+    assert {c.name: c.value for c in other.constants} == {"gain": 4, "power": 3, "level": -1}
+    assert [str(s.initial) for s in other.states] == ["level"]
+    assert other.states[0].initial.value == -1
+    assert other.outputs == (other.states[0].next,)
+    assert "4 * s**3" in text(flatten(other)) and "2 * s**3" in text(flatten(cell))
+    assert "4 * W_x" in text(flatten(other, first=True))
+    assert other.equations[0].where == cell.equations[0].where
+
+
+def test_an_unknown_constant_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SpecError, match="gru has no constant beta") as caught:
+        CELLS["gru"].with_constants(beta=2)
+    assert caught.value.hint == "its constants: none"
+
+
+# -------------------------------------------------------------------------------- sizes
+
+
+def rank_one() -> Cell:
+    P, Q = matrices("P", shape=("hidden", "rank")), matrices("Q")
+    return cell_of(Eq(h.next, tanh(P @ (Q @ x) + U @ h)))
+
+
+def through_gates() -> Cell:
+    V = matrices("V")
+    return cell_of(Eq(y, z * tanh(U @ h)), Eq(z, W @ x + b), Eq(h.next, V @ y + h))
+
+
+def with_memory() -> Cell:
+    m = states("m", size="memory")
+    R, V = matrices("R V")
+    return cell_of(Eq(m.next, tanh(R @ h + W @ x)), Eq(h.next, V @ m.next))
+
+
+def of_integers() -> Cell:
+    q, s = inputs("q", size=4), states("s", size=6)
+    return cell_of(Eq(s.next, tanh(W @ q + U @ s)))
+
+
+def stacked() -> Cell:
+    A, m = matrices("A"), inputs("m", size=2)
+    return cell_of(Eq(h.next, tanh(A @ lang.concat(h, x, m, scalars("alpha")))))
+
+
+def of_size_one() -> Cell:
+    S = matrices("S", shape=(1, "hidden"))
+    return cell_of(Eq(z, S @ h), Eq(h.next, z * h + S.T @ z + W @ x))
+
+
+def only_first() -> Cell:
+    V = matrices("V")
+    return cell_of(Eq(h.next, tanh(W @ x + U @ h)), first=[Eq(h.next, V @ x)])
+
+
+SHAPES = {
+    "a product": (lambda: cell_of(Eq(h.next, W @ x)), {"W": ("hidden", "input")}),
+    "a sum": (lambda: cell_of(Eq(h.next, tanh(W @ x + b))), {"W": ("hidden", "input")}),
+    "a transpose": (lambda: cell_of(Eq(h.next, W.T @ x + h)), {"W": ("input", "hidden")}),
+    "both": (lambda: cell_of(Eq(h.next, W @ (x + W.T @ h))), {"W": ("hidden", "input")}),
+    "a chain": (rank_one, {"P": ("hidden", "rank"), "Q": ("rank", "input"), "U": ("hidden", "hidden")}),
+    "gates": (through_gates, {"W": ("hidden", "input"), "U": 2 * ("hidden",), "V": 2 * ("hidden",)}),
+    "sizes": (with_memory, {"R": ("memory", "hidden"), "W": ("memory", "input"), "V": ("hidden", "memory")}),
+    "integers": (of_integers, {"W": (6, 4), "U": (6, 6)}),
+    "stacked columns": (stacked, {"A": ("hidden", ("hidden", "input", 2, 1))}),
+    "size 1": (of_size_one, {"S": (1, "hidden"), "W": ("hidden", "input")}),
+    "the first step": (
+        only_first,
+        {"W": ("hidden", "input"), "U": 2 * ("hidden",), "V": ("hidden", "input")},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", SHAPES)
+def test_shapes_are_inferred_from_use(form: str) -> None:
+    make, shapes = SHAPES[form]
+    assert dict(make().shapes) == shapes
+
+
+def test_sizes_have_a_name_each_and_the_two_usual_ones_come_first() -> None:
+    assert rank_one().sizes == ("input", "hidden", "rank")
+    assert with_memory().sizes == ("input", "hidden", "memory")
+    assert of_integers().sizes == ("input", "hidden")
+
+
+def test_gates_have_the_size_of_what_defines_them() -> None:
+    assert of_size_one().gate_sizes == {"z": 1}
+    assert through_gates().gate_sizes == {"y": "hidden", "z": "hidden"}
+    assert cell_of(Eq(z, lang.mean(x)), Eq(h.next, z * h)).gate_sizes == {"z": 1}
+
+
+def test_everything_that_is_exported_is_there() -> None:
+    for name in gategen.__all__:
+        if name not in ("build", "verify", "load"):
+            assert getattr(gategen, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gategen.nothing

@@ -1,0 +1,107 @@
+"""NVIDIA's compiler takes the generated CUDA for every architecture, without a warning or a spill."""
+
+from pathlib import Path
+
+import nvrtc
+import pytest
+
+from gategen.emulator import cupy
+
+ARCHITECTURES = (75, 80, 90, 100, 120)
+STORAGES = {
+    "float32": ("-DREAL=float", "-DSTORAGE=float"),
+    "float64": ("-DREAL=double", "-DSTORAGE=double"),
+    "float16": ("-DREAL=float", "-DSTORAGE=__half"),
+    "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16"),
+}
+GENERATED = sorted((Path(__file__).parent.parent / "generated").glob("*.cu"))
+
+SPILLING = """
+extern "C" __global__ void __launch_bounds__(1024, 2) spills(const double* x, double* y, int n) {
+    double a[64];
+#pragma unroll
+    for (int i = 0; i < 64; ++i) a[i] = x[i * n];
+    for (int t = 0; t < n; ++t)
+#pragma unroll
+        for (int i = 0; i < 64; ++i) a[i] = a[i] * a[(i + 1) % 64] + x[t];
+#pragma unroll
+    for (int i = 0; i < 64; ++i) y[i * n] = a[i];
+}
+extern "C" __global__ void small(float* y) { y[threadIdx.x] = 1; }
+"""
+
+# Expressions over float f, double d, int i, unsigned u, unsigned* p, and the type NVRTC gives them.
+TYPES = {
+    "fmax(f, f)": "float", "fmax(d, d)": "double", "fmax(f, i)": "float", "max(f, d)": "double",
+    "max(i, i)": "int", "max(i, u)": "unsigned", "exp(f)": "float", "exp(d)": "double", "abs(f)": "float",
+    "abs(i)": "int", "pow(f, 2)": "float", "pow(f, f)": "float", "pow(d, i)": "double", "isnan(f)": "int",
+    "isfinite(d)": "int", "rsqrt(f)": "float", "rsqrt(d)": "double", "fma(f, f, f)": "float",
+    "copysign(f, d)": "double", "log1p(f)": "float", "erf(d)": "double", "floor(f)": "float",
+    "fmod(f, f)": "float", "normcdf(f)": "float", "exp10(f)": "float", "__ldcg(p)": "unsigned",
+    "atomicAdd(p, 1)": "unsigned", "__shfl_sync(~0u, f, 0)": "float", "__ballot_sync(~0u, i)": "unsigned",
+    "threadIdx.x": "unsigned", "sizeof(f)": "size_t", "__float2half_rn(f)": "__half",
+    "__half2float(__half(d))": "float", "__half(f) * __half(f)": "__half", "static_cast<__half>(i)": "__half",
+    "static_cast<double>(__half(f))": "double", "__float2bfloat16_rn(f)": "__nv_bfloat16",
+    "max(__half(f), f)": "float", "exp(__nv_bfloat16(f))": "float", "__half(f) < __half(f)": "bool",
+    "__nv_atomic_load_n(p, __NV_ATOMIC_ACQUIRE, __NV_THREAD_SCOPE_DEVICE)": "unsigned",
+    "__nv_atomic_fetch_add(p, u, __NV_ATOMIC_RELEASE, __NV_THREAD_SCOPE_DEVICE)": "unsigned",
+}  # fmt: skip
+# And what it refuses.
+REFUSED = ("exp(i)", "fmax(f, d)", "pow(f, d)", "max(f, i)", "INFINITY", "M_PI", "int64_t(0)")
+
+HEADERS = """
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+template <class A, class B> struct Same { static const bool value = false; };
+template <class A> struct Same<A, A> { static const bool value = true; };
+extern "C" __global__ void k(float f, double d, int i, unsigned u, unsigned* p) {
+"""
+
+
+def test_there_is_generated_cuda():
+    assert GENERATED
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("file", GENERATED, ids=lambda file: file.stem)
+def test_generated_cuda_compiles_without_warning_or_spill(file, storage, arch):
+    report = nvrtc.compile(file.read_text(), arch, STORAGES[storage])
+    assert report.warnings == ()
+    assert report.registers
+    assert not any(report.spill_bytes.values()), report.spill_bytes
+
+
+def test_registers_and_spills_are_read_from_the_log():
+    report = nvrtc.compile(SPILLING, 90)
+    assert report.registers.keys() == report.spill_bytes.keys() == {"spills", "small"}
+    assert report.spill_bytes["spills"] > 0
+    assert report.spill_bytes["small"] == 0
+    assert 0 < report.registers["small"] < report.registers["spills"] <= 32
+    assert report.cubin_size > 1000
+
+
+def test_a_warning_is_found_in_the_log():
+    source = 'extern "C" __global__ void k(int* y) { int unused; y[0] = 1; }'
+    assert len(nvrtc.compile(source, 90).warnings) == 1
+
+
+def test_an_error_comes_with_the_compilers_text():
+    with pytest.raises(nvrtc.CompileError, match=r'kernel.cu\(1\): error: identifier "nothing" is undefined'):
+        nvrtc.compile('extern "C" __global__ void k(int* y) { y[0] = nothing; }', 90)
+
+
+def test_the_emulator_gives_expressions_the_types_that_nvrtc_gives_them():
+    checks = (f'static_assert(Same<decltype({e}), {t}>::value, "{e}");\n' for e, t in TYPES.items())
+    source = HEADERS + "".join(checks) + "}"
+    nvrtc.compile(source.replace("size_t", "unsigned long"), 90)
+    cupy.RawModule(code=source).compile()
+
+
+@pytest.mark.parametrize("expression", REFUSED)
+def test_the_emulator_refuses_what_nvrtc_refuses(expression):
+    source = HEADERS + f"auto y = {expression}; }}"
+    with pytest.raises(nvrtc.CompileError):
+        nvrtc.compile(source, 90)
+    with pytest.raises(RuntimeError, match="could not compile"):
+        cupy.RawModule(code=source).compile()
