@@ -139,9 +139,9 @@ def build(
 @_backend
 @click.option("--seed", default=0, show_default=True, help="For the numbers that are drawn.")
 def verify(targets: tuple[str, ...], backends: tuple[str, ...], seed: int) -> int:
-    """Gradients of the generated modules against complex step and finite differences.
+    """Check the gradients of the generated modules.
 
-    Runs in float64. The cupy backend runs on a GPU where there is one, otherwise on the CPU: the very same
+    Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is one, otherwise on the CPU: the very same
     files, with the CUDA text compiled by the host's C++ compiler.
     """
     from gategen.verify import runnable, verify
@@ -186,7 +186,10 @@ def _verify_row(result: Result) -> tuple[str, ...]:
     "--from", "origin", metavar="CELL", default="gru", show_default=True, help="Whose equations to copy."
 )
 def new(name: str, origin: str) -> None:
-    """Write NAME.py, a spec file to start from, into the current directory."""
+    """Write NAME.py, a spec file to start from.
+
+    It goes into the current directory and has the equations of another cell.
+    """
     from gategen.language import check_name
     from gategen.load import load
     from gategen.show import spec_source
@@ -211,7 +214,10 @@ def new(name: str, origin: str) -> None:
 @commands.command()
 @_cells
 def bench(targets: tuple[str, ...]) -> None:
-    """Forward and backward of the NumPy modules, interleaved with torch.nn where it has the cell."""
+    """Speed of the NumPy modules, beside torch.nn.
+
+    Forward and backward in float32, interleaved with torch.nn where that is installed and has the cell.
+    """
     from gategen.bench import HEADER, bench
 
     cells = _load(targets)
@@ -222,7 +228,10 @@ def bench(targets: tuple[str, ...]) -> None:
 
 @commands.command()
 def doctor() -> None:
-    """What was found: NumPy and its BLAS, CuPy, GPU, compiler, PyTorch."""
+    """Say what was found of what gategen can use.
+
+    NumPy and its BLAS, CuPy, a GPU, a C++ compiler, PyTorch.
+    """
     from gategen.doctor import findings
 
     _table(("what", "found", "what it is for"), findings(), names=False)

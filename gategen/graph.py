@@ -598,6 +598,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
     "relu": lambda a: np.where(a.real > 0, a, 0),
     "step": lambda a: np.where(a.real > 0, 1.0, 0.0),
     "log1p": np.log1p,
+    "expm1": np.expm1,
     "Abs": lambda a: np.where(a.real < 0, -a, a),
     "sign": lambda a: np.sign(a.real),
     "erf": lambda a: erf(a),

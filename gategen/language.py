@@ -360,7 +360,7 @@ class softplus(Elementwise):  # noqa: N801
     """log(1 + exp(a)), computed as max(a, 0) + log1p(exp(-abs(a)))."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return 1 - sp.exp(-self)
+        return -expm1(-self)
 
 
 class relu(Elementwise):  # noqa: N801
@@ -375,6 +375,13 @@ class step(Elementwise):  # noqa: N801
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return sp.S.Zero
+
+
+class expm1(Elementwise):  # noqa: N801
+    """exp(a) - 1, exact for small a."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return self + 1
 
 
 class log1p(Elementwise):  # noqa: N801

@@ -469,9 +469,12 @@ def kernels(ops: Sequence[Pointwise]) -> list[Kernel]:
 
 def share(kernel: Kernel, builder: Builder) -> Kernel:
     """Name what several ops of a kernel compute: `1 - z` is one buffer used by three gradients."""
-    ops = list(kernel.ops)
-    known = {op.expr: op.out for op in ops if isinstance(op.expr, (sp.Add, sp.Mul))}
-    ops = [Pointwise(op.out, reuse(op, known)) for op in ops]
+    known: dict[sp.Expr, Value] = {}
+    ops: list[Pointwise] = []
+    for op in kernel.ops:
+        ops.append(Pointwise(op.out, op.expr.xreplace(known)))
+        if isinstance(op.expr, (sp.Add, sp.Mul)):
+            known.setdefault(op.expr, op.out)
     counts: dict[sp.Expr, int] = defaultdict(int)
     for op in ops:
         for part in parts(op.expr):
@@ -489,18 +492,6 @@ def share(kernel: Kernel, builder: Builder) -> Kernel:
                 made.append(Pointwise(names[part], part))
         made.append(Pointwise(op.out, op.expr.xreplace(names) if op.expr not in names else names[op.expr]))
     return replace(kernel, ops=tuple(made))
-
-
-def reuse(op: Pointwise, known: dict[sp.Expr, Value]) -> sp.Expr:
-    """The op's expression, reading what an earlier op of the kernel already is."""
-    others = {expr: out for expr, out in known.items() if out != op.out and not expr.has(op.out)}
-    before = {e: o for e, o in others.items() if list(known.values()).index(o) < position(known, op)}
-    return op.expr.xreplace(before)
-
-
-def position(known: dict[sp.Expr, Value], op: Pointwise) -> int:
-    outs = list(known.values())
-    return outs.index(op.out) if op.out in outs else len(outs)
 
 
 def parts(expr: sp.Expr) -> list[sp.Expr]:
@@ -1029,7 +1020,7 @@ class Placer:
                     self.buffer(value.name, "static", [value])
             else:
                 values.sort(key=self.reader_place)
-                self.buffer(stem, "static", values)
+                self.buffer(stem if len(stem) > 1 else f"{stem}_parts", "static", values)
 
     def reader_place(self, value: Value) -> tuple[int, str]:
         """Where what reads a static value lies, so that stacks of them line up."""

@@ -15,7 +15,9 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -164,6 +166,22 @@ def imported(path: Path) -> ModuleType:
 # ------------------------------------------------------------------------------------------ a problem
 
 
+class _ModuleError(Exception):
+    """A generated module raised something, or cannot be judged."""
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    """Within, whatever is raised is the module's fault: it was called as documented."""
+    try:
+        yield
+    except _ModuleError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise _ModuleError(f"the module raised {type(error).__name__}: {reason}") from error
+
+
 @dataclass(frozen=True)
 class Setting:
     """Which of the optional arguments of `forward` are given."""
@@ -225,31 +243,41 @@ def _problem(
         return 0.2 + 0.6 / (1 + np.exp(-drawn)) if positive else drawn
 
     point: dict[Key, Array] = {}
-    for name, array in module.unpack(_init(module, sizes)).items():
-        point["params", name] = 0.5 * rng.standard_normal(array.shape)
+    for name, shape in _shapes(module, sizes).items():
+        point["params", name] = np.array(0.5 * rng.standard_normal(shape))
     for k, x in enumerate(cell.inputs):
         steps = (T,) if k == 0 or setting.lengths else ()  # further inputs may be constant in time
         point["inputs", x.name] = rng.standard_normal((*steps, B, length(x.size)))
     if setting.initial:
         point |= {("initial", s.name): state(s.size) for s in cell.states}
     outputs = (length(_output_size(cell, symbol)) for symbol in cell.outputs)
+    d_y = tuple(rng.standard_normal((T, B, size)) for size in outputs)
+    d_final = {s.name: rng.standard_normal((B, length(s.size))) for s in cell.states}
+    for array in (*point.values(), *d_y, *d_final.values()):
+        array.flags.writeable = False  # a module that writes into what it is given raises
     return Problem(
         setting,
         point,
-        tuple(rng.standard_normal((T, B, size)) for size in outputs),
-        {s.name: rng.standard_normal((B, length(s.size))) for s in cell.states},
+        d_y,
+        d_final,
         _buffers(module, sizes, rng) if setting.training is not None else {},
     )
 
 
-def _init(module: ModuleType, sizes: Mapping[str, int]) -> Any:
+def _shapes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Of the parameters, by name."""
     further = {name: size for name, size in sizes.items() if name not in SIZES}
-    return module.init(SIZES["input"], SIZES["hidden"], seed=0, dtype="float64", **further)
+    with _blamed():
+        params = module.init(SIZES["input"], SIZES["hidden"], seed=0, dtype="float64", **further)
+        return {name: array.shape for name, array in module.unpack(params).items()}
 
 
 def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
     """Running statistics somewhere between those of the start and twice as much."""
-    start = module.init_buffers(SIZES["hidden"], dtype="float64")
+    with _blamed():
+        wanted = signature(module.init_buffers).parameters  # the sizes of what is normalised
+        further = {name: size for name, size in sizes.items() if name in wanted}
+        start = module.init_buffers(SIZES["hidden"], dtype="float64", **further)
     return {
         name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)
         for name, array in start._asdict().items()
@@ -284,6 +312,7 @@ class Runner:
     module: ModuleType
     host: Host
 
+    @_blamed()
     def forward(self, problem: Problem, point: Mapping[Key, Array], tape: bool = False) -> Outcome:
         put, get, dtype = self.host.put, self.host.get, next(iter(point.values())).dtype
         first, *others = self.cell.inputs
@@ -311,6 +340,7 @@ class Runner:
     def by_state(self, arrays: Any) -> dict[str, Array]:
         return {s.name: self.host.get(array) for s, array in zip(self.cell.states, arrays, strict=True)}
 
+    @_blamed()
     def gradients(self, problem: Problem) -> dict[Key, Array]:
         """Of the loss, by what the module gives a gradient of."""
         put, get = self.host.put, self.host.get
@@ -390,12 +420,12 @@ def _verified(cell: Cell, backend: str, host: Host, seed: int) -> Result:
         paths = {name: written(cell, name, Path(folder)) for name in dict.fromkeys(("numpy", backend))}
         result = Result(cell.name, backend, host.where, np.inf, "", None, False, 0.0)
         try:
-            exact = Runner(cell, imported(paths["numpy"]), Host(CPU, imported))
-            runner = exact if backend == "numpy" else Runner(cell, host.load(paths[backend]), host)
+            with _blamed():
+                exact = Runner(cell, imported(paths["numpy"]), Host(CPU, imported))
+                runner = exact if backend == "numpy" else Runner(cell, host.load(paths[backend]), host)
             result = _judged(result, exact, runner, seed)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            result = replace(result, note=f"the module raised {type(error).__name__}: {reason}")
+        except _ModuleError as error:
+            result = replace(result, note=str(error))
     return replace(result, seconds=time.perf_counter() - began)
 
 
@@ -450,9 +480,13 @@ def _finite_problem(exact: Runner, setting: Setting, rng: np.random.Generator) -
     """A point where the cell is defined: some start from positive states alone."""
     problem = _problem(exact.cell, exact.module, setting, rng, positive=False)
     with np.errstate(all="ignore"):
-        if np.isfinite(exact.loss(problem, problem.point)):
-            return problem
-    return _problem(exact.cell, exact.module, setting, rng, positive=True)
+        if not np.isfinite(exact.loss(problem, problem.point)):
+            problem = _problem(exact.cell, exact.module, setting, rng, positive=True)
+        if not np.isfinite(exact.loss(problem, problem.point)):
+            raise _ModuleError(
+                "forward is not finite at random numbers, nor from initial states in (0.2, 0.8)"
+            )
+    return problem
 
 
 def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Generator) -> Judgement:
@@ -461,16 +495,16 @@ def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Ge
     gradients = runner.gradients(problem)
     found = {key: gradients.get(key, np.array(np.nan)) for key in keys}
     expected = complex_step(exact, problem, keys)
-    floor = 1e-3 * max(float(np.abs(array).max(initial=0)) for array in expected.values())
+    floor = 1e-3 * max(_largest(array) for array in expected.values())
     errors = {key: _error(found[key], expected[key], floor) for key in keys}
     worst = max(errors, key=lambda key: errors[key])
-    slopes = [_slope_error(runner, problem, key, found[key], floor, rng) for key in keys]
+    slopes = [_slope(runner, problem, key, found[key], expected[key], floor, rng) for key in keys]
     return Judgement(
         errors[worst],
         _name(worst),
-        max(error for error, _ in slopes),
+        max(slope.value for slope in slopes),
         _forward_error(exact, runner, problem),
-        all(spread < FINITE_TOLERANCE for _, spread in slopes),
+        all(slope.spread < FINITE_TOLERANCE for slope in slopes),
     )
 
 
@@ -478,22 +512,31 @@ def _error(found: Array, expected: Array, floor: float) -> float:
     """The largest difference, relative to the largest entry; infinite for other shapes and NaN."""
     if found.shape != expected.shape:
         return np.inf
-    scale = max(float(np.abs(expected).max(initial=0)), floor) or 1.0
-    error = float(np.abs(found - expected).max(initial=0)) / scale
+    error = _largest(found - expected) / (max(_largest(expected), floor) or 1.0)
     return error if np.isfinite(error) else np.inf
 
 
-def _slope_error(
-    runner: Runner, problem: Problem, key: Key, found: Array, floor: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Along one random direction: the error, and what the differences themselves are worth."""
-    direction = rng.standard_normal(problem.point[key].shape)
+def _slope(
+    runner: Runner,
+    problem: Problem,
+    key: Key,
+    found: Array,
+    expected: Array,
+    floor: float,
+    rng: np.random.Generator,
+) -> Slope:
+    """Along one random direction: how far the gradient is off, and how sure the differences are."""
+    direction = rng.standard_normal(expected.shape)
     direction /= np.linalg.norm(direction) or 1.0
     slope = central(runner, problem, key, direction)
-    scale = max(float(np.linalg.norm(found)), floor) or 1.0
-    own = float((found * direction).sum()) if found.shape == direction.shape else np.inf
+    scale = max(float(np.linalg.norm(expected)), floor) or 1.0
+    own = float((found * direction).sum()) if found.shape == expected.shape else np.inf
     error = abs(own - slope.value) / scale
-    return error if np.isfinite(error) else np.inf, slope.spread / scale
+    return Slope(error if np.isfinite(error) else np.inf, slope.spread / scale)
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0))
 
 
 def _forward_error(exact: Runner, runner: Runner, problem: Problem) -> float:

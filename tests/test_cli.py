@@ -262,6 +262,55 @@ def test_set_evaluates_no_code(run, spec, fake):
     assert run("build", spec, "--set", "beta=__import__('os').getpid()")[0] == 2
 
 
+@pytest.mark.parametrize("backend", backends.NAMES)
+def test_the_same_bytes_come_out_of_every_run(tmp_path, backend):
+    texts = set()
+    for seed in range(8):
+        out = tmp_path / str(seed)
+        done = program(
+            "build", "gru", "lstm", "sligru", "--backend", backend, "--out", str(out),
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        texts.add(tuple((path.name, path.read_bytes()) for path in sorted(out.iterdir())))
+    assert len(texts) == 1
+
+
+# ---------------------------------------------------------------------------------------------- verify
+
+
+def test_verify_prints_a_row_of_tabs_for_every_cell(run):
+    code, out, err = run("verify", "gru", "rnn", "--backend", "numpy")
+    assert (code, err) == (0, "")
+    header, *rows = (line.split("\t") for line in out.splitlines())
+    assert header[:4] == ["cell", "backend", "where", "complex step"]
+    assert [(row[0], row[2], row[-1]) for row in rows] == [("gru", "CPU", "ok"), ("rnn", "CPU", "ok")]
+
+
+def test_a_new_spec_can_be_built_and_verified_at_once(run):
+    assert run("new", "mine", "--from", "caru")[0] == 0
+    assert run("build", "mine.py", "--backend", "numpy")[0] == 0
+    assert run("verify", "mine.py", "--backend", "numpy")[0] == 0
+    assert run("build", "mine.py", "--backend", "numpy", "--check")[0] == 0
+
+
+# ---------------------------------------------------------------------------------------------- bench
+
+
+def test_bench_prints_a_row_for_every_cell(run, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    code, out, _ = run("bench", "gru", "ligru")
+    assert code == 0
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["cell", "gru", "ligru"]
+
+
+def test_bench_does_without_torch(run, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    monkeypatch.setattr("gategen.bench.find_spec", lambda name: None)
+    code, out, _ = run("bench", "rnn")
+    assert code == 0 and out.splitlines()[1].split("\t")[2] == "-"
+
+
 # ---------------------------------------------------------------------------------------------- new
 
 

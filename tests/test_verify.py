@@ -14,6 +14,7 @@ from gategen import (
     Eq,
     cli,
     concat,
+    emulator,
     inputs,
     matrices,
     maximum,
@@ -42,12 +43,12 @@ def checked(cell, backend="numpy", **options):
 
 @pytest.fixture
 def mutated(monkeypatch):
-    """Appends code to every generated module, where `right_forward` and `right_backward` are what was there."""
+    """Appends code to every generated module; `right_backward` is what was there."""
 
     def mutate(code):
         def files(cell, backend):
             made = gategen.build.generate(cell, backend)
-            added = f"\n\nright_forward, right_backward = forward, backward\n\n\n{textwrap.dedent(code)}"
+            added = f"\n\nright_backward = backward\n\n\n{textwrap.dedent(code)}"
             return {name: text + added if name.endswith(".py") else text for name, text in made.items()}
 
         monkeypatch.setattr(gategen.verify, "generate", files)
@@ -106,6 +107,29 @@ def test_the_module_can_be_called_where_an_import_bound_its_name():
     assert gategen.verify(load("rnn"), ["numpy"])[0].ok
 
 
+@pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("name", ["gru", "caru", "ligru"])
+def test_the_cuda_text_is_right_where_there_is_no_gpu(name, monkeypatch):
+    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
+    result = checked(builtins()[name], "cupy")
+    assert result.ok, result
+    assert result.where == "CPU emulation"
+
+
+@pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+def test_a_wrong_forward_of_the_other_backend_is_found(monkeypatch):
+    """Wrong in both directions, so that its gradients fit its outputs."""
+
+    def files(cell, backend):
+        other = load("gru_before")[0].with_constants() if backend == "cupy" else cell
+        return gategen.build.generate(other, backend)
+
+    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
+    monkeypatch.setattr(gategen.verify, "generate", files)
+    result = checked(load("gru")[0], "cupy")
+    assert not result.ok and "forward differs from the NumPy module" in result.note
+
+
 # ---------------------------------------------------------------------------------------------- settings
 
 
@@ -127,6 +151,8 @@ def test_the_optional_arguments_are_tried_where_they_matter(name, count):
 
 
 BACKWARD = """
+LESS = np.array([1, 1, 1, 1, 0])[:, None, None]
+
 def backward(params, tape, d_y, d_final=None):
     grads = right_backward(params, tape, d_y, d_final)
     p, x, h = unpack(grads.params), grads.x, grads.initial.h
@@ -144,10 +170,7 @@ MUTANTS = {
     "a NaN": ('p["W_h"][0, 0] = np.nan', "W_h"),
     "the initial state of 0": ("h = 0 * h", "initial h"),
     "the final state's gradient ignored": ("return right_backward(params, tape, d_y)", ""),
-    "the last step ignored": (
-        "d_y = d_y.copy(); d_y[-1] = 0; return right_backward(params, tape, d_y, d_final)",
-        "",
-    ),
+    "the last step ignored": ("d_y = d_y * LESS; return right_backward(params, tape, d_y, d_final)", ""),
 }
 
 
@@ -168,6 +191,11 @@ def test_a_gradient_wrong_only_with_lengths_is_found_and_says_so(mutated):
 def test_a_gradient_wrong_only_at_the_first_step_rule_is_found_and_says_so(mutated):
     mutated(BACKWARD.format("x = x + 1e-6 * (not tape.given)"))
     assert "with initial=None" in checked(load("caru")[0]).note
+
+
+def test_a_module_that_writes_into_what_it_is_given_is_wrong(mutated):
+    mutated(BACKWARD.format("d_y[-1] = 0"))
+    assert "read-only" in checked(load("gru")[0]).note
 
 
 def test_a_module_that_raises_is_wrong(mutated):

@@ -152,7 +152,9 @@ class Assembler:
     def counted(self, expr: sp.Basic, out: View) -> int:
         """How often `expr` reads the memory of `out`."""
         return sum(
-            1 for node in sp.preorder_traversal(expr) if isinstance(node, Value) and self.view(node).meets(out)
+            1
+            for node in sp.preorder_traversal(expr)
+            if isinstance(node, Value) and self.view(node).meets(out)
         )
 
     def below(self, expr: sp.Expr, out: View) -> bool:
@@ -286,7 +288,9 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
     where: dict[int, View] = {}
     done: set[int] = set()
     made: list[Instruction] = []
-    extra = 1 + max((v.buffer for i in instructions for v in [*i.reads, i.out] if isinstance(v.buffer, int)), default=0)
+    extra = 1 + max(
+        (v.buffer for i in instructions for v in [*i.reads, i.out] if isinstance(v.buffer, int)), default=0
+    )
     while waiting:
         ready = [k for k in waiting if after[k] <= done]
         runs = (grown(instructions, k, ready, where) for k in ready)

@@ -6,15 +6,12 @@ that write in place; views are made at the top of a step by `zip`, scratch is ma
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -27,8 +24,9 @@ from gategen.backends.instructions import (
     rank,
     slot_view,
 )
+from gategen.backends.module import HELPERS, Module, Scope, heading, passing, signature, tape_buffers
 from gategen.cell import Cell
-from gategen.graph import Pointwise, Value, fresh, length
+from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
     Buffer,
     ColumnSum,
@@ -45,7 +43,6 @@ from gategen.plan import (
     Weight,
     plan,
 )
-from gategen.printer import Printer
 from gategen.render import render
 
 # How each operation is called. A name without a dot is a helper that the module brings along where it needs it.
@@ -60,6 +57,7 @@ CALLS = {
     "exp": "np.exp",
     "log": "np.log",
     "log1p": "np.log1p",
+    "expm1": "np.expm1",
     "sqrt": "np.sqrt",
     "sin": "np.sin",
     "cos": "np.cos",
@@ -74,19 +72,6 @@ CALLS = {
     "stop_gradient": "detach",
 }
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
-SIZE_LETTERS = {"input": "I", "hidden": "H"}
-
-# Names that the templates use; a name of the spec that is one of them gets a trailing underscore in the module.
-WORDS = frozenset(
-    """
-    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack forward backward
-    step init_buffers params x tape d_y d_final initial lengths buffers training finished T B t y final grads dtype
-    named seed sizes rng ones zip range reversed enumerate reuse check scratch self print float int len list tuple dict
-    first first_backward start start_backward state state_t record count x_t y_t dims valid epsilon input_size
-    hidden_size names rule now at last
-    """.split()
-) | {*HELPERS, "where", "keep"}
 
 
 def files(cell: Cell) -> dict[str, str]:
@@ -95,43 +80,6 @@ def files(cell: Cell) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------------------- names
-
-
-class Scope:
-    """The names of one function, or of the module: each thing has one, and no two share one."""
-
-    def __init__(self, taken: Iterable[str], sizes: dict[str, str], known: dict[object, str]) -> None:
-        self.taken = set(taken)
-        self.sizes = sizes
-        self.known = dict(known)
-
-    def new(self, wish: str) -> str:
-        name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
-        self.taken.add(name)
-        return name
-
-    def of(self, key: object, wish: str) -> str:
-        """The one name for `key`."""
-        if key not in self.known:
-            self.known[key] = self.new(wish)
-        return self.known[key]
-
-    def inner(self) -> Scope:
-        """A scope inside this one."""
-        return Scope(self.taken, self.sizes, self.known)
-
-    def size(self, expr: sp.Expr) -> str:
-        """`3 * H`, `H + I`: a width in the module's size letters."""
-        return Printer(rename=self.sizes)(sp.sympify(expr))
-
-
-def size_letters(plan: Plan) -> dict[str, str]:
-    """`H` for hidden, `I` for input, the first letter of a further size where it is free."""
-    letters: dict[str, str] = {}
-    for size in plan.cell.sizes:
-        wish = SIZE_LETTERS.get(size, size[0].upper())
-        letters[size] = fresh(wish if wish not in WORDS else size.upper(), {*WORDS, *letters.values()})
-    return letters
 
 
 # ---------------------------------------------------------------------------------------------- regions
@@ -191,7 +139,11 @@ class Region:
         if self.where == ONCE and stepped:
             return self.once_view(buffer, view, base, whole)
         if not stepped:
-            return base if whole else self.made(f"{base}{self.columns(view, buffer.kind)}", self.view_name(view, buffer))
+            return (
+                base
+                if whole
+                else self.made(f"{base}{self.columns(view, buffer.kind)}", self.view_name(view, buffer))
+            )
         if self.where == ALL:
             time = {("state", 0): "[:-1]", ("state", 1): "[1:]"}.get((buffer.kind, view.shift), "")
             if whole:
@@ -203,7 +155,9 @@ class Region:
 
     def loop_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         low, after = ("start", "start + 1") if self.module.plan.first else ("", "1")
-        time = {("state", 0): f"{low}:-1", ("state", 1): f"{after}:"}.get((buffer.kind, view.shift), f"{low}:" if low else "")
+        time = {("state", 0): f"{low}:-1", ("state", 1): f"{after}:"}.get(
+            (buffer.kind, view.shift), f"{low}:" if low else ""
+        )
         if whole:
             source = f"{base}[{time}]" if time else base
             wish = f"{base}_next" if view.shift else f"{base}_t"
@@ -216,7 +170,9 @@ class Region:
 
     def once_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         if buffer.kind == "state":
-            base = self.names.of(("once", buffer.name, view.shift), f"{base}_next" if view.shift else f"{base}_t")
+            base = self.names.of(
+                ("once", buffer.name, view.shift), f"{base}_next" if view.shift else f"{base}_t"
+            )
         if whole:
             return base
         return self.made(f"{base}[:, {self.columns(view, 'static')[1:-1]}]", self.view_name(view, buffer))
@@ -226,10 +182,14 @@ class Region:
         assert isinstance(view.buffer, str)
         gradient = view.buffer.startswith("d_") and view.buffer.removeprefix("d_") in self.module.fields
         found = self.module.fields.get(view.buffer.removeprefix("d_") if gradient else view.buffer)
-        base = self.names.known.get(("field", view.buffer)) or self.names.of(("given", view.buffer), view.buffer)
+        base = self.names.known.get(("field", view.buffer)) or self.names.of(
+            ("given", view.buffer), view.buffer
+        )
         if found is None or not found.rows or self.same(view.stop - view.start, found.height):
             return base
-        return self.made(f"{base}[{self.range(view, found.height)}]", f"{base}_{self.short(self.members(view, found))}")
+        return self.made(
+            f"{base}[{self.range(view, found.height)}]", f"{base}_{self.short(self.members(view, found))}"
+        )
 
     def members(self, view: View, found: Field) -> list[str]:
         at = sp.S.Zero
@@ -372,7 +332,8 @@ class Region:
         assert isinstance(test, Test)
         self.module.helpers.add("choose")
         left, right = (
-            f"np.real({self.view(side)})" if isinstance(side, View) else side.text for side in (test.left, test.right)
+            f"np.real({self.view(side)})" if isinstance(side, View) else side.text
+            for side in (test.left, test.right)
         )
         return f"{left} {test.sign} {right}"
 
@@ -389,7 +350,11 @@ class Region:
     def weight(self, weight: Weight, transposed: bool) -> str:
         found = self.module.fields[weight.field]
         base = self.names.known["field", weight.field]
-        rows = "" if self.same(weight.stop - weight.start, found.height) else self.range(View("", weight.start, weight.stop), found.height)
+        rows = (
+            ""
+            if self.same(weight.stop - weight.start, found.height)
+            else self.range(View("", weight.start, weight.stop), found.height)
+        )
         columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)
         part = base
         if columns:
@@ -417,7 +382,9 @@ class Region:
         weight = self.weight(stage.weight, stage.transposed)
         block = self.block(self.module.comment(self.schedule, [v.name for v in stage.out]))
         if stage.add:
-            block.lines.append(f"{self.value(*stage.out)} += ({operand} @ {weight}).reshape({self.value(*stage.out)}.shape)")
+            block.lines.append(
+                f"{self.value(*stage.out)} += ({operand} @ {weight}).reshape({self.value(*stage.out)}.shape)"
+            )
         else:
             block.lines.append(f"np.matmul({operand}, {weight}, out={out})")
 
@@ -427,12 +394,20 @@ class Region:
         found = self.module.fields[stage.weight.field]
         target = self.names.known["field", f"d_{stage.weight.field}"]
         weight = stage.weight
-        rows = "" if self.same(weight.stop - weight.start, found.height) else self.range(View("", weight.start, weight.stop), found.height)
+        rows = (
+            ""
+            if self.same(weight.stop - weight.start, found.height)
+            else self.range(View("", weight.start, weight.stop), found.height)
+        )
         columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)
         part = f"{target}[{rows or ':'}, {columns}]" if columns else f"{target}[{rows}]" if rows else target
-        block = self.block(("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ())
+        block = self.block(
+            ("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ()
+        )
         if stage.add:
-            block.lines.append(f"{part} += {left}.T @ {right}" if part == target else f"{part} += {left}.T @ {right}")
+            block.lines.append(
+                f"{part} += {left}.T @ {right}" if part == target else f"{part} += {left}.T @ {right}"
+            )
         else:
             block.lines.append(f"np.matmul({left}.T, {right}, out={part})")
 
@@ -468,98 +443,6 @@ def interpolated(op: Pointwise) -> Pointwise:
 # ---------------------------------------------------------------------------------------------- module
 
 
-class Module:
-    """What all functions of a module share: its fields, its buffers, their names, and the helpers they need."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.cell = plan.cell
-        self.helpers: set[str] = set()
-        self.fields = {f.name: f for f in plan.fields}
-        self.buffers: dict[str, Buffer] = {}
-        self.equations = equation_comments(plan)
-        sizes = size_letters(plan)
-        self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
-        for prefix in ("", "d_"):
-            for f in plan.fields:
-                self.names.of(("field", prefix + f.name), prefix + f.name)
-        for word in ("valid", "count", "training"):
-            self.names.known[word] = self.names.known["given", word] = word
-        self.names.known[self.cell.inputs[0].name] = "x"
-        if len(self.cell.outputs) == 1:
-            self.names.known["d_y"] = "d_y"
-        for pair in (plan.step, plan.first, plan.start):
-            for schedule in (pair.forward, pair.backward) if pair else ():
-                for buffer in schedule.buffers:
-                    self.buffers.setdefault(buffer.name, buffer)
-                    self.names.of(buffer.name, buffer.name)
-
-    def number(self, expr: sp.Expr) -> str:
-        """A number, or arithmetic of sizes, as Python text."""
-        if expr.is_number:
-            value = float(expr)
-            return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
-        return f"({self.names.size(expr)})"
-
-    def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
-        known = self.equations.get(id(schedule), {})
-        return tuple(dict.fromkeys(line for op in ops if (line := known.get(op))))
-
-    def shape(self, buffer: Buffer, once: bool = False) -> str:
-        """The shape of a buffer as text: `(T, B, 3 * H)`."""
-        lead = {"state": "T + 1, B, ", "time": "T, B, ", "input": "T, B, ", "static": ""}.get(buffer.kind, "B, ")
-        if once and lead:
-            lead = "B, "
-        return f"({lead}{self.names.size(buffer.width)}{',' if not lead else ''})"
-
-
-def equation_comments(plan: Plan) -> dict[int, dict[str, str]]:
-    """For each schedule, the line of mathematics that every op is part of."""
-    cell = plan.cell
-    found: dict[int, dict[str, str]] = {}
-    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first)):
-        if pair is None:
-            continue
-        lines = dict(zip((_target(eq) for eq in equations), cell.text(equations), strict=True))
-        found[id(pair.forward)] = forward_comments(pair.forward, lines)
-        found[id(pair.backward)] = backward_comments(pair.backward)
-    return found
-
-
-def _target(eq: lang.Eq) -> str:
-    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
-
-
-def forward_comments(schedule: Schedule, lines: dict[str, str]) -> dict[str, str]:
-    """Each op belongs to the first equation whose value needs it."""
-    ops: dict[str, Any] = {op.out.name: op for op in schedule.graph.ops}
-    ops |= {op.out.name: op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops}
-    found: dict[str, str] = {}
-    for name, line in lines.items():
-        front = [name]
-        while front:
-            at = front.pop()
-            if at in found or (at in lines and at != name):
-                continue
-            found[at] = line
-            if at in ops:
-                front += [v.name for v in ops[at].reads]
-    return found
-
-
-def backward_comments(schedule: Schedule) -> dict[str, str]:
-    """Each op is its own line: `d_a_n = d_n * (1 - n**2)`."""
-    order = [op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops]
-    printer = Printer({op.out.name: k for k, op in enumerate(order)})
-    found = {op.out.name: f"{op.out.name} = {printer(op.expr)}" for op in order}
-    for stage in schedule.stages:
-        if isinstance(stage, MatMul):
-            for out in stage.out:
-                terms = " + ".join(f"{m}.T @ {v}" for m, v in zip(stage.weight.members, stage.operand, strict=False))
-                found.setdefault(out.name, f"{out.name} = {terms}")
-    return found
-
-
 # ---------------------------------------------------------------------------------------------- context
 
 
@@ -576,123 +459,8 @@ def context(plan: Plan) -> dict[str, Any]:
         "start": once_context(module, plan.start) if plan.start else None,
     }
     made |= passing(module, made)
+    made |= {"target": "NumPy", "xp": "np", "as_array": "np.asarray", "dtypes": "float32 or float64"}
     return {**made, "helpers": {name: name in module.helpers for name in HELPERS}}
-
-
-def heading(module: Module) -> dict[str, Any]:
-    """What the module says of the cell."""
-    cell = module.cell
-    facts = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
-    return {
-        "name": cell.name,
-        "title": cell.title.rstrip("."),
-        "reference": tuple(textwrap.wrap(cell.reference, 100)),
-        "equations": cell.text(),
-        "first_equations": cell.text(cell.first) if cell.first else (),
-        "constants": tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
-        "sizes": ", ".join(f'"{size}"' for size in cell.sizes),
-        "size_names": tuple(f"{letter} {size}" for size, letter in module.names.sizes.items()),
-        "sha": sha256("\n".join(facts).encode()).hexdigest(),
-    }
-
-
-def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
-    """What passes between the functions: the tape, the outputs, the memory."""
-    names, plan = module.names, module.plan
-    held = tape_buffers(plan.step)
-    states, inputs = made["states"], made["inputs"]
-    memory = [{"name": s["array"], "shape": f"(T + 1, B, {s['size']})"} for s in states]
-    memory += [{"name": names.known[b.name], "shape": module.shape(b)} for b in held]
-    inside = {item["name"] for item in memory}
-    tape = [{"name": i["name"], "type": "np.ndarray", "comment": i["shape"]} for i in inputs]
-    tape += [
-        {"name": s["array"], "type": "np.ndarray", "comment": f"(T + 1, B, {s['size']})  the initial state first"}
-        for s in states
-    ]
-    tape += [
-        {"name": names.known[b.name], "type": "np.ndarray", "comment": f"{module.shape(b)}  {members(b)}"} for b in held
-    ]
-    tape += [
-        {"name": "finished", "type": "np.ndarray | None", "comment": "(T, B, 1) where a sequence is over"},
-        {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"},
-        {"name": "constant", "type": "list[str]", "comment": "inputs that were (B, size), constant in time"},
-    ]
-    if made["buffers"]:
-        tape += [
-            {"name": "valid", "type": "np.ndarray", "comment": "(T, B, 1) 1 where a sequence still runs, else 0"},
-            {"name": "count", "type": "float", "comment": "how many positions that is"},
-            {"name": "training", "type": "float", "comment": "1 where the batch gave the statistics, else 0"},
-        ]
-    if made["first"]:
-        tape.append({"name": "first_tape", "type": "Any", "comment": "what the first step left behind"})
-    targets = [item["name"] for item in tape]
-    values = ["initial is not None" if name == "given" else name for name in targets]
-    outputs = output_context(module, made)
-    single = len(outputs) == 1
-    return {
-        "tape": tuple(tape),
-        "tape_targets": ", ".join(targets),
-        "tape_values": ", ".join(values),
-        "memory": tuple(memory),
-        "memory_names": ", ".join(item["name"] for item in memory) + ("," if len(memory) == 1 else ""),
-        "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
-        "backward_work": made["backward"]["memory"],
-        "outputs": outputs,
-        "output_type": "np.ndarray" if single else "tuple[np.ndarray, ...]",
-        "output_shapes": " and ".join(o["shape"] for o in outputs),
-        "output_tuple": outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})",
-        "output_gradients": gradient_lines(outputs),
-        "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
-        "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
-        "carry_names": ", ".join(s["carry"] for s in states),
-        "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
-        "start_lines": start_lines(made),
-    }
-
-
-def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    graph = module.plan.step.forward.graph
-    found = []
-    for k, (name, value) in enumerate(graph.outputs):
-        size = module.names.sizes.get(str(value.size), str(value.size))
-        source = made["forward"]["outputs"][k][1]
-        by_first = f"first_{name}" if made["first"] and not source.endswith("[1:]") else ""
-        found.append(
-            {
-                "name": name,
-                "source": source,
-                "gradient": module.names.known[f"d_{name}"],
-                "shape": f"(T, B, {size})",
-                "first": by_first,
-            }
-        )
-    return tuple(found)
-
-
-def gradient_lines(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """Lines that turn `d_y` into one array for every output."""
-
-    def line(output: dict[str, Any], given: str, label: str) -> str:
-        return (
-            f"{output['gradient']} = np.zeros({output['shape']}, dtype) if {given} is None "
-            f'else check("{label}", {given}, {output["shape"]})'
-        )
-
-    if len(outputs) == 1:
-        return (line(outputs[0], "d_y", "d_y"),)
-    head = [
-        f"d_y = [None] * {len(outputs)} if d_y is None else d_y",
-        f"if len(d_y) != {len(outputs)}:",
-        f'    raise ValueError(f"d_y has {{len(d_y)}} parts, expected {len(outputs)}")',
-    ]
-    return (*head, *(line(o, f"d_y[{k}]", f"d_y[{k}]") for k, o in enumerate(outputs)))
-
-
-def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
-    if made["start"]:
-        targets = ", ".join(f"{s['array']}[0]" for s in made["states"])
-        return (f"{targets}{',' if len(made['states']) == 1 else ''} = start_states(params, B, dtype)",)
-    return tuple(f"{s['array']}[0] = {s['initial']}" for s in made["states"])
 
 
 def once_context(module: Module, pair: Pair) -> dict[str, Any]:
@@ -703,7 +471,10 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     held = [names[b.name] for b in tape_buffers(pair)]
     inputs = [names[s.name] for s in module.cell.inputs]
     states = [(names[s.name], names[f"d_{s.name}"]) for s in module.cell.states]
-    outputs = [(name, value) for (name, value), (_, source) in zip(pair.forward.graph.outputs, forward["outputs"], strict=True)]
+    outputs = [
+        (name, value)
+        for (name, value), (_, source) in zip(pair.forward.graph.outputs, forward["outputs"], strict=True)
+    ]
     d_outputs = [names[f"d_{name}"] for name, _ in outputs]
     results = [source for _, source in forward["outputs"]]
     nexts = [f"{array}_next" for array, _ in states]
@@ -720,10 +491,20 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         "backward_work": backward["memory"],
         "results": ", ".join([*(f"{a}[1]" for a, _ in states), *(f"first_{name}" for name, _ in outputs)]),
         "forward_parameters": ", ".join(["params", *inputs, *(f"{a}_t" for a, _ in states)]),
-        "forward_arguments": ", ".join(["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a, _ in states)]),
+        "forward_arguments": ", ".join(
+            ["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a, _ in states)]
+        ),
         "returned": ", ".join([*(nexts if pair.forward.graph.states else []), *results, *held]),
         "backward_parameters": ", ".join(
-            ["params", *inputs, *(n for a, _ in states for n in (f"{a}_t", f"{a}_next")), *d_outputs, *carried, "finished", *held]
+            [
+                "params",
+                *inputs,
+                *(n for a, _ in states for n in (f"{a}_t", f"{a}_next")),
+                *d_outputs,
+                *carried,
+                "finished",
+                *held,
+            ]
         ),
         "backward_arguments": ", ".join(
             [
@@ -736,7 +517,17 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
                 "*first_tape",
             ]
         ),
-        "gradients": ", ".join([*(f"d_{s.name}[0]" if False else f"{names[f'd_{s.name}'] if f'd_{s.name}' in names else 'd_' + s.name}[0]" for s in module.cell.inputs), *carried]),
+        "gradients": ", ".join(
+            [
+                *(
+                    f"d_{s.name}[0]"
+                    if False
+                    else f"{names[f'd_{s.name}'] if f'd_{s.name}' in names else 'd_' + s.name}[0]"
+                    for s in module.cell.inputs
+                ),
+                *carried,
+            ]
+        ),
         "gradients_returned": ", ".join([*d_inputs, *carried]),
         "gradient_names": ", ".join(d_outputs),
         "some_gradient": d_outputs[0] if d_outputs else "",
@@ -749,16 +540,6 @@ def one_text(function: dict[str, Any]) -> dict[str, Any]:
     parts = [function[k] for k in ("before", "loop", "after") if function[k]]
     lines = [*function["prepare"], *function["prepare_loop"], *function["prepare_after"]]
     return {"text": "\n\n".join(parts), "lines": tuple(lines)}
-
-
-def tape_buffers(pair: Pair) -> list[Buffer]:
-    """The buffers that the backward step reads, beside inputs and states."""
-    held = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
-    return [b for b in pair.forward.buffers if b.name in held and b.kind in ("time", "row", "static")]
-
-
-def members(buffer: Buffer) -> str:
-    return ", ".join(buffer.members)
 
 
 def function_context(module: Module, schedule: Schedule, where: str) -> dict[str, Any]:
@@ -794,9 +575,17 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
 
 def written(module: Module, schedule: Schedule) -> tuple[str, ...]:
     """Time buffers that the loop writes and products behind it read."""
-    inside = {schedule.slot[op.out].buffer for s in schedule.loop if isinstance(s, Kernel) for op in s.ops if op.out in schedule.slot}
+    inside = {
+        schedule.slot[op.out].buffer
+        for s in schedule.loop
+        if isinstance(s, Kernel)
+        for op in s.ops
+        if op.out in schedule.slot
+    }
     inside |= {schedule.slot[v].buffer for s in schedule.loop if isinstance(s, MatMul) for v in s.out}
-    return tuple(module.names.known[b.name] for b in schedule.buffers if b.kind == "time" and b.name in inside)
+    return tuple(
+        module.names.known[b.name] for b in schedule.buffers if b.kind == "time" and b.name in inside
+    )
 
 
 def own_memory(module: Module, schedule: Schedule, where: str) -> tuple[dict[str, str], ...]:
@@ -812,7 +601,9 @@ def prepared(region: Region) -> tuple[str, ...]:
     """What must be there before the lines of a region: scratch, contiguous weights, views."""
     size, lead = region.names.size, {ALL: "T, B, ", LOOP: "B, ", ONCE: "B, "}[region.where]
     scratch = [
-        f"{name} = np.empty(({lead}{size(width)}), dtype)" if rank(width) > 0 else f"{name} = np.empty({size(-width)}, dtype)"
+        f"{name} = np.empty(({lead}{size(width)}), dtype)"
+        if rank(width) > 0
+        else f"{name} = np.empty({size(-width)}, dtype)"
         for name, width in region.scratch.items()
     ]
     weights = [f"{name} = {source}" for source, name in region.weights.items()]
@@ -822,144 +613,3 @@ def prepared(region: Region) -> tuple[str, ...]:
 def text_of(blocks: Sequence[Block]) -> str:
     """Blocks of lines under their comments, a blank line between them."""
     return "\n\n".join("\n".join([*(f"# {line}" for line in b.comment), *b.lines]) for b in blocks if b.lines)
-
-
-def signature(module: Module) -> dict[str, Any]:
-    """Fields, sizes, inputs, states: what the public functions take and return."""
-    cell, names = module.cell, module.names
-    letters = names.sizes
-    fields = tuple(field_context(module, f) for f in module.plan.fields)
-    inputs = tuple(input_context(module, s) for s in cell.inputs)
-    extra = inputs[1:]
-    graph = module.plan.step.forward.graph
-    buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
-    further = [s for s in cell.sizes if s not in ("input", "hidden")]
-    known = measured_sizes(module)
-    measured = [letters[s] for s in known]
-    x_size = str(cell.inputs[0].size)
-    members = tuple(m["member"] for f in fields for m in f["slices"])
-    return {
-        "fields": fields,
-        "members": members,
-        "quoted_members": tuple(f'"{m}"' for m in members),
-        "unpacked": ", ".join(f["name"] for f in fields) + ("," if len(fields) == 1 else ""),
-        "field_gradients": ", ".join(f["gradient"] for f in fields),
-        "expected_shapes": ", ".join(f["shape"] for f in fields),
-        "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
-        "stacks": any(not f["single"] for f in fields),
-        "measured": ", ".join(measured) + ("," if len(measured) == 1 else ""),
-        "measured_names": ", ".join(measured),
-        "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
-        "late_size": "_" if x_size in known or x_size not in letters else letters[x_size],
-        "inputs": inputs,
-        "extra": extra,
-        "sequence_shape": inputs[0]["shape"],
-        "extra_keywords": "".join(f", {i['name']}={i['name']}" for i in extra),
-        "constant_tests": ", ".join(f'*["{i["name"]}"] * (np.ndim({i["name"]}) == 2)' for i in extra),
-        "step_arguments": (", *" + "".join(f", {i['name']}: np.ndarray" for i in extra) if extra else "")
-        + (f"{'' if extra else ', *'}, buffers: Buffers, training: bool = False" if buffers else ""),
-        "step_keywords": "".join(f", {i['name']}={i['name']}" for i in extra)
-        + (", buffers=buffers, training=training" if buffers else ""),
-        "states": tuple(state_context(module, s) for s in cell.states),
-        "buffers": buffers,
-        "init_arguments": ", ".join(
-            ["input_size: int", "hidden_size: int", "*", "seed: Any = None", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]
-        ),
-        "init_sizes": init_sizes(letters, ("input", "hidden", *further)),
-        "buffer_arguments": ", ".join(["hidden_size: int", "*", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]),
-        "buffer_sizes": init_sizes(letters, ("hidden", *further)),
-        "buffer_values": ", ".join([letters["hidden"], *(f"{s}={letters[s]}" for s in further)]),
-    }
-
-
-def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
-    names = {size: f"{size}_size" if size in SIZE_LETTERS else size for size in sizes}
-    return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
-
-
-def input_context(module: Module, symbol: Any) -> dict[str, str]:
-    letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
-    name = module.names.known[symbol.name]
-    gradient = module.names.known[f"d_{symbol.name}"]
-    whole = name == "x"
-    return {
-        "name": name,
-        "size": letter,
-        "shape": f"(T, B, {letter})",
-        "result": gradient if whole else f'{gradient}.sum(axis=0) if "{name}" in constant else {gradient}',
-    }
-
-
-def state_context(module: Module, symbol: Any) -> dict[str, str]:
-    initial = symbol.initial
-    return {
-        "name": symbol.name,
-        "array": module.names.known[symbol.name],
-        "carry": module.names.known[f"d_{symbol.name}"],
-        "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
-        "initial": module.number(initial) if initial.is_number else "",
-    }
-
-
-def buffer_context(module: Module, graph: Any, name: str) -> dict[str, str]:
-    size = next(v for v in graph.parameters if v.name == name).size
-    return {
-        "name": name,
-        "local": module.names.known.get(("given", name), name),
-        "size": module.names.sizes.get(str(size), str(size)),
-        "start": "zeros" if name.startswith("mean") else "ones",
-    }
-
-
-def field_context(module: Module, f: Field) -> dict[str, Any]:
-    names = module.names
-    name = names.known["field", f.name]
-    tail = f", {names.size(f.width)})" if f.columns else ",)"
-    shape = f"({names.size(f.height)}{tail}" if f.rows else "()"
-    at: sp.Expr = sp.S.Zero
-    slices = []
-    for member, rows in zip(f.members, f.rows or (1,), strict=True):
-        end = at + length(rows)
-        low = "" if at == 0 else names.size(at)
-        high = "" if end == f.height else names.size(end)
-        colon = " : " if " " in low + high else ":"
-        part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
-        slices.append({"member": member, "source": name if len(f.members) == 1 else name + part})
-        at = end
-    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.members)
-    pack = f"stack({pieces})" if len(f.members) > 1 else f'np.asarray(named["{f.members[0]}"])'
-    return {
-        "name": name,
-        "gradient": names.known["field", f"d_{f.name}"],
-        "shape": shape,
-        "rank": "2" if f.columns else "1" if f.rows else "0",
-        "members": ", ".join(f.members),
-        "slices": tuple(slices),
-        "single": len(f.members) == 1,
-        "pack": pack if f.rows else f'np.reshape(named["{f.members[0]}"], ())',
-    }
-
-
-def measured_sizes(module: Module) -> dict[str, str]:
-    """The sizes that the shapes of the parameters tell, with the expression that tells each."""
-    found: dict[str, str] = {}
-    letters = module.names.sizes
-
-    def learn(size: object, source: str) -> None:
-        if isinstance(size, str):
-            found.setdefault(size, source)
-
-    fields = [(f, f"params.{module.names.known['field', f.name]}") for f in module.plan.fields]
-    for f, name in fields:
-        if f.columns and len(f.columns) == 1:
-            learn(f.columns[0], f"{name}.shape[1]")
-    for f, name in fields:
-        if f.rows and len(set(f.rows)) == 1:
-            learn(f.rows[0], f"{name}.shape[0]" + (f" // {len(f.rows)}" if len(f.rows) > 1 else ""))
-    for f, name in fields:
-        for parts, axis in ((f.columns or (), 1), (f.rows, 0)):
-            unknown = [p for p in parts if isinstance(p, str) and p not in found]
-            if len(unknown) == 1:
-                others = [letters.get(str(p), str(p)) for p in parts if p != unknown[0]]
-                learn(unknown[0], " - ".join([f"{name}.shape[{axis}]", *others]))
-    return found

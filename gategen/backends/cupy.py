@@ -1,0 +1,576 @@
+"""CuPy: one CUDA kernel for the pointwise ops of each phase, launched between stacked matrix products.
+
+`files` lowers a plan to a `.cu` file with the kernels and a module that launches them. A kernel has one thread for
+every unit of every sequence; it reads what it needs, computes in registers, and writes what outlives it. Sums over the
+features, and over steps and rows, are kernels of their own with a fixed order of summation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.backends.module import (
+    Module,
+    Scope,
+    heading,
+    passing,
+    signature,
+    tape_buffers,
+)
+from gategen.cell import Cell
+from gategen.graph import Length, Pointwise, Value, length
+from gategen.plan import (
+    Buffer,
+    ColumnSum,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Pair,
+    Plan,
+    Schedule,
+    Slot,
+    Stage,
+    Sum,
+    Weight,
+    plan,
+)
+from gategen.printer import ATOM, SUM, Printer
+from gategen.render import render
+
+THREADS = 256
+ALL, LOOP = "all", "loop"
+
+# Names that the CUDA text uses for itself.
+CUDA_WORDS = frozenset(
+    """
+    real storage get put rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller clip exp
+    log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL STORAGE HALF NULL INFINITY
+    NAN M_PI unix linux float double half
+    """.split()
+)
+
+
+def files(cell: Cell) -> dict[str, str]:
+    """The module and the kernels of a cell, by file name."""
+    made = context(plan(cell))
+    return {
+        f"{cell.name}_cupy.py": render("cupy/module.py.jinja", made),
+        f"{cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- expressions
+
+
+class CudaPrinter(Printer):
+    """Expressions as CUDA: every number a `real`, small powers as products."""
+
+    functions: ClassVar[dict[str, str]] = {
+        "Abs": "fabs",
+        "maximum": "larger",
+        "minimum": "smaller",
+        "mod": "modulo",
+    }
+
+    def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, Length):
+            return f"real({self.rename.get(expr.name, expr.name)})", ATOM
+        if isinstance(expr, lang.where):
+            condition, a, b = expr.args
+            return f"{self(condition)} ? {self.at(a, SUM)} : {self.at(b, SUM)}", 0
+        if isinstance(expr, lang.stop_gradient):
+            return self.spell(expr.args[0])
+        return super().spell(expr)
+
+    def number(self, value: sp.Number) -> tuple[str, int]:
+        if value.is_Integer and abs(int(value)) < 10**6:
+            return str(int(value)), ATOM if value >= 0 else SUM
+        text = repr(float(value))
+        return f"real({text})", ATOM
+
+    def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
+        if exponent == 2:
+            return f"square({self(base)})", ATOM
+        if exponent == 3:
+            return f"cube({self(base)})", ATOM
+        if exponent == sp.Rational(1, 2) or exponent.could_extract_minus_sign():
+            return super().power(base, exponent)
+        return f"pow({self(base)}, real({float(exponent)!r}))", ATOM
+
+    def product(self, expr: sp.Expr) -> tuple[str, int]:
+        text, rank = super().product(expr)
+        return (text.replace("1 / ", "real(1) / ", 1), rank) if text.startswith("1 / ") else (text, rank)
+
+    def key_text(self, expr: sp.Basic) -> str:
+        return Printer()(expr)
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A parameter of a kernel, and what the host passes for it."""
+
+    declaration: str
+    comment: str
+    host: str
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """The text of a kernel, ready for the template, and the line that launches it."""
+
+    name: str
+    kind: str
+    comment: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    width: str
+    lines: tuple[str, ...]
+    source: str = ""
+    target: str = ""
+    index: str = "int"
+
+    @property
+    def pointwise(self) -> bool:
+        return self.kind == "pointwise"
+
+    @property
+    def row_sum(self) -> bool:
+        return self.kind == "row_sum"
+
+    @property
+    def column_sum(self) -> bool:
+        return self.kind == "column_sum"
+
+
+class Emitter:
+    """Kernels and launches of one level of a schedule."""
+
+    def __init__(
+        self,
+        module: Module,
+        names: Scope,
+        pair: Pair,
+        schedule: Schedule,
+        where: str,
+        once: bool,
+        prefix: str,
+    ) -> None:
+        self.module, self.names, self.pair, self.schedule = module, names, pair, schedule
+        self.where, self.once, self.prefix = where, once, prefix
+        self.time = "0" if once else "t"
+        self.kernels: list[CudaKernel] = []
+        self.weights: dict[str, str] = {}
+        self.lines: list[str] = []
+
+    # ------------------------------------------------------------------------------------------ host
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            match stage:
+                case Kernel():
+                    self.kernel(stage)
+                case MatMul():
+                    self.matmul(stage)
+                case Sum():
+                    self.row_sum(stage)
+                case OuterSum():
+                    self.outer_sum(stage)
+                case ColumnSum():
+                    self.column_sums(stage)
+
+    def say(self, comment: Sequence[str], line: str) -> None:
+        lead = [""] if self.lines else []
+        self.lines += [*lead, *(f"# {text}" for text in comment), line] if comment else [line]
+
+    def host(self, *values: Value) -> str:
+        """Neighbouring values as an array on the host's side, (T, B, ·) or (B, ·)."""
+        slots = [self.schedule.slot[v] for v in values]
+        first, stop = slots[0], slots[-1].stop
+        buffer = self.module.buffers.get(first.buffer)
+        size = self.names.size
+        if buffer is None:
+            base = self.field(first.buffer)
+            field = self.module.fields.get(first.buffer.removeprefix("d_"))
+            whole = field is None or not field.rows or size(stop - first.start) == size(field.height)
+            return (
+                base if whole else f"{base}[{self.span(first.start, stop, field.height if field else None)}]"
+            )
+        base = self.names.known[buffer.name]
+        whole = size(buffer.width) == size(stop - first.start)
+        inner = "" if whole else self.span(first.start, stop, buffer.width)
+        if buffer.kind in ("row", "carry"):
+            return base if whole else f"{base}[:, {inner}]"
+        if buffer.kind == "static":
+            return base if whole else f"{base}[{inner}]"
+        if self.where == ALL:
+            time = {0: "[:-1]", 1: "[1:]"}[first.shift] if buffer.kind == "state" else ""
+            return f"{base}{time}" if whole else f"{base}{time}[..., {inner}]"
+        at = self.time if not first.shift else ("1" if self.once else f"{self.time} + 1")
+        return f"{base}[{at}]" if whole else f"{base}[{at}, :, {inner}]"
+
+    def field(self, name: str) -> str:
+        return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
+
+    def span(self, start: sp.Expr, stop: sp.Expr, whole: sp.Expr | None) -> str:
+        size = self.names.size
+        low = "" if start == 0 else size(start)
+        high = "" if whole is not None and size(stop) == size(whole) else size(stop)
+        return f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
+
+    def flat(self, values: Sequence[Value]) -> str:
+        """All steps as rows of one matrix."""
+        text = self.host(*values)
+        if self.where != ALL:
+            return text
+        slots = [self.schedule.slot[v] for v in values]
+        return f"{text}.reshape(T * B, {self.names.size(slots[-1].stop - slots[0].start)})"
+
+    def weight(self, weight: Weight, transposed: bool) -> str:
+        part = self.weight_part(weight, "")
+        if transposed or self.where == ALL:
+            return part if transposed else f"{part}.T"
+        source = f"cp.ascontiguousarray({part}.T)"
+        stem = self.names.known["field", weight.field]
+        wish = f"{stem}_T" if part == stem else f"{stem}_{weight.members[0].split('_')[-1]}_T"
+        if source not in self.weights:
+            self.weights[source] = self.names.of((self.where, source), wish)
+        return self.weights[source]
+
+    def weight_part(self, weight: Weight, prefix: str) -> str:
+        field = self.module.fields[weight.field]
+        base = self.names.known["field", prefix + weight.field]
+        size = self.names.size
+        whole = size(weight.stop - weight.start) == size(field.height)
+        rows = "" if whole else self.span(weight.start, weight.stop, field.height)
+        if weight.columns is not None:
+            return f"{base}[{rows or ':'}, {self.span(*weight.columns, field.width)}]"
+        return f"{base}[{rows}]" if rows else base
+
+    def comment(self, *names: str) -> tuple[str, ...]:
+        return self.module.comment(self.schedule, names)
+
+    def matmul(self, stage: MatMul) -> None:
+        operand, out = self.flat(stage.operand), self.flat(stage.out)
+        weight = self.weight(stage.weight, stage.transposed)
+        comment = self.comment(*(v.name for v in stage.out))
+        if stage.add:
+            self.say(
+                comment,
+                f"{self.host(*stage.out)}[...] += cp.matmul({operand}, {weight}).reshape({self.host(*stage.out)}.shape)",
+            )
+        else:
+            self.say(comment, f"cp.matmul({operand}, {weight}, out={out})")
+
+    def outer_sum(self, stage: OuterSum) -> None:
+        left, right = self.flat(stage.left), self.flat(stage.right)
+        part = self.weight_part(stage.weight, "d_")
+        sign = "+=" if stage.add else "="
+        target = part if part.endswith("]") else f"{part}[...]"
+        self.say((), f"{target} {sign} cp.matmul({left}.T, {right})")
+
+    # ------------------------------------------------------------------------------------------ kernels
+
+    def address(self, slot: Slot, feature: str) -> str:
+        """The index of feature `feature` of a slot, within its buffer."""
+        buffer = self.module.buffers.get(slot.buffer)
+        offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
+        if buffer is None or buffer.kind == "static":
+            return f"{offset}{feature}".removesuffix(" + 0")
+        row = "b" if buffer.kind in ("row", "carry") else "(at + B)" if slot.shift else "at"
+        width = self.size(buffer.width)
+        if width == "1":
+            return row
+        return f"{row} * {width if ' ' not in width else f'({width})'} + {offset}{feature}"
+
+    def size(self, expr: sp.Expr) -> str:
+        return self.names.size(expr)
+
+    def scalar(self, value: Value) -> bool:
+        """Whether a value is a number that the host passes by value."""
+        return value.shape == () and value.name in ("count", "training")
+
+    def gather(
+        self, reads: Sequence[Value], writes: Sequence[Value]
+    ) -> tuple[tuple[Argument, ...], dict[str, str]]:
+        """The kernel's parameters for these values, and the C name of each buffer."""
+        made: dict[str, Argument] = {}
+        names: dict[str, str] = {}
+        out = {self.schedule.slot[v].buffer for v in writes}
+        for value in (*reads, *writes):
+            if self.scalar(value):
+                made[value.name] = Argument(f"const real {value.name}", "", f"number({value.name}, dtype)")
+                continue
+            name = self.schedule.slot[value].buffer
+            if name in names:
+                continue
+            buffer = self.module.buffers.get(name)
+            host = self.names.known[name] if buffer else self.field(name)
+            names[name] = f"{host}_" if host in CUDA_WORDS else host
+            qualifier = "" if name in out else "const "
+            made[name] = Argument(
+                f"{qualifier}storage* __restrict__ {names[name]}", self.shape(name, buffer), host
+            )
+        return tuple(made.values()), names
+
+    def shape(self, name: str, buffer: Buffer | None) -> str:
+        if buffer is not None:
+            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}"
+        field = self.module.fields.get(name.removeprefix("d_"))
+        return f"{self.size(field.height) if field and field.rows else 1}  {', '.join(field.members) if field else ''}"
+
+    def local(self, value: Value) -> str:
+        """The C name of a value: what the buffers are called is taken."""
+        taken = {
+            *CUDA_WORDS,
+            *self.module.names.taken,
+            *self.names.known.values(),
+            *self.names.sizes.values(),
+        }
+        return f"{value.name}_" if value.name in taken or value.name in lang.RESERVED else value.name
+
+    def kernel(self, kernel: Kernel) -> None:
+        slot = self.schedule.slot
+        made = {op.out for op in kernel.ops}
+        reads = list(dict.fromkeys(v for op in kernel.ops for v in op.reads if v not in made))
+        last: dict[Slot, Value] = {}
+        for op in kernel.ops:
+            if op.out in slot:
+                last[slot[op.out]] = op.out
+        stores = [v for v in last.values() if self.outlives(v, kernel)]
+        arguments, buffers = self.gather(reads, stores)
+        rename = {v.name: self.local(v) for v in (*reads, *made) if not self.scalar(v)}
+        rename |= self.names.sizes
+        printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename)
+        lines = [
+            f"const real {rename[v.name]} = get({self.pointer(v, buffers, kernel)});"
+            for v in reads
+            if not self.scalar(v)
+        ]
+        lines.append("")
+        lines += [f"const real {rename[op.out.name]} = {self.statement(printer, op)};" for op in kernel.ops]
+        lines.append("")
+        lines += [f"put({self.pointer(v, buffers, kernel)}, {rename[v.name]});" for v in stores]
+        name = self.name()
+        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
+        width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
+        comment = self.comment(*(op.out.name for op in kernel.ops))
+        self.kernels.append(
+            CudaKernel(
+                name,
+                "pointwise",
+                comment,
+                arguments,
+                width,
+                tuple(lines),
+                index="long long" if self.where == ALL else "int",
+            )
+        )
+        self.launch(name, rows, width, arguments, comment)
+
+    def statement(self, printer: CudaPrinter, op: Pointwise) -> str:
+        text = printer(op.expr)
+        return f"real({text})" if op.expr.is_number else text
+
+    def pointer(self, value: Value, buffers: dict[str, str], kernel: Kernel) -> str:
+        feature = "0" if value.size == 1 and kernel.size != 1 else "k"
+        index = self.address(self.schedule.slot[value], feature)
+        base = buffers[self.schedule.slot[value].buffer]
+        return f"{base} + {index}".removesuffix(" + 0") if index != "0" else base
+
+    def outlives(self, value: Value, kernel: Kernel) -> bool:
+        """Whether anything outside the kernel reads a value."""
+        graph = self.schedule.graph
+        ends = (
+            {c.next for c in graph.states}
+            | {v for _, v in (*graph.outputs, *graph.sums)}
+            | set(self.pair.tape)
+        )
+        buffer = self.module.buffers.get(self.schedule.slot[value].buffer)
+        if value in ends or (buffer is not None and buffer.kind == "carry"):
+            return True
+        return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
+
+    def name(self) -> str:
+        return f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
+
+    def launch(
+        self, name: str, rows: str, width: str, arguments: Sequence[Argument], comment: Sequence[str]
+    ) -> None:
+        sizes = "".join(f", {letter}" for letter in self.names.sizes.values())
+        at = "0" if self.where == ALL else self.time
+        passed = ", ".join(a.host for a in arguments)
+        self.say(comment, f'launch("{name}", dtype, {rows}, {width}, (B, {at}{sizes}), {passed})')
+
+    def row_sum(self, stage: Sum) -> None:
+        self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
+
+    def column_sums(self, stage: ColumnSum) -> None:
+        for out, operand in zip(stage.out, stage.operand, strict=True):
+            self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B")
+
+    def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
+        arguments, buffers = self.gather([operand], [out])
+        slot = self.schedule.slot
+        name = self.name()
+        width = self.size(length(operand.size))
+        source = f"{buffers[slot[operand].buffer]} + {self.address(slot[operand], 'k')}"
+        index = self.address(slot[out], "k" if kind == "column_sum" else "0").removesuffix(" + 0")
+        base = buffers[slot[out].buffer]
+        target = base if index == "0" else f"{base} + {index}"
+        comment = self.comment(out.name) or (f"{out.name} = the sum of {operand.name}",)
+        self.kernels.append(CudaKernel(name, kind, comment, arguments, width, (), source, target))
+        sizes = "".join(f", {letter}" for letter in self.names.sizes.values())
+        at = "0" if self.where == ALL else self.time
+        passed = ", ".join(a.host for a in arguments)
+        self.say(comment, f'{kind}("{name}", dtype, {rows}, {width}, (B, {at}{sizes}), {passed})')
+
+
+def stage_reads(stage: Stage) -> set[Value]:
+    match stage:
+        case Kernel(ops):
+            return {v for op in ops for v in op.reads}
+        case MatMul(_, operand, _, _, _):
+            return set(operand)
+        case OuterSum(_, left, right, _):
+            return {*left, *right}
+        case Sum(_, operand):
+            return {operand}
+        case ColumnSum(_, operand):
+            return set(operand)
+
+
+# ---------------------------------------------------------------------------------------------- context
+
+
+class CupyModule(Module):
+    """The names of a CuPy module."""
+
+    xp = "cp"
+
+
+def context(plan: Plan) -> dict[str, Any]:
+    """Everything the templates print, as strings and tuples."""
+    module = CupyModule(plan)
+    step = plan.step
+    made: dict[str, Any] = {
+        **heading(module),
+        **signature(module),
+        "forward": function_context(module, step, step.forward, "forward", False),
+        "backward": function_context(module, step, step.backward, "backward", False),
+        "first": once_context(module, plan.first, "first") if plan.first else None,
+        "start": once_context(module, plan.start, "start") if plan.start else None,
+    }
+    made |= passing(module, made)
+    parts = [made["forward"], made["backward"]]
+    for rule in (made["first"], made["start"]):
+        parts += [rule["forward"], rule["backward"]] if rule else []
+    kernels = [kernel for part in parts for kernel in part["kernels"]]
+    return {
+        **made,
+        "target": "CuPy",
+        "xp": "cp",
+        "as_array": "cp.ascontiguousarray",
+        "dtypes": "float32, float64, float16 or bfloat16",
+        "kernels": kernels,
+        "size_parameters": "".join(f", const int {letter}" for letter in module.names.sizes.values()),
+        "functions": used_functions(kernels),
+        "first_step": "start" if plan.first else "0",
+    }
+
+
+def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
+    text = "\n".join(line for kernel in kernels for line in kernel.lines)
+    names = ("sigmoid", "softplus", "relu", "step", "sign", "square", "cube", "modulo", "larger", "smaller")
+    return {name: f"{name}(" in text for name in names}
+
+
+def function_context(module: Module, pair: Pair, schedule: Schedule, name: str, once: bool) -> dict[str, Any]:
+    """The lines of one direction, and the kernels they launch."""
+    names = module.names.inner()
+    kernels: list[CudaKernel] = []
+    made: dict[str, Any] = {}
+    weights: list[str] = []
+    level = LOOP if once else ALL
+    for part, where, stages in (
+        ("before", level, schedule.before),
+        ("loop", LOOP, schedule.loop),
+        ("after", level, schedule.after),
+    ):
+        emitter = Emitter(module, names, pair, schedule, where, once, name)
+        emitter.kernels = kernels
+        emitter.run(stages)
+        made[part] = "\n".join(emitter.lines)
+        weights += [f"{wish} = {source}" for source, wish in emitter.weights.items()]
+        if part == "before" and not schedule.graph.backwards:
+            made["updates"] = tuple({"name": n, "value": emitter.host(v)} for n, v in schedule.graph.sums)
+        if part == "after":
+            made["outputs"] = tuple((n, emitter.host(v)) for n, v in schedule.graph.outputs)
+    own = [b for b in schedule.buffers if b.kind in ("row", "time", "static")]
+    inside = {
+        schedule.slot[op.out].buffer
+        for s in schedule.loop
+        if isinstance(s, Kernel)
+        for op in s.ops
+        if op.out in schedule.slot
+    }
+    inside |= {schedule.slot[v].buffer for s in schedule.loop if isinstance(s, MatMul) for v in s.out}
+    return {
+        **made,
+        "weights": tuple(dict.fromkeys(weights)),
+        "kernels": tuple(kernels),
+        "memory": tuple(
+            {"name": module.names.known[b.name], "shape": once_shape(module, b) if once else module.shape(b)}
+            for b in own
+        ),
+        "written": tuple(module.names.known[b.name] for b in own if b.kind == "time" and b.name in inside),
+    }
+
+
+def once_shape(module: Module, buffer: Buffer) -> str:
+    return module.shape(buffer).replace("(T, B", "(1, B")
+
+
+def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
+    """A rule for one step, over the arrays of all steps at t = 0."""
+    forward = function_context(module, pair, pair.forward, f"{name}_forward", True)
+    backward = function_context(module, pair, pair.backward, f"{name}_backward", True)
+    for part in (forward, backward):
+        part["text"] = "\n\n".join(part[k] for k in ("before", "loop", "after") if part[k])
+    held = [module.names.known[b.name] for b in tape_buffers(pair)]
+    return {"forward": forward, "backward": backward, **once_names(module, pair, held, forward, backward)}
+
+
+def once_names(
+    module: Module, pair: Pair, held: Sequence[str], forward: dict[str, Any], backward: dict[str, Any]
+) -> dict[str, Any]:
+    """What the functions of a one-step rule take and return."""
+    names = module.names.known
+    inputs = [names[s.name] for s in module.cell.inputs] if pair.forward.graph.inputs else []
+    states = [names[s.name] for s in module.cell.states]
+    carries = [names[f"d_{s.name}"] for s in module.cell.states]
+    d_outputs = [names[f"d_{name}"] for name, _ in pair.forward.graph.outputs]
+    results = [source for _, source in forward["outputs"]]
+    d_inputs = [source for _, source in backward["outputs"]]
+    return {
+        "forward_parameters": ", ".join(["params", *inputs, *states, "dtype"]),
+        "results": "".join(f"first_{name}, " for name, _ in pair.forward.graph.outputs),
+        "returned": ", ".join([*results, *held]),
+        "backward_parameters": ", ".join(
+            ["params", *inputs, *states, *d_outputs, *carries, "finished", *held]
+        ),
+        "backward_arguments": ", ".join(
+            ["params", *inputs, *states, *d_outputs, *carries, "finished", "*first_tape"]
+        ),
+        "gradients": ", ".join([*(f"{names[f'd_{s.name}']}[0]" for s in module.cell.inputs), *carries]),
+        "gradients_returned": ", ".join([*d_inputs, *carries]),
+        "gradient_names": ", ".join(d_outputs),
+        "some_gradient": d_outputs[0] if d_outputs else "",
+        "start_results": ", ".join(results),
+    }

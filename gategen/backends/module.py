@@ -1,0 +1,456 @@
+"""What every backend says in the same words: names, fields, sizes, and what the public functions take and return.
+
+A backend that generates a Python module (NumPy, CuPy) starts from the context made here and adds the lines of its own
+language. Nothing here spells an operation.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.graph import fresh, length
+from gategen.plan import Buffer, Field, Kernel, MatMul, Pair, Plan, Schedule
+from gategen.printer import Printer
+
+HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
+
+SIZE_LETTERS = {"input": "I", "hidden": "H"}
+
+# Names that the templates use; a name of the spec that is one of them gets a trailing underscore in the module.
+WORDS = frozenset(
+    """
+    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack forward backward
+    step init_buffers params x tape d_y d_final initial lengths buffers training finished T B t y final grads dtype
+    named seed sizes rng ones zip range reversed enumerate reuse check scratch self print float int len list tuple dict
+    first first_backward start start_backward state state_t record count x_t y_t dims valid epsilon input_size
+    hidden_size names rule now at last d k kept each memory over measure precision positive stack array whole part
+    d_params d_first d_start update running finished_t constant given first_tape first_step first_step_backward
+    start_states start_states_backward
+    """.split()
+) | {*HELPERS, "where", "keep"}
+
+
+class Scope:
+    """The names of one function, or of the module: each thing has one, and no two share one."""
+
+    def __init__(self, taken: Iterable[str], sizes: dict[str, str], known: dict[object, str]) -> None:
+        self.taken = set(taken)
+        self.sizes = sizes
+        self.known = dict(known)
+
+    def new(self, wish: str) -> str:
+        name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
+        self.taken.add(name)
+        return name
+
+    def of(self, key: object, wish: str) -> str:
+        """The one name for `key`."""
+        if key not in self.known:
+            self.known[key] = self.new(wish)
+        return self.known[key]
+
+    def inner(self) -> Scope:
+        """A scope inside this one."""
+        return Scope(self.taken, self.sizes, self.known)
+
+    def size(self, expr: sp.Expr) -> str:
+        """`3 * H`, `H + I`: a width in the module's size letters."""
+        return Printer(rename=self.sizes)(sp.sympify(expr))
+
+
+def size_letters(plan: Plan) -> dict[str, str]:
+    """`H` for hidden, `I` for input, the first letter of a further size where it is free."""
+    letters: dict[str, str] = {}
+    for size in plan.cell.sizes:
+        wish = SIZE_LETTERS.get(size, size[0].upper())
+        letters[size] = fresh(wish if wish not in WORDS else size.upper(), {*WORDS, *letters.values()})
+    return letters
+
+
+class Module:
+    """What all functions of a module share: its fields, its buffers, their names, and the helpers they need."""
+
+    xp = "np"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.cell = plan.cell
+        self.helpers: set[str] = set()
+        self.fields = {f.name: f for f in plan.fields}
+        self.buffers: dict[str, Buffer] = {}
+        self.equations = equation_comments(plan)
+        sizes = size_letters(plan)
+        self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
+        for prefix in ("", "d_"):
+            for f in plan.fields:
+                self.names.of(("field", prefix + f.name), prefix + f.name)
+        for word in ("valid", "count", "training"):
+            self.names.known[word] = self.names.known["given", word] = word
+        self.names.known[self.cell.inputs[0].name] = "x"
+        if len(self.cell.outputs) == 1:
+            self.names.known["d_y"] = "d_y"
+        for pair in (plan.step, plan.first, plan.start):
+            for schedule in (pair.forward, pair.backward) if pair else ():
+                for buffer in schedule.buffers:
+                    self.buffers.setdefault(buffer.name, buffer)
+                    self.names.of(buffer.name, buffer.name)
+
+    def number(self, expr: sp.Expr) -> str:
+        """A number, or arithmetic of sizes, as Python text."""
+        if expr.is_number:
+            value = float(expr)
+            return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+        return f"({self.names.size(expr)})"
+
+    def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
+        known = self.equations.get(id(schedule), {})
+        return tuple(dict.fromkeys(line for op in ops if (line := known.get(op))))
+
+    def shape(self, buffer: Buffer, once: bool = False) -> str:
+        """The shape of a buffer as text: `(T, B, 3 * H)`."""
+        lead = {"state": "T + 1, B, ", "time": "T, B, ", "input": "T, B, ", "static": ""}.get(
+            buffer.kind, "B, "
+        )
+        if once and lead:
+            lead = "B, "
+        return f"({lead}{self.names.size(buffer.width)}{',' if not lead else ''})"
+
+
+def equation_comments(plan: Plan) -> dict[int, dict[str, str]]:
+    """For each schedule, the line of mathematics that every op is part of."""
+    cell = plan.cell
+    found: dict[int, dict[str, str]] = {}
+    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first)):
+        if pair is None:
+            continue
+        lines = dict(zip((_target(eq) for eq in equations), cell.text(equations), strict=True))
+        found[id(pair.forward)] = forward_comments(pair.forward, lines)
+        found[id(pair.backward)] = backward_comments(pair.backward)
+    return found
+
+
+def _target(eq: lang.Eq) -> str:
+    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
+
+
+def forward_comments(schedule: Schedule, lines: dict[str, str]) -> dict[str, str]:
+    """Each op belongs to the first equation whose value needs it."""
+    ops: dict[str, Any] = {op.out.name: op for op in schedule.graph.ops}
+    ops |= {op.out.name: op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops}
+    found: dict[str, str] = {}
+    for name, line in lines.items():
+        front = [name]
+        while front:
+            at = front.pop()
+            if at in found or (at in lines and at != name):
+                continue
+            found[at] = line
+            if at in ops:
+                front += [v.name for v in ops[at].reads]
+    return found
+
+
+def backward_comments(schedule: Schedule) -> dict[str, str]:
+    """Each op is its own line: `d_a_n = d_n * (1 - n**2)`."""
+    order = [op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops]
+    printer = Printer({op.out.name: k for k, op in enumerate(order)})
+    found = {op.out.name: f"{op.out.name} = {printer(op.expr)}" for op in order}
+    for stage in schedule.stages:
+        if isinstance(stage, MatMul):
+            for out in stage.out:
+                terms = " + ".join(
+                    f"{m}.T @ {v}" for m, v in zip(stage.weight.members, stage.operand, strict=False)
+                )
+                found.setdefault(out.name, f"{out.name} = {terms}")
+    return found
+
+
+def heading(module: Module) -> dict[str, Any]:
+    """What the module says of the cell."""
+    cell = module.cell
+    facts = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
+    return {
+        "name": cell.name,
+        "title": cell.title.rstrip("."),
+        "reference": tuple(textwrap.wrap(cell.reference, 100)),
+        "equations": cell.text(),
+        "first_equations": cell.text(cell.first) if cell.first else (),
+        "constants": tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
+        "sizes": ", ".join(f'"{size}"' for size in cell.sizes),
+        "size_names": tuple(f"{letter} {size}" for size, letter in module.names.sizes.items()),
+        "sha": sha256("\n".join(facts).encode()).hexdigest(),
+    }
+
+
+def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
+    """What passes between the functions: the tape, the outputs, the memory."""
+    names, plan = module.names, module.plan
+    held = tape_buffers(plan.step)
+    states, inputs = made["states"], made["inputs"]
+    memory = [{"name": s["array"], "shape": f"(T + 1, B, {s['size']})"} for s in states]
+    memory += [{"name": names.known[b.name], "shape": module.shape(b)} for b in held]
+    inside = {item["name"] for item in memory}
+    tape = [{"name": i["name"], "type": "np.ndarray", "comment": i["shape"]} for i in inputs]
+    tape += [
+        {
+            "name": s["array"],
+            "type": "np.ndarray",
+            "comment": f"(T + 1, B, {s['size']})  the initial state first",
+        }
+        for s in states
+    ]
+    tape += [
+        {"name": names.known[b.name], "type": "np.ndarray", "comment": f"{module.shape(b)}  {members(b)}"}
+        for b in held
+    ]
+    tape += [
+        {"name": "finished", "type": "np.ndarray | None", "comment": "(T, B, 1) where a sequence is over"},
+        {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"},
+        {"name": "constant", "type": "list[str]", "comment": "inputs that were (B, size), constant in time"},
+    ]
+    if made["buffers"]:
+        tape += [
+            {
+                "name": "valid",
+                "type": "np.ndarray",
+                "comment": "(T, B, 1) 1 where a sequence still runs, else 0",
+            },
+            {"name": "count", "type": "float", "comment": "how many positions that is"},
+            {"name": "training", "type": "float", "comment": "1 where the batch gave the statistics, else 0"},
+        ]
+    if made["first"]:
+        tape.append({"name": "first_tape", "type": "Any", "comment": "what the first step left behind"})
+    targets = [item["name"] for item in tape]
+    values = ["initial is not None" if name == "given" else name for name in targets]
+    outputs = output_context(module, made)
+    single = len(outputs) == 1
+    return {
+        "tape": tuple(tape),
+        "tape_targets": ", ".join(targets),
+        "tape_values": ", ".join(values),
+        "memory": tuple(memory),
+        "memory_names": ", ".join(item["name"] for item in memory) + ("," if len(memory) == 1 else ""),
+        "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
+        "backward_work": made["backward"]["memory"],
+        "outputs": outputs,
+        "output_type": "np.ndarray" if single else "tuple[np.ndarray, ...]",
+        "output_shapes": " and ".join(o["shape"] for o in outputs),
+        "output_tuple": outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})",
+        "output_gradients": gradient_lines(outputs),
+        "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
+        "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
+        "carry_names": ", ".join(s["carry"] for s in states),
+        "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
+        "start_lines": start_lines(made),
+    }
+
+
+def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    graph = module.plan.step.forward.graph
+    found = []
+    for k, (name, value) in enumerate(graph.outputs):
+        size = module.names.sizes.get(str(value.size), str(value.size))
+        source = made["forward"]["outputs"][k][1]
+        by_first = f"first_{name}" if made["first"] and not source.endswith("[1:]") else ""
+        found.append(
+            {
+                "name": name,
+                "source": source,
+                "gradient": module.names.known[f"d_{name}"],
+                "shape": f"(T, B, {size})",
+                "first": by_first,
+            }
+        )
+    return tuple(found)
+
+
+def gradient_lines(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Lines that turn `d_y` into one array for every output."""
+
+    def line(output: dict[str, Any], given: str, label: str) -> str:
+        return (
+            f"{output['gradient']} = np.zeros({output['shape']}, dtype) if {given} is None "
+            f'else check("{label}", {given}, {output["shape"]})'
+        )
+
+    if len(outputs) == 1:
+        return (line(outputs[0], "d_y", "d_y"),)
+    head = [
+        f"d_y = [None] * {len(outputs)} if d_y is None else d_y",
+        f"if len(d_y) != {len(outputs)}:",
+        f'    raise ValueError(f"d_y has {{len(d_y)}} parts, expected {len(outputs)}")',
+    ]
+    return (*head, *(line(o, f"d_y[{k}]", f"d_y[{k}]") for k, o in enumerate(outputs)))
+
+
+def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
+    if made["start"]:
+        targets = ", ".join(f"{s['array']}[0]" for s in made["states"])
+        return (f"{targets}{',' if len(made['states']) == 1 else ''} = start_states(params, B, dtype)",)
+    return tuple(f"{s['array']}[0] = {s['initial']}" for s in made["states"])
+
+
+def tape_buffers(pair: Pair) -> list[Buffer]:
+    """The buffers that the backward step reads, beside inputs and states."""
+    held = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
+    return [b for b in pair.forward.buffers if b.name in held and b.kind in ("time", "row", "static")]
+
+
+def members(buffer: Buffer) -> str:
+    return ", ".join(buffer.members)
+
+
+def signature(module: Module) -> dict[str, Any]:
+    """Fields, sizes, inputs, states: what the public functions take and return."""
+    cell, names = module.cell, module.names
+    letters = names.sizes
+    fields = tuple(field_context(module, f) for f in module.plan.fields)
+    inputs = tuple(input_context(module, s) for s in cell.inputs)
+    extra = inputs[1:]
+    graph = module.plan.step.forward.graph
+    buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
+    further = [s for s in cell.sizes if s not in ("input", "hidden")]
+    known = measured_sizes(module)
+    measured = [letters[s] for s in known]
+    x_size = str(cell.inputs[0].size)
+    members = tuple(m["member"] for f in fields for m in f["slices"])
+    return {
+        "fields": fields,
+        "members": members,
+        "quoted_members": tuple(f'"{m}"' for m in members),
+        "unpacked": ", ".join(f["name"] for f in fields) + ("," if len(fields) == 1 else ""),
+        "field_gradients": ", ".join(f["gradient"] for f in fields),
+        "expected_shapes": ", ".join(f["shape"] for f in fields),
+        "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
+        "stacks": any(not f["single"] for f in fields),
+        "measured": ", ".join(measured) + ("," if len(measured) == 1 else ""),
+        "measured_names": ", ".join(measured),
+        "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
+        "late_size": "_" if x_size in known or x_size not in letters else letters[x_size],
+        "inputs": inputs,
+        "extra": extra,
+        "sequence_shape": inputs[0]["shape"],
+        "extra_keywords": "".join(f", {i['name']}={i['name']}" for i in extra),
+        "constant_tests": ", ".join(f'*["{i["name"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
+        "step_arguments": (", *" + "".join(f", {i['name']}: np.ndarray" for i in extra) if extra else "")
+        + (f"{'' if extra else ', *'}, buffers: Buffers, training: bool = False" if buffers else ""),
+        "step_keywords": "".join(f", {i['name']}={i['name']}" for i in extra)
+        + (", buffers=buffers, training=training" if buffers else ""),
+        "states": tuple(state_context(module, s) for s in cell.states),
+        "buffers": buffers,
+        "init_arguments": ", ".join(
+            [
+                "input_size: int",
+                "hidden_size: int",
+                "*",
+                "seed: Any = None",
+                'dtype: Any = "float32"',
+                *(f"{s}: int" for s in further),
+            ]
+        ),
+        "init_sizes": init_sizes(letters, ("input", "hidden", *further)),
+        "buffer_arguments": ", ".join(
+            ["hidden_size: int", "*", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]
+        ),
+        "buffer_sizes": init_sizes(letters, ("hidden", *further)),
+        "buffer_values": ", ".join([letters["hidden"], *(f"{s}={letters[s]}" for s in further)]),
+    }
+
+
+def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
+    names = {size: f"{size}_size" if size in SIZE_LETTERS else size for size in sizes}
+    return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
+
+
+def input_context(module: Module, symbol: Any) -> dict[str, str]:
+    letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
+    name = module.names.known[symbol.name]
+    gradient = module.names.known[f"d_{symbol.name}"]
+    whole = name == "x"
+    return {
+        "name": name,
+        "size": letter,
+        "shape": f"(T, B, {letter})",
+        "result": gradient if whole else f'{gradient}.sum(axis=0) if "{name}" in constant else {gradient}',
+    }
+
+
+def state_context(module: Module, symbol: Any) -> dict[str, str]:
+    initial = symbol.initial
+    return {
+        "name": symbol.name,
+        "array": module.names.known[symbol.name],
+        "carry": module.names.known[f"d_{symbol.name}"],
+        "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
+        "initial": module.number(initial) if initial.is_number else "",
+    }
+
+
+def buffer_context(module: Module, graph: Any, name: str) -> dict[str, str]:
+    size = next(v for v in graph.parameters if v.name == name).size
+    return {
+        "name": name,
+        "local": module.names.known.get(("given", name), name),
+        "size": module.names.sizes.get(str(size), str(size)),
+        "start": "zeros" if name.startswith("mean") else "ones",
+    }
+
+
+def field_context(module: Module, f: Field) -> dict[str, Any]:
+    names = module.names
+    name = names.known["field", f.name]
+    tail = f", {names.size(f.width)})" if f.columns else ",)"
+    shape = f"({names.size(f.height)}{tail}" if f.rows else "()"
+    at: sp.Expr = sp.S.Zero
+    slices = []
+    for member, rows in zip(f.members, f.rows or (1,), strict=True):
+        end = at + length(rows)
+        low = "" if at == 0 else names.size(at)
+        high = "" if end == f.height else names.size(end)
+        colon = " : " if " " in low + high else ":"
+        part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
+        slices.append({"member": member, "source": name if len(f.members) == 1 else name + part})
+        at = end
+    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.members)
+    pack = f"stack({pieces})" if len(f.members) > 1 else f'{module.xp}.asarray(named["{f.members[0]}"])'
+    return {
+        "name": name,
+        "gradient": names.known["field", f"d_{f.name}"],
+        "shape": shape,
+        "rank": "2" if f.columns else "1" if f.rows else "0",
+        "members": ", ".join(f.members),
+        "slices": tuple(slices),
+        "single": len(f.members) == 1,
+        "pack": pack if f.rows else f'{module.xp}.asarray(named["{f.members[0]}"]).reshape(())',
+    }
+
+
+def measured_sizes(module: Module) -> dict[str, str]:
+    """The sizes that the shapes of the parameters tell, with the expression that tells each."""
+    found: dict[str, str] = {}
+    letters = module.names.sizes
+
+    def learn(size: object, source: str) -> None:
+        if isinstance(size, str):
+            found.setdefault(size, source)
+
+    fields = [(f, f"params.{module.names.known['field', f.name]}") for f in module.plan.fields]
+    for f, name in fields:
+        if f.columns and len(f.columns) == 1:
+            learn(f.columns[0], f"{name}.shape[1]")
+    for f, name in fields:
+        if f.rows and len(set(f.rows)) == 1:
+            learn(f.rows[0], f"{name}.shape[0]" + (f" // {len(f.rows)}" if len(f.rows) > 1 else ""))
+    for f, name in fields:
+        for parts, axis in ((f.columns or (), 1), (f.rows, 0)):
+            unknown = [p for p in parts if isinstance(p, str) and p not in found]
+            if len(unknown) == 1:
+                others = [letters.get(str(p), str(p)) for p in parts if p != unknown[0]]
+                learn(unknown[0], " - ".join([f"{name}.shape[{axis}]", *others]))
+    return found

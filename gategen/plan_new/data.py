@@ -1,0 +1,174 @@
+"""The records of a plan: slots, buffers, fields of `Params`, stages, schedules.
+
+Frozen, of tuples, and knowing of shapes and memory but of no target language. How they are found is left to the passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import sympy as sp
+
+from gategen.cell import Cell
+from gategen.graph import Graph, Pointwise, Value, length
+from gategen.language import Size
+
+@dataclass(frozen=True)
+class Slot:
+    """`size` features of a buffer, from `start` on."""
+
+    buffer: str
+    start: sp.Expr
+    size: Size
+    shift: int = 0  # 1: the value after the step, in a buffer of states
+
+    @property
+    def stop(self) -> sp.Expr:
+        return self.start + length(self.size)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory of one kind.
+
+    kind      shape          what for
+    "input"   (T, B, width)  an input of the step
+    "state"   (T+1, B, width)  a state at all times, [t] before step t and [t + 1] after it
+    "carry"   (B, width)     a state of which only the latest value is kept
+    "time"    (T, B, width)  a value kept for every step
+    "row"     (B, width)     a value that lives within one step
+    "static"  (width,)       one value for all steps
+    """
+
+    name: str
+    kind: str
+    width: sp.Expr
+    members: tuple[str, ...]
+    starts: tuple[sp.Expr, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Rows and columns of a field of `Params`; `columns` is None where they are all its columns."""
+
+    field: str
+    start: sp.Expr
+    stop: sp.Expr
+    columns: tuple[sp.Expr, sp.Expr] | None
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """`out (+)= operand @ weight.T`, or with `transposed` `operand @ weight`."""
+
+    out: tuple[Value, ...]
+    operand: tuple[Value, ...]
+    weight: Weight
+    transposed: bool
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Pointwise ops over values of one size that need nothing but each other and what is in memory."""
+
+    ops: tuple[Pointwise, ...]
+    size: Size
+    static: bool = False
+
+
+@dataclass(frozen=True)
+class Sum:
+    """`out = sum over the features of operand`, for every row."""
+
+    out: Value
+    operand: Value
+
+
+@dataclass(frozen=True)
+class OuterSum:
+    """Rows of the gradient of a field: `left.T @ right` over all steps and rows."""
+
+    weight: Weight
+    left: tuple[Value, ...]
+    right: tuple[Value, ...]
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class ColumnSum:
+    """`out = sum of operand` over all steps and rows."""
+
+    out: tuple[Value, ...]
+    operand: tuple[Value, ...]
+
+
+Stage = MatMul | Kernel | Sum | OuterSum | ColumnSum
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of `Params`: stacked rows (and column blocks) of the cell's own parameters."""
+
+    name: str
+    members: tuple[str, ...]
+    rows: tuple[Size, ...]
+    columns: tuple[Size, ...] | None
+    trainable: bool
+
+    @property
+    def height(self) -> sp.Expr:
+        return sp.Add(*map(length, self.rows))
+
+    @property
+    def width(self) -> sp.Expr:
+        return sp.Add(*map(length, self.columns or ()))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A graph, cut into stages, with a place for every value that needs one."""
+
+    graph: Graph
+    before: tuple[Stage, ...]
+    loop: tuple[Stage, ...]
+    after: tuple[Stage, ...]
+    buffers: tuple[Buffer, ...]
+    slots: tuple[tuple[Value, Slot], ...]
+
+    @cached_property
+    def slot(self) -> dict[Value, Slot]:
+        return dict(self.slots)
+
+    @cached_property
+    def buffer(self) -> dict[str, Buffer]:
+        return {buffer.name: buffer for buffer in self.buffers}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return (*self.before, *self.loop, *self.after)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A forward step, its backward step, and the forward values the backward step reads from the tape."""
+
+    forward: Schedule
+    backward: Schedule
+    tape: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a backend needs to know of a cell. `first` and `start` are None where the cell has no such rule."""
+
+    cell: Cell
+    kind: str
+    fields: tuple[Field, ...]
+    step: Pair
+    first: Pair | None
+    start: Pair | None
+
+

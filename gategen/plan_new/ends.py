@@ -1,0 +1,56 @@
+"""What a graph promises: ops that nothing reads are dropped, and every promise gets a value of its own.
+
+Outputs, sums and next states have places that are fixed from outside (a state's buffer, a field of the gradients), so
+no two of them may be one value. Where those places are is left to `place.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gategen.graph import Builder, Graph, Op, Pointwise, Value, check
+
+
+def alive(graph: Graph) -> Graph:
+    """The graph without ops that nothing reads."""
+    needed = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+    ops: list[Op] = []
+    for op in reversed(graph.ops):
+        if op.out in needed:
+            needed.update(op.reads)
+            ops.append(op)
+    return replace(graph, ops=tuple(reversed(ops)))
+
+
+def distinct_ends(graph: Graph) -> Graph:
+    """The graph with a value of its own for every sum and next state, and backwards for every output too."""
+    builder = Builder(v.name for v in graph.values)
+    builder.ops = list(graph.ops)
+    used: set[Value] = {*graph.given}
+
+    def own(value: Value) -> Value:
+        if value in used:
+            copy = builder.value(value.name, value.shape, value.static)
+            value = builder.add(Pointwise(copy, value))
+        used.add(value)
+        return value
+
+    states = tuple(replace(c, next=own(c.next)) for c in graph.states)
+    outputs = tuple((n, own(v)) for n, v in graph.outputs) if graph.backwards else graph.outputs
+    sums = tuple((n, own(v)) for n, v in graph.sums)
+    ops = settled(builder.ops, {c.next for c in states}) if graph.backwards else builder.ops
+    return check(replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums))
+
+
+def settled(ops: Sequence[Op], last: set[Value]) -> list[Op]:
+    """The ops in an order of dependence that keeps the given one where it can, those of `last` at the end."""
+    waiting = sorted(ops, key=lambda op: op.out in last)
+    missing = {op.out for op in ops}
+    done: list[Op] = []
+    while waiting:
+        op = next(op for op in waiting if missing.isdisjoint(op.reads))
+        waiting.remove(op)
+        missing.discard(op.out)
+        done.append(op)
+    return done

@@ -1,0 +1,95 @@
+"""Groups: the products that can be one, because they meet one operand or are only added up.
+
+That their weights also lie side by side is for `layout.py` to arrange and for `write.py` to find out; a group whose
+weights do not becomes several products.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from gategen.graph import Graph, Op, Pointwise, Product, Value
+
+Group = tuple[Product, ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The ops of a graph, in which the products of a group that are added up all write one value."""
+
+    ops: tuple[Op, ...]
+    groups: tuple[Group, ...]
+
+
+def groups(graph: Graph, level: Mapping[Value, str]) -> tuple[Group, ...]:
+    """Products of one operand at one level, and transposed ones at one level that are only added up."""
+    return tuple(group for group, _ in grouped(graph, level))
+
+
+def grouped(graph: Graph, level: Mapping[Value, str]) -> list[tuple[Group, Pointwise | None]]:
+    """The groups, each with the sum that is all that reads it, where there is one."""
+    readers = readers_of(graph)
+    ends = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+    found: dict[object, list[Product]] = defaultdict(list)
+    total: dict[object, Pointwise] = {}
+    for op in graph.ops:
+        if not isinstance(op, Product):
+            continue
+        key: object = ("own", op.out)
+        if not op.transposed:
+            key = ("rows", op.operand, level[op.out])
+        elif op.out not in ends and (reader := only_sum(op, readers[op.out])):
+            key = ("sum", reader.out, level[op.out])
+            total[key] = reader
+        found[key].append(op)
+    return [(tuple(group), total.get(key)) for key, group in found.items()]
+
+
+def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
+    """The op that adds the product to something, if nothing else reads it."""
+    if len(readers) != 1 or not isinstance(readers[0], Pointwise):
+        return None
+    return readers[0] if op.out in sp.Add.make_args(readers[0].expr) else None
+
+
+def readers_of(graph: Graph) -> dict[Value, list[Op]]:
+    found: dict[Value, list[Op]] = defaultdict(list)
+    for op in graph.ops:
+        for read in op.reads:
+            found[read].append(op)
+    return found
+
+
+def merge(graph: Graph, level: Mapping[Value, str]) -> Merged:
+    """The graph's ops and product groups, with added-up products as one.
+
+    Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where there is
+    no rest it writes `d_h` itself.
+    """
+    ops: list[Op] = list(graph.ops)
+    made: list[Group] = []
+    for group, reader in grouped(graph, level):
+        if reader is None:
+            made.append(group)
+        else:
+            ops, summed = add_up(ops, group, reader.out)
+            made.append(summed)
+    return Merged(tuple(ops), tuple(made))
+
+
+def add_up(ops: list[Op], group: Group, total: Value) -> tuple[list[Op], Group]:
+    """The ops with `group` as one product, right before the sum `total` or in its place."""
+    at = next(k for k, op in enumerate(ops) if op.out == total)
+    reader = ops[at]
+    assert isinstance(reader, Pointwise), f"{total} is no sum any more"
+    rest = reader.expr.xreplace({op.out: sp.S.Zero for op in group[1:]})
+    if rest == group[0].out:
+        made = tuple(replace(op, out=total) for op in group)
+        return [*(op for op in ops[:at] if op not in group), *made, *ops[at + 1 :]], made
+    made = tuple(replace(op, out=group[0].out) for op in group)
+    before = [op for op in ops[:at] if op not in group[1:]]
+    return [*before, *made[1:], Pointwise(total, rest), *ops[at + 1 :]], made

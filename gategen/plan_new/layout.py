@@ -1,0 +1,265 @@
+"""layout: stack parameters in the fields of `Params`, so that one product serves all gates.
+
+Matrices that meet one operand share a field, in an order in which the operands of their gradients can lie side by side
+too; vectors follow the matrices they are added to. Where the values of a step lie is left to `place.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.cell import Cell
+from gategen.graph import Graph, Outer, Pointwise, Product, Value, fresh, length, levels
+from gategen.language import Size
+from gategen.plan.chains import Chains
+from gategen.plan.data import Field, Slot, Weight
+from gategen.plan.groups import Group, groups
+from gategen.plan.stages import LEVELS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the cell's parameters lie in `Params`: a weight for every matrix (block), a slot for every vector."""
+
+    fields: tuple[Field, ...]
+    weights: Mapping[str, Weight]
+    slots: Mapping[str, Slot]
+
+    def weight(self, matrix: Value) -> Weight:
+        return self.weights[matrix.name]
+
+    def row(self, matrix: Value) -> tuple[int, int]:
+        """The place of a matrix among all fields: its field, then its member."""
+        return row(self.weight(matrix), self.fields)
+
+
+def row(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
+    """The place of a weight: its field, and where in it its first member stands."""
+    k = next(k for k, field in enumerate(fields) if field.name == weight.field)
+    return k, fields[k].members.index(weight.members[0])
+
+
+def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
+    """The fields of a cell, whose matrices meet one operand in each."""
+    owner = {block: name for name, blocks in forward.blocks for block in blocks}
+    stacks = stacked(cell, groups(forward, levels(forward)), owner)
+    order = gradient_order(forward, backward, stacks, owner)
+    names = [p.name for p in cell.parameters]
+    fields: list[Field] = []
+    weights: dict[str, Weight] = {}
+    for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
+        members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
+        fields.append(matrix_field(cell, members, [f.name for f in fields]))
+        weights |= block_weights(fields[-1], forward)
+    vector_fields, slots = lay_out_vectors(cell, forward, weights, fields)
+    return Layout((*fields, *vector_fields), weights, slots)
+
+
+def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
+    """The cell's own name of a matrix, of which `matrix` may be a block of columns."""
+    return owner[matrix] if matrix in owner else matrix.name
+
+
+# ---------------------------------------------------------------------------------------------- stacks
+
+
+def stacked(cell: Cell, products: Iterable[Group], owner: Mapping[Value, str]) -> list[list[str]]:
+    """The cell's matrices in stacks: those of the largest groups first, each of one width and all trained or none."""
+    trainable = {p.name: p.trainable for p in cell.parameters}
+    every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
+    taken: set[str] = set()
+    stacks: list[list[str]] = []
+    for group in sorted(products, key=len, reverse=True):
+        by_columns: dict[object, list[str]] = defaultdict(list)
+        for name in (parameter_of(op.matrix, owner) for op in group):
+            if name not in taken:
+                by_columns[cell.shapes[name][1], trainable[name]].append(name)
+                taken.add(name)
+        stacks += by_columns.values()
+    stacks += [[name] for name in every if name not in taken]
+    return sorted(stacks, key=lambda stack: min(every.index(name) for name in stack))
+
+
+def meets_input(stack: Sequence[str], graph: Graph, owner: Mapping[Value, str]) -> bool:
+    return any(
+        isinstance(op, Product) and parameter_of(op.matrix, owner) in stack and op.operand in graph.inputs
+        for op in graph.ops
+    )
+
+
+def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Field:
+    """Matrices of one width, one below the other."""
+    parameters = {p.name: p for p in cell.parameters}
+    columns = cell.shapes[members[0]][1]
+    return Field(
+        field_name(members, taken, list(parameters)),
+        tuple(members),
+        tuple(cast(Size, cell.shapes[name][0]) for name in members),
+        columns if isinstance(columns, tuple) else (columns,),
+        parameters[members[0]].trainable,
+    )
+
+
+def field_name(members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
+    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone."""
+    if len(members) == 1:
+        return fresh(members[0], taken)
+    stems = {name.split("_")[0] for name in members}
+    wish = stems.pop() if len(stems) == 1 else "_".join(members)
+    return fresh(wish, {*taken, *(n for n in names if n not in members)})
+
+
+def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
+    """Where each matrix of a field lies, and each of its blocks of columns."""
+    made: dict[str, Weight] = {}
+    blocks = dict(graph.blocks)
+    top: sp.Expr = sp.S.Zero
+    for name, rows in zip(field.members, field.rows, strict=True):
+        bottom = top + length(rows)
+        if name not in blocks:
+            made[name] = Weight(field.name, top, bottom, None, (name,))
+        left: sp.Expr = sp.S.Zero
+        for block in blocks.get(name, ()):
+            right = left + length(block.shape[1])
+            made[block.name] = Weight(field.name, top, bottom, (left, right), (name,))
+            left = right
+        top = bottom
+    return made
+
+
+# ---------------------------------------------------------------------------------------------- order
+
+
+def gradient_order(
+    forward: Graph, backward: Graph, stacks: Sequence[Sequence[str]], owner: Mapping[Value, str]
+) -> dict[str, int]:
+    """The place of each matrix in its stack, by the place of its gradient's operand beside those of the others.
+
+    Gates of one function stand side by side where the gradients leave it open, so that one call serves them.
+    """
+    lefts = gradient_operands(backward, owner)
+    kinds = activation_kinds(forward, owner)
+    preference = list(dict.fromkeys(kinds.values()))
+    order = {name: (preference.index(kind), k) for k, (name, kind) in enumerate(kinds.items())}
+    names = [name for stack in stacks for name in stack if name in lefts]
+    names.sort(key=lambda name: order.get(name, (99, 0)))
+    sets = [frozenset(lefts[name] for name in stack if name in lefts) for stack in stacks]
+    chains = arrange(list(dict.fromkeys(lefts[name] for name in names)), sorted(sets, key=len, reverse=True))
+    return {name: chains.index(lefts[name]) for name in names}
+
+
+def gradient_operands(backward: Graph, owner: Mapping[Value, str]) -> dict[str, Value]:
+    """For each matrix, the chain of values whose outer product with its operand is its gradient."""
+    level = levels(backward)
+    chains = Chains(backward, [op for which in LEVELS for op in backward.ops if level[op.out] == which])
+    owners = {block.name: name for block, name in owner.items()}
+    made = {op.out: op for op in backward.ops}
+    found: dict[str, Value] = {}
+    for name, value in backward.sums:
+        op = made.get(value)
+        if isinstance(op, Outer):
+            found.setdefault(owners.get(name, name), chains.root(op.left))
+    return found
+
+
+def activation_kinds(forward: Graph, owner: Mapping[Value, str]) -> dict[str, str]:
+    """For each matrix, the function its product ends up in."""
+    reader: dict[Value, Pointwise] = {}
+    for op in forward.ops:
+        if isinstance(op, Pointwise):
+            for read in op.reads:
+                reader.setdefault(read, op)
+    kinds: dict[str, str] = {}
+    for op in forward.ops:
+        if isinstance(op, Product):
+            kinds.setdefault(parameter_of(op.matrix, owner), activation(op.out, reader))
+    return kinds
+
+
+def activation(value: Value, reader: Mapping[Value, Pointwise]) -> str:
+    """The function that `value` reaches through sums and products."""
+    while value in reader and isinstance(reader[value].expr, (sp.Add, sp.Mul)):
+        value = reader[value].out
+    return type(reader[value].expr if value in reader else None).__name__
+
+
+def arrange(items: Sequence[Value], sets: Sequence[frozenset[Value]]) -> list[Value]:
+    """The first order of `items`, by preference, in which each set lies side by side; the last sets may give way."""
+    for count in range(len(sets), -1, -1):
+        found = arranged([], list(items), [s for s in sets[:count] if len(s) > 1])
+        if found is not None:
+            return found
+    return list(items)
+
+
+def arranged(done: list[Value], left: list[Value], sets: Sequence[frozenset[Value]]) -> list[Value] | None:
+    """`done` and then `left` in the first order that keeps each set together, None where there is none."""
+    if not left:
+        return done
+    opened = [s for s in sets if not s.isdisjoint(done) and not s.issubset(done)]
+    for item in (item for item in left if all(item in s for s in opened)):
+        found = arranged([*done, item], [other for other in left if other != item], sets)
+        if found is not None:
+            return found
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- vectors
+
+
+def lay_out_vectors(
+    cell: Cell, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field]
+) -> tuple[list[Field], dict[str, Slot]]:
+    """Vectors of one stem in a field, in the order of the products they are added to; scalars one by one."""
+    names = [p.name for p in cell.parameters]
+    made: list[Field] = []
+    slots: dict[str, Slot] = {}
+
+    def add(group: Sequence[Any], name: str, sizes: tuple[Size, ...]) -> None:
+        made.append(Field(name, tuple(p.name for p in group), sizes, None, group[0].trainable))
+        at: sp.Expr = sp.S.Zero
+        for p in group:
+            slots[p.name] = Slot(name, at, cell.size_of(p))
+            at += length(cell.size_of(p))
+
+    def taken() -> list[str]:
+        return [field.name for field in (*fields, *made)]
+
+    for group in vector_stacks(cell):
+        group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
+        add(group, field_name([p.name for p in group], taken(), names), tuple(p.size for p in group))
+    for p in cell.parameters:
+        if isinstance(p, lang.Scalar):
+            add([p], fresh(p.name, taken()), ())
+    return made, slots
+
+
+def vector_stacks(cell: Cell) -> list[list[lang.Vector]]:
+    """The cell's vectors by the stem of their names, and by whether they are trained."""
+    stacks: dict[object, list[lang.Vector]] = defaultdict(list)
+    for p in cell.parameters:
+        if isinstance(p, lang.Vector):
+            stacks[p.name.split("_")[0], p.trainable].append(p)
+    return list(stacks.values())
+
+
+def neighbour_row(
+    name: str, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field]
+) -> tuple[int, int]:
+    """Where the product lies that a vector is added to (through sums of sums)."""
+    matrix_of = {op.out: op.matrix.name for op in graph.ops if isinstance(op, Product)}
+    reached = {v for v in graph.parameters if v.name == name}
+    for op in graph.ops:
+        if isinstance(op, Pointwise) and not reached.isdisjoint(op.reads):
+            for read in op.reads:
+                if matrix_of.get(read) in weights:
+                    return row(weights[matrix_of[read]], fields)
+            if all(v.static for v in op.reads) or isinstance(op.expr, sp.Add):
+                reached.add(op.out)
+    return len(fields), 0
