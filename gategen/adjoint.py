@@ -1,6 +1,7 @@
 """`adjoint`: the backward step of a recurrence, as a recurrence (backpropagation through time).
 
-Reverse accumulation over the ops (Griewank & Walther, Evaluating Derivatives, chapter 3), with one rule for each:
+Reverse accumulation over the ops (Griewank & Walther, Evaluating Derivatives, chapter 3), with one rule for
+each:
 
     Pointwise y = f(a, b)    d_a += d_y * df/da
     Product   p = W @ v      d_v += W.T @ d_p      d_W += Outer(d_p, v)
@@ -8,8 +9,8 @@ Reverse accumulation over the ops (Griewank & Walther, Evaluating Derivatives, c
     Outer     M = sum l r^T  d_l += d_M @ r        d_r += d_M.T @ l
     BatchSum  s = sum v      d_v += d_s, broadcast
 
-A value that was broadcast gets the sum of what reached it. `df/da` is written in terms of `y` where that is what the
-forward step saved. The result reads the forward values as inputs and runs the other way in time.
+A value that was broadcast gets the sum of what reached it. `df/da` is written in terms of `y` where that is
+what the forward step saved. The result reads the forward values as inputs and runs the other way in time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ import sympy as sp
 
 from gategen.graph import BatchSum, Builder, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value, check
 
+Ends = tuple[tuple[str, Value], ...]
+
 
 def adjoint(graph: Graph) -> Graph:
     """The recurrence that pulls gradients back through `graph`.
 
-    Its inputs are the forward values it reads and `d_<output>` for every output; its states `d_<state>` start from
-    the gradients of the final states and end at those of the initial ones; its outputs are the gradients of the
-    inputs and its sums those of the parameters, under the forward names.
+    Its inputs are the forward values it reads and `d_<output>` for every output; its states `d_<state>` start
+    from the gradients of the final states and end at those of the initial ones; its outputs are the gradients
+    of the inputs and its sums those of the parameters, under the forward names.
     """
     return _Adjoint(graph).graph()
 
@@ -60,7 +63,10 @@ class _Adjoint:
         forward, builder = self.forward, self.builder
         inputs: list[Value] = []
         seeds: list[Value] = []
-        laters = {c.name: builder.value(f"d_{c.next.name.removesuffix('_next')}_later", c.next.shape) for c in forward.states}
+        laters = {
+            c.name: builder.value(f"d_{c.next.name.removesuffix('_next')}_later", c.next.shape)
+            for c in forward.states
+        }
         for carry in forward.states:
             self.terms[carry.next].append(laters[carry.name])
         for name, value in forward.outputs:
@@ -82,7 +88,9 @@ class _Adjoint:
         """Running statistics are results of no loss."""
         return any(name == v.name for v in self.forward.fixed)
 
-    def pruned(self, inputs: list[Value], seeds: list[Value], states: tuple[Carry, ...], outputs, sums) -> Graph:  # type: ignore[no-untyped-def]
+    def pruned(
+        self, inputs: list[Value], seeds: list[Value], states: tuple[Carry, ...], outputs: Ends, sums: Ends
+    ) -> Graph:
         """The graph, reading only those forward values that it needs."""
         made = {op.out for op in self.builder.ops} | {c.current for c in states} | {*inputs, *seeds}
         reads = {v for op in self.builder.ops for v in op.reads} - made
@@ -97,7 +105,7 @@ class _Adjoint:
                 outputs,
                 sums,
                 tuple(v for v in self.forward.fixed if v in reads),
-                tuple((name, blocks) for name, blocks in self.forward.blocks),
+                self.forward.blocks,
                 not self.forward.backwards,
             )
         )
@@ -125,7 +133,9 @@ class _Adjoint:
             return self.builder.add(Pointwise(out, sp.S.Zero))
         if total in self.builder_outs() and (value.static or total.name == f"d_{value.name}"):
             return total
-        return self.builder.add(Pointwise(self.builder.value(f"d_{value.name}", value.shape, value.static), total))
+        return self.builder.add(
+            Pointwise(self.builder.value(f"d_{value.name}", value.shape, value.static), total)
+        )
 
     def builder_outs(self) -> set[Value]:
         return {op.out for op in self.builder.ops}
@@ -140,7 +150,9 @@ class _Adjoint:
         if narrow or (value.static and step):
             named = term
             if not isinstance(term, Value):
-                named = builder.once(term, lambda: builder.pointwise(f"g_{value.name}", term, size=size_from.size, step=step))
+                named = builder.once(
+                    term, lambda: builder.pointwise(f"g_{value.name}", term, size=size_from.size, step=step)
+                )
             if narrow:
                 named = builder.reduced(f"sum_{named}", named)
             if value.static and step:

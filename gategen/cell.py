@@ -1,4 +1,4 @@
-"""`Cell`: a name and a checked set of equations, sorted by dependence, with the size of everything in them."""
+"""`Cell`: a name and a checked set of equations, sorted by dependence, with all sizes in them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from gategen.sizes import Unifier
 
 # What the tree of an expression may consist of.
 _KNOWN = (
-    sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos, sp.Abs,
-    sp.sign, sp.erf, lang.Elementwise, Relational,
+    sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos,
+    sp.Abs, sp.sign, sp.erf, lang.Elementwise, Relational,
 )  # fmt: skip
 
 
 class Cell:
     """A recurrent cell: equations of one step, checked on construction and frozen from then on.
 
-    `output` is a symbol or a tuple of symbols (default: the next value of the first state); `first` is the equation
-    set used instead at the first step, only when the caller gives no initial state. Raises `SpecError`.
+    `output` is a symbol or a tuple of symbols (default: the next value of the first state); `first` is the
+    equation set used instead at the first step, only when the caller gives no initial state. Raises
+    `SpecError`.
     """
 
     def __init__(
@@ -238,7 +239,9 @@ class Cell:
         size = unifier.size(eq.rhs)
         if isinstance(eq.lhs, lang.Next):
             if unifier.find(size) != 1:
-                unifier.equate(eq.lhs.state.size, size, f"{eq.lhs.state} has size {{a}}, its next value {{b}}")
+                unifier.equate(
+                    eq.lhs.state.size, size, f"{eq.lhs.state} has size {{a}}, its next value {{b}}"
+                )
             return
         unifier.gates[eq.lhs.name] = size
 
@@ -253,7 +256,8 @@ class Cell:
                         raise _placed(
                             SpecError(
                                 f"batch_norm of a value that depends on the state {how}",
-                                hint="its statistics run over all steps; inside the recurrence use layer_norm",
+                                hint="its statistics run over all steps; "
+                                "inside the recurrence use layer_norm",
                             ),
                             eq,
                         )
@@ -261,15 +265,17 @@ class Cell:
                     tainted.add(eq.lhs.name)
         for eq in self.first:
             if eq.rhs.has(lang.batch_norm):
-                message = "batch_norm cannot stand in a first-step equation: one step has no statistics over time"
+                message = (
+                    "batch_norm cannot stand in a first-step equation: one step has no statistics over time"
+                )
                 raise _placed(SpecError(message, hint="layer_norm"), eq)
 
 
 # ---------------------------------------------------------------------------------------------- helpers
 
 _BUILD_FROM = (
-    "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum minimum "
-    "where mod"
+    "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum "
+    "minimum where mod"
 )
 
 
@@ -279,12 +285,16 @@ def _equations(equations: Iterable[Any], where: Where | None) -> tuple[Eq, ...]:
     for given in equations:
         if isinstance(given, (bool, sp.logic.boolalg.BooleanAtom)):
             raise SpecError(
-                f"an equation folded to {bool(given)}", where=where, hint="use gategen's Eq instead of sympy.Eq"
+                f"an equation folded to {bool(given)}",
+                where=where,
+                hint="use gategen's Eq instead of sympy.Eq",
             )
         if isinstance(given, sp.Equality):
             given = _placed_eq(given.lhs, given.rhs, where)
         if not isinstance(given, Eq):
-            raise SpecError(f"{_shown(given)} is not an equation", where=where, hint="write Eq(z, sigmoid(...))")
+            raise SpecError(
+                f"{_shown(given)} is not an equation", where=where, hint="write Eq(z, sigmoid(...))"
+            )
         try:
             _check_left(given)
             made.append(_placed_eq(given.lhs, lang.normalise(given.rhs), given.where))
@@ -322,15 +332,18 @@ def _check_right(eq: Eq) -> None:
 
 
 def _check_expression(expr: Any, what: str) -> None:
-    """Only known functions of finite real numbers; matrices only on the left of `@`; `concat` only on its right."""
+    """Only known functions of finite real numbers; matrices only left of `@`, `concat` only right of it."""
     for node in sp.preorder_traversal(expr):
         if isinstance(node, sp.Symbol) and not isinstance(node, lang.Name):
             raise SpecError(
-                f"{node} is not declared", hint="use inputs, states, gates, matrices, vectors, scalars or constants"
+                f"{node} is not declared",
+                hint="use inputs, states, gates, matrices, vectors, scalars or constants",
             )
         if node in (sp.nan, sp.zoo) or (isinstance(node, sp.Number) and not node.is_finite):
             named = {sp.nan: "nan", sp.zoo: "a division by 0"}.get(node, "an infinite number")
-            raise SpecError(f"{what} is not finite: it holds {named}", hint="write a large number, such as 1e30")
+            raise SpecError(
+                f"{what} is not finite: it holds {named}", hint="write a large number, such as 1e30"
+            )
         if isinstance(node, sp.Expr) and node.is_number and node.is_real is False:
             raise SpecError(
                 f"{what} is not real: it holds {node}",
@@ -341,7 +354,9 @@ def _check_expression(expr: Any, what: str) -> None:
         if isinstance(node, (lang.sum_, lang.mean, lang.var)) and not node.args:
             raise SpecError(f"{type(node).__name__}() reduces nothing", hint=f"{type(node).__name__}(v)")
         if isinstance(node, sp.Pow) and not all(isinstance(s, lang.Constant) for s in node.exp.free_symbols):
-            raise SpecError(f"{_shown(node)}: the exponent must be a number", hint="y**p for y > 0 is exp(p * log(y))")
+            raise SpecError(
+                f"{_shown(node)}: the exponent must be a number", hint="y**p for y > 0 is exp(p * log(y))"
+            )
         for arg in node.args:
             if isinstance(arg, lang.Matrix) and not (isinstance(node, lang.matvec) and arg is node.args[0]):
                 raise SpecError(f"{arg} is a matrix and stands without @", hint=f"{arg} @ x")

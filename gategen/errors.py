@@ -1,4 +1,4 @@
-"""The errors a user of gategen can meet. A wrong spec is a `SpecError`; anything else that escapes is our bug."""
+"""The errors a user can meet. A wrong spec is a `SpecError`; anything else that escapes is our bug."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Where:
 class SpecError(GategenError, ValueError):
     """A mistake in a spec: where it is, what is wrong, in which equation, and what to write instead."""
 
-    def __init__(self, message: str, *, where: Where | None = None, equation: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, where: Where | None = None, equation: str = "", hint: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where

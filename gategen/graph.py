@@ -1,9 +1,9 @@
-"""One step of a recurrence in single assignment: the ops, `Graph`, `flatten`, `check`, and a slow, obvious interpreter.
+"""One step of a recurrence in single assignment: ops, `Graph`, `flatten`, `check`, a slow interpreter.
 
-A `Graph` holds per-step inputs, states, parameters, ops, per-step outputs, and sums over time and batch. Derivatives
-are graphs too (`adjoint.py`, `tangent.py`): a backward step is a recurrence that runs the other way, whose states are
-the gradients of the states and whose sums are the gradients of the parameters. Nothing here knows of memory, kernels
-or target languages.
+A `Graph` holds per-step inputs, states, parameters, ops, per-step outputs, and sums over time and batch.
+Derivatives are graphs too (`adjoint.py`, `tangent.py`): a backward step is a recurrence that runs the other
+way, whose states are the gradients of the states and whose sums are the gradients of the parameters. Nothing
+here knows of memory, kernels or target languages.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from gategen.printer import Printer
 class Value(sp.Symbol):  # type: ignore[misc]
     """A name in a graph. `shape` is `(size,)`, `()` for one number, `(rows, columns)` for a matrix.
 
-    A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any other has
-    a row for every sequence at every step.
+    A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any
+    other has a row for every sequence at every step.
     """
 
     shape: tuple[Size, ...]
@@ -144,8 +144,8 @@ class Carry:
 class Graph:
     """One step of a recurrence. `outputs` and `sums` name their values for those who come from outside.
 
-    `fixed` are inputs and parameters that nothing is differentiated by. `blocks` tells which parameter of the cell
-    each column block belongs to, where one matrix meets several vectors.
+    `fixed` are inputs and parameters that nothing is differentiated by. `blocks` tells which parameter of the
+    cell each column block belongs to, where one matrix meets several vectors.
     """
 
     name: str
@@ -174,7 +174,7 @@ def values_in(expr: sp.Basic) -> tuple[Value, ...]:
 
 
 def fresh(name: str, taken: Iterable[str]) -> str:
-    """`name`, or the first of `name_2`, `name_3` ... that is not taken. Every invented name comes from here."""
+    """`name`, or the first of `name_2`, `name_3` ... not yet taken. All invented names come from here."""
     used = taken if isinstance(taken, (set, frozenset, dict)) else set(taken)
     if name not in used:
         return name
@@ -239,7 +239,7 @@ class Builder:
 
 
 def flatten(cell: Cell, first: bool = False) -> Graph:
-    """The graph of one step of a cell (or of its first-step rule): every product, activation and reduction named."""
+    """The graph of one step of a cell (or of its first-step rule), with everything but arithmetic named."""
     return _Flattener(cell, first).graph()
 
 
@@ -256,7 +256,9 @@ def start(cell: Cell) -> Graph | None:
         outputs.append((state.name, value))
     graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs), ())
     used = {v for op in graph.ops for v in op.reads}
-    return Graph(graph.name, (), tuple(p for p in graph.parameters if p in used), (), graph.ops, graph.outputs)
+    return Graph(
+        graph.name, (), tuple(p for p in graph.parameters if p in used), (), graph.ops, graph.outputs
+    )
 
 
 class _Flattener:
@@ -292,9 +294,7 @@ class _Flattener:
             rows, columns = self.cell.shapes[parameter.name]
             if isinstance(columns, tuple):
                 names = [self.builder.name(f"{parameter.name}_{k}") for k in range(len(columns))]
-                made = [
-                    Value(n, (cast(Size, rows), c), True) for n, c in zip(names, columns, strict=True)
-                ]
+                made = [Value(n, (cast(Size, rows), c), True) for n, c in zip(names, columns, strict=True)]
                 self.blocks.append((parameter.name, tuple(made)))
             else:
                 made = [self.declare(parameter.name, (cast(Size, rows), columns), True)]
@@ -314,8 +314,12 @@ class _Flattener:
             Carry(s.name, self.currents[s.name], cast(Value, self.known[f"{s.name}'"])) for s in cell.states
         )
         names = ["y"] if len(cell.outputs) == 1 else [f"y_{_plain_name(s)}" for s in cell.outputs]
-        outputs = tuple((n, cast(Value, self.known[s.name])) for n, s in zip(names, cell.outputs, strict=True))
-        return self.graph_of(f"{cell.name}{'_first' if self.first else ''}", states, outputs, tuple(self.updates))
+        outputs = tuple(
+            (n, cast(Value, self.known[s.name])) for n, s in zip(names, cell.outputs, strict=True)
+        )
+        return self.graph_of(
+            f"{cell.name}{'_first' if self.first else ''}", states, outputs, tuple(self.updates)
+        )
 
     def graph_of(self, name: str, states: Any, outputs: Any, sums: Any) -> Graph:
         return check(
@@ -351,7 +355,7 @@ class _Flattener:
     # ------------------------------------------------------------------------------------------ expressions
 
     def lower(self, expr: sp.Expr, hint: str, whole: bool = False) -> sp.Expr:
-        """`expr` over values, with everything but plain arithmetic named. `whole`: `expr` is about to get a name."""
+        """`expr` over values, all but plain arithmetic named. `whole`: `expr` is about to get a name."""
         if isinstance(expr, lang.Constant):
             return expr.value
         if isinstance(expr, sp.Symbol):
@@ -376,8 +380,12 @@ class _Flattener:
             return self.batch_norm(expr, hint)
         if isinstance(expr, lang.where):
             condition, a, b = expr.args
-            condition = condition.func(self.lower(condition.lhs, hint), self.lower(condition.rhs, hint), evaluate=False)
-            return self.function(lang.where(condition, self.lower(a, hint), self.lower(b, hint)), f"w_{hint}", whole)
+            condition = condition.func(
+                self.lower(condition.lhs, hint), self.lower(condition.rhs, hint), evaluate=False
+            )
+            return self.function(
+                lang.where(condition, self.lower(a, hint), self.lower(b, hint)), f"w_{hint}", whole
+            )
         args = [self.named(self.lower(arg, hint), f"a_{hint}") for arg in expr.args]
         name = type(expr).__name__.lower()
         stem = args[0].name.removeprefix("a_").removesuffix("_next") if args[0].is_Symbol else hint
@@ -485,7 +493,7 @@ class _Flattener:
         return gain * normed + bias
 
     def norm_inputs(self) -> tuple[Value, Value, Value]:
-        """Which positions count (per row and step), how many they are, and whether the batch's statistics are used."""
+        """Which positions count (per row and step), how many, and whether the batch's statistics are used."""
         if self.norms is None:
             valid = self.builder.value("valid", (1,))
             count = self.builder.value("count", (), True)
@@ -565,7 +573,7 @@ def levels(graph: Graph) -> dict[Value, str]:
     """When each op's value can be known: before the time loop, in it, or after it.
 
     What reads no state leaves the loop forwards. What no next state waits for leaves it backwards, if it is a
-    product, a reduction or a sum (or reads one that left); other arithmetic stays where its operands are at hand.
+    product, a reduction or a sum (or reads one that left); other arithmetic stays beside its operands.
     """
     tainted = {carry.current for carry in graph.states}
     for op in graph.ops:
@@ -678,12 +686,14 @@ def evaluate(
 ) -> Run:
     """Run a graph over `steps` steps with plain NumPy, slowly and obviously.
 
-    `given` holds parameters (`(rows, columns)`, `(size,)`, `()`) and inputs (`(T, B, size)`) by name, `initial` the
-    states' first values `(B, size)` by the name of the carry. With `lengths` a finished row keeps its states, its
-    outputs are 0, and it takes no part in sums.
+    `given` holds parameters (`(rows, columns)`, `(size,)`, `()`) and inputs (`(T, B, size)`) by name,
+    `initial` the states' first values `(B, size)` by the name of the carry. With `lengths` a finished row
+    keeps its states, its outputs are 0, and it takes no part in sums.
     """
     batch = _batch(graph, given, initial)
-    alive = np.ones((steps, batch), bool) if lengths is None else np.arange(steps)[:, None] < np.asarray(lengths)
+    alive = (
+        np.ones((steps, batch), bool) if lengths is None else np.arange(steps)[:, None] < np.asarray(lengths)
+    )
     lengths_of = {_length_key(name): length for name, length in sizes.items()}
     env: dict[str, Array] = {**given, **lengths_of}
     level = levels(graph)
@@ -705,7 +715,9 @@ def evaluate(
             current[carry.name] = np.where(alive[t][:, None], now[carry.next.name], current[carry.name])
     for v in kept:
         at = history[v.name]
-        env[v.name] = np.stack([at[t] for t in range(steps)]) if steps else np.zeros((0, batch, *_shape(v, sizes)))
+        env[v.name] = (
+            np.stack([at[t] for t in range(steps)]) if steps else np.zeros((0, batch, *_shape(v, sizes)))
+        )
 
     for op in (op for op in graph.ops if level[op.out] == AFTER):
         env[op.out.name] = _apply(op, env, sizes, (steps, batch), alive)
@@ -728,7 +740,9 @@ def _outs(ops: Sequence[Op]) -> list[Value]:
     return [op.out for op in ops]
 
 
-def _apply(op: Op, env: Mapping[str, Array], sizes: Mapping[str, int], lead: tuple[int, ...], alive: Array) -> Array:
+def _apply(
+    op: Op, env: Mapping[str, Array], sizes: Mapping[str, int], lead: tuple[int, ...], alive: Array
+) -> Array:
     match op:
         case Pointwise(out, expr):
             shape = _shape(out, sizes)

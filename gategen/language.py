@@ -1,9 +1,9 @@
 """The words a spec is written in: declarations, `@`, `.next`, functions, `Eq`.
 
 Everything here is SymPy at the elementwise level. A vector is an ordinary commutative real symbol, so `*` is
-elementwise; `W @ v` is an opaque function of `v` that is named before anything is differentiated. A function gives
-its derivative in terms of its own value (`sigmoid` -> `s*(1 - s)`), so that a backward step can read what the
-forward step saved. This module knows nothing of cells, sizes inferred from use, or code.
+elementwise; `W @ v` is an opaque function of `v` that is named before anything is differentiated. A function
+gives its derivative in terms of its own value (`sigmoid` -> `s*(1 - s)`), so that a backward step can read
+what the forward step saved. This module knows nothing of cells, sizes inferred from use, or code.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ Shape = tuple["Size | tuple[Size, ...]", ...]
 # ---------------------------------------------------------------------------------------------- names
 
 _C_WORDS = """
-alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class compl
-concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do
-double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace
-new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires restrict
-return short signed sizeof static static_assert static_cast struct switch template this thread_local throw true try
-typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while xor xor_eq
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class
+compl concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype
+default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline
+int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public register
+reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct switch
+template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void
+volatile wchar_t while xor xor_eq
 threadIdx blockIdx blockDim gridDim warpSize dim3
-""".split()
+""".split()  # noqa: SIM905
 
 RESERVED = frozenset([*keyword.kwlist, *_C_WORDS])
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
@@ -49,7 +50,8 @@ def check_name(name: str) -> str:
         if name.endswith("'"):
             hint = f"the next value of a state is not declared: {name[:-1]}.next"
         else:
-            hint = "such as W_z or h1" if name.isascii() else "greek letters are written out: alpha, sigma, theta"
+            greek = "greek letters are written out: alpha, sigma, theta"
+            hint = "such as W_z or h1" if name.isascii() else greek
         raise SpecError(
             f"{name!r} is not a name: use ASCII letters, digits and _, beginning with a letter", hint=hint
         )
@@ -59,7 +61,7 @@ def check_name(name: str) -> str:
 
 
 def caller() -> Where | None:
-    """The first place on the stack outside this package's own floors and SymPy: the line of the spec being read."""
+    """The first place on the stack outside these floors and SymPy: the line of the spec being read."""
     here = Path(__file__).parent
     frame = sys._getframe(1)
     while frame is not None:
@@ -73,7 +75,7 @@ def caller() -> Where | None:
 
 
 class Name(sp.Symbol):  # type: ignore[misc]
-    """A declared name: a real commutative SymPy symbol that knows its role. `fields` are part of its identity."""
+    """A declared name: a real commutative symbol that knows its role. `fields` are part of its identity."""
 
     role = "name"
     fields: tuple[Any, ...]
@@ -88,7 +90,8 @@ class Name(sp.Symbol):  # type: ignore[misc]
 
     def _hashable_content(self) -> tuple[Any, ...]:
         content = list(super()._hashable_content())
-        for field in self.fields:  # SymPy caches by equality: the next values of two states named h must differ
+        # SymPy caches by equality: the next values of two states named h must differ
+        for field in self.fields:
             content.extend(field._hashable_content() if isinstance(field, Name) else (str(field),))
         return tuple(content)
 
@@ -101,7 +104,7 @@ class Name(sp.Symbol):  # type: ignore[misc]
 
 
 class Input(Name):
-    """Read at every step. The last field is its place among all declarations: the first input is the sequence."""
+    """Read at every step. The last field is its place among all declarations: the first is the sequence."""
 
     role = "input"
 
@@ -200,7 +203,9 @@ class Transposed:
         raise SpecError(f"{self} can only stand on the left of @", where=caller(), hint=f"{self} @ v")
 
     _sympy_ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = (
+        _refuse
+    )
     __neg__ = __rmatmul__ = _refuse
 
 
@@ -333,7 +338,12 @@ def constants(**values: float) -> Any:
             number = sp.sympify(value if exact else float(value), strict=True)
         except sp.SympifyError:
             number = sp.nan
-        if not isinstance(number, sp.Expr) or not number.is_number or not number.is_real or not number.is_finite:
+        if (
+            not isinstance(number, sp.Expr)
+            or not number.is_number
+            or not number.is_real
+            or not number.is_finite
+        ):
             raise SpecError(f"constant {name} must be a finite number, not {value!r}", where=caller())
         made.append(_declare(Constant, name, number))
     return made[0] if len(made) == 1 else tuple(made)
@@ -343,62 +353,62 @@ def constants(**values: float) -> Any:
 
 
 class Elementwise(sp.Function):  # type: ignore[misc]
-    """A real function applied entry by entry. `fdiff` is its derivative, in terms of `self` where that is cheap."""
+    """A real function, entry by entry; `fdiff` gives its derivative, in terms of `self` if that is cheap."""
 
     is_real = True
     nargs: Any = 1
 
 
-class sigmoid(Elementwise):  # noqa: N801
+class sigmoid(Elementwise):
     """1 / (1 + exp(-a))."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return self * (1 - self)
 
 
-class softplus(Elementwise):  # noqa: N801
+class softplus(Elementwise):
     """log(1 + exp(a)), computed as max(a, 0) + log1p(exp(-abs(a)))."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return -expm1(-self)
 
 
-class relu(Elementwise):  # noqa: N801
+class relu(Elementwise):
     """max(a, 0); its derivative at 0 is 0, as in PyTorch."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return step(self)
 
 
-class step(Elementwise):  # noqa: N801
+class step(Elementwise):
     """1 where a > 0, else 0."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return sp.S.Zero
 
 
-class expm1(Elementwise):  # noqa: N801
+class expm1(Elementwise):
     """exp(a) - 1, exact for small a."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return self + 1
 
 
-class log1p(Elementwise):  # noqa: N801
+class log1p(Elementwise):
     """log(1 + a), exact for small a."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return 1 / (1 + self.args[0])
 
 
-class stop_gradient(Elementwise):  # noqa: N801
+class stop_gradient(Elementwise):
     """The value a, with derivative 0."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return sp.S.Zero
 
 
-class maximum(Elementwise):  # noqa: N801
+class maximum(Elementwise):
     """The larger of a and b; where they are equal the derivative goes to a."""
 
     nargs = 2
@@ -408,7 +418,7 @@ class maximum(Elementwise):  # noqa: N801
         return where(a >= b, *((1, 0) if argindex == 1 else (0, 1)))
 
 
-class minimum(Elementwise):  # noqa: N801
+class minimum(Elementwise):
     """The smaller of a and b; where they are equal the derivative goes to a."""
 
     nargs = 2
@@ -418,7 +428,7 @@ class minimum(Elementwise):  # noqa: N801
         return where(a <= b, *((1, 0) if argindex == 1 else (0, 1)))
 
 
-class mod(Elementwise):  # noqa: N801
+class mod(Elementwise):
     """a - b*floor(a/b); the floor has no derivative."""
 
     nargs = 2
@@ -428,7 +438,7 @@ class mod(Elementwise):  # noqa: N801
         return sp.S.One if argindex == 1 else (self - a) / b
 
 
-class where(Elementwise):  # noqa: N801
+class where(Elementwise):
     """a where the condition holds, else b; the condition is a comparison `< <= > >=` or `equal(a, b)`."""
 
     nargs = 3
@@ -466,7 +476,7 @@ def equal(a: Any, b: Any) -> Boolean:
     return cast(Boolean, sp.Eq(a, b, evaluate=False))
 
 
-class matvec(Elementwise):  # noqa: N801
+class matvec(Elementwise):
     """`W @ v` (third argument 1: `W.T @ v`); written with `@`."""
 
     nargs = 3
@@ -478,35 +488,35 @@ class matvec(Elementwise):  # noqa: N801
         return f"{matrix}{'.T' if transposed else ''} @ {shown}"
 
 
-class concat(Elementwise):  # noqa: N801
+class concat(Elementwise):
     """Stacked vectors, for the right side of `@` alone: `A @ concat(h, x)`."""
 
     nargs = None
 
 
-class sum_(Elementwise):  # noqa: N801
+class sum_(Elementwise):
     """The sum over the features of all arguments, as if concatenated; a size-1 value."""
 
     nargs = None
 
 
-class mean(Elementwise):  # noqa: N801
+class mean(Elementwise):
     """The mean over the features of all arguments, as if concatenated; a size-1 value."""
 
     nargs = None
 
 
-class var(Elementwise):  # noqa: N801
+class var(Elementwise):
     """The biased variance over the features of all arguments, as if concatenated; a size-1 value."""
 
     nargs = None
 
 
-class batch_norm(Elementwise):  # noqa: N801
+class batch_norm(Elementwise):
     """Batch normalisation of a value that depends on no state, with statistics over batch and time.
 
-    `gain*(v - mean)/sqrt(var + eps) + bias` (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1). Running statistics
-    follow PyTorch: `running += momentum*(batch - running)`, the running variance unbiased.
+    `gain*(v - mean)/sqrt(var + eps) + bias` (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1). Running
+    statistics follow PyTorch: `running += momentum*(batch - running)`, the running variance unbiased.
     """
 
     nargs = 5
@@ -567,7 +577,10 @@ def softsign(v: Any) -> sp.Expr:
     return cast(sp.Expr, v / (1 + abs(v)))
 
 
-def hard_sigmoid(v: Any, slope: Any = sp.Rational(1, 6), offset: Any = 0.5) -> sp.Expr:
+_SIXTH = sp.Rational(1, 6)
+
+
+def hard_sigmoid(v: Any, slope: Any = _SIXTH, offset: Any = 0.5) -> sp.Expr:
     """clip(slope*v + offset, 0, 1). PyTorch and Keras 3 use slope 1/6, ONNX and Keras 2 use 0.2."""
     return clip(slope * sp.sympify(v) + offset, 0, 1)
 
@@ -580,8 +593,8 @@ def hard_tanh(v: Any, low: Any = -1, high: Any = 1) -> sp.Expr:
 def layer_norm(v: Any, gain: Any = None, bias: Any = None, eps: Any = 1e-5) -> Any:
     """gain*(v - mean)/sqrt(var + eps) + bias over the features (Ba et al. 2016, arXiv:1607.06450, eq. 3).
 
-    With a tuple of values the norm is joint, as if they were concatenated, and a tuple is returned; `gain` and `bias`
-    are then tuples too.
+    With a tuple of values the norm is joint, as if they were concatenated, and a tuple is returned; `gain`
+    and `bias` are then tuples too.
     """
     values = tuple(v) if isinstance(v, (tuple, list)) else (v,)
     for part, what in ((gain, "gains"), (bias, "biases")):
@@ -604,7 +617,7 @@ def layer_norm(v: Any, gain: Any = None, bias: Any = None, eps: Any = 1e-5) -> A
 
 
 class Eq:
-    """`lhs = rhs`: what a gate, or the next value of a state, is. Knows the file and line it was written on."""
+    """`lhs = rhs`: what a gate, or the next value of a state, is. Knows where it was written."""
 
     __slots__ = ("lhs", "rhs", "where")
 
@@ -669,7 +682,9 @@ def _fold(binary: Any, args: tuple[sp.Expr, ...]) -> sp.Expr:
 def _nested_where(piecewise: sp.Piecewise) -> sp.Expr:
     *pieces, (last, condition) = piecewise.args
     if condition is not sp.true:
-        raise SpecError(f"{piecewise} is undefined where no condition holds", hint="end it with (value, True)")
+        raise SpecError(
+            f"{piecewise} is undefined where no condition holds", hint="end it with (value, True)"
+        )
     for value, test in reversed(pieces):
         last = where(test, value, last)
     return cast(sp.Expr, last)

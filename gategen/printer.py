@@ -1,8 +1,9 @@
 """Expressions as text, by precedence, in an order of our own.
 
-SymPy sorts the terms of a sum as its version likes; generated files must not change with it. So each sum and each
-product is sorted here by a key that depends on names and roles alone: products of inputs, products of states, gates,
-then biases; `1 - z` stands where `z` would. Backends subclass `Printer` and change the spelling, never the order.
+SymPy sorts the terms of a sum as its version likes; generated files must not change with it. So each sum and
+each product is sorted here by a key that depends on names and roles alone: products of inputs, products of
+states, gates, then biases; `1 - z` stands where `z` would. Backends subclass `Printer` and change the
+spelling, never the order.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Printer:
     # ------------------------------------------------------------------------------------------ order
 
     def terms(self, expr: sp.Expr) -> list[sp.Expr]:
-        """The terms of a sum in the order in which they are written, a positive one first where there is one."""
+        """The terms of a sum in the order in which they are written, a positive one first if there is one."""
         terms = sorted(sp.Add.make_args(expr), key=self.term_key)
         if terms[-1].is_Number and terms[-1] > 0 and leading_minus(terms[0]):
             terms = [terms[-1], *terms[:-1]]

@@ -1,7 +1,7 @@
 """Sizes by unification: every vector gets a size, every matrix a shape, or an error that names the symbols.
 
-Elementwise terms have one size, a size-1 value broadcasts, `W @ v` ties the columns of `W` to `v` and its rows to what
-surrounds it. Sizes are names (`"hidden"`) or integers; what is still unknown is a `Variable`.
+Elementwise terms have one size, a size-1 value broadcasts, `W @ v` ties the columns of `W` to `v` and its
+rows to what surrounds it. Sizes are names (`"hidden"`) or integers; what is still unknown is a `Variable`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class Unifier:
         if not isinstance(columns, tuple) or len(columns) != len(operand.args):
             parts = ", ".join(f'"{describe(self.find(self.size(part)))}"' for part in operand.args)
             raise SpecError(
-                f"{matrix} meets {len(operand.args)} stacked vectors, but its columns are {describe(columns)}",
+                f"{matrix} meets {len(operand.args)} stacked vectors, "
+                f"but its columns are {describe(columns)}",
                 hint=f'matrices("{matrix}", shape=("{describe(self.find(rows))}", ({parts})))',
             )
         for k, (column, part) in enumerate(zip(columns, operand.args, strict=True)):

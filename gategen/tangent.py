@@ -1,8 +1,8 @@
 """`tangent`: the forward derivative of a recurrence, as a recurrence (Griewank & Walther, chapter 3).
 
-The result computes everything the graph computes and, beside each value `v`, its directional derivative `dot_v`; its
-states are the states and their tangents, its outputs and sums those of the graph and theirs. `adjoint(tangent(g))`
-is therefore a second derivative: the gradient of a Jacobian-vector product.
+The result computes everything the graph computes and, beside each value `v`, its directional derivative
+`dot_v`; its states are the states and their tangents, its outputs and sums those of the graph and theirs.
+`adjoint(tangent(g))` is therefore a second derivative: the gradient of a Jacobian-vector product.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gategen.graph import (
 
 
 def tangent(graph: Graph) -> Graph:
-    """The recurrence that carries a direction `dot_<name>` of inputs, parameters and states through `graph`."""
+    """The recurrence that carries a direction `dot_<name>` of all that is given through `graph`."""
     builder = Builder(v.name for v in graph.values)
     dots: dict[Value, Value | None] = dict.fromkeys(graph.fixed)
     for given in graph.given:

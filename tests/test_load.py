@@ -52,6 +52,11 @@ def test_every_built_in_cell_is_found_by_its_name(name):
     assert load(name) == (builtins()[name],)
 
 
+def test_no_two_files_define_a_cell_of_one_name():
+    families = [gategen.load._builtins_in(stem) for stem in gategen.load._builtin_stems()]
+    assert sum(map(len, families)) == len(builtins())
+
+
 def test_a_cell_of_a_family_file_is_found_by_its_name():
     assert load("gru_type2")[0].name == "gru_type2"
 

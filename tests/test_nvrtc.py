@@ -11,8 +11,8 @@ ARCHITECTURES = (75, 80, 90, 100, 120)
 STORAGES = {
     "float32": ("-DREAL=float", "-DSTORAGE=float"),
     "float64": ("-DREAL=double", "-DSTORAGE=double"),
-    "float16": ("-DREAL=float", "-DSTORAGE=__half"),
-    "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16"),
+    "float16": ("-DREAL=float", "-DSTORAGE=__half", "-DHALF"),
+    "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16", "-DHALF"),
 }
 GENERATED = sorted((Path(__file__).parent.parent / "generated").glob("*.cu"))
 

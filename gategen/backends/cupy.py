@@ -7,6 +7,7 @@ features, and over steps and rows, are kernels of their own with a fixed order o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -124,21 +125,23 @@ class Argument:
 
 @dataclass(frozen=True)
 class CudaKernel:
-    """The text of a kernel, ready for the template, and the line that launches it."""
+    """The text of a kernel, ready for the template. `kind` says which of the three bodies it has."""
 
     name: str
     kind: str
     comment: tuple[str, ...]
-    arguments: tuple[Argument, ...]
+    parameters: tuple[tuple[str, str], ...]
     width: str
-    lines: tuple[str, ...]
+    index: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    computes: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     source: str = ""
     target: str = ""
-    index: str = "int"
 
     @property
     def pointwise(self) -> bool:
-        return self.kind == "pointwise"
+        return self.kind == "launch"
 
     @property
     def row_sum(self) -> bool:
@@ -147,6 +150,10 @@ class CudaKernel:
     @property
     def column_sum(self) -> bool:
         return self.kind == "column_sum"
+
+
+def mentions(text: str, word: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
 class Emitter:
@@ -348,31 +355,21 @@ class Emitter:
         rename = {v.name: self.local(v) for v in (*reads, *made) if not self.scalar(v)}
         rename |= self.names.sizes
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename)
-        lines = [
+        loads = tuple(
             f"const real {rename[v.name]} = get({self.pointer(v, buffers, kernel)});"
             for v in reads
             if not self.scalar(v)
-        ]
-        lines.append("")
-        lines += [f"const real {rename[op.out.name]} = {self.statement(printer, op)};" for op in kernel.ops]
-        lines.append("")
-        lines += [f"put({self.pointer(v, buffers, kernel)}, {rename[v.name]});" for v in stores]
-        name = self.name()
-        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
-        width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
-        comment = self.comment(*(op.out.name for op in kernel.ops))
-        self.kernels.append(
-            CudaKernel(
-                name,
-                "pointwise",
-                comment,
-                arguments,
-                width,
-                tuple(lines),
-                index="long long" if self.where == ALL else "int",
-            )
         )
-        self.launch(name, rows, width, arguments, comment)
+        computes = tuple(
+            f"const real {rename[op.out.name]} = {self.statement(printer, op)};" for op in kernel.ops
+        )
+        writes = tuple(f"put({self.pointer(v, buffers, kernel)}, {rename[v.name]});" for v in stores)
+        width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
+        text = "\n".join([*loads, *computes, *writes])
+        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
+        comment = self.comment(*(op.out.name for op in kernel.ops))
+        index = pointwise_index(width, text, kernel.static, self.where == ALL)
+        self.finish("launch", rows, width, arguments, comment, index, text, (loads, computes, writes))
 
     def statement(self, printer: CudaPrinter, op: Pointwise) -> str:
         text = printer(op.expr)
@@ -397,16 +394,31 @@ class Emitter:
             return True
         return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
 
-    def name(self) -> str:
-        return f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
-
-    def launch(
-        self, name: str, rows: str, width: str, arguments: Sequence[Argument], comment: Sequence[str]
+    def finish(
+        self,
+        kind: str,
+        rows: str,
+        width: str,
+        arguments: Sequence[Argument],
+        comment: tuple[str, ...],
+        index: tuple[str, ...],
+        text: str,
+        body: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ()),
+        ends: tuple[str, str] = ("", ""),
     ) -> None:
-        sizes = "".join(f", {letter}" for letter in self.names.sizes.values())
+        """Note the kernel and the line that launches it: rows, B and t, the sizes it mentions, its arrays."""
+        name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
+        text = "\n".join([text, *index, width])
+        letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
+        numbers = [word for word in ("B", "t") if mentions(text, word)]
+        head = ", ".join(f"const int {word}" for word in ("rows", *numbers, *letters))
+        parameters = ((head, ""), *((a.declaration, a.comment) for a in arguments))
+        self.kernels.append(CudaKernel(name, kind, comment, parameters, width, index, *body, *ends))
         at = "0" if self.where == ALL else self.time
-        passed = ", ".join(a.host for a in arguments)
-        self.say(comment, f'launch("{name}", dtype, {rows}, {width}, (B, {at}{sizes}), {passed})')
+        passed = ", ".join([{"t": at}.get(word, word) for word in (*numbers, *letters)])
+        arrays = ", ".join(a.host for a in arguments)
+        tail = "," if passed and "," not in passed else ""
+        self.say(comment, f'{kind}("{name}", dtype, {rows}, {width}, ({passed}{tail}), {arrays})')
 
     def row_sum(self, stage: Sum) -> None:
         self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
@@ -418,18 +430,41 @@ class Emitter:
     def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
         arguments, buffers = self.gather([operand], [out])
         slot = self.schedule.slot
-        name = self.name()
         width = self.size(length(operand.size))
         source = f"{buffers[slot[operand].buffer]} + {self.address(slot[operand], 'k')}"
         index = self.address(slot[out], "k" if kind == "column_sum" else "0").removesuffix(" + 0")
         base = buffers[slot[out].buffer]
         target = base if index == "0" else f"{base} + {index}"
         comment = self.comment(out.name) or (f"{out.name} = the sum of {operand.name}",)
-        self.kernels.append(CudaKernel(name, kind, comment, arguments, width, (), source, target))
-        sizes = "".join(f", {letter}" for letter in self.names.sizes.values())
-        at = "0" if self.where == ALL else self.time
-        passed = ", ".join(a.host for a in arguments)
-        self.say(comment, f'{kind}("{name}", dtype, {rows}, {width}, (B, {at}{sizes}), {passed})')
+        text = f"{source} {target}"
+        lines = sum_index(kind, text)
+        self.finish(kind, rows, width, arguments, comment, lines, text, ends=(source, target))
+
+
+def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[str, ...]:
+    """Which unit of which sequence a thread works for; `at` is its row in an array of all steps."""
+    kind = "long long" if wide else "int"
+    cast = "(long long)" if wide else ""
+    factor = width if " " not in width else f"({width})"
+    count = (
+        "1"
+        if static and width == "1"
+        else width
+        if static
+        else f"{cast}rows" + ("" if width == "1" else f" * {factor}")
+    )
+    lines = [f"const {kind} i = {cast}blockIdx.x * blockDim.x + threadIdx.x;", f"if (i >= {count}) return;"]
+    if mentions(text, "k"):
+        lines.append(f"const int k = i{'' if static or width == '1' else f' % {factor}'};")
+    if mentions(text, "b") or mentions(text, "at"):
+        lines.append(f"const {kind} b = i{'' if width == '1' else f' / {factor}'};")
+    if mentions(text, "at"):
+        lines.append("const long long at = (long long)t * B + b;")
+    return tuple(lines)
+
+
+def sum_index(kind: str, text: str) -> tuple[str, ...]:
+    return ("const long long at = (long long)t * B + b;",) if mentions(text, "at") else ()
 
 
 def stage_reads(stage: Stage) -> set[Value]:
@@ -479,14 +514,13 @@ def context(plan: Plan) -> dict[str, Any]:
         "as_array": "cp.ascontiguousarray",
         "dtypes": "float32, float64, float16 or bfloat16",
         "kernels": kernels,
-        "size_parameters": "".join(f", const int {letter}" for letter in module.names.sizes.values()),
         "functions": used_functions(kernels),
         "first_step": "start" if plan.first else "0",
     }
 
 
 def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
-    text = "\n".join(line for kernel in kernels for line in kernel.lines)
+    text = "\n".join(line for kernel in kernels for line in kernel.computes)
     names = ("sigmoid", "softplus", "relu", "step", "sign", "square", "cube", "modulo", "larger", "smaller")
     return {name: f"{name}(" in text for name in names}
 

@@ -1,7 +1,7 @@
 """What a graph promises: ops that nothing reads are dropped, and every promise gets a value of its own.
 
-Outputs, sums and next states have places that are fixed from outside (a state's buffer, a field of the gradients), so
-no two of them may be one value. Where those places are is left to `place.py`.
+Outputs, sums and next states have places that are fixed from outside (a state's buffer, a field of the
+gradients), so no two of them may be one value. Where those places are is left to `place.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """stages: cut each level (before, loop, after) into groups of products, sums, and pointwise kernels.
 
-The result is a `Draft`: what runs in which order, over values that have no place in memory yet. Two products of one level
-are separate stages only where one waits for the other; pointwise ops between them form one kernel a size.
+The result is a `Draft`: what runs in which order, over values that have no place in memory yet. Two products
+of one level are separate stages only where one waits for the other; pointwise ops between them form one
+kernel a size.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Step = Group | Kernel | Reduce | Outer | BatchSum
 
 @dataclass(frozen=True)
 class Draft:
-    """A graph as stages by level. `copies` are where a carried state's next value goes that is there too early."""
+    """A graph as stages by level. `copies` stand in for next values of states that are there too early."""
 
     graph: Graph
     groups: tuple[Group, ...]
@@ -73,7 +74,10 @@ def draft(graph: Graph) -> Draft:
     level = levels(graph)
     merged = merge(graph, level)
     builder = Builder(v.name for v in graph.values)
-    stages = {which: cut([op for op in merged.ops if level[op.out] == which], graph, merged.groups) for which in LEVELS}
+    stages = {
+        which: cut([op for op in merged.ops if level[op.out] == which], graph, merged.groups)
+        for which in LEVELS
+    }
     shared = {
         which: tuple(share(stage, builder) if isinstance(stage, Kernel) else stage for stage in stages[which])
         for which in LEVELS
@@ -82,7 +86,7 @@ def draft(graph: Graph) -> Draft:
 
 
 def with_copies(made: Draft, builder: Builder) -> Draft:
-    """The draft with a copy of each carried state whose next value is there before its current one was last read."""
+    """The draft with a copy of each state's next value that is there before the current one was last read."""
     if not made.graph.backwards:
         return made
     at = {op.out: k for k, op in enumerate(made.ops)}
@@ -102,8 +106,8 @@ def with_copies(made: Draft, builder: Builder) -> Draft:
 def cut(ops: Sequence[Op], graph: Graph, groups: Iterable[Group]) -> tuple[Step, ...]:
     """The ops of one level as stages: at each depth the products and sums, then one kernel per size.
 
-    A pointwise op runs as early as its operands allow, and backwards as late as its readers allow: forward, gates
-    of one stacked product are then computed side by side, backward their gradients are.
+    A pointwise op runs as early as its operands allow, and backwards as late as its readers allow: forward,
+    gates of one stacked product are then computed side by side, backward their gradients are.
     """
     inside = {op.out for op in ops}
     group_of = {op.out: group for group in groups for op in group if op.out in inside}
@@ -175,5 +179,5 @@ def together(head: Pointwise, waiting: Sequence[Pointwise]) -> list[Pointwise]:
 
 
 def alike(a: Value, b: Value) -> bool:
-    """Whether two values are of one size and kind, so that one kernel can compute both or one memory hold both."""
+    """Whether two values are of one size and kind, for one kernel to compute or one memory to hold both."""
     return (a.size, a.static, len(a.shape)) == (b.size, b.static, len(b.shape))

@@ -1,6 +1,7 @@
 """The records of a plan: slots, buffers, fields of `Params`, stages, schedules.
 
-Frozen, of tuples, and knowing of shapes and memory but of no target language. How they are found is left to the passes.
+Frozen, of tuples, and knowing of shapes and memory but of no target language. How they are found is left to
+the passes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sympy as sp
 from gategen.cell import Cell
 from gategen.graph import Graph, Pointwise, Value, length
 from gategen.language import Size
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -162,7 +164,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a backend needs to know of a cell. `first` and `start` are None where the cell has no such rule."""
+    """All a backend needs to know of a cell. `first` and `start` are None where the cell has no such rule."""
 
     cell: Cell
     kind: str
@@ -172,3 +174,6 @@ class Plan:
     start: Pair | None
 
 
+def offset_rank(start: sp.Expr) -> int:
+    """An order of offsets: what they are when every size is 16."""
+    return int(start.subs(dict.fromkeys(start.free_symbols, 16)))

@@ -1,7 +1,8 @@
 """layout: stack parameters in the fields of `Params`, so that one product serves all gates.
 
-Matrices that meet one operand share a field, in an order in which the operands of their gradients can lie side by side
-too; vectors follow the matrices they are added to. Where the values of a step lie is left to `place.py`.
+Matrices that meet one operand share a field, in an order in which the operands of their gradients can lie
+side by side too; vectors follow the matrices they are added to. Where the values of a step lie is left to
+`place.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from gategen.plan.stages import LEVELS
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cell's parameters lie in `Params`: a weight for every matrix (block), a slot for every vector."""
+    """Where parameters lie in `Params`: a weight for every matrix (block), a slot for every vector."""
 
     fields: tuple[Field, ...]
     weights: Mapping[str, Weight]
@@ -35,12 +36,15 @@ class Layout:
         return self.weights[matrix.name]
 
     def row(self, matrix: Value) -> tuple[int, int]:
-        """The place of a matrix among all fields: its field, then its member."""
-        return row(self.weight(matrix), self.fields)
+        """Where a matrix stands: its field, then its place among the members."""
+        return self.place(self.weight(matrix))
+
+    def place(self, weight: Weight) -> tuple[int, int]:
+        return place(weight, self.fields)
 
 
-def row(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
-    """The place of a weight: its field, and where in it its first member stands."""
+def place(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
+    """Where a weight stands among all fields: its field, and the place of its first member in it."""
     k = next(k for k, field in enumerate(fields) if field.name == weight.field)
     return k, fields[k].members.index(weight.members[0])
 
@@ -63,14 +67,15 @@ def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
 
 def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
     """The cell's own name of a matrix, of which `matrix` may be a block of columns."""
-    return owner[matrix] if matrix in owner else matrix.name
+    name: str = matrix.name
+    return owner.get(matrix, name)
 
 
 # ---------------------------------------------------------------------------------------------- stacks
 
 
 def stacked(cell: Cell, products: Iterable[Group], owner: Mapping[Value, str]) -> list[list[str]]:
-    """The cell's matrices in stacks: those of the largest groups first, each of one width and all trained or none."""
+    """The cell's matrices in stacks, largest groups first, each of one width and all trained or none."""
     trainable = {p.name: p.trainable for p in cell.parameters}
     every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
     taken: set[str] = set()
@@ -139,7 +144,7 @@ def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
 def gradient_order(
     forward: Graph, backward: Graph, stacks: Sequence[Sequence[str]], owner: Mapping[Value, str]
 ) -> dict[str, int]:
-    """The place of each matrix in its stack, by the place of its gradient's operand beside those of the others.
+    """The place of each matrix in its stack, by that of its gradient's operand beside the others.
 
     Gates of one function stand side by side where the gradients leave it open, so that one call serves them.
     """
@@ -190,7 +195,7 @@ def activation(value: Value, reader: Mapping[Value, Pointwise]) -> str:
 
 
 def arrange(items: Sequence[Value], sets: Sequence[frozenset[Value]]) -> list[Value]:
-    """The first order of `items`, by preference, in which each set lies side by side; the last sets may give way."""
+    """The first order of `items` in which each set lies side by side; the last sets may give way."""
     for count in range(len(sets), -1, -1):
         found = arranged([], list(items), [s for s in sets[:count] if len(s) > 1])
         if found is not None:
@@ -259,7 +264,7 @@ def neighbour_row(
         if isinstance(op, Pointwise) and not reached.isdisjoint(op.reads):
             for read in op.reads:
                 if matrix_of.get(read) in weights:
-                    return row(weights[matrix_of[read]], fields)
+                    return place(weights[matrix_of[read]], fields)
             if all(v.static for v in op.reads) or isinstance(op.expr, sp.Add):
                 reached.add(op.out)
     return len(fields), 0

@@ -1,7 +1,7 @@
 """hoist: split a sum in the loop into the part that waits for the state and the part that does not.
 
-`a = W @ x + b + U @ h` becomes `x_z = W @ x + b` before the loop and `a = x_z + U @ h` in it. Only sums of a forward
-step are cut here; which ops can leave the loop is decided by `graph.levels`, backwards by that alone.
+`a = W @ x + b + U @ h` becomes `x_z = W @ x + b` before the loop and `a = x_z + U @ h` in it. Only sums of a
+forward step are cut here; which ops can leave the loop is decided by `graph.levels`, backwards by that alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gategen.graph import BEFORE, LOOP, Builder, Graph, Pointwise, Value, check,
 
 
 def hoist(graph: Graph) -> Graph:
-    """The graph with the early terms of every sum in the loop summed before it, those of parameters alone first."""
+    """The graph with the early terms of every sum in the loop added up before it."""
     if graph.backwards:
         return graph
     level = levels(graph)
@@ -23,8 +23,9 @@ def hoist(graph: Graph) -> Graph:
     early = {v for v in graph.values if v not in states and level.get(v, BEFORE) == BEFORE}
     builder = Builder(v.name for v in graph.values)
     for op in graph.ops:
-        in_loop = isinstance(op, Pointwise) and level[op.out] == LOOP and isinstance(op.expr, sp.Add)
-        builder.add(Pointwise(op.out, split(op, early, builder)) if in_loop else op)
+        if isinstance(op, Pointwise) and isinstance(op.expr, sp.Add) and level[op.out] == LOOP:
+            op = Pointwise(op.out, split(op, early, builder))
+        builder.add(op)
     return check(replace(graph, ops=tuple(builder.ops)))
 
 

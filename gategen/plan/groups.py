@@ -1,7 +1,7 @@
 """Groups: the products that can be one, because they meet one operand or are only added up.
 
-That their weights also lie side by side is for `layout.py` to arrange and for `write.py` to find out; a group whose
-weights do not becomes several products.
+That their weights also lie side by side is for `layout.py` to arrange and for `write.py` to find out; a group
+whose weights do not becomes several products.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def readers_of(graph: Graph) -> dict[Value, list[Op]]:
 def merge(graph: Graph, level: Mapping[Value, str]) -> Merged:
     """The graph's ops and product groups, with added-up products as one.
 
-    Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where there is
-    no rest it writes `d_h` itself.
+    Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where
+    there is no rest it writes `d_h` itself.
     """
     ops: list[Op] = list(graph.ops)
     made: list[Group] = []

@@ -1,8 +1,8 @@
 """retape: recompute in the backward step what is cheaper to compute than to save.
 
-One rule: a forward value that is a single sum or product of at most three values, all of which the backward step reads
-(or was given), and that meets no product (whose operand must lie in memory anyway), is recomputed. No search for
-the smallest tape is made.
+One rule: a forward value that is a single sum or product of at most three values, all of which the backward
+step reads (or was given), and that meets no product (whose operand must lie in memory anyway), is recomputed.
+No search for the smallest tape is made.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ def recomputed(forward: Graph, backward: Graph) -> list[Pointwise]:
     """The forward ops whose values are not saved."""
     nexts = {carry.next for carry in forward.states}
     taped = {*backward.inputs, *backward.parameters} - nexts
-    in_memory: set[Value] = {
-        v for op in backward.ops if isinstance(op, (Outer, Product)) for v in op.reads
-    }
+    in_memory: set[Value] = {v for op in backward.ops if isinstance(op, (Outer, Product)) for v in op.reads}
     made = {op.out for op in forward.ops if isinstance(op, Pointwise)}
     available = {*forward.given, *nexts, *(taped & made)}
     return [

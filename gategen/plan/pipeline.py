@@ -1,0 +1,56 @@
+"""The passes in order, from a cell to its plan; what each decides stands in its own module."""
+
+from __future__ import annotations
+
+from gategen.adjoint import adjoint
+from gategen.cell import Cell
+from gategen.graph import Graph, flatten, start
+from gategen.plan.classify import classify
+from gategen.plan.data import Pair, Plan
+from gategen.plan.ends import alive, distinct_ends
+from gategen.plan.hoist import hoist
+from gategen.plan.layout import Layout, lay_out
+from gategen.plan.place import place
+from gategen.plan.retape import retape
+from gategen.plan.stages import draft
+from gategen.plan.write import write
+
+
+def plan(cell: Cell) -> Plan:
+    """What runs when and where, for a cell and its gradient."""
+    forward = distinct_ends(alive(hoist(flatten(cell))))
+    backward = derive(forward)
+    layout = lay_out(cell, forward, backward)
+    first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
+    beginning = start(cell)
+    return Plan(
+        cell,
+        classify(forward),
+        layout.fields,
+        pair(forward, backward, layout),
+        pair(first, derive(first), layout) if first else None,
+        pair(beginning, derive(beginning), layout) if beginning else None,
+    )
+
+
+def derive(forward: Graph) -> Graph:
+    """The backward step of a forward one, ready to be planned."""
+    return distinct_ends(alive(retape(forward, adjoint(forward))))
+
+
+def pair(forward: Graph, backward: Graph, layout: Layout) -> Pair:
+    """Both directions, sharing the tape."""
+    made = {op.out for op in forward.ops}
+    reads = (*backward.inputs, *backward.parameters)
+    tape = tuple(v for v in reads if v in made)
+    fields = {field.name for field in layout.fields}
+    states = {carry.name for carry in forward.states}
+    names = {*fields, *(v.name for v in forward.given if v.name not in states)}
+
+    steps = draft(forward)
+    ahead = write(steps, layout, place(steps, layout, tape, {}, names))
+
+    known = {v: ahead.slot[v] for v in reads if v in ahead.slot}
+    taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in ahead.buffers)}
+    steps = draft(backward)
+    return Pair(ahead, write(steps, layout, place(steps, layout, (), known, taken)), tape)

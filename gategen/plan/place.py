@@ -1,0 +1,219 @@
+"""place: give every value that outlives its kernel a slot in a buffer, beside its likes and in place.
+
+What lies side by side follows the rows of `Params` (`layout.py`), what shares memory the chains
+(`chains.py`). No stage is written here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from gategen.graph import Outer, Pointwise, Value, fresh, length
+from gategen.language import Size
+from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
+from gategen.plan.data import Buffer, Slot, offset_rank
+from gategen.plan.layout import Layout
+from gategen.plan.stages import Draft, alike
+
+
+class Memory:
+    """Buffers, and the slots of values in them; grows while a graph is placed."""
+
+    def __init__(self, known: Mapping[Value, Slot], taken: Iterable[str]) -> None:
+        self.buffers: list[Buffer] = []
+        self.slots: dict[Value, Slot] = dict(known)
+        self.taken = set(taken)
+
+    def add(self, wish: str, kind: str, values: Sequence[Value], labels: Sequence[str] = ()) -> None:
+        """A buffer of its own for `values`, side by side."""
+        name = fresh(wish, self.taken)
+        self.taken.add(name)
+        at: sp.Expr = sp.S.Zero
+        starts: list[sp.Expr] = []
+        for value in values:
+            self.slots[value] = Slot(name, at, value.size)
+            starts.append(at)
+            at += length(value.size)
+        self.buffers.append(Buffer(name, kind, at, tuple(labels or (v.name for v in values)), tuple(starts)))
+
+
+def place(
+    draft: Draft, layout: Layout, kept: Iterable[Value], known: Mapping[Value, Slot], taken: Iterable[str]
+) -> Memory:
+    """Slots for all values that need one; `kept` values must last, `known` ones have a slot already."""
+    memory = Memory(known, taken)
+    need = needs(draft, kept)
+    place_given(draft, layout, memory)
+    for carry in draft.graph.states:
+        if draft.graph.backwards:
+            place_carry(
+                draft, carry.name, carry.current, draft.copies.get(carry.next, carry.next), need, memory
+            )
+        else:
+            memory.add(carry.name, "state", [carry.current])
+            memory.slots[carry.next] = replace(memory.slots[carry.current], shift=1)
+    place_steps(draft, layout, in_place(draft, kept, need, set(memory.slots)), need, memory)
+    place_gradients(draft, layout, memory)
+    place_statics(draft, memory)
+    return memory
+
+
+# ---------------------------------------------------------------------------------------------- from outside
+
+
+def place_given(draft: Draft, layout: Layout, memory: Memory) -> None:
+    """Inputs lie in arrays of their own, vectors and scalars in `Params`; matrices have weights."""
+    for value in draft.graph.inputs:
+        if value not in memory.slots:
+            memory.taken.add(value.name)
+            memory.slots[value] = Slot(value.name, sp.S.Zero, value.size)
+            memory.buffers.append(Buffer(value.name, "input", length(value.size), (value.name,)))
+    for value in draft.graph.parameters:
+        if value not in memory.slots and len(value.shape) < 2:
+            memory.slots[value] = layout.slots.get(value.name) or Slot(value.name, sp.S.Zero, value.size)
+
+
+def place_carry(
+    draft: Draft, name: str, current: Value, following: Value, need: Mapping[Value, int], memory: Memory
+) -> None:
+    """One memory for the latest value of a state, and for what first adds to it.
+
+    With `d_h += d_y` the sum may live there until the next value is there: it is read no later than that is
+    computed.
+    """
+    memory.add(name, "carry", [current])
+    memory.slots[following] = memory.slots[current]
+    end = next(k for k, op in enumerate(draft.ops) if op.out == following)
+    readers = [k for k, op in enumerate(draft.ops) if current in op.reads]
+    assert all(k <= end for k in readers), f"{current} is read after {following} replaced it"
+    if len(readers) != 1 or readers[0] == end:
+        return
+    heir = draft.ops[readers[0]]
+    last = max((k for k, op in enumerate(draft.ops) if heir.out in op.reads), default=end)
+    if isinstance(heir, Pointwise) and alike(heir.out, current) and need[heir.out] < TIME and last <= end:
+        memory.slots[heir.out] = memory.slots[current]
+
+
+# ---------------------------------------------------------------------------------------------- a step
+
+
+def place_steps(
+    draft: Draft, layout: Layout, chains: Chains, need: Mapping[Value, int], memory: Memory
+) -> None:
+    """Slots for all values with rows: stacked buffers first, then one buffer each for the rest."""
+    members: dict[Value, list[Value]] = defaultdict(list)
+    for op in draft.ops:
+        if op.out not in memory.slots and not op.out.static:
+            members[chains.root(op.out)].append(op.out)
+    kind = {root: max(need[v] for v in chain) for root, chain in members.items()}
+    done: set[Value] = set()
+    for stack in (
+        *product_stacks(draft, layout),
+        *gradient_stacks(draft, layout, chains),
+        *([root] for root in members),
+    ):
+        roots = [root for root in dict.fromkeys(stack) if root in members and root not in done]
+        done.update(roots)
+        for wanted in (TIME, ROW):
+            here = [root for root in roots if kind[root] == wanted]
+            if here:
+                faces = [face(members[root], need) for root in here]
+                name = faces[0].name if len(here) == 1 else stack_name(draft, wanted)
+                memory.add(name, "time" if wanted == TIME else "row", here, [v.name for v in faces])
+                memory.slots |= {value: memory.slots[root] for root in here for value in members[root]}
+
+
+def face(chain: Sequence[Value], need: Mapping[Value, int]) -> Value:
+    """The value a chain is known by: the last one that lasts, else the last one."""
+    return next((v for v in reversed(chain) if need[v] == TIME), chain[-1])
+
+
+def stack_name(draft: Draft, wanted: int) -> str:
+    if draft.graph.backwards:
+        return "d_gates" if wanted == TIME else "d_u"
+    return "gates" if wanted == TIME else "u"
+
+
+def product_stacks(draft: Draft, layout: Layout) -> list[list[Value]]:
+    """Products of one operand, in the order of their rows in `Params`."""
+    return [
+        [op.out for op in sorted(group, key=lambda op: layout.row(op.matrix))]
+        for group in draft.groups
+        if not group[0].transposed and len(group) > 1
+    ]
+
+
+def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
+    """The operands of the gradients of one field, side by side in the order of its rows."""
+    names = {value: name for name, value in draft.graph.sums}
+    lefts: dict[str, dict[str, Value]] = defaultdict(dict)
+    for op in draft.ops:
+        if isinstance(op, Outer) and names.get(op.out) in layout.weights:
+            weight = layout.weights[names[op.out]]
+            lefts[weight.field].setdefault(weight.members[0], chains.root(op.left))
+    stacks = [
+        [lefts[field.name][member] for member in field.members if member in lefts[field.name]]
+        for field in layout.fields
+    ]
+    return merged(sorted(filter(None, stacks), key=len, reverse=True))
+
+
+def merged(stacks: Iterable[list[Value]]) -> list[list[Value]]:
+    """Stacks that share values as one: what precedes the shared values goes before them, the rest behind."""
+    made: list[list[Value]] = []
+    for stack in stacks:
+        home = next((other for other in made if not set(other).isdisjoint(stack)), None)
+        if home is None:
+            made.append(list(stack))
+            continue
+        first = next(k for k, v in enumerate(stack) if v in home)
+        home[:0] = stack[:first]
+        home += [v for v in stack if v not in home]
+    return made
+
+
+# ---------------------------------------------------------------------------------------------- static values
+
+
+def place_gradients(draft: Draft, layout: Layout, memory: Memory) -> None:
+    """Gradients of vectors and scalars lie in the fields they belong to."""
+    for name, value in draft.graph.sums if draft.graph.backwards else ():
+        if value not in memory.slots and name in layout.slots:
+            slot = layout.slots[name]
+            memory.slots[value] = replace(slot, buffer=f"d_{slot.buffer}")
+
+
+def place_statics(draft: Draft, memory: Memory) -> None:
+    """Other static values side by side with those of their stem and shape, numbers one by one."""
+    likes: dict[tuple[str, tuple[Size, ...]], list[Value]] = defaultdict(list)
+    for op in draft.ops:
+        if op.out.static and op.out not in memory.slots and len(op.out.shape) < 2:
+            likes[op.out.name.rsplit("_", 1)[0], op.out.shape].append(op.out)
+    for (stem, shape), values in likes.items():
+        if shape and len(values) > 1:
+            values.sort(key=lambda value: reader_place(value, draft, memory))
+            memory.add(stem if len(stem) > 1 else f"{stem}_parts", "static", values)
+            continue
+        for value in values:
+            memory.add(value.name, "static", [value])
+
+
+def reader_place(value: Value, draft: Draft, memory: Memory) -> tuple[int, str]:
+    """Where what reads a static value lies, so that stacks of them line up."""
+    seen: set[Value] = set()
+    front = [value]
+    while front:
+        readers = [op.out for op in draft.ops for v in front if v in op.reads and op.out not in seen]
+        for reader in readers:
+            slot = memory.slots.get(reader)
+            if slot is not None and not reader.static:
+                names = [buffer.name for buffer in memory.buffers]
+                at = names.index(slot.buffer) if slot.buffer in names else 0
+                return at * 1000 + offset_rank(slot.start), value.name
+        seen.update(readers)
+        front = readers
+    return 0, value.name

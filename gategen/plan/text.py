@@ -1,0 +1,127 @@
+"""The plan as people read it: parameters, tape, and the stages of each pass, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sympy as sp
+
+from gategen.graph import Value
+from gategen.plan.data import (
+    Buffer,
+    ColumnSum,
+    Field,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Pair,
+    Plan,
+    Schedule,
+    Stage,
+    Sum,
+    Weight,
+    offset_rank,
+)
+
+
+def text(plan: Plan) -> str:
+    """The plan as people read it."""
+    lines = [f"cell      {plan.cell.name} ({plan.kind})"]
+    lines.append("params    " + "   ".join(field_text(field) for field in plan.fields))
+    for title, pair in (("", plan.step), ("first ", plan.first), ("start ", plan.start)):
+        if pair is not None:
+            lines += pair_text(pair, title)
+    return "\n".join(lines)
+
+
+def pair_text(pair: Pair, title: str) -> list[str]:
+    names = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
+    names |= dict.fromkeys(b.name for b in pair.forward.buffers if b.kind == "state")
+    kept = [b for b in pair.forward.buffers if b.name in names]
+    lines = [f"{title}tape".ljust(10) + "   ".join(buffer_text(b) for b in kept)]
+    for name, schedule in (("forward", pair.forward), ("backward", pair.backward)):
+        head = f"{title}{name}".ljust(10)
+        for when, stages in (("before", schedule.before), ("step", schedule.loop), ("after", schedule.after)):
+            for k, stage in enumerate(stages):
+                lines.append(f"{head}{when if k == 0 else '':8}{stage_text(stage, schedule)}")
+                head = " " * 10
+    return lines
+
+
+SHORT = {"input": "I", "hidden": "H"}
+
+
+def size_text(expr: sp.Expr) -> str:
+    """`3H`, `H + I`: sizes by their letters."""
+    terms = []
+    for symbol, count in sorted(expr.as_coefficients_dict().items(), key=lambda p: str(p[0])):
+        letter = SHORT.get(str(symbol), str(symbol))
+        terms.append(str(count) if symbol == 1 else f"{'' if count == 1 else count}{letter}")
+    return " + ".join(terms)
+
+
+def stack_text(name: str, members: Sequence[str]) -> str:
+    if len(members) == 1:
+        return members[0] if name == members[0] else f"{name}[{members[0]}]"
+    stem = f"{name}_"
+    return f"{name}[{' '.join(m.removeprefix(stem) for m in members)}]"
+
+
+def field_text(field: Field) -> str:
+    shape = (
+        f"({size_text(field.height)}, {size_text(field.width)})"
+        if field.columns
+        else f"({size_text(field.height)},)"
+    )
+    return f"{stack_text(field.name, field.members)} {shape if field.rows else '()'}"
+
+
+def buffer_text(buffer: Buffer) -> str:
+    lead = {
+        "state": "T+1, B, ",
+        "time": "T, B, ",
+        "row": "B, ",
+        "carry": "B, ",
+        "input": "T, B, ",
+        "static": "",
+    }
+    return f"{stack_text(buffer.name, buffer.members)} ({lead[buffer.kind]}{size_text(buffer.width)})"
+
+
+def places(values: Sequence[Value], schedule: Schedule) -> str:
+    """Where adjacent values lie: a whole buffer by its name, a part of it with its members."""
+    slots = [schedule.slot[v] for v in values]
+    buffer = schedule.buffer.get(slots[0].buffer)
+    if buffer is None or len(buffer.members) == 1 or slots[-1].stop - slots[0].start == buffer.width:
+        return slots[0].buffer + ("'" if slots[0].shift else "")
+    low, high = offset_rank(slots[0].start), offset_rank(slots[-1].stop)
+    inside = [m for m, at in zip(buffer.members, buffer.starts, strict=True) if low <= offset_rank(at) < high]
+    return f"{buffer.name}[{' '.join(inside)}]"
+
+
+def weight_text(weight: Weight) -> str:
+    stem = weight.field
+    if len(weight.members) == 1 and weight.members[0] == stem:
+        return stem
+    return stack_text(stem, weight.members) + ("" if weight.columns is None else "[:, ...]")
+
+
+def stage_text(stage: Stage, schedule: Schedule) -> str:
+    match stage:
+        case MatMul(out, operand, weight, transposed, add):
+            sign = "+=" if add else "="
+            return (
+                f"{places(out, schedule)} {sign} {places(operand, schedule)} @ {weight_text(weight)}"
+                f"{'' if transposed else '.T'}"
+            )
+        case Kernel(ops, _, static):
+            outs = [op.out.name for op in ops]
+            reads = dict.fromkeys(v.name for op in ops for v in op.reads if v.name not in outs)
+            return f"{', '.join(outs)} <- {'once' if static else 'kernel'}({', '.join(reads)})"
+        case Sum(out, operand):
+            return f"{out} = sum({operand})"
+        case OuterSum(weight, left, right, add):
+            sign = "+=" if add else "="
+            return f"d_{weight_text(weight)} {sign} {places(left, schedule)}.T @ {places(right, schedule)}"
+        case ColumnSum(out, operand):
+            return f"{places(out, schedule)} = sum of {places(operand, schedule)} over steps and rows"

@@ -1,0 +1,172 @@
+"""write: the stages of a draft over the slots of its values, neighbours in one call.
+
+Products of a group whose weights and results lie side by side become one `MatMul`, gradients beside each
+other one `OuterSum`, sums one `ColumnSum`. Where things lie was decided before (`layout.py`, `place.py`) and
+is only looked up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from gategen.graph import AFTER, BEFORE, LOOP, BatchSum, Outer, Pointwise, Product, Reduce, Value
+from gategen.plan.data import (
+    ColumnSum,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Schedule,
+    Slot,
+    Stage,
+    Sum,
+    Weight,
+    offset_rank,
+)
+from gategen.plan.groups import Group
+from gategen.plan.layout import Layout
+from gategen.plan.place import Memory
+from gategen.plan.stages import Draft, Step
+
+
+def write(draft: Draft, layout: Layout, memory: Memory) -> Schedule:
+    """The schedule of a draft whose values are placed."""
+    writer = Writer(draft, layout, memory.slots)
+    before, loop, after = (tuple(writer.stages(draft.stages[which])) for which in (BEFORE, LOOP, AFTER))
+    return Schedule(draft.graph, before, loop, after, tuple(memory.buffers), tuple(memory.slots.items()))
+
+
+class Writer:
+    """Writes the stages of one draft, level by level."""
+
+    def __init__(self, draft: Draft, layout: Layout, slots: Mapping[Value, Slot]) -> None:
+        self.draft = draft
+        self.layout = layout
+        self.slots = slots
+
+    def stages(self, steps: Iterable[Step]) -> Iterator[Stage]:
+        """The steps of one level, with outer products and sums that follow each other collected."""
+        outers: list[Outer] = []
+        sums: list[BatchSum] = []
+        for step in steps:
+            if isinstance(step, Outer):
+                outers.append(step)
+            elif isinstance(step, BatchSum):
+                sums.append(step)
+            else:
+                yield from self.outer_sums(outers)
+                yield from self.column_sums(sums)
+                outers, sums = [], []
+                yield from self.stage(step)
+        yield from self.outer_sums(outers)
+        yield from self.column_sums(sums)
+
+    def stage(self, step: Group | Kernel | Reduce) -> Iterator[Stage]:
+        if isinstance(step, tuple):
+            yield from self.products(step)
+        elif isinstance(step, Reduce):
+            yield Sum(step.out, step.operand)
+        else:
+            # Matrices are left out: outer products of one gradient add up in place.
+            kept = tuple(op for op in step.ops if len(op.out.shape) < 2)
+            if kept:
+                yield replace(step, ops=kept)
+
+    def adjacent(self, a: Value, b: Value) -> bool:
+        """Whether `b` lies directly behind `a`."""
+        first, second = self.slots[a], self.slots[b]
+        return (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+
+    # ------------------------------------------------------------------------------------------ products
+
+    def products(self, group: Group) -> Iterator[MatMul]:
+        """A group as few products: of one operand into neighbours, or of neighbours into one sum."""
+        summed = len(group) > 1 and group[0].out == group[1].out
+        runs: list[list[Product]] = []
+        for op in sorted(group, key=lambda op: self.layout.row(op.matrix)):
+            if runs and self.continues(runs[-1][-1], op, summed):
+                runs[-1].append(op)
+            else:
+                runs.append([op])
+        for k, run in enumerate(runs):
+            out = (group[0].out,) if summed else tuple(op.out for op in run)
+            operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
+            weight = joined([self.layout.weight(op.matrix) for op in run])
+            yield MatMul(out, operand, weight, run[0].transposed, add=summed and k > 0)
+
+    def continues(self, a: Product, b: Product, summed: bool) -> bool:
+        if not below(self.layout.weight(a.matrix), self.layout.weight(b.matrix)):
+            return False
+        return self.adjacent(a.operand, b.operand) if summed else self.adjacent(a.out, b.out)
+
+    # ------------------------------------------------------------------------------------------ gradients
+
+    def outer_sums(self, outers: Sequence[Outer]) -> Iterator[OuterSum]:
+        """Outer products into the fields of the gradient, those that lie side by side as one."""
+        made: list[tuple[Weight, list[Outer]]] = []
+        for weight, op in self.by_target(outers):
+            if made and below(made[-1][0], weight) and self.meets(made[-1][1][-1], op):
+                last, ops = made[-1]
+                made[-1] = joined([last, weight]), [*ops, op]
+            else:
+                made.append((weight, [op]))
+        for k, (weight, ops) in enumerate(made):
+            add = any(overlap(weight, other) for other, _ in made[:k])
+            yield OuterSum(weight, tuple(op.left for op in ops), (ops[0].right,), add)
+
+    def meets(self, a: Outer, b: Outer) -> bool:
+        return a.right == b.right and self.adjacent(a.left, b.left)
+
+    def by_target(self, outers: Sequence[Outer]) -> list[tuple[Weight, Outer]]:
+        """Each outer product with the weight whose gradient it adds to, field by field, down its rows."""
+        targets = self.targets()
+        weights = self.layout.weights
+
+        def place(pair: tuple[Weight, Outer]) -> tuple[int, str, str, int]:
+            weight, op = pair
+            field, member = self.layout.place(weight)
+            return field, str(weight.columns), op.right.name, member
+
+        return sorted(((weights[name], op) for op in outers for name in targets[op.out]), key=place)
+
+    def targets(self) -> dict[Value, list[str]]:
+        """The matrices whose gradient each outer product is, or is a term of."""
+        matrices = (op for op in self.draft.ops if isinstance(op, Pointwise) and len(op.out.shape) == 2)
+        terms = {op.out: op.expr for op in matrices}
+        found: dict[Value, list[str]] = defaultdict(list)
+        for name, value in self.draft.graph.sums:
+            for term in sp.Add.make_args(terms.get(value, value)):
+                found[term].append(name)
+        return found
+
+    def column_sums(self, sums: Sequence[BatchSum]) -> Iterator[ColumnSum]:
+        def place(op: BatchSum) -> tuple[str, int, str]:
+            slot = self.slots[op.out]
+            return slot.buffer, offset_rank(slot.start), op.out.name
+
+        made: list[list[BatchSum]] = []
+        for op in sorted(sums, key=place):
+            last = made[-1][-1] if made else None
+            if last and self.adjacent(last.out, op.out) and self.adjacent(last.operand, op.operand):
+                made[-1].append(op)
+            else:
+                made.append([op])
+        for run in made:
+            yield ColumnSum(tuple(op.out for op in run), tuple(op.operand for op in run))
+
+
+def below(a: Weight, b: Weight) -> bool:
+    """Whether the rows of `b` follow those of `a`."""
+    return (a.field, a.stop, a.columns) == (b.field, b.start, b.columns)
+
+
+def joined(weights: Sequence[Weight]) -> Weight:
+    first, last = weights[0], weights[-1]
+    return replace(first, stop=last.stop, members=tuple(m for w in weights for m in w.members))
+
+
+def overlap(a: Weight, b: Weight) -> bool:
+    return a.field == b.field and a.columns == b.columns and not set(a.members).isdisjoint(b.members)

@@ -1,0 +1,184 @@
+"""The generated CuPy modules, unchanged, with their CUDA run on the CPU, against the NumPy modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from reference import REFERENCES
+
+from gategen import emulator
+from gategen.backends import find
+from gategen.emulator import cupy as cp
+from gategen.load import builtins
+
+CELLS = builtins()
+STEPS, BATCH, INPUT, HIDDEN = 5, 3, 3, 7
+LENGTHS = np.array([0, 5, 3])
+ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 3)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cupy_modules")
+
+
+def modules(name: str, folder: Path) -> tuple[ModuleType, ModuleType]:
+    """The NumPy and the CuPy module of a cell."""
+    texts = {**find("numpy").files(CELLS[name]), **find("cupy").files(CELLS[name])}
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    host: dict[str, Any] = {"__name__": f"{name}_numpy"}
+    exec(compile(texts[f"{name}_numpy.py"], f"{name}_numpy.py", "exec"), host)
+    plain = ModuleType(f"{name}_numpy")
+    plain.__dict__.update(host)
+    return plain, emulator.load(folder / f"{name}_cupy.py")
+
+
+def device(array: Any, dtype: Any = None) -> Any:
+    return cp.asarray(np.ascontiguousarray(array), dtype)
+
+
+class Setting:
+    """Random parameters, inputs and gradients for a cell."""
+
+    def __init__(self, name: str, dtype: str, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        reference = REFERENCES[name]
+        self.named = {
+            key: (0.5 * rng.standard_normal(shape)).astype(dtype)
+            for key, shape in reference.shapes(INPUT, HIDDEN).items()
+        }
+        self.x = rng.standard_normal((STEPS, BATCH, INPUT)).astype(dtype)
+        self.states = {s: rng.uniform(0.2, 0.8, (BATCH, HIDDEN)).astype(dtype) for s in reference.states}
+        self.d_y = rng.standard_normal((STEPS, BATCH, HIDDEN)).astype(dtype)
+        self.d_final = {s: rng.standard_normal((BATCH, HIDDEN)).astype(dtype) for s in reference.states}
+
+    def run(self, module: ModuleType, put: Any, given: bool, lengths: Any, **more: Any) -> dict[str, np.ndarray]:
+        """Everything that forward and backward return, by name, on the host."""
+        params = module.pack({key: put(value) for key, value in self.named.items()})
+        initial = module.States(**{s: put(v) for s, v in self.states.items()}) if given else None
+        y, final, tape = module.forward(params, put(self.x), initial=initial, lengths=lengths, **more)
+        d_final = module.States(**{s: put(v) for s, v in self.d_final.items()})
+        grads = module.backward(params, tape, put(self.d_y), d_final)
+        found = {"y": y, "d_x": grads.x, **module.unpack(grads.params)}
+        found |= {f"final {s}": v for s, v in final._asdict().items()}
+        found |= {f"initial {s}": v for s, v in grads.initial._asdict().items()}
+        return {key: np.asarray(cp.asnumpy(v) if isinstance(v, cp.ndarray) else v) for key, v in found.items()}
+
+
+def worst(expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> tuple[float, str]:
+    assert expected.keys() == actual.keys()
+    errors = {
+        key: float(np.abs(value - actual[key].astype(value.dtype)).max() / max(np.abs(value).max(), 1e-3))
+        for key, value in expected.items()
+    }
+    key = max(errors, key=lambda k: errors[k])
+    return errors[key], key
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_cuda_of_every_cell_agrees_with_its_numpy_module_in_three_thread_orders(name: str, folder: Path) -> None:
+    plain, cuda = modules(name, folder)
+    for dtype, tolerance in (("float64", 1e-11), ("float32", 1e-4)):
+        setting = Setting(name, dtype)
+        for k, (order, seed) in enumerate(ORDERS):
+            for given, lengths in ((True, None), (False, LENGTHS), (k == 0, LENGTHS if k else None)):
+                expected = setting.run(plain, np.asarray, given, lengths)
+                with emulator.thread_order(order, seed):
+                    actual = setting.run(cuda, device, given, lengths)
+                error, key = worst(expected, actual)
+                assert error <= tolerance, (name, dtype, order, given, lengths, key, error)
+
+
+@pytest.mark.parametrize("name", ["ligru", "sligru"])
+def test_batch_norm_evaluates_with_running_statistics_and_updates_them_like_numpy(name: str, folder: Path) -> None:
+    plain, cuda = modules(name, folder)
+    setting = Setting(name, "float64")
+    host, there = plain.init_buffers(HIDDEN, dtype="float64"), cuda.init_buffers(HIDDEN, dtype="float64")
+    for training in (True, False):
+        expected = setting.run(plain, np.asarray, True, LENGTHS, buffers=host, training=training)
+        actual = setting.run(cuda, device, True, LENGTHS, buffers=there, training=training)
+        assert worst(expected, actual)[0] <= 1e-11
+    for field, value in host._asdict().items():
+        np.testing.assert_allclose(cp.asnumpy(getattr(there, field)), value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["gru", "gru_after", "lstm", "caru", "mgu"])
+def test_sixteen_bit_storage_is_within_its_own_rounding(name: str, dtype: str, folder: Path) -> None:
+    plain, cuda = modules(name, folder)
+    storage = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(np.float16)
+    setting = Setting(name, "float32")
+    for table in (setting.named, setting.states, setting.d_final):
+        table.update({key: value.astype(storage).astype("float32") for key, value in table.items()})
+    setting.x, setting.d_y = (a.astype(storage).astype("float32") for a in (setting.x, setting.d_y))
+    expected = setting.run(plain, np.asarray, True, None)
+    actual = setting.run(cuda, lambda a: device(a, storage), True, None)
+    assert all(value.dtype == storage for value in actual.values())
+    error, key = worst(expected, actual)
+    assert error <= (2**-4 if dtype == "bfloat16" else 2**-7), (key, error)
+
+
+@pytest.mark.parametrize("name", ["gru", "caru", "sligru", "lstm"])
+@pytest.mark.parametrize(("steps", "batch"), [(0, 3), (4, 0), (0, 0), (1, 1)])
+def test_empty_runs_work(name: str, steps: int, batch: int, folder: Path) -> None:
+    _, cuda = modules(name, folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float32")
+    x = cp.zeros((steps, batch, INPUT), "float32")
+    y, final, tape = cuda.forward(params, x)
+    grads = cuda.backward(params, tape, cp.ones((steps, batch, HIDDEN), "float32"))
+    assert y.shape == (steps, batch, HIDDEN) and final[0].shape == (batch, HIDDEN)
+    assert grads.x.shape == x.shape and grads.initial[0].shape == (batch, HIDDEN)
+    assert all(np.isfinite(cp.asnumpy(g)).all() for g in grads.params)
+
+
+def test_both_backends_draw_the_same_parameters(folder: Path) -> None:
+    plain, cuda = modules("gru", folder)
+    for a, b in zip(plain.init(3, 5, seed=1), cuda.init(3, 5, seed=1), strict=True):
+        np.testing.assert_array_equal(a, cp.asnumpy(b))
+
+
+def test_two_runs_give_the_same_bits(folder: Path) -> None:
+    _, cuda = modules("lstm", folder)
+    setting = Setting("lstm", "float32")
+    runs = [setting.run(cuda, device, True, LENGTHS) for _ in range(2)]
+    for key, value in runs[0].items():
+        np.testing.assert_array_equal(value, runs[1][key])
+
+
+def test_steps_give_what_forward_gives(folder: Path) -> None:
+    _, cuda = modules("caru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float64")
+    x = device(np.random.default_rng(0).standard_normal((STEPS, BATCH, INPUT)))
+    y, _, _ = cuda.forward(params, x)
+    state = None
+    for t in range(STEPS):
+        y_t, state = cuda.step(params, x[t], state)
+        np.testing.assert_allclose(cp.asnumpy(y_t), cp.asnumpy(y[t]), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error", "words"),
+    [
+        (lambda c, p, x: c.forward(p, x[0]), ValueError, r"x has shape \(3, 3\)"),
+        (lambda c, p, x: c.forward(p, x[..., :2]), ValueError, r"expected \(5, 3, 3\)"),
+        (lambda c, p, x: c.forward(p, x.astype("float64")), TypeError, "x has dtype float64, but params.W has float32"),
+        (lambda c, p, x: c.forward(p, np.zeros((5, 3, 3), "float32")), TypeError, "x is ndarray, expected a cupy"),
+        (lambda c, p, x: c.forward(p, x, lengths=[1, 2]), ValueError, r"lengths has shape \(2,\)"),
+        (lambda c, p, x: c.forward(p, x, lengths=[1, 2, 9]), ValueError, "expected from 0 to 5"),
+        (lambda c, p, x: c.forward(p, x, tape=3), TypeError, "tape is int"),
+        (lambda c, p, x: c.forward(tuple(p), x), TypeError, "expected Params"),
+        (lambda c, p, x: c.init(3, 5, dtype="int32"), TypeError, "dtype is int32"),
+        (lambda c, p, x: c.init(0, 5), ValueError, "input_size is 0"),
+    ],
+)
+def test_a_wrong_argument_is_named(mistake: Any, error: type[Exception], words: str, folder: Path) -> None:
+    _, cuda = modules("gru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0)
+    with pytest.raises(error, match=words):
+        mistake(cuda, params, cp.zeros((STEPS, BATCH, INPUT), "float32"))
