@@ -141,8 +141,8 @@ def build(
 def verify(targets: tuple[str, ...], backends: tuple[str, ...], seed: int) -> int:
     """Check the gradients of the generated modules.
 
-    Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is one,
-    otherwise on the CPU: the very same files, with the CUDA text compiled by the host's C++ compiler.
+    Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is
+    one, otherwise on the CPU: the very same files, with the CUDA text compiled by the host's C++ compiler.
     """
     from gategen.verify import runnable, verify
 

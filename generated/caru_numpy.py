@@ -157,25 +157,25 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
     bias_z = np.empty((H,), dtype)
-    b_b_z = b[H:]
-    c_c_z = c[:H]
+    b_z = b[H:]
+    c_z = c[:H]
     sigmoid_a_all = gates[..., :H]
-    b_b_n = b[:H]
-    c_c_n = c[H:]
+    b_n = b[:H]
+    c_n = c[H:]
     z_all = gates[..., H:]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    np.add(b_b_z, c_c_z, out=bias_z)
+    np.add(b_z, c_z, out=bias_z)
 
     # a = W_n @ x + b_n
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # a = W_n @ x + b_n
-    sigmoid_a_all += b_b_n
+    sigmoid_a_all += b_n
 
     # n = tanh(U_n @ h + a + c_n)
-    np.add(sigmoid_a_all, c_c_n, out=n)
+    np.add(sigmoid_a_all, c_n, out=n)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     z_all += bias_z
@@ -203,7 +203,7 @@ def forward(
         n[start:],
         gates[start:, :, H:],
         gates[start:, :, :H],
-        h[start + 1:],
+        h[start + 1 :],
         each(finished, T)[start:],
         strict=True,
     ):
@@ -348,9 +348,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_az_all = d_gates[..., : 2 * H]
     d_zn_all = d_gates[..., H:]
     d_n_all = d_gates[..., 2 * H :]
-    d_c_c_n = d_c[H:]
-    d_c_c_z = d_c[:H]
-    d_b_b_z = d_b[H:]
+    d_c_n = d_c[H:]
+    d_c_z = d_c[:H]
+    d_b_z = d_b[H:]
     # d_x = W_n.T @ d_a + W_z.T @ d_a_z
     np.matmul(d_az_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
@@ -358,10 +358,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_az_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_zn_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_c_n)
+    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_n)
 
     # d_bias_z_2 = d_bias_z
-    d_c_c_z[...] = d_b_b_z
+    d_c_z[...] = d_b_z
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -393,11 +393,11 @@ def first_step(params, x, h_t):
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
     W_n_T = np.ascontiguousarray(W[:H].T)
-    b_b_n = b[:H]
+    b_n = b[:H]
 
     # h' = W_n @ x + b_n
     np.matmul(x, W_n_T, out=W_n_x)
-    np.add(W_n_x, b_b_n, out=h_next)
+    np.add(W_n_x, b_n, out=h_next)
 
     return h_next, h_next
 
@@ -420,16 +420,16 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_b = np.zeros((2 * H,), dtype)
     d_c = np.zeros((2 * H,), dtype)
     ones = np.ones(B, dtype)
-    d_b_b_z = d_b[H:]
+    d_b_z = d_b[H:]
     W_n = W[:H]
-    d_b_b_n = d_b[:H]
+    d_b_n = d_b[:H]
 
     # d_c_z = 0
     # d_c_n = 0
     d_c[...] = 0
 
     # d_b_z = 0
-    d_b_b_z[...] = 0
+    d_b_z[...] = 0
 
     # d_h = 0
     d_h_2[...] = 0
@@ -443,7 +443,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     # d_x = W_n.T @ d_h_next
     np.matmul(d_h_next, W_n, out=d_x)
     np.matmul(d_h_next.T, x, out=d_W[:H])
-    np.matmul(ones, d_h_next, out=d_b_b_n)
+    np.matmul(ones, d_h_next, out=d_b_n)
 
     if finished is not None:
         for d, k in zip((d_h,), kept, strict=True):
@@ -551,4 +551,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

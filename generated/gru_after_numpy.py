@@ -153,15 +153,15 @@ def forward(
     )
     u = np.empty((B, 3 * H), dtype)
     bias = np.empty((2 * H,), dtype)
-    b_b_zr = b[: 2 * H]
-    c_c_zr = c[: 2 * H]
+    b_zr = b[: 2 * H]
+    c_zr = c[: 2 * H]
     zr_all = gates[..., : 2 * H]
     n_all = gates[..., 2 * H :]
-    b_b_h = b[2 * H :]
+    b_h = b[2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    np.add(b_b_zr, c_c_zr, out=bias)
+    np.add(b_zr, c_zr, out=bias)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
@@ -173,7 +173,7 @@ def forward(
     zr_all += bias
 
     # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-    n_all += b_b_h
+    n_all += b_h
 
     if initial is None:
         h[0] = 0
@@ -184,7 +184,7 @@ def forward(
     s = np.empty((B, H), dtype)
     U_zr = u[:, H:]
     U_h_h = u[:, :H]
-    c_c_h = c[2 * H :]
+    c_h = c[2 * H :]
     for h_t, zr, v_n_t, r, n, h_next, z, finished_t in zip(
         h[:-1],
         gates[..., : 2 * H],
@@ -207,7 +207,7 @@ def forward(
         sigmoid(zr, out=zr)
 
         # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-        np.add(U_h_h, c_c_h, out=v_n_t)
+        np.add(U_h_h, c_h, out=v_n_t)
         np.multiply(r, v_n_t, out=s)
         n += s
         np.tanh(n, out=n)
@@ -332,9 +332,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_zrn_all = d_gates[..., H:]
     d_v_n_z_r_all = d_gates[..., : 3 * H]
     d_v_n_all = d_gates[..., :H]
-    d_c_c_h = d_c[2 * H :]
-    d_c_c_zr = d_c[: 2 * H]
-    d_b_b_zr = d_b[: 2 * H]
+    d_c_h = d_c[2 * H :]
+    d_c_zr = d_c[: 2 * H]
+    d_b_zr = d_b[: 2 * H]
     # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
     np.matmul(d_zrn_all.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
@@ -342,11 +342,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_zrn_all.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_v_n_z_r_all.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_zrn_all.reshape(T * B, 3 * H), out=d_b)
-    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c_c_h)
+    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c_h)
 
     # d_bias_z_2 = d_bias_z
     # d_bias_r_2 = d_bias_r
-    d_c_c_zr[...] = d_b_b_zr
+    d_c_zr[...] = d_b_zr
 
     d_params = Params(d_W, d_U, d_b, d_c)
     return Grads(
@@ -467,4 +467,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

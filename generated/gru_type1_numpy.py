@@ -150,11 +150,11 @@ def forward(
         hr=(T, B, H),
     )
     U_h_hr = np.empty((B, H), dtype)
-    b_b_h = b[:H]
+    b_h = b[:H]
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_b_h
+    n += b_h
 
     if initial is None:
         h[0] = 0
@@ -163,7 +163,7 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     U_h_T = np.ascontiguousarray(U_h.T)
-    b_b_zr = b[H:]
+    b_zr = b[H:]
     for h_t, gates_t, hr_t, r, n_t, h_next, z, finished_t in zip(
         h[:-1],
         gates,
@@ -178,7 +178,7 @@ def forward(
         # z = sigmoid(U_z @ h + b_z)
         # r = sigmoid(U_r @ h + b_r)
         np.matmul(h_t, U_T, out=gates_t)
-        gates_t += b_b_zr
+        gates_t += b_zr
         sigmoid(gates_t, out=gates_t)
 
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
@@ -302,8 +302,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 d += k
 
     ones = np.ones(T * B, dtype)
-    d_b_b_h = d_b[:H]
-    d_b_b_zr = d_b[H:]
+    d_b_h = d_b[:H]
+    d_b_zr = d_b[H:]
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
@@ -311,8 +311,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_b_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_b_zr)
+    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b)
     return Grads(
@@ -433,4 +433,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

@@ -190,31 +190,8 @@ extern "C" __global__ void gru_type3_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_a_n
-extern "C" __global__ void gru_type3_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
-    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
 // d_r = the sum of g_r
-extern "C" __global__ void gru_type3_backward_4(
+extern "C" __global__ void gru_type3_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_r,  // (T, B, H)  g_r
     storage* __restrict__ d_parts)  // (2 * H,)  d_r, d_z
@@ -237,7 +214,7 @@ extern "C" __global__ void gru_type3_backward_4(
 }
 
 // d_z = the sum of g_z
-extern "C" __global__ void gru_type3_backward_5(
+extern "C" __global__ void gru_type3_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_z,  // (T, B, H)  g_z
     storage* __restrict__ d_parts)  // (2 * H,)  d_r, d_z
@@ -257,6 +234,29 @@ extern "C" __global__ void gru_type3_backward_5(
         __syncthreads();
     }
     if (threadIdx.y == 0 && k < H) put(d_parts + H + k, part[0][threadIdx.x]);
+}
+
+// d_b_h = the sum of d_a_n
+extern "C" __global__ void gru_type3_backward_5(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(d_a_n + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_b_z = d_z * (1 - z) * z

@@ -248,14 +248,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
     d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H))
 
-    # d_b_h = the sum of d_a_n
-    column_sum("gru_type3_backward_3", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
-
     # d_r = the sum of g_r
-    column_sum("gru_type3_backward_4", dtype, T * B, H, (B, 0, H), g_r, d_parts)
+    column_sum("gru_type3_backward_3", dtype, T * B, H, (B, 0, H), g_r, d_parts)
 
     # d_z = the sum of g_z
-    column_sum("gru_type3_backward_5", dtype, T * B, H, (B, 0, H), g_z, d_parts)
+    column_sum("gru_type3_backward_4", dtype, T * B, H, (B, 0, H), g_z, d_parts)
+
+    # d_b_h = the sum of d_a_n
+    column_sum("gru_type3_backward_5", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
 
     # d_b_z = d_z * (1 - z) * z
     # d_b_r = d_r * (1 - r) * r

@@ -147,19 +147,19 @@ def forward(
         r=(H,),
     )
     U_h_hr = np.empty((B, H), dtype)
-    b_b_z = b[H : 2 * H]
-    b_b_r = b[2 * H :]
-    b_b_h = b[:H]
+    b_z = b[H : 2 * H]
+    b_r = b[2 * H :]
+    b_h = b[:H]
 
     # z = sigmoid(b_z)
-    sigmoid(b_b_z, out=z)
+    sigmoid(b_z, out=z)
 
     # r = sigmoid(b_r)
-    sigmoid(b_b_r, out=r)
+    sigmoid(b_r, out=r)
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_b_h
+    n += b_h
 
     if initial is None:
         h[0] = 0
@@ -278,30 +278,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 d += k
 
     ones = np.ones(T * B, dtype)
-    d_b_b_h = d_b[:H]
     d_r = d_parts[:H]
     d_z = d_parts[H:]
-    d_b_b_z = d_b[H : 2 * H]
-    d_b_b_r = d_b[2 * H :]
+    d_b_h = d_b[:H]
+    d_b_z = d_b[H : 2 * H]
+    d_b_r = d_b[2 * H :]
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_b_h)
     np.matmul(ones, g_r.reshape(T * B, H), out=d_r)
     np.matmul(ones, g_z.reshape(T * B, H), out=d_z)
+    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
 
     # d_b_z = d_z * (1 - z) * z
-    np.subtract(1, z, out=d_b_b_z)
-    d_b_b_z *= d_z
-    d_b_b_z *= z
+    np.subtract(1, z, out=d_b_z)
+    d_b_z *= d_z
+    d_b_z *= z
 
     # d_b_r = d_r * (1 - r) * r
-    np.subtract(1, r, out=d_b_b_r)
-    d_b_b_r *= d_r
-    d_b_b_r *= r
+    np.subtract(1, r, out=d_b_r)
+    d_b_r *= d_r
+    d_b_r *= r
 
     d_params = Params(d_W_h, d_U_h, d_b)
     return Grads(
@@ -422,4 +422,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

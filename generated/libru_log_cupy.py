@@ -259,11 +259,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
     d_U[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
-    column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_bias_n = the sum of d_a_n
-    column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_a_n, d_bias_n)
+    column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_bias_n)
+
+    # d_b_z = the sum of d_a_z
+    column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     # d_b_h = -d_bias_n
     launch("libru_log_backward_6", dtype, 1, H, (H,), d_bias_n, d_b)

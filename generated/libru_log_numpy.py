@@ -145,20 +145,20 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
     bias_n = np.empty((H,), dtype)
-    b_b_h = b[H:]
+    b_h = b[H:]
     z_all = gates[..., :H]
-    b_b_z = b[:H]
+    b_z = b[:H]
     softplus_n_all = gates[..., H:]
 
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-    np.negative(b_b_h, out=bias_n)
+    np.negative(b_h, out=bias_n)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    z_all += b_b_z
+    z_all += b_z
 
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
@@ -332,19 +332,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_z_W_h_x_all = d_gates[..., H:]
     d_U_h_h_z_all = d_gates[..., : 2 * H]
     d_z_all = d_gates[..., H : 2 * H]
-    d_b_b_z = d_b[:H]
-    d_b_b_h = d_b[H:]
+    d_b_z = d_b[:H]
+    d_b_h = d_b[H:]
     # d_x = W_z.T @ d_a_z + W_h.T @ d_W_h_x
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_U_h_h_z_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_b_z)
     np.matmul(ones, d_a_n.reshape(T * B, H), out=d_bias_n)
+    np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n
-    np.negative(d_bias_n, out=d_b_b_h)
+    np.negative(d_bias_n, out=d_b_h)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -465,7 +465,7 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)
 
 
 def softplus(a: np.ndarray, out: np.ndarray) -> None:

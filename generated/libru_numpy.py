@@ -412,4 +412,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

@@ -66,7 +66,7 @@ extern "C" __global__ void ligru_forward_1(
 extern "C" __global__ void ligru_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_z,  // (T, B, H)  valid_z
-    storage* __restrict__ sum)  // (2 * H,)  sum_z, sum_n
+    storage* __restrict__ sum_)  // (2 * H,)  sum_z, sum_n
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -82,14 +82,14 @@ extern "C" __global__ void ligru_forward_2(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(sum + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < H) put(sum_ + k, part[0][threadIdx.x]);
 }
 
 // n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
 extern "C" __global__ void ligru_forward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_n,  // (T, B, H)  valid_n
-    storage* __restrict__ sum)  // (2 * H,)  sum_z, sum_n
+    storage* __restrict__ sum_)  // (2 * H,)  sum_z, sum_n
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -105,7 +105,7 @@ extern "C" __global__ void ligru_forward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(sum + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < H) put(sum_ + H + k, part[0][threadIdx.x]);
 }
 
 // z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
@@ -113,7 +113,7 @@ extern "C" __global__ void ligru_forward_3(
 extern "C" __global__ void ligru_forward_4(
     const int rows, const int H,
     const real count,
-    const storage* __restrict__ sum,  // (2 * H,)  sum_z, sum_n
+    const storage* __restrict__ sum_,  // (2 * H,)  sum_z, sum_n
     const storage* __restrict__ mean_z,  // 1  
     const real training,
     const storage* __restrict__ mean_n,  // 1  
@@ -125,9 +125,9 @@ extern "C" __global__ void ligru_forward_4(
     if (i >= H) return;
     const int k = i;
 
-    const real sum_z = get(sum + k);
+    const real sum_z = get(sum_ + k);
     const real mean_z_ = get(mean_z + k);
-    const real sum_n = get(sum + H + k);
+    const real sum_n = get(sum_ + H + k);
     const real mean_n_ = get(mean_n + k);
 
     const real s_count_ = 1 / count;
@@ -476,100 +476,8 @@ extern "C" __global__ void ligru_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z
-extern "C" __global__ void ligru_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
-    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates_2 + at * (2 * H) + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_h = the sum of d_a_n
-extern "C" __global__ void ligru_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
-    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates_2 + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_z = the sum of g_g_z
-extern "C" __global__ void ligru_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_z + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g + k, part[0][threadIdx.x]);
-}
-
-// d_g_h = the sum of g_g_h
-extern "C" __global__ void ligru_backward_7(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
-    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g + H + k, part[0][threadIdx.x]);
-}
-
 // d_scale_n = the sum of g_scale_n
-extern "C" __global__ void ligru_backward_8(
+extern "C" __global__ void ligru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -592,7 +500,7 @@ extern "C" __global__ void ligru_backward_8(
 }
 
 // d_scale_z = the sum of g_scale_z
-extern "C" __global__ void ligru_backward_9(
+extern "C" __global__ void ligru_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -615,7 +523,7 @@ extern "C" __global__ void ligru_backward_9(
 }
 
 // d_used_mean_z = the sum of g_used_mean_z
-extern "C" __global__ void ligru_backward_10(
+extern "C" __global__ void ligru_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_z,  // (T, B, H)  g_used_mean_z
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -638,7 +546,7 @@ extern "C" __global__ void ligru_backward_10(
 }
 
 // d_used_mean_n = the sum of g_used_mean_n
-extern "C" __global__ void ligru_backward_11(
+extern "C" __global__ void ligru_backward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -658,6 +566,98 @@ extern "C" __global__ void ligru_backward_11(
         __syncthreads();
     }
     if (threadIdx.y == 0 && k < H) put(d_used_mean + H + k, part[0][threadIdx.x]);
+}
+
+// d_b_z = the sum of d_a_z
+extern "C" __global__ void ligru_backward_8(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
+    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(d_gates_2 + at * (2 * H) + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
+}
+
+// d_b_h = the sum of d_a_n
+extern "C" __global__ void ligru_backward_9(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
+    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(d_gates_2 + at * (2 * H) + H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+}
+
+// d_g_z = the sum of g_g_z
+extern "C" __global__ void ligru_backward_10(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
+    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_z + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g + k, part[0][threadIdx.x]);
+}
+
+// d_g_h = the sum of g_g_h
+extern "C" __global__ void ligru_backward_11(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
+    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g + H + k, part[0][threadIdx.x]);
 }
 
 // d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3

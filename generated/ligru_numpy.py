@@ -186,7 +186,7 @@ def forward(
     valid_n = np.empty((T, B, H), dtype)
     spread_z = np.empty((T, B, H), dtype)
     spread_n = np.empty((T, B, H), dtype)
-    sum = np.empty((2 * H,), dtype)
+    sum_ = np.empty((2 * H,), dtype)
     s_count = np.empty((1,), dtype)
     batch_mean = np.empty((2 * H,), dtype)
     used_mean = np.empty((2 * H,), dtype)
@@ -213,8 +213,8 @@ def forward(
     s_2 = np.empty(1, dtype)
     centred_z_all = gates[..., :H]
     centred_n_all = gates[..., H:]
-    sum_z = sum[:H]
-    sum_n = sum[H:]
+    sum_z = sum_[:H]
+    sum_n = sum_[H:]
     used_mean_z = used_mean[:H]
     batch_mean_z = batch_mean[:H]
     new_mean_z = new_mean[H:]
@@ -232,11 +232,11 @@ def forward(
     batch_var_n = batch_var[H:]
     new_var_n = new_var[:H]
     scale_z = scale[:H]
-    g_g_z_2 = g[:H]
-    b_b_z = b[:H]
+    g_z = g[:H]
+    b_z = b[:H]
     scale_n = scale[H:]
-    g_g_h_2 = g[H:]
-    b_b_h = b[H:]
+    g_h = g[H:]
+    b_h = b[H:]
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
@@ -255,11 +255,11 @@ def forward(
     np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    np.divide(1, count, out=s_count)
+    np.reciprocal(count, out=s_count)
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
-    np.multiply(s_count, sum, out=batch_mean)
+    np.multiply(s_count, sum_, out=batch_mean)
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean_z)
@@ -296,7 +296,7 @@ def forward(
     np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    np.divide(1, count, out=s_count_2_3)
+    np.reciprocal(count, out=s_count_2_3)
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
@@ -306,7 +306,7 @@ def forward(
     choose(np.real(training) > 0, batch_var_z, var_z, out=used_var_z)
     np.subtract(count, 1, out=s_2)
     np.maximum(s_2, 1, out=s_count_3_2)
-    np.divide(1, s_count_3_2, out=s_count_3_2)
+    np.reciprocal(s_count_3_2, out=s_count_3_2)
     np.multiply(batch_var_z, count, out=new_var_z)
     np.multiply(var_z, 0.95, out=s)
 
@@ -317,7 +317,7 @@ def forward(
     # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
     np.add(used_var, 1e-05, out=var_eps)
     np.sqrt(var_eps, out=scale)
-    np.divide(1, scale, out=scale)
+    np.reciprocal(scale, out=scale)
     np.multiply(batch_var_n, count, out=new_var_n)
     new_var *= s_count_3_2
     new_var *= 0.05
@@ -327,13 +327,13 @@ def forward(
 
     # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     np.multiply(centred_z_all, scale_z, out=z)
-    z *= g_g_z_2
-    z += b_b_z
+    z *= g_z
+    z += b_z
 
     # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
     np.multiply(centred_n_all, scale_n, out=n)
-    n *= g_g_h_2
-    n += b_b_h
+    n *= g_h
+    n += b_h
 
     if update:
         buffers.mean_z[...] = np.real(new_mean_z)
@@ -536,12 +536,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty((T, B, 2 * H), dtype)
-    d_g_g_z = d_g[:H]
-    d_g_g_h = d_g[H:]
     d_scale_n = d_scale[:H]
     d_scale_z = d_scale[H:]
     d_used_mean_z = d_used_mean[:H]
     d_used_mean_n = d_used_mean[H:]
+    d_g_z = d_g[:H]
+    d_g_h = d_g[H:]
     d_var_eps_n = d_var_eps[:H]
     scale_n = scale[H:]
     d_var_eps_z = d_var_eps[H:]
@@ -556,13 +556,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_z_x_all = d_gates[..., :H]
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_g_z)
-    np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_g_h)
     np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale_n)
     np.matmul(ones, g_scale_z.reshape(T * B, H), out=d_scale_z)
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
+    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
+    np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     np.multiply(scale_n, scale_n, out=d_var_eps_n)
@@ -573,7 +573,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     choose(np.real(training) > 0, 1, 0, out=d_batch_var)
 
     # s_count = 1 / count
-    np.divide(1, count, out=s_count_3)
+    np.reciprocal(count, out=s_count_3)
 
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
     np.multiply(scale_z, scale_z, out=d_var_eps_z)
@@ -616,7 +616,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2 += d_batch_mean_n
 
     # s_count_2 = 1 / count
-    np.divide(1, count, out=s_count_2_2)
+    np.reciprocal(count, out=s_count_2_2)
 
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     np.multiply(d_batch_mean_n_2, s_count_2_2, out=d_sum_n)
@@ -765,7 +765,7 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)
 
 
 def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

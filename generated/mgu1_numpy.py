@@ -146,11 +146,11 @@ def forward(
         fh=(T, B, H),
     )
     U_h_fh = np.empty((B, H), dtype)
-    b_b_h = b[:H]
+    b_h = b[:H]
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_b_h
+    n += b_h
 
     if initial is None:
         h[0] = 0
@@ -159,7 +159,7 @@ def forward(
 
     U_f_T = np.ascontiguousarray(U_f.T)
     U_h_T = np.ascontiguousarray(U_h.T)
-    b_b_f = b[H:]
+    b_f = b[H:]
     for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(
         h[:-1],
         f,
@@ -171,7 +171,7 @@ def forward(
     ):
         # f = sigmoid(U_f @ h + b_f)
         np.matmul(h_t, U_f_T, out=f_t)
-        f_t += b_b_f
+        f_t += b_f
         sigmoid(f_t, out=f_t)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
@@ -285,8 +285,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 d += k
 
     ones = np.ones(T * B, dtype)
-    d_b_b_h = d_b[:H]
-    d_b_b_f = d_b[H:]
+    d_b_h = d_b[:H]
+    d_b_f = d_b[H:]
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
@@ -294,8 +294,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     np.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_b_h)
-    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_b_f)
+    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_f)
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
     return Grads(
@@ -416,4 +416,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

@@ -182,31 +182,8 @@ extern "C" __global__ void mgu3_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_a_n
-extern "C" __global__ void mgu3_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
-    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
 // d_f = the sum of g_f
-extern "C" __global__ void mgu3_backward_4(
+extern "C" __global__ void mgu3_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_f,  // (T, B, H)  g_f
     storage* __restrict__ d_f)  // (H,)  d_f
@@ -229,7 +206,7 @@ extern "C" __global__ void mgu3_backward_4(
 }
 
 // d_f_2 = the sum of g_f_2
-extern "C" __global__ void mgu3_backward_5(
+extern "C" __global__ void mgu3_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_f_2,  // (T, B, H)  g_f_2
     storage* __restrict__ d_f_2)  // (2 * H,)  d_f_2, d_f_3
@@ -249,6 +226,29 @@ extern "C" __global__ void mgu3_backward_5(
         __syncthreads();
     }
     if (threadIdx.y == 0 && k < H) put(d_f_2 + k, part[0][threadIdx.x]);
+}
+
+// d_b_h = the sum of d_a_n
+extern "C" __global__ void mgu3_backward_5(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(d_a_n + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_f_3 = d_f + d_f_2

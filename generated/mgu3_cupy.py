@@ -243,14 +243,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
     d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H))
 
-    # d_b_h = the sum of d_a_n
-    column_sum("mgu3_backward_3", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
-
     # d_f = the sum of g_f
-    column_sum("mgu3_backward_4", dtype, T * B, H, (B, 0, H), g_f, d_f)
+    column_sum("mgu3_backward_3", dtype, T * B, H, (B, 0, H), g_f, d_f)
 
     # d_f_2 = the sum of g_f_2
-    column_sum("mgu3_backward_5", dtype, T * B, H, (B, 0, H), g_f_2, d_f_2)
+    column_sum("mgu3_backward_4", dtype, T * B, H, (B, 0, H), g_f_2, d_f_2)
+
+    # d_b_h = the sum of d_a_n
+    column_sum("mgu3_backward_5", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
 
     # d_f_3 = d_f + d_f_2
     # d_b_f = d_f_3 * (1 - f) * f

@@ -142,15 +142,15 @@ def forward(
         f=(H,),
     )
     U_h_fh = np.empty((B, H), dtype)
-    b_b_f = b[H:]
-    b_b_h = b[:H]
+    b_f = b[H:]
+    b_h = b[:H]
 
     # f = sigmoid(b_f)
-    sigmoid(b_b_f, out=f)
+    sigmoid(b_f, out=f)
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_b_h
+    n += b_h
 
     if initial is None:
         h[0] = 0
@@ -269,27 +269,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 d += k
 
     ones = np.ones(T * B, dtype)
-    d_b_b_h = d_b[:H]
     d_f_2_2 = d_f_2[:H]
+    d_b_h = d_b[:H]
     d_f_3 = d_f_2[H:]
-    d_b_b_f = d_b[H:]
+    d_b_f = d_b[H:]
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_b_h)
     np.matmul(ones, g_f.reshape(T * B, H), out=d_f)
     np.matmul(ones, g_f_2.reshape(T * B, H), out=d_f_2_2)
+    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
 
     # d_f_3 = d_f + d_f_2
     np.add(d_f, d_f_2_2, out=d_f_3)
 
     # d_b_f = d_f_3 * (1 - f) * f
-    np.subtract(1, f, out=d_b_b_f)
-    d_b_b_f *= d_f_3
-    d_b_b_f *= f
+    np.subtract(1, f, out=d_b_f)
+    d_b_f *= d_f_3
+    d_b_f *= f
 
     d_params = Params(d_W_h, d_U_h, d_b)
     return Grads(
@@ -410,4 +410,4 @@ def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     np.negative(a, out=out)
     np.exp(out, out=out)
     out += 1
-    np.divide(1, out, out=out)
+    np.reciprocal(out, out=out)

@@ -197,7 +197,7 @@ def forward(
     square_U_h_h = cp.empty((B, H), dtype)
     square_U_z_h = cp.empty((B, H), dtype)
     sum_square_U_z_h = cp.empty((B, 1), dtype)
-    sum = cp.empty((2 * H,), dtype)
+    sum_ = cp.empty((2 * H,), dtype)
     s_count = cp.empty((1,), dtype)
     batch_mean = cp.empty((2 * H,), dtype)
     used_mean = cp.empty((2 * H,), dtype)
@@ -229,14 +229,14 @@ def forward(
     launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates_2, valid, valid_z, valid_n)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum)
+    column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
 
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
-    column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum)
+    column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
-    launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
+    launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
@@ -449,29 +449,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_U[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z_2
-    column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), d_a_z_2, d_b)
-
-    # d_b_h = the sum of d_a_n
-    column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
-
-    # d_g_z = the sum of g_g_z
-    column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
-
-    # d_g_h = the sum of g_g_h
-    column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
-
     # d_scale_n = the sum of g_scale_n
-    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
+    column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
 
     # d_scale_z = the sum of g_scale_z
-    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
+    column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
 
     # d_used_mean_z = the sum of g_used_mean_z
-    column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
+    column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
 
     # d_used_mean_n = the sum of g_used_mean_n
-    column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
+    column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
+
+    # d_b_z = the sum of d_a_z_2
+    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), d_a_z_2, d_b)
+
+    # d_b_h = the sum of d_a_n
+    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
+
+    # d_g_z = the sum of g_g_z
+    column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
+
+    # d_g_h = the sum of g_g_h
+    column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)

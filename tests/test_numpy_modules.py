@@ -150,7 +150,7 @@ def random_point(
     d_final = tuple(rng.standard_normal((batch, *shape(s.size))) for s in cell.states)
     lengths = None if lengths is None else np.array(lengths)
     if name in NORMED and "buffers" not in options:
-        start = module.init_buffers(sizes["hidden"], dtype="float64")
+        start = module.init_buffers(sizes["hidden"], dtype="float64", **buffer_sizes(module, sizes))
         options["buffers"] = {key: a + rng.uniform(0.2, 0.8, a.shape) for key, a in start._asdict().items()}
     return Point(cell, module, values, d_y, d_final, lengths=lengths, **options)
 

@@ -26,6 +26,7 @@ from gategen.backends.module import (
 from gategen.cell import Cell
 from gategen.graph import Length, Pointwise, Value, length
 from gategen.plan import (
+    GRADIENT,
     Buffer,
     ColumnSum,
     Kernel,
@@ -204,7 +205,7 @@ class Emitter:
         size = self.names.size
         if buffer is None:
             base = self.field(first.buffer)
-            field = self.module.fields.get(first.buffer.removeprefix("d_"))
+            field = self.module.fields.get(first.buffer.removeprefix(GRADIENT))
             whole = field is None or not field.rows or size(stop - first.start) == size(field.height)
             return (
                 base if whole else f"{base}[{self.span(first.start, stop, field.height if field else None)}]"
@@ -277,7 +278,7 @@ class Emitter:
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = self.flat(stage.left), self.flat(stage.right)
-        part = self.weight_part(stage.weight, "d_")
+        part = self.weight_part(stage.weight, GRADIENT)
         sign = "+=" if stage.add else "="
         target = part if part.endswith("]") else f"{part}[...]"
         self.say((), f"{target} {sign} cp.matmul({left}.T, {right})")
@@ -329,7 +330,7 @@ class Emitter:
     def shape(self, name: str, buffer: Buffer | None) -> str:
         if buffer is not None:
             return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}"
-        field = self.module.fields.get(name.removeprefix("d_"))
+        field = self.module.fields.get(name.removeprefix(GRADIENT))
         return f"{self.size(field.height) if field and field.rows else 1}  {', '.join(field.members) if field else ''}"
 
     def local(self, value: Value) -> str:
@@ -588,8 +589,8 @@ def once_names(
     names = module.names.known
     inputs = [names[s.name] for s in module.cell.inputs] if pair.forward.graph.inputs else []
     states = [names[s.name] for s in module.cell.states]
-    carries = [names[f"d_{s.name}"] for s in module.cell.states]
-    d_outputs = [names[f"d_{name}"] for name, _ in pair.forward.graph.outputs]
+    carries = [module.carry(s.name, pair) for s in module.cell.states]
+    d_outputs = module.seeds(pair)
     results = [source for _, source in forward["outputs"]]
     d_inputs = [source for _, source in backward["outputs"]]
     return {
@@ -602,7 +603,9 @@ def once_names(
         "backward_arguments": ", ".join(
             ["params", *inputs, *states, *d_outputs, *carries, "finished", "*first_tape"]
         ),
-        "gradients": ", ".join([*(f"{names[f'd_{s.name}']}[0]" for s in module.cell.inputs), *carries]),
+        "gradients": ", ".join(
+            [*(f"{module.input_gradient(s.name)}[0]" for s in module.cell.inputs), *carries]
+        ),
         "gradients_returned": ", ".join([*d_inputs, *carries]),
         "gradient_names": ", ".join(d_outputs),
         "some_gradient": d_outputs[0] if d_outputs else "",

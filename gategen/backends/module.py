@@ -6,6 +6,8 @@ language. Nothing here spells an operation.
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import textwrap
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -15,14 +17,15 @@ import sympy as sp
 
 from gategen import language as lang
 from gategen.graph import fresh, length
-from gategen.plan import Buffer, Field, Kernel, MatMul, Pair, Plan, Schedule
+from gategen.plan import Buffer, Field, Kernel, MatMul, Pair, Plan, Schedule, gradient_of
 from gategen.printer import Printer
 
 HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
-# Names that the templates use; a name of the spec that is one of them gets a trailing underscore in the module.
+# Names that the templates use, and Python itself; a name of the spec that is one of them gets a trailing underscore
+# in the module.
 WORDS = frozenset(
     """
     np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack forward backward
@@ -33,7 +36,13 @@ WORDS = frozenset(
     d_params d_first d_start update running finished_t constant given first_tape first_step first_step_backward
     start_states start_states_backward
     """.split()
-) | {*HELPERS, "where", "keep"}
+) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
+
+# Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of them is an
+# argument with a trailing underscore.
+SIZE_WORDS = frozenset(
+    "input_size hidden_size seed dtype rng k np cp known positive Params Buffers TypeError ValueError".split()
+)
 
 
 class Scope:
@@ -87,9 +96,10 @@ class Module:
         self.equations = equation_comments(plan)
         sizes = size_letters(plan)
         self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
-        for prefix in ("", "d_"):
-            for f in plan.fields:
-                self.names.of(("field", prefix + f.name), prefix + f.name)
+        for f in plan.fields:
+            self.names.of(("field", f.name), f.name)
+        for f in plan.fields:
+            self.names.of(("field", gradient_of(f.name)), f"d_{f.name}")
         for word in ("valid", "count", "training"):
             self.names.known[word] = self.names.known["given", word] = word
         self.names.known[self.cell.inputs[0].name] = "x"
@@ -100,6 +110,24 @@ class Module:
                 for buffer in schedule.buffers:
                     self.buffers.setdefault(buffer.name, buffer)
                     self.names.of(buffer.name, buffer.name)
+
+    def carry(self, state: str, pair: Pair) -> str:
+        """The name of the carried gradient of a state."""
+        schedule = pair.backward
+        found = next((c.current for c in schedule.graph.states if c.name == f"d_{state}"), None)
+        return f"d_{state}" if found is None else self.names.known[schedule.slot[found].buffer]
+
+    def seeds(self, pair: Pair) -> list[str]:
+        """The names of the gradients of the outputs."""
+        schedule = pair.backward
+        values = schedule.graph.inputs[: len(pair.forward.graph.outputs)]
+        return [self.names.known[schedule.slot[v].buffer] for v in values]
+
+    def input_gradient(self, name: str) -> str:
+        """The name of the gradient of an input."""
+        schedule = self.plan.step.backward
+        (value,) = (v for n, v in schedule.graph.outputs if n == name)
+        return self.names.known[schedule.slot[value].buffer]
 
     def number(self, expr: sp.Expr) -> str:
         """A number, or arithmetic of sizes, as Python text."""
@@ -262,7 +290,7 @@ def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any]
             {
                 "name": name,
                 "source": source,
-                "gradient": module.names.known[f"d_{name}"],
+                "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",
                 "first": by_first,
             }
@@ -315,7 +343,8 @@ def signature(module: Module) -> dict[str, Any]:
     extra = inputs[1:]
     graph = module.plan.step.forward.graph
     buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
-    further = [s for s in cell.sizes if s not in ("input", "hidden")]
+    further = [s for s in cell.sizes if s not in SIZE_LETTERS]
+    normed = [s for s in further if any(b["size"] == letters[s] for b in buffers)]
     known = measured_sizes(module)
     measured = [letters[s] for s in known]
     x_size = str(cell.inputs[0].size)
@@ -351,27 +380,41 @@ def signature(module: Module) -> dict[str, Any]:
                 "*",
                 "seed: Any = None",
                 'dtype: Any = "float32"',
-                *(f"{s}: int" for s in further),
+                *(f"{size_argument(s, letters)}: int" for s in further),
             ]
         ),
         "init_sizes": init_sizes(letters, ("input", "hidden", *further)),
         "buffer_arguments": ", ".join(
-            ["hidden_size: int", "*", 'dtype: Any = "float32"', *(f"{s}: int" for s in further)]
+            [
+                "hidden_size: int",
+                "*",
+                'dtype: Any = "float32"',
+                *(f"{size_argument(s, letters)}: int" for s in normed),
+            ]
         ),
-        "buffer_sizes": init_sizes(letters, ("hidden", *further)),
-        "buffer_values": ", ".join([letters["hidden"], *(f"{s}={letters[s]}" for s in further)]),
+        "buffer_sizes": init_sizes(letters, ("hidden", *normed)),
+        "buffer_values": ", ".join(
+            [letters["hidden"], *(f"{size_argument(s, letters)}={letters[s]}" for s in normed)]
+        ),
     }
 
 
 def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
-    names = {size: f"{size}_size" if size in SIZE_LETTERS else size for size in sizes}
+    names = {size: size_argument(size, letters) for size in sizes}
     return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
+
+
+def size_argument(size: str, letters: dict[str, str]) -> str:
+    """How `init` spells a size."""
+    if size in SIZE_LETTERS:
+        return f"{size}_size"
+    return f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
 
 
 def input_context(module: Module, symbol: Any) -> dict[str, str]:
     letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
     name = module.names.known[symbol.name]
-    gradient = module.names.known[f"d_{symbol.name}"]
+    gradient = module.input_gradient(symbol.name)
     whole = name == "x"
     return {
         "name": name,
@@ -386,7 +429,7 @@ def state_context(module: Module, symbol: Any) -> dict[str, str]:
     return {
         "name": symbol.name,
         "array": module.names.known[symbol.name],
-        "carry": module.names.known[f"d_{symbol.name}"],
+        "carry": module.carry(symbol.name, module.plan.step),
         "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
         "initial": module.number(initial) if initial.is_number else "",
     }
@@ -421,7 +464,7 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
     pack = f"stack({pieces})" if len(f.members) > 1 else f'{module.xp}.asarray(named["{f.members[0]}"])'
     return {
         "name": name,
-        "gradient": names.known["field", f"d_{f.name}"],
+        "gradient": names.known["field", gradient_of(f.name)],
         "shape": shape,
         "rank": "2" if f.columns else "1" if f.rows else "0",
         "members": ", ".join(f.members),

@@ -28,6 +28,7 @@ from gategen.backends.module import HELPERS, Module, Scope, heading, passing, si
 from gategen.cell import Cell
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
+    GRADIENT,
     Buffer,
     ColumnSum,
     Field,
@@ -41,6 +42,7 @@ from gategen.plan import (
     Stage,
     Sum,
     Weight,
+    gradient_of,
     plan,
 )
 from gategen.render import render
@@ -155,7 +157,7 @@ class Region:
 
     def loop_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         low, after = ("start", "start + 1") if self.module.plan.first else ("", "1")
-        time = {("state", 0): f"{low}:-1", ("state", 1): f"{after}:"}.get(
+        time = {("state", 0): f"{low}:-1", ("state", 1): f"{after} :" if low else f"{after}:"}.get(
             (buffer.kind, view.shift), f"{low}:" if low else ""
         )
         if whole:
@@ -180,15 +182,15 @@ class Region:
     def field_view(self, view: View) -> str:
         """Part of a parameter, or of its gradient."""
         assert isinstance(view.buffer, str)
-        gradient = view.buffer.startswith("d_") and view.buffer.removeprefix("d_") in self.module.fields
-        found = self.module.fields.get(view.buffer.removeprefix("d_") if gradient else view.buffer)
+        found = self.module.fields.get(view.buffer.removeprefix(GRADIENT))
+        prefix = "d_" if view.buffer.startswith(GRADIENT) else ""
         base = self.names.known.get(("field", view.buffer)) or self.names.of(
             ("given", view.buffer), view.buffer
         )
         if found is None or not found.rows or self.same(view.stop - view.start, found.height):
             return base
         return self.made(
-            f"{base}[{self.range(view, found.height)}]", f"{base}_{self.short(self.members(view, found))}"
+            f"{base}[{self.range(view, found.height)}]", prefix + self.short(self.members(view, found))
         )
 
     def members(self, view: View, found: Field) -> list[str]:
@@ -314,6 +316,8 @@ class Region:
             return [f"np.maximum({args[0]}, 0, out={out})"]
         if one.name == "step":
             return [f"np.greater({args[0]}, 0, out={out})"]
+        if one.name == "divide" and args[0] == "1":
+            return [f"np.reciprocal({args[1]}, out={out})"]
         if one.name in IN_PLACE and args[0] == out:
             return [f"{out} {IN_PLACE[one.name]} {args[1]}"]
         if one.name in ("add", "multiply") and args[1] == out:
@@ -392,7 +396,7 @@ class Region:
         left = self.rows(self.value(*stage.left), self.width(stage.left))
         right = self.rows(self.value(*stage.right), self.width(stage.right))
         found = self.module.fields[stage.weight.field]
-        target = self.names.known["field", f"d_{stage.weight.field}"]
+        target = self.names.known["field", gradient_of(stage.weight.field)]
         weight = stage.weight
         rows = (
             ""
@@ -470,12 +474,12 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     backward = function_context(module, pair.backward, ONCE)
     held = [names[b.name] for b in tape_buffers(pair)]
     inputs = [names[s.name] for s in module.cell.inputs]
-    states = [(names[s.name], names[f"d_{s.name}"]) for s in module.cell.states]
+    states = [(names[s.name], module.carry(s.name, pair)) for s in module.cell.states]
     outputs = [
         (name, value)
         for (name, value), (_, source) in zip(pair.forward.graph.outputs, forward["outputs"], strict=True)
     ]
-    d_outputs = [names[f"d_{name}"] for name, _ in outputs]
+    d_outputs = module.seeds(pair)
     results = [source for _, source in forward["outputs"]]
     nexts = [f"{array}_next" for array, _ in states]
     carried = [carry for _, carry in states]
@@ -519,12 +523,7 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         ),
         "gradients": ", ".join(
             [
-                *(
-                    f"d_{s.name}[0]"
-                    if False
-                    else f"{names[f'd_{s.name}'] if f'd_{s.name}' in names else 'd_' + s.name}[0]"
-                    for s in module.cell.inputs
-                ),
+                *(f"{module.input_gradient(s.name)}[0]" for s in module.cell.inputs),
                 *carried,
             ]
         ),

@@ -18,6 +18,7 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 """
 
 from gategen.plan.data import (
+    GRADIENT,
     Buffer,
     ColumnSum,
     Field,
@@ -31,11 +32,13 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
+    gradient_of,
 )
 from gategen.plan.pipeline import plan
 from gategen.plan.text import text
 
 __all__ = [
+    "GRADIENT",
     "Buffer",
     "ColumnSum",
     "Field",
@@ -49,6 +52,7 @@ __all__ = [
     "Stage",
     "Sum",
     "Weight",
+    "gradient_of",
     "plan",
     "text",
 ]

@@ -15,6 +15,13 @@ from gategen.cell import Cell
 from gategen.graph import Graph, Pointwise, Value, length
 from gategen.language import Size
 
+GRADIENT = "gradient of "
+
+
+def gradient_of(field: str) -> str:
+    """The buffer that holds the gradient of a field; no name of a spec looks like it."""
+    return GRADIENT + field
+
 
 @dataclass(frozen=True)
 class Slot:

@@ -15,7 +15,7 @@ import sympy as sp
 from gategen.graph import Outer, Pointwise, Value, fresh, length
 from gategen.language import Size
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
-from gategen.plan.data import Buffer, Slot, offset_rank
+from gategen.plan.data import Buffer, Slot, gradient_of, offset_rank
 from gategen.plan.layout import Layout
 from gategen.plan.stages import Draft, alike
 
@@ -184,7 +184,7 @@ def place_gradients(draft: Draft, layout: Layout, memory: Memory) -> None:
     for name, value in draft.graph.sums if draft.graph.backwards else ():
         if value not in memory.slots and name in layout.slots:
             slot = layout.slots[name]
-            memory.slots[value] = replace(slot, buffer=f"d_{slot.buffer}")
+            memory.slots[value] = replace(slot, buffer=gradient_of(slot.buffer))
 
 
 def place_statics(draft: Draft, memory: Memory) -> None:

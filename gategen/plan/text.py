@@ -8,6 +8,7 @@ import sympy as sp
 
 from gategen.graph import Value
 from gategen.plan.data import (
+    GRADIENT,
     Buffer,
     ColumnSum,
     Field,
@@ -93,7 +94,7 @@ def places(values: Sequence[Value], schedule: Schedule) -> str:
     slots = [schedule.slot[v] for v in values]
     buffer = schedule.buffer.get(slots[0].buffer)
     if buffer is None or len(buffer.members) == 1 or slots[-1].stop - slots[0].start == buffer.width:
-        return slots[0].buffer + ("'" if slots[0].shift else "")
+        return slots[0].buffer.replace(GRADIENT, "d_") + ("'" if slots[0].shift else "")
     low, high = offset_rank(slots[0].start), offset_rank(slots[-1].stop)
     inside = [m for m, at in zip(buffer.members, buffer.starts, strict=True) if low <= offset_rank(at) < high]
     return f"{buffer.name}[{' '.join(inside)}]"

@@ -1,0 +1,555 @@
+"""Plans: each pass before and after, whole plans as text, and memory in which no live value is overwritten."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+import sympy as sp
+from helpers import CELLS, cell_of
+
+from gategen import (
+    Eq,
+    batch_norm,
+    gates,
+    inputs,
+    layer_norm,
+    matrices,
+    relu,
+    scalars,
+    sigmoid,
+    states,
+    sum_,
+    tanh,
+    vectors,
+)
+from gategen.adjoint import adjoint
+from gategen.cell import Cell
+from gategen.graph import AFTER, BEFORE, LOOP, Builder, Carry, Graph, Pointwise, Value, flatten, levels
+from gategen.graph import text as graph_text
+from gategen.plan import (
+    ColumnSum,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Pair,
+    Plan,
+    Schedule,
+    Slot,
+    Stage,
+    Sum,
+    plan,
+    text,
+)
+from gategen.plan.chains import Chains
+from gategen.plan.classify import classify
+from gategen.plan.ends import alive, distinct_ends
+from gategen.plan.groups import groups, merge
+from gategen.plan.hoist import hoist
+from gategen.plan.layout import arrange
+from gategen.plan.retape import cheap, retape
+from gategen.plan.share import share
+from gategen.show import plan_text
+
+x = inputs("x")
+h, c, g = states("h c g")
+W, U, V, W_z, W_h, U_z = matrices("W U V W_z W_h U_z")
+b, e, u, b_z, b_h = vectors("b e u b_z b_h")
+s = scalars("s")
+z, n, y, a = gates("z n y a")
+
+# Small cells with what the catalogue lacks.
+INDRNN = Cell("indrnn", Eq(h.next, tanh(W @ x + u * h + b)))
+PEEPHOLE = Cell("peephole", Eq(z, sigmoid(W_z @ x + u * h + b_z)), Eq(h.next, z * h + (1 - z) * (W_h @ x)))
+MINGRU = Cell(
+    "mingru",
+    Eq(z, sigmoid(W_z @ x + b_z)),
+    Eq(n, tanh(W_h @ x + b_h)),
+    Eq(h.next, (1 - z) * h + z * n),
+)
+STARTED = states("h", initial=b)
+SMALL = {
+    cell.name: cell
+    for cell in (
+        INDRNN,
+        PEEPHOLE,
+        MINGRU,
+        Cell("projected", Eq(h.next, tanh(W @ x + U @ h)), Eq(y, V @ h.next + e), output=y),
+        Cell("normed", Eq(h.next, tanh(layer_norm(W @ x + U @ h, gain=u, bias=b)))),
+        Cell("batched", Eq(h.next, tanh(batch_norm(W @ x, gain=u, bias=b) + U @ h))),
+        Cell("trained_start", Eq(STARTED.next, tanh(W @ x + U @ STARTED + b))),
+        Cell("stacked", Eq(g.next, tanh(W @ x + U @ g)), Eq(h.next, tanh(V @ g.next + U_z @ h + s * h))),
+        Cell("tied", Eq(g.next, tanh(W @ x + U @ g)), Eq(h.next, tanh(U.T @ g.next + U_z @ h))),
+        Cell("swapped", Eq(g.next, h + W @ x), Eq(h.next, g * b)),
+        Cell("deep", Eq(n, tanh(W @ x + U @ h)), Eq(z, tanh(V @ n + b)), Eq(h.next, h + z * n)),
+        Cell("summed", Eq(n, relu(W @ x + U @ h)), Eq(h.next, h * e + n * sum_(n))),
+        Cell("linear", Eq(h.next, W @ x + U @ h + b)),
+    )
+}
+EVERY = {**CELLS, **SMALL}
+
+
+@pytest.fixture(scope="session")
+def plans() -> dict[str, Plan]:
+    return {}
+
+
+@pytest.fixture
+def planned(plans: dict[str, Plan], name: str) -> Plan:
+    """The plan of the cell `name`, made once."""
+    if name not in plans:
+        plans[name] = plan(EVERY[name])
+    return plans[name]
+
+
+every_cell = pytest.mark.parametrize("name", EVERY)
+
+
+def lines(graph: Graph) -> list[str]:
+    """The ops of a graph as text."""
+    return [line.strip().replace("  ", "") for line in graph_text(graph).splitlines() if line.startswith("  ")]
+
+
+def vector(name: str, static: bool = False) -> Value:
+    return Value(name, ("hidden",), static)
+
+
+def graph_of(ops: Iterable[Pointwise], *outputs: Value) -> Graph:
+    """A step of no state over whatever its ops read."""
+    ops = tuple(ops)
+    made = {op.out for op in ops}
+    reads = sorted({v for op in ops for v in op.reads} - made, key=str)
+    return Graph("test", tuple(reads), (), (), ops, tuple((v.name, v) for v in outputs))
+
+
+# ---------------------------------------------------------------------------------------------- the passes
+
+
+def test_hoist_splits_a_sum_into_what_waits_for_the_state_and_what_does_not() -> None:
+    graph = flatten(cell_of(Eq(h.next, tanh(W @ x + U @ h + b + e))))
+    before, after = lines(graph), lines(hoist(graph))
+    assert [op for op in after if op not in before] == [
+        "bias_h = b + e",
+        "x_h = W_x + bias_h",
+        "a_h = U_h + x_h",
+    ]
+    level = {v.name: which for v, which in levels(hoist(graph)).items()}
+    assert (level["x_h"], level["a_h"]) == (BEFORE, LOOP)
+
+
+def test_hoist_leaves_a_sum_with_one_early_value_alone() -> None:
+    graph = flatten(cell_of(Eq(h.next, tanh(W @ x + U @ h))))
+    assert lines(hoist(graph)) == lines(graph)
+
+
+def test_retape_recomputes_cheap_values_instead_of_saving_them() -> None:
+    graph = flatten(CELLS["caru"])
+    backward = adjoint(graph)
+    after = retape(graph, backward)
+    assert "l" in {v.name for v in backward.inputs}
+    assert "l" not in {v.name for v in after.inputs}
+    assert lines(after) == ["l = sigmoid_a * z", *lines(backward)] or "l = " in lines(after)[0]
+
+
+def test_retape_saves_what_a_product_reads() -> None:
+    graph = hoist(flatten(CELLS["gru"]))
+    assert "hr" in {v.name for v in retape(graph, adjoint(graph)).inputs}, "d_U_h reads r * h from memory"
+
+
+def test_retape_asks_for_what_it_recomputes_from() -> None:
+    p, q, r, w = map(vector, "pqrw")
+    forward = graph_of([Pointwise(r, p + q), Pointwise(w, r * r)], w)
+    backward = graph_of([Pointwise(vector("d_r"), 2 * r)], vector("d_r"))
+    after = retape(forward, backward)
+    assert lines(after) == ["r = p + q", "d_r = 2 * r"]
+    assert after.inputs == (p, q)
+
+
+def test_cheap_is_arithmetic_of_three_values_without_functions_and_division() -> None:
+    p, q, r, w = map(vector, "pqrw")
+    assert all(map(cheap, (p + q, p * q * r, (1 - p) * q + p * r, p**2 + q)))
+    assert not any(map(cheap, (p, p + q + r + w, p + sp.tanh(q), p / q, p * sp.sqrt(q))))
+
+
+def test_alive_drops_what_nothing_reads() -> None:
+    p, q, r, w = map(vector, "pqrw")
+    graph = graph_of([Pointwise(q, p + 1), Pointwise(r, q * q), Pointwise(w, q + p)], w)
+    assert lines(alive(graph)) == ["q = 1 + p", "w = q + p"] or len(lines(alive(graph))) == 2
+
+
+def test_every_promise_of_a_backward_step_has_a_value_of_its_own() -> None:
+    graph = adjoint(flatten(cell_of(Eq(h.next, W @ x + h + b))))
+    after = distinct_ends(graph)
+    promised = [v for _, v in (*after.outputs, *after.sums)] + [carry.next for carry in after.states]
+    assert len(set(promised)) == len(promised)
+    assert set(promised).isdisjoint(after.given)
+
+
+def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product() -> None:
+    forward = hoist(flatten(CELLS["gru_after"]))
+    names = [[op.matrix.name for op in group] for group in groups(forward, levels(forward))]
+    assert sorted(names) == [["U_z", "U_r", "U_h"], ["W_z", "W_r", "W_h"]]
+
+    backward = distinct_ends(alive(adjoint(forward)))
+    merged = merge(backward, levels(backward))
+    loop = next(group for group in merged.groups if group[0].matrix.name.startswith("U"))
+    assert sorted(op.matrix.name for op in loop) == ["U_h", "U_r", "U_z"]
+    assert len({op.out for op in loop}) == 1, "they add up in one value"
+
+
+def test_a_sum_of_products_alone_is_written_by_the_product() -> None:
+    backward = distinct_ends(alive(adjoint(hoist(flatten(CELLS["rnn"])))))
+    merged = merge(backward, levels(backward))
+    assert "d_h" in {op.out.name for group in merged.groups for op in group}
+    assert "d_h" not in {op.out.name for op in merged.ops if isinstance(op, Pointwise)}
+
+
+def test_share_names_a_repeated_subexpression() -> None:
+    p, q, r, v, w = map(vector, "pqrvw")
+    ops = (Pointwise(v, p * (1 - q)), Pointwise(w, r * (1 - q)))
+    after = share(Kernel(ops, "hidden"), Builder("pqrvw"))
+    assert [f"{op.out} = {op.expr}" for op in after.ops[:1]] == ["not_q = 1 - q"]
+    not_q = after.ops[0].out
+    assert [op.expr for op in after.ops[1:]] == [p * not_q, r * not_q]
+
+
+def test_share_reads_a_result_that_another_op_holds_whole() -> None:
+    p, q, v, w = map(vector, "pqvw")
+    after = share(Kernel((Pointwise(v, p * q), Pointwise(w, 1 + p * q)), "hidden"), Builder("pqvw"))
+    assert [op.expr for op in after.ops] == [p * q, 1 + v]
+
+
+def test_share_leaves_alone_what_stands_once() -> None:
+    p, q, v, w = map(vector, "pqvw")
+    kernel = Kernel((Pointwise(v, p * (1 - q)), Pointwise(w, q * (1 - p))), "hidden")
+    assert share(kernel, Builder("pqvw")) == kernel
+
+
+def test_arrange_keeps_every_set_side_by_side_as_far_as_it_can() -> None:
+    p, q, r, w = values = [*map(vector, "pqrw")]
+    assert arrange(values, []) == values
+    assert arrange(values, [frozenset({p, r})]) == [p, r, q, w]
+    assert arrange(values, [frozenset({p, r}), frozenset({q, w, r})]) == [p, r, q, w]
+    assert arrange([p, q, r], [frozenset({p, q}), frozenset({q, r}), frozenset({p, r})]) == [p, q, r]
+
+
+@pytest.mark.parametrize("name", ["gru_after"])
+def test_gradients_of_gru_after_lie_side_by_side(planned: Plan) -> None:
+    backward = planned.step.backward
+    assert [stage.weight.members for stage in backward.loop if isinstance(stage, MatMul)] == [
+        ("U_h", "U_z", "U_r")
+    ]
+    assert [stage.weight.members for stage in backward.after if isinstance(stage, OuterSum)] == [
+        ("W_z", "W_r", "W_h"),
+        ("U_h", "U_z", "U_r"),
+    ]
+
+
+def test_a_pointwise_result_takes_the_memory_of_an_operand_that_dies_with_it() -> None:
+    p, q, r, v, w = map(vector, "pqrvw")
+    ops = [Pointwise(q, p + 1), Pointwise(r, q * p), Pointwise(v, r * q), Pointwise(w, v + r)]
+    chains = Chains(graph_of(ops, w), ops)
+    assert chains.root(r) == r, "q is read again"
+    assert chains.root(v) == q
+    assert chains.root(w) == q or chains.root(w) == r
+    assert Chains(graph_of(ops, w), ops, [q]).root(v) == v, "q is kept"
+    assert Chains(graph_of(ops, w), ops, (), lambda root, new: False).root(w) == w
+
+
+@pytest.mark.parametrize("name", ["rnn"])
+def test_the_product_the_sum_and_the_gradient_of_an_rnn_share_one_memory_each(planned: Plan) -> None:
+    slot = {v.name: s for v, s in planned.step.forward.slots}
+    assert slot["W_h_x"] == slot["x_h"], "x_h = W_h_x + b_h, in place"
+    assert slot["h_next"] == replace(slot["h"], shift=1)
+    slot = {v.name: s for v, s in planned.step.backward.slots}
+    assert slot["d_h_later"] == slot["d_h"]
+
+
+# ---------------------------------------------------------------------------------------------- classes
+
+
+@pytest.mark.parametrize(
+    "cell, kind",
+    [
+        (CELLS["lstm"], "recurrent"),
+        (SMALL["summed"], "recurrent"),
+        (INDRNN, "elementwise"),
+        (PEEPHOLE, "elementwise"),
+        (MINGRU, "linear"),
+        (SMALL["swapped"], "linear"),
+    ],
+    ids=lambda it: getattr(it, "name", it),
+)
+def test_a_recurrence_is_of_the_class_of_what_waits_for_its_state(cell: Cell, kind: str) -> None:
+    assert classify(flatten(cell)) == kind
+    assert plan(cell).kind == kind
+
+
+@pytest.mark.parametrize("cell", [INDRNN, PEEPHOLE, MINGRU], ids=lambda cell: cell.name)
+def test_the_adjoint_of_an_elementwise_recurrence_is_linear(cell: Cell) -> None:
+    graph = flatten(cell)
+    assert classify(adjoint(graph)) == "linear"
+    assert classify(distinct_ends(alive(retape(hoist(graph), adjoint(hoist(graph)))))) == "linear"
+
+
+# ---------------------------------------------------------------------------------------------- counts
+
+
+def products(schedule: Schedule) -> tuple[int, int, int]:
+    """Matrix products before, in and after the loop."""
+    levels = (schedule.before, schedule.loop, schedule.after)
+    before, loop, after = (sum(isinstance(s, (MatMul, OuterSum)) for s in stages) for stages in levels)
+    return before, loop, after
+
+
+# By hand. Forward: W @ x of all gates, then one for each operand (h, r * h). Backward, in the loop: one for each
+# operand of the forward loop; after it d_x, d_W, and the gradient of U once for each operand.
+COUNTS = {
+    "rnn": ((1, 1, 0), (0, 1, 3)),
+    "lstm": ((1, 1, 0), (0, 1, 3)),
+    "gru": ((1, 2, 0), (0, 2, 5 - 0)),
+    "gru_after": ((1, 1, 0), (0, 1, 3)),
+    "caru": ((1, 1, 0), (0, 1, 3)),
+    "mgu": ((1, 2, 0), (0, 2, 4)),
+}
+COUNTS["gru"] = ((1, 2, 0), (0, 2, 4))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_cell_needs_as_many_products_as_counted_by_hand(planned: Plan, name: str) -> None:
+    pair = planned.step
+    assert (products(pair.forward), products(pair.backward)) == COUNTS[name]
+
+
+# ---------------------------------------------------------------------------------------------- memory
+
+EXTENT = {"input": 2, "hidden": 3}
+
+
+def number(expr: sp.Expr) -> int:
+    """An offset, for sizes that are all different."""
+    return int(expr.subs({v: EXTENT.get(v.name, 7) for v in expr.free_symbols}))
+
+
+@dataclass
+class Machine:
+    """Runs schedules over memory that holds, instead of numbers, which value of which step was written there.
+
+    A token is `(value, t)`, for a state `(state, t)` with `t` counted from before the first step, so that the
+    state after a step and before the next one are the same. An independent check: it knows of slots and kinds of
+    buffers, and nothing of how they were chosen.
+    """
+
+    steps: int
+    cells: dict[object, object] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    written: set[object] = field(default_factory=set)
+
+    def run(self, schedule: Schedule, field_columns: int = 0) -> None:
+        self.schedule = schedule
+        self.kinds |= {buffer.name: buffer.kind for buffer in schedule.buffers}
+        self.backwards = schedule.graph.backwards
+        self.alias: dict[Value, Value] = {}
+        self.local: set[object] = set()
+        self.given()
+        for stage in schedule.before:
+            self.stage(stage, range(self.steps))
+        for t in reversed(range(self.steps)) if self.backwards else range(self.steps):
+            for stage in schedule.loop:
+                self.stage(stage, [t])
+            for carry in schedule.graph.states:
+                assert self.holds(self.schedule.slot[carry.current], t + self.ahead, self.token(carry.next, t))
+        for stage in schedule.after:
+            self.stage(stage, range(self.steps))
+        self.kept()
+
+    @property
+    def ahead(self) -> int:
+        """Where the state that a step leaves behind is looked for: as what the following step reads."""
+        return -1 if self.backwards else 1
+
+    def given(self) -> None:
+        graph, slot = self.schedule.graph, self.schedule.slot
+        for v in (*graph.inputs, *graph.parameters):
+            if v in slot and not self.known(v):
+                for t in range(self.steps):
+                    self.write(slot[v], t, self.token(v, t))
+        for carry in graph.states:
+            first = self.steps - 1 if self.backwards else 0
+            self.write(slot[carry.current], first, self.token(carry.current, first))
+
+    def known(self, value: Value) -> bool:
+        """Whether an earlier schedule left the value in memory, as a tape."""
+        return any(key[0] == self.schedule.slot[value].buffer for key in self.cells)
+
+    def kept(self) -> None:
+        """What the caller reads is there at the end."""
+        graph = self.schedule.graph
+        for _, v in (*graph.outputs, *graph.sums):
+            for t in range(self.steps):
+                assert v.size == 0 or len(v.shape) == 2 or self.holds(self.schedule.slot[v], t, self.token(v, t))
+
+    # ------------------------------------------------------------------------------------------ tokens
+
+    def token(self, value: Value, t: int) -> object:
+        value = self.alias.get(value, value)
+        for carry in self.schedule.graph.states:
+            if value == carry.current:
+                return carry.name, t + 1 if self.backwards else t
+            if value == carry.next:
+                return carry.name, t if self.backwards else t + 1
+        if self.backwards and (name := self.forward_states.get(value)):
+            return name[0], t + name[1]
+        return value.name, None if value.static else t
+
+    forward_states: dict[Value, tuple[str, int]] = field(default_factory=dict)
+
+    def places(self, slot: Slot, t: int) -> list[object]:
+        """The entries of memory of a slot at a step."""
+        kind = self.kinds.get(slot.buffer, "static")
+        when = t + slot.shift if kind in ("state", "time", "input") else None
+        return [(slot.buffer, k, when) for k in range(number(slot.start), number(slot.stop))]
+
+    def holds(self, slot: Slot, t: int, token: object) -> bool:
+        return all(self.cells.get(place) == token for place in self.places(slot, t))
+
+    def write(self, slot: Slot, t: int, token: object) -> None:
+        self.cells |= dict.fromkeys(self.places(slot, t), token)
+
+    # ------------------------------------------------------------------------------------------ stages
+
+    def read(self, value: Value, times: Iterable[int]) -> None:
+        for t in times:
+            token = self.token(value, t)
+            if value in self.schedule.slot:
+                found = [self.cells.get(place) for place in self.places(self.schedule.slot[value], t)]
+                assert set(found) == {token}, f"{value} of step {t} is read, but there lies {found}"
+            else:
+                assert token in self.local, f"{value} has no slot and is not local to its kernel"
+
+    def make(self, value: Value, times: Iterable[int]) -> None:
+        for t in times:
+            if value in self.schedule.slot:
+                self.write(self.schedule.slot[value], t, self.token(value, t))
+            else:
+                self.local.add(self.token(value, t))
+
+    def apart(self, outs: Iterable[Value], reads: Iterable[Value], t: int) -> None:
+        """A product or a sum does not write over what it still reads."""
+        slot = self.schedule.slot
+        written = {place for v in outs for place in self.places(slot[v], t)}
+        assert written.isdisjoint(place for v in reads for place in self.places(slot[v], t))
+
+    def beside(self, values: tuple[Value, ...]) -> None:
+        slots = [self.schedule.slot[v] for v in values]
+        for one, other in zip(slots, slots[1:], strict=False):
+            assert (one.buffer, one.stop, one.shift) == (other.buffer, other.start, other.shift)
+
+    def stage(self, stage: Stage, times: Iterable[int]) -> None:
+        times = list(times)
+        match stage:
+            case MatMul(out, operand, weight, transposed, add):
+                rows, width = number(weight.stop - weight.start), number(sp.Add(*(self.size(v) for v in operand)))
+                high = number(sp.Add(*(self.size(v) for v in out)))
+                assert rows == (width if transposed else high), f"{weight.members} do not fit {out}"
+                self.beside(out)
+                self.beside(operand)
+                self.apart(out, operand, times[0])
+                for v in (*operand, *(out if add else ())):
+                    self.read(v, times)
+                for v in out:
+                    self.make(v, times)
+            case Kernel(ops, _, static):
+                self.local = set()
+                for op in ops:
+                    for v in op.reads:
+                        self.read(v, times)
+                    if isinstance(op.expr, Value) and not op.expr.static:
+                        self.copy(op.out, op.expr)
+                    assert not static or op.out.static
+                    self.make(op.out, times)
+                self.local = set()
+            case Sum(out, operand):
+                self.apart([out], [operand], times[0])
+                self.read(operand, times)
+                self.make(out, times)
+            case OuterSum(weight, left, right, add):
+                self.beside(left)
+                for v in (*left, *right):
+                    self.read(v, times)
+                target = {(member, str(weight.columns)) for member in weight.members}
+                assert add == (not target.isdisjoint(self.written)), f"{weight.members} is not added up once"
+                self.written |= target
+            case ColumnSum(out, operand):
+                self.beside(out)
+                self.beside(operand)
+                for v in operand:
+                    self.read(v, times)
+                for v in out:
+                    self.make(v, times)
+
+    def copy(self, out: Value, of: Value) -> None:
+        """A copy of a state's next value is as good as that value."""
+        if any(of == carry.next for carry in self.schedule.graph.states):
+            self.alias[out] = of
+
+    @staticmethod
+    def size(value: Value) -> sp.Expr:
+        return Slot("", sp.S.Zero, value.size).stop
+
+
+def check_memory(pair: Pair, steps: int) -> Machine:
+    """Run both directions over one memory, so that the tape is read where the forward step left it."""
+    machine = Machine(steps)
+    machine.run(pair.forward)
+    for carry in pair.forward.graph.states:
+        machine.forward_states |= {carry.current: (carry.name, 0), carry.next: (carry.name, 1)}
+    machine.written = set()
+    machine.run(pair.backward)
+    return machine
+
+
+def pairs(planned: Plan) -> Iterator[tuple[Pair, int]]:
+    """The passes of a plan, each with a number of steps it is used for."""
+    yield planned.step, 3
+    yield planned.step, 1
+    for pair in (planned.first, planned.start):
+        if pair is not None:
+            yield pair, 1
+
+
+@every_cell
+def test_every_value_lies_where_it_is_read_until_it_was_read_for_the_last_time(planned: Plan, name: str) -> None:
+    for pair, steps in pairs(planned):
+        check_memory(pair, steps)
+
+
+@every_cell
+def test_every_trained_matrix_gets_its_gradient(planned: Plan, name: str) -> None:
+    found = {member for member, _ in check_memory(planned.step, 1).written}
+    used = {p.name for p in planned.step.forward.graph.parameters if len(p.shape) == 2}
+    blocks = {b.name: owner for owner, bs in planned.step.forward.graph.blocks for b in bs}
+    assert found == {blocks.get(p, p) for p in used}
+
+
+def test_the_memory_check_finds_a_value_that_is_overwritten_too_early() -> None:
+    pair = plan(CELLS["gru"]).step
+    slots = {v.name: (v, slot) for v, slot in pair.forward.slots}
+    z, u = slots["z"], slots["U_h_hr"]
+    crossed = tuple((v, z[1] if v == u[0] else slot) for v, slot in pair.forward.slots)
+    with pytest.raises(AssertionError, match="z of step 0 is read, but there lies"):
+        check_memory(replace(pair, forward=replace(pair.forward, slots=crossed)), 2)
+
+
+# ---------------------------------------------------------------------------------------------- whole plans
+
+PLANS: dict[str, str] = {}
+
+@@GOLDEN@@
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_reads_as_it_should(planned: Plan, name: str) -> None:
+    assert text(planned) == PLANS[name].strip()
+
+
+def test_show_prints_the_plan() -> None:
+    assert plan_text(CELLS["gru"]) == PLANS["gru"].strip()
