@@ -118,12 +118,16 @@ class _Adjoint:
             terms = self.terms.get(value, [])
             if not terms:
                 self.totals[value] = None
-            elif len(terms) == 1 and isinstance(terms[0], Value) and terms[0].shape == value.shape:
+            elif len(terms) == 1 and self.is_whole(terms[0], value):
                 self.totals[value] = terms[0]
             else:
                 out = self.builder.value(f"d_{value.name}", value.shape, value.static)
                 self.totals[value] = self.builder.add(Pointwise(out, sp.Add(*terms)))
         return self.totals[value]
+
+    def is_whole(self, term: sp.Expr, value: Value) -> bool:
+        """Whether a gradient that exists already can be that of `value`: a carried one lasts for one step only."""
+        return isinstance(term, Value) and term.shape == value.shape and not term.name.endswith("_later")
 
     def ending(self, value: Value) -> Value:
         """The gradient of something given, as a value of its own even where it is 0."""

@@ -276,7 +276,8 @@ def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Genera
     """Running statistics somewhere between those of the start and twice as much."""
     with _blamed():
         wanted = signature(module.init_buffers).parameters  # the sizes of what is normalised
-        further = {name: size for name, size in sizes.items() if name in wanted}
+        known = {**sizes, "input_size": SIZES["input"]}
+        further = {name: size for name, size in known.items() if name in wanted and name != "hidden_size"}
         start = module.init_buffers(SIZES["hidden"], dtype="float64", **further)
     return {
         name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)

@@ -75,13 +75,13 @@ extern "C" __global__ void caru_code_forward_2(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_n_x_ = get(gates + at * (2 * H) + k);
+    const real W_n_x = get(gates + at * (2 * H) + k);
     const real b_n = get(b_ + k);
     const real c_n = get(c + H + k);
     const real W_z_x = get(gates + at * (2 * H) + H + k);
     const real bias_z_ = get(bias_z + k);
 
-    const real a = W_n_x_ + b_n;
+    const real a = W_n_x + b_n;
     const real x_n = a + c_n;
     const real x_z = W_z_x + bias_z_;
     const real sigmoid_a = sigmoid(a);
@@ -119,8 +119,8 @@ extern "C" __global__ void caru_code_forward_3(
     const real n_ = tanh(a_n);
     const real a_z = U_z_h + x_z;
     const real z = sigmoid(a_z);
-    const real l_ = sigmoid_a * z;
-    const real h_next = h_ * (1 - l_) + n_ * l_;
+    const real l = sigmoid_a * z;
+    const real h_next = h_ * (1 - l) + n_ * l;
 
     put(n + at * H + k, n_);
     put(gates + at * (2 * H) + H + k, z);
@@ -356,9 +356,9 @@ extern "C" __global__ void caru_code_first_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_h_ = real(0);
+    const real d_h = real(0);
 
-    put(d_h_2 + at * H + k, d_h_);
+    put(d_h_2 + at * H + k, d_h);
 }
 
 // d_h_next = d_h_later + d_y

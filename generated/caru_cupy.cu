@@ -75,13 +75,13 @@ extern "C" __global__ void caru_forward_2(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_n_x_ = get(gates + at * (2 * H) + k);
+    const real W_n_x = get(gates + at * (2 * H) + k);
     const real b_n = get(b_ + k);
     const real c_n = get(c + H + k);
     const real W_z_x = get(gates + at * (2 * H) + H + k);
     const real bias_z_ = get(bias_z + k);
 
-    const real a = W_n_x_ + b_n;
+    const real a = W_n_x + b_n;
     const real x_n = a + c_n;
     const real x_z = W_z_x + bias_z_;
     const real sigmoid_a = sigmoid(a);
@@ -119,8 +119,8 @@ extern "C" __global__ void caru_forward_3(
     const real n_ = tanh(a_n);
     const real a_z = U_z_h + x_z;
     const real z = sigmoid(a_z);
-    const real l_ = sigmoid_a * z;
-    const real h_next = h_ * (1 - l_) + n_ * l_;
+    const real l = sigmoid_a * z;
+    const real h_next = h_ * (1 - l) + n_ * l;
 
     put(n + at * H + k, n_);
     put(gates + at * (2 * H) + H + k, z);
@@ -179,16 +179,16 @@ extern "C" __global__ void caru_backward_2(
     const real sigmoid_a = get(gates + at * (2 * H) + k);
     const real l_ = get(l + at * H + k);
 
-    const real d_h_next_ = d_h_later + d_y_;
-    const real d_l = d_h_next_ * (n_ - h_);
+    const real d_h_next = d_h_later + d_y_;
+    const real d_l = d_h_next * (n_ - h_);
     const real d_sigmoid_a = d_l * z;
     const real d_z = d_l * sigmoid_a;
     const real d_a_z = d_z * (1 - z) * z;
-    const real d_n = d_h_next_ * l_;
+    const real d_n = d_h_next * l_;
     const real d_a_n = d_n * (1 - square(n_));
     const real d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a;
 
-    put(d_h + b * H + k, d_h_next_);
+    put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (3 * H) + H + k, d_a_z);
     put(d_gates + at * (3 * H) + k, d_a);
     put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
@@ -208,10 +208,10 @@ extern "C" __global__ void caru_backward_3(
     const long long at = (long long)t * B + b;
 
     const real U_zT_d_a_z_ = get(U_zT_d_a_z + b * H + k);
-    const real d_h_next_ = get(d_h + b * H + k);
+    const real d_h_next = get(d_h + b * H + k);
     const real l_ = get(l + at * H + k);
 
-    const real d_h_ = U_zT_d_a_z_ + d_h_next_ * (1 - l_);
+    const real d_h_ = U_zT_d_a_z_ + d_h_next * (1 - l_);
 
     put(d_h + b * H + k, d_h_);
 }
@@ -355,9 +355,9 @@ extern "C" __global__ void caru_first_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_h_ = real(0);
+    const real d_h = real(0);
 
-    put(d_h_2 + at * H + k, d_h_);
+    put(d_h_2 + at * H + k, d_h);
 }
 
 // d_h_next = d_h_later + d_y

@@ -108,7 +108,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     }
 
 
-@np.errstate(over="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
+@np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
     params: Params,
     x: np.ndarray,
@@ -204,6 +204,7 @@ def forward(
     return y, final, Tape(x, h, gates, hr, finished, initial is not None, constant)
 
 
+@np.errstate(all="ignore")
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
     """Pull gradients back through a run of `forward`.
 
@@ -215,17 +216,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, hr, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = h.dtype
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
+    if precision(params, None) != dtype:
+        raise TypeError(f"params have dtype {precision(params, None)}, but the tape has {dtype}")
     W, U, U_h, b = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
+    same("d_y", d_y, dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
         d_h = np.zeros((B, H), dtype)
+    elif not isinstance(d_final, States):
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
     else:
-        d_h = check("d_final.h", d_final.h, (B, H)).astype(dtype)
+        d_h = check("d_final.h", d_final.h, (B, H))
+        d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     U_rT_d_a_r = np.empty((B, H), dtype)
@@ -336,8 +345,10 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 2, 2, 1), strict=True):
-        if getattr(array, "ndim", None) != ndim:
-            raise ValueError(f"params.{name} is {getattr(array, 'shape', array)}, expected {ndim} dimensions")
+        if not hasattr(array, "ndim"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if array.ndim != ndim:
+            raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     I = params.W.shape[1]
     H = params.U.shape[1]
     expected = Params((3 * H, I), (2 * H, H), (H, H), (3 * H,))
@@ -409,10 +420,17 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     return np.result_type(*known.values())
 
 
+def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`array`, if it has this dtype."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
+    return array
+
+
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

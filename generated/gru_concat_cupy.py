@@ -286,8 +286,10 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 1), strict=True):
-        if getattr(array, "ndim", None) != ndim:
-            raise ValueError(f"params.{name} is {getattr(array, 'shape', array)}, expected {ndim} dimensions")
+        if not hasattr(array, "ndim"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if array.ndim != ndim:
+            raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     H = params.A.shape[0] // 3
     I = params.A.shape[1] - H
     expected = Params((3 * H, H + I), (3 * H,))

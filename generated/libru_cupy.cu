@@ -70,8 +70,8 @@ extern "C" __global__ void libru_forward_2(
 
     const real h_ = get(h + at * H + k);
 
-    const real a_z_ = h_ + real(1e-11);
-    const real log_z_ = log(a_z_);
+    const real a_z = h_ + real(1e-11);
+    const real log_z_ = log(a_z);
 
     put(log_z + at * H + k, log_z_);
 }

@@ -123,8 +123,8 @@ extern "C" __global__ void libru_log_forward_4(
     const real softplus_n = softplus(a_n);
     const real n = -softplus_n;
     const real exp_n_ = exp(n);
-    const real a_h_ = exp_h_ * z + (1 - z) * exp_n_;
-    const real h_next = log(a_h_);
+    const real a_h = exp_h_ * z + (1 - z) * exp_n_;
+    const real h_next = log(a_h);
 
     put(gates + at * (2 * H) + k, z);
     put(gates + at * (2 * H) + H + k, softplus_n);

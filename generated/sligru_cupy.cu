@@ -130,11 +130,11 @@ extern "C" __global__ void sligru_forward_4(
     const real sum_n = get(sum_ + H + k);
     const real mean_n_ = get(mean_n + k);
 
-    const real s_count_ = 1 / count;
-    const real batch_mean_z = s_count_ * sum_z;
+    const real s_count = 1 / count;
+    const real batch_mean_z = s_count * sum_z;
     const real used_mean_z = training > 0 ? batch_mean_z : mean_z_;
     const real new_mean_z = real(0.05) * batch_mean_z + real(0.95) * mean_z_;
-    const real batch_mean_n = s_count_ * sum_n;
+    const real batch_mean_n = s_count * sum_n;
     const real used_mean_n = training > 0 ? batch_mean_n : mean_n_;
     const real new_mean_n = real(0.05) * batch_mean_n + real(0.95) * mean_n_;
 
@@ -255,18 +255,18 @@ extern "C" __global__ void sligru_forward_8(
     const real sum_spread_n = get(sum_spread + H + k);
     const real var_n_ = get(var_n + k);
 
-    const real s_count_2_ = 1 / count;
-    const real batch_var_z = s_count_2_ * sum_spread_z;
+    const real s_count_2 = 1 / count;
+    const real batch_var_z = s_count_2 * sum_spread_z;
     const real used_var_z = training > 0 ? batch_var_z : var_z_;
     const real var_eps_z = used_var_z + real(1e-05);
     const real scale_z = 1 / sqrt(var_eps_z);
-    const real s_count_3_ = 1 / larger(count - 1, 1);
-    const real new_var_z = real(0.05) * count * batch_var_z * s_count_3_ + real(0.95) * var_z_;
-    const real batch_var_n = s_count_2_ * sum_spread_n;
+    const real s_count_3 = 1 / larger(count - 1, 1);
+    const real new_var_z = real(0.05) * count * batch_var_z * s_count_3 + real(0.95) * var_z_;
+    const real batch_var_n = s_count_2 * sum_spread_n;
     const real used_var_n = training > 0 ? batch_var_n : var_n_;
     const real var_eps_n = used_var_n + real(1e-05);
     const real scale_n = 1 / sqrt(var_eps_n);
-    const real new_var_n = real(0.05) * count * s_count_3_ * batch_var_n + real(0.95) * var_n_;
+    const real new_var_n = real(0.05) * count * s_count_3 * batch_var_n + real(0.95) * var_n_;
 
     put(scale + k, scale_z);
     put(new_var + H + k, new_var_z);
@@ -1055,11 +1055,11 @@ extern "C" __global__ void sligru_backward_20(
 
     const real d_var_eps_n = -real(0.5) * d_scale_n * cube(scale_n);
     const real d_batch_var_n = d_var_eps_n * (training > 0 ? 1 : 0);
-    const real s_count_ = 1 / count;
-    const real d_sum_spread_n = d_batch_var_n * s_count_;
+    const real s_count = 1 / count;
+    const real d_sum_spread_n = d_batch_var_n * s_count;
     const real d_var_eps_z = -real(0.5) * d_scale_z * cube(scale_z);
     const real d_batch_var_z = d_var_eps_z * (training > 0 ? 1 : 0);
-    const real d_sum_spread_z = d_batch_var_z * s_count_;
+    const real d_sum_spread_z = d_batch_var_z * s_count;
 
     put(d_sum_spread + k, d_sum_spread_n);
     put(d_sum_spread + H + k, d_sum_spread_z);
@@ -1171,11 +1171,11 @@ extern "C" __global__ void sligru_backward_24(
     const real d_batch_mean_z = get(d_batch_mean + k);
     const real d_used_mean_z = get(d_used_mean + k);
 
-    const real d_batch_mean_n_2_ = d_batch_mean_n + d_used_mean_n * (training > 0 ? 1 : 0);
-    const real s_count_2_ = 1 / count;
-    const real d_sum_n = d_batch_mean_n_2_ * s_count_2_;
-    const real d_batch_mean_z_2_ = d_batch_mean_z + d_used_mean_z * (training > 0 ? 1 : 0);
-    const real d_sum_z = d_batch_mean_z_2_ * s_count_2_;
+    const real d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * (training > 0 ? 1 : 0);
+    const real s_count_2 = 1 / count;
+    const real d_sum_n = d_batch_mean_n_2 * s_count_2;
+    const real d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * (training > 0 ? 1 : 0);
+    const real d_sum_z = d_batch_mean_z_2 * s_count_2;
 
     put(d_sum + H + k, d_sum_n);
     put(d_sum + k, d_sum_z);

@@ -155,6 +155,12 @@ def random_point(
     return Point(cell, module, values, d_y, d_final, lengths=lengths, **options)
 
 
+def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The further sizes that `init_buffers` asks for."""
+    code = module.init_buffers.__code__
+    return {name: sizes[name] for name in code.co_varnames[2 : 1 + code.co_kwonlyargcount]}
+
+
 def parts(axis: Any) -> tuple[Size, ...]:
     return axis if isinstance(axis, tuple) else (axis,)
 
@@ -286,7 +292,10 @@ def started(point: Point) -> dict[str, Array]:
     given = {v.name: point.values[v.name] for v in graph.parameters}
     given |= {v.name: np.zeros((1, batch, 1)) for v in graph.inputs}
     done = evaluate(graph, given, {}, sizes=sizes_of(point), steps=1)
-    return {s.name: out[0] for s, out in zip(point.cell.states, done.outputs.values(), strict=True)}
+    return {
+        s.name: np.broadcast_to(out[0], (batch, out.shape[-1]))
+        for s, out in zip(point.cell.states, done.outputs.values(), strict=True)
+    }
 
 
 def evaluated(
@@ -295,9 +304,16 @@ def evaluated(
     steps = len(point.x[time])
     left = np.clip(lengths - (time.start or 0), 0, steps)
     given = {v.name: values[v.name] for v in graph.parameters if v.name in values}
+    for name, blocks in graph.blocks:
+        ends = np.cumsum([sizes_of(point)[v.shape[1]] for v in blocks])[:-1]
+        given |= {v.name: part for v, part in zip(blocks, np.split(values[name], ends, axis=1), strict=True)}
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
     if point.cell.name in NORMED:
-        given |= point.buffers or point.module.init_buffers(sizes_of(point)["hidden"], dtype="float64")._asdict()
+        sizes = sizes_of(point)
+        fresh = point.module.init_buffers(
+            sizes["hidden"], dtype="float64", **buffer_sizes(point.module, sizes)
+        )
+        given |= point.buffers or fresh._asdict()
         given["valid"] = 1.0 * (np.arange(steps)[:, None] < left)[..., None]
         given |= {"count": np.float64(max(left.sum(), 1)), "training": np.float64(point.training)}
     done = evaluate(graph, given, states, sizes=sizes_of(point), steps=steps, lengths=left)
@@ -380,7 +396,7 @@ def test_an_input_may_be_constant_in_time(module_of, name, lengths):
 
 def test_set_changes_a_constant(tmp_path):
     command = ["build", str(SPECS / "numbers.py"), "--backend", "numpy", "--out", str(tmp_path)]
-    assert cli.main([*command, "--set", "beta=3"], standalone_mode=False) in (None, 0)
+    assert cli.commands.main([*command, "--set", "beta=3"], standalone_mode=False) in (None, 0)
     cell, module = EXTRA["leaky"].with_constants(beta=3), imported(tmp_path / "leaky_numpy.py")
     point = replace(random_point("leaky", module, initial=False), cell=cell)
     assert_forward_is_right(point)
@@ -422,7 +438,9 @@ def test_gradients_are_right_where_gates_saturate(module_of, name):
 )
 def test_every_size_is_right(module_of, name, steps, batch, sizes):
     for initial in (True, False):
-        point = random_point(name, module_of(name), steps=steps, batch=batch, sizes=sizes, initial=initial)
+        scale = 0.5 if sizes["hidden"] < 10 else 0.2  # so that no state runs into the kinks of libru's logarithm
+        options = {"steps": steps, "batch": batch, "sizes": sizes, "scale": scale}
+        point = random_point(name, module_of(name), initial=initial, **options)
         assert_forward_is_right(point)
         assert_gradients_are_right(point)
 
@@ -714,7 +732,7 @@ def test_any_layout_of_memory_is_taken(module_of, name):
     module = point.module
     wanted_y, wanted_final, tape = forward(point, True)
     wanted = gradients(point)
-    params = module.Params(*(np.asfortranarray(field) for field in point.params))
+    params = module.Params(*(np.array(field, order="F") for field in point.params))
 
     def scattered(a: Array) -> Array:
         """The same numbers, none beside another."""
@@ -847,9 +865,9 @@ def test_buffers_are_needed_in_evaluation_alone(module_of, name):
 def test_wrong_buffers_are_refused(module_of, name):
     point = random_point(name, module_of(name))
     module = point.module
-    wide = module.init_buffers(4, dtype="float64")
+    wide = module.Buffers(*(np.ones(4) for _ in point.buffers))
     for training in (True, False):
-        with pytest.raises(ValueError, match=r"buffers\.\w+ has shape \(4,\), expected \(3,\)"):
+        with pytest.raises(ValueError, match=r"buffers\.\w+ has shape \(4,\), expected \(\d,\)"):
             forward(point, buffers=wide, training=training)
         with pytest.raises(TypeError, match="buffers is dict"):
             forward(point, buffers=dict(point.buffers), training=training)
@@ -1005,7 +1023,7 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
             module.forward(point.params, point.x, **options | {key: np.zeros((B, point.values[s.name].shape[-1] + 1))})
     for k, field in enumerate(module.Params._fields):
         wrong = point.params._replace(**{field: np.zeros((1, 2, 3))})
-        with pytest.raises(ValueError, match=rf"params\.{field} has shape \(1, 2, 3\), expected"):
+        with pytest.raises(ValueError, match=rf"params\.{field} .*\(1, 2, 3\), expected"):
             module.forward(wrong, point.x, **options)
         single = point.params._replace(**{field: point.params[k].astype("float32")})
         with pytest.raises(TypeError, match=r"float32"):

@@ -24,7 +24,7 @@ from gategen.backends.module import (
     tape_buffers,
 )
 from gategen.cell import Cell
-from gategen.graph import Length, Pointwise, Value, length
+from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
     GRADIENT,
     Buffer,
@@ -304,8 +304,12 @@ class Emitter:
         """Whether a value is a number that the host passes by value."""
         return value.shape == () and value.name in ("count", "training")
 
+    def words(self) -> set[str]:
+        """The names that no buffer and no value of a kernel can have."""
+        return {*CUDA_WORDS, *lang.RESERVED, *self.names.sizes.values()}
+
     def gather(
-        self, reads: Sequence[Value], writes: Sequence[Value]
+        self, reads: Sequence[Value], writes: Sequence[Value], taken: set[str]
     ) -> tuple[tuple[Argument, ...], dict[str, str]]:
         """The kernel's parameters for these values, and the C name of each buffer."""
         made: dict[str, Argument] = {}
@@ -320,7 +324,7 @@ class Emitter:
                 continue
             buffer = self.module.buffers.get(name)
             host = self.names.known[name] if buffer else self.field(name)
-            names[name] = f"{host}_" if host in CUDA_WORDS else host
+            names[name] = unique(host, taken)
             qualifier = "" if name in out else "const "
             made[name] = Argument(
                 f"{qualifier}storage* __restrict__ {names[name]}", self.shape(name, buffer), host
@@ -333,16 +337,6 @@ class Emitter:
         field = self.module.fields.get(name.removeprefix(GRADIENT))
         return f"{self.size(field.height) if field and field.rows else 1}  {', '.join(field.members) if field else ''}"
 
-    def local(self, value: Value) -> str:
-        """The C name of a value: what the buffers are called is taken."""
-        taken = {
-            *CUDA_WORDS,
-            *self.module.names.taken,
-            *self.names.known.values(),
-            *self.names.sizes.values(),
-        }
-        return f"{value.name}_" if value.name in taken or value.name in lang.RESERVED else value.name
-
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot
         made = {op.out for op in kernel.ops}
@@ -352,8 +346,10 @@ class Emitter:
             if op.out in slot:
                 last[slot[op.out]] = op.out
         stores = [v for v in last.values() if self.outlives(v, kernel)]
-        arguments, buffers = self.gather(reads, stores)
-        rename = {v.name: self.local(v) for v in (*reads, *made) if not self.scalar(v)}
+        taken = self.words()
+        arguments, buffers = self.gather(reads, stores, taken)
+        ordered = [*reads, *(op.out for op in kernel.ops)]
+        rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         rename |= self.names.sizes
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename)
         loads = tuple(
@@ -429,7 +425,7 @@ class Emitter:
             self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B")
 
     def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
-        arguments, buffers = self.gather([operand], [out])
+        arguments, buffers = self.gather([operand], [out], self.words())
         slot = self.schedule.slot
         width = self.size(length(operand.size))
         source = f"{buffers[slot[operand].buffer]} + {self.address(slot[operand], 'k')}"
@@ -440,6 +436,13 @@ class Emitter:
         text = f"{source} {target}"
         lines = sum_index(kind, text)
         self.finish(kind, rows, width, arguments, comment, lines, text, ends=(source, target))
+
+
+def unique(wish: str, taken: set[str]) -> str:
+    """`wish`, or `wish_` where that is taken; taken from now on."""
+    name = wish if wish not in taken else fresh(f"{wish}_", taken)
+    taken.add(name)
+    return name
 
 
 def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ WORDS = frozenset(
     d_params d_first d_start update running finished_t constant given first_tape first_step first_step_backward
     start_states start_states_backward
     """.split()
-) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
+) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
 
 # Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of them is an
 # argument with a trailing underscore.
@@ -292,6 +292,7 @@ def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any]
                 "source": source,
                 "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",
+                "label": "d_y" if len(graph.outputs) == 1 else f"d_y[{k}]",
                 "first": by_first,
             }
         )

@@ -187,6 +187,8 @@ class Region:
         base = self.names.known.get(("field", view.buffer)) or self.names.of(
             ("given", view.buffer), view.buffer
         )
+        if found is not None and not found.rows and prefix:  # a scalar's gradient is computed as one entry
+            return self.made(f"{base}.reshape(1)", base)
         if found is None or not found.rows or self.same(view.stop - view.start, found.height):
             return base
         return self.made(
@@ -275,10 +277,9 @@ class Region:
             case MatMul():
                 self.matmul(stage)
             case Sum(out, operand):
-                keep = "axis=-1" + ("" if operand.static else ", keepdims=True")
                 source, target = self.value(operand), self.value(out)
                 self.block(self.module.comment(self.schedule, [out.name])).lines.append(
-                    f"np.sum({source}, {keep}, out={target})"
+                    f"np.sum({source}, axis=-1, keepdims=True, out={target})"
                 )
             case OuterSum():
                 self.outer_sum(stage)
@@ -469,43 +470,43 @@ def context(plan: Plan) -> dict[str, Any]:
 
 def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     """A rule for one step as two functions of (B, size) arrays."""
-    names = module.names.known
+    names, states = module.names.known, module.cell.states if pair.forward.graph.states else ()
+    arrays = [names[s.name] for s in states]
+    now = [module.names.of(("once", s.name, 0), f"{names[s.name]}_t") for s in states]
+    nexts = [module.names.of(("once", s.name, 1), f"{names[s.name]}_next") for s in states]
     forward = function_context(module, pair.forward, ONCE)
     backward = function_context(module, pair.backward, ONCE)
     held = [names[b.name] for b in tape_buffers(pair)]
     inputs = [names[s.name] for s in module.cell.inputs]
-    states = [(names[s.name], module.carry(s.name, pair)) for s in module.cell.states]
-    outputs = [
-        (name, value)
-        for (name, value), (_, source) in zip(pair.forward.graph.outputs, forward["outputs"], strict=True)
-    ]
-    d_outputs = module.seeds(pair)
+    d_outputs, step = module.seeds(pair), module.plan.step
+    carries = [module.carry(s.name, pair) for s in states]
+    carried = [module.carry(s.name, step) for s in states]
     results = [source for _, source in forward["outputs"]]
-    nexts = [f"{array}_next" for array, _ in states]
-    carried = [carry for _, carry in states]
     d_inputs = [source for _, source in backward["outputs"]]
-    inside = {*nexts, *(f"{array}_t" for array, _ in states)}
     return {
         "forward": one_text(forward),
         "backward": one_text(backward),
         "forward_work": (
             *(item for item in forward["memory"]),
-            *({"name": n, "shape": f"{a}_t.shape"} for n, (a, _) in zip(nexts, states, strict=True)),
+            *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
         ),
         "backward_work": backward["memory"],
-        "results": ", ".join([*(f"{a}[1]" for a, _ in states), *(f"first_{name}" for name, _ in outputs)]),
-        "forward_parameters": ", ".join(["params", *inputs, *(f"{a}_t" for a, _ in states)]),
-        "forward_arguments": ", ".join(
-            ["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a, _ in states)]
+        "some_state": now[0] if now else "",
+        "carries": tuple(carries),
+        "carry_names": ", ".join(carries),
+        "results": ", ".join(
+            [*(f"{a}[1]" for a in arrays), *(f"first_{name}" for name, _ in pair.forward.graph.outputs)]
         ),
-        "returned": ", ".join([*(nexts if pair.forward.graph.states else []), *results, *held]),
+        "forward_parameters": ", ".join(["params", *inputs, *now]),
+        "forward_arguments": ", ".join(["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a in arrays)]),
+        "returned": ", ".join([*nexts, *results, *(held if states else ())]),
         "backward_parameters": ", ".join(
             [
                 "params",
                 *inputs,
-                *(n for a, _ in states for n in (f"{a}_t", f"{a}_next")),
+                *(name for both in zip(now, nexts, strict=True) for name in both),
                 *d_outputs,
-                *carried,
+                *carries,
                 "finished",
                 *held,
             ]
@@ -514,8 +515,8 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
             [
                 "params",
                 *(f"{i}[0]" for i in inputs),
-                *(n for a, _ in states for n in (f"{a}[0]", f"{a}[1]")),
-                *(f"{d}[0]" for d in d_outputs),
+                *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")),
+                *(f"{d}[0]" for d in module.seeds(step)),
                 *carried,
                 "None if finished is None else finished[0]",
                 "*first_tape",
@@ -527,11 +528,9 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
                 *carried,
             ]
         ),
-        "gradients_returned": ", ".join([*d_inputs, *carried]),
+        "gradients_returned": ", ".join([*d_inputs, *carries]),
         "gradient_names": ", ".join(d_outputs),
         "some_gradient": d_outputs[0] if d_outputs else "",
-        "forward_again": (),
-        "inside": tuple(sorted(inside)),
     }
 
 
@@ -567,9 +566,15 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "memory": own_memory(module, schedule, where),
         "outputs": outputs,
         "updates": updates,
-        "ones": any(isinstance(s, ColumnSum) and s.out[0].shape != () for s in schedule.stages),
+        "ones_before": columns_summed(schedule.before),
+        "ones_after": columns_summed(schedule.after) and not columns_summed(schedule.before),
         "written": written(module, schedule),
     }
+
+
+def columns_summed(stages: Sequence[Stage]) -> bool:
+    """Whether a product with ones sums over all steps and rows."""
+    return any(isinstance(stage, ColumnSum) and stage.out[0].shape != () for stage in stages)
 
 
 def written(module: Module, schedule: Schedule) -> tuple[str, ...]:

@@ -94,6 +94,8 @@ def place_carry(
         return
     heir = draft.ops[readers[0]]
     last = max((k for k, op in enumerate(draft.ops) if heir.out in op.reads), default=end)
+    if last == end and not isinstance(draft.ops[end], Pointwise):
+        return  # a product must not overwrite its own operand
     if isinstance(heir, Pointwise) and alike(heir.out, current) and need[heir.out] < TIME and last <= end:
         memory.slots[heir.out] = memory.slots[current]
 

@@ -1,0 +1,82 @@
+"""The examples run, and the cells learn."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def run(*options):
+    command = [sys.executable, str(EXAMPLES / "digits.py"), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def digits():
+    spec = importlib.util.spec_from_file_location("digits", EXAMPLES / "digits.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["digits"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["digits"]
+
+
+def test_digits_prints_a_table_and_draws_a_figure(tmp_path):
+    figure = tmp_path / "curves.png"
+    printed = run("--epochs", 1, "--seeds", 1, "--cells", "gru,ligru,caru", "--figure", figure)
+    rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
+    assert rows["cell"] == ["cell", "parameters", "test", "accuracy", "seconds"]
+    assert [rows[cell][1] for cell in ("gru", "ligru", "caru")] == ["3936", "2688", "2688"]
+    assert all(0 < float(rows[cell][2]) <= 100 for cell in ("gru", "ligru", "caru"))
+    assert "\x1b" not in printed
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_digits_takes_a_spec_file_and_compares_with_the_gru(tmp_path):
+    cells = f"gru,mgu,{EXAMPLES / 'mycell.py'}"
+    printed = run("--epochs", 1, "--seeds", 1, "--cells", cells, "--figure", tmp_path / "curves.png")
+    assert "\nmycell" in printed
+    assert "Smaller cells against the full GRU" in printed
+    assert "67 %" in printed
+
+
+def test_the_gru_learns_to_read_digits(digits):
+    (gru,) = digits.modules(["gru"])
+    curve = digits.train(gru, digits.digits(), hidden=32, epochs=5, seed=0)
+    assert curve[0] < 0.3
+    assert curve[-1] > 0.8
+
+
+def test_the_classifier_has_the_gradient_of_its_loss(digits):
+    import numpy as np
+
+    (module,) = digits.modules(["lstm"])
+    data = digits.digits()
+    x, label = data.x[:, :16].astype(np.float64), data.label[:16]
+    model = digits.Classifier(module, 6, seed=0)
+    model.params = module.Params(*(p.astype(np.float64) for p in model.params))
+    model.V, model.c = model.V.astype(np.float64), model.c.astype(np.float64)
+
+    def loss():
+        logits = model.forward(x, training=True)[0]
+        return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), label]).mean()
+
+    rng = np.random.default_rng(1)
+    directions = [rng.standard_normal(a.shape) for a in model.arrays()]
+    grads = model.gradients(x, label)
+    derived = sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
+    sides = []
+    for step in (1e-6, -2e-6):
+        for a, d in zip(model.arrays(), directions, strict=True):
+            a += step * d
+        sides.append(loss())
+    assert derived == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
