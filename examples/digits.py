@@ -166,7 +166,7 @@ def result(module: ModuleType, data: Digits, hidden: int, epochs: int, seeds: in
 def modules(names: Sequence[str]) -> list[ModuleType]:
     """The generated modules of these cells; of none, of all built-in ones.
 
-    A name is a built-in cell, whose module is taken from `generated/` where `gategen build` has put it, or the
+    A name is a built-in cell, whose module is in `generated/` where `gategen build` has put it, or the
     path of a spec file. What is not there is built into a temporary folder.
     """
     from gategen import build

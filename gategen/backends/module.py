@@ -345,7 +345,7 @@ def signature(module: Module) -> dict[str, Any]:
     graph = module.plan.step.forward.graph
     buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
     further = [s for s in cell.sizes if s not in SIZE_LETTERS]
-    normed = [s for s in further if any(b["size"] == letters[s] for b in buffers)]
+    normed = [s for s in ("input", *further) if any(b["size"] == letters[s] for b in buffers)]
     known = measured_sizes(module)
     measured = [letters[s] for s in known]
     x_size = str(cell.inputs[0].size)

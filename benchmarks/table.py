@@ -1,0 +1,100 @@
+"""Markdown tables of the samples that `benchmarks/cpu.py` wrote, printed or put into documents."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+RESULTS = Path(__file__).resolve().parent / "results" / "cpu.json"
+BEGIN, END = "<!-- benchmarks/table.py: begin -->", "<!-- end -->"
+SHORT = {(100, 1, 64), (100, 16, 128), (100, 32, 256), (100, 64, 512), (50, 128, 512)}
+
+
+def table(document: dict[str, Any], short: bool = False) -> str:
+    """A row for every cell and shape, columns for every thread count, and what was measured on what."""
+    records = [r for r in document["results"] if not short or shape(r) in SHORT]
+    counts = sorted({r["threads"] for r in records})
+    by_key = {(r["cell"], shape(r), r["threads"]): r for r in records}
+    rows = sorted({(r["cell"], shape(r)) for r in records}, key=lambda row: (row[0], row[1][::-1]))
+    header = ["cell", "T", "B", "H"]
+    for n in counts:
+        header += [f"ms, {n} thread{'s' * (n > 1)}", "times as fast as PyTorch", "products"]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    for cell, sizes in rows:
+        words = [cell, *map(str, sizes)]
+        for n in counts:
+            record = by_key.get((cell, sizes, n))
+            words += columns(record) if record else ["", "", ""]
+        lines.append(line(words))
+    return "\n".join([*lines, "", about(document)])
+
+
+def columns(record: dict[str, Any]) -> list[str]:
+    """Our milliseconds; PyTorch's time over ours; the share of the time that the products alone take."""
+    ours, theirs, products = (totals(record[side]) for side in ("gategen", "torch", "products"))
+    return [
+        f"{1e3 * median(ours):.3g}",
+        f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}",
+        f"{100 * median(p / o for p, o in zip(products, ours, strict=True)):.0f} %",
+    ]
+
+
+def totals(side: dict[str, Sequence[float]]) -> list[float]:
+    """Seconds of forward and backward together, a number for every turn."""
+    return [sum(both) for both in zip(side["forward"], side["backward"], strict=True)]
+
+
+def shape(record: dict[str, Any]) -> tuple[int, int, int]:
+    return record["T"], record["B"], record["H"]
+
+
+def about(document: dict[str, Any]) -> str:
+    """The conditions, in a sentence."""
+    versions = document["versions"]
+    changed = ", with changed modules" if document["changed"] else ""
+    return (
+        f"float32, forward and backward, input size H; medians of {document['turns']} turns. "
+        f"NumPy {versions['numpy']} ({versions['blas']}), PyTorch {versions['torch']}, "
+        f"Python {versions['python']}, {document['cpu']}, {document['cores']} cores; "
+        f"commit {document['commit'][:12]}{changed}."
+    )
+
+
+def line(words: Iterable[str]) -> str:
+    return f"| {' | '.join(words)} |"
+
+
+@click.command()
+@click.argument("results", default=RESULTS, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--short", is_flag=True, help="Five shapes.")
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Put the table into this file, between {BEGIN} and {END}.",
+)
+def main(results: Path, short: bool, into: Path | None) -> None:
+    """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
+    text = table(json.loads(results.read_text()), short)
+    if into is None:
+        click.echo(text)
+        return
+    old = into.read_text()
+    new, found = re.subn(
+        f"({re.escape(BEGIN)}\n).*?({re.escape(END)})",
+        lambda match: f"{match[1]}{text}\n{match[2]}",
+        old,
+        flags=re.S,
+    )
+    if not found:
+        raise click.ClickException(f"{into} has no line {BEGIN}")
+    into.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
