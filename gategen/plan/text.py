@@ -39,13 +39,14 @@ def pair_text(pair: Pair, title: str) -> list[str]:
     names = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
     names |= dict.fromkeys(b.name for b in pair.forward.buffers if b.kind == "state")
     kept = [b for b in pair.forward.buffers if b.name in names]
-    lines = [f"{title}tape".ljust(10) + "   ".join(buffer_text(b) for b in kept)]
+    width = 10 if not title else 16
+    lines = [f"{title}tape".ljust(width) + "   ".join(buffer_text(b) for b in kept)]
     for name, schedule in (("forward", pair.forward), ("backward", pair.backward)):
-        head = f"{title}{name}".ljust(10)
+        head = f"{title}{name}".ljust(width)
         for when, stages in (("before", schedule.before), ("step", schedule.loop), ("after", schedule.after)):
             for k, stage in enumerate(stages):
                 lines.append(f"{head}{when if k == 0 else '':8}{stage_text(stage, schedule)}")
-                head = " " * 10
+                head = " " * width
     return lines
 
 
