@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import sympy as sp
 from sympy.core.relational import Relational
 
 from gategen import language as lang
-from gategen.errors import SpecError, Where
+from gategen.errors import SpecError, SpecWarning, Where
 from gategen.language import Eq, Shape, Size
 from gategen.printer import Printer
 from gategen.sizes import Unifier
@@ -52,14 +53,28 @@ class Cell:
             self.outputs = self._outputs(output)
             self.gate_sizes, self.first_sizes, self.shapes = self._infer()
             self._check_norms()
+            self._warn_of_unused()
         except SpecError as error:
             raise error.at(self.where) from None
+        self._frozen = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"a Cell is frozen: {name} cannot be set")
+        super().__setattr__(name, value)
 
     # ------------------------------------------------------------------------------------------ what it holds
 
     @property
     def all_equations(self) -> tuple[Eq, ...]:
         return (*self.equations, *self.first)
+
+    @property
+    def symbols(self) -> frozenset[lang.Name]:
+        """Every declared name that the equations and the initial values mention."""
+        found = {symbol for eq in self.all_equations for symbol in (eq.lhs, *lang.names_in(eq.rhs))}
+        found |= {s.state for s in found if isinstance(s, lang.Next)}
+        return frozenset(found | {symbol for s in self.states for symbol in lang.names_in(s.initial)})
 
     @property
     def inputs(self) -> tuple[Any, ...]:
@@ -245,6 +260,17 @@ class Cell:
             return
         unifier.gates[eq.lhs.name] = size
 
+    def _warn_of_unused(self) -> None:
+        """Gates that reach neither a state nor an output are allowed, but hardly meant."""
+        for equations in (self.equations, self.first):
+            needed = {symbol.name for symbol in self.outputs}
+            needed |= {eq.lhs.name for eq in equations if isinstance(eq.lhs, lang.Next)}
+            for eq in reversed(equations):
+                if eq.lhs.name in needed:
+                    needed.update(symbol.name for symbol in lang.names_in(eq.rhs))
+                else:
+                    warn(f"{eq.lhs} is defined but nothing uses it", eq.where)
+
     def _check_norms(self) -> None:
         for equations in (self.equations, self.first):
             tainted = {state.name for state in self.states}
@@ -272,6 +298,12 @@ class Cell:
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def warn(message: str, where: Where | None) -> None:
+    """A warning that stands where the spec's author can see it."""
+    place = where or Where("<spec>", 0)
+    warnings.warn_explicit(message, SpecWarning, place.file, place.line)
 
 _BUILD_FROM = (
     "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum "

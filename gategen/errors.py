@@ -13,6 +13,10 @@ class UnsupportedError(GategenError):
     """The spec is right, but this backend or command cannot do it."""
 
 
+class SpecWarning(UserWarning):
+    """Something in a spec that is allowed but probably not meant, such as a name that nothing uses."""
+
+
 @dataclass(frozen=True)
 class Where:
     """A place in a spec file, as an editor would open it."""

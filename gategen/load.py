@@ -18,7 +18,8 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 import gategen
-from gategen.cell import Cell
+from gategen import language as lang
+from gategen.cell import Cell, warn
 from gategen.errors import SpecError, Where
 
 _BUILTINS = Path(__file__).parent / "cells"
@@ -99,7 +100,16 @@ def _from_file(shown: str) -> tuple[Cell, ...]:
     cells = _cells_in(namespace, shown)
     if not cells:
         raise SpecError(f"{shown}: there is no Cell in this file", hint='my_cell = Cell("my_cell", Eq(...))')
+    _warn_of_unused(namespace, cells.values(), shown)
     return tuple(cells.values())
+
+
+def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: str) -> None:
+    """Names that the spec declares and no cell of it uses."""
+    used = {symbol for cell in cells for symbol in cell.symbols}
+    for name in dict.fromkeys(value for value in namespace.values() if isinstance(value, lang.Name)):
+        if name not in used and not isinstance(name, lang.Next):
+            warn(f"{name} is declared but no equation uses it", Where(shown, 1))
 
 
 def _source(shown: str) -> str:

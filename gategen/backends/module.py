@@ -34,7 +34,7 @@ WORDS = frozenset(
     first first_backward start start_backward state state_t record count x_t y_t dims valid epsilon input_size
     hidden_size names rule now at last d k kept each memory over measure precision positive stack array whole part
     d_params d_first d_start update running finished_t constant given first_tape first_step first_step_backward
-    start_states start_states_backward
+    start_states start_states_backward kept_first finished_first d_inputs one rest
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
 

@@ -156,7 +156,8 @@ class Region:
         return self.loop_view(buffer, view, base, whole)
 
     def loop_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
-        low, after = ("start", "start + 1") if self.module.plan.first else ("", "1")
+        late = self.module.plan.first and not self.schedule.graph.backwards
+        low, after = ("start", "start + 1") if late else ("", "1")
         time = {("state", 0): f"{low}:-1", ("state", 1): f"{after} :" if low else f"{after}:"}.get(
             (buffer.kind, view.shift), f"{low}:" if low else ""
         )
@@ -479,6 +480,7 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     held = [names[b.name] for b in tape_buffers(pair)]
     inputs = [names[s.name] for s in module.cell.inputs]
     d_outputs, step = module.seeds(pair), module.plan.step
+    over_time = [names[b.name] for b in tape_buffers(step) if b.kind == "time"]
     carries = [module.carry(s.name, pair) for s in states]
     carried = [module.carry(s.name, step) for s in states]
     results = [source for _, source in forward["outputs"]]
@@ -511,23 +513,17 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
                 *held,
             ]
         ),
-        "backward_arguments": ", ".join(
+        "kept": ", ".join(
             [
-                "params",
                 *(f"{i}[0]" for i in inputs),
                 *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")),
                 *(f"{d}[0]" for d in module.seeds(step)),
-                *carried,
-                "None if finished is None else finished[0]",
-                "*first_tape",
             ]
         ),
-        "gradients": ", ".join(
-            [
-                *(f"{module.input_gradient(s.name)}[0]" for s in module.cell.inputs),
-                *carried,
-            ]
-        ),
+        "backward_arguments": ", ".join(["params", "*kept_first", *carried, "finished_first", "*first_tape"]),
+        "gradients": ", ".join(["*d_inputs", *carried]),
+        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
+        "later": tuple([*inputs, *arrays, *over_time, *module.seeds(step)]),
         "gradients_returned": ", ".join([*d_inputs, *carries]),
         "gradient_names": ", ".join(d_outputs),
         "some_gradient": d_outputs[0] if d_outputs else "",
@@ -568,28 +564,12 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "updates": updates,
         "ones_before": columns_summed(schedule.before),
         "ones_after": columns_summed(schedule.after) and not columns_summed(schedule.before),
-        "written": written(module, schedule),
     }
 
 
 def columns_summed(stages: Sequence[Stage]) -> bool:
     """Whether a product with ones sums over all steps and rows."""
     return any(isinstance(stage, ColumnSum) and stage.out[0].shape != () for stage in stages)
-
-
-def written(module: Module, schedule: Schedule) -> tuple[str, ...]:
-    """Time buffers that the loop writes and products behind it read."""
-    inside = {
-        schedule.slot[op.out].buffer
-        for s in schedule.loop
-        if isinstance(s, Kernel)
-        for op in s.ops
-        if op.out in schedule.slot
-    }
-    inside |= {schedule.slot[v].buffer for s in schedule.loop if isinstance(s, MatMul) for v in s.out}
-    return tuple(
-        module.names.known[b.name] for b in schedule.buffers if b.kind == "time" and b.name in inside
-    )
 
 
 def own_memory(module: Module, schedule: Schedule, where: str) -> tuple[dict[str, str], ...]:

@@ -1,0 +1,480 @@
+"""Deliberate bugs, one at a time, in a copy of the package: does any test notice?
+
+    python tests/mutants.py [WORD ...]
+
+prints for every bug (or those that mention all the words) the test that found it, and exits with 1 if one lived.
+Each is a small patch of one file. Tests run from cheap to dear until one fails, those of the patched part first. Tests
+that compare a plan with a text are left out: they notice any change, right or wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("gategen", "templates", "tests", "pyproject.toml")
+PROCESSES = 2
+TIMEOUT = 300  # seconds a stage may take; a bug that makes it longer is found too
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: `old`, which stands in `file` exactly once, becomes `new`."""
+
+    file: str
+    what: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.file.removeprefix('gategen/')}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant; `found_by` is empty where it lived."""
+
+    mutant: Mutant
+    found_by: str
+    seconds: float
+
+
+# ---------------------------------------------------------------------------------------------- the tests
+
+ADJOINT, SECOND, PLAN = "tests/test_adjoint.py", "tests/test_second_derivatives.py", "tests/test_plan.py"
+NUMPY, CUPY, SURVIVORS = "tests/test_numpy_modules.py", "tests/test_cupy_modules.py", "tests/test_survivors.py"
+QUICK = ("gru", "gru_after", "lstm", "caru", "ligru", "sligru")
+
+
+def of_cells(file: str, test: str, cells: Iterable[str] = QUICK, before: str = "") -> tuple[str, ...]:
+    return tuple(f"{file}::{test}[{before}{cell}]" for cell in cells)
+
+
+DERIVATION = (
+    *of_cells(ADJOINT, "test_every_gradient_of_every_cell_is_that_of_complex_step"),
+    *of_cells(ADJOINT, "test_backward_is_the_transpose_of_forward_at_larger_sizes"),
+    *of_cells(ADJOINT, "test_a_backward_step_is_arithmetic_of_saved_values", ["gru", "lstm", "caru"]),
+    *of_cells(SECOND, "test_the_tangent_of_the_adjoint_gives_hessian_products", ["gru", "sligru"]),
+    *of_cells(SECOND, "test_the_adjoint_of_the_adjoint_gives_hessian_products", ["gru"]),
+)
+PLANS = (
+    PLAN,
+    f"--deselect={PLAN}::test_a_plan_reads_as_it_should",
+    f"--deselect={PLAN}::test_show_prints_the_plan",
+)
+ON_NUMPY = (
+    *of_cells(NUMPY, "test_every_entry_of_every_gradient_is_right"),
+    *of_cells(NUMPY, "test_gradients_are_right_from_every_start", before="own_start-lengths-"),
+)
+ON_CUDA = of_cells(
+    CUPY,
+    "test_the_cuda_of_every_cell_agrees_with_its_numpy_module_in_three_thread_orders",
+    ["gru", "caru", "sligru"],
+)
+STAGES: tuple[tuple[str, ...], ...] = (
+    DERIVATION,
+    PLANS,
+    ON_NUMPY,
+    ON_CUDA,
+    (SURVIVORS, ADJOINT, SECOND),
+    (
+        f"{NUMPY}::test_forward_is_what_the_equations_say",
+        f"{NUMPY}::test_gradients_are_right_from_every_start",
+    ),
+    (CUPY,),
+)
+
+
+def stages_of(mutant: Mutant) -> list[tuple[str, ...]]:
+    """All stages, that of the patched part first."""
+    own = PLANS if "/plan/" in mutant.file else ON_NUMPY if mutant.file.startswith("templates/numpy") else None
+    own = ON_CUDA if "cupy" in mutant.file else ON_NUMPY if "/backends/" in mutant.file else own or DERIVATION
+    return [own, *(stage for stage in STAGES if stage is not own)]
+
+
+# ---------------------------------------------------------------------------------------------- running them
+
+
+def patched(text: str, mutant: Mutant) -> str:
+    assert text.count(mutant.old) == 1, f"{mutant}: its text occurs {text.count(mutant.old)} times"
+    return text.replace(mutant.old, mutant.new)
+
+
+def copied(source: Path, target: Path) -> Path:
+    """What tests need of a checkout, but for these two files."""
+    target.mkdir()
+    for part in PARTS:
+        if (source / part).is_dir():
+            shutil.copytree(source / part, target / part, ignore=shutil.ignore_patterns("*mutants.py"))
+        else:
+            shutil.copy2(source / part, target / part)
+    return target.resolve()
+
+
+RUN = """
+import sys
+from pathlib import Path
+import gategen, pytest
+if Path(gategen.__file__).parent.parent != Path.cwd():
+    sys.exit(f"the package of another folder was imported: {gategen.__file__}")
+sys.exit(10 + pytest.main(sys.argv[1:]))
+"""
+
+
+def failed(folder: Path, tests: Sequence[str]) -> str:
+    """The first test that fails on the package in `folder`; empty if all pass."""
+    shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider")
+    # CACHE: compiled kernels of all mutants are kept together, and away from those of the right package.
+    changed = {"PYTHONPATH": str(folder), "GATEGEN_CACHE": str(folder.parent / "kernels")}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *shown, *(test for test in tests if (folder / test).exists() or "::" in test)],
+            cwd=folder, env=clean | changed, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"{tests[0]} ... (does not end)"
+    if done.returncode == 10:
+        return ""
+    if done.returncode < 0:
+        return f"{tests[0]} ... (crashes)"
+    named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
+    assert done.returncode in (11, 12) and named, f"no tests were run:\n{done.stdout}{done.stderr}"
+    return named[1]
+
+
+def judged(mutant: Mutant, snapshot: Path) -> Result:
+    """A mutant, with the test that found it."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=snapshot.parent) as folder:
+        copy = copied(snapshot, Path(folder) / "checkout")
+        (copy.parent / "kernels").symlink_to(snapshot.parent / "kernels")
+        file = copy / mutant.file
+        file.write_text(patched(file.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+        found_by = next(filter(None, (failed(copy, tests) for tests in stages_of(mutant))), "")
+    return Result(mutant, found_by, time.perf_counter() - began)
+
+
+def judge(mutants: Sequence[Mutant]) -> list[Result]:
+    """All mutants, and then the tests that found them on the package as it is, where they must pass."""
+    with tempfile.TemporaryDirectory(prefix="gategen_mutants_") as folder:
+        snapshot = copied(ROOT, Path(folder) / "checkout")
+        (snapshot.parent / "kernels").mkdir()
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            results = list(pool.map(partial(judged, snapshot=snapshot), mutants))
+        found_by = sorted({result.found_by for result in results if "::" in result.found_by})
+        broken = failed(snapshot, found_by) if found_by else ""
+        assert not broken, f"{broken} fails without any bug"
+    return results
+
+
+# ---------------------------------------------------------------------------------------------- the bugs
+
+ADJOINT_PY, TANGENT_PY = "gategen/adjoint.py", "gategen/tangent.py"
+NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
+LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
+NUMPY_TEMPLATE, CUPY_TEMPLATE = "templates/numpy/module.py.jinja", "templates/cupy/module.py.jinja"
+KERNELS = "templates/cupy/kernels.cu.jinja"
+
+DERIVATIONS = (
+    Mutant(
+        ADJOINT_PY, "a gradient has the wrong sign",
+        "gradient * partial(op, read)", "-gradient * partial(op, read)",
+    ),
+    Mutant(ADJOINT_PY, "the last term of a sum is dropped", "sp.Add(*terms)", "sp.Add(*terms[:-1])"),
+    Mutant(
+        ADJOINT_PY, "square matrices are not transposed",
+        "gradient, not transposed)", "gradient, not transposed and matrix.shape[0] != matrix.shape[1])",
+    ),
+    Mutant(
+        ADJOINT_PY, "a derivative computes the function again instead of reading its value",
+        "expr.diff(by).xreplace({expr: op.out})", "expr.diff(by)",
+    ),
+    Mutant(
+        ADJOINT_PY, "the derivative of a square root is taken for that of its inverse",
+        "return expr.exp * op.out", "return -expr.exp * op.out",
+    ),
+    Mutant(
+        ADJOINT_PY, "what was broadcast over features is not summed",
+        "narrow = value.size == 1 and size_from.size != 1", "narrow = False",
+    ),
+    Mutant(
+        ADJOINT_PY, "the sides of an outer product are swapped where the matrix is square",
+        "left, right = (operand, gradient) if transposed else",
+        "left, right = (operand, gradient) if transposed or matrix.shape[0] == matrix.shape[1] else",
+    ),
+    Mutant(
+        ADJOINT_PY, "states need no gradient",
+        "{v for v in self.forward.given if", "{v for v in (*self.forward.inputs, *self.forward.parameters) if",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of later steps is dropped where there is an output",
+        "self.terms[value].append(inputs[-1])", "self.terms[value] = [inputs[-1]]",
+    ),
+    Mutant(
+        ADJOINT_PY, "batch statistics are taken for constants",
+        "case BatchSum(_, operand):\n                self.terms[operand].append(gradient)",
+        "case BatchSum(_, operand):\n                pass",
+    ),
+    Mutant(
+        ADJOINT_PY, "the gradient of a sum over features has the wrong sign",
+        "case Reduce(_, operand):\n                self.terms[operand].append(gradient)",
+        "case Reduce(_, operand):\n                self.terms[operand].append(-gradient)",
+    ),
+    Mutant(
+        ADJOINT_PY, "an outer product passes its gradient on untransposed",
+        "self.product(gradient, left, True)", "self.product(gradient, left, gradient.shape[0] != gradient.shape[1])",
+    ),
+    Mutant(TANGENT_PY, "the first term of a derivative is dropped", "sp.Add(*terms)", "sp.Add(*terms[1:])"),
+    Mutant(
+        TANGENT_PY, "a matrix does not move where its operand does",
+        "if (dot := dots[matrix]) is not None:", "if (dot := dots[matrix]) is not None and not parts:",
+    ),
+    Mutant(
+        TANGENT_PY, "the sides of an outer product are swapped where they are alike",
+        "Outer(fits(), dot, right)",
+        "Outer(fits(), *((right, dot) if right.shape == dot.shape else (dot, right)))",
+    ),
+    Mutant(
+        TANGENT_PY, "batch statistics do not move",
+        "return None if dot is None else builder.add(BatchSum(fits(), dot))", "return None",
+    ),
+)  # fmt: skip
+
+PLANNING = (
+    Mutant(
+        "gategen/plan/hoist.py", "the static part of a sum is lost before the loop",
+        "sp.Add(*rest, *static), f\"x_{stem}\")", "sp.Add(*(rest or static)), f\"x_{stem}\")",
+    ),
+    Mutant(
+        "gategen/plan/stages.py", "what waits for a state runs before the loop where it is in no next state",
+        "    level = levels(graph)\n",
+        "    level = levels(graph)\n"
+        "    needed = {v for op in graph.ops for v in op.reads} | {c.next for c in graph.states}\n"
+        "    level = {v: LEVELS[0] if v not in needed and not v.static else k for v, k in level.items()}\n",
+    ),
+    Mutant(
+        "gategen/plan/retape.py", "what a product reads is recomputed instead of saved",
+        "op.out in taped - in_memory", "op.out in taped",
+    ),
+    Mutant(
+        "gategen/plan/pipeline.py", "a value that the backward step reads is not saved",
+        "tuple(v for v in reads if v in made)", "tuple(v for v in reads if v in made)[1:]",
+    ),
+    Mutant(
+        "gategen/plan/chains.py", "a value is overwritten that is read again",
+        "if last[v] == k and v not in safe", "if v not in safe",
+    ),
+    Mutant(
+        "gategen/plan/chains.py", "a value is overwritten that the backward step reads",
+        "safe = {*graph.given, *kept, *ends,", "safe = {*graph.given, *ends,",
+    ),
+    Mutant(
+        "gategen/plan/chains.py", "a value between two products lasts no longer than its kernel",
+        "draft.home[read] != draft.home[op.out]", "draft.level(read) != draft.level(op.out)",
+    ),
+    Mutant(
+        "gategen/plan/share.py", "an op is taken for a part of itself",
+        "known.setdefault(op.expr, op.out)",
+        "known.update({part: op.out for part in op.expr.args if isinstance(part, sp.Add)})",
+    ),
+    Mutant(
+        "gategen/plan/write.py", "what lies in one buffer is taken for neighbours",
+        "(first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)",
+        "(first.buffer, first.shift) == (second.buffer, second.shift)",
+    ),
+    Mutant(
+        "gategen/plan/write.py", "the second product into a sum overwrites the first",
+        "add=summed and k > 0", "add=False",
+    ),
+    Mutant(
+        "gategen/plan/write.py", "the second outer product into a gradient overwrites the first",
+        "add = any(overlap(weight, other) for other, _ in made[:k])", "add = False",
+    ),
+    Mutant(
+        "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
+        "sorted(group, key=lambda op: self.layout.row(op.matrix)):", "reversed(group):",
+    ),
+    Mutant(
+        "gategen/plan/layout.py", "every vector of a field begins right after the first",
+        "at += length(cell.size_of(p))", "at = length(cell.size_of(p))",
+    ),
+    Mutant(
+        "gategen/plan/groups.py", "all products of a sum but the first are lost",
+        "replace(op, out=group[0].out) for op in group)", "replace(op, out=group[0].out) for op in group[:1])",
+    ),
+    Mutant(
+        "gategen/plan/stages.py", "the next value of a state is written while the current one is still read",
+        "if last.get(carry.current, -1) > at[carry.next] or made.level(carry.next) != LOOP",
+        "if made.level(carry.next) != LOOP",
+    ),
+    Mutant(
+        "gategen/plan/place.py", "a gradient that all steps need lies in the memory of a carried one",
+        "and need[heir.out] < TIME and", "and",
+    ),
+    Mutant(
+        "gategen/plan/place.py", "the next value of a state overwrites the current one forwards",
+        "replace(memory.slots[carry.current], shift=1)", "replace(memory.slots[carry.current], shift=0)",
+    ),
+    Mutant(
+        "gategen/plan/stages.py", "an op runs with a kernel although it waits for what is left behind",
+        "alike(op.out, head.out) and blocked.isdisjoint(op.reads)", "alike(op.out, head.out)",
+    ),
+    Mutant(
+        "gategen/plan/ends.py", "two promises are kept by one value",
+        "        used.add(value)\n", "",
+    ),
+    Mutant(
+        "gategen/plan/classify.py", "a loop without products is linear",
+        'return "linear" if linear else "elementwise"', 'return "linear"',
+    ),
+)  # fmt: skip
+
+LOWERING = (
+    Mutant(
+        LINES_PY, "a difference is taken the wrong way round",
+        '"subtract", [self.operand(rest.pop(k), out), source]', '"subtract", [source, self.operand(rest.pop(k), out)]',
+    ),
+    Mutant(
+        LINES_PY, "a result overwrites an operand that it reads twice",
+        "(self.counted(expr, out) > 1 or", "(self.counted(expr, out) > 9 or",
+    ),
+    Mutant(LINES_PY, "a result overwrites its own denominator", "or self.below(expr, out))", "or False)"),
+    Mutant(
+        LINES_PY, "merging forgets that what is overwritten was to be read before",
+        "overwrites = one.out.meets(other.out) or any(one.out.meets(read) for read in other.reads)",
+        "overwrites = one.out.meets(other.out)",
+    ),
+    Mutant(
+        LINES_PY, "merging forgets that what is read must be written before",
+        "if reads_written or overwrites:", "if overwrites:",
+    ),
+    Mutant(LINES_PY, "scratch is free after its first use", "last[view.buffer] = k", "last.setdefault(view.buffer, k)"),
+    Mutant(
+        LINES_PY, "two slices become one although they are not neighbours",
+        "(a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)", "(a.buffer, a.shift) == (b.buffer, b.shift)",
+    ),
+    Mutant(
+        NUMPY_PY, "an interpolation runs the wrong way",
+        "sp.Mul(weight, b - a, evaluate=False)", "sp.Mul(weight, a - b, evaluate=False)",
+    ),
+    Mutant(NUMPY_PY, "the next state is the current one in the loop", 'f"{after}:"}.get(', 'f"{low}:-1"}.get('),
+    Mutant(
+        NUMPY_PY, "the next state is the current one behind the loop",
+        '("state", 1): "[1:]"', '("state", 1): "[:-1]"',
+    ),
+    Mutant(
+        NUMPY_PY, "a square weight is not transposed in the loop",
+        'f"np.ascontiguousarray({part}.T)", f"{wish}_T"',
+        'f"np.ascontiguousarray({part}{\'.T\' if rows or found.height != found.width else \'\'})", f"{wish}_T"',
+    ),
+    Mutant(
+        NUMPY_PY, "the column offset of a matrix block is dropped",
+        'columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)\n        part = base',
+        'columns = "" if weight.columns is None else '
+        'self.range(View("", 0 * weight.columns[0], weight.columns[1] - weight.columns[0]), found.width)\n'
+        "        part = base",
+    ),
+    Mutant(
+        CUPY_PY, "a product overwrites the sum that it adds to",
+        "if stage.add:\n            self.say(\n", "if False:\n            self.say(\n",
+    ),
+    Mutant(
+        CUPY_PY, "the gradients of a matrix in two products are not added",
+        'sign = "+=" if stage.add else "="', 'sign = "="',
+    ),
+    Mutant(
+        CUPY_PY, "the place of a value in its buffer is forgotten",
+        'offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'offset = ""',
+    ),
+    Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
+    Mutant(
+        CUPY_PY, "a kernel does not store what the backward step reads",
+        "            | set(self.pair.tape)\n", "",
+    ),
+    Mutant(
+        MODULE_PY, "the first step's output stays what the loop left there",
+        'by_first = f"first_{name}" if', 'by_first = f"{source}[0]" if',
+    ),
+    Mutant(NUMPY_TEMPLATE, "a finished sequence loses its gradient", "                d += k", "                d += 0 * k"),
+    Mutant(
+        NUMPY_TEMPLATE, "a finished sequence runs on",
+        "np.copyto({{ item.next }}, {{ item.current }}, where=finished_t)", "pass",
+    ),
+    Mutant(
+        NUMPY_TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
+        "{{ output.gradient }} = np.where(finished, 0, {{ output.gradient }})", "pass",
+    ),
+    Mutant(
+        NUMPY_TEMPLATE, "the gradient of the first step is not added",
+        "Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))", "d_params",
+    ),
+    Mutant(
+        CUPY_TEMPLATE, "what the loop did not write of the first step is read",
+        "{{ name }}[0] = 0  # the first step went another way", "{{ name }}[0] = {{ name }}[-1]",
+    ),
+    Mutant(
+        NUMPY_TEMPLATE, "the gradient of a trained initial state is not added",
+        "Params(*(whole + part for whole, part in zip(d_params, d_start, strict=True)))", "d_params",
+    ),
+    Mutant(CUPY_TEMPLATE, "a finished sequence loses its gradient", "                d += k", "                d += 0 * k"),
+    Mutant(
+        CUPY_TEMPLATE, "a finished sequence runs on",
+        "cp.copyto({{ state.array }}[t + 1], {{ state.array }}[t], where=finished[t])", "pass",
+    ),
+    Mutant(
+        KERNELS, "a column sum does not wait for the other threads",
+        "part[threadIdx.y][threadIdx.x] = total;\n    __syncthreads();", "part[threadIdx.y][threadIdx.x] = total;",
+    ),
+    Mutant(KERNELS, "a row sum takes only the first features", "k += 128) total", "k += 1 << 20) total"),
+)  # fmt: skip
+
+MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING)
+
+
+# ---------------------------------------------------------------------------------------------- the table
+
+
+def show(results: Sequence[Result]) -> None:
+    """The table: for people with lines around it, for files without."""
+    rows = [(str(r.mutant), r.found_by.removeprefix("tests/") or "LIVES", f"{r.seconds:.1f}") for r in results]
+    if not sys.stdout.isatty():
+        wide = max(len(bug) for bug, _, _ in rows)
+        print("\n".join(f"{bug:{wide}}  {seconds:>5}  {found_by}" for bug, found_by, seconds in rows))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("bug", "found by", "seconds")
+    for bug, found_by, seconds in rows:
+        table.add_row(escape(bug), escape(found_by), seconds, style="bold red" if found_by == "LIVES" else "")
+    Console().print(table)
+
+
+def main(words: Sequence[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if all(word in str(mutant) for word in words)]
+    if not chosen:
+        print(f"no bug mentions {' '.join(words)}")
+        return 2
+    began = time.perf_counter()
+    results = judge(chosen)
+    show(results)
+    found = sum(bool(result.found_by) for result in results)
+    print(f"{found} of {len(results)} found, {time.perf_counter() - began:.0f} s")
+    return int(found < len(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
