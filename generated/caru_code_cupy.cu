@@ -38,23 +38,27 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// n = tanh(U_n @ h + a + c_n)
 // z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
 extern "C" __global__ void caru_code_forward_1(
     const int rows, const int H,
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
     const storage* __restrict__ c,  // 2 * H  c_z, c_n
-    storage* __restrict__ bias_z)  // (H,)  bias_z
+    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
+    storage* __restrict__ bias)  // (2 * H,)  bias_z, bias_n
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
+    const real c_n = get(c + H + k);
     const real b_z = get(b_ + H + k);
     const real c_z = get(c + k);
 
-    const real bias_z_ = b_z + c_z;
+    const real bias_n = c_n;
+    const real bias_z = b_z + c_z;
 
-    put(bias_z + k, bias_z_);
+    put(bias + H + k, bias_n);
+    put(bias + k, bias_z);
 }
 
 // a = W_n @ x + b_n
@@ -65,8 +69,7 @@ extern "C" __global__ void caru_code_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_a, z
     const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    const storage* __restrict__ c,  // 2 * H  c_z, c_n
-    const storage* __restrict__ bias_z,  // (H,)  bias_z
+    const storage* __restrict__ bias,  // (2 * H,)  bias_z, bias_n
     storage* __restrict__ n)  // (T, B, H)  n
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -77,13 +80,13 @@ extern "C" __global__ void caru_code_forward_2(
 
     const real W_n_x = get(gates + at * (2 * H) + k);
     const real b_n = get(b_ + k);
-    const real c_n = get(c + H + k);
+    const real bias_n = get(bias + H + k);
     const real W_z_x = get(gates + at * (2 * H) + H + k);
-    const real bias_z_ = get(bias_z + k);
+    const real bias_z = get(bias + k);
 
     const real a = W_n_x + b_n;
-    const real x_n = a + c_n;
-    const real x_z = W_z_x + bias_z_;
+    const real x_n = a + bias_n;
+    const real x_z = W_z_x + bias_z;
     const real sigmoid_a = sigmoid(a);
 
     put(gates + at * (2 * H) + k, sigmoid_a);
@@ -262,7 +265,7 @@ extern "C" __global__ void caru_code_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_c_n = the sum of d_a_n
+// d_bias_n = the sum of d_a_n
 extern "C" __global__ void caru_code_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_z, d_a_n

@@ -157,13 +157,18 @@ def forward(
         n=(T, B, H),
     )
     u = np.empty((B, 2 * H), dtype)
-    bias_z = np.empty((H,), dtype)
+    bias = np.empty((2 * H,), dtype)
+    bias_n = bias[H:]
+    c_n = c[H:]
+    bias_z = bias[:H]
     b_z = b[H:]
     c_z = c[:H]
     sigmoid_a_all = gates[..., :H]
     b_n = b[:H]
-    c_n = c[H:]
     z_all = gates[..., H:]
+
+    # n = tanh(U_n @ h + a + c_n)
+    bias_n[...] = c_n
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     np.add(b_z, c_z, out=bias_z)
@@ -176,7 +181,7 @@ def forward(
     sigmoid_a_all += b_n
 
     # n = tanh(U_n @ h + a + c_n)
-    np.add(sigmoid_a_all, c_n, out=n)
+    np.add(sigmoid_a_all, bias_n, out=n)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     z_all += bias_z
@@ -271,6 +276,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
+    start = int(not given and T > 0)
+    if start:  # the first step went another way: up to the end, this is about the steps behind it
+        T -= 1
+        kept_first = (x[0], h[0], h[1], d_y[0],)
+        x = x[1:]
+        h = h[1:]
+        gates = gates[1:]
+        n = n[1:]
+        d_y = d_y[1:]
+        finished_first = None if finished is None else finished[0]
+        finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 3 * H), dtype)
     l = np.empty((T, B, H), dtype)
     U_zT_d_a_z = np.empty((B, H), dtype)
@@ -285,23 +301,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # l = sigmoid_a * z
     np.multiply(sigmoid_a_all, z_all, out=l)
 
-    start = int(not given and T > 0)
     s = np.empty((B, 2 * H), dtype)
     s_2 = np.empty((B, H), dtype)
     for d_y_t, d_z, n_t, h_t, d_a, z, sigmoid_a, gates_t, d_az, d_n, l_t, d_zn, finished_t in zip(
-        reversed(d_y[start:]),
-        reversed(d_gates[start:, :, H : 2 * H]),
-        reversed(n[start:]),
-        reversed(h[start:-1]),
-        reversed(d_gates[start:, :, :H]),
-        reversed(gates[start:, :, H:]),
-        reversed(gates[start:, :, :H]),
-        reversed(gates[start:]),
-        reversed(d_gates[start:, :, : 2 * H]),
-        reversed(d_gates[start:, :, 2 * H :]),
-        reversed(l[start:]),
-        reversed(d_gates[start:, :, H:]),
-        reversed(each(finished, T)[start:]),
+        reversed(d_y),
+        reversed(d_gates[..., H : 2 * H]),
+        reversed(n),
+        reversed(h[:-1]),
+        reversed(d_gates[..., :H]),
+        reversed(gates[..., H:]),
+        reversed(gates[..., :H]),
+        reversed(gates),
+        reversed(d_gates[..., : 2 * H]),
+        reversed(d_gates[..., 2 * H :]),
+        reversed(l),
+        reversed(d_gates[..., H:]),
+        reversed(each(finished, T)),
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
@@ -351,9 +366,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             for d, k in zip((d_h,), kept, strict=True):
                 d += k
 
-    if start:
-        d_gates[0] = 0  # the first step went another way
-
     ones = np.ones(T * B, dtype)
     d_az_all = d_gates[..., : 2 * H]
     d_zn_all = d_gates[..., H:]
@@ -375,7 +387,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
-        d_x[0], d_h, d_first = first_step_backward(params, x[0], h[0], h[1], d_y[0], d_h, None if finished is None else finished[0], *first_tape)
+        *d_inputs, d_h, d_first = first_step_backward(params, *kept_first, d_h, finished_first, *first_tape)
+        d_x, = (
+            np.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
+        )
         d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,

@@ -159,10 +159,11 @@ def forward(
         n=(T, B, H),
     )
     u = cp.empty((B, 2 * H), dtype)
-    bias_z = cp.empty((H,), dtype)
+    bias = cp.empty((2 * H,), dtype)
 
+    # n = tanh(U_n @ h + a + c_n)
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    launch("caru_forward_1", dtype, 1, H, (H,), b, c, bias_z)
+    launch("caru_forward_1", dtype, 1, H, (H,), c, b, bias)
 
     # a = W_n @ x + b_n
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
@@ -172,7 +173,7 @@ def forward(
     # n = tanh(U_n @ h + a + c_n)
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # l = z * sigmoid(a)
-    launch("caru_forward_2", dtype, T * B, H, (B, 0, H), gates, b, c, bias_z, n)
+    launch("caru_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias, n)
 
     if initial is None:
         h[0] = 0
@@ -282,7 +283,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_bias_z = the sum of d_a_z
     column_sum("caru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
-    # d_c_n = the sum of d_a_n
+    # d_bias_n = the sum of d_a_n
     column_sum("caru_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 
     # d_bias_z_2 = d_bias_z

@@ -35,11 +35,12 @@ __device__ inline real square(real a) { return a * a; }
 
 // z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
 // r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
+// n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
 extern "C" __global__ void gru_after_forward_1(
     const int rows, const int H,
     const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
     const storage* __restrict__ c,  // 3 * H  c_z, c_r, c_h
-    storage* __restrict__ bias)  // (2 * H,)  bias_z, bias_r
+    storage* __restrict__ bias)  // (3 * H,)  bias_z, bias_r, bias_n
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -49,12 +50,15 @@ extern "C" __global__ void gru_after_forward_1(
     const real c_z = get(c + k);
     const real b_r = get(b_ + H + k);
     const real c_r = get(c + H + k);
+    const real b_h = get(b_ + 2 * H + k);
 
     const real bias_z = b_z + c_z;
     const real bias_r = b_r + c_r;
+    const real bias_n = b_h;
 
     put(bias + k, bias_z);
     put(bias + H + k, bias_r);
+    put(bias + 2 * H + k, bias_n);
 }
 
 // z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
@@ -63,8 +67,7 @@ extern "C" __global__ void gru_after_forward_1(
 extern "C" __global__ void gru_after_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ bias,  // (2 * H,)  bias_z, bias_r
-    const storage* __restrict__ b_)  // 3 * H  b_z, b_r, b_h
+    const storage* __restrict__ bias)  // (3 * H,)  bias_z, bias_r, bias_n
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -77,11 +80,11 @@ extern "C" __global__ void gru_after_forward_2(
     const real W_r_x = get(gates + at * (3 * H) + H + k);
     const real bias_r = get(bias + H + k);
     const real W_h_x = get(gates + at * (3 * H) + 2 * H + k);
-    const real b_h = get(b_ + 2 * H + k);
+    const real bias_n = get(bias + 2 * H + k);
 
     const real x_z = W_z_x + bias_z;
     const real x_r = W_r_x + bias_r;
-    const real x_n = W_h_x + b_h;
+    const real x_n = W_h_x + bias_n;
 
     put(gates + at * (3 * H) + k, x_z);
     put(gates + at * (3 * H) + H + k, x_r);
@@ -248,7 +251,7 @@ extern "C" __global__ void gru_after_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_bias_n = the sum of d_a_n
 extern "C" __global__ void gru_after_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n

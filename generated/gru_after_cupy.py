@@ -155,10 +155,11 @@ def forward(
         v_n=(T, B, H),
     )
     u = cp.empty((B, 3 * H), dtype)
-    bias = cp.empty((2 * H,), dtype)
+    bias = cp.empty((3 * H,), dtype)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
+    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
     launch("gru_after_forward_1", dtype, 1, H, (H,), b, c, bias)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
@@ -169,7 +170,7 @@ def forward(
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
     # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-    launch("gru_after_forward_2", dtype, T * B, H, (B, 0, H), gates, bias, b)
+    launch("gru_after_forward_2", dtype, T * B, H, (B, 0, H), gates, bias)
 
     if initial is None:
         h[0] = 0
@@ -267,7 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_bias_r = the sum of d_a_r
     column_sum("gru_after_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
-    # d_b_h = the sum of d_a_n
+    # d_bias_n = the sum of d_a_n
     column_sum("gru_after_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     # d_c_h = the sum of d_v_n

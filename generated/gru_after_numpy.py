@@ -152,28 +152,25 @@ def forward(
         v_n=(T, B, H),
     )
     u = np.empty((B, 3 * H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    bias = np.empty((3 * H,), dtype)
+    bias_zr = bias[: 2 * H]
     b_zr = b[: 2 * H]
     c_zr = c[: 2 * H]
-    zr_all = gates[..., : 2 * H]
-    n_all = gates[..., 2 * H :]
+    bias_n = bias[2 * H :]
     b_h = b[2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    np.add(b_zr, c_zr, out=bias)
+    np.add(b_zr, c_zr, out=bias_zr)
+
+    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
+    bias_n[...] = b_h
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
     # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    zr_all += bias
-
-    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-    n_all += b_h
+    gates += bias
 
     if initial is None:
         h[0] = 0

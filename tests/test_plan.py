@@ -585,9 +585,9 @@ PLANS["gru_after"] = """
 cell      gru_after (recurrent)
 params    W[z r h] (3H, I)   U[h z r] (3H, H)   b[z r h] (3H,)   c[z r h] (3H,)
 tape      h (T+1, B, H)   gates[z r n] (T, B, 3H)   v_n (T, B, H)
-forward   before  bias_z, bias_r <- once(b_z, c_z, b_r, c_r)
+forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
                   gates = x @ W[z r h].T
-                  x_z, x_r, x_n <- kernel(W_z_x, bias_z, W_r_x, bias_r, W_h_x, b_h)
+                  x_z, x_r, x_n <- kernel(W_z_x, bias_z, W_r_x, bias_r, W_h_x, bias_n)
           step    u = h @ U[h z r].T
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
 backward  step    d_h_next, not_z, d_n, d_a_n, d_v_n, d_r, d_a_r, d_z, d_a_z <- kernel(d_h_later, d_y, z, n, r, v_n, h)

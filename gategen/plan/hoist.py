@@ -22,28 +22,44 @@ def hoist(graph: Graph) -> Graph:
     states = {carry.current for carry in graph.states}
     early = {v for v in graph.values if v not in states and level.get(v, BEFORE) == BEFORE}
     builder = Builder(v.name for v in graph.values)
+    sums = [op for op in graph.ops if isinstance(op, Pointwise) and isinstance(op.expr, sp.Add)]
+    sums = [op for op in sums if level[op.out] == LOOP]
+    stacked = any(len(constants(ready(op, early))) > 1 for op in sums)
     for op in graph.ops:
-        if isinstance(op, Pointwise) and isinstance(op.expr, sp.Add) and level[op.out] == LOOP:
-            op = Pointwise(op.out, split(op, early, builder))
-        builder.add(op)
+        builder.add(Pointwise(op.out, split(op, early, builder, stacked)) if op in sums else op)
     return check(replace(graph, ops=tuple(builder.ops)))
 
 
-def split(op: Pointwise, early: set[Value], builder: Builder) -> sp.Expr:
+def ready(op: Pointwise, early: set[Value]) -> list[sp.Expr]:
+    """The terms of a sum that wait for no state."""
+    return [term for term in op.expr.args if not term.is_number and early.issuperset(values_in(term))]
+
+
+def constants(terms: Sequence[sp.Expr]) -> list[sp.Expr]:
+    """Those of them that are the same at every step."""
+    return [term for term in terms if all(v.static for v in values_in(term))]
+
+
+def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool) -> sp.Expr:
     """The sum `op` computes, with its terms over `early` values alone replaced by one value."""
-    ready = [term for term in op.expr.args if not term.is_number and early.issuperset(values_in(term))]
-    rest = [term for term in op.expr.args if term not in ready]
-    if len(ready) > 1 or any(not isinstance(term, Value) for term in ready):
-        ready = [hoisted(builder, ready, op.out.name.removeprefix("a_"))]
-    return sp.Add(*ready, *rest)
+    terms = ready(op, early)
+    rest = [term for term in op.expr.args if term not in terms]
+    if len(terms) > 1 or any(not isinstance(term, Value) for term in terms):
+        terms = [hoisted(builder, terms, op.out.name.removeprefix("a_"), stacked)]
+    return sp.Add(*terms, *rest)
 
 
-def hoisted(builder: Builder, terms: Sequence[sp.Expr], stem: str) -> Value:
-    """One value before the loop for the sum of `terms`."""
-    static = [term for term in terms if all(v.static for v in values_in(term))]
+def hoisted(builder: Builder, terms: Sequence[sp.Expr], stem: str, stacked: bool) -> Value:
+    """One value before the loop for the sum of `terms`.
+
+    With `stacked` some gate adds up several biases, so every gate's bias is a value of its own: they lie side by
+    side and are added to all gates at once.
+    """
+    static = constants(terms)
     rest = [term for term in terms if term not in static]
-    if rest and (len(static) > 1 or any(not isinstance(term, Value) for term in static)):
-        static = [named(builder, sp.Add(*static), f"bias_{stem}")]
+    if rest and static and (stacked or not isinstance(static[0], Value)):
+        total = sp.Add(*static)
+        static = [builder.once(("bias", total), lambda: builder.pointwise(f"bias_{stem}", total))]
     return named(builder, sp.Add(*rest, *static), f"x_{stem}")
 
 
