@@ -86,7 +86,10 @@ class Point:
     @property
     def further(self) -> dict[str, Array]:
         """The other inputs, by the names that the module has for them."""
-        return {key: self.values[s.name] for key, s in zip(input_keys(self)[1:], self.cell.inputs[1:], strict=True)}
+        return {
+            key: self.values[s.name]
+            for key, s in zip(input_keys(self)[1:], self.cell.inputs[1:], strict=True)
+        }
 
     @property
     def states(self) -> Any:
@@ -95,9 +98,11 @@ class Point:
     @property
     def free(self) -> list[str]:
         """What a gradient is wanted of."""
-        return [p.name for p in self.cell.parameters if p.trainable] + [
-            name for name in self.values if name.startswith("initial.") and self.initial
-        ] + [s.name for s in self.cell.inputs]
+        return (
+            [p.name for p in self.cell.parameters if p.trainable]
+            + [name for name in self.values if name.startswith("initial.") and self.initial]
+            + [s.name for s in self.cell.inputs]
+        )
 
     def moved(self, name: str, step: Array) -> "Point":
         """The same point with a complex step added to one array."""
@@ -143,7 +148,9 @@ def random_point(
         axes = cell.shapes[p.name] if isinstance(p, Matrix) else (p.size,) if hasattr(p, "size") else ()
         values[p.name] = np.asarray(scale * rng.standard_normal(shape(*axes)))
     for k, s in enumerate(cell.inputs):
-        values[s.name] = rng.standard_normal((*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size)))
+        values[s.name] = rng.standard_normal(
+            (*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size))
+        )
     for s in cell.states:
         values[f"initial.{s.name}"] = rng.uniform(0.2, 0.8, (batch, *shape(s.size)))
     d_y = tuple(rng.standard_normal((steps, batch, *shape(output_size(cell, s)))) for s in cell.outputs)
@@ -178,7 +185,9 @@ def forward(point: Point, tape: Any = False, **changed: Any) -> tuple[tuple[Arra
     if point.initial:
         options["initial"] = point.states
     if point.cell.name in NORMED:
-        buffers = None if point.buffers is None else point.module.Buffers(*map(np.copy, point.buffers.values()))
+        buffers = (
+            None if point.buffers is None else point.module.Buffers(*map(np.copy, point.buffers.values()))
+        )
         options |= {"buffers": buffers, "training": point.training}
     y, final, kept = point.module.forward(point.params, point.x, **options | changed)
     return (y if len(point.cell.outputs) > 1 else (y,)), final, kept
@@ -287,7 +296,8 @@ def started(point: Point) -> dict[str, Array]:
     if graph is None:
         numbers = {s.name: float(s.initial) for s in point.cell.states}
         return {
-            s.name: np.full_like(point.values[f"initial.{s.name}"], numbers[s.name]) for s in point.cell.states
+            s.name: np.full_like(point.values[f"initial.{s.name}"], numbers[s.name])
+            for s in point.cell.states
         }
     given = {v.name: point.values[v.name] for v in graph.parameters}
     given |= {v.name: np.zeros((1, batch, 1)) for v in graph.inputs}
@@ -671,8 +681,10 @@ def test_init_is_uniform_and_seeded(module_of, name, dtype):
     if drawn.size > 500:
         assert np.abs(drawn).max() > 0.95 * 40**-0.5 and abs(drawn.mean()) < 0.1 * 40**-0.5
     x = np.zeros((T, B, 20), dtype)
-    given = {key: np.zeros((B, {"input": 20, "hidden": 40, **further}.get(s.size, s.size)), dtype)
-             for key, s in zip(module.Grads._fields[2:-1], cell.inputs[1:], strict=True)}
+    given = {
+        key: np.zeros((B, {"input": 20, "hidden": 40, **further}.get(s.size, s.size)), dtype)
+        for key, s in zip(module.Grads._fields[2:-1], cell.inputs[1:], strict=True)
+    }
     size = {"input": 20, "hidden": 40, **further}.get(cell.inputs[0].size)
     y, *_ = module.forward(params, x if size == 20 else np.zeros((T, B, size), dtype), **given)
     assert (y[0] if isinstance(y, tuple) else y).dtype == dtype
@@ -881,7 +893,10 @@ def test_statistics_are_those_of_the_steps_that_count(module_of, name):
     counted = np.arange(T)[:, None] < np.array(LENGTHS)
     flat = {s.name: point.values[s.name][counted][None] for s in point.cell.inputs}
     rows = int(counted.sum())
-    flat |= {f"initial.{s.name}": np.ones((rows, d.shape[-1])) for s, d in zip(point.cell.states, point.d_final, strict=True)}
+    flat |= {
+        f"initial.{s.name}": np.ones((rows, d.shape[-1]))
+        for s, d in zip(point.cell.states, point.d_final, strict=True)
+    }
     one, other = (module.Buffers(*(a.copy() for a in point.buffers.values())) for _ in range(2))
     forward(point, buffers=one)
     forward(replace(point, values=point.values | flat, lengths=None), buffers=other)
@@ -1020,7 +1035,9 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
         module.forward(point.params, wide, **options)
     for key, s in itertools.chain(zip(input_keys(point)[1:], point.cell.inputs[1:], strict=True)):
         with pytest.raises(ValueError, match=rf"\b{key} has shape .* expected"):
-            module.forward(point.params, point.x, **options | {key: np.zeros((B, point.values[s.name].shape[-1] + 1))})
+            module.forward(
+                point.params, point.x, **options | {key: np.zeros((B, point.values[s.name].shape[-1] + 1))}
+            )
     for k, field in enumerate(module.Params._fields):
         wrong = point.params._replace(**{field: np.zeros((1, 2, 3))})
         with pytest.raises(ValueError, match=rf"params\.{field} .*\(1, 2, 3\), expected"):
@@ -1048,7 +1065,9 @@ def test_outputs_and_gradients_share_no_memory_with_anything(module_of, name):
     d_y = point.d_y if len(point.d_y) > 1 else point.d_y[0]
     grads = point.module.backward(point.params, tape, d_y, point.module.States(*point.d_final))
     made = [*y, *final, *named(point, grads).values()]
-    held = [a for a in (*point.values.values(), *point.d_y, *point.d_final, *tape) if isinstance(a, np.ndarray)]
+    held = [
+        a for a in (*point.values.values(), *point.d_y, *point.d_final, *tape) if isinstance(a, np.ndarray)
+    ]
     for a in made:
         assert not any(np.shares_memory(a, b) for b in held)
     for a, b in itertools.combinations((*y, *final), 2):

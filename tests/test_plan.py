@@ -621,9 +621,9 @@ PLANS["caru"] = """
 cell      caru (recurrent)
 params    W[n z] (2H, I)   U[z n] (2H, H)   b[n z] (2H,)   c[z n] (2H,)
 tape      h (T+1, B, H)   gates[sigmoid_a z] (T, B, 2H)   n (T, B, H)
-forward   before  bias_z <- once(b_z, c_z)
+forward   before  bias_n, bias_z <- once(c_n, b_z, c_z)
                   gates = x @ W[n z].T
-                  a, x_n, x_z, sigmoid_a <- kernel(W_n_x, b_n, c_n, W_z_x, bias_z)
+                  a, x_n, x_z, sigmoid_a <- kernel(W_n_x, b_n, bias_n, W_z_x, bias_z)
           step    u = h @ U[z n].T
                   a_n, n, a_z, z, l, h_next <- kernel(U_n_h, x_n, U_z_h, x_z, sigmoid_a, h)
 backward  before  l <- kernel(sigmoid_a, z)
