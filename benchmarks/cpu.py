@@ -1,9 +1,10 @@
 """A training step on the CPU: generated NumPy modules against torch.nn.GRU and torch.nn.LSTM, in float32.
 
 Both sides compute the same outputs and gradients, which is checked first. They run in the same process in
-turns, so that a busy moment hits both; between two turns lie a pause, in which the threads of the one library
-go to sleep, and one untimed call. Every thread count has a process of its own. Beside them run the matrix
-products of the step alone, as `np.matmul` on arrays of the same shapes: no NumPy program can be faster.
+turns, so that a busy moment hits both; between two turns lies a pause, in which the threads of one library go
+to sleep, and before short steps an untimed call. Every thread count has a process of its own. Beside them
+run the matrix products of the step alone, as `np.matmul` on arrays of the same shapes: the bound for a module
+that computes with NumPy.
 
 Writes every sample to a JSON file, of which `benchmarks/table.py` makes tables.
 """
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CELLS = {"gru_after": "GRU", "lstm": "LSTM"}
 FEW = ((100, 1, 64), (100, 16, 128), (100, 32, 256), (100, 64, 512), (50, 128, 512))  # T, B, H; I = H
 MANY = tuple((100, b, h) for h, b in product((64, 128, 256, 512), (1, 16, 64, 128)))
-TURNS = 9
+TURNS = 7
 PAUSE = 0.04  # seconds; OpenBLAS's threads spin for about half of that
 SAMPLE = 0.04  # a sample is the mean of as many calls as take this long
 
@@ -70,16 +71,17 @@ def samples(module: ModuleType, T: int, B: int, H: int) -> dict[str, Any]:
     ours, theirs = numpy_step(module, params, x, d_y), torch_step(layer, x, d_y)
     same(ours, theirs)
     sides = {"gategen": ours, "torch": theirs, "products": products(T, B, H, len(params.U) // H)}
-    once = timed(ours, 1)
-    calls = max(1, min(50, round(SAMPLE / sum(once))))
+    once = min(sum(timed(step, 1)) for step in (ours, theirs, sides["products"], ours))
+    calls = max(1, min(50, round(SAMPLE / once)))
     found: dict[str, Any] = {name: {"forward": [], "backward": []} for name in sides}
     for _ in range(TURNS):
         for name, step in sides.items():
             time.sleep(PAUSE)
-            timed(step, 1)
+            if calls > 1:
+                timed(step, 1)
             forward, backward = timed(step, calls)
-            found[name]["forward"].append(forward)
-            found[name]["backward"].append(backward)
+            found[name]["forward"].append(round(forward, 7))
+            found[name]["backward"].append(round(backward, 7))
     return {"calls": calls, **found}
 
 
@@ -250,6 +252,13 @@ def processes(shapes: Sequence[Sequence[int]], counts: Sequence[int]) -> Iterato
             raise click.ClickException(f"the process with {threads} threads ended with {run.returncode}")
 
 
+def written(document: Mapping[str, Any]) -> str:
+    """As JSON, a fact or a record a line."""
+    facts = "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in document.items() if k != "results")
+    records = ",\n".join(f"  {json.dumps(record)}" for record in document["results"])
+    return f'{{\n{facts} "results": [\n{records}\n ]\n}}\n'
+
+
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[], None]]:
     """Call it when one of `total` is done; a bar on a terminal, nothing elsewhere."""
@@ -288,7 +297,7 @@ def main(quick: bool, threads: str, out: Path, shapes: str | None) -> None:
         for record in processes(chosen, counts):
             document["results"].append(record)
             advance()
-    out.write_text(json.dumps(document, indent=1) + "\n")
+    out.write_text(written(document))
     from table import table  # the neighbour file
 
     click.echo(table(document))

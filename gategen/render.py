@@ -26,5 +26,6 @@ def environment() -> jinja2.Environment:
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """The text of a template, given its context."""
-    return environment().get_template(template).render(context)
+    """The text of a template, given its context; no line ends in blanks."""
+    text = environment().get_template(template).render(context)
+    return "\n".join(line.rstrip() for line in text.split("\n"))

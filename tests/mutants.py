@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -166,13 +166,16 @@ def judged(mutant: Mutant, snapshot: Path) -> Result:
     return Result(mutant, found_by, time.perf_counter() - began)
 
 
-def judge(mutants: Sequence[Mutant]) -> list[Result]:
+def judge(mutants: Sequence[Mutant], progress: Callable[[Result], None] = lambda result: None) -> list[Result]:
     """All mutants, and then the tests that found them on the package as it is, where they must pass."""
     with tempfile.TemporaryDirectory(prefix="gategen_mutants_") as folder:
         snapshot = copied(ROOT, Path(folder) / "checkout")
         (snapshot.parent / "kernels").mkdir()
+        results: list[Result] = []
         with ThreadPoolExecutor(PROCESSES) as pool:
-            results = list(pool.map(partial(judged, snapshot=snapshot), mutants))
+            for result in pool.map(partial(judged, snapshot=snapshot), mutants):
+                results.append(result)
+                progress(result)
         found_by = sorted({result.found_by for result in results if "::" in result.found_by})
         broken = failed(snapshot, found_by) if found_by else ""
         assert not broken, f"{broken} fails without any bug"
@@ -446,21 +449,34 @@ MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING)
 # ---------------------------------------------------------------------------------------------- the table
 
 
-def show(results: Sequence[Result]) -> None:
-    """The table: for people with lines around it, for files without."""
-    rows = [(str(r.mutant), r.found_by.removeprefix("tests/") or "LIVES", f"{r.seconds:.1f}") for r in results]
-    if not sys.stdout.isatty():
-        wide = max(len(bug) for bug, _, _ in rows)
-        print("\n".join(f"{bug:{wide}}  {seconds:>5}  {found_by}" for bug, found_by, seconds in rows))
-        return
-    from rich.console import Console
+def row(result: Result) -> tuple[str, str, str]:
+    return str(result.mutant), f"{result.seconds:.1f}", result.found_by.removeprefix("tests/") or "LIVES"
+
+
+def judge_for_people(mutants: Sequence[Mutant]) -> list[Result]:
+    """With a table that grows."""
+    from rich.live import Live
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("bug", "found by", "seconds")
-    for bug, found_by, seconds in rows:
-        table.add_row(escape(bug), escape(found_by), seconds, style="bold red" if found_by == "LIVES" else "")
-    Console().print(table)
+    table = Table("bug", "seconds", "found by")
+
+    def progress(result: Result) -> None:
+        table.add_row(*map(escape, row(result)), style="" if result.found_by else "bold red")
+
+    with Live(table, vertical_overflow="visible"):
+        return judge(mutants, progress)
+
+
+def judge_for_files(mutants: Sequence[Mutant]) -> list[Result]:
+    """With a line for each."""
+    wide = max(len(str(mutant)) for mutant in mutants)
+
+    def progress(result: Result) -> None:
+        bug, seconds, found_by = row(result)
+        print(f"{bug:{wide}}  {seconds:>6}  {found_by}", flush=True)
+
+    return judge(mutants, progress)
 
 
 def main(words: Sequence[str]) -> int:
@@ -469,8 +485,7 @@ def main(words: Sequence[str]) -> int:
         print(f"no bug mentions {' '.join(words)}")
         return 2
     began = time.perf_counter()
-    results = judge(chosen)
-    show(results)
+    results = (judge_for_people if sys.stdout.isatty() else judge_for_files)(chosen)
     found = sum(bool(result.found_by) for result in results)
     print(f"{found} of {len(results)} found, {time.perf_counter() - began:.0f} s")
     return int(found < len(results))

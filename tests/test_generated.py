@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2.nodes as nodes
 import numpy as np
@@ -27,7 +28,8 @@ GENERATED = ROOT / "generated"
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.py"))
 CELLS = {cell.name: cell for cell in load_all()}
 EXTRA = {cell.name: cell for path in SPECS for cell in load(path)}
-IMPORTS = {"numpy": {"typing", "numpy"}, "cupy": {"typing", "functools", "pathlib", "numpy", "cupy"}}
+IMPORTS = {"numpy": {"numpy", "typing"}, "cupy": {"cupy", "functools", "numpy", "pathlib", "typing"}}
+LATER = {"numpy": set(), "cupy": {"ml_dtypes"}}  # inside functions, for who asks for bfloat16
 
 every_backend = pytest.mark.parametrize("backend", all_backends())
 every_cell = pytest.mark.parametrize("name", CELLS)
@@ -69,11 +71,13 @@ def test_generated_holds_nothing_else():
 def test_a_module_is_python_that_imports_only_its_arrays(name, backend):
     for text in modules(name, backend):
         tree = ast.parse(text)
-        imported = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-        }
-        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert {module.partition(".")[0] for module in imported} <= IMPORTS[backend]
+        assert imports(tree.body) <= IMPORTS[backend]
+        assert imports([*ast.walk(tree)]) <= IMPORTS[backend] | LATER[backend]
+
+
+def imports(nodes: list[Any]) -> set[str]:
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return found | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 @every_backend
@@ -98,14 +102,15 @@ def test_the_text_is_laid_out_with_care(name, backend):
 
 
 def test_the_bytes_do_not_depend_on_the_hash_seed():
-    cells = [name for name in CELLS if name in ("caru", "gru_concat", "lstm", "sligru")]
+    cells = ["caru", "gru_concat", "lstm", "sligru"]
+    specs = [str(path) for path in SPECS if path.stem in ("inputs", "starts")]
     code = f"""
         import hashlib, json
         from gategen.build import all_backends, generate
         from gategen.errors import UnsupportedError
         from gategen.load import load, load_all
         made = {{}}
-        for cell in load_all({[*cells, *map(str, SPECS)]!r}):
+        for cell in load_all({[*cells, *specs]!r}):
             for backend in all_backends():
                 try:
                     made |= generate(cell, backend)
@@ -124,7 +129,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed():
     ]
     one, other = (json.loads(run.communicate()[0]) for run in runs)
     assert one == other
-    assert len(one) > 40
+    assert len(one) > 30
 
 
 # -------------------------------------------------------------------------------- alone
@@ -223,18 +228,26 @@ def test_templates_lay_out_and_decide_nothing(template):
         if isinstance(node, nodes.Getitem):  # `inputs.0`
             assert isinstance(node.arg, nodes.Const), where
         if isinstance(node, (nodes.For, nodes.If)):
-            assert not getattr(node, "recursive", False), where
-            assert isinstance(
-                node.iter if isinstance(node, nodes.For) else node.test, (nodes.Name, nodes.Getattr)
-            ), where
+            subject = node.iter if isinstance(node, nodes.For) else node.test
+            assert isinstance(subject, (nodes.Name, nodes.Getattr)), where
 
 
 @pytest.mark.parametrize(
     "source",
-    ["{{ a + b }}", "{{ a == b }}", "{{ f(a) }}", "{% set a = b %}", "{{ a | upper }}", "{{ a if b }}",
-     "{% if not a %}{% endif %}", "{% if a is defined %}{% endif %}", "{% macro f() %}{% endmacro %}", "{{ a ~ b }}",
-     "{{ loop.index }}"],
-)  # fmt: skip
+    [
+        "{{ a + b }}",
+        "{{ a ~ b }}",
+        "{{ a == b }}",
+        "{{ f(a) }}",
+        "{{ a | upper }}",
+        "{{ a if b }}",
+        "{{ loop.index }}",
+        "{% set a = b %}",
+        "{% if not a %}{% endif %}",
+        "{% if a is defined %}{% endif %}",
+        "{% macro f() %}{% endmacro %}",
+    ],
+)
 def test_the_test_above_refuses(source, monkeypatch):
     loader = environment().loader
     monkeypatch.setattr(loader, "get_source", lambda *_: (source, None, None))

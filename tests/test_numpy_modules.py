@@ -1,7 +1,7 @@
 """The generated NumPy modules, run from outside: every built-in cell, and every cell of `tests/specs`.
 
-Built-in cells are judged by the transcription in `reference.py`, the others by `graph.evaluate`; all gradients by
-the complex step of the module itself.
+Built-in cells are judged by the transcription in `reference.py`, the others by `graph.evaluate`; all
+gradients by the complex step of the module itself.
 """
 
 import itertools
@@ -887,7 +887,7 @@ def test_wrong_buffers_are_refused(module_of, name):
 
 @normed_cell
 def test_statistics_are_those_of_the_steps_that_count(module_of, name):
-    """Two sequences, cut to lengths, are the same as one sequence of all their steps in a batch of one step."""
+    """Sequences cut to lengths are the same as all their steps as a batch of one step."""
     module = module_of(name)
     point = random_point(name, module, lengths=LENGTHS)
     counted = np.arange(T)[:, None] < np.array(LENGTHS)

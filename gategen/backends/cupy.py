@@ -333,7 +333,7 @@ class Emitter:
 
     def shape(self, name: str, buffer: Buffer | None) -> str:
         if buffer is not None:
-            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}"
+            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}".rstrip()
         field = self.module.fields.get(name.removeprefix(GRADIENT))
         return f"{self.size(field.height) if field and field.rows else 1}  {', '.join(field.members) if field else ''}"
 

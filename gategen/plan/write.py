@@ -46,6 +46,7 @@ class Writer:
         self.draft = draft
         self.layout = layout
         self.slots = slots
+        self.written: list[Weight] = []  # rows of gradients that an outer product went to already
 
     def stages(self, steps: Iterable[Step]) -> Iterator[Stage]:
         """The steps of one level, with outer products and sums that follow each other collected."""
@@ -113,8 +114,9 @@ class Writer:
                 made[-1] = joined([last, weight]), [*ops, op]
             else:
                 made.append((weight, [op]))
-        for k, (weight, ops) in enumerate(made):
-            add = any(overlap(weight, other) for other, _ in made[:k])
+        for weight, ops in made:
+            add = any(overlap(weight, other) for other in self.written)
+            self.written.append(weight)
             yield OuterSum(weight, tuple(op.left for op in ops), (ops[0].right,), add)
 
     def meets(self, a: Outer, b: Outer) -> bool:
