@@ -305,6 +305,7 @@ def warn(message: str, where: Where | None) -> None:
     place = where or Where("<spec>", 0)
     warnings.warn_explicit(message, SpecWarning, place.file, place.line)
 
+
 _BUILD_FROM = (
     "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum "
     "minimum where mod"

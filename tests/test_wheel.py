@@ -1,4 +1,4 @@
-"""The wheel holds all that `gategen build` needs: built, installed into an empty environment, and used there."""
+"""The wheel holds what `gategen build` needs: built, installed into an empty environment, and used there."""
 
 from __future__ import annotations
 

@@ -411,9 +411,7 @@ class Region:
             ("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ()
         )
         if stage.add:
-            block.lines.append(
-                f"{part} += {left}.T @ {right}" if part == target else f"{part} += {left}.T @ {right}"
-            )
+            block.lines.append(f"{part} += {left}.T @ {right}")
         else:
             block.lines.append(f"np.matmul({left}.T, {right}, out={part})")
 
@@ -500,7 +498,9 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
             [*(f"{a}[1]" for a in arrays), *(f"first_{name}" for name, _ in pair.forward.graph.outputs)]
         ),
         "forward_parameters": ", ".join(["params", *inputs, *now]),
-        "forward_arguments": ", ".join(["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a in arrays)]),
+        "forward_arguments": ", ".join(
+            ["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a in arrays)]
+        ),
         "returned": ", ".join([*nexts, *results, *(held if states else ())]),
         "backward_parameters": ", ".join(
             [
@@ -544,7 +544,7 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
     graph = schedule.graph
     updates = () if graph.backwards else tuple({"name": n, "value": before.value(v)} for n, v in graph.sums)
     loop = Region(module, names, schedule, where, schedule.loop)
-    kept = ()
+    kept: tuple[dict[str, str], ...] = ()
     if where == LOOP and not graph.backwards:
         kept = tuple({"next": loop.value(c.next), "current": loop.value(c.current)} for c in graph.states)
     after = Region(module, names, schedule, level, schedule.after)

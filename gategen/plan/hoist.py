@@ -52,8 +52,8 @@ def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool) -> 
 def hoisted(builder: Builder, terms: Sequence[sp.Expr], stem: str, stacked: bool) -> Value:
     """One value before the loop for the sum of `terms`.
 
-    With `stacked` some gate adds up several biases, so every gate's bias is a value of its own: they lie side by
-    side and are added to all gates at once.
+    With `stacked` some gate adds up several biases, so every gate's bias is a value of its own: they lie side
+    by side and are added to all gates at once.
     """
     static = constants(terms)
     rest = [term for term in terms if term not in static]
