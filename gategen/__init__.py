@@ -13,7 +13,7 @@ _LANGUAGE = """
 Eq inputs states gates matrices vectors scalars constants sigmoid tanh relu leaky_relu elu silu gelu
 softplus log_sigmoid softsign hard_sigmoid hard_tanh exp log log1p sqrt abs sign sin cos square maximum
 minimum where equal clip mod stop_gradient concat sum_ mean var layer_norm batch_norm
-""".split()  # noqa: SIM905
+""".split()
 
 _HOME = {
     **dict.fromkeys(_LANGUAGE, "language"),

@@ -126,7 +126,9 @@ class _Adjoint:
         return self.totals[value]
 
     def is_whole(self, term: sp.Expr, value: Value) -> bool:
-        """Whether a gradient that exists already can be that of `value`: a carried one lasts for one step only."""
+        """Whether a gradient that exists already can be that of `value`: a carried one lasts for one step
+        only.
+        """
         return isinstance(term, Value) and term.shape == value.shape and not term.name.endswith("_later")
 
     def ending(self, value: Value) -> Value:

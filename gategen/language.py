@@ -38,7 +38,7 @@ reinterpret_cast requires restrict return short signed sizeof static static_asse
 template this thread_local throw true try typedef typeid typename typeof union unsigned using virtual void
 volatile wchar_t while xor xor_eq
 threadIdx blockIdx blockDim gridDim warpSize dim3
-""".split()  # noqa: SIM905
+""".split()
 
 RESERVED = frozenset([*keyword.kwlist, *_C_WORDS])
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)

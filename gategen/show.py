@@ -88,7 +88,7 @@ _GREEK = frozenset(
     """
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi
     psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
-    """.split()  # noqa: SIM905
+    """.split()
 )
 
 

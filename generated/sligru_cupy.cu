@@ -114,9 +114,9 @@ extern "C" __global__ void sligru_forward_4(
     const int rows, const int H,
     const real count,
     const storage* __restrict__ sum_,  // (2 * H,)  sum_z, sum_n
-    const storage* __restrict__ mean_z,  // 1
+    const storage* __restrict__ mean_z,
     const real training,
-    const storage* __restrict__ mean_n,  // 1
+    const storage* __restrict__ mean_n,
     storage* __restrict__ batch_mean,  // (2 * H,)  batch_mean_z, batch_mean_n
     storage* __restrict__ used_mean,  // (2 * H,)  used_mean_z, used_mean_n
     storage* __restrict__ new_mean)  // (2 * H,)  new_mean_n, new_mean_z
@@ -241,8 +241,8 @@ extern "C" __global__ void sligru_forward_8(
     const real count,
     const storage* __restrict__ sum_spread,  // (2 * H,)  sum_spread_z, sum_spread_n
     const real training,
-    const storage* __restrict__ var_z,  // 1
-    const storage* __restrict__ var_n,  // 1
+    const storage* __restrict__ var_z,
+    const storage* __restrict__ var_n,
     storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     storage* __restrict__ new_var)  // (2 * H,)  new_var_n, new_var_z
 {

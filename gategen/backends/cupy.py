@@ -1,8 +1,9 @@
 """CuPy: one CUDA kernel for the pointwise ops of each phase, launched between stacked matrix products.
 
-`files` lowers a plan to a `.cu` file with the kernels and a module that launches them. A kernel has one thread for
-every unit of every sequence; it reads what it needs, computes in registers, and writes what outlives it. Sums over the
-features, and over steps and rows, are kernels of their own with a fixed order of summation.
+`files` lowers a plan to a `.cu` file with the kernels and a module that launches them. A kernel has one
+thread for every unit of every sequence; it reads what it needs, computes in registers, and writes what
+outlives it. Sums over the features, and over steps and rows, are kernels of their own with a fixed order of
+summation.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ ALL, LOOP = "all", "loop"
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage get put rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller clip exp
-    log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL STORAGE HALF NULL INFINITY
-    NAN M_PI unix linux float double half
+    real storage get put rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
+    clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
+    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 )
 
@@ -269,10 +270,8 @@ class Emitter:
         weight = self.weight(stage.weight, stage.transposed)
         comment = self.comment(*(v.name for v in stage.out))
         if stage.add:
-            self.say(
-                comment,
-                f"{self.host(*stage.out)}[...] += cp.matmul({operand}, {weight}).reshape({self.host(*stage.out)}.shape)",
-            )
+            whole = self.host(*stage.out)
+            self.say(comment, f"{whole}[...] += cp.matmul({operand}, {weight}).reshape({whole}.shape)")
         else:
             self.say(comment, f"cp.matmul({operand}, {weight}, out={out})")
 
@@ -335,7 +334,9 @@ class Emitter:
         if buffer is not None:
             return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}".rstrip()
         field = self.module.fields.get(name.removeprefix(GRADIENT))
-        return f"{self.size(field.height) if field and field.rows else 1}  {', '.join(field.members) if field else ''}"
+        if field is None:
+            return ""
+        return f"{self.size(field.height) if field.rows else 1}  {', '.join(field.members)}"
 
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot

@@ -1,8 +1,9 @@
 """Expressions as instructions over memory: one operation, its operands, and where the result goes.
 
-The common ground of backends that compute whole arrays at a time. `assign` turns an expression into instructions that
-write in place where they can; `merge` joins instructions that do the same to neighbouring slices, so that
-`z = sigmoid(a_z)` and `r = sigmoid(a_r)` become one call over both. Nothing here knows how an instruction is spelled.
+The common ground of backends that compute whole arrays at a time. `assign` turns an expression into
+instructions that write in place where they can; `merge` joins instructions that do the same to neighbouring
+slices, so that `z = sigmoid(a_z)` and `r = sigmoid(a_r)` become one call over both. Nothing here knows how an
+instruction is spelled.
 """
 
 from __future__ import annotations
@@ -170,7 +171,9 @@ class Assembler:
         return bool(isinstance(expr, (Value, Length)) or expr.is_number)
 
     def operand(self, expr: sp.Expr, like: View) -> Operand:
-        """Where the value of `expr` can be read: its own memory if it is atomic, else scratch it is computed into."""
+        """Where the value of `expr` can be read: its own memory if it is atomic, else scratch it is computed
+        into.
+        """
         if isinstance(expr, Value):
             return self.view(expr)
         if isinstance(expr, Length) or expr.is_number or not expr.atoms(Value):
@@ -447,7 +450,9 @@ def widened(a: Operand, b: Operand) -> Operand:
 
 
 def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp.Expr]]:
-    """The instructions with scratch arrays reused where one's life is over; the widths of those that are needed."""
+    """The instructions with scratch arrays reused where one's life is over; the widths of those that are
+    needed.
+    """
     widths: dict[int, sp.Expr] = {}
     last: dict[int, int] = {}
     for k, one in enumerate(instructions):

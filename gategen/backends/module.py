@@ -1,7 +1,8 @@
-"""What every backend says in the same words: names, fields, sizes, and what the public functions take and return.
+"""What every backend says in the same words: names, fields, sizes, and what the public functions take and
+return.
 
-A backend that generates a Python module (NumPy, CuPy) starts from the context made here and adds the lines of its own
-language. Nothing here spells an operation.
+A backend that generates a Python module (NumPy, CuPy) starts from the context made here and adds the lines of
+its own language. Nothing here spells an operation.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach",
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
-# Names that the templates use, and Python itself; a name of the spec that is one of them gets a trailing underscore
-# in the module.
+# Names that the templates use, and Python itself; a name of the spec that is one of them gets a trailing
+# underscore in the module.
 WORDS = frozenset(
     """
-    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack forward backward
-    step init_buffers params x tape d_y d_final initial lengths buffers training finished T B t y final grads dtype
-    named seed sizes rng ones zip range reversed enumerate reuse check scratch self print float int len list tuple dict
-    first first_backward start start_backward state state_t record count x_t y_t dims valid epsilon input_size
-    hidden_size names rule now at last d k kept each memory over measure precision positive stack array whole part
-    d_params d_first d_start update running finished_t constant given first_tape first_step first_step_backward
-    start_states start_states_backward kept_first finished_first d_inputs one rest
+    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack
+    forward backward step init_buffers params x tape d_y d_final initial lengths buffers training finished T B
+    t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
+    print float int len list tuple dict first first_backward start start_backward state state_t record count
+    x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
+    precision positive stack array whole part d_params d_first d_start update running finished_t constant
+    given first_tape first_step first_step_backward start_states start_states_backward kept_first
+    finished_first d_inputs one rest
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
 
-# Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of them is an
-# argument with a trailing underscore.
+# Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
+# them is an argument with a trailing underscore.
 SIZE_WORDS = frozenset(
     "input_size hidden_size seed dtype rng k np cp known positive Params Buffers TypeError ValueError".split()
 )
@@ -83,7 +85,7 @@ def size_letters(plan: Plan) -> dict[str, str]:
 
 
 class Module:
-    """What all functions of a module share: its fields, its buffers, their names, and the helpers they need."""
+    """What all functions of a module share: fields, buffers, their names, and the helpers they need."""
 
     xp = "np"
 

@@ -1,7 +1,7 @@
 """NumPy: whole arrays at a time, written into memory that is there already.
 
-`files` lowers a plan to the lines of a module. Each stage becomes `np.matmul(..., out=...)` or a run of ufunc calls
-that write in place; views are made at the top of a step by `zip`, scratch is made once before the loop.
+`files` lowers a plan to the lines of a module. Each stage becomes `np.matmul(..., out=...)` or a run of ufunc
+calls that write in place; views are made at the top of a step by `zip`, scratch is made once before the loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from gategen.plan import (
 )
 from gategen.render import render
 
-# How each operation is called. A name without a dot is a helper that the module brings along where it needs it.
+# How each operation is called. A name without a dot is a helper that the module brings along where it needs
+# it.
 CALLS = {
     "add": "np.add",
     "subtract": "np.subtract",
@@ -573,7 +574,7 @@ def columns_summed(stages: Sequence[Stage]) -> bool:
 
 
 def own_memory(module: Module, schedule: Schedule, where: str) -> tuple[dict[str, str], ...]:
-    """Names and shapes of the buffers that a function makes for itself: all but inputs, states and carries."""
+    """Names and shapes of the buffers a function makes for itself: all but inputs, states and carries."""
     return tuple(
         {"name": module.names.known[b.name], "shape": module.shape(b, where == ONCE)}
         for b in schedule.buffers

@@ -92,7 +92,7 @@ def broadcast_to(a: ndarray, shape: Shape) -> ndarray:
 
 
 def copyto(dst: ndarray, src: Any, *, where: ndarray | None = None) -> None:
-    """Copy `src` (an array of the device, or a number) into `dst`, only where `where` holds if it is given."""
+    """Copy `src` (an array of the device, or a number) into `dst`, where `where` holds if it is given."""
     value = host(_device(src)) if isinstance(src, np.ndarray) else src
     mask: Any = True if where is None else host(_device(where))
     np.copyto(host(_device(dst)), value, where=mask)
