@@ -2,9 +2,10 @@
 
 Both sides compute the same outputs and gradients, which is checked first. They run in the same process in
 turns, so that a busy moment hits both; between two turns lies a pause, in which the threads of one library go
-to sleep, and before short steps an untimed call. Every thread count has a process of its own. Beside them
-run the matrix products of the step alone, as `np.matmul` on arrays of the same shapes: the bound for a module
-that computes with NumPy.
+to sleep, and before short steps an untimed call. Every thread count has a process of its own; with one thread
+processor time is measured, to which other programs add little, with more the time that passes. Beside them run
+the matrix products of the step alone, as `np.matmul` on arrays of the same shapes: the bound for a module that
+computes with NumPy.
 
 Writes every sample to a JSON file, of which `benchmarks/table.py` makes tables.
 """
@@ -87,14 +88,15 @@ def samples(module: ModuleType, T: int, B: int, H: int) -> dict[str, Any]:
 
 def timed(step: Step, calls: int) -> tuple[float, float]:
     """Seconds of each part, the mean of so many calls."""
+    clock = time.process_time if os.environ.get("OMP_NUM_THREADS") == "1" else time.perf_counter
     forward = backward = 0.0
     for _ in range(calls):
-        began = time.perf_counter()
+        began = clock()
         step.forward()
-        between = time.perf_counter()
+        between = clock()
         step.backward()
         forward += between - began
-        backward += time.perf_counter() - between
+        backward += clock() - between
     return forward / calls, backward / calls
 
 
@@ -213,6 +215,7 @@ def facts() -> dict[str, Any]:
         },
         "cpu": cpu(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),  # before the benchmark adds to it
         "system": f"{platform.system()} {platform.machine()}",
         "dtype": "float32",
         "turns": TURNS,

@@ -74,18 +74,25 @@ DERIVATION = (
     *of_cells(SECOND, "test_the_adjoint_of_the_adjoint_gives_hessian_products", ["gru"]),
 )
 PLANS = (
+    f"{SURVIVORS}::test_a_gradient_is_not_replaced_before_the_one_it_replaces_was_read",
     PLAN,
     f"--deselect={PLAN}::test_a_plan_reads_as_it_should",
     f"--deselect={PLAN}::test_show_prints_the_plan",
 )
 ON_NUMPY = (
     *of_cells(NUMPY, "test_every_entry_of_every_gradient_is_right", (*QUICK, *ODD)),
-    *of_cells(NUMPY, "test_gradients_are_right_from_every_start", before="own_start-lengths-"),
+    *of_cells(NUMPY, "test_gradients_are_right_from_every_start", ["caru", "opened"], "own_start-lengths-"),
+    *of_cells(NUMPY, "test_forward_is_what_the_equations_say", ["caru", "opened"], "own_start-lengths-"),
 )
-ON_CUDA = of_cells(
-    CUPY,
-    "test_the_cuda_of_every_cell_agrees_with_its_numpy_module_in_three_thread_orders",
-    ["gru", "caru", "sligru"],
+ON_CUDA = (
+    *of_cells(
+        CUPY,
+        "test_the_cuda_of_every_cell_agrees_with_numpy_in_three_thread_orders",
+        ["gru", "caru", "sligru"],
+    ),
+    *of_cells(
+        SURVIVORS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
+    ),
 )
 STAGES: tuple[tuple[str, ...], ...] = (
     DERIVATION,
@@ -333,8 +340,8 @@ PLANNING = (
         "if made.level(carry.next) != LOOP",
     ),
     Mutant(
-        "gategen/plan/place.py", "a gradient that all steps need lies in the memory of a carried one",
-        "and need[heir.out] < TIME and", "and",
+        "gategen/plan/place.py", "a product overwrites the carried gradient that it reads",
+        "if last == end and not isinstance(draft.ops[end], Pointwise):", "if False:",
     ),
     Mutant(
         "gategen/plan/place.py", "the next value of a state overwrites the current one forwards",

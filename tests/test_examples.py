@@ -16,9 +16,6 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
-pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
-
 
 def run(*options):
     command = [sys.executable, str(EXAMPLES / "digits.py"), *map(str, options)]

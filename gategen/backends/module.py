@@ -95,6 +95,7 @@ class Module:
         self.helpers: set[str] = set()
         self.fields = {f.name: f for f in plan.fields}
         self.buffers: dict[str, Buffer] = {}
+        self.buffers_of: dict[int, dict[str, Buffer]] = {}  # by id of a schedule: rules share names only
         self.equations = equation_comments(plan)
         sizes = size_letters(plan)
         self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
@@ -106,12 +107,19 @@ class Module:
             self.names.known[word] = self.names.known["given", word] = word
         self.names.known[self.cell.inputs[0].name] = "x"
         if len(self.cell.outputs) == 1:
-            self.names.known["d_y"] = "d_y"
+            self.names.known[plan.step.backward.slot[plan.step.backward.graph.inputs[0]].buffer] = "d_y"
+        else:
+            for name, _ in plan.step.forward.graph.outputs:
+                self.names.of(("output", name), name)
+        for name, _ in plan.step.forward.graph.outputs if plan.first else ():
+            self.names.of(("first", name), f"first_{name}")
         for pair in (plan.step, plan.first, plan.start):
-            for schedule in (pair.forward, pair.backward) if pair else ():
-                for buffer in schedule.buffers:
-                    self.buffers.setdefault(buffer.name, buffer)
-                    self.names.of(buffer.name, buffer.name)
+            schedules = (pair.forward, pair.backward) if pair else ()
+            known = {buffer.name: buffer for schedule in schedules for buffer in schedule.buffers}
+            self.buffers_of.update(dict.fromkeys(map(id, schedules), known))
+            for buffer in known.values():
+                self.buffers.setdefault(buffer.name, buffer)
+                self.names.of(buffer.name, buffer.name)
 
     def carry(self, state: str, pair: Pair) -> str:
         """The name of the carried gradient of a state."""
@@ -287,10 +295,10 @@ def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any]
     for k, (name, value) in enumerate(graph.outputs):
         size = module.names.sizes.get(str(value.size), str(value.size))
         source = made["forward"]["outputs"][k][1]
-        by_first = f"first_{name}" if made["first"] and not source.endswith("[1:]") else ""
+        by_first = module.names.known["first", name] if made["first"] and not source.endswith("[1:]") else ""
         found.append(
             {
-                "name": name,
+                "name": module.names.known.get(("output", name), name),
                 "source": source,
                 "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",

@@ -127,7 +127,7 @@ class Region:
     # ------------------------------------------------------------------------------------------ places
 
     def buffer(self, name: str) -> Buffer | None:
-        return self.module.buffers.get(name)
+        return self.module.buffers_of[id(self.schedule)].get(name)
 
     def view(self, view: View) -> str:
         """The name under which a stretch of memory is known here."""
@@ -496,7 +496,10 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         "carries": tuple(carries),
         "carry_names": ", ".join(carries),
         "results": ", ".join(
-            [*(f"{a}[1]" for a in arrays), *(f"first_{name}" for name, _ in pair.forward.graph.outputs)]
+            [
+                *(f"{array}[1]" for array in arrays),
+                *(names.get(("first", name), name) for name, _ in pair.forward.graph.outputs),
+            ]
         ),
         "forward_parameters": ", ".join(["params", *inputs, *now]),
         "forward_arguments": ", ".join(

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from golden import D, E, golden_case
 from reference import REFERENCES, Reference, numpy_functions, run, torch_functions
-
-torch = pytest.importorskip("torch")
 
 NUMPY, TORCH = numpy_functions(), torch_functions()
 T, B = 5, 4

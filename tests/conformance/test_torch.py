@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from reference import REFERENCES, run, torch_functions
 
 from gategen.load import builtins
 from gategen.verify import imported, written
-
-torch = pytest.importorskip("torch")
 
 CELLS = builtins()
 TORCH = torch_functions()

@@ -1,0 +1,127 @@
+"""What deliberate bugs (`mutants.py`) showed to be untested: a bug that lived got a test here."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import assert_close
+from test_numpy_modules import CELLS as SPECS
+from test_numpy_modules import LENGTHS, Point, forward, gradients, input_keys, named, random_point
+
+from gategen import Cell, Eq, emulator, gates, inputs, matrices, sigmoid, states, tanh, vectors
+from gategen import verify as verified
+from gategen.build import generate
+from gategen.emulator import cupy as cp
+from gategen.plan import MatMul, OuterSum, Plan, plan
+from gategen.verify import imported, written
+
+x = inputs("x")
+h, c, g = states("h c g")
+W, U, V, W_z, U_z, U_r, V_r, V_n, W_n = matrices("W U V W_z U_z U_r V_r V_n W_n")
+z, r, n = gates("z r n")
+b = vectors("b")
+
+CROSSED = Cell(
+    "crossed",
+    Eq(h.next, tanh(W @ x + U @ g)),
+    Eq(c.next, tanh(V @ h.next) + h * c),
+    Eq(g.next, g * b + c),
+)
+TRIANGLE = Cell(
+    "triangle",
+    Eq(z, sigmoid(W_z @ x + U_z @ h)),
+    Eq(r, sigmoid(U_r @ h + V_r @ c)),
+    Eq(n, tanh(V_n @ c + W_n @ x)),
+    Eq(h.next, z * h + (1 - z) * n),
+    Eq(c.next, r * c + n),
+)
+UNFED = Cell("unfed", Eq(h.next, tanh(W @ x)), Eq(c.next, tanh(V @ h.next) + h * c))
+
+
+def test_a_gradient_is_not_replaced_before_the_one_it_replaces_was_read() -> None:
+    """d_h waits for nothing here, and what reads the d_h of the step before waits for a product."""
+    (result,) = verified([CROSSED], ["numpy"])
+    assert result.ok, result
+
+
+def test_gates_that_no_order_puts_beside_each_other_get_products_of_their_own() -> None:
+    """x, h and c drive two of three gates each, so one of the three pairs does not lie side by side."""
+    (result,) = verified([TRIANGLE], ["numpy"])
+    assert result.ok, result
+
+
+@pytest.mark.xfail(raises=AssertionError, strict=True, reason="a carried gradient is read behind the loop")
+def test_a_state_that_waits_for_no_state_may_be_read_by_another() -> None:
+    """d_h_next = d_h_later + V.T @ d_a_c is in no carried gradient, but reads one."""
+    (result,) = verified([UNFED], ["numpy"])
+    assert result.ok, result
+
+
+# -------------------------------------------------------------------------------- CUDA of matrices used twice
+
+CELLS = ("stacked", "twice", "tied", "chained")
+WRONG = {
+    "narrow": "the forward step is wrong",
+    "reduced": "a kernel writes behind the end of an array",
+    "opened": "gradients are wrong where the first step has a rule",
+}
+
+
+def known_to_fail(name: str, reason: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=f"in the CUDA of {name}, {reason}"))
+
+
+def plan_of(name: str) -> Plan:
+    return plan(SPECS[name])
+
+
+def test_some_products_add_to_what_is_there() -> None:
+    """Or else the test below would not test what it is for."""
+    steps = [stage for name in CELLS for stage in plan_of(name).step.backward.stages]
+    assert any(isinstance(stage, MatMul) and stage.add for stage in steps)
+    assert any(isinstance(stage, OuterSum) and stage.add for stage in steps)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("survivors")
+
+
+def on_device(point: Point, module: ModuleType) -> dict[str, Any]:
+    """What `forward` and `backward` of a CuPy module return, by name."""
+
+    def put(array: Any) -> Any:
+        return cp.asarray(np.ascontiguousarray(array))
+
+    params = module.pack({p.name: put(point.values[p.name]) for p in point.cell.parameters})
+    others = [put(point.values[s.name]) for s in point.cell.inputs[1:]]
+    further = dict(zip(input_keys(point)[1:], others, strict=True))
+    initial = module.States(*map(put, point.states)) if point.initial else None
+    y, final, tape = module.forward(params, put(point.x), initial=initial, lengths=point.lengths, **further)
+    d_y, d_final = tuple(map(put, point.d_y)), module.States(*map(put, point.d_final))
+    grads = module.backward(params, tape, d_y if len(d_y) > 1 else d_y[0], d_final)
+    found = {f"y {k}": part for k, part in enumerate(y if isinstance(y, tuple) else (y,))}
+    found |= {f"final {k}": part for k, part in enumerate(final)}
+    given = Point(point.cell, module, point.values, point.d_y, point.d_final)
+    return {key: cp.asnumpy(part) for key, part in (found | named(given, grads)).items()}
+
+
+@pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("name", [*CELLS, *(known_to_fail(*wrong) for wrong in WRONG.items())])
+def test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy(name: str, folder: Path) -> None:
+    cell = SPECS[name]
+    plain = imported(written(cell, "numpy", folder))
+    for file, text in generate(cell, "cupy").items():
+        (folder / file).write_text(text, encoding="utf-8")
+    cuda = emulator.load(folder / f"{name}_cupy.py")
+    for initial, lengths in ((True, None), (False, LENGTHS)):
+        point = random_point(name, plain, initial=initial, lengths=lengths)
+        y, final, _ = forward(point)
+        wanted = {f"y {k}": part for k, part in enumerate(y)}
+        wanted |= {f"final {k}": part for k, part in enumerate(final)} | gradients(point)
+        found = on_device(point, cuda)
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert_close(found[key], value, 1e-11, key)
