@@ -4,6 +4,7 @@ Built-in cells are judged by the transcription in `reference.py`, the others by 
 gradients by the complex step of the module itself.
 """
 
+import ast
 import itertools
 import threading
 import warnings
@@ -21,10 +22,10 @@ from helpers import TINY, assert_close
 from reference import REFERENCES, numpy_functions
 from reference import run as run_reference
 
-from gategen import Cell, cli
+from gategen import Cell, Eq, cli, gates, inputs, matrices, sigmoid, states, tanh, vectors
 from gategen.cell import Size
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import Matrix, Next, batch_norm
+from gategen.language import RESERVED, Matrix, Next, batch_norm
 from gategen.load import builtins, load
 from gategen.verify import imported, written
 
@@ -324,8 +325,9 @@ def evaluated(
             sizes["hidden"], dtype="float64", **buffer_sizes(point.module, sizes)
         )
         given |= point.buffers or fresh._asdict()
-        given["valid"] = 1.0 * (np.arange(steps)[:, None] < left)[..., None]
-        given |= {"count": np.float64(max(left.sum(), 1)), "training": np.float64(point.training)}
+        valid, count, training, *_ = (v.name for v in graph.fixed if v.name not in point.values)
+        given[valid] = 1.0 * (np.arange(steps)[:, None] < left)[..., None]
+        given |= {count: np.float64(max(left.sum(), 1)), training: np.float64(point.training)}
     done = evaluate(graph, given, states, sizes=sizes_of(point), steps=steps, lengths=left)
     return done.final, list(done.outputs.values())
 
@@ -1185,3 +1187,44 @@ def test_outputs_and_gradients_share_no_memory_with_anything(module_of, name):
         assert not any(np.shares_memory(a, b) for b in held)
     for a, b in itertools.combinations((*y, *final), 2):
         assert not np.shares_memory(a, b)
+
+
+# -------------------------------------------------------------------------------- names
+
+
+def cell_with(role: str, names: list[str]) -> Cell:
+    """A cell in which these names play this role, and all others end in `_q`."""
+    x, h, (W, U) = inputs("x_q"), states("h_q"), matrices("W_q U_q")
+    a = W @ x + U @ h
+    if role == "vector":
+        return Cell("named", Eq(h.next, tanh(a + sum(v * v for v in vectors(" ".join(names))) / 9)))
+    if role == "input":
+        return Cell("named", Eq(h.next, tanh(a + h * sum(inputs(" ".join(names), size="hidden")) / 9)))
+    if role == "state":
+        made = states(" ".join(names))
+        equations = [Eq(s.next, s / 2 + h) for s in made]
+        return Cell("named", *equations, Eq(h.next, tanh(a + sum(made) / 20)), output=h.next)
+    made = gates(" ".join(names))
+    equations = [Eq(g, sigmoid(a * (k + 1) / 9)) for k, g in enumerate(made)]
+    return Cell("named", *equations, Eq(h.next, sum(made) / 20), first=[Eq(h.next, x_sum(x))])
+
+
+def x_sum(x: Any) -> Any:
+    return tanh(matrices("V_q") @ x)
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_a_spec_may_use_every_name_that_a_module_uses(module_of, tmp_path, monkeypatch, k):
+    """Each name of the code of some modules takes one of the roles."""
+    used: set[str] = set()
+    for name in ("caru", "sligru", "opened_from_the_start"):
+        tree = ast.parse(Path(module_of(name).__file__).read_text("utf-8"))
+        used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        used |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    names = sorted(name for name in used - RESERVED if not name.startswith("_"))[k::4]
+    for role, some in zip(("vector", "input", "state", "gate"), (names[j::4] for j in range(4)), strict=True):
+        monkeypatch.setitem(CELLS, "named", cell_with(role, some))
+        point = random_point("named", imported(written(CELLS["named"], "numpy", tmp_path)), lengths=LENGTHS)
+        for initial in (True, False):
+            assert_forward_is_right(replace(point, initial=initial))
+            assert_gradients_are_right(replace(point, initial=initial))

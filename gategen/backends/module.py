@@ -103,8 +103,10 @@ class Module:
             self.names.of(("field", f.name), f.name)
         for f in plan.fields:
             self.names.of(("field", gradient_of(f.name)), f"d_{f.name}")
-        for word in ("valid", "count", "training"):
-            self.names.known[word] = self.names.known["given", word] = word
+        own = {p.name for p in self.cell.parameters}
+        given = [v.name for v in plan.step.forward.graph.fixed if v.name not in own]
+        for name, word in zip(given, ("valid", "count", "training"), strict=False):
+            self.names.known[name] = self.names.known["given", name] = word
         self.names.known[self.cell.inputs[0].name] = "x"
         if len(self.cell.outputs) == 1:
             self.names.known[plan.step.backward.slot[plan.step.backward.graph.inputs[0]].buffer] = "d_y"

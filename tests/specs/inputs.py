@@ -38,6 +38,8 @@ normed = Cell(
     Eq(h.next, tanh(n + U @ h) * sigmoid(batch_norm(v))),
 )
 
+normed_input = Cell("normed_input", Eq(h.next, tanh(V @ batch_norm(w) + U @ h) * batch_norm(W @ x, g)))
+
 several = Cell(
     "several",
     Eq(n, tanh(W @ x + U @ h + b)),

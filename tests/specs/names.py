@@ -1,6 +1,19 @@
 """Names that generated code would like for itself."""
 
-from gategen import Cell, Eq, constants, gates, inputs, matrices, scalars, sigmoid, states, tanh, vectors
+from gategen import (
+    Cell,
+    Eq,
+    batch_norm,
+    constants,
+    gates,
+    inputs,
+    matrices,
+    scalars,
+    sigmoid,
+    states,
+    tanh,
+    vectors,
+)
 
 # The sequence is not called x, and x is something else.
 t, x, np, dtype = inputs("t x np dtype")
@@ -35,3 +48,28 @@ seed, positive, rng = (inputs(name, size=name) for name in ("seed", "positive", 
 hidden_size, Params, Tape = matrices("hidden_size Params Tape")
 
 sized = Cell("sized", Eq(h.next, tanh(W @ t + hidden_size @ seed + Params @ positive + Tape @ rng + h)))
+
+# What batch normalisation calls its own.
+valid, training, mean_n, var_n = gates("valid training mean_n var_n")
+U, V = matrices("U V")
+b, scale_n = vectors("b scale_n")
+
+named = Cell(
+    "normed_by_name",
+    Eq(valid, batch_norm(W @ t, scale_n, b)),
+    Eq(mean_n, batch_norm(V @ t)),
+    Eq(training, tanh(valid + U @ h)),
+    Eq(var_n, sigmoid(mean_n * training)),
+    Eq(h.next, training * var_n),
+)
+
+d_b, d_U, y_h = gates("d_b d_U y_h")
+
+gradients = Cell(
+    "gradients",
+    Eq(d_b, tanh(W @ t + U @ h + b)),
+    Eq(d_U, sigmoid(V @ d_b)),
+    Eq(y_h, d_b * d_U),
+    Eq(h.next, y_h + h / 2),
+    output=(h.next, y_h),
+)

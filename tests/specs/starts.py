@@ -1,6 +1,20 @@
 """What happens before the first step: trained initial states, a rule of its own for the first step."""
 
-from gategen import Cell, Eq, gates, inputs, matrices, mean, scalars, sigmoid, square, states, tanh, vectors
+from gategen import (
+    Cell,
+    Eq,
+    batch_norm,
+    gates,
+    inputs,
+    matrices,
+    mean,
+    scalars,
+    sigmoid,
+    square,
+    states,
+    tanh,
+    vectors,
+)
 
 x = inputs("x")
 m = inputs("m", size=1)
@@ -40,4 +54,24 @@ opened_from_the_start = Cell(
     Eq(y, h.next * b),
     first=[Eq(h.next, tanh(W @ x) * m + h), Eq(k.next, k - R @ h.next), Eq(y, b * h)],
     output=(y, h.next),
+)
+
+# The gate n has another size in the first step, where u and V are met for the only time.
+u = inputs("u", size="memory")
+V = matrices("V")
+
+resized = Cell(
+    "resized",
+    Eq(n, tanh(W_n @ x + U_n @ k + b_n)),
+    Eq(k.next, k + R @ n),
+    first=[Eq(n, tanh(V @ x + u)), Eq(k.next, n * k)],
+)
+
+normed_after_the_first = Cell(
+    "normed_after_the_first",
+    Eq(n, tanh(batch_norm(W @ x, b_n, b) + U @ h)),
+    Eq(h.next, n + h / 2),
+    Eq(y, n * b_o),
+    first=[Eq(h.next, tanh(W @ x)), Eq(y, h.next)],
+    output=y,
 )
