@@ -3,9 +3,9 @@
 Both sides compute the same outputs and gradients, which is checked first. They run in the same process in
 turns, so that a busy moment hits both; between two turns lies a pause, in which the threads of one library go
 to sleep, and before short steps an untimed call. Every thread count has a process of its own; with one thread
-processor time is measured, to which other programs add little, with more the time that passes. Beside them run
-the matrix products of the step alone, as `np.matmul` on arrays of the same shapes: the bound for a module that
-computes with NumPy.
+processor time is measured, to which other programs add little, with more the time that passes. Beside them
+run the matrix products of the step alone, as `np.matmul` on arrays of the same shapes: the bound for a module
+that computes with NumPy.
 
 Writes every sample to a JSON file, of which `benchmarks/table.py` makes tables.
 """

@@ -579,10 +579,11 @@ def levels(graph: Graph) -> dict[Value, str]:
     for op in graph.ops:
         if not tainted.isdisjoint(op.reads):
             tainted.add(op.out)
+    currents = {carry.current for carry in graph.states}
     needed = {carry.next for carry in graph.states}
     for op in reversed(graph.ops):
-        if op.out in needed:
-            needed.update(op.reads)
+        if op.out in needed or (graph.backwards and not currents.isdisjoint(op.reads)):
+            needed.update((op.out, *op.reads))
     level: dict[Value, str] = {}
     for op in graph.ops:
         late = any(level.get(read) == AFTER for read in op.reads)

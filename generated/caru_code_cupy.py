@@ -230,6 +230,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = cp.zeros((B, H), dtype)
     else:
         d_h = check("d_final.h", d_final.h, (B, H)).astype(dtype)
+    start = int(not given and T > 0)
+    if start:  # the first step went another way: up to the end, this is about the steps behind it
+        T -= 1
+        whole = (x, h, d_y,)
+        x = x[1:]
+        h = h[1:]
+        gates = gates[1:]
+        n = n[1:]
+        d_y = d_y[1:]
+        finished_first = finished
+        finished = None if finished is None else finished[1:]
     d_gates = cp.empty((T, B, 3 * H), dtype)
     l = cp.empty((T, B, H), dtype)
     U_zT_d_a_z = cp.empty((B, H), dtype)
@@ -242,8 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # l = sigmoid_a * z
     launch("caru_code_backward_1", dtype, T * B, H, (B, 0, H), gates, l)
 
-    start = int(not given and T > 0)
-    for t in reversed(range(start, T)):
+    for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
             for d in (d_h,):
@@ -269,9 +279,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             for d, k in zip((d_h,), kept, strict=True):
                 d += k
 
-    if start:
-        d_gates[0] = 0  # the first step went another way
-
     # d_x = W_n.T @ d_a + W_z.T @ d_a_z
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
     d_W[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
@@ -291,10 +298,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
-        d_x[0], d_h, d_first = first_step_backward(
-            params, x, h, d_y, d_h, finished, *first_tape
+        *d_one, d_h, d_first = first_step_backward(
+            params, *whole, d_h, finished_first, *first_tape
         )
-        d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
+        d_x, = (
+            cp.concatenate((one[None], rest)) for one, rest in zip(d_one, (d_x,), strict=True)
+        )
+        d_params = Params(*(a + b for a, b in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,
         x=d_x,

@@ -217,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = cp.zeros((2 * H, H), dtype)
     d_U_h = cp.zeros((H, H), dtype)
 
-    for t in reversed(range(0, T)):
+    for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
             for d in (d_h,):

@@ -223,7 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # a_h = exp_h * z + exp_n * (1 - z)
     launch("libru_log_backward_1", dtype, T * B, H, (B, 0, H), exp_h, exp_n, gates, a_h)
 
-    for t in reversed(range(0, T)):
+    for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
             for d in (d_h,):

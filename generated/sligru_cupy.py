@@ -208,7 +208,9 @@ def forward(
     var_eps = cp.empty((2 * H,), dtype)
     new_var = cp.empty((2 * H,), dtype)
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    count = max(float(T * B if finished is None else (~finished).sum()), 1.0)
+    count = max(float(valid.astype(np.float64).sum()), 1.0)
+    if buffers is not None and not isinstance(buffers, Buffers):
+        raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
     update = bool(training) and buffers is not None and T * B > 0
@@ -375,7 +377,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # normed_n = centred_n * scale_n
     launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates_2, scale, g_g_z, g_g_h)
 
-    for t in reversed(range(0, T)):
+    for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
             for d in (d_h,):

@@ -202,7 +202,7 @@ class Emitter:
         """Neighbouring values as an array on the host's side, (T, B, ·) or (B, ·)."""
         slots = [self.schedule.slot[v] for v in values]
         first, stop = slots[0], slots[-1].stop
-        buffer = self.module.buffers.get(first.buffer)
+        buffer = self.buffer(first.buffer)
         size = self.names.size
         if buffer is None:
             base = self.field(first.buffer)
@@ -223,6 +223,10 @@ class Emitter:
             return f"{base}{time}" if whole else f"{base}{time}[..., {inner}]"
         at = self.time if not first.shift else ("1" if self.once else f"{self.time} + 1")
         return f"{base}[{at}]" if whole else f"{base}[{at}, :, {inner}]"
+
+    def buffer(self, name: str) -> Buffer | None:
+        """The buffer of that name in this rule's memory; None for a field or a number."""
+        return self.module.buffers_of[id(self.schedule)].get(name)
 
     def field(self, name: str) -> str:
         return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
@@ -286,7 +290,7 @@ class Emitter:
 
     def address(self, slot: Slot, feature: str) -> str:
         """The index of feature `feature` of a slot, within its buffer."""
-        buffer = self.module.buffers.get(slot.buffer)
+        buffer = self.buffer(slot.buffer)
         offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
@@ -321,7 +325,7 @@ class Emitter:
             name = self.schedule.slot[value].buffer
             if name in names:
                 continue
-            buffer = self.module.buffers.get(name)
+            buffer = self.buffer(name)
             host = self.names.known[name] if buffer else self.field(name)
             names[name] = unique(host, taken)
             qualifier = "" if name in out else "const "
@@ -374,7 +378,7 @@ class Emitter:
         return f"real({text})" if op.expr.is_number else text
 
     def pointer(self, value: Value, buffers: dict[str, str], kernel: Kernel) -> str:
-        feature = "0" if value.size == 1 and kernel.size != 1 else "k"
+        feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
         base = buffers[self.schedule.slot[value].buffer]
         return f"{base} + {index}".removesuffix(" + 0") if index != "0" else base
@@ -387,7 +391,7 @@ class Emitter:
             | {v for _, v in (*graph.outputs, *graph.sums)}
             | set(self.pair.tape)
         )
-        buffer = self.module.buffers.get(self.schedule.slot[value].buffer)
+        buffer = self.buffer(self.schedule.slot[value].buffer)
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
         return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
@@ -552,14 +556,6 @@ def function_context(module: Module, pair: Pair, schedule: Schedule, name: str, 
         if part == "after":
             made["outputs"] = tuple((n, emitter.host(v)) for n, v in schedule.graph.outputs)
     own = [b for b in schedule.buffers if b.kind in ("row", "time", "static")]
-    inside = {
-        schedule.slot[op.out].buffer
-        for s in schedule.loop
-        if isinstance(s, Kernel)
-        for op in s.ops
-        if op.out in schedule.slot
-    }
-    inside |= {schedule.slot[v].buffer for s in schedule.loop if isinstance(s, MatMul) for v in s.out}
     return {
         **made,
         "weights": tuple(dict.fromkeys(weights)),
@@ -568,7 +564,6 @@ def function_context(module: Module, pair: Pair, schedule: Schedule, name: str, 
             {"name": module.names.known[b.name], "shape": once_shape(module, b) if once else module.shape(b)}
             for b in own
         ),
-        "written": tuple(module.names.known[b.name] for b in own if b.kind == "time" and b.name in inside),
     }
 
 
@@ -596,6 +591,7 @@ def once_names(
     carries = [module.carry(s.name, pair) for s in module.cell.states]
     d_outputs = module.seeds(pair)
     results = [source for _, source in forward["outputs"]]
+    over_time = [names[b.name] for b in tape_buffers(module.plan.step) if b.kind == "time"]
     d_inputs = [source for _, source in backward["outputs"]]
     return {
         "forward_parameters": ", ".join(["params", *inputs, *states, "dtype"]),
@@ -604,12 +600,10 @@ def once_names(
         "backward_parameters": ", ".join(
             ["params", *inputs, *states, *d_outputs, *carries, "finished", *held]
         ),
-        "backward_arguments": ", ".join(
-            ["params", *inputs, *states, *d_outputs, *carries, "finished", "*first_tape"]
-        ),
-        "gradients": ", ".join(
-            [*(f"{module.input_gradient(s.name)}[0]" for s in module.cell.inputs), *carries]
-        ),
+        "whole": ", ".join([*inputs, *states, *d_outputs]),
+        "later": (*inputs, *states, *over_time, *d_outputs),
+        "carries": ", ".join(carries),
+        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
         "gradients_returned": ", ".join([*d_inputs, *carries]),
         "gradient_names": ", ".join(d_outputs),
         "some_gradient": d_outputs[0] if d_outputs else "",
