@@ -39,10 +39,15 @@ def columns(record: dict[str, Any]) -> list[str]:
     """Our milliseconds; PyTorch's time over ours; the share of the time that the products alone take."""
     ours, theirs, products = (totals(record[side]) for side in ("gategen", "torch", "products"))
     return [
-        f"{1e3 * median(ours):.3g}",
+        milliseconds(1e3 * median(ours)),
         f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}",
         f"{100 * median(p / o for p, o in zip(products, ours, strict=True)):.0f} %",
     ]
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, or as many as stand before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def totals(side: dict[str, Sequence[float]]) -> list[float]:
@@ -59,7 +64,8 @@ def about(document: dict[str, Any]) -> str:
     versions = document["versions"]
     changed = ", with changed modules" if document["changed"] else ""
     return (
-        f"float32, forward and backward, input size H; medians of {document['turns']} turns. "
+        f"float32, forward and backward, input size H; medians of {document['turns']} turns; with one thread "
+        "processor time. "
         f"NumPy {versions['numpy']} ({versions['blas']}), PyTorch {versions['torch']}, "
         f"Python {versions['python']}, {document['cpu']}, {document['cores']} cores; "
         f"commit {document['commit'][:12]}{changed}."
