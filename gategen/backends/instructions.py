@@ -218,18 +218,19 @@ class Assembler:
         above, below = fraction(expr)
         numbers = [factor for factor in above if not factor.atoms(Value)]
         rest = self.ordered(self.printer.factors([f for f in above if f not in numbers]), out)
-        if numbers == [sp.Integer(-1)] and rest:
-            self.fold("multiply", rest, out)
-            self.emit("negative", [out if len(rest) > 1 else self.last_or(rest[0], out)], out)
-        else:
-            number = [sp.Mul(*numbers)] if numbers and sp.Mul(*numbers) != 1 else []
-            self.fold("multiply", [*rest, *number] or [sp.S.One], out, copy=not below)
-            if below and len(rest) + len(number) == 0:
-                self.emit("divide", [Text("1"), self.operand(sp.Mul(*below), out)], out)
-                return
-            if below:
-                top = out if len(rest) + len(number) > 1 else self.last_or((rest or number)[0], out)
-                self.emit("divide", [top, self.operand(sp.Mul(*below), out)], out)
+        minus = numbers == [sp.Integer(-1)] and bool(rest)
+        factor = sp.Mul(*numbers)
+        parts = [*rest, *([] if minus or factor == 1 else [factor])]
+        if not parts:
+            self.emit("divide", [Text("1"), self.operand(sp.Mul(*below), out)], out)
+            return
+        self.fold("multiply", parts, out, copy=not below and not minus)
+        top = out if len(parts) > 1 else self.last_or(parts[0], out)
+        if below:
+            self.emit("divide", [top, self.operand(sp.Mul(*below), out)], out)
+            top = out
+        if minus:
+            self.emit("negative", [top], out)
 
     def last_or(self, expr: sp.Expr, out: View) -> Operand:
         return self.operand(expr, out) if self.atomic(expr) else out
