@@ -52,6 +52,7 @@ class Cell:
             self._check_starts()
             self.outputs = self._outputs(output)
             self.gate_sizes, self.first_sizes, self.shapes = self._infer()
+            self._check_sizes()
             self._check_norms()
             self._warn_of_unused()
         except SpecError as error:
@@ -93,12 +94,16 @@ class Cell:
     @property
     def sizes(self) -> tuple[str, ...]:
         """The size names, `input` and `hidden` first."""
-        found: list[Size] = ["input", "hidden"]
-        for symbol in (*self.inputs, *self.states, *self.parameters):
-            parts = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else self.size_of(symbol)
-            for part in parts if isinstance(parts, tuple) else (parts,):
-                found.extend(part if isinstance(part, tuple) else (part,))
-        return tuple(dict.fromkeys(size for size in found if isinstance(size, str)))
+        symbols = (*self.inputs, *self.states, *self.parameters)
+        return tuple(
+            dict.fromkeys(("input", "hidden", *(s for symbol in symbols for s in self.sizes_of(symbol))))
+        )
+
+    def sizes_of(self, symbol: Any) -> tuple[str, ...]:
+        """The size names in the shape of a symbol."""
+        parts = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else (self.size_of(symbol),)
+        flat = (size for part in parts for size in (part if isinstance(part, tuple) else (part,)))
+        return tuple(size for size in flat if isinstance(size, str))
 
     def size_of(self, symbol: Any) -> Size:
         return symbol.size if hasattr(symbol, "size") else 1
@@ -259,6 +264,27 @@ class Cell:
                 )
             return
         unifier.gates[eq.lhs.name] = size
+
+    def _check_sizes(self) -> None:
+        """Every size is told by the shape of a parameter or of an input: modules are given nothing else."""
+        told: set[Size] = {symbol.size for symbol in self.inputs}
+        sums: list[set[Size]] = []  # the sizes of which a shape tells the sum alone
+        for symbol in self.parameters:
+            for part in self.shapes.get(symbol.name, (self.size_of(symbol),)):
+                if isinstance(part, tuple):
+                    sums.append({size for size in part if isinstance(size, str)})
+                else:
+                    told.add(part)
+        for _ in sums:
+            told.update(*(sizes for sizes in sums if len(sizes - told) == 1))
+        for symbol in (*self.states, *self.parameters):
+            for size in self.sizes_of(symbol):
+                if size not in told:
+                    raise SpecError(
+                        f"the shape of no parameter and of no input tells the size {size} of {symbol}",
+                        hint=f'a vector b = vectors("b", size="{size}"), an input of that size, or a number '
+                        f"for the size: size=4",
+                    )
 
     def _warn_of_unused(self) -> None:
         """Gates that reach neither a state nor an output are allowed, but hardly meant."""

@@ -43,8 +43,6 @@ TINY = 1e-30  # the complex step
 STEP = 2e-4  # of central differences, halved twice
 TRIES = 8  # other numbers, where a kink lies within a step
 
-ARGUMENTS = frozenset(("params", "x", "initial", "lengths", "tape", "buffers", "training"))
-
 CPU, EMULATION = "CPU", "CPU emulation"
 
 Array = npt.NDArray[Any]
@@ -266,18 +264,24 @@ def _problem(
 
 def _shapes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Of the parameters, by name."""
-    further = {name: size for name, size in sizes.items() if name not in SIZES}
     with _blamed():
+        further = {key: size for key, size in _arguments(module, sizes).items() if key != "input_size"}
         params = module.init(SIZES["input"], SIZES["hidden"], seed=0, dtype="float64", **further)
         return {name: array.shape for name, array in module.unpack(params).items()}
+
+
+def _arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """All sizes but that of the hidden state, under the names that `init` has for them."""
+    own = [name for name in signature(module.init).parameters if name not in ("seed", "dtype", "hidden_size")]
+    return dict(zip(own, (size for name, size in sizes.items() if name != "hidden"), strict=True))
 
 
 def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
     """Running statistics somewhere between those of the start and twice as much."""
     with _blamed():
         wanted = signature(module.init_buffers).parameters  # the sizes of what is normalised
-        known = {**sizes, "input_size": SIZES["input"]}
-        further = {name: size for name, size in known.items() if name in wanted and name != "hidden_size"}
+        known = _arguments(module, sizes)
+        further = {name: size for name, size in known.items() if name in wanted}
         start = module.init_buffers(SIZES["hidden"], dtype="float64", **further)
     return {
         name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)
@@ -300,11 +304,6 @@ class Outcome(NamedTuple):
     tape: Any
 
 
-def spelled(name: str) -> str:
-    """How `forward` spells a further input: with a trailing underscore where the name is one of its own."""
-    return f"{name}_" if name in ARGUMENTS else name
-
-
 @dataclass(frozen=True)
 class Runner:
     """A generated module, called with the spec's own names and arrays of the host."""
@@ -315,15 +314,18 @@ class Runner:
 
     @_blamed()
     def forward(self, problem: Problem, point: Mapping[Key, Array], tape: bool = False) -> Outcome:
-        put, get, dtype = self.host.put, self.host.get, next(iter(point.values())).dtype
+        put, get = self.host.put, self.host.get
         first, *others = self.cell.inputs
-        options: dict[str, Any] = {spelled(x.name): put(point["inputs", x.name]) for x in others}
+        spelled = self.module.Grads._fields[2:-1]  # as the module calls the further inputs
+        options: dict[str, Any] = {
+            key: put(point["inputs", x.name]) for key, x in zip(spelled, others, strict=True)
+        }
         if problem.setting.initial:
             options["initial"] = self.states(point)
         if problem.setting.lengths is not None:
             options["lengths"] = np.array(problem.setting.lengths)
         if problem.setting.training is not None:
-            arrays = {name: put(array.astype(dtype)) for name, array in problem.buffers.items()}
+            arrays = {name: put(array) for name, array in problem.buffers.items()}
             options |= {"buffers": self.module.Buffers(**arrays), "training": problem.setting.training}
         x = put(point["inputs", first.name])
         y, final, kept = self.module.forward(self.params(point), x, tape=tape, **options)

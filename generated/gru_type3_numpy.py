@@ -215,8 +215,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     dtype = h.dtype
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None) != dtype:
-        raise TypeError(f"params have dtype {precision(params, None)}, but the tape has {dtype}")
+    if precision(params, None, **{"tape.h": h}) != dtype:
+        raise TypeError("params are complex, but backward works on float32 and float64")
     W_h, U_h, b = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
@@ -357,6 +357,13 @@ def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`array`, if it has this dtype."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
+    return array
+
+
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
     if not isinstance(tape, Tape):
@@ -395,7 +402,7 @@ def known(dtype: Any) -> np.dtype:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays |= {f"params.{name}": array for name, array in params._asdict().items()}
+    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States")
@@ -404,18 +411,11 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     for name, dtype in known.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    single = known["params.W_h"] == np.float32
-    for name, dtype in known.items():
-        if (dtype == np.float32) != single:
-            raise TypeError(f"{name} has dtype {dtype}, but params.W_h has {known['params.W_h']}")
+    (first, wanted), *others = known.items()
+    for name, dtype in others:
+        if (dtype == np.float32) != (wanted == np.float32):
+            raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
     return np.result_type(*known.values())
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
-    return array
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:

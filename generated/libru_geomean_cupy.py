@@ -55,10 +55,10 @@ class Grads(NamedTuple):
 class Tape(NamedTuple):
     """What `forward` leaves behind for `backward`."""
 
-    x: np.ndarray  # (T, B, I)
-    h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, n
-    finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    x: cp.ndarray  # (T, B, I)
+    h: cp.ndarray  # (T + 1, B, H)  the initial state first
+    gates: cp.ndarray  # (T, B, 2 * H)  z, n
+    finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
 
@@ -111,7 +111,7 @@ def forward(
     initial: States | None = None,
     lengths: Any = None,
     tape: Any = True,
-) -> tuple[np.ndarray, States, Tape | None]:
+) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
@@ -190,15 +190,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, finished, given, constant = tape
     T, B, _ = x.shape
-    dtype = h.dtype
+    dtype = precision(params, None, **{"tape.h": h})
     W, U, b = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
+    d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
+    same("d_y", d_y, dtype)
     if finished is not None:
         d_y = cp.where(finished, 0, d_y)
     if d_final is None:
         d_h = cp.zeros((B, H), dtype)
+    elif not isinstance(d_final, States):
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
     else:
-        d_h = check("d_final.h", d_final.h, (B, H)).astype(dtype)
+        d_h = check("d_final.h", d_final.h, (B, H))
+        d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -251,7 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(
     params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[np.ndarray, States]:
+) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
@@ -282,6 +286,13 @@ def check(name: str, value: Any, *shapes: tuple[int, ...]) -> cp.ndarray:
     array = cp.ascontiguousarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
+    return array
+
+
+def same(name: str, array: cp.ndarray, dtype: np.dtype) -> cp.ndarray:
+    """`array`, if it has this dtype."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
@@ -327,17 +338,19 @@ def known(dtype: Any) -> np.dtype:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The one dtype of all arrays."""
-    arrays |= {f"params.{name}": array for name, array in params._asdict().items()}
+    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    dtype = known(params.W.dtype)
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):
             raise TypeError(f"{name} is {type(array).__name__}, expected a cupy.ndarray")
+    (first, array), *others = arrays.items()
+    dtype = known(array.dtype)
+    for name, array in others:
         if array.dtype != dtype:
-            raise TypeError(f"{name} has dtype {array.dtype}, but params.W has {dtype}")
+            raise TypeError(f"{name} has dtype {array.dtype}, but {first} has {dtype}")
     return dtype
 
 

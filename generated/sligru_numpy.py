@@ -214,9 +214,13 @@ def forward(
     update = bool(training) and buffers is not None and T * B > 0
     running = init_buffers(H, dtype=valid.real.dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
+    same("buffers.mean_z", mean_z, valid.real.dtype)
     var_z = check("buffers.var_z", running.var_z, (H,))
+    same("buffers.var_z", var_z, valid.real.dtype)
     mean_n = check("buffers.mean_n", running.mean_n, (H,))
+    same("buffers.mean_n", mean_n, valid.real.dtype)
     var_n = check("buffers.var_n", running.var_n, (H,))
+    same("buffers.var_n", var_n, valid.real.dtype)
     training = float(bool(training))
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
@@ -437,8 +441,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     dtype = h.dtype
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None) != dtype:
-        raise TypeError(f"params have dtype {precision(params, None)}, but the tape has {dtype}")
+    if precision(params, None, **{"tape.h": h}) != dtype:
+        raise TypeError("params are complex, but backward works on float32 and float64")
     W, U, b, g = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
@@ -827,6 +831,13 @@ def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
     return array
 
 
+def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`array`, if it has this dtype."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
+    return array
+
+
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
     if not isinstance(tape, Tape):
@@ -865,7 +876,7 @@ def known(dtype: Any) -> np.dtype:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays |= {f"params.{name}": array for name, array in params._asdict().items()}
+    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States")
@@ -874,18 +885,11 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     for name, dtype in known.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    single = known["params.W"] == np.float32
-    for name, dtype in known.items():
-        if (dtype == np.float32) != single:
-            raise TypeError(f"{name} has dtype {dtype}, but params.W has {known['params.W']}")
+    (first, wanted), *others = known.items()
+    for name, dtype in others:
+        if (dtype == np.float32) != (wanted == np.float32):
+            raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
     return np.result_type(*known.values())
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
-    return array
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:

@@ -14,9 +14,12 @@ from reference import REFERENCES
 from gategen import emulator
 from gategen.backends import find
 from gategen.emulator import cupy as cp
-from gategen.load import builtins
+from gategen.load import builtins, load
+from gategen.verify import verify
 
 CELLS = builtins()
+SPECS = Path(__file__).parent / "specs"
+OTHERS = {cell.name: cell for path in sorted(SPECS.glob("*.py")) for cell in load(path)}
 STEPS, BATCH, INPUT, HIDDEN = 5, 3, 3, 7
 LENGTHS = np.array([0, 5, 3])
 ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 3)]
@@ -46,17 +49,17 @@ def device(array: Any, dtype: Any = None) -> Any:
 class Setting:
     """Random parameters, inputs and gradients for a cell."""
 
-    def __init__(self, name: str, dtype: str, seed: int = 0) -> None:
+    def __init__(self, name: str, dtype: str, seed: int = 0, hidden: int = HIDDEN) -> None:
         rng = np.random.default_rng(seed)
         reference = REFERENCES[name]
         self.named = {
             key: (0.5 * rng.standard_normal(shape)).astype(dtype)
-            for key, shape in reference.shapes(INPUT, HIDDEN).items()
+            for key, shape in reference.shapes(INPUT, hidden).items()
         }
         self.x = rng.standard_normal((STEPS, BATCH, INPUT)).astype(dtype)
-        self.states = {s: rng.uniform(0.2, 0.8, (BATCH, HIDDEN)).astype(dtype) for s in reference.states}
-        self.d_y = rng.standard_normal((STEPS, BATCH, HIDDEN)).astype(dtype)
-        self.d_final = {s: rng.standard_normal((BATCH, HIDDEN)).astype(dtype) for s in reference.states}
+        self.states = {s: rng.uniform(0.2, 0.8, (BATCH, hidden)).astype(dtype) for s in reference.states}
+        self.d_y = rng.standard_normal((STEPS, BATCH, hidden)).astype(dtype)
+        self.d_final = {s: rng.standard_normal((BATCH, hidden)).astype(dtype) for s in reference.states}
 
     def run(
         self, module: ModuleType, put: Any, given: bool, lengths: Any, **more: Any
@@ -139,6 +142,44 @@ def test_empty_runs_work(name: str, steps: int, batch: int, folder: Path) -> Non
     assert all(np.isfinite(cp.asnumpy(g)).all() for g in grads.params)
 
 
+def back(module: ModuleType, params: Any, x: Any, d_y: Any, d_final: Any = None, tape: Any = None) -> Any:
+    return module.backward(params, module.forward(params, x)[2] if tape is None else tape, d_y, d_final)
+
+
+def test_only_the_final_states_may_count(folder: Path) -> None:
+    plain, cuda = modules("gru", folder)
+    setting = Setting("gru", "float64")
+    found = []
+    for module, put in ((plain, np.asarray), (cuda, device)):
+        params = module.pack({key: put(value) for key, value in setting.named.items()})
+        d_final = module.States(put(setting.d_final["h"]))
+        found.append(back(module, params, put(setting.x), None, d_final))
+    np.testing.assert_allclose(cp.asnumpy(found[1].x), found[0].x, rtol=1e-11, atol=1e-14)
+
+
+def test_buffers_of_another_dtype_are_refused(folder: Path) -> None:
+    _, cuda = modules("ligru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float32")
+    buffers = cuda.init_buffers(HIDDEN, dtype="float64")
+    with pytest.raises(TypeError, match=r"buffers\.\w+ has dtype float64"):
+        cuda.forward(params, cp.zeros((STEPS, BATCH, INPUT), "float32"), buffers=buffers)
+
+
+def test_a_row_is_summed_by_more_threads_than_a_block_has(folder: Path) -> None:
+    """Over 300 features, where a block has 128 threads."""
+    plain, cuda = modules("sligru", folder)
+    setting = Setting("sligru", "float64", hidden=300)
+    expected = setting.run(plain, np.asarray, True, LENGTHS)
+    error, key = worst(expected, setting.run(cuda, device, True, LENGTHS))
+    assert error <= 1e-11, (key, error)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_cuda_of_every_cell_of_the_tests_is_right(name: str) -> None:
+    (result,) = verify(OTHERS[name], ["cupy"])
+    assert result.ok, result
+
+
 def test_both_backends_draw_the_same_parameters(folder: Path) -> None:
     plain, cuda = modules("gru", folder)
     for a, b in zip(plain.init(3, 5, seed=1), cuda.init(3, 5, seed=1), strict=True):
@@ -177,6 +218,19 @@ def test_steps_give_what_forward_gives(folder: Path) -> None:
         (lambda c, p, x: c.forward(tuple(p), x), TypeError, "expected Params"),
         (lambda c, p, x: c.init(3, 5, dtype="int32"), TypeError, "dtype is int32"),
         (lambda c, p, x: c.init(0, 5), ValueError, "input_size is 0"),
+        (lambda c, p, x: back(c, p, x, x[..., :2]), ValueError, r"d_y has shape \(5, 3, 2\)"),
+        (lambda c, p, x: back(c, p, x, cp.zeros((5, 3, 7), "float64")), TypeError, "d_y has dtype float64"),
+        (lambda c, p, x: back(c, p, x, None, (x[0],)), TypeError, "d_final is tuple"),
+        (
+            lambda c, p, x: back(c, p, x, None, c.States(cp.zeros((3, 7), "float64"))),
+            TypeError,
+            "d_final.h has dtype float64, expected float32",
+        ),
+        (
+            lambda c, p, x: back(c, c.init(3, 5, dtype="float64"), x, None, tape=c.forward(p, x)[2]),
+            TypeError,
+            "tape.h has dtype float32, but params.W has float64",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(mistake: Any, error: type[Exception], words: str, folder: Path) -> None:

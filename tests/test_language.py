@@ -322,7 +322,7 @@ def test_the_order_of_equations_does_not_matter() -> None:
 def test_states_and_inputs_stand_in_the_order_of_their_declaration() -> None:
     d, c, a = states("d c a")
     mask, q = inputs("mask q", size=1)
-    cell = cell_of(Eq(a.next, q + a), Eq(c.next, c), Eq(d.next, d * mask))
+    cell = cell_of(Eq(a.next, q + a), Eq(c.next, b * c), Eq(d.next, d * mask))
     assert cell.states == (d, c, a)
     assert cell.inputs == (mask, q)
     assert cell.outputs == (d.next,)
@@ -442,7 +442,7 @@ def test_sizes_have_a_name_each_and_the_two_usual_ones_come_first() -> None:
 def test_gates_have_the_size_of_what_defines_them() -> None:
     assert of_size_one().gate_sizes == {"z": 1}
     assert through_gates().gate_sizes == {"y": "hidden", "z": "hidden"}
-    assert cell_of(Eq(z, lang.mean(x)), Eq(h.next, z * h)).gate_sizes == {"z": 1}
+    assert cell_of(Eq(z, lang.mean(x)), Eq(h.next, z * h + b)).gate_sizes == {"z": 1}
 
 
 def test_everything_that_is_exported_is_there() -> None:

@@ -305,7 +305,7 @@ class Emitter:
 
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
-        return value.shape == () and value.name in ("count", "training")
+        return self.names.known.get(("given", value.name)) in ("count", "training")
 
     def words(self) -> set[str]:
         """The names that no buffer and no value of a kernel can have."""
@@ -320,7 +320,8 @@ class Emitter:
         out = {self.schedule.slot[v].buffer for v in writes}
         for value in (*reads, *writes):
             if self.scalar(value):
-                made[value.name] = Argument(f"const real {value.name}", "", f"number({value.name}, dtype)")
+                word = self.names.known["given", value.name]
+                made[value.name] = Argument(f"const real {value.name}", "", f"number({word}, dtype)")
                 continue
             name = self.schedule.slot[value].buffer
             if name in names:
@@ -498,6 +499,10 @@ class CupyModule(Module):
 
     xp = "cp"
 
+    def shape_of(self, name: str) -> str:
+        """Whoever gave it gave an array of the device."""
+        return f"{name}.shape"
+
 
 def context(plan: Plan) -> dict[str, Any]:
     """Everything the templates print, as strings and tuples."""
@@ -595,7 +600,7 @@ def once_names(
     d_inputs = [source for _, source in backward["outputs"]]
     return {
         "forward_parameters": ", ".join(["params", *inputs, *states, "dtype"]),
-        "results": "".join(f"first_{name}, " for name, _ in pair.forward.graph.outputs),
+        "results": "".join(f"{names.get(('first', name), name)}, " for name, _ in pair.forward.graph.outputs),
         "returned": ", ".join([*results, *held]),
         "backward_parameters": ", ".join(
             ["params", *inputs, *states, *d_outputs, *carries, "finished", *held]

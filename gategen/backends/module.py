@@ -18,7 +18,18 @@ import sympy as sp
 
 from gategen import language as lang
 from gategen.graph import fresh, length
-from gategen.plan import Buffer, Field, Kernel, MatMul, Pair, Plan, Schedule, gradient_of
+from gategen.plan import (
+    Buffer,
+    Field,
+    Kernel,
+    MatMul,
+    Pair,
+    Plan,
+    Schedule,
+    Told,
+    gradient_of,
+    sizes_told,
+)
 from gategen.printer import Printer
 
 HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
@@ -45,6 +56,16 @@ WORDS = frozenset(
 SIZE_WORDS = frozenset(
     "input_size hidden_size seed dtype rng k np cp known positive Params Buffers TypeError ValueError".split()
 )
+
+
+# Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
+GLOBALS = frozenset(
+    """
+    params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
+    Buffers init_buffers measure precision check same memory over each first_step start_states forward launch
+    row_sum column_sum number
+    """.split()
+) | {*HELPERS, *dir(builtins)}
 
 
 class Scope:
@@ -122,6 +143,10 @@ class Module:
             for buffer in known.values():
                 self.buffers.setdefault(buffer.name, buffer)
                 self.names.of(buffer.name, buffer.name)
+
+    def shape_of(self, name: str) -> str:
+        """The shape of what the caller gave, which need not be an array yet."""
+        return f"np.shape({name})"
 
     def carry(self, state: str, pair: Pair) -> str:
         """The name of the carried gradient of a state."""
@@ -230,27 +255,27 @@ def heading(module: Module) -> dict[str, Any]:
 
 def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     """What passes between the functions: the tape, the outputs, the memory."""
-    names, plan = module.names, module.plan
+    names, plan, array = module.names, module.plan, f"{module.xp}.ndarray"
     held = tape_buffers(plan.step)
     states, inputs = made["states"], made["inputs"]
     memory = [{"name": s["array"], "shape": f"(T + 1, B, {s['size']})"} for s in states]
     memory += [{"name": names.known[b.name], "shape": module.shape(b)} for b in held]
     inside = {item["name"] for item in memory}
-    tape = [{"name": i["name"], "type": "np.ndarray", "comment": i["shape"]} for i in inputs]
+    tape = [{"name": i["name"], "type": array, "comment": i["shape"]} for i in inputs]
     tape += [
         {
             "name": s["array"],
-            "type": "np.ndarray",
+            "type": array,
             "comment": f"(T + 1, B, {s['size']})  the initial state first",
         }
         for s in states
     ]
     tape += [
-        {"name": names.known[b.name], "type": "np.ndarray", "comment": f"{module.shape(b)}  {members(b)}"}
+        {"name": names.known[b.name], "type": array, "comment": f"{module.shape(b)}  {members(b)}"}
         for b in held
     ]
     tape += [
-        {"name": "finished", "type": "np.ndarray | None", "comment": "(T, B, 1) where a sequence is over"},
+        {"name": "finished", "type": f"{array} | None", "comment": "(T, B, 1) where a sequence is over"},
         {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"},
         {"name": "constant", "type": "list[str]", "comment": "inputs that were (B, size), constant in time"},
     ]
@@ -258,7 +283,7 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         tape += [
             {
                 "name": "valid",
-                "type": "np.ndarray",
+                "type": array,
                 "comment": "(T, B, 1) 1 where a sequence still runs, else 0",
             },
             {"name": "count", "type": "float", "comment": "how many positions that is"},
@@ -279,10 +304,10 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
         "backward_work": made["backward"]["memory"],
         "outputs": outputs,
-        "output_type": "np.ndarray" if single else "tuple[np.ndarray, ...]",
+        "output_type": array if single else f"tuple[{array}, ...]",
         "output_shapes": " and ".join(o["shape"] for o in outputs),
         "output_tuple": outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})",
-        "output_gradients": gradient_lines(outputs),
+        "output_gradients": gradient_lines(outputs, module.xp),
         "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
         "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
         "carry_names": ", ".join(s["carry"] for s in states),
@@ -311,12 +336,12 @@ def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any]
     return tuple(found)
 
 
-def gradient_lines(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def gradient_lines(outputs: Sequence[dict[str, Any]], xp: str) -> tuple[str, ...]:
     """Lines that turn `d_y` into one array for every output."""
 
     def line(output: dict[str, Any], given: str, label: str) -> str:
         return (
-            f"{output['gradient']} = np.zeros({output['shape']}, dtype) if {given} is None "
+            f"{output['gradient']} = {xp}.zeros({output['shape']}, dtype) if {given} is None "
             f'else check("{label}", {given}, {output["shape"]})'
         )
 
@@ -333,7 +358,8 @@ def gradient_lines(outputs: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
     if made["start"]:
         targets = ", ".join(f"{s['array']}[0]" for s in made["states"])
-        return (f"{targets}{',' if len(made['states']) == 1 else ''} = start_states(params, B, dtype)",)
+        comma = "," if len(made["states"]) == 1 else ""
+        return (f"{targets}{comma} = start_states(params, {made['late_parameters']}B, dtype)",)
     return tuple(f"{s['array']}[0] = {s['initial']}" for s in made["states"])
 
 
@@ -360,7 +386,8 @@ def signature(module: Module) -> dict[str, Any]:
     normed = [s for s in ("input", *further) if any(b["size"] == letters[s] for b in buffers)]
     known = measured_sizes(module)
     measured = [letters[s] for s in known]
-    x_size = str(cell.inputs[0].size)
+    x_size = cell.inputs[0].size
+    late = late_sizes(module, known)
     members = tuple(m["member"] for f in fields for m in f["slices"])
     return {
         "fields": fields,
@@ -371,18 +398,28 @@ def signature(module: Module) -> dict[str, Any]:
         "expected_shapes": ", ".join(f["shape"] for f in fields),
         "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
         "stacks": any(not f["single"] for f in fields),
-        "measured": ", ".join(measured) + ("," if len(measured) == 1 else ""),
+        "measure_call": f"{', '.join(measured)}{',' * (len(measured) == 1)} = measure(params)"
+        if measured
+        else "measure(params)",
+        "measured_result": f"{', '.join(measured)}{',' * (len(measured) == 1)}" or "()",
         "measured_names": ", ".join(measured),
         "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
-        "late_size": "_" if x_size in known or x_size not in letters else letters[x_size],
+        "late_size": letters[x_size] if x_size in late else "_",
+        "late_extra": tuple(
+            f"{letters[size]} = (0, *{module.shape_of(name)})[-1]"
+            for size, name in late.items()
+            if size != x_size
+        ),
+        "late_lines": tuple(f"{letters[size]} = {name}.shape[-1]" for size, name in late.items()),
+        "late_parameters": "".join(f"{letters[size]}, " for size in late),
         "inputs": inputs,
         "extra": extra,
         "sequence_shape": inputs[0]["shape"],
-        "extra_keywords": "".join(f", {i['name']}={i['name']}" for i in extra),
-        "constant_tests": ", ".join(f'*["{i["name"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
-        "step_arguments": (", *" + "".join(f", {i['name']}: np.ndarray" for i in extra) if extra else "")
-        + (f"{'' if extra else ', *'}, buffers: Buffers, training: bool = False" if buffers else ""),
-        "step_keywords": "".join(f", {i['name']}={i['name']}" for i in extra)
+        "renamed": tuple(i for i in extra if i["name"] != i["argument"]),
+        "extra_keywords": "".join(f", {i['argument']}={i['name']}" for i in extra),
+        "constant_tests": ", ".join(f'*["{i["argument"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
+        "step_arguments": step_arguments(module, extra, bool(buffers)),
+        "step_keywords": "".join(f", {i['argument']}={i['argument']}" for i in extra)
         + (", buffers=buffers, training=training" if buffers else ""),
         "states": tuple(state_context(module, s) for s in cell.states),
         "buffers": buffers,
@@ -412,6 +449,13 @@ def signature(module: Module) -> dict[str, Any]:
     }
 
 
+def step_arguments(module: Module, extra: Sequence[dict[str, str]], buffers: bool) -> str:
+    """The keyword arguments of `step`: further inputs, and what batch normalisation needs."""
+    words = [f"{i['argument']}: {module.xp}.ndarray" for i in extra]
+    words += ["buffers: Buffers", "training: bool = False"] if buffers else []
+    return ", ".join(["", "*", *words]) if words else ""
+
+
 def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
     names = {size: size_argument(size, letters) for size in sizes}
     return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
@@ -428,13 +472,22 @@ def input_context(module: Module, symbol: Any) -> dict[str, str]:
     letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
     name = module.names.known[symbol.name]
     gradient = module.input_gradient(symbol.name)
-    whole = name == "x"
+    argument = "x" if name == "x" else argument_name(module, symbol.name)
     return {
         "name": name,
+        "argument": argument,
         "size": letter,
         "shape": f"(T, B, {letter})",
-        "result": gradient if whole else f'{gradient}.sum(axis=0) if "{name}" in constant else {gradient}',
+        "result": gradient
+        if name == "x"
+        else f'{gradient}.sum(axis=0) if "{argument}" in constant else {gradient}',
     }
+
+
+def argument_name(module: Module, name: str) -> str:
+    """What `forward` and `step` call a further input: its own name, unless that means something else."""
+    taken = {s.name for s in module.cell.inputs} - {name}
+    return fresh(f"{name}_" if name in GLOBALS else name, taken)
 
 
 def state_context(module: Module, symbol: Any) -> dict[str, str]:
@@ -489,24 +542,23 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
 
 def measured_sizes(module: Module) -> dict[str, str]:
     """The sizes that the shapes of the parameters tell, with the expression that tells each."""
-    found: dict[str, str] = {}
     letters = module.names.sizes
 
-    def learn(size: object, source: str) -> None:
-        if isinstance(size, str):
-            found.setdefault(size, source)
+    def source(told: Told) -> str:
+        length = f"params.{module.names.known['field', told.field]}.shape[{told.axis}]"
+        others = [letters.get(str(size), str(size)) for size in told.others]
+        rest = " - ".join([length, *others])
+        if told.count == 1:
+            return rest
+        return f"({rest}) // {told.count}" if others else f"{rest} // {told.count}"
 
-    fields = [(f, f"params.{module.names.known['field', f.name]}") for f in module.plan.fields]
-    for f, name in fields:
-        if f.columns and len(f.columns) == 1:
-            learn(f.columns[0], f"{name}.shape[1]")
-    for f, name in fields:
-        if f.rows and len(set(f.rows)) == 1:
-            learn(f.rows[0], f"{name}.shape[0]" + (f" // {len(f.rows)}" if len(f.rows) > 1 else ""))
-    for f, name in fields:
-        for parts, axis in ((f.columns or (), 1), (f.rows, 0)):
-            unknown = [p for p in parts if isinstance(p, str) and p not in found]
-            if len(unknown) == 1:
-                others = [letters.get(str(p), str(p)) for p in parts if p != unknown[0]]
-                learn(unknown[0], " - ".join([f"{name}.shape[{axis}]", *others]))
+    return {size: source(told) for size, told in sizes_told(module.plan.fields).items()}
+
+
+def late_sizes(module: Module, known: dict[str, str]) -> dict[str, str]:
+    """The sizes that only the shape of an input tells, with the input."""
+    found: dict[str, str] = {}
+    for symbol in module.cell.inputs:
+        if isinstance(symbol.size, str) and symbol.size not in known:
+            found.setdefault(symbol.size, module.names.known[symbol.name])
     return found

@@ -34,6 +34,7 @@ from gategen.plan.data import (
     Weight,
     gradient_of,
 )
+from gategen.plan.layout import Told, sizes_told
 from gategen.plan.pipeline import plan
 from gategen.plan.text import text
 
@@ -51,8 +52,10 @@ __all__ = [
     "Slot",
     "Stage",
     "Sum",
+    "Told",
     "Weight",
     "gradient_of",
     "plan",
+    "sizes_told",
     "text",
 ]

@@ -50,9 +50,17 @@ def place(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
 
 
 def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
-    """The fields of a cell, whose matrices meet one operand in each."""
+    """The fields of a cell. Where stacks would hide a size, only what has the same shape is stacked."""
+    layout = laid_out(cell, forward, backward, alike=False)
+    if sizes_told(layout.fields).keys() >= {size for p in cell.parameters for size in cell.sizes_of(p)}:
+        return layout
+    return laid_out(cell, forward, backward, alike=True)
+
+
+def laid_out(cell: Cell, forward: Graph, backward: Graph, alike: bool) -> Layout:
+    """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
-    stacks = stacked(cell, groups(forward, levels(forward)), owner)
+    stacks = stacked(cell, groups(forward, levels(forward)), owner, alike)
     order = gradient_order(forward, backward, stacks, owner)
     names = [p.name for p in cell.parameters]
     fields: list[Field] = []
@@ -61,8 +69,37 @@ def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
         members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
         fields.append(matrix_field(cell, members, [f.name for f in fields]))
         weights |= block_weights(fields[-1], forward)
-    vector_fields, slots = lay_out_vectors(cell, forward, weights, fields)
+    vector_fields, slots = lay_out_vectors(cell, forward, weights, fields, alike)
     return Layout((*fields, *vector_fields), weights, slots)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What tells a size: the length of an axis of a field, less `others`, is `count` times the size."""
+
+    field: str
+    axis: int
+    count: int = 1
+    others: tuple[Size, ...] = ()
+
+
+def sizes_told(fields: Iterable[Field]) -> dict[str, Told]:
+    """The sizes that the shapes of fields tell, the plainest way first."""
+    found: dict[str, Told] = {}
+    every = tuple(fields)
+    for field in every:
+        if field.columns and len(field.columns) == 1:
+            found.setdefault(str(field.columns[0]), Told(field.name, 1))
+    for field in every:
+        if len(set(field.rows)) == 1:
+            found.setdefault(str(field.rows[0]), Told(field.name, 0, len(field.rows)))
+    for field in every:
+        for parts, axis in ((field.columns or (), 1), (field.rows, 0)):
+            unknown = [part for part in parts if isinstance(part, str) and part not in found]
+            if len(set(unknown)) == 1:
+                others = tuple(part for part in parts if part != unknown[0])
+                found[unknown[0]] = Told(field.name, axis, len(unknown), others)
+    return {size: told for size, told in found.items() if not size.isdecimal()}
 
 
 def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
@@ -74,7 +111,9 @@ def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
 # ---------------------------------------------------------------------------------------------- stacks
 
 
-def stacked(cell: Cell, products: Iterable[Group], owner: Mapping[Value, str]) -> list[list[str]]:
+def stacked(
+    cell: Cell, products: Iterable[Group], owner: Mapping[Value, str], alike: bool
+) -> list[list[str]]:
     """The cell's matrices in stacks, largest groups first, each of one width and all trained or none."""
     trainable = {p.name: p.trainable for p in cell.parameters}
     every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
@@ -84,7 +123,8 @@ def stacked(cell: Cell, products: Iterable[Group], owner: Mapping[Value, str]) -
         by_columns: dict[object, list[str]] = defaultdict(list)
         for name in (parameter_of(op.matrix, owner) for op in group):
             if name not in taken:
-                by_columns[cell.shapes[name][1], trainable[name]].append(name)
+                rows, columns = cell.shapes[name]
+                by_columns[columns, trainable[name], rows if alike else None].append(name)
                 taken.add(name)
         stacks += by_columns.values()
     stacks += [[name] for name in every if name not in taken]
@@ -219,7 +259,7 @@ def arranged(done: list[Value], left: list[Value], sets: Sequence[frozenset[Valu
 
 
 def lay_out_vectors(
-    cell: Cell, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field]
+    cell: Cell, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field], alike: bool
 ) -> tuple[list[Field], dict[str, Slot]]:
     """Vectors of one stem in a field, in the order of the products they are added to; scalars one by one."""
     names = [p.name for p in cell.parameters]
@@ -236,7 +276,7 @@ def lay_out_vectors(
     def taken() -> list[str]:
         return [field.name for field in (*fields, *made)]
 
-    for group in vector_stacks(cell):
+    for group in vector_stacks(cell, alike):
         group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
         add(group, field_name([p.name for p in group], taken(), names), tuple(p.size for p in group))
     for p in cell.parameters:
@@ -245,12 +285,12 @@ def lay_out_vectors(
     return made, slots
 
 
-def vector_stacks(cell: Cell) -> list[list[lang.Vector]]:
+def vector_stacks(cell: Cell, alike: bool) -> list[list[lang.Vector]]:
     """The cell's vectors by the stem of their names, and by whether they are trained."""
     stacks: dict[object, list[lang.Vector]] = defaultdict(list)
     for p in cell.parameters:
         if isinstance(p, lang.Vector):
-            stacks[p.name.split("_")[0], p.trainable].append(p)
+            stacks[p.name.split("_")[0], p.trainable, p.size if alike else None].append(p)
     return list(stacks.values())
 
 

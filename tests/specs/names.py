@@ -73,3 +73,14 @@ gradients = Cell(
     Eq(h.next, y_h + h / 2),
     output=(h.next, y_h),
 )
+
+# Further inputs keep their names as arguments where they can.
+x = inputs("x")
+d, k, y, T, H, B, out, np, count, index = inputs("d k y T H B out np count index")
+h = states("h")
+W, U = matrices("W U")
+
+passed_by_name = Cell(
+    "passed_by_name",
+    Eq(h.next, tanh(W @ x + W @ (d + k * y + T + H * B + out + np + count * index)) + U @ h),
+)

@@ -40,3 +40,22 @@ numbered = Cell(
     Eq(y, tanh(M @ c.next + a)),
     output=y,
 )
+
+# Sizes that the inputs alone tell, and cells with hardly any parameters or none.
+x_h = inputs("x", size="hidden")
+u = inputs("u", size=1)
+m = inputs("m", size="memory")
+s_m = states("s", size="memory")
+h = states("h")
+h_0 = scalars("h_0")
+h_trained = states("h", initial=h_0)
+p, q = states("p", size="left"), states("q", size="right")
+W_p = matrices("W_p", shape=("left", "input"))
+W_q = matrices("W_q", shape=("right", "input"))
+
+parameterless = Cell("parameterless", Eq(h.next, 0.9 * h + x_h))
+scaled = Cell("scaled", Eq(h.next, h * alpha + x_h))
+started = Cell("started", Eq(h_trained.next, 0.9 * h_trained + x_h), first=[Eq(h_trained.next, tanh(x_h))])
+started_late = Cell("started_late", Eq(h_trained.next, 0.9 * h_trained + tanh(x_h)))
+told_by_the_second = Cell("told_by_the_second", Eq(s_m.next, 0.9 * s_m + u * m))
+told_apart = Cell("told_apart", Eq(p.next, tanh(W_p @ x) + p / 2), Eq(q.next, tanh(W_q @ x) * q))
