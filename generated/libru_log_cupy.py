@@ -2,7 +2,8 @@
 
     z = sigmoid(W_z @ x + U_z @ h + b_z)
     n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-    h' = log((1 - z) * exp(n) + z * exp(h))
+    m = maximum(h, n)
+    h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 
 A. Bittar, P. N. Garner 2021, A Bayesian Interpretation of the Light Gated Recurrent Unit,
 doi:10.1109/ICASSP39728.2021.9414259, eqs. 19a-19c for the logarithm of the state
@@ -22,10 +23,11 @@ NAME = "libru_log"
 EQUATIONS = (
     "z = sigmoid(W_z @ x + U_z @ h + b_z)",
     "n = -softplus(-(U_h @ h) - W_h @ x - b_h)",
-    "h' = log((1 - z) * exp(n) + z * exp(h))",
+    "m = maximum(h, n)",
+    "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
 )
 SIZES = ("input", "hidden")
-SPEC_SHA256 = "ff6369fd213ef106b734921be043c41c65042a0f0ef1d3a5518b9e9c6f8d4e9f"
+SPEC_SHA256 = "533a9b32eb3539682fab1235a5a91e0d889b69c09a6b6cee47d124828bf8a05e"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -59,7 +61,7 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 2 * H)  z, softplus_n
     exp_h: cp.ndarray  # (T, B, H)  exp_h
-    exp_n: cp.ndarray  # (T, B, H)  exp_n
+    exp_h_2: cp.ndarray  # (T, B, H)  exp_h_2
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
@@ -137,13 +139,13 @@ def forward(
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
     W, U, b = params
-    h, gates, exp_h, exp_n = memory(
+    h, gates, exp_h, exp_h_2 = memory(
         tape,
         dtype,
         h=(T + 1, B, H),
         gates=(T, B, 2 * H),
         exp_h=(T, B, H),
-        exp_n=(T, B, H),
+        exp_h_2=(T, B, H),
     )
     u = cp.empty((B, 2 * H), dtype)
     bias_n = cp.empty((H,), dtype)
@@ -166,17 +168,15 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # h' = log((1 - z) * exp(n) + z * exp(h))
-        launch("libru_log_forward_3", dtype, B, H, (B, t, H), h, exp_h)
-
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         cp.matmul(h[t], U_T, out=u)
 
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-        # h' = log((1 - z) * exp(n) + z * exp(h))
-        launch("libru_log_forward_4", dtype, B, H, (B, t, H), u, gates, exp_h, exp_n, h)
+        # m = maximum(h, n)
+        # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
+        launch("libru_log_forward_3", dtype, B, H, (B, t, H), u, gates, h, exp_h, exp_h_2)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -187,7 +187,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None, constant)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -199,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
-    x, h, gates, exp_h, exp_n, finished, given, constant = tape
+    x, h, gates, exp_h, exp_h_2, finished, given, constant = tape
     T, B, _ = x.shape
     dtype = precision(params, None, **{"tape.h": h})
     W, U, b = params
@@ -215,8 +215,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    a_h = cp.empty((T, B, H), dtype)
+    n = cp.empty((T, B, H), dtype)
+    d_a_h_2 = cp.empty((B, H), dtype)
     d_a_n = cp.empty((T, B, H), dtype)
+    d_m = cp.empty((B, H), dtype)
     U_hT_d_U_h_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_bias_n = cp.empty((H,), dtype)
@@ -224,8 +226,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
 
-    # a_h = exp_h * z + exp_n * (1 - z)
-    launch("libru_log_backward_1", dtype, T * B, H, (B, 0, H), exp_h, exp_n, gates, a_h)
+    # n = -softplus_n
+    # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
+    launch("libru_log_backward_1", dtype, T * B, H, (B, 0, H), gates, exp_h, exp_h_2, n, d_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -234,24 +237,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 cp.copyto(d, 0, where=finished[t])
 
         # d_h_next = d_h_later + d_y
-        # d_a_h = d_h_next / a_h
+        # d_a_h_3 = d_h_next / a_h_3
+        # d_exp_h_2 = d_a_h_3 * z
+        # d_a_h_2 = d_exp_h_2 * exp_h_2
         # not_z = 1 - z
-        # d_exp_n = d_a_h * not_z
-        # d_n = d_exp_n * exp_n
+        # d_exp_h = d_a_h_3 * not_z
+        # d_a_h = d_exp_h * exp_h
+        # d_m = d_h_next - d_a_h - d_a_h_2
+        # d_n = d_a_h + d_m * where(h >= n, 0, 1)
         # d_softplus_n = -d_n
         # d_a_n = -d_softplus_n * expm1(-softplus_n)
         # d_W_h_x = -d_a_n
         # d_U_h_h = d_W_h_x
-        # d_z = d_a_h * (exp_h - exp_n)
+        # d_z = d_a_h_3 * (exp_h_2 - exp_h)
         # d_a_z = d_z * z * not_z
-        launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, a_h, gates, exp_n, exp_h, d_gates, d_a_n)
+        launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, d_gates, gates, exp_h_2, exp_h, h, n, d_a_h_2, d_a_n, d_m)
 
         # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_a_z
         cp.matmul(d_gates[t, :, : 2 * H], U, out=U_hT_d_U_h_h)
 
-        # d_exp_h = d_a_h * z
-        # d_h = U_hT_d_U_h_h + d_exp_h * exp_h
-        launch("libru_log_backward_3", dtype, B, H, (B, t, H), a_h, gates, U_hT_d_U_h_h, exp_h, d_h)
+        # d_h = U_hT_d_U_h_h + d_a_h_2 + d_m * where(h >= n, 1, 0)
+        launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_a_h_2, d_m, h, n, d_h)
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):

@@ -2,7 +2,8 @@
 
     z = sigmoid(W_z @ x + U_z @ h + b_z)
     n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-    h' = log((1 - z) * exp(n) + z * exp(h))
+    m = maximum(h, n)
+    h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 
 A. Bittar, P. N. Garner 2021, A Bayesian Interpretation of the Light Gated Recurrent Unit,
 doi:10.1109/ICASSP39728.2021.9414259, eqs. 19a-19c for the logarithm of the state
@@ -20,10 +21,11 @@ NAME = "libru_log"
 EQUATIONS = (
     "z = sigmoid(W_z @ x + U_z @ h + b_z)",
     "n = -softplus(-(U_h @ h) - W_h @ x - b_h)",
-    "h' = log((1 - z) * exp(n) + z * exp(h))",
+    "m = maximum(h, n)",
+    "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
 )
 SIZES = ("input", "hidden")
-SPEC_SHA256 = "ff6369fd213ef106b734921be043c41c65042a0f0ef1d3a5518b9e9c6f8d4e9f"
+SPEC_SHA256 = "533a9b32eb3539682fab1235a5a91e0d889b69c09a6b6cee47d124828bf8a05e"
 
 
 class Params(NamedTuple):
@@ -55,7 +57,7 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  z, softplus_n
     exp_h: np.ndarray  # (T, B, H)  exp_h
-    exp_n: np.ndarray  # (T, B, H)  exp_n
+    exp_h_2: np.ndarray  # (T, B, H)  exp_h_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
@@ -135,13 +137,13 @@ def forward(
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
     W, U, b = params
-    h, gates, exp_h, exp_n = memory(
+    h, gates, exp_h, exp_h_2 = memory(
         tape,
         dtype,
         h=(T + 1, B, H),
         gates=(T, B, 2 * H),
         exp_h=(T, B, H),
-        exp_n=(T, B, H),
+        exp_h_2=(T, B, H),
     )
     u = np.empty((B, 2 * H), dtype)
     bias_n = np.empty((H,), dtype)
@@ -170,21 +172,20 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    s_3 = np.empty((B, H), dtype)
     U_z_h = u[:, H:]
     U_h_h = u[:, :H]
-    for exp_h_t, h_t, z, softplus_n, exp_n_t, h_next, finished_t in zip(
-        exp_h,
+    for h_t, z, softplus_n, exp_h_t, exp_h_2_t, h_next, finished_t in zip(
         h[:-1],
         gates[..., :H],
         gates[..., H:],
-        exp_n,
+        exp_h,
+        exp_h_2,
         h[1:],
         each(finished, T),
         strict=True,
     ):
-        # h' = log((1 - z) * exp(n) + z * exp(h))
-        np.exp(h_t, out=exp_h_t)
-
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         np.matmul(h_t, U_T, out=u)
@@ -196,14 +197,21 @@ def forward(
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.negative(softplus_n, out=exp_n_t)
+        np.negative(softplus_n, out=exp_h_t)
 
-        # h' = log((1 - z) * exp(n) + z * exp(h))
-        np.exp(exp_n_t, out=exp_n_t)
-        np.subtract(exp_h_t, exp_n_t, out=s)
-        s *= z
-        s += exp_n_t
-        np.log(s, out=h_next)
+        # m = maximum(h, n)
+        np.maximum(h_t, exp_h_t, out=s)
+
+        # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
+        exp_h_t -= s
+        np.exp(exp_h_t, out=exp_h_t)
+        np.subtract(h_t, s, out=exp_h_2_t)
+        np.exp(exp_h_2_t, out=exp_h_2_t)
+        np.subtract(exp_h_2_t, exp_h_t, out=s_2)
+        s_2 *= z
+        s_2 += exp_h_t
+        np.log(s_2, out=s_3)
+        np.add(s_3, s, out=h_next)
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
@@ -214,7 +222,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None, constant)
 
 
 @np.errstate(all="ignore")
@@ -227,7 +235,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
-    x, h, gates, exp_h, exp_n, finished, given, constant = tape
+    x, h, gates, exp_h, exp_h_2, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -249,8 +257,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    a_h = np.empty((T, B, H), dtype)
+    n = np.empty((T, B, H), dtype)
+    d_a_h_2 = np.empty((B, H), dtype)
     d_a_n = np.empty((T, B, H), dtype)
+    d_m = np.empty((B, H), dtype)
     U_hT_d_U_h_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
@@ -258,24 +268,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
+    softplus_n_all = gates[..., H:]
+    d_z_all = d_gates[..., H : 2 * H]
     z_all = gates[..., :H]
-    # a_h = exp_h * z + exp_n * (1 - z)
-    np.subtract(exp_h, exp_n, out=a_h)
-    a_h *= z_all
-    a_h += exp_n
+    # n = -softplus_n
+    np.negative(softplus_n_all, out=n)
+
+    # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
+    np.subtract(exp_h_2, exp_h, out=d_z_all)
+    d_z_all *= z_all
+    d_z_all += exp_h
 
     s = np.empty((B, H), dtype)
-    for d_y_t, a_h_t, d_z, z, d_a_n_t, exp_n_t, softplus_n, d_W_h_x, d_U_h_h, exp_h_t, d_U_h_h_z, finished_t in zip(
+    s_2 = np.empty((B, H), dtype)
+    for d_y_t, d_z, z, exp_h_2_t, d_a_n_t, exp_h_t, h_t, n_t, softplus_n, d_W_h_x, d_U_h_h, d_U_h_h_z, finished_t in zip(
         reversed(d_y),
-        reversed(a_h),
         reversed(d_gates[..., H : 2 * H]),
         reversed(gates[..., :H]),
+        reversed(exp_h_2),
         reversed(d_a_n),
-        reversed(exp_n),
+        reversed(exp_h),
+        reversed(h[:-1]),
+        reversed(n),
         reversed(gates[..., H:]),
         reversed(d_gates[..., 2 * H :]),
         reversed(d_gates[..., :H]),
-        reversed(exp_h),
         reversed(d_gates[..., : 2 * H]),
         reversed(each(finished, T)),
         strict=True,
@@ -288,25 +305,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_h_next = d_h_later + d_y
         d_h += d_y_t
 
-        # d_a_h = d_h_next / a_h
-        np.divide(d_h, a_h_t, out=a_h_t)
+        # d_a_h_3 = d_h_next / a_h_3
+        np.divide(d_h, d_z, out=d_z)
+
+        # d_exp_h_2 = d_a_h_3 * z
+        np.multiply(d_z, z, out=d_a_h_2)
+
+        # d_a_h_2 = d_exp_h_2 * exp_h_2
+        d_a_h_2 *= exp_h_2_t
 
         # not_z = 1 - z
-        np.subtract(1, z, out=d_z)
+        np.subtract(1, z, out=s)
 
-        # d_exp_n = d_a_h * not_z
-        np.multiply(a_h_t, d_z, out=d_a_n_t)
+        # d_exp_h = d_a_h_3 * not_z
+        np.multiply(d_z, s, out=d_a_n_t)
 
-        # d_n = d_exp_n * exp_n
-        d_a_n_t *= exp_n_t
+        # d_a_h = d_exp_h * exp_h
+        d_a_n_t *= exp_h_t
+
+        # d_m = d_h_next - d_a_h - d_a_h_2
+        np.subtract(d_h, d_a_n_t, out=d_m)
+        d_m -= d_a_h_2
+
+        # d_n = d_a_h + d_m * where(h >= n, 0, 1)
+        choose(np.real(h_t) >= np.real(n_t), 0, 1, out=s_2)
+        s_2 *= d_m
+        d_a_n_t += s_2
 
         # d_softplus_n = -d_n
         np.negative(d_a_n_t, out=d_a_n_t)
 
         # d_a_n = -d_softplus_n * expm1(-softplus_n)
-        np.negative(softplus_n, out=s)
-        np.expm1(s, out=s)
-        d_a_n_t *= s
+        np.negative(softplus_n, out=s_2)
+        np.expm1(s_2, out=s_2)
+        d_a_n_t *= s_2
         np.negative(d_a_n_t, out=d_a_n_t)
 
         # d_W_h_x = -d_a_n
@@ -315,9 +347,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_U_h_h = d_W_h_x
         d_U_h_h[...] = d_W_h_x
 
-        # d_z = d_a_h * (exp_h - exp_n)
-        np.subtract(exp_h_t, exp_n_t, out=s)
-        s *= a_h_t
+        # d_z = d_a_h_3 * (exp_h_2 - exp_h)
+        np.subtract(exp_h_2_t, exp_h_t, out=s_2)
+        d_z *= s_2
 
         # d_a_z = d_z * z * not_z
         d_z *= s
@@ -326,12 +358,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_a_z
         np.matmul(d_U_h_h_z, U, out=U_hT_d_U_h_h)
 
-        # d_exp_h = d_a_h * z
-        a_h_t *= z
-
-        # d_h = U_hT_d_U_h_h + d_exp_h * exp_h
-        np.multiply(a_h_t, exp_h_t, out=d_h)
+        # d_h = U_hT_d_U_h_h + d_a_h_2 + d_m * where(h >= n, 1, 0)
+        choose(np.real(h_t) >= np.real(n_t), 1, 0, out=d_h)
+        d_h *= d_m
         d_h += U_hT_d_U_h_h
+        d_h += d_a_h_2
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
@@ -493,3 +524,8 @@ def softplus(a: np.ndarray, out: np.ndarray) -> None:
     np.exp(out, out=out)
     np.log1p(out, out=out)
     out += positive_part
+
+
+def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:
+    """a where the condition holds, else b."""
+    out[...] = np.where(condition, a, b)

@@ -1,8 +1,10 @@
 """Light GRU with batch normalisation, for CuPy.
 
-    z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     h' = (1 - z) * n + z * h
+
+with eps = 1e-05.
 
 M. Ravanelli, P. Brakel, M. Omologo, Y. Bengio 2018, Light Gated Recurrent Units for Speech
 Recognition, IEEE TETCI 2(2), 92-102, arXiv:1803.10225
@@ -20,12 +22,12 @@ import numpy as np
 
 NAME = "ligru"
 EQUATIONS = (
-    "z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))",
-    "n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))",
+    "z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
+    "n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
-SPEC_SHA256 = "36a3597877dc8ec05ab29fdfe9b429f64d7ccb81243481790262b8c6d474fa7f"
+SPEC_SHA256 = "ebbf1680e2145721dce4abef6ba17448d85cec5faddf9c0d660b9f716b6c267a"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -214,40 +216,40 @@ def forward(
     precision(params, None, **{f"buffers.{name}": array for name, array in running._asdict().items()})
     training = float(bool(training))
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_1", dtype, T * B, H, (B, 0, H), gates, valid, valid_z, valid_n)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("ligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
 
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("ligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_5", dtype, T * B, H, (B, 0, H), gates, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("ligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
 
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("ligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_9", dtype, T * B, H, (B, 0, H), gates, scale, b, g, z, n)
 
     if update:
@@ -263,12 +265,12 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         # h' = (1 - z) * n + z * h
         launch("ligru_forward_10", dtype, B, H, (B, t, H), u, z, n, h)
 

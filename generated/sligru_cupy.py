@@ -1,8 +1,10 @@
 """Stabilised light GRU: layer norm on the recurrent products, for CuPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     h' = (1 - z) * n + z * h
+
+with eps = 1e-05.
 
 A. Moumen, T. Parcollet 2023, Stabilising and accelerating light gated recurrent units for automatic
 speech recognition, arXiv:2302.10144
@@ -20,12 +22,12 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))",
+    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
+    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
-SPEC_SHA256 = "0dac578981422f5ed406a84ebe395fc0ffd76780064c475eb21ba592872a956f"
+SPEC_SHA256 = "efed96cf778781ad0d1908e0075dfdc4961d481a26daea074526af70103186d4"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -222,40 +224,40 @@ def forward(
     precision(params, None, **{f"buffers.{name}": array for name, array in running._asdict().items()})
     training = float(bool(training))
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     cp.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates_2, valid, valid_z, valid_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates_2, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("sligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_9", dtype, T * B, H, (B, 0, H), gates_2, scale, b, g, z, n)
 
     if update:
@@ -271,32 +273,32 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         cp.matmul(h[t], U_T, out=gates[t])
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_10", dtype, B, H, (B, t, H), gates, centre_z)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_11", dtype, B, H, (B, t, H), gates, sum_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_12", dtype, B, 1, (H,), centre_z, sum_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_13", dtype, B, H, (B, t, H), gates, centre_z, square_U_h_h, square_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_14", dtype, B, H, (B, t, H), square_U_h_h, p_z)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_15", dtype, B, H, (H,), square_U_z_h, sum_square_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_16", dtype, B, 1, (B, t, H), p_z, sum_square_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         # h' = (1 - z) * n + z * h
         launch("sligru_forward_17", dtype, B, H, (B, t, H), gates, p_z, z, n, h)
 

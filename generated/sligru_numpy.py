@@ -1,8 +1,10 @@
 """Stabilised light GRU: layer norm on the recurrent products, for NumPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     h' = (1 - z) * n + z * h
+
+with eps = 1e-05.
 
 A. Moumen, T. Parcollet 2023, Stabilising and accelerating light gated recurrent units for automatic
 speech recognition, arXiv:2302.10144
@@ -18,12 +20,12 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))",
+    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
+    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
-SPEC_SHA256 = "0dac578981422f5ed406a84ebe395fc0ffd76780064c475eb21ba592872a956f"
+SPEC_SHA256 = "efed96cf778781ad0d1908e0075dfdc4961d481a26daea074526af70103186d4"
 
 
 class Params(NamedTuple):
@@ -252,71 +254,71 @@ def forward(
     g_h = g[H:]
     b_h = b[H:]
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.multiply(centred_z_all, valid, out=valid_z)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(centred_n_all, valid, out=valid_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.matmul(ones, valid_z.reshape(T * B, H), out=sum_z)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count, sum_, out=batch_mean)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean_z)
     np.multiply(batch_mean_z, 0.05, out=new_mean_z)
     np.multiply(mean_z, 0.95, out=s)
     new_mean_z += s
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_n, mean_n, out=used_mean_n)
     np.multiply(batch_mean_n, 0.05, out=new_mean_n)
     np.multiply(mean_n, 0.95, out=s)
     new_mean_n += s
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.subtract(centred_z_all, batch_mean_z, out=batch_centred_z)
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     gates_2 -= used_mean
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread_z)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count_2_3)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count_2_3, sum_spread, out=batch_var)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_var_z, var_z, out=used_var_z)
     np.subtract(count, 1, out=s_2)
     np.maximum(s_2, 1, out=s_count_3_2)
@@ -324,11 +326,11 @@ def forward(
     np.multiply(batch_var_z, count, out=new_var_z)
     np.multiply(var_z, 0.95, out=s)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.add(used_var, 1e-05, out=var_eps)
     np.sqrt(var_eps, out=scale)
     np.reciprocal(scale, out=scale)
@@ -339,12 +341,12 @@ def forward(
     np.multiply(var_n, 0.95, out=s)
     new_var_n += s
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.multiply(centred_z_all, scale_z, out=z)
     z *= g_z
     z += b_z
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(centred_n_all, scale_n, out=n)
     n *= g_h
     n += b_h
@@ -376,7 +378,7 @@ def forward(
         each(finished, T),
         strict=True,
     ):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         np.matmul(h_t, U_T, out=gates_t)
         np.sum(centred_U_h_h, axis=-1, keepdims=True, out=centre_z)
         np.sum(centred_U_z_h, axis=-1, keepdims=True, out=sum_U_z_h)
@@ -395,15 +397,15 @@ def forward(
         np.sqrt(p_z_t, out=p_z_t)
         np.reciprocal(p_z_t, out=p_z_t)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         np.multiply(gates_t, p_z_t, out=s_3)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_z @ x, g_z, b_z, 1e-05, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         z_t += s_3_part
         sigmoid(z_t, out=z_t)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(var(U_h @ h, U_z @ h) + 1e-05) + batch_norm(W_h @ x, g_h, b_h, 1e-05, 0.05))
+        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         n_t += s_3_part_2
         np.maximum(n_t, 0, out=n_t)
 

@@ -94,6 +94,7 @@ ON_CUDA = (
         "test_the_cuda_of_every_cell_agrees_with_numpy_in_three_thread_orders",
         ["gru", "caru", "sligru"],
     ),
+    f"{CUPY}::test_a_row_is_summed_by_more_threads_than_a_block_has",
     *of_cells(
         SURVIVORS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
     ),

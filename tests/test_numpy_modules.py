@@ -384,6 +384,15 @@ def test_float32_is_float64_to_its_precision(module_of, name, lengths):
         assert_close(gradient, exact[key], 1e-4, key)
 
 
+def test_libru_log_is_finite_in_single_precision_far_below_zero(module_of):
+    module = module_of("libru_log")
+    params = module.init(SIZES["input"], SIZES["hidden"], seed=0)
+    low = module.States(np.full((B, SIZES["hidden"]), -120, "float32"))
+    y, _, tape = module.forward(params, np.zeros((T, B, SIZES["input"]), "float32"), initial=low)
+    assert np.isfinite(y).all()
+    assert all(np.isfinite(g).all() for g in module.backward(params, tape, np.ones_like(y)).params)
+
+
 @built_in_cell
 def test_the_golden_values_come_out(module_of, name):
     case, module = golden_case(name), module_of(name)

@@ -16,6 +16,7 @@ from gategen import (
     log,
     log_sigmoid,
     matrices,
+    maximum,
     sigmoid,
     softplus,
     states,
@@ -26,7 +27,7 @@ x = inputs("x")
 h = states("h")
 W_z, W_h, U_z, U_h = matrices("W_z W_h U_z U_h")
 b_z, b_h = vectors("b_z b_h")
-z, n = gates("z n")
+z, n, m = gates("z n m")
 eps = constants(eps=1e-11)
 
 BITTAR = (
@@ -58,7 +59,8 @@ libru_log = Cell(
     "libru_log",
     Eq(z, sigmoid(W_z @ x + U_z @ h + b_z)),
     Eq(n, log_sigmoid(W_h @ x + U_h @ h + b_h)),
-    Eq(h.next, log(z * exp(h) + (1 - z) * exp(n))),
+    Eq(m, maximum(h, n)),  # which keeps the logarithm finite where h and n are far below 0
+    Eq(h.next, m + log(z * exp(h - m) + (1 - z) * exp(n - m))),
     title="Light Bayesian recurrent unit: the state is a log-probability",
     reference=f"{BITTAR}, eqs. 19a-19c for the logarithm of the state",
 )

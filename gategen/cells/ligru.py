@@ -9,6 +9,7 @@ from gategen import (
     Cell,
     Eq,
     batch_norm,
+    constants,
     gates,
     inputs,
     layer_norm,
@@ -24,6 +25,7 @@ h = states("h")
 W_z, W_h, U_z, U_h = matrices("W_z W_h U_z U_h")
 g_z, g_h, b_z, b_h = vectors("g_z g_h b_z b_h")
 z, n = gates("z n")
+eps = constants(eps=1e-5)
 
 RAVANELLI = (
     "M. Ravanelli, P. Brakel, M. Omologo, Y. Bengio 2018, Light Gated Recurrent Units for Speech "
@@ -32,8 +34,8 @@ RAVANELLI = (
 
 ligru = Cell(
     "ligru",
-    Eq(z, sigmoid(batch_norm(W_z @ x, g_z, b_z, momentum=0.05) + U_z @ h)),
-    Eq(n, relu(batch_norm(W_h @ x, g_h, b_h, momentum=0.05) + U_h @ h)),
+    Eq(z, sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, momentum=0.05) + U_z @ h)),
+    Eq(n, relu(batch_norm(W_h @ x, g_h, b_h, eps, momentum=0.05) + U_h @ h)),
     Eq(h.next, z * h + (1 - z) * n),
     title="Light GRU with batch normalisation",
     reference=RAVANELLI,
@@ -48,12 +50,12 @@ ligru_nobn = Cell(
     reference=RAVANELLI,
 )
 
-n_h, n_z = layer_norm((U_h @ h, U_z @ h))
+n_h, n_z = layer_norm((U_h @ h, U_z @ h), eps=eps)
 
 sligru = Cell(
     "sligru",
-    Eq(z, sigmoid(batch_norm(W_z @ x, g_z, b_z, momentum=0.05) + n_z)),
-    Eq(n, relu(batch_norm(W_h @ x, g_h, b_h, momentum=0.05) + n_h)),
+    Eq(z, sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, momentum=0.05) + n_z)),
+    Eq(n, relu(batch_norm(W_h @ x, g_h, b_h, eps, momentum=0.05) + n_h)),
     Eq(h.next, z * h + (1 - z) * n),
     title="Stabilised light GRU: layer norm on the recurrent products",
     reference="A. Moumen, T. Parcollet 2023, Stabilising and accelerating light gated recurrent units for "
