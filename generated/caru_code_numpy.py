@@ -32,6 +32,9 @@ EQUATIONS = (
     "h' = (1 - l) * h + n * l",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "d87a06e04d17169209b7570912e581d33da7fef55574bc5c33f1d8f37a7341dd"
 
 

@@ -31,6 +31,9 @@ EQUATIONS = (
     "h' = (1 - l) * h + n * l",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "5f6a52d93e4c12a453b1f165acc895a8b6ce8cd35f10649f0cfe0001d09d1606"
 
 

@@ -24,6 +24,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "62535e9a9f7f5deeca7d2b87c61af06903fbcc37b345f32e774ce7248c9d04bc"
 
 

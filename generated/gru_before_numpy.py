@@ -24,6 +24,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "db7c5519065badab540b4636c1f8e5bd83868ce478349aeb32e4cc13f647ce19"
 
 

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "ee96d1e120ffa013f70b696d4d4e50d357414ae6bdf670878b50937740b185be"
 
 

@@ -24,6 +24,9 @@ EQUATIONS = (
     "h' = (1 - z) * h + z * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "a782c2e6d456874a60a98b284a69b88d5bf03f139d41b2be5ef00686b2ed763b"
 
 

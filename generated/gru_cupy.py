@@ -27,6 +27,9 @@ EQUATIONS = (
     "h' = (1 - z) * h + z * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "11108ac46a65aecd1c9ffe7d7ce62942a41de91aa65bd506cf9453f85bed3a37"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

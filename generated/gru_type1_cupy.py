@@ -27,6 +27,9 @@ EQUATIONS = (
     "h' = (1 - z) * h + z * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "45ee9724989c8b124975a273e65428d3452269b89256803659f03c54ae596532"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - z) * h + z * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b32e6f07e8f0f2ff0580f8e49c5db55013b00eb2763b35c5e531d6e01cee4819"
 
 

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - z) * h + z * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "9f9d620a72f853799239f9bc0a7c18dd9f6864c09964310a3f70a117bab926a6"
 
 

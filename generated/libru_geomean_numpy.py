@@ -23,6 +23,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "c5ae968db1bd9627e3e2c2b5764f49bb79aab9609ad9bf83266a44cf06d87788"
 
 

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "533a9b32eb3539682fab1235a5a91e0d889b69c09a6b6cee47d124828bf8a05e"
 
 

@@ -26,6 +26,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "7f32b2389fd0639802e5119d7d9643bef93a5de93fdfda29b4118f505e5ade87"
 
 

@@ -27,6 +27,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "ebbf1680e2145721dce4abef6ba17448d85cec5faddf9c0d660b9f716b6c267a"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

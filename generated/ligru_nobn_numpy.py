@@ -23,6 +23,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "470e438d005f79b7e6355598ad96c0765bfe036408b4342db91f00bbba8565fa"
 
 

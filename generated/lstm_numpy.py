@@ -29,6 +29,9 @@ EQUATIONS = (
     "h' = o * tanh(c')",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden", "c": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "d4d734bbac978e19880f6fafdad23736842eec6625e7878163a445c13df74387"
 
 

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - f) * h + f * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "03c21fdabb658da090dfc98e1674046cf8fafd4aa586b9050d68c3b06eccc827"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

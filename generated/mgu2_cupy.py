@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - f) * h + f * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "07cf0bf847599d5093ace27a581fd997fba969f71fe6145fc450e92aa98858ac"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")

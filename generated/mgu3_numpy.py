@@ -23,6 +23,9 @@ EQUATIONS = (
     "h' = (1 - f) * h + f * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "ce9af0ee44ad570133ced86a5c132a9e0e389c84bc9eb7fc4104f8630feaab68"
 
 

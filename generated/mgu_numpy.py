@@ -23,6 +23,9 @@ EQUATIONS = (
     "h' = (1 - f) * h + f * n",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "4011076f3056c4e2b675f7eababb17a420f1821d264d951290f8130db17255c1"
 
 

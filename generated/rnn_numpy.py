@@ -18,6 +18,9 @@ EQUATIONS = (
     "h' = tanh(W_h @ x + U_h @ h + b_h)",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "fd447a3a5903df96277ddd04009632df534347b1f6f24077dcd735e655a5e934"
 
 

@@ -25,6 +25,9 @@ EQUATIONS = (
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
+INPUTS = {"x": "input"}
+STATES = {"h": "hidden"}
+OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "efed96cf778781ad0d1908e0075dfdc4961d481a26daea074526af70103186d4"
 
 

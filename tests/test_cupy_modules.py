@@ -238,3 +238,27 @@ def test_a_wrong_argument_is_named(mistake: Any, error: type[Exception], words: 
     params = cuda.init(INPUT, HIDDEN, seed=0)
     with pytest.raises(error, match=words):
         mistake(cuda, params, cp.zeros((STEPS, BATCH, INPUT), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (
+            lambda c, p, t, y, f: c.backward(p, t, y.astype("float64")),
+            "d_y has dtype float64, expected float32",
+        ),
+        (lambda c, p, t, y, f: c.backward(p, t, y, f.h), "d_final is ndarray, expected States"),
+        (lambda c, p, t, y, f: c.backward(p, t, y, c.States(f.h.astype("float64"))), "d_final.h has dtype"),
+        (
+            lambda c, p, t, y, f: c.backward(c.Params(*(a.astype("float64") for a in p)), t, y),
+            "params have dtype",
+        ),
+        (lambda c, p, t, y, f: c.backward(p, y, y), "tape is ndarray, expected the Tape"),
+    ],
+)
+def test_a_wrong_gradient_is_named(mistake: Any, words: str, folder: Path) -> None:
+    _, cuda = modules("gru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0)
+    y, final, tape = cuda.forward(params, cp.zeros((STEPS, BATCH, INPUT), "float32"))
+    with pytest.raises(TypeError, match=words):
+        mistake(cuda, params, tape, y, final)

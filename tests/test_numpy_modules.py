@@ -727,6 +727,23 @@ def test_a_module_says_what_it_is(module_of, name):
     assert module.Grads._fields[1] == "x"
 
 
+@every_cell
+def test_a_module_says_how_wide_everything_is(module_of, name):
+    module, point = module_of(name), random_point(name, module_of(name))
+    y, final, tape = module.forward(point.params, point.x, initial=point.states, tape=True, **point.further)
+    grads = module.backward(point.params, tape, None)
+    sizes = sizes_of(point)
+    for said, arrays in (
+        (module.INPUTS, grads[1:-1]),
+        (module.STATES, final),
+        (module.OUTPUTS, y if isinstance(y, tuple) else (y,)),
+    ):
+        assert [sizes.get(size, size) for size in said.values()] == [array.shape[-1] for array in arrays]
+    assert tuple(module.INPUTS) == module.Grads._fields[1:-1]
+    assert tuple(module.STATES) == module.States._fields
+    assert list(module.OUTPUTS) == [str(symbol) for symbol in CELLS[name].outputs]
+
+
 # -------------------------------------------------------------------------------- behaving well
 
 

@@ -40,8 +40,9 @@ SIZE_LETTERS = {"input": "I", "hidden": "H"}
 # underscore in the module.
 WORDS = frozenset(
     """
-    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES SPEC_SHA256 init pack unpack
-    forward backward step init_buffers params x tape d_y d_final initial lengths buffers training finished T B
+    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES INPUTS STATES OUTPUTS SPEC_SHA256
+    init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
+    training finished T B
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
@@ -413,6 +414,13 @@ def signature(module: Module) -> dict[str, Any]:
         "late_lines": tuple(f"{letters[size]} = {name}.shape[-1]" for size, name in late.items()),
         "late_parameters": "".join(f"{letters[size]}, " for size in late),
         "inputs": inputs,
+        "input_sizes": sizes_by_name(
+            (i["argument"], s.size) for i, s in zip(inputs, cell.inputs, strict=True)
+        ),
+        "state_sizes": sizes_by_name((s.name, s.size) for s in cell.states),
+        "output_sizes": sizes_by_name(
+            (str(s), v.size) for s, (_, v) in zip(cell.outputs, graph.outputs, strict=True)
+        ),
         "extra": extra,
         "sequence_shape": inputs[0]["shape"],
         "renamed": tuple(i for i in extra if i["name"] != i["argument"]),
@@ -454,6 +462,13 @@ def step_arguments(module: Module, extra: Sequence[dict[str, str]], buffers: boo
     words = [f"{i['argument']}: {module.xp}.ndarray" for i in extra]
     words += ["buffers: Buffers", "training: bool = False"] if buffers else []
     return ", ".join(["", "*", *words]) if words else ""
+
+
+def sizes_by_name(sizes: Iterable[tuple[str, object]]) -> str:
+    """The inside of a dictionary from names to the name of a size, or to its number."""
+    return ", ".join(
+        f'"{name}": "{size}"' if isinstance(size, str) else f'"{name}": {size}' for name, size in sizes
+    )
 
 
 def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
