@@ -52,7 +52,7 @@ def golden_parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(0.5 * np.sin(0.7 * np.arange(np.prod(shape, dtype=int)) + o)).reshape(shape)
 
 
-# cell       | output at t = 2                     | L        | dL/dx_0                   | sum dL/dp| its squares
+# cell       | output at t = 2                     | L        | dL/dx_0                   |sum dL/dp|squares
 TABLE = """
 gru          | 0.474880 0.478764 -0.179805         |  1.969684| 0.195781 -0.229841        |  8.45509|  8.74710
 gru_cho      | 0.112567 0.153910 -0.115297         |  0.162412| -0.029657 -0.333125       |  4.55977|  7.57734

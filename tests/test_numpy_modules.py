@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from golden import golden_case
 from helpers import TINY, assert_close
-from reference import REFERENCES, numpy_functions
+from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import Cell, Eq, cli, gates, inputs, matrices, sigmoid, states, tanh, vectors
@@ -262,10 +262,11 @@ def by_hand(point: Point, buffers: dict[str, Array] | None = None) -> tuple[list
     if buffers is None and point.buffers is not None:
         buffers = as_reference(reference, point.buffers)
     params = {name: point.values[name] for name in reference.params}
+    inputs = {s: point.values[s] for s in reference.inputs}
     y, final = run_reference(
-        FUNCTIONS, reference, params, point.x, initial, point.lengths, buffers, point.training
+        FUNCTIONS, reference, params, point.x, initial, point.lengths, buffers, point.training, inputs
     )
-    return [y], [final[s.name] for s in point.cell.states]
+    return list(outputs_of(y)), [final[s.name] for s in point.cell.states]
 
 
 def as_reference(reference: Any, buffers: Mapping[str, Array]) -> dict[str, Array]:
@@ -388,8 +389,10 @@ def test_float32_is_float64_to_its_precision(module_of, name, lengths):
 def test_the_golden_values_come_out(module_of, name):
     case, module = golden_case(name), module_of(name)
     params = module.pack(case.params)
-    y, _, tape = module.forward(params, case.x)
-    grads = module.backward(params, tape, np.ones_like(y))
+    given, _, tape = module.forward(params, case.x, **case.inputs)
+    y, *others = outputs_of(given)
+    seeds = (np.ones_like(y), *(None for _ in others))
+    grads = module.backward(params, tape, seeds if others else seeds[0])
     golden, d_params = case.golden, module.unpack(grads.params).values()
     np.testing.assert_allclose(y[-1, 0], golden.last, rtol=0, atol=0.51e-6)
     np.testing.assert_allclose(y.sum(), golden.loss, rtol=0, atol=0.51e-6)
@@ -821,7 +824,8 @@ def test_huge_inputs_raise_no_warning(module_of, name, size, dtype):
         assert all(np.isfinite(a).all() for a in (*y, *found.values()))
 
 
-BOUNDED = [name for name in BUILTIN if not name.startswith("libru")]
+# Not those with a logarithm of what vanishes, a quotient of two gates that do, a root of 1 - exp(0).
+BOUNDED = [name for name in BUILTIN if not name.startswith("libru") and name not in ("minlstm", "rglru")]
 
 
 @pytest.mark.parametrize("name", [name for name in CELLS if name not in NORMED])  # statistics spread it
