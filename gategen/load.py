@@ -238,6 +238,8 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
             return "the left side of @ must be one matrix: W @ x + U @ x, not (W + U) @ x"
         case TypeError() if "truth value" in str(error):
             return "a comparison has no value before the cell runs: where(a > 0, ..., ...)"
+        case ValueError() if "values to unpack" in str(error):
+            return "as many names on the left as there are values on the right"
         case NameError(name=str(name)) if name in gategen.__all__:
             return f"from gategen import {name}"
         case NameError(name=str(name)):

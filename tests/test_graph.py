@@ -291,10 +291,13 @@ def reference_of(name: str) -> tuple[Reference, Case]:
 
 
 def named(case: Case) -> dict[str, np.ndarray]:
-    """Parameters under the spec's own names: stacked columns in one matrix."""
+    """Parameters under the spec's own names: stacked columns in one matrix, stacked rows in one array."""
     given = {value.name: case.values[value.name] for value in case.graph.parameters}
     for name, blocks in case.graph.blocks:
         given[name] = np.concatenate([given.pop(block.name) for block in blocks], axis=1)
+    for a in CELLS[case.graph.name].arrays:
+        if a.stacked:
+            given[a.name] = np.concatenate([given.pop(p.name) for p in a.members])
     return given
 
 

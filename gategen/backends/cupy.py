@@ -22,6 +22,7 @@ from gategen.backends.module import (
     heading,
     passing,
     signature,
+    stack_of,
     tape_buffers,
 )
 from gategen.cell import Cell
@@ -340,7 +341,7 @@ class Emitter:
         field = self.module.fields.get(name.removeprefix(GRADIENT))
         if field is None:
             return ""
-        return f"{self.size(field.height) if field.rows else 1}  {', '.join(field.members)}"
+        return f"{self.size(field.height) if field.rows else 1}  {stack_of(field)}"
 
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot

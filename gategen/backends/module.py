@@ -465,26 +465,33 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
     shape = f"({names.size(f.height)}{tail}" if f.rows else "()"
     at: sp.Expr = sp.S.Zero
     slices = []
-    for member, rows in zip(f.members, f.rows or (1,), strict=True):
-        end = at + length(rows)
+    single = len(f.packed) == 1
+    heights = [sum(map(length, f.rows))] if single else map(length, f.rows)
+    for member, rows in zip(f.packed, heights, strict=True):
+        end = at + rows
         low = "" if at == 0 else names.size(at)
         high = "" if end == f.height else names.size(end)
         colon = " : " if " " in low + high else ":"
         part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
-        slices.append({"member": member, "source": name if len(f.members) == 1 else name + part})
+        slices.append({"member": member, "source": name if single else name + part})
         at = end
-    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.members)
-    pack = f"stack({pieces})" if len(f.members) > 1 else f'{module.xp}.asarray(named["{f.members[0]}"])'
+    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.packed)
+    pack = f'{module.xp}.asarray(named["{f.packed[0]}"])' if single else f"stack({pieces})"
     return {
         "name": name,
         "gradient": names.known["field", gradient_of(f.name)],
         "shape": shape,
         "rank": "2" if f.columns else "1" if f.rows else "0",
-        "members": ", ".join(f.members),
+        "members": stack_of(f),
         "slices": tuple(slices),
-        "single": len(f.members) == 1,
-        "pack": pack if f.rows else f'{module.xp}.asarray(named["{f.members[0]}"]).reshape(())',
+        "single": single,
+        "pack": pack if f.rows else f"{pack}.reshape(())",
     }
+
+
+def stack_of(f: Field) -> str:
+    """What lies in a field, one below the other."""
+    return ", ".join(f"{f.array}[{k}]" for k in range(len(f.members))) if f.array else ", ".join(f.members)
 
 
 def measured_sizes(module: Module) -> dict[str, str]:
