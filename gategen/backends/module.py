@@ -11,17 +11,18 @@ import builtins
 import keyword
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 import sympy as sp
 
 from gategen import language as lang
-from gategen.graph import fresh, length
+from gategen.graph import Pointwise, fresh, length
 from gategen.plan import Buffer, Field, Kernel, MatMul, Pair, Plan, Schedule, gradient_of
 from gategen.printer import Printer
 
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
+HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -147,6 +148,20 @@ class Module:
             value = float(expr)
             return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
         return f"({self.names.size(expr)})"
+
+    @cached_property
+    def singular(self) -> bool:
+        """Whether a step may give inf or NaN where a sequence is over, from a state or an input of 0."""
+        pairs = [pair for pair in (self.plan.step, self.plan.first) if pair]
+        ops = [
+            op for pair in pairs for graph in (pair.forward.graph, pair.backward.graph) for op in graph.ops
+        ]
+        return any(map(singular, (op.expr for op in ops if isinstance(op, Pointwise))))
+
+    def clears(self, schedule: Schedule) -> bool:
+        """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0."""
+        of_start = self.plan.start is not None and schedule is self.plan.start.backward
+        return schedule.graph.backwards and self.singular and not of_start
 
     def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
         known = self.equations.get(id(schedule), {})
@@ -379,6 +394,8 @@ def signature(module: Module) -> dict[str, Any]:
         "extra": extra,
         "sequence_shape": inputs[0]["shape"],
         "extra_keywords": "".join(f", {i['name']}={i['name']}" for i in extra),
+        "singular": module.singular,
+        "input_gradients": ", ".join(module.input_gradient(s.name) for s in cell.inputs),
         "constant_tests": ", ".join(f'*["{i["name"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
         "step_arguments": (", *" + "".join(f", {i['name']}: np.ndarray" for i in extra) if extra else "")
         + (f"{'' if extra else ', *'}, buffers: Buffers, training: bool = False" if buffers else ""),
@@ -422,6 +439,12 @@ def size_argument(size: str, letters: dict[str, str]) -> str:
     if size in SIZE_LETTERS:
         return f"{size}_size"
     return f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
+
+
+def singular(expr: sp.Expr) -> bool:
+    """Whether `expr` divides, or takes a logarithm or a root."""
+    powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
+    return powers or expr.has(sp.log, lang.log1p, lang.mod)
 
 
 def input_context(module: Module, symbol: Any) -> dict[str, str]:
