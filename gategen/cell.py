@@ -434,6 +434,11 @@ def _check_expression(expr: Any, what: str) -> None:
                 f"{what} is not real: it holds {node}",
                 hint="carry the real and the imaginary part as two states",
             )
+        if isinstance(node, sp.Tuple):
+            raise SpecError(
+                f"{len(node)} values stand where one belongs: {', '.join(map(_shown, node))}",
+                hint="unpack them first: v0, v1 = A @ x",
+            )
         if not isinstance(node, _KNOWN):
             raise SpecError(f"{type(node).__name__} is not a function gategen knows", hint=_BUILD_FROM)
         if isinstance(node, (lang.sum_, lang.mean, lang.var)) and not node.args:
