@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
@@ -20,6 +21,23 @@ _KNOWN = (
     sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos,
     sp.Abs, sp.sign, sp.erf, lang.Elementwise, Relational,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array that a user packs: a parameter, or stacked rows, whose first axis is then a tuple of sizes."""
+
+    name: str
+    members: tuple[lang.Parameter, ...]
+    shape: Shape
+
+    @property
+    def trainable(self) -> bool:
+        return self.members[0].trainable
+
+    @property
+    def stacked(self) -> bool:
+        return self.members[0].block is not None
 
 
 class Cell:
@@ -50,6 +68,7 @@ class Cell:
             self._check_names()
             self.states = _states(self.equations)
             self._check_starts()
+            self._check_blocks()
             self.outputs = self._outputs(output)
             self.gate_sizes, self.first_sizes, self.shapes = self._infer()
             self._check_sizes()
@@ -86,6 +105,22 @@ class Cell:
     def parameters(self) -> tuple[Any, ...]:
         """Matrices, vectors and scalars, in the order in which the equations meet them."""
         return tuple(self._symbols(lang.Parameter))
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The parameters as they are packed: stacked rows are one array."""
+        members: dict[str, list[lang.Parameter]] = {}
+        for p in self.parameters:
+            members.setdefault(p.array, []).append(p)
+        made = []
+        for name, (first, *_) in members.items():
+            own = self.shapes[first.name] if isinstance(first, lang.Matrix) else (self.size_of(first),)
+            shape = () if isinstance(first, lang.Scalar) else own
+            if first.block:
+                shape = first.block.rows, *own[1:]
+            blocks = sorted(members[name], key=lambda p: p.block.index if p.block else 0)
+            made.append(Array(name, tuple(blocks), shape))
+        return tuple(made)
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -175,6 +210,23 @@ class Cell:
                             eq,
                         )
         self._check_states()
+
+    def _check_blocks(self) -> None:
+        """Stacked rows have a name of their own, and each of their blocks is used."""
+        roles = {symbol.name: symbol.role for symbol in self.symbols}
+        blocks = [p for p in self.parameters if p.block]
+        for p in blocks:
+            if p.array in roles:
+                raise SpecError(
+                    f"{p.array} is declared twice, as stacked rows and as {roles[p.array]}",
+                    hint="give one of them another name",
+                )
+            for k, _ in enumerate(p.block.rows):
+                if not any(other.block == lang.Block(p.array, k, p.block.rows) for other in blocks):
+                    raise SpecError(
+                        f"{p.array}[{k}] is not used",
+                        hint=f"declare {p.array} without those rows, or use them",
+                    )
 
     def _check_states(self) -> None:
         states = {s.name: s for eq in self.all_equations for s in (eq.lhs, *lang.names_in(eq.rhs))}
@@ -269,8 +321,8 @@ class Cell:
         """Every size is told by the shape of a parameter or of an input: modules are given nothing else."""
         told: set[Size] = {symbol.size for symbol in self.inputs}
         sums: list[set[Size]] = []  # the sizes of which a shape tells the sum alone
-        for symbol in self.parameters:
-            for part in self.shapes.get(symbol.name, (self.size_of(symbol),)):
+        for array in self.arrays:
+            for part in array.shape:
                 if isinstance(part, tuple):
                     sums.append({size for size in part if isinstance(size, str)})
                 else:
@@ -408,6 +460,11 @@ def _check_expression(expr: Any, what: str) -> None:
                 f"{what} is not real: it holds {node}",
                 hint="carry the real and the imaginary part as two states",
             )
+        if isinstance(node, sp.Tuple):
+            raise SpecError(
+                f"{len(node)} values stand where one belongs: {', '.join(map(_shown, node))}",
+                hint="unpack them first: v0, v1 = A @ x",
+            )
         if not isinstance(node, _KNOWN):
             raise SpecError(f"{type(node).__name__} is not a function gategen knows", hint=_BUILD_FROM)
         if isinstance(node, (lang.sum_, lang.mean, lang.var)) and not node.args:
@@ -460,7 +517,11 @@ def _states(equations: Sequence[Eq]) -> tuple[Any, ...]:
 
 
 def _twice(known: lang.Name, other: lang.Name) -> SpecError:
-    if known.role != other.role:
+    if str(known) != str(other):
+        message = f"{known.name} is also what generated code calls {max(str(known), str(other), key=len)}"
+    elif isinstance(other, lang.Parameter) and known.role == other.role and known != other and other.block:
+        message = f"{other.array} is declared twice as {other.role}, and both are used"
+    elif known.role != other.role:
         message = f"{known.name} is declared twice, as {known.role} and as {other.role}"
     else:
         message = f"{known.name} is declared twice as {known.role}, and both are used"

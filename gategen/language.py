@@ -13,6 +13,7 @@ import keyword
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -148,12 +149,34 @@ class Gate(Name):
     role = "gate"
 
 
+@dataclass(frozen=True)
+class Block:
+    """Which rows of an array a parameter is: those at `index` of `owner`, whose blocks have sizes `rows`."""
+
+    owner: str
+    index: int
+    rows: tuple[Size, ...]
+
+
 class Parameter(Name):
-    """What training changes (or would, were it trainable)."""
+    """What training changes (or would, were it trainable). Its name is one that generated code can carry."""
 
     @property
     def trainable(self) -> bool:
         return cast(bool, self.fields[-1])
+
+    @property
+    def block(self) -> Block | None:
+        """Its place in an array of stacked rows; None where it stands alone."""
+        return cast("Block | None", self.fields[-2])
+
+    @property
+    def array(self) -> str:
+        """The name under which it is packed: its own, or that of the array it is a block of."""
+        return self.block.owner if self.block else cast(str, self.name)
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"{self.block.owner}[{self.block.index}]" if self.block else cast(str, self.name)
 
 
 class Vector(Parameter):
@@ -209,6 +232,52 @@ class Transposed:
     __neg__ = __rmatmul__ = _refuse
 
 
+class Stack(tuple[Any, ...]):
+    """Stacked rows: the blocks of a matrix or a vector, or the values of `A @ v`. To unpack, or to index."""
+
+    text: str
+
+    def __new__(cls, members: Iterable[Any], text: str) -> Stack:
+        self = super().__new__(cls, members)
+        self.text = text
+        return self
+
+    def __matmul__(self, operand: Any) -> Stack:
+        if not all(isinstance(member, Matrix) for member in self):
+            self._refuse()
+        products = [member @ operand for member in self]
+        return Stack(products, str(products[0]).replace(str(self[0]), self.text, 1))
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+    @property
+    def T(self) -> Any:
+        raise SpecError(
+            f"{self}.T: the columns of {self}.T would be stacked",
+            where=caller(),
+            hint=f"{self}[0].T @ v + {self}[1].T @ w",
+        )
+
+    def _refuse(self, *_: Any) -> Any:
+        if isinstance(self[0], Matrix):
+            message, hint = "matrices and stands without @", f"{self} @ x, which is {len(self)} vectors"
+        else:
+            message = "vectors and stands where one belongs"
+            hint = (
+                f"take one, ({self})[0], or unpack them: {', '.join(f'v{k}' for k in range(len(self)))} = ..."
+            )
+        raise SpecError(f"{self} is {len(self)} {message}", where=caller(), hint=hint)
+
+    _sympy_ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = (
+        _refuse
+    )
+    __neg__ = __rmatmul__ = _refuse
+
+
 class Constant(Name):
     """A fixed number with a default that `Cell.with_constants` and `--set` change."""
 
@@ -243,6 +312,8 @@ _SERIAL = itertools.count()
 
 def expression(value: Any, what: str) -> sp.Expr:
     """`value` as a SymPy expression; text is refused, for SymPy would execute it."""
+    if isinstance(value, Stack):
+        value._refuse()
     try:
         expr = sp.sympify(value, strict=True)
     except sp.SympifyError:
@@ -265,6 +336,25 @@ def _declare(kind: type[N], names: str, *fields: Any) -> Any:
             raise SpecError(f"no name given: write {kind.__name__.lower()}s('a b')")
     except SpecError as error:
         raise error.at(caller()) from None
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _declare_rows(kind: type[N], names: str, rows: Any, field: Any, trainable: bool) -> Any:
+    """Each name as a `Stack` of blocks, whose generated names are `A_0`, `A_1`; `field` is made of a size."""
+    sizes = tuple(map(_size, rows))
+    if not sizes:
+        raise SpecError("stacked rows need at least one size", where=caller(), hint='("hidden",) * 4')
+    owners = _declare(Name, names)
+    made = [
+        Stack(
+            (
+                _declare(kind, f"{owner}_{k}", field(size), Block(owner.name, k, sizes), trainable)
+                for k, size in enumerate(sizes)
+            ),
+            owner.name,
+        )
+        for owner in (owners if isinstance(owners, tuple) else (owners,))
+    ]
     return made[0] if len(made) == 1 else tuple(made)
 
 
@@ -300,7 +390,8 @@ def gates(names: str) -> Any:
 def matrices(names: str, shape: Any = None, trainable: bool = True) -> Any:
     """Weights for `@`; `shape` is `(rows, columns)` in size names, inferred from use when left out.
 
-    Columns may be a tuple of sizes, for `A @ concat(h, x)`: `("hidden", ("hidden", "input"))`.
+    Columns may be a tuple of sizes, for `A @ concat(h, x)`: `("hidden", ("hidden", "input"))`. With a tuple
+    of rows, `(("hidden",) * 4, "input")`, `A @ x` is a tuple of as many vectors, and `A[0]` a matrix.
     """
     if shape is not None:
         if not isinstance(shape, (tuple, list)) or len(shape) != 2:
@@ -310,21 +401,23 @@ def matrices(names: str, shape: Any = None, trainable: bool = True) -> Any:
                 hint='shape=("hidden", "input"), or ("hidden", ("hidden", "input")) for A @ concat(h, x)',
             )
         rows, columns = shape
-        shape = (
-            _size(rows),
-            tuple(map(_size, columns)) if isinstance(columns, (tuple, list)) else _size(columns),
-        )
-    return _declare(Matrix, names, shape, bool(trainable))
+        columns = tuple(map(_size, columns)) if isinstance(columns, (tuple, list)) else _size(columns)
+        if isinstance(rows, (tuple, list)):
+            return _declare_rows(Matrix, names, rows, lambda size: (size, columns), bool(trainable))
+        shape = _size(rows), columns
+    return _declare(Matrix, names, shape, None, bool(trainable))
 
 
-def vectors(names: str, size: Size = "hidden", trainable: bool = True) -> Any:
-    """Biases, gains, peepholes, diagonal recurrences, `(size,)`."""
-    return _declare(Vector, names, _size(size), bool(trainable))
+def vectors(names: str, size: Size | tuple[Size, ...] = "hidden", trainable: bool = True) -> Any:
+    """Biases, gains, peepholes, diagonal recurrences, `(size,)`; a tuple of them for a tuple of sizes."""
+    if isinstance(size, (tuple, list)):
+        return _declare_rows(Vector, names, size, lambda part: part, bool(trainable))
+    return _declare(Vector, names, _size(size), None, bool(trainable))
 
 
 def scalars(names: str, trainable: bool = True) -> Any:
     """One number each, `()`, broadcast."""
-    return _declare(Scalar, names, bool(trainable))
+    return _declare(Scalar, names, None, bool(trainable))
 
 
 def constants(**values: float) -> Any:
@@ -610,7 +703,7 @@ def layer_norm(v: Any, gain: Any = None, bias: Any = None, eps: Any = 1e-5) -> A
         normed = (value - centre) * scale
         g, b = (part[k] if isinstance(part, (tuple, list)) else part for part in (gain, bias))
         made.append((normed if g is None else g * normed) + (0 if b is None else b))
-    return tuple(made) if isinstance(v, (tuple, list)) else made[0]
+    return Stack(made, "layer_norm(...)") if isinstance(v, (tuple, list)) else made[0]
 
 
 # ---------------------------------------------------------------------------------------------- equations

@@ -107,9 +107,11 @@ def _from_file(shown: str) -> tuple[Cell, ...]:
 def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: str) -> None:
     """Names that the spec declares and no cell of it uses."""
     used = {symbol for cell in cells for symbol in cell.symbols}
-    for name in dict.fromkeys(value for value in namespace.values() if isinstance(value, lang.Name)):
+    values = [value[0] if isinstance(value, lang.Stack) else value for value in namespace.values()]
+    for name in dict.fromkeys(value for value in values if isinstance(value, lang.Name)):
         if name not in used and not isinstance(name, lang.Next):
-            warn(f"{name} is declared but no equation uses it", Where(shown, 1))
+            shown_name = name.array if isinstance(name, lang.Parameter) else name
+            warn(f"{shown_name} is declared but no equation uses it", Where(shown, 1))
 
 
 def _source(shown: str) -> str:
@@ -238,6 +240,8 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
             return "the left side of @ must be one matrix: W @ x + U @ x, not (W + U) @ x"
         case TypeError() if "truth value" in str(error):
             return "a comparison has no value before the cell runs: where(a > 0, ..., ...)"
+        case ValueError() if "values to unpack" in str(error):
+            return "as many names on the left as there are values on the right"
         case NameError(name=str(name)) if name in gategen.__all__:
             return f"from gategen import {name}"
         case NameError(name=str(name)):

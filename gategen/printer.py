@@ -39,6 +39,8 @@ class Printer:
         return f"({text})" if own < outer else text
 
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, lang.Parameter):
+            return str(expr), ATOM
         if isinstance(expr, sp.Symbol):
             return self.rename.get(expr.name, expr.name), ATOM
         if isinstance(expr, sp.Number):

@@ -209,8 +209,8 @@ def equations_json(cell: Cell) -> dict[str, Any]:
         "inputs": {x.name: cell.size_of(x) for x in cell.inputs},
         "states": {s.name: {"size": s.size, "initial": Printer()(s.initial)} for s in cell.states},
         "parameters": {
-            p.name: {"role": p.role, "shape": _shape(cell, p), "trainable": p.trainable}
-            for p in cell.parameters
+            a.name: {"role": a.members[0].role, "shape": _lists(a.shape), "trainable": a.trainable}
+            for a in cell.arrays
         },
         "constants": {c.name: float(c.value) for c in cell.constants},
         "outputs": [str(symbol) for symbol in cell.outputs],
@@ -219,10 +219,8 @@ def equations_json(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _shape(cell: Cell, parameter: Any) -> list[Any]:
-    if isinstance(parameter, lang.Matrix):
-        return [list(size) if isinstance(size, tuple) else size for size in cell.shapes[parameter.name]]
-    return [] if isinstance(parameter, lang.Scalar) else [parameter.size]
+def _lists(shape: Shape) -> list[Any]:
+    return [list(size) if isinstance(size, tuple) else size for size in shape]
 
 
 def _pairs(cell: Cell, equations: Sequence[Eq]) -> list[dict[str, str]]:
@@ -387,7 +385,7 @@ def _declarations(cell: Cell, printer: Spec) -> list[tuple[str, str]]:
     def of_kind(kind: type) -> list[Any]:
         """Those of the input first, as people write them."""
         return sorted(
-            (p for p in cell.parameters if isinstance(p, kind)),
+            (a.members[0] for a in cell.arrays if isinstance(a.members[0], kind)),
             key=lambda p: (_parameter_options(p), "input" not in str(cell.shapes.get(p.name, ""))),
         )
 
@@ -405,16 +403,20 @@ def _declarations(cell: Cell, printer: Spec) -> list[tuple[str, str]]:
 
 def _declared(kind: str, symbols: Iterable[Any], options: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
     for given, alike in groupby(symbols, options):
-        names = [symbol.name for symbol in alike]
+        names = [getattr(symbol, "array", symbol.name) for symbol in alike]
         for part in (names[k : k + 8] for k in range(0, len(names), 8)):
             yield kind, f'{", ".join(part)} = {kind}("{" ".join(part)}"{given})'
 
 
 def _parameter_options(parameter: Any) -> str:
     trained = "" if parameter.trainable else ", trainable=False"
+    rows = parameter.block.rows if parameter.block else None
     if isinstance(parameter, lang.Matrix):
-        return _option("shape", parameter.shape, None) + trained
-    return (_option("size", parameter.size, "hidden") if isinstance(parameter, lang.Vector) else "") + trained
+        shape = (rows, parameter.shape[1]) if rows and parameter.shape else parameter.shape
+        return _option("shape", shape, None) + trained
+    if isinstance(parameter, lang.Vector):
+        return _option("size", rows or parameter.size, "hidden") + trained
+    return trained
 
 
 def _option(word: str, value: Size | Shape | None, default: Size | None) -> str:

@@ -493,7 +493,7 @@ def _finite_problem(exact: Runner, setting: Setting, rng: np.random.Generator) -
 
 
 def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Generator) -> Judgement:
-    trained = {p.name for p in exact.cell.parameters if p.trainable}
+    trained = {array.name for array in exact.cell.arrays if array.trainable}
     keys = [(kind, name) for kind, name in problem.point if kind != "params" or name in trained]
     gradients = runner.gradients(problem)
     found = {key: gradients.get(key, np.array(np.nan)) for key in keys}

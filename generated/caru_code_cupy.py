@@ -246,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         gates = gates[1:]
         n = n[1:]
         d_y = d_y[1:]
-        finished_first = finished
+        finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = cp.empty((T, B, 3 * H), dtype)
     l = cp.empty((T, B, H), dtype)
@@ -262,7 +262,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -284,7 +284,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
     # d_x = W_n.T @ d_a + W_z.T @ d_a_z
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -353,9 +353,9 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     W, U, b, c = params
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [cp.where(finished[0], d, 0).astype(dtype) for d in (d_h,)]
+        kept = [d.copy() for d in (d_h,)]
         for d in (d_h,):
-            cp.copyto(d, 0, where=finished[0])
+            cp.copyto(d, 0, where=finished)
     d_a_h = cp.empty((1, B, H), dtype)
     d_h_2 = cp.empty((1, B, H), dtype)
     d_x = cp.empty((1, B, I), dtype)
@@ -388,7 +388,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
 
     if finished is not None:
         for d, k in zip((d_h,), kept, strict=True):
-            d += k
+            cp.copyto(d, k, where=finished)
     return d_x[0], d_h, Params(d_W, d_U, d_b, d_c)
 
 

@@ -322,7 +322,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -366,7 +366,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_az_all = d_gates[..., : 2 * H]
@@ -436,7 +436,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     W, U, b, c = params
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [np.where(finished, d, 0) for d in (d_h,)]
+        kept = [d.copy() for d in (d_h,)]
         for d in (d_h,):
             np.copyto(d, 0, where=finished)
     d_h_next = np.empty((B, H), dtype)
@@ -474,7 +474,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
 
     if finished is not None:
         for d, k in zip((d_h,), kept, strict=True):
-            d += k
+            np.copyto(d, k, where=finished)
     return d_x, d_h, Params(d_W, d_U, d_b, d_c)
 
 
@@ -584,7 +584,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -234,7 +234,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -260,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
     # d_x = W_h.T @ d_a_n
     cp.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))

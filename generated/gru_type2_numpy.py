@@ -260,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -306,7 +306,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     # d_x = W_h.T @ d_a_n
@@ -443,7 +443,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

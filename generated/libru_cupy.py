@@ -227,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -248,10 +248,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
     # d_x = W_z.T @ d_a_z_2 + W_h.T @ d_a_n
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates)
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H))
 
@@ -260,6 +261,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_b_h = the sum of d_a_n
     column_sum("libru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -380,6 +382,12 @@ def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return cp.asarray(np.arange(T)[:, None, None] >= array[:, None])
+
+
+def clear(finished: cp.ndarray | None, *arrays: cp.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        cp.copyto(array, 0, where=finished)
 
 
 # What each dtype is computed with: storage and arithmetic of the kernels.

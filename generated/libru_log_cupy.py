@@ -235,7 +235,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -264,21 +264,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
     # d_x = W_z.T @ d_a_z + W_h.T @ d_W_h_x
     cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates[..., H:])
     d_W[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    clear(finished, d_gates[..., : 2 * H])
     d_U[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
+    clear(finished, d_a_n)
 
     # d_bias_n = the sum of d_a_n
     column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_bias_n)
+    clear(finished, d_gates[..., H : 2 * H])
 
     # d_b_z = the sum of d_a_z
     column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     # d_b_h = -d_bias_n
     launch("libru_log_backward_6", dtype, 1, H, (H,), d_bias_n, d_b)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -399,6 +404,12 @@ def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return cp.asarray(np.arange(T)[:, None, None] >= array[:, None])
+
+
+def clear(finished: cp.ndarray | None, *arrays: cp.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        cp.copyto(array, 0, where=finished)
 
 
 # What each dtype is computed with: storage and arithmetic of the kernels.

@@ -156,7 +156,7 @@ def forward(
     softplus_n_all = gates[..., H:]
 
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-    np.negative(b_h, out=bias_n)
+    np.multiply(b_h, -1, out=bias_n)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
@@ -200,7 +200,7 @@ def forward(
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.negative(softplus_n, out=exp_h_t)
+        np.multiply(softplus_n, -1, out=exp_h_t)
 
         # m = maximum(h, n)
         np.maximum(h_t, exp_h_t, out=s)
@@ -275,7 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_z_all = d_gates[..., H : 2 * H]
     z_all = gates[..., :H]
     # n = -softplus_n
-    np.negative(softplus_n_all, out=n)
+    np.multiply(softplus_n_all, -1, out=n)
 
     # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
     np.subtract(exp_h_2, exp_h, out=d_z_all)
@@ -301,7 +301,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -336,16 +336,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_n_t += s_2
 
         # d_softplus_n = -d_n
-        np.negative(d_a_n_t, out=d_a_n_t)
+        d_a_n_t *= -1
 
         # d_a_n = -d_softplus_n * expm1(-softplus_n)
-        np.negative(softplus_n, out=s_2)
+        np.multiply(softplus_n, -1, out=s_2)
         np.expm1(s_2, out=s_2)
         d_a_n_t *= s_2
-        np.negative(d_a_n_t, out=d_a_n_t)
+        d_a_n_t *= -1
 
         # d_W_h_x = -d_a_n
-        np.negative(d_a_n_t, out=d_W_h_x)
+        np.multiply(d_a_n_t, -1, out=d_W_h_x)
 
         # d_U_h_h = d_W_h_x
         d_U_h_h[...] = d_W_h_x
@@ -369,7 +369,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_z_W_h_x_all = d_gates[..., H:]
@@ -381,13 +381,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_z_W_h_x_all)
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    clear(finished, d_U_h_h_z_all)
     np.matmul(d_U_h_h_z_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    clear(finished, d_a_n)
     np.matmul(ones, d_a_n.reshape(T * B, H), out=d_bias_n)
+    clear(finished, d_z_all)
     np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n
-    np.negative(d_bias_n, out=d_b_h)
+    np.multiply(d_bias_n, -1, out=d_b_h)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -512,9 +517,15 @@ def each(finished: np.ndarray | None, T: int) -> Any:
     return [None] * T if finished is None else finished
 
 
+def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        np.copyto(array, 0, where=finished)
+
+
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

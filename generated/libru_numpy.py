@@ -254,7 +254,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -294,16 +294,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     # d_x = W_z.T @ d_a_z_2 + W_h.T @ d_a_n
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -428,9 +430,15 @@ def each(finished: np.ndarray | None, T: int) -> Any:
     return [None] * T if finished is None else finished
 
 
+def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        np.copyto(array, 0, where=finished)
+
+
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -246,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h, d_c,)]
+            kept = [d.copy() for d in (d_h, d_c,)]
             for d in (d_h, d_c,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -269,7 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h, d_c,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
     # d_x = W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_g.T @ d_a_g
     cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))

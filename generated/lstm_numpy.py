@@ -292,7 +292,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h, d_c,)]
+            kept = [d.copy() for d in (d_h, d_c,)]
             for d in (d_h, d_c,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -344,7 +344,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h, d_c,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     # d_x = W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_g.T @ d_a_g
@@ -480,7 +480,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

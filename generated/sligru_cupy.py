@@ -389,7 +389,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [cp.where(finished[t], d, 0).astype(dtype) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 cp.copyto(d, 0, where=finished[t])
 
@@ -456,30 +456,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                cp.copyto(d, k, where=finished[t])
 
+    clear(finished, d_gates_2)
     d_U[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
+    clear(finished, g_scale_n)
 
     # d_scale_n = the sum of g_scale_n
     column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
+    clear(finished, g_scale_z)
 
     # d_scale_z = the sum of g_scale_z
     column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
+    clear(finished, g_used_mean_z)
 
     # d_used_mean_z = the sum of g_used_mean_z
     column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
+    clear(finished, g_used_mean_n)
 
     # d_used_mean_n = the sum of g_used_mean_n
     column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
+    clear(finished, d_a_z_2)
 
     # d_b_z = the sum of d_a_z_2
     column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), d_a_z_2, d_b)
+    clear(finished, d_a_n)
 
     # d_b_h = the sum of d_a_n
     column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
+    clear(finished, g_g_z)
 
     # d_g_z = the sum of g_g_z
     column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
+    clear(finished, g_g_h)
 
     # d_g_h = the sum of g_g_h
     column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
@@ -498,9 +507,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
     launch("sligru_backward_21", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
+    clear(finished, g_batch_mean_z)
 
     # d_batch_mean_z = the sum of g_batch_mean_z
     column_sum("sligru_backward_22", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
+    clear(finished, g_batch_mean_n)
 
     # d_batch_mean_n = the sum of g_batch_mean_n
     column_sum("sligru_backward_23", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
@@ -518,7 +529,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates)
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
     return Grads(
@@ -639,6 +652,12 @@ def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return cp.asarray(np.arange(T)[:, None, None] >= array[:, None])
+
+
+def clear(finished: cp.ndarray | None, *arrays: cp.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        cp.copyto(array, 0, where=finished)
 
 
 # What each dtype is computed with: storage and arithmetic of the kernels.

@@ -545,7 +545,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         strict=True,
     ):
         if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [np.where(finished_t, d, 0) for d in (d_h,)]
+            kept = [d.copy() for d in (d_h,)]
             for d in (d_h,):
                 np.copyto(d, 0, where=finished_t)
 
@@ -599,10 +599,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_gates_t *= scale
 
         # g_used_mean_n = -d_centred_n
-        np.negative(d_W_h_x, out=g_used_mean_n_t)
+        np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
 
         # g_used_mean_z = -d_centred_z
-        np.negative(d_W_z_x, out=g_used_mean_z_t)
+        np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
         np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_U_z_h)
         np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
 
@@ -638,14 +638,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_U_z_h += s
 
         # g_centre_z = -d_centred_U_z_h
-        np.negative(d_U_z_h, out=g_centre_z)
+        np.multiply(d_U_z_h, -1, out=g_centre_z)
 
         # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
         np.multiply(d_a_n_t, p_z_t, out=s)
         d_U_h_h += s
 
         # g_centre_z_2 = -d_centred_U_h_h
-        np.negative(d_U_h_h, out=g_centre_z_2)
+        np.multiply(d_U_h_h, -1, out=g_centre_z_2)
         np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
         np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
 
@@ -674,7 +674,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         if finished_t is not None:
             for d, k in zip((d_h,), kept, strict=True):
-                d += k
+                np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     s_3 = np.empty((T, B, 2 * H), dtype)
@@ -699,14 +699,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h_x_all = d_gates[..., H:]
     d_W_z_x_all = d_gates[..., :H]
     # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    clear(finished, g_scale_n)
     np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale_n)
+    clear(finished, g_scale_z)
     np.matmul(ones, g_scale_z.reshape(T * B, H), out=d_scale_z)
+    clear(finished, g_used_mean_z)
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
+    clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
+    clear(finished, d_a_z_2)
     np.matmul(ones, d_a_z_2.reshape(T * B, H), out=d_b_z)
+    clear(finished, d_a_n)
     np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    clear(finished, g_g_z)
     np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
+    clear(finished, g_g_h)
     np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -743,7 +752,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_n *= 2
 
     # g_batch_mean_n = -d_batch_centred_n
-    np.negative(d_batch_centred_n, out=g_batch_mean_n)
+    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)
 
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     np.multiply(d_sum_spread_z, batch_centred_z, out=d_batch_centred_z)
@@ -751,8 +760,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_z *= 2
 
     # g_batch_mean_z = -d_batch_centred_z
-    np.negative(d_batch_centred_z, out=g_batch_mean_z)
+    np.multiply(d_batch_centred_z, -1, out=g_batch_mean_z)
+    clear(finished, g_batch_mean_z)
     np.matmul(ones, g_batch_mean_z.reshape(T * B, H), out=d_batch_mean_z)
+    clear(finished, g_batch_mean_n)
     np.matmul(ones, g_batch_mean_n.reshape(T * B, H), out=d_batch_mean_n)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
@@ -789,7 +800,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
     return Grads(
@@ -914,9 +927,15 @@ def each(finished: np.ndarray | None, T: int) -> Any:
     return [None] * T if finished is None else finished
 
 
+def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        np.copyto(array, 0, where=finished)
+
+
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -17,7 +17,13 @@ Arrays = Mapping[str, Array]
 
 CELLS = dict(builtins())
 STEPS, BATCH = 4, 2
-SIZES = {"input": 5, "hidden": 3, "rank": 6, "memory": 7}  # all distinct, and distinct from STEPS and BATCH
+SIZES = {
+    "input": 5,
+    "hidden": 3,
+    "rank": 6,
+    "memory": 7,
+    "projection": 8,
+}  # all distinct, and distinct from STEPS and BATCH
 TINY = 1e-30
 
 
@@ -68,7 +74,7 @@ def random_case(
     values |= {c.current.name: rng.uniform(0.1, 0.9, (batch, *shape(c.current))) for c in graph.states}
     values |= _statistics(graph, np.full(batch, steps) if lengths is None else lengths, steps, values)
     weights = {f"d_{name}": rng.standard_normal((*lead, *shape(v))) for name, v in graph.outputs}
-    weights |= {f"d_{c.name}": rng.standard_normal((batch, *shape(c.current))) for c in graph.states}
+    weights |= {f"final_d_{c.name}": rng.standard_normal((batch, *shape(c.current))) for c in graph.states}
     return Case(graph, values, weights, lengths, sizes)
 
 
@@ -98,7 +104,7 @@ def loss(case: Case) -> Any:
     """The weighted sum of all outputs and final states."""
     done = run(case)
     total = sum((case.weights[f"d_{name}"] * done.outputs[name]).sum() for name, _ in case.graph.outputs)
-    return total + sum((case.weights[f"d_{name}"] * final).sum() for name, final in done.final.items())
+    return total + sum((case.weights[f"final_d_{name}"] * final).sum() for name, final in done.final.items())
 
 
 def backward(case: Case) -> Run:
@@ -109,7 +115,7 @@ def backward(case: Case) -> Run:
         v.name: case.weights[f"d_{name}"]
         for v, (name, _) in zip(back.inputs, case.graph.outputs, strict=False)
     }
-    initial = {c.name: case.weights[c.name] for c in back.states}
+    initial = {c.name: case.weights[f"final_{c.name}"] for c in back.states}
     return evaluate(back, given, initial, sizes=case.sizes, steps=case.steps, lengths=case.lengths)
 
 

@@ -446,7 +446,10 @@ LOWERING = (
         MODULE_PY, "the first step's output stays what the loop left there",
         'by_first = module.names.known["first", name] if', 'by_first = f"{source}[0]" if',
     ),
-    Mutant(NUMPY_TEMPLATE, "a finished sequence loses its gradient", "                d += k", "                d += 0 * k"),
+    Mutant(
+        NUMPY_TEMPLATE, "a finished sequence loses its gradient",
+        "np.copyto(d, k, where=finished_t)", "np.copyto(d, 0 * k, where=finished_t)",
+    ),
     Mutant(
         NUMPY_TEMPLATE, "a finished sequence runs on",
         "np.copyto({{ item.next }}, {{ item.current }}, where=finished_t)", "pass",
@@ -467,7 +470,10 @@ LOWERING = (
         NUMPY_TEMPLATE, "the gradient of a trained initial state is not added",
         "Params(*(whole + part for whole, part in zip(d_params, d_start, strict=True)))", "d_params",
     ),
-    Mutant(CUPY_TEMPLATE, "a finished sequence loses its gradient", "                d += k", "                d += 0 * k"),
+    Mutant(
+        CUPY_TEMPLATE, "a finished sequence loses its gradient",
+        "cp.copyto(d, k, where=finished[t])", "cp.copyto(d, 0 * k, where=finished[t])",
+    ),
     Mutant(
         CUPY_TEMPLATE, "a finished sequence runs on",
         "cp.copyto({{ state.array }}[t + 1], {{ state.array }}[t], where=finished[t])", "pass",
@@ -477,6 +483,10 @@ LOWERING = (
         "part[threadIdx.y][threadIdx.x] = total;\n    __syncthreads();", "part[threadIdx.y][threadIdx.x] = total;",
     ),
     Mutant(KERNELS, "a row sum takes only the first features", "k += 128) total", "k += 1 << 20) total"),
+    Mutant(
+        MODULE_PY, "what is not finite behind a length is summed up",
+        "return powers or expr.has(sp.log, lang.log1p, lang.mod)", "return False",
+    ),
 )  # fmt: skip
 
 MUTANTS = (*DERIVATIONS, *PLANNING, *LOWERING)

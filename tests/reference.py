@@ -1,9 +1,10 @@
 """The built-in cells once more, by hand from the papers: what every other form of them is judged by.
 
-Nothing here knows gategen. Each cell is a function `(F, p, x, s) -> new states` on batches `(B, size)`,
-where `F` is `numpy_functions()` or `torch_functions()`, so that one transcription gives values,
-complex-step derivatives (NumPy) and autograd's (torch). `run` is the loop over time. PyTorch is
-imported only where `torch_functions` is called.
+Nothing here knows gategen. Each cell is a function `(F, p, x, s) -> new states and outputs` on batches
+`(B, size)`, where `F` is `numpy_functions()` or `torch_functions()`, so that one transcription gives
+values, complex-step derivatives (NumPy) and autograd's (torch); `p` holds parameters, constants and the
+further inputs of the step. `run` is the loop over time. PyTorch is imported only where
+`torch_functions` is called.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping
@@ -16,38 +17,53 @@ import numpy as np
 Array = Any  # numpy.ndarray or torch.Tensor
 Equations = Callable[[Any, Any, Array, Any], dict[str, Array]]
 
-SHAPES = {"W": ("e", "d"), "U": ("e", "e"), "A": ("e", "e+d"), "b": ("e",), "c": ("e",), "g": ("e",)}
+MATRICES = {"W": "e,d", "U": "e,e", "A": "e,e+d"}  # every other parameter is a vector of size e
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One cell. Sizes are `d` (input), `e` (hidden) and sums of them, as in `"e+d"`."""
+    """One cell. Sizes are `d` (input), `e` (hidden), `q` (a third one), and sums of them, as in `"e+d"`."""
 
     name: str
     params: Mapping[str, tuple[str, ...]]
     states: Mapping[str, float]  # name -> value before the first step
     equations: Equations
     first: Equations | None = None  # instead of `equations` at the first step, when no initial state is given
-    output: str = "h"  # the state whose new value is the output
+    outputs: tuple[str, ...] = ("h",)  # of what the equations give, new states or others
+    inputs: tuple[str, ...] = ()  # beside x
+    sizes: Mapping[str, str] = field(default_factory=dict)  # of inputs, states, outputs: d for x, else e
     constants: Mapping[str, float] = field(default_factory=dict)  # `params` may override
     normalized: tuple[str, ...] = ()  # k: `W_k @ x` has batch statistics mu_k and v_k
     momentum: float = 0.05  # of the running statistics
 
-    def shapes(self, d: int, e: int) -> dict[str, tuple[int, ...]]:
-        """The shape of every parameter for an input of size d and a hidden state of size e."""
-        sizes = {"d": d, "e": e}
+    def lengths(self, d: int, e: int, q: int = 4) -> dict[str, int]:
+        """What the sizes are, where d is e if the cell adds its input to its state."""
+        return {"d": e if self.sizes.get("x") == "e" else d, "e": e, "q": q}
 
-        def shape(axes: tuple[str, ...]) -> tuple[int, ...]:
-            return tuple(sum(sizes[term] for term in axis.split("+")) for axis in axes)
+    def shapes(self, d: int, e: int, q: int = 4) -> dict[str, tuple[int, ...]]:
+        """The shape of every parameter."""
+        lengths = self.lengths(d, e, q)
+        return {name: tuple(_length(axis, lengths) for axis in axes) for name, axes in self.params.items()}
 
-        return {name: shape(axes) for name, axes in self.params.items()}
+    def widths(self, d: int, e: int, q: int = 4) -> dict[str, int]:
+        """The size of x, of every other input, state and output."""
+        lengths = self.lengths(d, e, q)
+        names = ("x", *self.inputs, *self.states, *self.outputs)
+        return {name: lengths[self.sizes.get(name, "d" if name == "x" else "e")] for name in names}
+
+    def measured(self, x: Array, params: Mapping[str, Array]) -> dict[str, int]:
+        """The widths, as the arrays tell them."""
+        found = {"d": x.shape[-1], "e": 0, "q": 0}
+        for name, axes in self.params.items():
+            found |= {axis: n for axis, n in zip(axes, params[name].shape, strict=True) if axis in found}
+        return self.widths(**found)
 
     def step(self, F: Any, p: Mapping[str, Any], x: Array, s: Mapping[str, Array]) -> dict[str, Array]:
-        """The states after one ordinary step. x (B, d), each state (B, e); batch statistics stand in p."""
+        """States and outputs after one ordinary step. x (B, d), each state (B, size); all else is in p."""
         return self.equations(F, self._names(p), x, SimpleNamespace(**s))
 
     def first_step(self, F: Any, p: Mapping[str, Any], x: Array, s: Mapping[str, Array]) -> dict[str, Array]:
-        """The states after a first step from no given state."""
+        """States and outputs after a first step from no given state."""
         return (self.first or self.equations)(F, self._names(p), x, SimpleNamespace(**s))
 
     def initial_buffers(self, e: int) -> dict[str, np.ndarray]:
@@ -59,6 +75,11 @@ class Reference:
         return SimpleNamespace(**{**self.constants, **p})
 
 
+def _length(axis: str, lengths: Mapping[str, int]) -> int:
+    """The number that an axis such as `e+d` or `4e` stands for."""
+    return sum(int(term[:-1] or 1) * lengths[term[-1]] for term in axis.split("+"))
+
+
 def run(
     F: Any,
     reference: Reference,
@@ -68,24 +89,37 @@ def run(
     lengths: Any = None,
     buffers: MutableMapping[str, Array] | None = None,
     training: bool = True,
-) -> tuple[Array, dict[str, Array]]:
-    """The outputs (T, B, e) and the final states, each (B, e), of a whole sequence x (T, B, d).
+    inputs: Mapping[str, Array] | None = None,
+) -> tuple[Any, dict[str, Array]]:
+    """The output (T, B, size), a tuple of them where there are several, and the final states, each (B, size).
 
-    A finished sequence keeps its state and puts out 0. Cells with batch statistics take them from the valid
-    steps when training, and then replace the entries of `buffers` if given; otherwise they use `buffers`.
+    x is (T, B, d), and so are the further `inputs`. A finished sequence keeps its state and puts out 0. Cells
+    with batch statistics take them from the valid steps when training, and then replace the entries of
+    `buffers` if given; otherwise they use `buffers`.
     """
-    T, B, e = x.shape[0], x.shape[1], next(iter(params.values())).shape[0]
+    T, B = x.shape[0], x.shape[1]
+    widths = reference.measured(x, params)
     lengths = np.full(B, T) if lengths is None else np.asarray(lengths)
     alive = np.arange(T)[:, None, None] < lengths[:, None]  # (T, B, 1)
     p = {**params, **statistics(F, reference, params, x, alive, buffers, training)}
-    state = dict(initial or {name: F.full((B, e), value, x) for name, value in reference.states.items()})
-    outputs = []
+    starts = {name: F.full((B, widths[name]), value, x) for name, value in reference.states.items()}
+    state = dict(initial or starts)
+    outputs: dict[str, list[Array]] = {name: [] for name in reference.outputs}
     for t in range(T):
         step = reference.first_step if t == 0 and initial is None else reference.step
-        new = step(F, p, x[t], state)
+        new = step(F, p | {name: inputs[name][t] for name in reference.inputs}, x[t], state)
         state = {name: F.where(alive[t], new[name], state[name]) for name in state}
-        outputs.append(F.where(alive[t], new[reference.output], 0.0))
-    return F.stack(outputs) if outputs else F.full((0, B, e), 0.0, x), state
+        for name, steps in outputs.items():
+            steps.append(F.where(alive[t], new[name], 0.0))
+    y = tuple(
+        F.stack(steps) if steps else F.full((0, B, widths[name]), 0.0, x) for name, steps in outputs.items()
+    )
+    return (y if len(y) > 1 else y[0]), state
+
+
+def outputs_of(y: Any) -> tuple[Array, ...]:
+    """The outputs that `run`, or a generated module, gives: a tuple also where there is one."""
+    return y if isinstance(y, tuple) else (y,)
 
 
 def statistics(
@@ -128,6 +162,9 @@ def numpy_functions() -> SimpleNamespace:
     def relu(v: Array) -> Array:
         return where(v.real > 0, v, 0.0)
 
+    def maximum(a: Array, b: Array) -> Array:
+        return where(np.real(a) >= np.real(b), a, b)
+
     def exp_minus_abs(v: Array) -> Array:
         return np.exp(where(v.real > 0, -v, v))
 
@@ -149,6 +186,8 @@ def numpy_functions() -> SimpleNamespace:
         exp=np.exp,
         log=np.log,
         sqrt=np.sqrt,
+        cos=np.cos,
+        sin=np.sin,
         softplus=softplus,
         log_sigmoid=lambda v: -softplus(-v),
         square=lambda v: v * v,
@@ -156,6 +195,9 @@ def numpy_functions() -> SimpleNamespace:
         sum=lambda v: v.sum(-1, keepdims=True),
         mean=lambda v: v.mean(-1, keepdims=True),
         where=where,
+        maximum=maximum,
+        clip=lambda v, low, high: -maximum(-maximum(v, low), -high),
+        real=np.real,
         stack=np.stack,
         full=full,
         detach=lambda v: v,
@@ -179,6 +221,8 @@ def torch_functions() -> SimpleNamespace:
         exp=torch.exp,
         log=torch.log,
         sqrt=torch.sqrt,
+        cos=torch.cos,
+        sin=torch.sin,
         softplus=lambda v: -torch.nn.functional.logsigmoid(-v),  # torch's own softplus turns linear at 20
         log_sigmoid=torch.nn.functional.logsigmoid,
         square=torch.square,
@@ -186,6 +230,9 @@ def torch_functions() -> SimpleNamespace:
         sum=lambda v: v.sum(-1, keepdim=True),
         mean=lambda v: v.mean(-1, keepdim=True),
         where=where,
+        maximum=torch.maximum,
+        clip=torch.clip,
+        real=lambda v: v,
         stack=torch.stack,
         full=full,
         detach=lambda v: v.detach(),
@@ -197,13 +244,19 @@ def torch_functions() -> SimpleNamespace:
 REFERENCES: dict[str, Reference] = {}
 
 
-def cell(params: str, states: Mapping[str, float] | None = None, **more: Any) -> Any:
-    """Enter the decorated equations into `REFERENCES`; a parameter's first letter says its shape."""
+def cell(params: str, states: Mapping[str, float] | str = "h", **more: Any) -> Any:
+    """Enter the decorated equations into `REFERENCES`; a parameter is a name, or `name:rows,columns`."""
+
+    def axes(param: str) -> tuple[str, ...]:
+        name, given, shape = param.partition(":")
+        shape = shape if given else MATRICES.get(name[0], "e")
+        return tuple(shape.split(",")) if shape else ()  # `alpha:` is a scalar
 
     def enter(equations: Equations) -> Equations:
         name = equations.__name__
-        shapes = {param: SHAPES[param[0]] for param in params.split()}
-        REFERENCES[name] = Reference(name, shapes, states or {"h": 0.0}, equations, **more)
+        shapes = {param.partition(":")[0]: axes(param) for param in params.split()}
+        starts = states if isinstance(states, Mapping) else dict.fromkeys(states.split(), 0.0)
+        REFERENCES[name] = Reference(name, shapes, starts, equations, **more)
         return equations
 
     return enter
@@ -389,7 +442,7 @@ def libru_geomean(F, p, x, s):
 # The classics.
 
 
-@cell("W_i W_f W_g W_o U_i U_f U_g U_o b_i b_f b_g b_o", states={"h": 0.0, "c": 0.0})
+@cell("W_i W_f W_g W_o U_i U_f U_g U_o b_i b_f b_g b_o", states="h c")
 def lstm(F, p, x, s):
     i = F.sigmoid(x @ p.W_i.T + s.h @ p.U_i.T + p.b_i)
     f = F.sigmoid(x @ p.W_f.T + s.h @ p.U_f.T + p.b_f)
@@ -402,3 +455,332 @@ def lstm(F, p, x, s):
 @cell("W_h U_h b_h")
 def rnn(F, p, x, s):
     return {"h": F.tanh(x @ p.W_h.T + s.h @ p.U_h.T + p.b_h)}
+
+
+# The LSTM's kin: the output gate looks at the new cell state.
+
+
+@cell("W_i W_g W_o U_i U_g U_o b_i b_g b_o", states="h c")
+def lstm_1997(F, p, x, s):
+    i = F.sigmoid(x @ p.W_i.T + s.h @ p.U_i.T + p.b_i)
+    g = F.tanh(x @ p.W_g.T + s.h @ p.U_g.T + p.b_g)
+    o = F.sigmoid(x @ p.W_o.T + s.h @ p.U_o.T + p.b_o)
+    c = s.c + i * g
+    return {"h": o * F.tanh(c), "c": c}
+
+
+@cell("W_i W_f W_g W_o U_i U_f U_g U_o b_i b_f b_g b_o p_i p_f p_o", states="h c")
+def lstm_peephole(F, p, x, s):
+    i = F.sigmoid(x @ p.W_i.T + s.h @ p.U_i.T + p.p_i * s.c + p.b_i)
+    f = F.sigmoid(x @ p.W_f.T + s.h @ p.U_f.T + p.p_f * s.c + p.b_f)
+    g = F.tanh(x @ p.W_g.T + s.h @ p.U_g.T + p.b_g)
+    c = f * s.c + i * g
+    o = F.sigmoid(x @ p.W_o.T + s.h @ p.U_o.T + p.p_o * c + p.b_o)
+    return {"h": o * F.tanh(c), "c": c}
+
+
+@cell(
+    "W_i W_f W_g W_o R_i:e,q R_f:e,q R_g:e,q R_o:e,q P:q,e b_i b_f b_g b_o p_i p_f p_o",
+    states="r c",
+    outputs=("r",),
+    sizes={"r": "q"},
+)
+def lstm_sak(F, p, x, s):
+    i = F.sigmoid(x @ p.W_i.T + s.r @ p.R_i.T + p.p_i * s.c + p.b_i)
+    f = F.sigmoid(x @ p.W_f.T + s.r @ p.R_f.T + p.p_f * s.c + p.b_f)
+    g = F.tanh(x @ p.W_g.T + s.r @ p.R_g.T + p.b_g)
+    c = f * s.c + i * g
+    o = F.sigmoid(x @ p.W_o.T + s.r @ p.R_o.T + p.p_o * c + p.b_o)
+    return {"r": (o * F.tanh(c)) @ p.P.T, "c": c}
+
+
+@cell("W_i W_g W_o U_i U_g U_o b_i b_g b_o p_i p_o", states="h c")
+def lstm_cifg(F, p, x, s):
+    i = F.sigmoid(x @ p.W_i.T + s.h @ p.U_i.T + p.p_i * s.c + p.b_i)
+    g = F.tanh(x @ p.W_g.T + s.h @ p.U_g.T + p.b_g)
+    c = i * g + (1 - i) * s.c
+    o = F.sigmoid(x @ p.W_o.T + s.h @ p.U_o.T + p.p_o * c + p.b_o)
+    return {"h": o * F.tanh(c), "c": c}
+
+
+@cell("W_f W_c U_f U_c b_f b_c", constants={"beta": 1.0})
+def janet(F, p, x, s):
+    forget = x @ p.W_f.T + s.h @ p.U_f.T + p.b_f
+    g = F.tanh(x @ p.W_c.T + s.h @ p.U_c.T + p.b_c)
+    return {"h": F.sigmoid(forget) * s.h + (1 - F.sigmoid(forget - p.beta)) * g}
+
+
+@cell("W_m W_i W_f W_o W_u U_m U_i U_f U_o U_u b_i b_f b_o b_u", states="h c")
+def mlstm(F, p, x, s):
+    m = (x @ p.W_m.T) * (s.h @ p.U_m.T)
+    i = F.sigmoid(x @ p.W_i.T + m @ p.U_i.T + p.b_i)
+    f = F.sigmoid(x @ p.W_f.T + m @ p.U_f.T + p.b_f)
+    o = F.sigmoid(x @ p.W_o.T + m @ p.U_o.T + p.b_o)
+    u = F.tanh(x @ p.W_u.T + m @ p.U_u.T + p.b_u)
+    c = f * s.c + i * u
+    return {"h": o * F.tanh(c), "c": c}
+
+
+@cell("W_i W_f W_z W_o U_i U_f U_z U_o b_i b_f b_z b_o", states="h c n m")
+def slstm(F, p, x, s):
+    i_pre = x @ p.W_i.T + s.h @ p.U_i.T + p.b_i
+    f_pre = x @ p.W_f.T + s.h @ p.U_f.T + p.b_f
+    z = F.tanh(x @ p.W_z.T + s.h @ p.U_z.T + p.b_z)
+    o = F.sigmoid(x @ p.W_o.T + s.h @ p.U_o.T + p.b_o)
+    log_f = F.log_sigmoid(f_pre) + s.m
+    m = F.where(F.real(s.n) == 0, i_pre, F.maximum(i_pre, log_f))
+    i, f = F.exp(i_pre - m), F.exp(log_f - m)
+    c = f * s.c + i * z
+    n = f * s.n + i
+    return {"h": o * c / n, "c": c, "n": n, "m": m}
+
+
+@cell("W_g W_j b_g b_j")
+def gilr(F, p, x, s):
+    g = F.sigmoid(x @ p.W_g.T + p.b_g)
+    return {"h": g * s.h + (1 - g) * F.tanh(x @ p.W_j.T + p.b_j)}
+
+
+# One and two gates.
+
+
+@cell("W_g W_c U_g U_c b_g b_c")
+def ugrnn(F, p, x, s):
+    g = F.sigmoid(x @ p.W_g.T + s.h @ p.U_g.T + p.b_g)
+    return {"h": g * s.h + (1 - g) * F.tanh(x @ p.W_c.T + s.h @ p.U_c.T + p.b_c)}
+
+
+@cell("W_c W_i W_f U_i U_f b_i b_f", states="h c")
+def ran(F, p, x, s):
+    i = F.sigmoid(x @ p.W_i.T + s.h @ p.U_i.T + p.b_i)
+    f = F.sigmoid(x @ p.W_f.T + s.h @ p.U_f.T + p.b_f)
+    c = i * (x @ p.W_c.T) + f * s.c
+    return {"h": F.tanh(c), "c": c}
+
+
+@cell("W_z W_r U_r U_h b_z b_r b_h", sizes={"x": "e"})
+def mut1(F, p, x, s):
+    z = F.sigmoid(x @ p.W_z.T + p.b_z)
+    r = F.sigmoid(x @ p.W_r.T + s.h @ p.U_r.T + p.b_r)
+    n = F.tanh((r * s.h) @ p.U_h.T + F.tanh(x) + p.b_h)
+    return {"h": n * z + s.h * (1 - z)}
+
+
+@cell("W_z W_k U_k b_z b_k")
+def star(F, p, x, s):
+    z = F.tanh(x @ p.W_z.T + p.b_z)
+    k = F.sigmoid(x @ p.W_k.T + s.h @ p.U_k.T + p.b_k)
+    return {"h": F.tanh((1 - k) * s.h + k * z)}
+
+
+@cell("W_z W_a W_h w_z w_a b_z b_a")
+def brc(F, p, x, s):
+    z = F.sigmoid(x @ p.W_z.T + p.w_z * s.h + p.b_z)
+    a = 1 + F.tanh(x @ p.W_a.T + p.w_a * s.h + p.b_a)
+    return {"h": z * s.h + (1 - z) * F.tanh(x @ p.W_h.T + a * s.h)}
+
+
+@cell("W_h U_h b_h")
+def atr(F, p, x, s):
+    projected, fed_back = x @ p.W_h.T, s.h @ p.U_h.T + p.b_h
+    i, f = F.sigmoid(projected + fed_back), F.sigmoid(projected - fed_back)
+    return {"h": i * projected + f * s.h}
+
+
+@cell("W_g W_z U_g U_z b_g b_z")
+def sgu(F, p, x, s):
+    a = x @ p.W_g.T + p.b_g
+    n = F.softplus(F.tanh((a * s.h) @ p.U_g.T) * s.h)
+    z = F.clip(0.2 * (x @ p.W_z.T + p.b_z + s.h @ p.U_z.T) + 0.5, 0.0, 1.0)
+    return {"h": (1 - z) * s.h + z * n}
+
+
+@cell("W_r W_z W_h u_r u_z u_h b_r b_z b_h")
+def indygru(F, p, x, s):
+    r = F.sigmoid(x @ p.W_r.T + p.u_r * s.h + p.b_r)
+    z = F.sigmoid(x @ p.W_z.T + p.u_z * s.h + p.b_z)
+    n = F.tanh(x @ p.W_h.T + p.u_h * r * s.h + p.b_h)
+    return {"h": z * s.h + (1 - z) * n}
+
+
+@cell("W_z W_r W_h U_z U_r U_h b_z b_r b_h", inputs=("m",))
+def zoneout_gru(F, p, x, s):
+    return {"h": p.m * s.h + (1 - p.m) * gru(F, p, x, s)["h"]}
+
+
+# Simple, residual, weighted by scalars.
+
+
+@cell("W_h U_h b_h")
+def irnn(F, p, x, s):
+    return {"h": F.relu(x @ p.W_h.T + s.h @ p.U_h.T + p.b_h)}
+
+
+@cell("W_h u b_h")
+def indrnn(F, p, x, s):
+    return {"h": F.relu(x @ p.W_h.T + p.u * s.h + p.b_h)}
+
+
+@cell("W_h U_h b_h alpha: beta:")
+def fastrnn(F, p, x, s):
+    n = F.tanh(x @ p.W_h.T + s.h @ p.U_h.T + p.b_h)
+    return {"h": F.sigmoid(p.alpha) * n + F.sigmoid(p.beta) * s.h}
+
+
+@cell("W_h U_h b_z b_h zeta: nu:")
+def fastgrnn(F, p, x, s):
+    a = x @ p.W_h.T + s.h @ p.U_h.T
+    z, n = F.sigmoid(a + p.b_z), F.tanh(a + p.b_h)
+    return {"h": z * s.h + (F.sigmoid(p.zeta) * (1 - z) + F.sigmoid(p.nu)) * n}
+
+
+@cell(
+    "B:q,d P:e,q W_h U_h",
+    states="h s",
+    outputs=("h", "s"),
+    sizes={"s": "q"},
+    constants={"alpha": 0.95},
+)
+def scrn(F, p, x, s):
+    slow = (1 - p.alpha) * (x @ p.B.T) + p.alpha * s.s
+    return {"h": F.sigmoid(slow @ p.P.T + x @ p.W_h.T + s.h @ p.U_h.T), "s": slow}
+
+
+@cell("W_h W_t U_h1 U_t1 U_h2 U_t2 U_h3 U_t3 b_h1 b_t1 b_h2 b_t2 b_h3 b_t3")
+def rhn(F, p, x, s):
+    a = F.tanh(x @ p.W_h.T + s.h @ p.U_h1.T + p.b_h1)
+    t = F.sigmoid(x @ p.W_t.T + s.h @ p.U_t1.T + p.b_t1)
+    h = (a - s.h) * t + s.h
+    for U_h, U_t, b_h, b_t in ((p.U_h2, p.U_t2, p.b_h2, p.b_t2), (p.U_h3, p.U_t3, p.b_h3, p.b_t3)):
+        a, t = F.tanh(h @ U_h.T + b_h), F.sigmoid(h @ U_t.T + b_t)
+        h = (a - h) * t + h
+    return {"h": h}
+
+
+# Gates of the input alone, and linear recurrences.
+
+
+@cell(
+    "W_z W_f W_o V_z:e,d V_f:e,d V_o:e,d b_z b_f b_o",
+    states="c xp",
+    sizes={"xp": "d"},
+)
+def qrnn(F, p, x, s):
+    z = F.tanh(x @ p.W_z.T + s.xp @ p.V_z.T + p.b_z)
+    f = F.sigmoid(x @ p.W_f.T + s.xp @ p.V_f.T + p.b_f)
+    o = F.sigmoid(x @ p.W_o.T + s.xp @ p.V_o.T + p.b_o)
+    c = f * z + (1 - f) * s.c
+    return {"c": c, "xp": x, "h": o * c}
+
+
+@cell("W_c W_f W_r v_f v_r b_f b_r", states="c", sizes={"x": "e"}, constants={"alpha": 3**0.5})
+def sru(F, p, x, s):
+    f = F.sigmoid(x @ p.W_f.T + p.v_f * s.c + p.b_f)
+    r = F.sigmoid(x @ p.W_r.T + p.v_r * s.c + p.b_r)
+    c = f * s.c + (1 - f) * (x @ p.W_c.T)
+    return {"c": c, "h": r * c + (1 - r) * p.alpha * x}
+
+
+@cell("W_z W_h b_z b_h")
+def mingru(F, p, x, s):
+    z = F.sigmoid(x @ p.W_z.T + p.b_z)
+    return {"h": (1 - z) * s.h + z * (x @ p.W_h.T + p.b_h)}
+
+
+def positive_candidate(F, v):
+    return F.where(F.real(v) >= 0, v + 0.5, F.sigmoid(v))
+
+
+@cell("W_z W_h")
+def mingru_log(F, p, x, s):
+    z = F.sigmoid(x @ p.W_z.T)
+    return {"h": (1 - z) * s.h + z * positive_candidate(F, x @ p.W_h.T)}
+
+
+@cell("W_f W_i W_h")
+def minlstm(F, p, x, s):
+    f, i = F.sigmoid(x @ p.W_f.T), F.sigmoid(x @ p.W_i.T)
+    return {"h": f / (f + i) * s.h + i / (f + i) * positive_candidate(F, x @ p.W_h.T)}
+
+
+@cell("W_z W_f b_f")
+def t_rnn(F, p, x, s):
+    f = F.sigmoid(x @ p.W_f.T + p.b_f)
+    return {"h": f * s.h + (1 - f) * (x @ p.W_z.T)}
+
+
+@cell(
+    "nu th gl Br:e,d Bi:e,d Cr:d,e Ci:d,e D:d",
+    states="hr hi",
+    outputs=("y",),
+    sizes={"y": "d"},
+)
+def lru(F, p, x, s):
+    modulus, phase, scale = F.exp(-F.exp(p.nu)), F.exp(p.th), F.exp(p.gl)
+    real, imaginary = modulus * F.cos(phase), modulus * F.sin(phase)
+    hr = real * s.hr - imaginary * s.hi + scale * (x @ p.Br.T)
+    hi = real * s.hi + imaginary * s.hr + scale * (x @ p.Bi.T)
+    return {"hr": hr, "hi": hi, "y": hr @ p.Cr.T - hi @ p.Ci.T + p.D * x}
+
+
+def rglru_first(F, p, x, s):
+    return {"h": F.sigmoid(x @ p.W_i.T + p.b_i) * x}
+
+
+@cell("W_i W_a b_i b_a k", sizes={"x": "e"}, first=rglru_first)
+def rglru(F, p, x, s):
+    i, r = F.sigmoid(x @ p.W_i.T + p.b_i), F.sigmoid(x @ p.W_a.T + p.b_a)
+    log_a = -8 * r * F.softplus(p.k)
+    return {"h": F.exp(log_a) * s.h + F.sqrt(1 - F.exp(2 * log_a)) * (i * x)}
+
+
+# Dynamical systems.
+
+
+@cell("W_h U_h b_h", constants={"ep": 0.1, "gamma": 0.01})
+def antisymmetric(F, p, x, s):
+    return {"h": s.h + p.ep * F.tanh(s.h @ (p.U_h.T - p.U_h) - p.gamma * s.h + x @ p.W_h.T + p.b_h)}
+
+
+@cell(
+    "W_h U_z U_y b_h",
+    states="y z",
+    outputs=("y",),
+    constants={"dt": 0.1, "gamma": 2.7, "epsilon": 4.7},
+)
+def cornn(F, p, x, s):
+    force = F.tanh(x @ p.W_h.T + s.z @ p.U_z.T + s.y @ p.U_y.T + p.b_h)
+    z = s.z + p.dt * (force - p.gamma * s.y - p.epsilon * s.z)
+    return {"y": s.y + p.dt * z, "z": z}
+
+
+# Joint layer norms.
+
+
+def layer_norm(F, v, gain, shift, eps):
+    centred = v - F.mean(v)
+    return gain * centred / F.sqrt(F.mean(F.square(centred)) + eps) + shift
+
+
+@cell(
+    "A:4e,d R:4e,e b:4e g_x:4e g_h:4e g_c b_c",
+    states="h c",
+    constants={"eps": 1e-5},
+)
+def ln_lstm(F, p, x, s):
+    v = layer_norm(F, x @ p.A.T, p.g_x, 0.0, p.eps) + layer_norm(F, s.h @ p.R.T, p.g_h, 0.0, p.eps) + p.b
+    e = s.h.shape[-1]
+    i, g, f, o = (v[..., k * e : (k + 1) * e] for k in range(4))
+    c = F.sigmoid(f) * s.c + F.sigmoid(i) * F.tanh(g)
+    return {"h": F.sigmoid(o) * F.tanh(layer_norm(F, c, p.g_c, p.b_c, p.eps)), "c": c}
+
+
+@cell("A:3e,d R:3e,e b:3e c:3e g_x:3e g_h:3e", constants={"eps": 1e-5})
+def ln_gru(F, p, x, s):
+    v = layer_norm(F, x @ p.A.T, p.g_x, 0.0, p.eps) + p.b
+    w = layer_norm(F, s.h @ p.R.T, p.g_h, 0.0, p.eps) + p.c
+    e = s.h.shape[-1]
+    z = F.sigmoid(v[..., :e] + w[..., :e])
+    r = F.sigmoid(v[..., e : 2 * e] + w[..., e : 2 * e])
+    n = F.tanh(v[..., 2 * e :] + r * w[..., 2 * e :])
+    return {"h": z * s.h + (1 - z) * n}

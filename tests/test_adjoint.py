@@ -65,7 +65,7 @@ from gategen.adjoint import _Adjoint, adjoint, partial
 from gategen.graph import Pointwise, evaluate, flatten, start, text
 
 LENGTHS = (3, 0, 4, 1, 4)
-LARGE = {"input": 17, "hidden": 23, "rank": 11, "memory": 13}
+LARGE = {"input": 17, "hidden": 23, "rank": 11, "memory": 13, "projection": 9}
 
 every_cell = pytest.mark.parametrize("name", CELLS)
 
@@ -244,7 +244,7 @@ def assert_transposed(case: Case) -> None:
     done = forward_derivative(case, by)
     pushed = sum((case.weights[f"d_{k}"] * done.outputs[f"dot_{k}"]).sum() for k, _ in case.graph.outputs)
     pushed += sum(
-        (case.weights[f"d_{c.name}"] * done.final[f"dot_{c.name}"]).sum() for c in case.graph.states
+        (case.weights[f"final_d_{c.name}"] * done.final[f"dot_{c.name}"]).sum() for c in case.graph.states
     )
     parts = [(gradient * by[name]).sum() for name, gradient in gradients(case).items()]
     assert np.abs(pushed - sum(parts)) <= 1e-12 * max(np.abs(parts).sum(), 1)
@@ -312,7 +312,7 @@ def test_an_empty_run_has_gradients_of_zero() -> None:
         case = random_case(flatten(CELLS["lstm"]), steps=steps, lengths=lengths)
         found = gradients(case)
         for state in ("h", "c"):
-            np.testing.assert_array_equal(found.pop(state), case.weights[f"d_{state}"])
+            np.testing.assert_array_equal(found.pop(state), case.weights[f"final_d_{state}"])
         for name, gradient in found.items():
             assert gradient.shape == case.values[name].shape
             assert not gradient.any()

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from reference import REFERENCES
+from reference import REFERENCES, outputs_of
 
 from gategen import emulator
 from gategen.backends import find
@@ -20,7 +20,7 @@ from gategen.verify import verify
 CELLS = builtins()
 SPECS = Path(__file__).parent / "specs"
 OTHERS = {cell.name: cell for path in sorted(SPECS.glob("*.py")) for cell in load(path)}
-STEPS, BATCH, INPUT, HIDDEN = 5, 3, 3, 7
+STEPS, BATCH, INPUT, HIDDEN, FURTHER = 5, 3, 3, 7, 4
 LENGTHS = np.array([0, 5, 3])
 ORDERS = [("forward", 0), ("reverse", 0), ("shuffle", 3)]
 
@@ -52,14 +52,19 @@ class Setting:
     def __init__(self, name: str, dtype: str, seed: int = 0, hidden: int = HIDDEN) -> None:
         rng = np.random.default_rng(seed)
         reference = REFERENCES[name]
+        sizes = INPUT, hidden, FURTHER
+        widths = reference.widths(*sizes)
+
+        def normal(*shape: int) -> np.ndarray:
+            return np.asarray(rng.standard_normal(shape), dtype)
+
         self.named = {
-            key: (0.5 * rng.standard_normal(shape)).astype(dtype)
-            for key, shape in reference.shapes(INPUT, hidden).items()
+            key: np.asarray(0.5 * normal(*shape), dtype) for key, shape in reference.shapes(*sizes).items()
         }
-        self.x = rng.standard_normal((STEPS, BATCH, INPUT)).astype(dtype)
-        self.states = {s: rng.uniform(0.2, 0.8, (BATCH, hidden)).astype(dtype) for s in reference.states}
-        self.d_y = rng.standard_normal((STEPS, BATCH, hidden)).astype(dtype)
-        self.d_final = {s: rng.standard_normal((BATCH, hidden)).astype(dtype) for s in reference.states}
+        self.inputs = {s: normal(STEPS, BATCH, widths[s]) for s in ("x", *reference.inputs)}
+        self.states = {s: rng.uniform(0.2, 0.8, (BATCH, widths[s])).astype(dtype) for s in reference.states}
+        self.d_y = {s: normal(STEPS, BATCH, widths[s]) for s in reference.outputs}
+        self.d_final = {s: normal(BATCH, widths[s]) for s in reference.states}
 
     def run(
         self, module: ModuleType, put: Any, given: bool, lengths: Any, **more: Any
@@ -67,10 +72,15 @@ class Setting:
         """Everything that forward and backward return, by name, on the host."""
         params = module.pack({key: put(value) for key, value in self.named.items()})
         initial = module.States(**{s: put(v) for s, v in self.states.items()}) if given else None
-        y, final, tape = module.forward(params, put(self.x), initial=initial, lengths=lengths, **more)
+        x, *others = map(put, self.inputs.values())
+        more |= dict(zip(list(self.inputs)[1:], others, strict=True))
+        y, final, tape = module.forward(params, x, initial=initial, lengths=lengths, **more)
         d_final = module.States(**{s: put(v) for s, v in self.d_final.items()})
-        grads = module.backward(params, tape, put(self.d_y), d_final)
-        found = {"y": y, "d_x": grads.x, **module.unpack(grads.params)}
+        d_y = tuple(map(put, self.d_y.values()))
+        grads = module.backward(params, tape, d_y if len(d_y) > 1 else d_y[0], d_final)
+        found = {f"y {s}": out for s, out in zip(self.d_y, outputs_of(y), strict=True)}
+        found |= {f"d {s}": d for s, d in zip(self.inputs, grads[1:-1], strict=True)}
+        found |= module.unpack(grads.params)
         found |= {f"final {s}": v for s, v in final._asdict().items()}
         found |= {f"initial {s}": v for s, v in grads.initial._asdict().items()}
         return {key: v.get() if isinstance(v, cp.ndarray) else v for key, v in found.items()}
@@ -82,6 +92,7 @@ def worst(expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> tup
         key: float(np.abs(value - actual[key].astype(value.dtype)).max() / max(np.abs(value).max(), 1e-3))
         for key, value in expected.items()
     }
+    errors = {key: np.nan_to_num(error, nan=np.inf) for key, error in errors.items()}
     key = max(errors, key=lambda k: errors[k])
     return errors[key], key
 
@@ -119,9 +130,8 @@ def test_sixteen_bit_storage_is_within_its_own_rounding(name: str, dtype: str, f
     plain, cuda = modules(name, folder)
     storage = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(np.float16)
     setting = Setting(name, "float32")
-    for table in (setting.named, setting.states, setting.d_final):
+    for table in (setting.named, setting.inputs, setting.states, setting.d_y, setting.d_final):
         table.update({key: value.astype(storage).astype("float32") for key, value in table.items()})
-    setting.x, setting.d_y = (a.astype(storage).astype("float32") for a in (setting.x, setting.d_y))
     expected = setting.run(plain, np.asarray, True, None)
     actual = setting.run(cuda, lambda a: device(a, storage), True, None)
     assert all(value.dtype == storage for value in actual.values())

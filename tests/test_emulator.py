@@ -485,6 +485,15 @@ def test_much_shared_memory_wants_the_attribute_that_cupy_wants():
     probe((1,), (1,), (floats(1),), shared_mem=60004)
 
 
+def test_kernels_of_one_text_may_have_more_static_shared_memory_together_than_one_may_have():
+    body = "__shared__ float s[8000]; s[threadIdx.x] = {0}; *y = s[0];"
+    code = "".join(f'extern "C" __global__ void k{k}(float* y) {{ {body.format(k)} }}\n' for k in (1, 2, 3))
+    for k in (1, 2, 3):
+        y = floats(1)
+        kernel(code, f"k{k}")((1,), (1,), (y,))
+        assert float(y[0]) == k
+
+
 # ------------------------------------------------------------------------------------------ compiling
 
 

@@ -160,12 +160,13 @@ def load(name):
 for name in names:
     loads = [load(name) for _ in range(3)]
     module = loads[0][0]
-    params = module.init(3, 4, seed=0)
-    x = np.ones((5, 2, 3), np.float32)
+    params = module.init(4, 4, seed=0, **dict.fromkeys(module.SIZES[2:], 4))
+    x = np.ones((5, 2, 4), np.float32)
     initial = module.States(*(np.full((2, 4), 0.5, np.float32) for _ in module.States._fields))
-    y, final, tape = module.forward(params, x, initial=initial)
-    grads = module.backward(params, tape, np.ones_like(y), final)
-    assert y.shape == (5, 2, 4) and grads.x.shape == x.shape
+    further = dict.fromkeys(module.Grads._fields[2:-1], x)
+    y, final, tape = module.forward(params, x, initial=initial, **further)
+    grads = module.backward(params, tape, tuple(map(np.ones_like, y)) if type(y) is tuple else y, final)
+    assert np.shape(y)[-3:] == (5, 2, 4) and grads.x.shape == x.shape
     print(name, min(seconds for _, seconds in loads))
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from helpers import BATCH, CELLS, SIZES, STEPS, Case, assert_close, cell_of, random_case, run
-from reference import REFERENCES, Reference, numpy_functions
+from reference import REFERENCES, Reference, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import (
@@ -24,6 +24,7 @@ from gategen import (
     sum_,
     tanh,
     vectors,
+    where,
 )
 from gategen.adjoint import adjoint
 from gategen.graph import (
@@ -97,7 +98,8 @@ def test_every_product_activation_and_reduction_has_a_name(name: str) -> None:
         if isinstance(op, Pointwise):
             functions = op.expr.atoms(sp.Function)
             assert functions <= {op.expr}, f"{op.out} nests {functions}"
-            assert all(arg.is_Symbol or arg.is_number for f in functions for arg in f.args)
+            plain = [f for f in functions if not isinstance(f, where)]  # whose branches may be arithmetic
+            assert all(arg.is_Symbol or arg.is_number for f in plain for arg in f.args)
 
 
 @every_cell
@@ -289,10 +291,13 @@ def reference_of(name: str) -> tuple[Reference, Case]:
 
 
 def named(case: Case) -> dict[str, np.ndarray]:
-    """Parameters under the spec's own names: stacked columns in one matrix."""
+    """Parameters under the spec's own names: stacked columns in one matrix, stacked rows in one array."""
     given = {value.name: case.values[value.name] for value in case.graph.parameters}
     for name, blocks in case.graph.blocks:
         given[name] = np.concatenate([given.pop(block.name) for block in blocks], axis=1)
+    for a in CELLS[case.graph.name].arrays:
+        if a.stacked:
+            given[a.name] = np.concatenate([given.pop(p.name) for p in a.members])
     return given
 
 
@@ -300,9 +305,13 @@ def named(case: Case) -> dict[str, np.ndarray]:
 def test_a_run_is_that_of_the_equations_by_hand(name: str) -> None:
     reference, case = reference_of(name)
     initial = {state: case.values[state] for state in reference.states}
-    want_y, want_final = run_reference(F, reference, named(case), case.values["x"], initial, LENGTHS)
+    inputs = {key: case.values[key] for key in reference.inputs}
+    want_y, want_final = run_reference(
+        F, reference, named(case), case.values["x"], initial, LENGTHS, inputs=inputs
+    )
     found = run(case)
-    assert_close(found.outputs["y"], want_y, 1e-12)
+    for y, want in zip(found.outputs.values(), outputs_of(want_y), strict=True):
+        assert_close(y, want, 1e-12)
     for state, want in want_final.items():
         assert_close(found.final[state], want, 1e-12, state)
 
@@ -311,16 +320,20 @@ def test_a_run_is_that_of_the_equations_by_hand(name: str) -> None:
 def test_a_run_from_no_given_state_takes_the_first_step_by_its_own_rule(name: str) -> None:
     reference, case = reference_of(name)
     cell, lengths = CELLS[name], np.array(LENGTHS)
-    want_y, want_final = run_reference(F, reference, named(case), case.values["x"], None, LENGTHS)
-    begin = {s.name: np.full((len(LENGTHS), SIZES["hidden"]), float(s.initial)) for s in cell.states}
+    inputs = {key: case.values[key] for key in reference.inputs}
+    want_y, want_final = run_reference(
+        F, reference, named(case), case.values["x"], None, LENGTHS, inputs=inputs
+    )
+    begin = {s.name: np.full((len(LENGTHS), SIZES[s.size]), float(s.initial)) for s in cell.states}
 
     def part(graph: Graph, steps: slice, values: dict, left: np.ndarray) -> Case:
-        part_x = case.values["x"][steps]
-        return replace(case, graph=graph, values={**case.values, **values, "x": part_x}, lengths=left)
+        sequences = {key: case.values[key][steps] for key in ("x", *reference.inputs)}
+        return replace(case, graph=graph, values={**case.values, **values, **sequences}, lengths=left)
 
     one = run(part(flatten(cell, first=bool(cell.first)), slice(0, 1), begin, np.minimum(lengths, 1)))
     rest = run(part(case.graph, slice(1, None), dict(one.final), np.maximum(lengths - 1, 0)))
-    assert_close(np.concatenate([one.outputs["y"], rest.outputs["y"]]), want_y, 1e-12)
+    for (output, _), want in zip(case.graph.outputs, outputs_of(want_y), strict=True):
+        assert_close(np.concatenate([one.outputs[output], rest.outputs[output]]), want, 1e-12)
     for state, want in want_final.items():
         assert_close(rest.final[state], want, 1e-12, state)
 
@@ -350,7 +363,7 @@ def test_a_finished_row_keeps_its_state_and_puts_out_zero(name: str) -> None:
     case = random_case(flatten(CELLS[name]), lengths=LENGTHS)
     found = run(case)
     for row, length in enumerate(LENGTHS):
-        assert not found.outputs["y"][length:, row].any()
+        assert not any(y[length:, row].any() for y in found.outputs.values())
     for carry in case.graph.states:
         np.testing.assert_array_equal(found.final[carry.name][1], case.values[carry.name][1])
 
@@ -359,7 +372,8 @@ def test_a_finished_row_keeps_its_state_and_puts_out_zero(name: str) -> None:
 def test_an_empty_run_keeps_the_states_and_has_arrays_of_the_right_shape(name: str) -> None:
     case = random_case(flatten(CELLS[name]), steps=0)
     found = run(case)
-    assert found.outputs["y"].shape == (0, BATCH, SIZES["hidden"])
+    for output, value in case.graph.outputs:
+        assert found.outputs[output].shape == (0, BATCH, SIZES[value.size])
     for carry in case.graph.states:
         np.testing.assert_array_equal(found.final[carry.name], case.values[carry.name])
 

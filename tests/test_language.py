@@ -451,3 +451,49 @@ def test_everything_that_is_exported_is_there() -> None:
             assert getattr(gategen, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gategen.nothing
+
+
+# -------------------------------------------------------------------------------- stacked rows
+
+
+def test_a_matrix_of_stacked_rows_gives_as_many_vectors() -> None:
+    A = matrices("A", shape=(("hidden",) * 2 + ("memory",), "input"))
+    b = vectors("b", size=("hidden", "hidden", "memory"))
+    i, g, m = A @ x
+    assert (i, g, m) == tuple(rows @ x for rows in A)
+    assert list(map(str, A)) == ["A[0]", "A[1]", "A[2]"] and str(A @ x) == "A @ x"
+    k = states("k", size="memory")
+    cell = cell_of(Eq(h.next, lang.sigmoid(i + b[0]) * (g + b[1])), Eq(k.next, m + b[2] * k))
+    assert cell.text() == ("h' = sigmoid(A[0] @ x + b[0]) * (A[1] @ x + b[1])", "k' = A[2] @ x + b[2] * k")
+    assert [(a.name, a.shape, a.stacked) for a in cell.arrays] == [
+        ("A", (("hidden", "hidden", "memory"), "input"), True),
+        ("b", (("hidden", "hidden", "memory"),), True),
+    ]
+
+
+def test_parameters_that_stand_alone_are_arrays_of_their_own() -> None:
+    alpha = lang.scalars("alpha")
+    cell = cell_of(Eq(h.next, alpha * tanh(W @ x + b)))
+    assert [(a.name, a.shape, a.stacked) for a in cell.arrays] == [
+        ("W", ("hidden", "input"), False),
+        ("alpha", (), False),
+        ("b", ("hidden",), False),
+    ]
+
+
+def test_a_joint_layer_norm_of_stacked_rows_takes_stacked_gains() -> None:
+    A = matrices("A", shape=(("hidden",) * 2, "input"))
+    gains, biases = vectors("gains biases", size=("hidden",) * 2)
+    found = lang.layer_norm(A @ x, gains, biases)
+    assert tuple(found) == tuple(lang.layer_norm((A[0] @ x, A[1] @ x), tuple(gains), tuple(biases)))
+
+
+def test_stacked_rows_that_no_equation_uses_are_warned_of_once(tmp_path) -> None:
+    spec = tmp_path / "spec.py"
+    spec.write_text(
+        "from gategen import *\nx, h = inputs('x'), states('h')\n"
+        "b = vectors('b', size=('hidden',) * 3)\ncell = Cell('cell', Eq(h.next, matrices('W') @ x))\n"
+    )
+    with pytest.warns(gategen.errors.SpecWarning) as caught:
+        gategen.load(str(spec))
+    assert [str(warning.message) for warning in caught] == ["b is declared but no equation uses it"]

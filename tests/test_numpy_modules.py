@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from golden import golden_case
 from helpers import TINY, assert_close
-from reference import REFERENCES, numpy_functions
+from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import Cell, Eq, cli, gates, inputs, matrices, sigmoid, states, tanh, vectors
 from gategen.cell import Size
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import RESERVED, Matrix, Next, batch_norm
+from gategen.language import RESERVED, Next, batch_norm
 from gategen.load import builtins, load
 from gategen.verify import imported, written
 
@@ -78,7 +78,7 @@ class Point:
 
     @property
     def params(self) -> Any:
-        return self.module.pack({p.name: self.values[p.name] for p in self.cell.parameters})
+        return self.module.pack({a.name: self.values[a.name] for a in self.cell.arrays})
 
     @property
     def x(self) -> Array:
@@ -100,7 +100,7 @@ class Point:
     def free(self) -> list[str]:
         """What a gradient is wanted of."""
         return (
-            [p.name for p in self.cell.parameters if p.trainable]
+            [a.name for a in self.cell.arrays if a.trainable]
             + [name for name in self.values if name.startswith("initial.") and self.initial]
             + [s.name for s in self.cell.inputs]
         )
@@ -145,9 +145,8 @@ def random_point(
         return tuple(sum(sizes.get(size, size) for size in parts(axis)) for axis in axes)
 
     values = {}
-    for p in cell.parameters:
-        axes = cell.shapes[p.name] if isinstance(p, Matrix) else (p.size,) if hasattr(p, "size") else ()
-        values[p.name] = np.asarray(scale * rng.standard_normal(shape(*axes)))
+    for a in cell.arrays:
+        values[a.name] = np.asarray(scale * rng.standard_normal(shape(*a.shape)))
     for k, s in enumerate(cell.inputs):
         values[s.name] = rng.standard_normal(
             (*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size))
@@ -262,10 +261,11 @@ def by_hand(point: Point, buffers: dict[str, Array] | None = None) -> tuple[list
     if buffers is None and point.buffers is not None:
         buffers = as_reference(reference, point.buffers)
     params = {name: point.values[name] for name in reference.params}
+    inputs = {s: point.values[s] for s in reference.inputs}
     y, final = run_reference(
-        FUNCTIONS, reference, params, point.x, initial, point.lengths, buffers, point.training
+        FUNCTIONS, reference, params, point.x, initial, point.lengths, buffers, point.training, inputs
     )
-    return [y], [final[s.name] for s in point.cell.states]
+    return list(outputs_of(y)), [final[s.name] for s in point.cell.states]
 
 
 def as_reference(reference: Any, buffers: Mapping[str, Array]) -> dict[str, Array]:
@@ -314,12 +314,13 @@ def evaluated(
 ) -> tuple[dict[str, Array], list[Array]]:
     steps = len(point.x[time])
     left = np.clip(lengths - (time.start or 0), 0, steps)
+    values = values | rows_of(point)
     given = {v.name: values[v.name] for v in graph.parameters if v.name in values}
     for name, blocks in graph.blocks:
         ends = np.cumsum([sizes_of(point)[v.shape[1]] for v in blocks])[:-1]
         given |= {v.name: part for v, part in zip(blocks, np.split(values[name], ends, axis=1), strict=True)}
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
-    own = [v.name for v in graph.fixed if v.name not in point.values]
+    own = [v.name for v in graph.fixed if v.name not in values]
     if own:
         sizes = sizes_of(point)
         fresh = point.module.init_buffers(
@@ -333,18 +334,26 @@ def evaluated(
     return done.final, list(done.outputs.values())
 
 
+def rows_of(point: Point) -> dict[str, Array]:
+    """The blocks of stacked rows."""
+    found: dict[str, Array] = {}
+    for a in point.cell.arrays:
+        if a.stacked:
+            sizes = sizes_of(point)
+            ends = np.cumsum([sizes.get(rows, rows) for rows in a.shape[0]])[:-1]
+            found |= dict(zip((p.name for p in a.members), np.split(point.values[a.name], ends), strict=True))
+    return found
+
+
 def sizes_of(point: Point) -> dict[str, int]:
     """As the arrays of the point say."""
     found: dict[str, int] = {}
-    for p in point.cell.parameters:
-        if not isinstance(p, Matrix) and isinstance(getattr(p, "size", None), str):
-            found[p.size] = point.values[p.name].shape[0]
     for s in point.cell.inputs:
         found[s.size] = point.values[s.name].shape[-1]
     for s in point.cell.states:
         found[s.size] = point.values[f"initial.{s.name}"].shape[-1]
-    for p in (p for p in point.cell.parameters if isinstance(p, Matrix)):
-        for axis, length in zip(point.cell.shapes[p.name], point.values[p.name].shape, strict=True):
+    for a in point.cell.arrays:
+        for axis, length in zip(a.shape, point.values[a.name].shape, strict=True):
             if isinstance(axis, str):
                 found[axis] = length
     return {size: length for size, length in found.items() if isinstance(size, str)}
@@ -397,8 +406,10 @@ def test_libru_log_is_finite_in_single_precision_far_below_zero(module_of):
 def test_the_golden_values_come_out(module_of, name):
     case, module = golden_case(name), module_of(name)
     params = module.pack(case.params)
-    y, _, tape = module.forward(params, case.x)
-    grads = module.backward(params, tape, np.ones_like(y))
+    given, _, tape = module.forward(params, case.x, **case.inputs)
+    y, *others = outputs_of(given)
+    seeds = (np.ones_like(y), *(None for _ in others))
+    grads = module.backward(params, tape, seeds if others else seeds[0])
     golden, d_params = case.golden, module.unpack(grads.params).values()
     np.testing.assert_allclose(y[-1, 0], golden.last, rtol=0, atol=0.51e-6)
     np.testing.assert_allclose(y.sum(), golden.loss, rtol=0, atol=0.51e-6)
@@ -466,6 +477,16 @@ def test_every_size_is_right(module_of, name, steps, batch, sizes):
         point = random_point(name, module_of(name), steps=steps, batch=batch, sizes=sizes, initial=initial)
         assert_forward_is_right(point)
         assert_gradients_are_right(point)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("memory", range(1, 9))
+def test_one_feature_beside_others_is_right_at_every_stride(module_of, dtype, memory):
+    """np.negative gives wrong numbers in place on a column whose rows lie 16 or 64 bytes apart."""
+    sizes = {"input": 2, "hidden": 1, "memory": memory}
+    point = random_point("rows_not_trained", module_of("rows_not_trained"), sizes=sizes)
+    y, _, _ = forward(point.astype(dtype))
+    assert_close(y[0], expected(point)[0][0], 1e-5 if dtype == "float32" else 1e-12)
 
 
 @every_cell
@@ -657,7 +678,7 @@ def test_unpack_gives_views_under_the_names_of_the_spec(module_of, name):
     point = random_point(name, module_of(name))
     module, params = point.module, point.params
     views = module.unpack(params)
-    assert set(views) == {p.name for p in point.cell.parameters}
+    assert set(views) == {a.name for a in point.cell.arrays}
     for key, view in views.items():
         np.testing.assert_array_equal(view, point.values[key])
         assert any(np.shares_memory(view, field) for field in params), key
@@ -672,7 +693,7 @@ def test_unpack_gives_views_under_the_names_of_the_spec(module_of, name):
 @pytest.mark.parametrize("name", ["leaky", "narrow", "reservoir"])
 def test_a_scalar_may_have_one_entry(module_of, name):
     point = random_point(name, module_of(name))
-    given = {p.name: point.values[p.name] for p in point.cell.parameters}
+    given = {a.name: point.values[a.name] for a in point.cell.arrays}
     wider = {key: value[None] if value.shape == () else value for key, value in given.items()}
     assert_same(point.module.pack(wider), point.params)
 
@@ -847,7 +868,8 @@ def test_huge_inputs_raise_no_warning(module_of, name, size, dtype):
         assert all(np.isfinite(a).all() for a in (*y, *found.values()))
 
 
-BOUNDED = [name for name in BUILTIN if not name.startswith("libru")]
+# Not those with a logarithm of what vanishes, a quotient of two gates that do, a root of 1 - exp(0).
+BOUNDED = [name for name in BUILTIN if not name.startswith("libru") and name not in ("minlstm", "rglru")]
 
 
 @pytest.mark.parametrize("name", [name for name in CELLS if name not in NORMED])  # statistics spread it

@@ -1,9 +1,12 @@
 """The references against the printed golden values and what the papers say of them, by NumPy alone."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
-from golden import COUNTS, GOLDEN, D, E, golden_case
-from reference import REFERENCES, Reference, numpy_functions, run
+from golden import COUNTS, GOLDEN, D, E, Q, golden_case
+from reference import REFERENCES, Reference, numpy_functions, outputs_of, run
 
 F = numpy_functions()
 T, B = 5, 4
@@ -12,17 +15,42 @@ LENGTHS = (3, 0, 5, 1)
 every_cell = pytest.mark.parametrize("name", REFERENCES)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a cell is run on, all random and nonzero."""
+
+    reference: Reference
+    params: dict[str, np.ndarray]
+    x: np.ndarray  # (T, B, d)
+    inputs: dict[str, np.ndarray]  # the further ones, (T, B, size)
+    initial: dict[str, np.ndarray]  # (B, size), between 0.1 and 0.9, so that states may be probabilities too
+    widths: dict[str, int]
+
+    def run(self, **options: Any) -> tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+        """The outputs and the final states; fields of this setting may be replaced."""
+        given = {"params": self.params, "x": self.x, "inputs": self.inputs, **options}
+        y, final = run(F, self.reference, **given)
+        return outputs_of(y), final
+
+
+def random_setting(reference: Reference, seed: int = 0) -> Setting:
+    rng = np.random.default_rng(seed)
+    widths = reference.widths(D, E, Q)
+    params = {name: 0.5 * rng.standard_normal(shape) for name, shape in reference.shapes(D, E, Q).items()}
+    x = rng.standard_normal((T, B, widths["x"]))
+    inputs = {name: rng.uniform(0.1, 0.9, (T, B, widths[name])) for name in reference.inputs}
+    initial = {name: rng.uniform(0.1, 0.9, (B, widths[name])) for name in reference.states}
+    return Setting(reference, params, x, inputs, initial, widths)
+
+
 def random_case(reference: Reference, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Parameters and an input x (T, B, D), all random and nonzero."""
-    rng = np.random.default_rng(seed)
-    params = {name: 0.5 * rng.standard_normal(shape) for name, shape in reference.shapes(D, E).items()}
-    return params, rng.standard_normal((T, B, D))
+    """Parameters and an input x (T, B, D) of a cell that has no further inputs."""
+    setting = random_setting(reference, seed)
+    return setting.params, setting.x
 
 
-def random_initial(reference: Reference, seed: int = 1) -> dict[str, np.ndarray]:
-    """States (B, E) between 0.1 and 0.9, so that they may be probabilities too."""
-    rng = np.random.default_rng(seed)
-    return {name: rng.uniform(0.1, 0.9, (B, E)) for name in reference.states}
+def random_initial(reference: Reference) -> dict[str, np.ndarray]:
+    return random_setting(reference, seed=1).initial
 
 
 def random_buffers(reference: Reference, seed: int = 2) -> dict[str, np.ndarray]:
@@ -39,22 +67,23 @@ def complex_step(name: str) -> tuple[np.ndarray, np.ndarray]:
     def derivative(varied: str, k: int) -> float:
         moved = {key: value.astype(complex) for key, value in arrays.items()}
         moved[varied].flat[k] += 1e-30j
-        y, _ = run(F, case.reference, {key: moved[key] for key in case.params}, moved["x"])
-        return float(y.sum().imag / 1e-30)
+        params = {key: moved[key] for key in case.params}
+        y, _ = run(F, case.reference, params, moved["x"], inputs=case.inputs)
+        return float(outputs_of(y)[0].sum().imag / 1e-30)
 
     d = {key: np.array([derivative(key, k) for k in range(value.size)]) for key, value in arrays.items()}
     return d.pop("x").reshape(case.x.shape), np.concatenate(list(d.values()))
 
 
 def test_every_cell_has_a_golden_row_and_a_count() -> None:
-    assert list(REFERENCES) == list(GOLDEN) == list(COUNTS)
-    assert len(REFERENCES) == 22
+    assert sorted(REFERENCES) == sorted(GOLDEN) == sorted(COUNTS)
+    assert len(REFERENCES) == 57
 
 
 @every_cell
 def test_forward_values_are_the_golden_ones(name: str) -> None:
     case = golden_case(name)
-    y, _ = run(F, case.reference, case.params, case.x)
+    y = outputs_of(run(F, case.reference, case.params, case.x, inputs=case.inputs)[0])[0]
     np.testing.assert_allclose(y[-1, 0], case.golden.last, rtol=0, atol=0.51e-6)
     np.testing.assert_allclose(y.sum(), case.golden.loss, rtol=0, atol=0.51e-6)
 
@@ -70,8 +99,10 @@ def test_complex_step_gradients_are_the_golden_ones(name: str) -> None:
 
 @every_cell
 def test_parameters_are_as_many_as_the_catalogue_says(name: str) -> None:
-    for d, e in ((1, 100), (28, 100), (2, 3)):
-        assert sum(map(np.prod, REFERENCES[name].shapes(d, e).values())) == COUNTS[name](d, e)
+    reference = REFERENCES[name]
+    for sizes in ((1, 100, 7), (28, 100, 1), (2, 3, 4)):
+        trained = sum(int(np.prod(shape)) for shape in reference.shapes(*sizes).values())
+        assert trained == COUNTS[name](**reference.lengths(*sizes))
 
 
 @pytest.mark.parametrize(
@@ -87,34 +118,39 @@ def test_parameters_are_as_many_as_the_catalogue_says(name: str) -> None:
     ],
 )
 def test_parameter_counts_are_the_published_ones(name: str, d: int, e: int, published: int) -> None:
-    assert COUNTS[name](d, e) == published
+    assert COUNTS[name](d, e, 0) == published
 
 
 @every_cell
 def test_a_padded_sequence_behaves_as_if_it_were_alone(name: str) -> None:
-    reference = REFERENCES[name]
-    params, x = random_case(reference)
-    initial, buffers = random_initial(reference), random_buffers(reference)
-    y, final = run(F, reference, params, x, initial, LENGTHS, buffers, training=False)
+    setting = random_setting(REFERENCES[name])
+    options = {"buffers": random_buffers(REFERENCES[name]), "training": False}
+    y, final = setting.run(initial=setting.initial, lengths=LENGTHS, **options)
     for b, length in enumerate(LENGTHS):
-        alone = {key: value[b : b + 1] for key, value in initial.items()}
-        y_b, final_b = run(
-            F, reference, params, x[:length, b : b + 1], alone, buffers=buffers, training=False
-        )
-        np.testing.assert_allclose(y[:length, b], y_b[:, 0], rtol=1e-13, atol=1e-15)
-        assert not y[length:, b].any()
+        one = slice(b, b + 1)
+        alone = {
+            "x": setting.x[:length, one],
+            "inputs": {key: value[:length, one] for key, value in setting.inputs.items()},
+            "initial": {key: value[one] for key, value in setting.initial.items()},
+        }
+        y_b, final_b = setting.run(**alone, **options)
+        for whole, part in zip(y, y_b, strict=True):
+            np.testing.assert_allclose(whole[:length, b], part[:, 0], rtol=1e-13, atol=1e-15)
+            assert not whole[length:, b].any()
         for state in final:
             np.testing.assert_allclose(final[state][b], final_b[state][0], rtol=1e-13, atol=1e-15)
 
 
 @every_cell
 def test_padding_takes_no_part_in_training_either(name: str) -> None:
-    reference = REFERENCES[name]
-    params, x = random_case(reference)
-    y, final = run(F, reference, params, x, lengths=LENGTHS)
-    x[~(np.arange(T)[:, None] < np.array(LENGTHS))] = 10.0
-    y_padded, final_padded = run(F, reference, params, x, lengths=LENGTHS)
-    np.testing.assert_array_equal(y_padded, y)
+    setting = random_setting(REFERENCES[name])
+    y, final = setting.run(lengths=LENGTHS)
+    padding = ~(np.arange(T)[:, None] < np.array(LENGTHS))
+    for array in (setting.x, *setting.inputs.values()):
+        array[padding] = 10.0
+    y_padded, final_padded = setting.run(lengths=LENGTHS)
+    for clean, padded in zip(y, y_padded, strict=True):
+        np.testing.assert_array_equal(padded, clean)
     for state in final:
         np.testing.assert_array_equal(final_padded[state], final[state])
 
@@ -122,11 +158,12 @@ def test_padding_takes_no_part_in_training_either(name: str) -> None:
 @every_cell
 def test_an_empty_sequence_ends_where_it_starts(name: str) -> None:
     reference = REFERENCES[name]
-    params, x = random_case(reference)
-    y, final = run(F, reference, params, x[:0])
-    assert y.shape == (0, B, E)
+    setting = random_setting(reference)
+    y, final = setting.run(x=setting.x[:0])
+    for key, empty in zip(reference.outputs, y, strict=True):
+        assert empty.shape == (0, B, setting.widths[key])
     for state, value in reference.states.items():
-        np.testing.assert_array_equal(final[state], np.full((B, E), value))
+        np.testing.assert_array_equal(final[state], np.full((B, setting.widths[state]), value))
 
 
 @pytest.mark.parametrize(("name", "activation"), [("caru", lambda v: v), ("caru_code", np.tanh)])
@@ -182,8 +219,8 @@ def test_negating_the_update_gate_swaps_the_two_conventions() -> None:
 
 @pytest.mark.parametrize("name", [name for name in REFERENCES if name != "libru_log"])  # log(0) by its nature
 def test_saturated_gates_stay_finite(name: str) -> None:
-    reference = REFERENCES[name]
-    params, x = random_case(reference)
+    setting = random_setting(REFERENCES[name])
+    large = {key: 20 * value for key, value in setting.params.items()}
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        y, _ = run(F, reference, {key: 20 * value for key, value in params.items()}, 10 * np.tanh(x))
-    assert np.isfinite(y).all()
+        y, final = setting.run(params=large, x=10 * np.tanh(setting.x))
+    assert all(np.isfinite(value).all() for value in (*y, *final.values()))

@@ -122,7 +122,7 @@ def on_device(point: Point, module: ModuleType) -> dict[str, Any]:
     def put(array: Any) -> Any:
         return cp.asarray(np.ascontiguousarray(array))
 
-    params = module.pack({p.name: put(point.values[p.name]) for p in point.cell.parameters})
+    params = module.pack({a.name: put(point.values[a.name]) for a in point.cell.arrays})
     others = [put(point.values[s.name]) for s in point.cell.inputs[1:]]
     further = dict(zip(input_keys(point)[1:], others, strict=True))
     initial = module.States(*map(put, point.states)) if point.initial else None

@@ -22,6 +22,7 @@ from gategen.backends.module import (
     heading,
     passing,
     signature,
+    stack_of,
     tape_buffers,
 )
 from gategen.cell import Cell
@@ -284,6 +285,7 @@ class Emitter:
         part = self.weight_part(stage.weight, GRADIENT)
         sign = "+=" if stage.add else "="
         target = part if part.endswith("]") else f"{part}[...]"
+        self.clear(stage.left)
         self.say((), f"{target} {sign} cp.matmul({left}.T, {right})")
 
     # ------------------------------------------------------------------------------------------ kernels
@@ -341,7 +343,7 @@ class Emitter:
         field = self.module.fields.get(name.removeprefix(GRADIENT))
         if field is None:
             return ""
-        return f"{self.size(field.height) if field.rows else 1}  {', '.join(field.members)}"
+        return f"{self.size(field.height) if field.rows else 1}  {stack_of(field)}"
 
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot
@@ -427,8 +429,15 @@ class Emitter:
         self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
 
     def column_sums(self, stage: ColumnSum) -> None:
+        self.clear(stage.operand)
         for out, operand in zip(stage.out, stage.operand, strict=True):
             self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B")
+
+    def clear(self, operand: Sequence[Value]) -> None:
+        """Zeros behind the lengths, where they do not come of themselves."""
+        line = f"clear(finished, {self.host(*operand)})"
+        if self.module.clears(self.schedule) and line not in self.lines:
+            self.say((), line)
 
     def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
         arguments, buffers = self.gather([operand], [out], self.words())
@@ -608,6 +617,7 @@ def once_names(
         "whole": ", ".join([*inputs, *states, *d_outputs]),
         "later": (*inputs, *states, *over_time, *d_outputs),
         "carries": ", ".join(carries),
+        "own_d_inputs": ", ".join(d_inputs),
         "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
         "gradients_returned": ", ".join([*d_inputs, *carries]),
         "gradient_names": ", ".join(d_outputs),

@@ -11,13 +11,14 @@ import builtins
 import keyword
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 import sympy as sp
 
 from gategen import language as lang
-from gategen.graph import fresh, length
+from gategen.graph import Pointwise, fresh, length
 from gategen.plan import (
     Buffer,
     Field,
@@ -32,7 +33,7 @@ from gategen.plan import (
 )
 from gategen.printer import Printer
 
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose")
+HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -173,6 +174,20 @@ class Module:
             value = float(expr)
             return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
         return f"({self.names.size(expr)})"
+
+    @cached_property
+    def singular(self) -> bool:
+        """Whether a step may give inf or NaN where a sequence is over, from a state or an input of 0."""
+        pairs = [pair for pair in (self.plan.step, self.plan.first) if pair]
+        ops = [
+            op for pair in pairs for graph in (pair.forward.graph, pair.backward.graph) for op in graph.ops
+        ]
+        return any(map(singular, (op.expr for op in ops if isinstance(op, Pointwise))))
+
+    def clears(self, schedule: Schedule) -> bool:
+        """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0."""
+        of_start = self.plan.start is not None and schedule is self.plan.start.backward
+        return schedule.graph.backwards and self.singular and not of_start
 
     def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
         known = self.equations.get(id(schedule), {})
@@ -425,6 +440,8 @@ def signature(module: Module) -> dict[str, Any]:
         "sequence_shape": inputs[0]["shape"],
         "renamed": tuple(i for i in extra if i["name"] != i["argument"]),
         "extra_keywords": "".join(f", {i['argument']}={i['name']}" for i in extra),
+        "singular": module.singular,
+        "input_gradients": ", ".join(module.input_gradient(s.name) for s in cell.inputs),
         "constant_tests": ", ".join(f'*["{i["argument"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
         "step_arguments": step_arguments(module, extra, bool(buffers)),
         "step_keywords": "".join(f", {i['argument']}={i['argument']}" for i in extra)
@@ -483,6 +500,12 @@ def size_argument(size: str, letters: dict[str, str]) -> str:
     return f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
 
 
+def singular(expr: sp.Expr) -> bool:
+    """Whether `expr` divides, or takes a logarithm or a root."""
+    powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
+    return powers or expr.has(sp.log, lang.log1p, lang.mod)
+
+
 def input_context(module: Module, symbol: Any) -> dict[str, str]:
     letter = module.names.sizes.get(str(symbol.size), str(symbol.size))
     name = module.names.known[symbol.name]
@@ -533,26 +556,33 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
     shape = f"({names.size(f.height)}{tail}" if f.rows else "()"
     at: sp.Expr = sp.S.Zero
     slices = []
-    for member, rows in zip(f.members, f.rows or (1,), strict=True):
-        end = at + length(rows)
+    single = len(f.packed) == 1
+    heights = [sum(map(length, f.rows))] if single else map(length, f.rows)
+    for member, rows in zip(f.packed, heights, strict=True):
+        end = at + rows
         low = "" if at == 0 else names.size(at)
         high = "" if end == f.height else names.size(end)
         colon = " : " if " " in low + high else ":"
         part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
-        slices.append({"member": member, "source": name if len(f.members) == 1 else name + part})
+        slices.append({"member": member, "source": name if single else name + part})
         at = end
-    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.members)
-    pack = f"stack({pieces})" if len(f.members) > 1 else f'{module.xp}.asarray(named["{f.members[0]}"])'
+    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.packed)
+    pack = f'{module.xp}.asarray(named["{f.packed[0]}"])' if single else f"stack({pieces})"
     return {
         "name": name,
         "gradient": names.known["field", gradient_of(f.name)],
         "shape": shape,
         "rank": "2" if f.columns else "1" if f.rows else "0",
-        "members": ", ".join(f.members),
+        "members": stack_of(f),
         "slices": tuple(slices),
-        "single": len(f.members) == 1,
-        "pack": pack if f.rows else f'{module.xp}.asarray(named["{f.members[0]}"]).reshape(())',
+        "single": single,
+        "pack": pack if f.rows else f"{pack}.reshape(())",
     }
+
+
+def stack_of(f: Field) -> str:
+    """What lies in a field, one below the other."""
+    return ", ".join(f"{f.array}[{k}]" for k in range(len(f.members))) if f.array else ", ".join(f.members)
 
 
 def measured_sizes(module: Module) -> dict[str, str]:

@@ -48,13 +48,12 @@ from gategen.plan import (
 from gategen.render import render
 
 # How each operation is called. A name without a dot is a helper that the module brings along where it needs
-# it.
+# it. np.negative is not among them: NumPy 2.4 gets it wrong in place on a column of a few strides.
 CALLS = {
     "add": "np.add",
     "subtract": "np.subtract",
     "multiply": "np.multiply",
     "divide": "np.divide",
-    "negative": "np.negative",
     "power": "np.power",
     "tanh": "np.tanh",
     "exp": "np.exp",
@@ -411,6 +410,7 @@ class Region:
         block = self.block(
             ("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ()
         )
+        self.clear(block, stage.left)
         if stage.add:
             block.lines.append(f"{part} += {left}.T @ {right}")
         else:
@@ -419,11 +419,18 @@ class Region:
     def column_sum(self, out: Sequence[Value], operand: Sequence[Value]) -> None:
         source = self.rows(self.value(*operand), self.width(operand))
         target = self.value(*out)
-        lines = self.block(self.module.comment(self.schedule, [v.name for v in out])).lines
+        block = self.block(self.module.comment(self.schedule, [v.name for v in out]))
+        self.clear(block, operand)
         if out[0].shape == ():
-            lines.append(f"{target}[...] = np.sum({source})")
+            block.lines.append(f"{target}[...] = np.sum({source})")
         else:
-            lines.append(f"np.matmul(ones, {source}, out={target})")
+            block.lines.append(f"np.matmul(ones, {source}, out={target})")
+
+    def clear(self, block: Block, operand: Sequence[Value]) -> None:
+        """Zeros behind the lengths, where they do not come of themselves."""
+        line = f"clear(finished, {self.value(*operand)})"
+        if self.module.clears(self.schedule) and not any(line in other.lines for other in self.blocks):
+            block.lines.append(line)
 
 
 def joined(slots: Sequence[Slot]) -> View:
@@ -526,6 +533,7 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         ),
         "backward_arguments": ", ".join(["params", "*kept_first", *carried, "finished_first", "*first_tape"]),
         "gradients": ", ".join(["*d_inputs", *carried]),
+        "own_d_inputs": ", ".join(d_inputs),
         "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
         "later": tuple([*inputs, *arrays, *over_time, *module.seeds(step)]),
         "gradients_returned": ", ".join([*d_inputs, *carries]),

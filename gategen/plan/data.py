@@ -119,13 +119,22 @@ Stage = MatMul | Kernel | Sum | OuterSum | ColumnSum
 
 @dataclass(frozen=True)
 class Field:
-    """A field of `Params`: stacked rows (and column blocks) of the cell's own parameters."""
+    """A field of `Params`: stacked rows (and column blocks) of the cell's own parameters.
+
+    `array` is what the spec itself calls the stack, where it declared one.
+    """
 
     name: str
     members: tuple[str, ...]
     rows: tuple[Size, ...]
     columns: tuple[Size, ...] | None
     trainable: bool
+    array: str = ""
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """The arrays that a user packs into the field."""
+        return (self.array,) if self.array else self.members
 
     @property
     def height(self) -> sp.Expr:

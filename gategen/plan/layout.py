@@ -1,8 +1,8 @@
 """layout: stack parameters in the fields of `Params`, so that one product serves all gates.
 
 Matrices that meet one operand share a field, in an order in which the operands of their gradients can lie
-side by side too; vectors follow the matrices they are added to. Where the values of a step lie is left to
-`place.py`.
+side by side too; vectors follow the matrices they are added to. Stacked rows are a field as they are. Where
+the values of a step lie is left to `place.py`.
 """
 
 from __future__ import annotations
@@ -60,13 +60,16 @@ def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
 def laid_out(cell: Cell, forward: Graph, backward: Graph, alike: bool) -> Layout:
     """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
-    stacks = stacked(cell, groups(forward, levels(forward)), owner, alike)
+    given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
+    stacks = [*given, *stacked(cell, groups(forward, levels(forward)), owner, given, alike)]
     order = gradient_order(forward, backward, stacks, owner)
     names = [p.name for p in cell.parameters]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
     for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
-        members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
+        members = stack
+        if stack not in given:
+            members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
         fields.append(matrix_field(cell, members, [f.name for f in fields]))
         weights |= block_weights(fields[-1], forward)
     vector_fields, slots = lay_out_vectors(cell, forward, weights, fields, alike)
@@ -112,12 +115,16 @@ def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
 
 
 def stacked(
-    cell: Cell, products: Iterable[Group], owner: Mapping[Value, str], alike: bool
+    cell: Cell,
+    products: Iterable[Group],
+    owner: Mapping[Value, str],
+    given: Iterable[Sequence[str]],
+    alike: bool,
 ) -> list[list[str]]:
-    """The cell's matrices in stacks, largest groups first, each of one width and all trained or none."""
+    """The other matrices in stacks, largest groups first, each of one width and all trained or none."""
     trainable = {p.name: p.trainable for p in cell.parameters}
     every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
-    taken: set[str] = set()
+    taken = {name for stack in given for name in stack}
     stacks: list[list[str]] = []
     for group in sorted(products, key=len, reverse=True):
         by_columns: dict[object, list[str]] = defaultdict(list)
@@ -143,18 +150,19 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     parameters = {p.name: p for p in cell.parameters}
     columns = cell.shapes[members[0]][1]
     return Field(
-        field_name(members, taken, list(parameters)),
+        field_name(parameters[members[0]], members, taken, list(parameters)),
         tuple(members),
         tuple(cast(Size, cell.shapes[name][0]) for name in members),
         columns if isinstance(columns, tuple) else (columns,),
         parameters[members[0]].trainable,
+        parameters[members[0]].array if parameters[members[0]].block else "",
     )
 
 
-def field_name(members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
-    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone."""
-    if len(members) == 1:
-        return fresh(members[0], taken)
+def field_name(first: Any, members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
+    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone, and that of stacked rows."""
+    if len(members) == 1 or first.block:
+        return fresh(first.array, taken)
     stems = {name.split("_")[0] for name in members}
     wish = stems.pop() if len(stems) == 1 else "_".join(members)
     return fresh(wish, {*taken, *(n for n in names if n not in members)})
@@ -267,7 +275,8 @@ def lay_out_vectors(
     slots: dict[str, Slot] = {}
 
     def add(group: Sequence[Any], name: str, sizes: tuple[Size, ...]) -> None:
-        made.append(Field(name, tuple(p.name for p in group), sizes, None, group[0].trainable))
+        array = group[0].array if group[0].block else ""
+        made.append(Field(name, tuple(p.name for p in group), sizes, None, group[0].trainable, array))
         at: sp.Expr = sp.S.Zero
         for p in group:
             slots[p.name] = Slot(name, at, cell.size_of(p))
@@ -277,8 +286,10 @@ def lay_out_vectors(
         return [field.name for field in (*fields, *made)]
 
     for group in vector_stacks(cell, alike):
-        group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
-        add(group, field_name([p.name for p in group], taken(), names), tuple(p.size for p in group))
+        if not group[0].block:
+            group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
+        name = field_name(group[0], [p.name for p in group], taken(), names)
+        add(group, name, tuple(p.size for p in group))
     for p in cell.parameters:
         if isinstance(p, lang.Scalar):
             add([p], fresh(p.name, taken()), ())
@@ -286,11 +297,13 @@ def lay_out_vectors(
 
 
 def vector_stacks(cell: Cell, alike: bool) -> list[list[lang.Vector]]:
-    """The cell's vectors by the stem of their names, and by whether they are trained."""
+    """The vectors by the stem of their names and by whether they are trained; stacked rows by themselves."""
     stacks: dict[object, list[lang.Vector]] = defaultdict(list)
-    for p in cell.parameters:
-        if isinstance(p, lang.Vector):
-            stacks[p.name.split("_")[0], p.trainable, p.size if alike else None].append(p)
+    for a in cell.arrays:
+        for p in a.members:
+            if isinstance(p, lang.Vector):
+                kind = a.name.split("_")[0], a.trainable, p.size if alike else None
+                stacks[a.name if a.stacked else kind].append(p)
     return list(stacks.values())
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from golden import D, E, golden_case
-from reference import REFERENCES, Reference, numpy_functions, run, torch_functions
+from golden import D, E, Q, golden_case
+from reference import REFERENCES, Reference, numpy_functions, outputs_of, run, torch_functions
 
 NUMPY, TORCH = numpy_functions(), torch_functions()
 T, B = 5, 4
@@ -14,19 +14,23 @@ every_cell = pytest.mark.parametrize("name", REFERENCES)
 
 
 def random_arrays(reference: Reference, seed: int = 0) -> dict[str, np.ndarray]:
-    """Every parameter, `x` (T, B, D) and every initial state `initial.h` (B, E), random and nonzero."""
-    rng = np.random.default_rng(seed)
-    arrays = {name: 0.5 * rng.standard_normal(shape) for name, shape in reference.shapes(D, E).items()}
-    arrays["x"] = rng.standard_normal((T, B, D))
-    return arrays | {f"initial.{name}": rng.uniform(0.1, 0.9, (B, E)) for name in reference.states}
+    """Every parameter, `x` and the further inputs (T, B, size), every initial state `initial.h` (B, size)."""
+    rng, widths = np.random.default_rng(seed), reference.widths(D, E, Q)
+    shapes = reference.shapes(D, E, Q).items()
+    arrays = {name: np.asarray(0.5 * rng.standard_normal(shape)) for name, shape in shapes}
+    arrays |= {name: rng.standard_normal((T, B, widths[name])) for name in ("x", *reference.inputs)}
+    return arrays | {f"initial.{name}": rng.uniform(0.1, 0.9, (B, widths[name])) for name in reference.states}
 
 
 def loss(F, reference, arrays, weights, *, given, **options):
     """A random linear function of all outputs and final states."""
     initial = {name: arrays[f"initial.{name}"] for name in reference.states} if given else None
     params = {name: arrays[name] for name in reference.params}
-    y, final = run(F, reference, params, arrays["x"], initial, **options)
-    return sum((weights[name] * value).sum() for name, value in {"y": y, **final}.items())
+    inputs = {name: arrays[name] for name in reference.inputs}
+    y, final = run(F, reference, params, arrays["x"], initial, inputs=inputs, **options)
+    total = sum((weights[f"final.{name}"] * value).sum() for name, value in final.items())
+    pairs = zip(reference.outputs, outputs_of(y), strict=True)
+    return total + sum((weights[f"y.{name}"] * value).sum() for name, value in pairs)
 
 
 def leaves(arrays: dict[str, np.ndarray]) -> dict:
@@ -38,7 +42,8 @@ def leaves(arrays: dict[str, np.ndarray]) -> dict:
 def test_autograd_gives_the_golden_gradients(name: str) -> None:
     case = golden_case(name)
     params, x = leaves(case.params), torch.tensor(case.x, requires_grad=True)
-    y, _ = run(TORCH, case.reference, params, x)
+    inputs = {key: torch.tensor(value) for key, value in case.inputs.items()}
+    y = outputs_of(run(TORCH, case.reference, params, x, inputs=inputs)[0])[0]
     d_x, *d_params = torch.autograd.grad(y.sum(), [x, *params.values()])
     golden = case.golden
     np.testing.assert_allclose(y.detach()[-1, 0], golden.last, rtol=0, atol=0.51e-6)
@@ -57,8 +62,9 @@ def test_autograd_and_complex_step_agree_on_everything(name, lengths, given, tra
     reference = REFERENCES[name]
     arrays = random_arrays(reference)
     rng = np.random.default_rng(1)
-    weights = {"y": rng.standard_normal((T, B, E))}
-    weights |= {state: rng.standard_normal((B, E)) for state in reference.states}
+    widths = reference.widths(D, E, Q)
+    weights = {f"y.{name}": rng.standard_normal((T, B, widths[name])) for name in reference.outputs}
+    weights |= {f"final.{name}": rng.standard_normal((B, widths[name])) for name in reference.states}
     buffers = {key: rng.uniform(0.5, 1.5, E) for key in reference.initial_buffers(E)}
     options = {"given": given, "lengths": lengths, "training": training}
 

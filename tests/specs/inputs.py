@@ -1,6 +1,21 @@
-"""Inputs beside the sequence: a mask, noise of its own size, time; and several outputs."""
+"""Inputs beside the sequence: a mask, noise of its own size, time, also as a divisor; and several outputs."""
 
-from gategen import Cell, Eq, batch_norm, exp, gates, inputs, matrices, sigmoid, states, tanh, vectors
+from gategen import (
+    Cell,
+    Eq,
+    abs,
+    batch_norm,
+    exp,
+    gates,
+    inputs,
+    log,
+    matrices,
+    sigmoid,
+    sqrt,
+    states,
+    tanh,
+    vectors,
+)
 
 x = inputs("x")
 m = inputs("m", size=1)
@@ -56,4 +71,19 @@ echo = Cell(
     Eq(y, C @ h),
     Eq(q, h),
     output=(y, q),
+)
+
+elapsed = Cell(
+    "elapsed",
+    Eq(n, tanh(W @ x / v + log(abs(v)) + b)),
+    Eq(h.next, n * h / (1 + v**2) + 1 / v),
+    Eq(y, sqrt(abs(v)) * h.next),
+    output=(h.next, y),
+)
+
+elapsed_at_first = Cell(
+    "elapsed_at_first",
+    Eq(n, tanh(W @ x / v + U @ h)),
+    Eq(h.next, n + g / v),
+    first=[Eq(h.next, tanh(V @ w + W @ x) / v)],
 )

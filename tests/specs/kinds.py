@@ -11,8 +11,8 @@ C = matrices("C", shape=("rank", "hidden"))
 b, b_f, v_f, v_r, a = vectors("b b_f v_f v_r a")
 f, r, y = gates("f r y")
 
-sru = Cell(
-    "sru",
+highway = Cell(
+    "highway",
     Eq(f, sigmoid(W_f @ x + v_f * c + b_f)),
     Eq(c.next, f * c + (1 - f) * (W @ x)),
     Eq(r, sigmoid(W_r @ x + v_r * c)),
