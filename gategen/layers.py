@@ -344,8 +344,8 @@ class RNN:
                 )
         if "input" in (*others, *self.module.STATES.values()) and len(set(widths)) > 1:
             raise ValueError(
-                f"{self.module.NAME} has states or further inputs of the size of x, which must be the same in all "
-                f"layers; it is {widths[0]} in layer 0 and {widths[1]} in layer 1"
+                f"{self.module.NAME} has states or further inputs of the size of x, which must then be the "
+                f"same in all layers; it is {widths[0]} in layer 0 and {widths[1]} in layer 1"
             )
         return tuple(widths)
 
