@@ -143,7 +143,7 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     parameters = {p.name: p for p in cell.parameters}
     columns = cell.shapes[members[0]][1]
     return Field(
-        field_name(members, taken, list(parameters)),
+        field_name(members, taken, cell),
         tuple(members),
         tuple(cast(Size, cell.shapes[name][0]) for name in members),
         columns if isinstance(columns, tuple) else (columns,),
@@ -151,13 +151,14 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     )
 
 
-def field_name(members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
-    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone."""
+def field_name(members: Sequence[str], taken: Iterable[str], cell: Cell) -> str:
+    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone, and no other name of the cell."""
     if len(members) == 1:
         return fresh(members[0], taken)
     stems = {name.split("_")[0] for name in members}
     wish = stems.pop() if len(stems) == 1 else "_".join(members)
-    return fresh(wish, {*taken, *(n for n in names if n not in members)})
+    names = {symbol.name for symbol in (*cell.parameters, *cell.inputs, *cell.states)}
+    return fresh(wish, {*taken, *names - set(members)})
 
 
 def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
@@ -278,7 +279,7 @@ def lay_out_vectors(
 
     for group in vector_stacks(cell, alike):
         group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
-        add(group, field_name([p.name for p in group], taken(), names), tuple(p.size for p in group))
+        add(group, field_name([p.name for p in group], taken(), cell), tuple(p.size for p in group))
     for p in cell.parameters:
         if isinstance(p, lang.Scalar):
             add([p], fresh(p.name, taken()), ())
