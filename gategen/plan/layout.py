@@ -150,7 +150,7 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     parameters = {p.name: p for p in cell.parameters}
     columns = cell.shapes[members[0]][1]
     return Field(
-        field_name(parameters[members[0]], members, taken, list(parameters)),
+        field_name(parameters[members[0]], members, taken, cell),
         tuple(members),
         tuple(cast(Size, cell.shapes[name][0]) for name in members),
         columns if isinstance(columns, tuple) else (columns,),
@@ -159,13 +159,14 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     )
 
 
-def field_name(first: Any, members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
-    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone, and that of stacked rows."""
+def field_name(first: Any, members: Sequence[str], taken: Iterable[str], cell: Cell) -> str:
+    """`W` for W_z, W_r, W_n; the own name of what stands alone, or was given stacked; no other of the cell."""
     if len(members) == 1 or first.block:
         return fresh(first.array, taken)
     stems = {name.split("_")[0] for name in members}
     wish = stems.pop() if len(stems) == 1 else "_".join(members)
-    return fresh(wish, {*taken, *(n for n in names if n not in members)})
+    names = {symbol.name for symbol in (*cell.parameters, *cell.inputs, *cell.states)}
+    return fresh(wish, {*taken, *names - set(members)})
 
 
 def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
@@ -288,7 +289,7 @@ def lay_out_vectors(
     for group in vector_stacks(cell, alike):
         if not group[0].block:
             group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
-        name = field_name(group[0], [p.name for p in group], taken(), names)
+        name = field_name(group[0], [p.name for p in group], taken(), cell)
         add(group, name, tuple(p.size for p in group))
     for p in cell.parameters:
         if isinstance(p, lang.Scalar):

@@ -84,3 +84,19 @@ passed_by_name = Cell(
     "passed_by_name",
     Eq(h.next, tanh(W @ x + W @ (d + k * y + T + H * B + out + np + count * index)) + U @ h),
 )
+
+# A state, an input and a gate that share their names with what their vectors and matrices are stacked under.
+c = states("c")
+m, r = inputs("m", size="hidden"), gates("r")
+c_i, c_f, m_i, m_f = vectors("c_i c_f m_i m_f")
+R_i, R_f, r_i, r_f = matrices("R_i R_f r_i r_f")
+i_gate, f_gate = gates("i_gate f_gate")
+
+stems = Cell(
+    "stems",
+    Eq(i_gate, sigmoid(R_i @ t + r_i @ h + c_i + m_i * m)),
+    Eq(f_gate, sigmoid(R_f @ t + r_f @ h + c_f + m_f * m)),
+    Eq(r, c * f_gate),
+    Eq(c.next, r + i_gate),
+    Eq(h.next, tanh(c.next) * f_gate),
+)

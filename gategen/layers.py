@@ -1,0 +1,552 @@
+"""Layers over a generated module: stacked, in both directions, with dropout between them; of either backend.
+
+    from gategen.layers import RNN
+    from generated import gru_numpy
+
+    net = RNN(gru_numpy, input_size=8, hidden_size=32, num_layers=2, bidirectional=True, seed=0)
+    y, final = net(x, lengths=lengths)  # x (T, B, 8) -> y (T, B, 64), final.h (4, B, 32)
+    grads = net.backward(d_y)  # grads.params, grads.x, grads.initial, grads.inputs
+    for name, parameter in net.parameters().items():
+        parameter -= 0.01 * grads.params[name]
+
+Shapes, the order of layers and directions, and dropout are those of `torch.nn.GRU`. All arithmetic is the
+module's; this one arranges arrays, and imports nothing of gategen but finds in the module what it must know.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any  # of the module: numpy.ndarray or cupy.ndarray
+
+
+class Grads(NamedTuple):
+    """Gradients of the loss; every array is shaped as what it is the gradient of."""
+
+    params: dict[str, Array]  # by the names of `RNN.parameters`
+    x: Array
+    initial: Any  # States, as `final`
+    inputs: dict[str, Array]  # of the further inputs, by name
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The module once: in one layer, in one direction."""
+
+    suffix: str  # of the names of its parameters: `_l0`, `_l0_reverse`
+    params: Any  # the module's Params
+    buffers: Any  # the module's Buffers, None where it has none
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the axes lie for the user; inside it is (T, B, size), or (B, size) for what is constant in time."""
+
+    steps: int
+    batch: int
+    batched: bool  # whether there is an axis for B
+    batch_first: bool
+
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Of a sequence."""
+        if not self.batched:
+            return self.steps, size
+        return (self.batch, self.steps, size) if self.batch_first else (self.steps, self.batch, size)
+
+    def constant(self, size: int) -> tuple[int, ...]:
+        """Of what is constant in time."""
+        return (self.batch, size) if self.batched else (size,)
+
+    def inward(self, array: Array) -> Array:
+        if not self.batched:
+            return array[..., None, :]
+        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
+
+    def outward(self, array: Array) -> Array:
+        if not self.batched:
+            return array[..., 0, :]
+        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run leaves behind for `backward`."""
+
+    layout: _Layout
+    order: Any  # which step of which sequence the backward direction reads; None for the last first
+    tapes: tuple[Any, ...]  # the module's Tape for every cell
+    masks: tuple[Array, ...]  # for every layer: what its input was multiplied by, or None
+
+
+class RNN:
+    """`num_layers` layers of a cell, each reading the outputs of the one below.
+
+    With `bidirectional`, every layer runs the cell once more, with parameters of its own, from the end of
+    each sequence to its beginning; its outputs are both, side by side. `dropout` is the probability that an
+    output on its way to the next layer is dropped while training. Of several outputs the next layer reads the
+    first. A net whose layers do not fit on each other is refused when it is made.
+
+    `sizes` are the further sizes of the cell, as its `init` takes them. `seed` decides all parameters and the
+    dropout of all runs. A net remembers its last run, for `backward`: each thread needs a net of its own.
+    """
+
+    def __init__(
+        self,
+        module: ModuleType,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        *,
+        dtype: Any = "float32",
+        seed: Any = None,
+        **sizes: int,
+    ) -> None:
+        if not all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
+            raise TypeError(f"module is {_kind(module)}, expected a module that gategen has generated")
+        self.module = module
+        self.input_size = _positive("input_size", input_size)
+        self.hidden_size = _positive("hidden_size", hidden_size)
+        self.num_layers = _positive("num_layers", num_layers)
+        self.bidirectional = bool(bidirectional)
+        self.batch_first = bool(batch_first)
+        self.dropout = _probability("dropout", dropout)
+        if self.dropout and num_layers == 1:
+            warnings.warn("dropout acts between layers, and num_layers is 1", stacklevel=2)
+        self.training = True
+        self._xp = getattr(module, "cp", np)
+        self._directions = 2 if bidirectional else 1
+        self._sizes = self._named_sizes(sizes)
+        self._widths = self._stacked()
+        seeds = np.random.SeedSequence(seed).spawn(self.num_layers * self._directions + 1)
+        self._cells = tuple(self._made(seeds, dtype, sizes))
+        self._rng = np.random.default_rng(seeds[-1])
+        self._run: _Run | None = None
+
+    def __repr__(self) -> str:
+        options = [f"num_layers={self.num_layers}"] * (self.num_layers > 1)
+        options += [f"{name}=True" for name in ("bidirectional", "batch_first") if getattr(self, name)]
+        options += [f"dropout={self.dropout}"] * (self.dropout > 0)
+        options += [f"{name}={size}" for name, size in self._sizes.items() if name != "hidden"]
+        return f"RNN({', '.join([self.module.NAME, str(self.input_size), str(self.hidden_size), *options])})"
+
+    # ------------------------------------------------------------------------------------------ running
+
+    def __call__(
+        self, x: Array, initial: Any = None, lengths: Any = None, *, tape: bool = True, **inputs: Array
+    ) -> tuple[Any, Any]:
+        """The outputs and the final states.
+
+        x: (T, B, input), with `batch_first` (B, T, input); one sequence alone: (T, input).
+        initial: the states before the first step, (layers * directions, B, size) each; layer by layer, in
+            each the forward direction first. The module's `States`, a mapping, a sequence, or for one state
+            an array; None for the cell's own start.
+        lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state, its outputs are 0;
+            the backward direction starts at its end.
+        tape: False saves nothing for `backward`.
+        inputs: the further inputs of the cell, laid out as x, or (B, size) where constant in time. Every
+            layer reads them.
+
+        The outputs are laid out as x: (T, B, directions * size), a tuple where the cell has several. The
+        final states are `States`, shaped as `initial`.
+        """
+        x = self._checked_x(x)
+        layout = self._layout(x)
+        inputs = self._checked_inputs(inputs, layout)
+        starts = self._split_states("initial", initial, layout)
+        order = None
+        if lengths is not None:
+            lengths = _checked_lengths(lengths, layout)
+            order = self._xp.asarray(_reversal(lengths, layout.steps)), self._xp.arange(layout.batch)
+
+        self._run = None
+        tapes, masks, finals = [], [], []
+        outputs: tuple[Array, ...] = (layout.inward(x),)
+        for layer in range(self.num_layers):
+            masks.append(self._mask(outputs[0].shape) if layer else None)
+            below = outputs[0] if masks[-1] is None else outputs[0] * masks[-1]
+            sides = []
+            for direction, cell, start in self._of_layer(layer, starts):
+                given = {name: _turned(value, direction, order) for name, value in inputs.items()}
+                if cell.buffers is not None:
+                    given |= {"buffers": cell.buffers, "training": self.training}
+                y, final, saved = self.module.forward(
+                    cell.params,
+                    _turned(below, direction, order),
+                    initial=start,
+                    lengths=lengths,
+                    tape=bool(tape),
+                    **given,
+                )
+                sides.append([_turned(part, direction, order) for part in (y if self._several else (y,))])
+                finals.append(final)
+                tapes.append(saved)
+            outputs = tuple(self._side_by_side(parts) for parts in zip(*sides, strict=True))
+        if tape:
+            self._run = _Run(layout, order, tuple(tapes), tuple(masks))
+        outputs = tuple(layout.outward(output) for output in outputs)
+        return outputs if self._several else outputs[0], self._joined_states(finals, layout)
+
+    def backward(self, d_y: Any, d_final: Any = None) -> Grads:
+        """Pull gradients back through the last run, of which it forgets nothing: one may ask again.
+
+        d_y: the gradient of the outputs, shaped as they are; None where only the final states count.
+        d_final: the gradient of the final states, given as `initial` is; None for 0.
+        """
+        run = self._run
+        if run is None:
+            raise RuntimeError("backward follows a run: call the net, with tape=True, before it")
+        above = self._checked_gradients(d_y, run.layout)
+        ends = self._split_states("d_final", d_final, run.layout)
+        params: dict[str, dict[str, Array]] = {}
+        initial: dict[str, Any] = {}
+        inputs: dict[str, Array] = {}
+        for layer in reversed(range(self.num_layers)):
+            below = None
+            for direction, cell, end in self._of_layer(layer, ends):
+                parts = [
+                    None if d is None else _turned(self._side(d, direction), direction, run.order)
+                    for d in above
+                ]
+                tape = run.tapes[layer * self._directions + direction]
+                found = self.module.backward(cell.params, tape, parts if self._several else parts[0], end)
+                params[cell.suffix] = self.module.unpack(found.params)
+                initial[cell.suffix] = found.initial
+                below = _sum(below, _turned(found.x, direction, run.order))
+                for name in self._further:
+                    inputs[name] = _sum(inputs.get(name), _turned(getattr(found, name), direction, run.order))
+            if run.masks[layer] is not None:
+                below = below * run.masks[layer]
+            above = [below, *[None] * (len(above) - 1)]
+        return Grads(
+            {name + c.suffix: d for c in self._cells for name, d in params[c.suffix].items()},
+            run.layout.outward(above[0]),
+            self._joined_states([initial[c.suffix] for c in self._cells], run.layout),
+            {name: run.layout.outward(d) for name, d in inputs.items()},
+        )
+
+    def train(self, mode: bool = True) -> RNN:
+        """Runs from now on use dropout, and the batch's own statistics in a cell with batch normalisation."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> RNN:
+        """Runs from now on use no dropout, and running statistics."""
+        return self.train(False)
+
+    # ------------------------------------------------------------------------------------------ parameters
+
+    def parameters(self) -> dict[str, Array]:
+        """Every parameter by its name in the cell, layer and direction: `W_z_l0`, `W_z_l0_reverse`, `W_z_l1`.
+
+        They are the net's own: to change one in place is to change the net.
+        """
+        return {
+            name + cell.suffix: array
+            for cell in self._cells
+            for name, array in self.module.unpack(cell.params).items()
+        }
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies, on the host, of the parameters and of the running statistics of batch normalisation."""
+        return {name: np.array(_host(array)) for name, array in self._held().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over all that a `state_dict` holds, or nothing; dtype and backend may differ."""
+        held = self._held()
+        if missing := sorted(set(held) - set(state)):
+            raise ValueError(f"state lacks {missing}")
+        if unknown := sorted(set(state) - set(held)):
+            raise ValueError(f"state has {unknown}, expected {sorted(held)}")
+        values = {name: np.asarray(_host(value)) for name, value in state.items()}
+        for name, value in values.items():
+            if value.dtype.kind in "cOSU":
+                raise TypeError(f"state[{name!r}] has dtype {value.dtype}, expected {held[name].dtype}")
+            if value.shape != held[name].shape:
+                raise ValueError(f"state[{name!r}] has shape {value.shape}, expected {held[name].shape}")
+        for name, array in held.items():
+            array[...] = self._xp.asarray(values[name].astype(array.dtype))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the `state_dict` to a file of NumPy's format npz, whole or not at all."""
+        state = {name: _storable(array) for name, array in self.state_dict().items()}
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                np.savez(file, **state)  # type: ignore[arg-type]
+            os.replace(temporary, target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over what `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            self.load_state_dict(dict(archive))
+
+    def _held(self) -> dict[str, Array]:
+        """All that a `state_dict` holds: the arrays themselves."""
+        held = self.parameters()
+        for cell in self._cells:
+            buffers = {} if cell.buffers is None else cell.buffers._asdict()
+            held |= {name + cell.suffix: array for name, array in buffers.items()}
+        return held
+
+    # ------------------------------------------------------------------------------------------ making
+
+    @property
+    def _several(self) -> bool:
+        return len(self.module.OUTPUTS) > 1
+
+    @property
+    def _further(self) -> list[str]:
+        """The names of the inputs beside x."""
+        return list(self.module.INPUTS)[1:]
+
+    def _named_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """What the names of sizes stand for; `input` differs between layers."""
+        further = [size for size in self.module.SIZES if size not in ("input", "hidden")]
+        arguments = [name for name in signature(self.module.init).parameters if name not in _ARGUMENTS]
+        if set(arguments) != set(sizes):
+            wants = f"takes the further sizes {arguments}" if arguments else "takes no further sizes"
+            raise TypeError(f"{self.module.NAME} {wants}, but {sorted(sizes)} were given")
+        values = (_positive(name, sizes[name]) for name in arguments)
+        return {"hidden": self.hidden_size, **dict(zip(further, values, strict=True))}
+
+    def _stacked(self) -> tuple[int, ...]:
+        """The size of x in every layer."""
+        sequence, *others = self.module.INPUTS.values()
+        output = next(iter(self.module.OUTPUTS.values()))
+        widths = [self.input_size]
+        for _ in range(1, self.num_layers):
+            widths.append(self._directions * self._size(output, widths[-1]))
+        for layer, width in enumerate(widths):
+            if self._size(sequence, width) != width:
+                source = f"the outputs of layer {layer - 1}" if layer else "input_size"
+                raise ValueError(
+                    f"x of {self.module.NAME} has the size {sequence!r}, here {self._size(sequence, width)}, "
+                    f"but in layer {layer} it is given {source}, {width}"
+                )
+        if "input" in (*others, *self.module.STATES.values()) and len(set(widths)) > 1:
+            raise ValueError(
+                f"{self.module.NAME} has states or further inputs of the size of x, which must then be the "
+                f"same in all layers; it is {widths[0]} in layer 0 and {widths[1]} in layer 1"
+            )
+        return tuple(widths)
+
+    def _size(self, size: str | int, width: int) -> int:
+        """A size in a layer whose x has the size `width`."""
+        if isinstance(size, int):
+            return size
+        return width if size == "input" else self._sizes[size]
+
+    def _made(self, seeds: Sequence[Any], dtype: Any, sizes: Mapping[str, int]) -> Iterator[_Cell]:
+        module = self.module
+        for k, seed in enumerate(seeds[:-1]):
+            layer, direction = divmod(k, self._directions)
+            known = {"input_size": self._widths[layer], "hidden_size": self.hidden_size, **sizes}
+            params, buffers = module.init(**known, seed=seed, dtype=dtype), None
+            if hasattr(module, "Buffers"):
+                wanted = signature(module.init_buffers).parameters
+                known = {name: size for name, size in known.items() if name in wanted}
+                buffers = module.init_buffers(**known, dtype=dtype)
+            yield _Cell(f"_l{layer}{'_reverse' * direction}", params, buffers)
+
+    # ------------------------------------------------------------------------------------------ arranging
+
+    def _of_layer(self, layer: int, states: Sequence[Any]) -> Iterator[tuple[int, _Cell, Any]]:
+        """The directions of a layer: which it is, the cell, and its states."""
+        for direction in range(self._directions):
+            k = layer * self._directions + direction
+            yield direction, self._cells[k], states[k]
+
+    def _side_by_side(self, parts: Sequence[Array]) -> Array:
+        return parts[0] if len(parts) == 1 else self._xp.concatenate(list(parts), axis=-1)
+
+    def _side(self, array: Array, direction: int) -> Array:
+        """The part of an output that one direction made."""
+        width = array.shape[-1] // self._directions
+        return array[..., direction * width : (direction + 1) * width]
+
+    def _mask(self, shape: tuple[int, ...]) -> Array:
+        """Dropout: 0, or what keeps the mean; drawn on the host, so that both backends draw the same."""
+        if not (self.training and self.dropout):
+            return None
+        kept = self._rng.random(shape, np.float32) >= self.dropout
+        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0
+        return self._xp.asarray((kept * scale).astype(self._cells[0].params[0].dtype))
+
+    def _layout(self, x: Array) -> _Layout:
+        if x.ndim == 2:
+            return _Layout(x.shape[0], 1, False, self.batch_first)
+        batch, steps = x.shape[:2] if self.batch_first else x.shape[1::-1]
+        return _Layout(steps, batch, True, self.batch_first)
+
+    def _split_states(self, label: str, given: Any, layout: _Layout) -> list[Any]:
+        """What is given for all cells, as the `States` of each; None for None."""
+        cells = range(len(self._cells))
+        if given is None:
+            return [None for _ in cells]
+        states = self._as_states(label, given)._asdict()
+        for name, size in self.module.STATES.items():
+            array = self._array(f"{label}.{name}", states[name])
+            shape = len(cells), *layout.constant(self._size(size, self.input_size))
+            _expect(f"{label}.{name}", array, shape)
+            states[name] = array if layout.batched else array[:, None]
+        return [self.module.States(*(array[k] for array in states.values())) for k in cells]
+
+    def _as_states(self, label: str, given: Any) -> Any:
+        States = self.module.States
+        names = list(States._fields)
+        if isinstance(given, Mapping):
+            if set(given) != set(names):
+                raise ValueError(f"{label} has the states {sorted(given)}, expected {names}")
+            return States(**given)
+        if isinstance(given, (tuple, list)):
+            if len(given) != len(names):
+                raise ValueError(f"{label} has {len(given)} states, expected {len(names)}: {names}")
+            return States(*given)
+        if len(names) > 1:
+            raise TypeError(f"{label} is {_kind(given)}, expected the states {names}")
+        return States(given)
+
+    def _joined_states(self, parts: Sequence[Any], layout: _Layout) -> Any:
+        """(layers * directions, B, size) each, of the states of every cell."""
+        joined = (self._xp.stack(list(arrays)) for arrays in zip(*parts, strict=True))
+        return self.module.States(*(array if layout.batched else array[:, 0] for array in joined))
+
+    # ------------------------------------------------------------------------------------------ checking
+
+    def _array(self, name: str, value: Any) -> Array:
+        if self._xp is np:
+            return np.asarray(value)
+        if not isinstance(value, self._xp.ndarray):
+            raise TypeError(f"{name} is {_kind(value)}, expected a cupy.ndarray")
+        return value
+
+    def _checked_x(self, x: Any) -> Array:
+        x = self._array("x", x)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            axes = "(B, T, {0})" if self.batch_first else "(T, B, {0})"
+            expected = f"{axes} or (T, {{0}})".format(self.input_size)
+            raise ValueError(f"x has shape {x.shape}, expected {expected}")
+        return x
+
+    def _checked_inputs(self, inputs: Mapping[str, Any], layout: _Layout) -> dict[str, Array]:
+        """The further inputs, (T, B, size) or (B, size)."""
+        if set(inputs) != set(self._further):
+            wants = f"takes the inputs {['x', *self._further]}"
+            raise TypeError(f"{self.module.NAME} {wants}, but {['x', *sorted(inputs)]} were given")
+        found = {}
+        for name in self._further:
+            size = self._size(self.module.INPUTS[name], self.input_size)
+            array = self._array(name, inputs[name])
+            _expect(name, array, layout.shape(size), layout.constant(size))
+            found[name] = layout.inward(array)
+        return found
+
+    def _checked_gradients(self, d_y: Any, layout: _Layout) -> list[Array]:
+        """The gradients of the outputs, (T, B, directions * size) or None each."""
+        sizes = [self._directions * self._size(s, self._widths[-1]) for s in self.module.OUTPUTS.values()]
+        if not self._several:
+            parts = [d_y]
+        elif d_y is None:
+            parts = [None] * len(sizes)
+        elif not isinstance(d_y, (tuple, list)) or len(d_y) != len(sizes):
+            raise ValueError(f"d_y is {_kind(d_y)}, expected {len(sizes)} arrays, one for every output")
+        else:
+            parts = list(d_y)
+        found = []
+        for k, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+            label = f"d_y[{k}]" if self._several else "d_y"
+            if part is not None:
+                part = self._array(label, part)
+                _expect(label, part, layout.shape(size))
+                part = layout.inward(part)
+            found.append(part)
+        return found
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+_ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
+
+
+def _reversal(lengths: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
+    """(T, B): the step that stands at each place when every sequence is read from its own end.
+
+    What lies behind the end stays where it is, so that to turn twice is to do nothing.
+    """
+    at = np.arange(steps)[:, None]
+    return np.where(at < lengths, lengths - 1 - at, at)
+
+
+def _turned(array: Array, direction: int, order: Any) -> Array:
+    """(T, B, size) in the order in which a direction reads it; what is constant in time as it is."""
+    if not direction or array.ndim != 3:
+        return array
+    return array[::-1] if order is None else array[order]
+
+
+def _sum(total: Array, part: Array) -> Array:
+    return part if total is None else total + part
+
+
+def _host(array: Any) -> Any:
+    """An array of the device as one of NumPy; anything else as it is."""
+    return array.get() if hasattr(array, "get") else array
+
+
+def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """npz knows no bfloat16; float32 holds the same numbers."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _expect(name: str, array: Array, *shapes: tuple[int, ...]) -> None:
+    if array.shape not in shapes:
+        raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
+
+
+def _positive(name: str, value: Any) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a positive integer")
+    return int(value)
+
+
+def _probability(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
+    return float(value)
+
+
+def _checked_lengths(lengths: Any, layout: _Layout) -> np.ndarray[Any, Any]:
+    if not layout.batched:
+        raise ValueError("lengths are for batches, but x is one sequence")
+    array = np.asarray(_host(lengths))
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
+    _expect("lengths", array, (layout.batch,))
+    if layout.batch and (array.min() < 0 or array.max() > layout.steps):
+        raise ValueError(
+            f"lengths are from {array.min()} to {array.max()}, expected from 0 to {layout.steps}"
+        )
+    return array.astype(np.int64)
