@@ -160,7 +160,7 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
 
 
 def field_name(first: Any, members: Sequence[str], taken: Iterable[str], cell: Cell) -> str:
-    """`W` for W_z, W_r, W_n; the own name of what stands alone, or was given stacked; no other of the cell."""
+    """`W` for W_z, W_r, W_n; its own name for what stands alone or came stacked; no other of the cell."""
     if len(members) == 1 or first.block:
         return fresh(first.array, taken)
     stems = {name.split("_")[0] for name in members}
