@@ -3,24 +3,24 @@
 Counted from the plan, so that the numbers are those of the generated modules:
 
     parameters   entries of all arrays that `init` returns, trained or not
-    operations   floating-point operations of one step of one sequence, wherever they run: what the planner moved
-                 out of the loop over time is done for every step too. A matrix product of (m, n) with a vector is
-                 2*m*n, a multiplication and an addition an entry, and so is its part in the gradient of the
+    operations   floating-point operations of one step of one sequence, wherever they run: what left the loop
+                 over time is done for every step too. A product of an (m, n) matrix with a vector is 2*m*n, a
+                 multiplication and an addition an entry, and so is a step's part in the gradient of the
                  matrix. Of the elementwise arithmetic each + - * / counts 1, an integer power p - 1
-                 multiplications, any other function or choice 1 and a comparison 1; a sum counts 1 a term. What is
-                 computed once for all steps counts nothing.
-    products     matrix products of a run: those in the loop, which run once a step and cut it into phases, and
-                 those that serve all steps at once; gates that share one stacked matrix share one product
-    tape         bytes that `forward` saves for `backward`, in float32: for each step and sequence; the states
-                 have one more row, the initial one; values of no step (of batch norms) come once. The inputs are
-                 not counted: the tape holds the caller's own arrays, and where a sequence is over
+                 multiplications, any other function, choice or comparison 1; a sum counts 1 a term. What is
+                 computed once for all steps counts nothing
+    products     matrix products of a run: those in the loop, which run once a step and cut it into phases,
+                 and those that serve all steps at once; gates that share a stacked matrix share one product
+    tape         bytes that `forward` saves for `backward`, in float32, for each step and sequence. The states
+                 have one row more, the initial one; values of no step come once a run. Inputs are not counted
+                 (the tape holds the caller's own arrays), nor the marks of where a sequence is over
 
 The step is counted, not the rule of a first step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import sympy as sp
@@ -186,32 +186,58 @@ def tape(pair: Pair) -> Tape:
 LETTERS = {"input": "I", "hidden": "H"}
 
 
-def formula(expr: sp.Expr, *, power: str = "^{}", times: str = " ", names: bool = False) -> str:
-    """`3 H I + 3 H^2 + 3 H`: a polynomial in sizes, highest powers first.
+def formula(
+    expr: sp.Expr,
+    *,
+    power: str = "^{}",
+    times: str = " ",
+    word: Callable[[str], str] = str,
+    names: bool = False,
+) -> str:
+    """`3 H I + 3 H^2 + 3 H`: a polynomial in sizes, highest powers first, and of them those of the input.
 
-    Sizes are letters where they have one, with `names` always their names; `power` is how an exponent is
-    written, `times` what stands between factors.
+    Sizes are letters where they have one, with `names` always their names. `power` is how an exponent is
+    written, `times` what stands between factors, `word` spells a name.
     """
 
     def factor(symbol: sp.Symbol, exponent: int) -> str:
-        name = str(symbol) if names else LETTERS.get(str(symbol), str(symbol))
-        return name + (power.format(exponent) if exponent > 1 else "")
+        name = str(symbol)
+        spelled = word(name) if names or name not in LETTERS else LETTERS[name]
+        return spelled + (power.format(exponent) if exponent > 1 else "")
 
-    def term(item: tuple[sp.Expr, sp.Expr]) -> str:
-        powers, count = item[0].as_powers_dict(), item[1]
-        factors = [factor(s, int(p)) for s, p in sorted(powers.items(), key=str_first) if s != 1]
+    def term(monomial: sp.Expr, count: sp.Expr) -> str:
+        powers = sorted(sizes_in(monomial).items(), key=lambda item: str(item[0]))
+        factors = [factor(symbol, exponent) for symbol, exponent in powers]
         return times.join([*([str(count)] if count != 1 or not factors else []), *factors])
 
-    terms = sorted(sp.expand(expr).as_coefficients_dict().items(), key=lambda item: _degree(item[0]))
-    return " + ".join(map(term, terms)) if expr != 0 else "0"
+    terms = sp.expand(expr).as_coefficients_dict()
+    return " + ".join(term(m, terms[m]) for m in sorted(terms, key=_by_degree)) or "0"
 
 
-def str_first(item: tuple[sp.Expr, sp.Expr]) -> str:
-    return str(item[0])
+def sizes_in(monomial: sp.Expr) -> dict[sp.Symbol, int]:
+    return {symbol: int(power) for symbol, power in monomial.as_powers_dict().items() if symbol != 1}
 
 
-def _degree(monomial: sp.Expr) -> tuple[int, bool, str]:
-    """High degrees first, and among them what the input has a part in."""
-    powers = monomial.as_powers_dict()
-    degree = sum(int(power) for symbol, power in powers.items() if symbol != 1)
-    return -degree, not any(str(symbol) == "input" for symbol in powers), str(monomial)
+def _by_degree(monomial: sp.Expr) -> tuple[int, bool, str]:
+    sizes = sizes_in(monomial)
+    return -sum(sizes.values()), not any(str(symbol) == "input" for symbol in sizes), str(monomial)
+
+
+def rows(found: Summary, spell: Callable[[sp.Expr], str] = formula) -> list[tuple[str, str, str]]:
+    """The numbers as a listing: what, of which direction, how much."""
+    listing = [("parameters", "", spell(found.parameters))]
+    directions = (("forward", found.forward), ("backward", found.backward))
+    listing += [
+        ("operations", way, f"{spell(work.operations)} a step and sequence") for way, work in directions
+    ]
+    listing += [
+        ("products", way, f"{work.loop_products} a step, {work.other_products} for all steps at once")
+        for way, work in directions
+    ]
+    parts = (
+        (found.tape.step, "a step and sequence"),
+        (found.tape.sequence, "a sequence"),
+        (found.tape.run, "a run"),
+    )
+    held = ", ".join(f"{spell(size)} {what}" for size, what in parts if size != 0)
+    return [*listing, ("tape", "", f"bytes of float32: {held}")]

@@ -23,10 +23,12 @@ graph
 adjoint
 tangent
 plan
+summary
 render
 backends
 build
 verify
+latex export
 show doctor bench
 cli
 __main__
