@@ -87,7 +87,8 @@ def list_() -> None:
 def show(target: str, stage: str, form: str) -> None:
     """A cell at one stage on its way to code.
 
-    As json several cells of one file are a list.
+    The plan ends with what it comes to: parameters, operations, matrix products, bytes of tape. As json
+    several cells of one file are a list.
     """
     from gategen.load import load
     from gategen.show import show
@@ -116,7 +117,11 @@ def build(
     check: bool,
     force: bool,
 ) -> int:
-    """Write the modules of cells."""
+    """Write the modules of cells, and tell what they come to.
+
+    Operations are those of one step of one sequence; products are matrix products, those of each step and
+    those for all steps at once; the tape is in bytes of float32 for each step and sequence.
+    """
     from gategen.build import build
 
     cells = _with_constants(_load(targets), _constants(settings))
@@ -131,6 +136,10 @@ def build(
         click.echo(f"{len(report.stale)} of {total} files are stale", err=True)
     elif not report.written:
         click.echo(f"{len(report.unchanged)} files are up to date")
+    if not check:
+        from gategen.summary import HEADER, row, summary
+
+        _table(HEADER, [row(summary(cell)) for cell in cells])
     return NO if report.stale else DONE
 
 

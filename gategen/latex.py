@@ -120,7 +120,7 @@ class Latex(Printer):
             return rf"\frac{{1}}{{{self(base**-exponent)}}}", PRODUCT
         if exponent == sp.Rational(1, 2):
             return rf"\sqrt{{{self(base)}}}", ATOM
-        return f"{self.at(base, ATOM)}^{{{self(exponent)}}}", PRODUCT
+        return f"{superscript(self.at(base, ATOM))}^{{{self(exponent)}}}", PRODUCT
 
     def key_text(self, expr: sp.Basic) -> str:
         return Printer()(expr)

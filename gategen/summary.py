@@ -241,3 +241,28 @@ def rows(found: Summary, spell: Callable[[sp.Expr], str] = formula) -> list[tupl
     )
     held = ", ".join(f"{spell(size)} {what}" for size, what in parts if size != 0)
     return [*listing, ("tape", "", f"bytes of float32: {held}")]
+
+
+HEADER = (
+    "cell",
+    "class",
+    "parameters",
+    "operations forward",
+    "operations backward",
+    "products forward",
+    "products backward",
+    "tape bytes",
+)
+
+
+def row(found: Summary) -> tuple[str, ...]:
+    """A line of the table under `HEADER`."""
+    ways = found.forward, found.backward
+    return (
+        found.name,
+        found.kind,
+        formula(found.parameters),
+        *(formula(work.operations) for work in ways),
+        *(f"{work.loop_products} a step + {work.other_products}" for work in ways),
+        formula(found.tape.step),
+    )
