@@ -28,6 +28,9 @@ render
 backends
 build
 verify
+normal
+match trial
+diff
 latex export
 show doctor bench
 cli
