@@ -1,8 +1,8 @@
 """The command line. Commands import what they need when they run: `--help` loads neither SymPy nor NumPy.
 
-Exit codes: 0 done; 1 the answer is no (stale files, a wrong gradient, cells that differ); 2 wrong usage or wrong spec; 3 a
-needed optional package is missing. On a terminal tables are drawn and long work shows progress; elsewhere
-output is plain.
+Exit codes: 0 done; 1 the answer is no (stale files, a wrong gradient, cells that differ); 2 wrong usage or
+wrong spec; 3 a needed optional package is missing. On a terminal tables are drawn and long work shows
+progress; elsewhere output is plain.
 """
 
 from __future__ import annotations

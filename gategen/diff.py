@@ -428,7 +428,7 @@ def side_by_side(
         for k, text in mine.items():
             yield Line(mark(k), text, others.pop(renamed_key(k, names), ""))
         for text in others.values():
-            yield Line(MOVED if all(map(agrees, mine)) else UNLIKE, "", text)
+            yield Line(MOVED if mine and all(map(agrees, mine)) else UNLIKE, "", text)
 
     def lone(found: Iterable[Line]) -> tuple[Line, ...]:
         return tuple(line for line in found if line.left or line.right)
@@ -454,27 +454,35 @@ def outputs(left: Reading, right: Reading, mark: Any) -> Iterator[Line]:
 
 def starts(left: Reading, right: Reading, names: Renaming, mark: Any) -> Iterator[Line]:
     """The initial values that differ."""
-    theirs = {s.name: s for s in right.cell.states}
+    initial = {("start", s.name): s.initial for s in right.cell.states}
     for state in left.cell.states:
-        other = theirs.get(names.get(state.name, ""))
         k = ("start", state.name)
-        if k in left.open and mark(k) == UNLIKE and other is not None and not right.cell.first:
-            yield Line(UNLIKE, *(f"{s} starts from {Printer()(s.initial)}" for s in (state, other)))
+        other = renamed_key(k, names)
+        if k in left.open and other in right.open and mark(k) == UNLIKE:
+            values = (state.name, state.initial), (other[1], initial[other])
+            yield Line(UNLIKE, *(f"{name} starts from {Printer()(value)}" for name, value in values))
 
 
 # ---------------------------------------------------------------------------------------------- numbers
 
 
 def trial(left: Reading, right: Reading, names: Renaming) -> float:
-    """The largest difference of outputs and final states over several draws of all numbers."""
+    """The largest difference of outputs and final states over several draws of all numbers.
+
+    States start between 0 and 1 where they may be probabilities, from numbers of either sign, and from the
+    cells' own start.
+    """
     rng = np.random.default_rng(0)
-    return max(
-        _error(left, right, names, rng, given_start) for _ in range(DRAWS) for given_start in (True, False)
-    )
+    ranges: tuple[tuple[float, float] | None, ...] = ((0.1, 0.9), (-1.5, 1.5), None)
+    return max(_error(left, right, names, rng, among) for _ in range(DRAWS) for among in ranges)
 
 
 def _error(
-    left: Reading, right: Reading, names: Renaming, rng: np.random.Generator, given_start: bool
+    left: Reading,
+    right: Reading,
+    names: Renaming,
+    rng: np.random.Generator,
+    among: tuple[float, float] | None,
 ) -> float:
     sizes = _sizes(left.cell, right.cell)
     theirs = _drawn(right.cell, sizes, rng)
@@ -485,10 +493,11 @@ def _error(
         sign = -1 if name in left.flipped else 1
         meant = sum((theirs[gone] for gone, kept in right.dropped if kept == other), start=theirs[other])
         ours[name] = sign * meant - sum(ours[gone] for gone, kept in left.dropped if kept == name)
-    states = {s.name: rng.uniform(0.1, 0.9, (BATCH, sizes.get(s.size, s.size))) for s in left.cell.states}
+    low, high = among or (0, 0)
+    states = {s.name: rng.uniform(low, high, (BATCH, sizes.get(s.size, s.size))) for s in left.cell.states}
     initial = {names[name]: array for name, array in states.items()}
-    a = outcome(left.cell, ours, states if given_start else None, sizes)
-    b = outcome(right.cell, theirs, initial if given_start else None, sizes)
+    a = outcome(left.cell, ours, states if among else None, sizes)
+    b = outcome(right.cell, theirs, initial if among else None, sizes)
     if len(left.cell.outputs) != len(right.cell.outputs):
         return np.inf
     return max(_distance(array, b[names.get(name, name)]) for name, array in a.items())

@@ -76,7 +76,7 @@ def similar(a: Side, b: Side) -> Renaming:
 
 
 def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
-    """Further pairs of one kind: those that fit each other better than anything else, or else the best one."""
+    """Further pairs of one kind: those that fit each other better than anything else, or the best one."""
     taken = set(found.values())
     free = [name for name in a.kinds if name not in found]
     others = [name for name in b.kinds if name not in taken]

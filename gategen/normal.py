@@ -274,10 +274,10 @@ def system(cell: Cell, given: Normal, *, whole: bool = True) -> System:
 
     With `whole` gates are put in where they are read, otherwise they are names there, as are next states.
     """
-    found = _step(cell, cell.equations, given, "", whole)
-    if cell.first:
-        return found | _step(cell, cell.first, given, "first ", whole)
-    return found | {("start", s.name): given(s.initial) for s in cell.states}
+    first = _step(cell, cell.first, given, "first ", whole)
+    read = names_in(first.values())  # a rule that reads no state leaves its initial value without effect
+    starts = {("start", s.name): given(s.initial) for s in cell.states if not cell.first or s.name in read}
+    return _step(cell, cell.equations, given, "", whole) | first | starts
 
 
 def _step(cell: Cell, equations: Iterable[Eq], given: Normal, rule: str, whole: bool) -> System:
@@ -289,7 +289,7 @@ def _step(cell: Cell, equations: Iterable[Eq], given: Normal, rule: str, whole: 
         if whole:
             reader.names[eq.lhs.name] = value
         found[key(eq, rule)] = value
-    for k, symbol in enumerate(cell.outputs):
+    for k, symbol in enumerate(cell.outputs if values else ()):
         found[f"{rule}output", str(k)] = values[symbol.name] if whole else given(symbol)
     return found
 
