@@ -113,13 +113,15 @@ def diff(left: str, right: str, form: str) -> int:
     that are only added; then on random numbers. Ends with 0 where they are the same, with 1 where they are
     not. A file given here holds one cell.
     """
-    from gategen.diff import as_json, diff, text
+    from gategen.diff import diff, text
 
     found = diff(_one(left), _one(right))
     if form == "json":
         import json
 
-        click.echo(json.dumps(as_json(found), indent=2))
+        from gategen.export import difference
+
+        click.echo(json.dumps(difference(found), indent=2))
     else:
         click.echo(text(found))
     return DONE if found.same else NO

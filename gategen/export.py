@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from gategen import language as lang
 from gategen import summary as numbers
 from gategen.adjoint import adjoint
 from gategen.cell import Cell
+from gategen.diff import ALIKE, MOVED, UNLIKE, Difference, Line
 from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks
 from gategen.language import Eq
 from gategen.plan import (
@@ -281,4 +283,34 @@ def _weight(weight: Weight) -> Json:
         "members": list(weight.members),
         "rows": [arithmetic(weight.start), arithmetic(weight.stop)],
         "columns": None if weight.columns is None else list(map(arithmetic, weight.columns)),
+    }
+
+
+# ---------------------------------------------------------------------------------------------- two cells
+
+
+def difference(found: Difference) -> Json:
+    """How two cells compare.
+
+    left, right            names of the cells
+    verdict                same, same up to a change of parameters, or different
+    renaming               pairs of text: what is equal
+    equations, first_step  {mark, left, right}: mark is same, rewritten or different
+    error                  largest difference on random numbers; null where they cannot be run side by side
+    note                   text
+    """
+    words = {ALIKE: "same", MOVED: "rewritten", UNLIKE: "different"}
+
+    def rows(lines: Iterable[Line]) -> list[dict[str, str]]:
+        return [{"mark": words[line.mark], "left": line.left, "right": line.right} for line in lines]
+
+    return {
+        "left": found.left,
+        "right": found.right,
+        "verdict": found.verdict,
+        "renaming": [list(pair) for pair in found.renaming],
+        "equations": rows(found.equations),
+        "first_step": rows(found.first_step),
+        "error": None if found.error is None or not isfinite(found.error) else found.error,
+        "note": found.note,
     }

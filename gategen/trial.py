@@ -1,4 +1,4 @@
-"""A cell on numbers: the slow interpreter over some steps, from given states or the cell's own start."""
+"""Two cells on the same random numbers, in the slow interpreter; what corresponds is found elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,85 @@ import numpy as np
 from gategen.cell import Cell
 from gategen.graph import Graph, evaluate, flatten, start
 from gategen.language import Size
+from gategen.match import Renaming
 from gategen.normal import block
+from gategen.reading import Reading, kinds_of
+
+STEPS, BATCH, DRAWS = 5, 3, 3
 
 Array = Any
 Arrays = Mapping[str, Array]
+
+
+def trial(left: Reading, right: Reading, names: Renaming) -> float:
+    """The largest difference of outputs and final states over several draws of all numbers.
+
+    States start between 0 and 1 where they may be probabilities, from numbers of either sign, and from the
+    cells' own start.
+    """
+    rng = np.random.default_rng(0)
+    ranges: tuple[tuple[float, float] | None, ...] = ((0.1, 0.9), (-1.5, 1.5), None)
+    return max(_error(left, right, names, rng, among) for _ in range(DRAWS) for among in ranges)
+
+
+def _error(
+    left: Reading,
+    right: Reading,
+    names: Renaming,
+    rng: np.random.Generator,
+    among: tuple[float, float] | None,
+) -> float:
+    sizes = _sizes(left.cell, right.cell)
+    theirs = _drawn(right.cell, sizes, rng)
+    ours = _drawn(left.cell, sizes, rng)
+    for name, other in names.items():
+        if name not in ours:
+            continue
+        sign = -1 if name in left.flipped else 1
+        meant = sum((theirs[gone] for gone, kept in right.dropped if kept == other), start=theirs[other])
+        ours[name] = sign * meant - sum(ours[gone] for gone, kept in left.dropped if kept == name)
+    low, high = among or (0, 0)
+    states = {s.name: rng.uniform(low, high, (BATCH, sizes.get(s.size, s.size))) for s in left.cell.states}
+    initial = {names[name]: array for name, array in states.items()}
+    a = outcome(left.cell, ours, states if among else None, sizes)
+    b = outcome(right.cell, theirs, initial if among else None, sizes)
+    if len(left.cell.outputs) != len(right.cell.outputs):
+        return np.inf
+    return max(_distance(array, b[names.get(name, name)]) for name, array in a.items())
+
+
+def _distance(a: Any, b: Any) -> float:
+    """The largest difference, relative to the largest entry; where both are no number they are equal."""
+    if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
+        return np.inf
+    with np.errstate(invalid="ignore"):
+        off = np.where((a == b) | np.isnan(a), 0, np.abs(a - b))
+    return float(off.max(initial=0) / max(1, np.abs(b[np.isfinite(b)]).max(initial=0)))
+
+
+def _sizes(*cells: Cell) -> dict[str, int]:
+    names = dict.fromkeys(size for cell in cells for size in cell.sizes)
+    return {name: 3 + k for k, name in enumerate(names)}
+
+
+def _drawn(cell: Cell, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Any]:
+    """Inputs and parameters, each entry of them random."""
+
+    def shape(kind: Any) -> tuple[int, ...]:
+        role, *parts = kind
+        if role == "scalar":
+            return ()
+        lead = (STEPS, BATCH) if role in ("sequence", "input") else ()
+        return (*lead, *(sizes.get(part, part) for part in parts))
+
+    return {
+        name: 0.5 * rng.standard_normal(shape(kind))
+        for name, kind in kinds_of(cell).items()
+        if kind[0] != "state"  # type: ignore[index]
+    }
+
+
+# ---------------------------------------------------------------------------------------------- one cell
 
 
 def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[str, int]) -> dict[str, Array]:

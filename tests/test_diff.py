@@ -31,7 +31,8 @@ from gategen import (
     where,
 )
 from gategen import language as lang
-from gategen.diff import ALIKE, CHANGED, DIFFERENT, MOVED, SAME, UNLIKE, as_json, diff, text
+from gategen.diff import ALIKE, CHANGED, DIFFERENT, MOVED, SAME, UNLIKE, diff, text
+from gategen.export import difference
 from gategen.load import builtins, load_all
 from gategen.normal import Normal
 
@@ -39,6 +40,7 @@ SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())
 CELLS = BUILTIN | {cell.name: cell for cell in load_all(SPECS)}
 
+pytestmark = pytest.mark.filterwarnings("ignore::gategen.errors.SpecWarning")
 every_cell = pytest.mark.parametrize("name", CELLS)
 
 x, mask = inputs("x"), inputs("mask", size=1)
@@ -331,11 +333,17 @@ def test_a_missing_gate_is_shown_alone():
 
 
 def test_inputs_of_other_sizes_do_not_correspond():
+    wide = inputs("wide")
     one = cell_of(Eq(h.next, tanh(W @ x + U @ h) * mask))
-    other = cell_of(
-        Eq(h.next, tanh(W @ x + U @ h) * inputs("mask")) if False else Eq(h.next, tanh(W @ x + U @ h))
-    )
-    assert diff(one, other).verdict == DIFFERENT
+    other = cell_of(Eq(h.next, tanh(W @ x + U @ h) * gategen.mean(wide)))
+    found = diff(one, other)
+    assert (found.verdict, found.error) == (DIFFERENT, None)
+
+
+def test_what_is_trained_on_one_side_alone_is_said():
+    fixed = matrices("W", shape=("hidden", "input"), trainable=False)
+    found = diff(cell_of(Eq(h.next, tanh(W @ x + U @ h))), cell_of(Eq(h.next, tanh(fixed @ x + U @ h))))
+    assert (found.verdict, found.note) == (SAME, "trained on one side alone: W")
 
 
 def test_scalars_are_drawn_like_everything_else():
@@ -370,7 +378,7 @@ def test_long_equations_stand_below_each_other():
 
 
 def test_the_json_is_plain():
-    shown = as_json(of("caru", "caru_code"))
+    shown = difference(of("caru", "caru_code"))
     assert json.loads(json.dumps(shown)) == shown
     assert shown["verdict"] == "different"
     assert [row["mark"] for row in shown["first_step"]] == ["different"]

@@ -29,7 +29,9 @@ backends
 build
 verify
 normal
-match trial
+match
+reading
+trial
 diff
 latex export
 show doctor bench
