@@ -10,7 +10,7 @@ Cells that differ in form but, under corresponding names, not on random numbers 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -26,6 +26,7 @@ from gategen.trial import trial
 SAME, CHANGED, DIFFERENT = "same", "same up to a change of parameters", "different"
 ALIKE, MOVED, UNLIKE = " ", "~", "!"
 TOLERANCE = 1e-9
+WIDEST = 130  # characters of two equations side by side
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def agreeing(left: Reading, right: Reading, names: Renaming) -> Difference:
     verdict = same_verdict(left, right, names) if error <= TOLERANCE else DIFFERENT
     note = "" if error <= TOLERANCE else "the forms are equal, but not what they give on random numbers"
     equations, first = side_by_side(left, right, names | partners, lambda _: True)
-    renaming = (*pairs(left, right, names | partners), *turned_gates.items())
+    renaming = pairs(left, right, names | partners, turned_gates)
     note = note or trained_aside(left, right, names)
     return Difference(left.cell.name, right.cell.name, verdict, renaming, equations, first, error, note)
 
@@ -101,8 +102,8 @@ def differing(left: Reading, right: Reading) -> Difference:
     equations, first = side_by_side(left, right, names, lambda k: equal_numbers or k in alike)
     verdict = same_verdict(left, right, own) if equal_numbers else DIFFERENT
     note = "equal on random numbers; no common form was found" if equal_numbers else ""
-    gates = ((gate, f"{'-' if odd else '1 - '}{names.get(gate, gate)}") for gate, odd in left.turned)
-    renaming = (*pairs(left, right, names), *gates)
+    gates = {gate: f"{'-' if odd else '1 - '}{names[gate]}" for gate, odd in left.turned if gate in names}
+    renaming = pairs(left, right, names, gates)
     return Difference(left.cell.name, right.cell.name, verdict, renaming, equations, first, error, note)
 
 
@@ -163,14 +164,17 @@ def restacked(names: Renaming) -> bool:
     return False
 
 
-def pairs(left: Reading, right: Reading, names: Renaming) -> tuple[tuple[str, str], ...]:
-    """What corresponds, as text: inputs, states, parameters, and gates of other names."""
-    gates = [eq.lhs.name for eq in left.cell.all_equations if isinstance(eq.lhs, lang.Gate)]
-    made = [(gate, names[gate]) for gate in dict.fromkeys(gates) if names.get(gate, gate) != gate]
+def pairs(
+    left: Reading, right: Reading, names: Renaming, turned_gates: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """What corresponds, as text: gates of another name or turned round, inputs, states and parameters."""
+    gates = dict.fromkeys(eq.lhs.name for eq in left.cell.all_equations if isinstance(eq.lhs, lang.Gate))
+    spelled = {gate: turned_gates.get(gate, names.get(gate, gate)) for gate in gates}
+    made = [(gate, other) for gate, other in spelled.items() if gate != other]
     for name in left.kinds:
         if name in names:
             ours, theirs = total(left, name), total(right, names[name])
-            bracketed = f"({theirs})" if " " in theirs else theirs
+            bracketed = f"({theirs})" if " + " in theirs else theirs
             made.append((ours, f"-{bracketed}" if name in left.flipped else theirs))
     return tuple(made)
 
@@ -211,12 +215,9 @@ def side_by_side(
         for text in others.values():
             yield Line(MOVED if mine and all(map(agrees, mine)) else UNLIKE, "", text)
 
-    def lone(found: Iterable[Line]) -> tuple[Line, ...]:
-        return tuple(line for line in found if line.left or line.right)
-
     equations = [*lines("", left.cell.equations, right.cell.equations), *outputs(left, right, mark)]
     first = [*lines("first ", left.cell.first, right.cell.first), *starts(left, right, names, mark)]
-    return lone(equations), lone(first)
+    return tuple(equations), tuple(first)
 
 
 def texts(cell: Cell, equations: Sequence[Eq], rule: str) -> dict[Key, str]:
@@ -249,42 +250,41 @@ def starts(left: Reading, right: Reading, names: Renaming, mark: Callable[[Key],
 
 def text(found: Difference) -> str:
     """The verdict, the equations side by side, what corresponds, and what random numbers say."""
-    between = f"{found.left} and {found.right}: {found.verdict}"
-    blocks = [[between], table(found, found.equations)]
-    if found.first_step:
-        blocks.append(["first step, where no initial state is given:", *table(found, found.first_step)])
     marks = {line.mark for line in (*found.equations, *found.first_step)}
     legend = {UNLIKE: "! differs", MOVED: "~ written differently, the same in effect"}
-    blocks.append([meaning for mark, meaning in legend.items() if mark in marks])
-    if found.first is not None:
-        blocks.append(
-            [
-                "first difference:",
-                *columns([(found.left, found.first.left), (found.right, found.first.right)]),
-            ]
-        )
-    other = [pair for pair in found.renaming if pair[0] != pair[1]]
-    if other:
-        blocks.append([f"corresponding, {found.left} = {found.right}:", *columns(other, " = ")])
-    if found.error is not None:
-        blocks.append(
-            [f"largest difference on random numbers: {found.error:.1e}", *filter(None, [found.note])]
-        )
-    return "\n\n".join("\n".join(block) for block in blocks if block)
+    apart = [(found.left, found.first.left), (found.right, found.first.right)] if found.first else []
+    other = [(ours, theirs) for ours, theirs in found.renaming if ours != theirs]
+    tried = [] if found.error is None else [f"largest difference on random numbers: {found.error:.1e}"]
+    parts: list[tuple[str, list[str]]] = [
+        ("", [f"{found.left} and {found.right}: {found.verdict}"]),
+        ("", table(found, found.equations)),
+        ("first step, where no initial state is given:", table(found, found.first_step)),
+        ("", [meaning for mark, meaning in legend.items() if mark in marks]),
+        ("first difference:", columns(apart)),
+        (f"corresponding, {found.left} = {found.right}:", columns(other, " = ")),
+        ("", [*tried, *filter(None, [found.note])]),
+    ]
+    return "\n\n".join("\n".join(filter(None, [head, *lines])) for head, lines in parts if lines)
 
 
 def table(found: Difference, lines: Sequence[Line]) -> list[str]:
     """Two columns, or where that is too wide one below the other."""
-    width = max(len(line.left) for line in lines) if lines else 0
-    wide = width + max((len(line.right) for line in lines), default=0) > 130
-    if not wide:
-        head = f"  {found.left:{width}}    {found.right}"
-        return [head, *(f"{line.mark} {line.left:{width}}    {line.right}".rstrip() for line in lines)]
+    left, right = (max((len(side) for side in sides), default=0) for sides in halves(lines))
+    if left + right <= WIDEST:
+        head = [f"  {found.left:{left}}    {found.right}"] if lines else []
+        return [*head, *(f"{line.mark} {line.left:{left}}    {line.right}".rstrip() for line in lines)]
     width = max(len(found.left), len(found.right))
-    sides = [
-        (line.mark, *side) for line in lines for side in ((found.left, line.left), (found.right, line.right))
+    names = f"{found.left:{width}}", f"{found.right:{width}}"
+    return [
+        f"{line.mark} {name}    {side}"
+        for line in lines
+        for name, side in zip(names, (line.left, line.right), strict=True)
+        if side
     ]
-    return [f"{mark} {name:{width}}    {equation}" for mark, name, equation in sides if equation]
+
+
+def halves(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
+    return [line.left for line in lines], [line.right for line in lines]
 
 
 def columns(rows: Sequence[tuple[str, str]], between: str = "  ") -> list[str]:

@@ -1,6 +1,8 @@
 """`gategen diff`: which cells are the same function, under which names, and where others part."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -430,6 +432,18 @@ def test_a_file_can_be_compared_with_a_built_in_cell(run):
     run("new", "mine", "--from", "lstm")
     code, out, _ = run("diff", "mine.py", "lstm", "--format", "json")
     assert (code, json.loads(out)["verdict"]) == (0, "same")
+
+
+def test_the_answer_is_the_same_in_every_run(tmp_path):
+    answers = set()
+    for seed in range(3):
+        done = subprocess.run(
+            [sys.executable, "-m", "gategen", "diff", "lstm", "gru"],
+            capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, "")
+        answers.add(done.stdout)
+    assert len(answers) == 1
 
 
 def test_relu_has_no_sign_to_lose():
