@@ -134,10 +134,11 @@ def bracketed(latex: str) -> str:
 
 
 def name_latex(name: str) -> str:
-    """`W_z` as W_{z}, greek names as letters, longer words upright; whatever a name may hold is escaped."""
+    """`W_z` as W_{z}, `g_h_0` as g_{h, 0}, greek names as letters, words upright; the rest is escaped."""
     stem, _, below = name.removesuffix("'").partition("_")
     prime = "'" if name.endswith("'") else ""
-    return word_latex(stem) + prime + (f"_{{{word_latex(below)}}}" if below else "")
+    indices = ", ".join(word_latex(word) for word in below.split("_") if word)
+    return word_latex(stem) + prime + (f"_{{{indices}}}" if indices else "")
 
 
 def word_latex(word: str) -> str:

@@ -160,6 +160,7 @@ def test_odd_names_are_escaped(odd):
 def test_greek_names_are_letters():
     assert name_latex("alpha_z") == r"\alpha_{z}"
     assert name_latex("h'") == "h'"
+    assert name_latex("g_h_0") == "g_{h, 0}"
 
 
 # ---------------------------------------------------------------------------------------------- JSON
