@@ -20,6 +20,7 @@ _HOME = {
     "Cell": "cell",
     "load": "load",
     "build": "build",
+    "diff": "diff",
     "verify": "verify",
     "GategenError": "errors",
     "SpecError": "errors",

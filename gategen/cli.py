@@ -1,8 +1,8 @@
 """The command line. Commands import what they need when they run: `--help` loads neither SymPy nor NumPy.
 
-Exit codes: 0 done; 1 the answer is no (stale files, a wrong gradient); 2 wrong usage or wrong spec; 3 a
-needed optional package is missing. On a terminal tables are drawn and long work shows progress; elsewhere
-output is plain.
+Exit codes: 0 done; 1 the answer is no (stale files, a wrong gradient, cells that differ); 2 wrong usage or
+wrong spec; 3 a needed optional package is missing. On a terminal tables are drawn and long work shows
+progress; elsewhere output is plain.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def list_() -> None:
 def show(target: str, stage: str, form: str) -> None:
     """A cell at one stage on its way to code.
 
-    As json several cells of one file are a list.
+    The plan ends with what it comes to: parameters, operations, matrix products, bytes of tape. As json
+    several cells of one file are a list.
     """
     from gategen.load import load
     from gategen.show import show
@@ -99,6 +100,31 @@ def show(target: str, stage: str, form: str) -> None:
     import json
 
     click.echo(json.dumps(views[0] if len(views) == 1 else views, indent=2))
+
+
+@commands.command()
+@click.argument("left", metavar="CELL")
+@click.argument("right", metavar="CELL")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
+def diff(left: str, right: str, form: str) -> int:
+    """Are two cells the same function, and where do they differ?
+
+    Compared up to the names of parameters, states and gates, up to the sign of parameters, and up to biases
+    that are only added; then on random numbers. Ends with 0 where they are the same, with 1 where they are
+    not. A file given here holds one cell.
+    """
+    from gategen.diff import diff, text
+
+    found = diff(_one(left), _one(right))
+    if form == "json":
+        import json
+
+        from gategen.export import difference
+
+        click.echo(json.dumps(difference(found), indent=2))
+    else:
+        click.echo(text(found))
+    return DONE if found.same else NO
 
 
 @commands.command()
@@ -116,7 +142,11 @@ def build(
     check: bool,
     force: bool,
 ) -> int:
-    """Write the modules of cells."""
+    """Write the modules of cells, and tell what they come to.
+
+    Operations are those of one step of one sequence; products are matrix products, those of each step and
+    those for all steps at once; the tape is in bytes of float32 for each step and sequence.
+    """
     from gategen.build import build
 
     cells = _with_constants(_load(targets), _constants(settings))
@@ -131,6 +161,10 @@ def build(
         click.echo(f"{len(report.stale)} of {total} files are stale", err=True)
     elif not report.written:
         click.echo(f"{len(report.unchanged)} files are up to date")
+    if not check:
+        from gategen.summary import HEADER, row, summary
+
+        _table(HEADER, [row(summary(cell)) for cell in cells])
     return NO if report.stale else DONE
 
 
@@ -191,19 +225,16 @@ def new(name: str, origin: str) -> None:
     It goes into the current directory and has the equations of another cell.
     """
     from gategen.language import check_name
-    from gategen.load import load
     from gategen.show import spec_source
 
     name = check_name(name.removesuffix(".py"))
     if name in sys.stdlib_module_names or name in {"gategen", "numpy", "sympy", "cupy", "torch"}:
         raise GategenError(f"{name}.py would hide Python's own module {name}: choose another name")
-    cells = load(origin)
-    if len(cells) > 1:
-        raise GategenError(f"{origin} holds {len(cells)} cells: --from takes one")
+    cell = _one(origin)
     path = Path(f"{name}.py")
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(spec_source(cells[0], name))
+            file.write(spec_source(cell, name))
     except FileExistsError:
         raise GategenError(f"{path} exists: choose another name or remove it") from None
     except OSError as error:
@@ -244,6 +275,17 @@ def _load(targets: Iterable[str]) -> tuple[Cell, ...]:
     from gategen.load import load_all
 
     return load_all(targets)
+
+
+def _one(target: str) -> Cell:
+    """The cell of that name, or the only one of a file."""
+    from gategen.load import load
+
+    cells = load(target)
+    if len(cells) > 1:
+        names = ", ".join(cell.name for cell in cells)
+        raise GategenError(f"{target} holds {len(cells)} cells, and one is wanted here: {names}")
+    return cells[0]
 
 
 def _backends(names: Sequence[str]) -> tuple[str, ...] | None:

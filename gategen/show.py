@@ -1,56 +1,60 @@
-"""A cell as text for people, for LaTeX and for programs, and written back as a spec file to start from."""
+"""A cell at any stage, for people, for papers (`latex.py`) and for programs (`export.py`).
+
+What is here is the choice among them, the text for people, and the spec file that `gategen new` writes.
+"""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
 import sympy as sp
 from sympy.core.relational import Relational
 
+from gategen import export, latex, plan
 from gategen import language as lang
+from gategen import summary as numbers
 from gategen.adjoint import adjoint
 from gategen.cell import Cell
-from gategen.errors import UnsupportedError
-from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks, text
+from gategen.graph import text
 from gategen.language import Eq, Shape, Size
-from gategen.printer import ATOM, PRODUCT, Printer, leading_minus
-
-FIRST = "first step, where no initial state is given:"
+from gategen.latex import FIRST
+from gategen.printer import ATOM, Printer
 
 
 def show(cell: Cell, stage: str, form: str) -> Any:
-    """One stage of a cell: text, or for "json" what `json.dumps` takes. Raises `UnsupportedError`."""
+    """One stage of a cell: text, or for "json" what `json.dumps` takes (see `export.py`)."""
     views: dict[tuple[str, str], Callable[[Cell], Any]] = {
         ("equations", "text"): equations_text,
-        ("equations", "latex"): equations_latex,
-        ("equations", "json"): equations_json,
-        ("graph", "text"): lambda cell: "\n\n".join(map(text, _graphs(cell))),
-        ("graph", "json"): lambda cell: list(map(graph_json, _graphs(cell))),
-        ("adjoint", "text"): lambda cell: "\n\n".join(text(adjoint(graph)) for graph in _graphs(cell)),
-        ("adjoint", "json"): lambda cell: [graph_json(adjoint(graph)) for graph in _graphs(cell)],
+        ("equations", "latex"): latex.equations,
+        ("equations", "json"): export.equations,
+        ("graph", "text"): lambda cell: "\n\n".join(map(text, export.both_steps(cell))),
+        ("graph", "latex"): latex.graph,
+        ("graph", "json"): export.graphs,
+        ("adjoint", "text"): lambda cell: "\n\n".join(map(text, map(adjoint, export.both_steps(cell)))),
+        ("adjoint", "latex"): latex.gradients,
+        ("adjoint", "json"): export.adjoints,
         ("plan", "text"): plan_text,
+        ("plan", "latex"): latex.plan_table,
+        ("plan", "json"): export.planned,
     }
-    if (stage, form) not in views:
-        forms = " or ".join(other for known, other in views if known == stage)
-        raise UnsupportedError(f"the {stage} of a cell has no {form} form: --format {forms}")
     return views[stage, form](cell)
 
 
-def _graphs(cell: Cell) -> list[Graph]:
-    """The step, and the first step where it has equations of its own."""
-    return [flatten(cell), *([flatten(cell, first=True)] if cell.first else [])]
+# ------------------------------------------------------------------------------------------ text
 
 
 def plan_text(cell: Cell) -> str:
-    from gategen import plan
-
-    return str(plan.text(plan.plan(cell)))
-
-
-# ------------------------------------------------------------------------------------------ text
+    """The plan, and under it what it comes to."""
+    made = plan.plan(cell)
+    lines = [str(plan.text(made)), ""]
+    last = ""
+    for head, way, what in numbers.rows(numbers.of_plan(made)):
+        lines.append(f"{'' if head == last else head:12}{way:10}{what}" if way else f"{head:12}{what}")
+        last = head
+    return "\n".join(lines)
 
 
 def equations_text(cell: Cell) -> str:
@@ -80,184 +84,6 @@ def _aligned(equations: Sequence[str]) -> list[str]:
     split = [equation.split(" = ", 1) for equation in equations]
     width = max(len(left) for left, _ in split)
     return [f"    {left:{width}} = {right}" for left, right in split]
-
-
-# ------------------------------------------------------------------------------------------ LaTeX
-
-_GREEK = frozenset(
-    """
-    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi
-    psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
-    """.split()
-)
-
-
-class Latex(Printer):
-    """Equations as LaTeX: the products between vectors, entry by entry, are circled dots."""
-
-    words: ClassVar[dict[str, str]] = {
-        "sigmoid": r"\sigma",
-        **{name: rf"\{name}" for name in ("tanh", "exp", "log", "sin", "cos")},
-        "maximum": r"\max",
-        "minimum": r"\min",
-        "sum_": r"\operatorname{sum}",
-    }
-    relations: ClassVar[dict[str, str]] = {"==": "=", "<=": r"\le", ">=": r"\ge"}
-
-    def at(self, expr: sp.Basic, outer: int) -> str:
-        latex, own = self.spell(expr)
-        return _bracketed(latex) if own < outer else latex
-
-    def spell(self, expr: sp.Basic) -> tuple[str, int]:
-        if isinstance(expr, sp.Symbol):
-            return _latex_name(expr.name), ATOM
-        if isinstance(expr, lang.matvec):
-            matrix, operand, transposed = expr.args
-            name = _latex_name(matrix.name) + (r"^{\top}" if transposed else "")
-            return f"{name} {self.at(operand, ATOM)}", PRODUCT
-        return super().spell(expr)
-
-    def number(self, value: sp.Number) -> tuple[str, int]:
-        if isinstance(value, sp.Rational) and not value.is_Integer:
-            return rf"\frac{{{value.p}}}{{{value.q}}}", PRODUCT
-        mantissa, _, exponent = super().number(value)[0].partition("e")
-        power = rf"10^{{{int(exponent)}}}" if exponent else ""
-        scaled = power if mantissa == "1" else rf"{mantissa} \cdot {power}"
-        return scaled if power else mantissa, PRODUCT if power or value < 0 else ATOM
-
-    def call(self, expr: sp.Function) -> str:
-        name, args = type(expr).__name__, list(map(self, expr.args))
-        if name == "Abs":
-            return rf"\left|{args[0]}\right|"
-        if name == "concat":
-            return rf"\left[{'; '.join(args)}\right]"
-        if name == "where":
-            condition, a, b = args
-            return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
-        word = self.words.get(name, rf"\operatorname{{{_escaped(name)}}}")
-        return word + _bracketed(", ".join(args))
-
-    def product(self, expr: sp.Expr) -> tuple[str, int]:
-        if leading_minus(expr):
-            return f"-{self.at(-expr, PRODUCT)}", 1
-        above, below = sp.fraction(expr)
-        if below != 1:
-            return rf"\frac{{{self(above)}}}{{{self(below)}}}", PRODUCT
-        numbers = [
-            f for f in sp.Mul.make_args(expr) if isinstance(f, (sp.Number, lang.Scalar, lang.Constant))
-        ]
-        vectors = [f for f in sp.Mul.make_args(expr) if f not in numbers]
-        parts = [r" \, ".join(self.at(f, PRODUCT) for f in self.factors(numbers))] if numbers else []
-        parts += [r" \odot ".join(self.at(f, PRODUCT) for f in self.factors(vectors))] if vectors else []
-        return r" \, ".join(parts), PRODUCT
-
-    def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
-        if leading_minus(exponent):
-            return rf"\frac{{1}}{{{self(base**-exponent)}}}", PRODUCT
-        if exponent == sp.Rational(1, 2):
-            return rf"\sqrt{{{self(base)}}}", ATOM
-        return f"{self.at(base, ATOM)}^{{{self(exponent)}}}", PRODUCT
-
-    def key_text(self, expr: sp.Basic) -> str:
-        return Printer()(expr)
-
-
-def _bracketed(latex: str) -> str:
-    return rf"\left({latex}\right)"
-
-
-def _latex_name(name: str) -> str:
-    stem, _, below = name.removesuffix("'").partition("_")
-    prime = "'" if name.endswith("'") else ""
-    return _latex_word(stem) + prime + (f"_{{{_latex_word(below)}}}" if below else "")
-
-
-def _latex_word(word: str) -> str:
-    if word in _GREEK:
-        return rf"\{word}"
-    return word if len(word) == 1 or word.isdigit() else rf"\mathrm{{{_escaped(word)}}}"
-
-
-def _escaped(word: str) -> str:
-    return word.replace("_", r"\_")
-
-
-def equations_latex(cell: Cell) -> str:
-    """An `aligned` block, and another one for the first-step rule."""
-    blocks = [_latex_block(cell.equations)]
-    if cell.first:
-        blocks += [f"% {FIRST}", _latex_block(cell.first)]
-    return "\n".join([f"% {cell.name}: {cell.title}", *blocks])
-
-
-def _latex_block(equations: Sequence[Eq]) -> str:
-    latex = Latex({eq.lhs.name: k for k, eq in enumerate(equations)})
-    lines = [f"    {latex(eq.lhs)} &= {latex(eq.rhs)}" for eq in equations]
-    return "\n".join([r"\begin{aligned}", " \\\\\n".join(lines), r"\end{aligned}"])
-
-
-# ------------------------------------------------------------------------------------------ for programs
-
-
-def equations_json(cell: Cell) -> dict[str, Any]:
-    """Everything a spec says, with the sizes that were inferred."""
-    return {
-        "name": cell.name,
-        "title": cell.title,
-        "reference": cell.reference,
-        "sizes": list(cell.sizes),
-        "inputs": {x.name: cell.size_of(x) for x in cell.inputs},
-        "states": {s.name: {"size": s.size, "initial": Printer()(s.initial)} for s in cell.states},
-        "parameters": {
-            a.name: {"role": a.members[0].role, "shape": _lists(a.shape), "trainable": a.trainable}
-            for a in cell.arrays
-        },
-        "constants": {c.name: float(c.value) for c in cell.constants},
-        "outputs": [str(symbol) for symbol in cell.outputs],
-        "equations": _pairs(cell, cell.equations),
-        "first": _pairs(cell, cell.first),
-    }
-
-
-def _lists(shape: Shape) -> list[Any]:
-    return [list(size) if isinstance(size, tuple) else size for size in shape]
-
-
-def _pairs(cell: Cell, equations: Sequence[Eq]) -> list[dict[str, str]]:
-    split = (equation.split(" = ", 1) for equation in (cell.text(equations) if equations else ()))
-    return [{"name": left, "expression": right} for left, right in split]
-
-
-def graph_json(graph: Graph) -> dict[str, Any]:
-    """The ops of a graph in order, and what goes in and comes out."""
-    printer = Printer(ranks(graph))
-    return {
-        "name": graph.name,
-        "backwards": graph.backwards,
-        "inputs": _shapes(graph.inputs),
-        "parameters": _shapes(graph.parameters),
-        "states": {c.name: {"current": c.current.name, "next": c.next.name} for c in graph.states},
-        "ops": [_op_json(op, printer) for op in graph.ops],
-        "outputs": {name: value.name for name, value in graph.outputs},
-        "sums": {name: value.name for name, value in graph.sums},
-    }
-
-
-def _shapes(values: Iterable[Value]) -> dict[str, list[Any]]:
-    return {value.name: list(value.shape) for value in values}
-
-
-def _op_json(op: Op, printer: Printer) -> dict[str, Any]:
-    head = {"op": type(op).__name__.lower(), "out": op.out.name, "shape": list(op.out.shape)}
-    match op:
-        case Pointwise(_, expr):
-            return {**head, "expression": printer(expr)}
-        case Product(_, matrix, operand, transposed):
-            return {**head, "matrix": matrix.name, "operand": operand.name, "transposed": transposed}
-        case Outer(_, left, right):
-            return {**head, "left": left.name, "right": right.name}
-        case Reduce(_, operand) | BatchSum(_, operand):
-            return {**head, "operand": operand.name}
 
 
 # ------------------------------------------------------------------------------------------ a spec file

@@ -23,10 +23,17 @@ graph
 adjoint
 tangent
 plan
+summary
 render
 backends
 build
 verify
+normal
+match
+reading
+trial
+diff
+latex export
 show doctor bench
 cli
 __main__

@@ -177,6 +177,12 @@ class Pair:
     backward: Schedule
     tape: tuple[Value, ...]
 
+    @property
+    def saved(self) -> tuple[Buffer, ...]:
+        """The buffers that a run leaves behind: states, and what the backward step reads."""
+        held = {self.forward.slot[v].buffer for v in self.tape}
+        return tuple(b for b in self.forward.buffers if b.kind == "state" or b.name in held)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -28,26 +28,32 @@ from gategen.plan.data import (
 def text(plan: Plan) -> str:
     """The plan as people read it."""
     lines = [f"cell      {plan.cell.name} ({plan.kind})"]
-    lines.append("params    " + "   ".join(field_text(field) for field in plan.fields))
-    for title, pair in (("", plan.step), ("first ", plan.first), ("start ", plan.start)):
-        if pair is not None:
-            lines += pair_text(pair, title)
+    lines.append("params    " + "   ".join(map(field_text, plan.fields)))
+    for title, pair in pairs(plan):
+        width = 10 if not title else 16
+        lines.append(f"{title}tape".ljust(width) + "   ".join(map(buffer_text, pair.saved)))
+        last = ""
+        for which, when, what in stage_rows(pair):
+            head = "" if which == last else f"{title}{which}"
+            lines.append(f"{head:{width}}{when:8}{what}")
+            last = which
     return "\n".join(lines)
 
 
-def pair_text(pair: Pair, title: str) -> list[str]:
-    names = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
-    names |= dict.fromkeys(b.name for b in pair.forward.buffers if b.kind == "state")
-    kept = [b for b in pair.forward.buffers if b.name in names]
-    width = 10 if not title else 16
-    lines = [f"{title}tape".ljust(width) + "   ".join(buffer_text(b) for b in kept)]
+def pairs(plan: Plan) -> list[tuple[str, Pair]]:
+    """The step, and the rules of the first step and of trained initial states where there are such."""
+    named = (("", plan.step), ("first ", plan.first), ("start ", plan.start))
+    return [(title, pair) for title, pair in named if pair is not None]
+
+
+def stage_rows(pair: Pair) -> list[tuple[str, str, str]]:
+    """Direction, when, and what is done: a row a stage, `when` only where it changes."""
+    rows = []
     for name, schedule in (("forward", pair.forward), ("backward", pair.backward)):
-        head = f"{title}{name}".ljust(width)
         for when, stages in (("before", schedule.before), ("step", schedule.loop), ("after", schedule.after)):
             for k, stage in enumerate(stages):
-                lines.append(f"{head}{when if k == 0 else '':8}{stage_text(stage, schedule)}")
-                head = " " * width
-    return lines
+                rows.append((name, when if k == 0 else "", stage_text(stage, schedule)))
+    return rows
 
 
 SHORT = {"input": "I", "hidden": "H"}

@@ -1,0 +1,408 @@
+r"""A cell at each stage as LaTeX, for papers: `aligned` equations, and the plan as a `tabular` listing.
+
+All of it needs `amsmath` alone. Vectors are multiplied entry by entry with circled dots; products with a
+matrix stand side by side. In the derived gradients
+
+    \delta v                  is the gradient of the loss by the value v of this step,
+    \delta h^{\leftarrow}     what the step after hands back for the state h,
+    \partial L / \partial W   the gradient of a parameter, summed over steps t and rows b of the batch.
+
+Products and invented names of short expressions are written out where they are read, as a paper would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import partial
+from typing import ClassVar
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen import summary as numbers
+from gategen.adjoint import adjoint
+from gategen.cell import Cell
+from gategen.graph import (
+    BatchSum,
+    Graph,
+    Length,
+    Op,
+    Outer,
+    Pointwise,
+    Product,
+    Reduce,
+    Value,
+    flatten,
+    ranks,
+)
+from gategen.language import Eq
+from gategen.plan import plan
+from gategen.plan.text import buffer_text, field_text, pairs, stage_rows
+from gategen.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
+
+FIRST = "first step, where no initial state is given:"
+
+_GREEK = frozenset(
+    """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi
+    psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
+    """.split()
+)
+
+
+class Latex(Printer):
+    """Expressions as LaTeX: the products between vectors, entry by entry, are circled dots."""
+
+    words: ClassVar[dict[str, str]] = {
+        "sigmoid": r"\sigma",
+        **{name: rf"\{name}" for name in ("tanh", "exp", "log", "sin", "cos")},
+        "maximum": r"\max",
+        "minimum": r"\min",
+        "sum_": r"\operatorname{sum}",
+    }
+    relations: ClassVar[dict[str, str]] = {"==": "=", "<=": r"\le", ">=": r"\ge"}
+
+    def at(self, expr: sp.Basic, outer: int) -> str:
+        latex, own = self.spell(expr)
+        return bracketed(latex) if own < outer else latex
+
+    def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, sp.Symbol):
+            return self.symbol(expr)
+        if isinstance(expr, lang.matvec):
+            matrix, operand, transposed = expr.args
+            name = name_latex(matrix.name) + (r"^{\top}" if transposed else "")
+            return f"{name} {self.at(operand, ATOM)}", PRODUCT
+        return super().spell(expr)
+
+    def symbol(self, symbol: sp.Symbol) -> tuple[str, int]:
+        return name_latex(symbol.name), ATOM
+
+    def scalar(self, factor: sp.Expr) -> bool:
+        """Whether a factor is one number, which takes no circled dot."""
+        return isinstance(factor, (sp.Number, lang.Scalar, lang.Constant))
+
+    def number(self, value: sp.Number) -> tuple[str, int]:
+        if isinstance(value, sp.Rational) and not value.is_Integer:
+            return rf"\frac{{{value.p}}}{{{value.q}}}", PRODUCT
+        mantissa, _, exponent = super().number(value)[0].partition("e")
+        power = rf"10^{{{int(exponent)}}}" if exponent else ""
+        scaled = power if mantissa == "1" else rf"{mantissa} \cdot {power}"
+        return scaled if power else mantissa, PRODUCT if power or value < 0 else ATOM
+
+    def call(self, expr: sp.Function) -> str:
+        name, args = type(expr).__name__, list(map(self, expr.args))
+        if name == "Abs":
+            return rf"\left|{args[0]}\right|"
+        if name == "concat":
+            return rf"\left[{'; '.join(args)}\right]"
+        if name == "where":
+            condition, a, b = args
+            return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
+        word = self.words.get(name, rf"\operatorname{{{escaped(name)}}}")
+        return word + bracketed(", ".join(args))
+
+    def product(self, expr: sp.Expr) -> tuple[str, int]:
+        if leading_minus(expr):
+            return f"-{self.at(-expr, PRODUCT)}", SUM
+        above, below = sp.fraction(expr)
+        if below != 1:
+            return rf"\frac{{{self(above)}}}{{{self(below)}}}", PRODUCT
+        numbers = [f for f in sp.Mul.make_args(expr) if self.scalar(f)]
+        vectors = [f for f in sp.Mul.make_args(expr) if f not in numbers]
+        parts = [r" \, ".join(self.at(f, PRODUCT) for f in self.factors(numbers))] if numbers else []
+        parts += [r" \odot ".join(self.at(f, PRODUCT) for f in self.factors(vectors))] if vectors else []
+        return r" \, ".join(parts), PRODUCT
+
+    def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
+        if leading_minus(exponent):
+            return rf"\frac{{1}}{{{self(base**-exponent)}}}", PRODUCT
+        if exponent == sp.Rational(1, 2):
+            return rf"\sqrt{{{self(base)}}}", ATOM
+        return f"{superscript(self.at(base, ATOM))}^{{{self(exponent)}}}", PRODUCT
+
+    def key_text(self, expr: sp.Basic) -> str:
+        return Printer()(expr)
+
+
+# ------------------------------------------------------------------------------------------ names
+
+
+def bracketed(latex: str) -> str:
+    return rf"\left({latex}\right)"
+
+
+def name_latex(name: str) -> str:
+    """`W_z` as W_{z}, `g_h_0` as g_{h, 0}, greek names as letters, words upright; the rest is escaped."""
+    stem, _, below = name.removesuffix("'").partition("_")
+    prime = "'" if name.endswith("'") else ""
+    indices = ", ".join(word_latex(word) for word in below.split("_") if word)
+    return word_latex(stem) + prime + (f"_{{{indices}}}" if indices else "")
+
+
+def word_latex(word: str) -> str:
+    if word in _GREEK:
+        return rf"\{word}"
+    return word if re.fullmatch(r"[A-Za-z]|[0-9]+", word) else rf"\mathrm{{{escaped(word)}}}"
+
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "{}_$&#%"},
+}
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_SPECIAL.get(c, c) for c in text)
+
+
+def aligned(lines: Iterable[tuple[str, str]]) -> str:
+    """Left and right sides as one `aligned` block."""
+    body = " \\\\\n".join(f"    {left} &= {right}" for left, right in lines)
+    return "\n".join([r"\begin{aligned}", body, r"\end{aligned}"])
+
+
+# ------------------------------------------------------------------------------------------ equations
+
+
+def equations(cell: Cell) -> str:
+    """An `aligned` block, and another one for the first-step rule."""
+    blocks = [_equations_block(cell.equations)]
+    if cell.first:
+        blocks += [f"% {FIRST}", _equations_block(cell.first)]
+    return "\n".join([f"% {cell.name}: {cell.title}", *blocks])
+
+
+def _equations_block(equations: Sequence[Eq]) -> str:
+    latex = Latex({eq.lhs.name: k for k, eq in enumerate(equations)})
+    return aligned((latex(eq.lhs), latex(eq.rhs)) for eq in equations)
+
+
+# ------------------------------------------------------------------------------------------ graphs
+
+Spelling = Mapping[Value, tuple[str, int]]
+
+
+class OfValues(Latex):
+    """Expressions over the values of a graph, each spelled as it was found it should be."""
+
+    def __init__(self, graph: Graph, spelling: Spelling) -> None:
+        super().__init__(ranks(graph))
+        self.spelling = spelling
+        self.of_input = {op.out: op.operand in graph.inputs for op in graph.ops if isinstance(op, Product)}
+
+    def symbol(self, symbol: sp.Symbol) -> tuple[str, int]:
+        if isinstance(symbol, Length):
+            letter = numbers.LETTERS.get(symbol.name)
+            return letter or rf"\mathrm{{{escaped(symbol.name)}}}", ATOM
+        return self.spelling.get(symbol) or super().symbol(symbol)
+
+    def scalar(self, factor: sp.Expr) -> bool:
+        if isinstance(factor, (Value, Length)):
+            return isinstance(factor, Length) or factor.size == 1
+        return super().scalar(factor)
+
+    def term_key(self, term: sp.Expr) -> tuple[bool, bool, int, str]:
+        """As in equations: products with an input, products, arithmetic, parameters."""
+        number, minus, rank, name = super().term_key(term)
+        if term in self.of_input:
+            rank = 0 if self.of_input[term] else 1
+        elif isinstance(term, Value) and term.static:
+            rank = 4
+        return number, minus, rank, name
+
+
+def graph(cell: Cell) -> str:
+    """The step in single assignment, products written where they are read; then the first-step rule."""
+    blocks = [f"% {cell.name}: {cell.title}", graph_block(flatten(cell))]
+    if cell.first:
+        blocks += [f"% {FIRST}", graph_block(flatten(cell, first=True))]
+    return "\n".join(blocks)
+
+
+def graph_block(graph: Graph) -> str:
+    spelling = forward_spelling(graph)
+    printer = OfValues(graph, spelling)
+    lines = [(printer(op.out), line) for op in graph.ops if (line := right_side(op, printer))]
+    return aligned([*lines, *_running(graph, printer)])
+
+
+def _running(graph: Graph, printer: OfValues) -> list[tuple[str, str]]:
+    """New running statistics, which are no ops of their own."""
+    return [(rf"{name_latex(name)}^{{\mathrm{{new}}}}", printer(value)) for name, value in graph.sums]
+
+
+def right_side(op: Op, printer: OfValues) -> str:
+    """What stands right of the equals sign; nothing for an op that is written out where it is read."""
+    match op:
+        case Pointwise(_, expr):
+            return printer(expr)
+        case Product():
+            return ""
+        case Reduce(_, operand):
+            return rf"\sum_{{i}} {printer.at(operand, PRODUCT)}"
+        case Outer(_, left, right):
+            return rf"\sum_{{t, b}} {printer.at(left, ATOM)} {transposed(printer.at(right, ATOM))}"
+        case BatchSum(_, operand):
+            return rf"\sum_{{t, b}} {printer.at(operand, PRODUCT)}"
+
+
+def transposed(latex: str) -> str:
+    return rf"{superscript(latex)}^{{\top}}"
+
+
+def superscript(latex: str) -> str:
+    """A name, ready to carry a superscript: in braces where it carries one."""
+    return f"{{{latex}}}" if "^" in latex or "'" in latex else latex
+
+
+def forward_spelling(graph: Graph) -> dict[Value, tuple[str, int]]:
+    """How the values of a forward step are written: by their names, products written out."""
+    spelling = own_names(graph)
+    spell_products(graph.ops, OfValues(graph, spelling), spelling)
+    return spelling
+
+
+def own_names(graph: Graph) -> dict[Value, tuple[str, int]]:
+    """Names that are not written as they are: next states, and column blocks, which are numbered."""
+    blocks = {block: (name, k) for name, parts in graph.blocks for k, block in enumerate(parts)}
+    numbered = {block: (rf"{name_latex(name)}^{{({k})}}", ATOM) for block, (name, k) in blocks.items()}
+    return {c.next: (name_latex(f"{c.name}'"), ATOM) for c in graph.states} | numbered
+
+
+def spell_products(ops: Iterable[Op], printer: OfValues, spelling: dict[Value, tuple[str, int]]) -> None:
+    for op in ops:
+        if isinstance(op, Product):
+            matrix = printer.at(op.matrix, ATOM)
+            left = transposed(matrix) if op.transposed else matrix
+            spelling[op.out] = f"{left} {printer.at(op.operand, ATOM)}", PRODUCT
+
+
+# ------------------------------------------------------------------------------------------ gradients
+
+LONG = 60  # an invented value whose LaTeX has more characters keeps its name, and is defined first
+
+
+def gradients(cell: Cell) -> str:
+    """The backward step as a paper prints it; then that of the first-step rule."""
+    blocks = [
+        f"% {cell.name}: {cell.title}",
+        r"% \delta v is the gradient of the loss L by v (--stage graph defines each v),",
+        r"% \delta h^{\leftarrow} what the step after hands back for the state h; t are steps, b sequences.",
+        gradient_block(flatten(cell), cell.equations),
+    ]
+    if cell.first:
+        blocks += [f"% {FIRST}", gradient_block(flatten(cell, first=True), cell.first)]
+    return "\n".join(blocks)
+
+
+def gradient_block(forward: Graph, equations: Sequence[Eq]) -> str:
+    """Forward values that need a name, the gradients of a step, then those of the parameters."""
+    back = adjoint(forward)
+    spelling = forward_spelling(forward)
+    labels = gradient_labels(forward, back, spelling)
+    ahead = OfValues(forward, spelling)
+    kept = {*forward.given, *(c.next for c in forward.states)}
+    kept |= {op.out for op in forward.ops if op.out.name in {eq.lhs.name for eq in equations}}
+    spell_short(forward.ops, kept, ahead, spelling)
+    defined = [op for op in read_by(back, forward, kept) if op.out not in spelling]
+    spelling |= labels
+    printer = OfValues(back, spelling)
+    spell_products([op for op in back.ops if op.out not in labels], printer, spelling)
+    lines = [(ahead(op.out), right_side(op, ahead)) for op in defined]
+    read = {v for op in back.ops for v in op.reads}
+    ops = sorted(back.ops, key=lambda op: op.out.static and op.out not in read)
+    lines += [(printer(op.out), line) for op in ops if (line := right_side(op, printer))]
+    return aligned([*lines, *second_names(forward, back, printer)])
+
+
+def spell_short(
+    ops: Iterable[Op], kept: Set[Value], printer: OfValues, spelling: dict[Value, tuple[str, int]]
+) -> None:
+    """Write short arithmetic that `flatten` invented a name for as what it is."""
+    for op in ops:
+        if isinstance(op, Pointwise) and op.out not in kept:
+            latex, precedence = printer.spell(op.expr)
+            if len(latex) <= LONG:
+                spelling[op.out] = latex, precedence
+
+
+def read_by(back: Graph, forward: Graph, kept: Set[Value]) -> list[Op]:
+    """The forward ops with invented names whose values the gradients need."""
+    needed = {v for op in back.ops for v in op.reads}
+    ops: list[Op] = []
+    for op in reversed(forward.ops):
+        if op.out in needed - kept:
+            needed.update(op.reads)
+            ops.append(op)
+    return ops[::-1]
+
+
+def gradient_labels(forward: Graph, back: Graph, spelling: Spelling) -> dict[Value, tuple[str, int]]:
+    """How each gradient is written: by the name of what it is the gradient of."""
+    known = {v.name: v for v in forward.values}
+    labels: dict[Value, tuple[str, int]] = {}
+    for value in (*(op.out for op in back.ops), *back.given):
+        name = value.name.removeprefix("d_")
+        if value.name not in known and name != value.name:
+            own = OfValues(forward, spelling).at(known[name], ATOM) if name in known else name_latex(name)
+            labels[value] = gradient_of(own, value.static)
+    for carry in back.states:
+        state = name_latex(carry.name.removeprefix("d_"))
+        labels[carry.current] = (rf"\delta {superscript(state)}^{{\leftarrow}}", ATOM)
+    return labels
+
+
+def gradient_of(latex: str, static: bool) -> tuple[str, int]:
+    return (rf"\frac{{\partial L}}{{\partial {latex}}}" if static else rf"\delta {latex}"), ATOM
+
+
+def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[str, str]]:
+    """Gradients that are another value under a second name: those of two biases that are added."""
+    ends = [(name, value) for name, value in (*back.outputs, *back.sums)]
+    ends += [(c.name.removeprefix("d_"), c.next) for c in back.states]
+    known = {v.name: v for v in forward.given}
+    lines = []
+    for name, value in ends:
+        label = gradient_of(printer.at(known[name], ATOM), known[name].static)[0]
+        lines += [(label, printer(value))] if label != printer(value) else []
+    return lines
+
+
+# ------------------------------------------------------------------------------------------ the plan
+
+
+def plan_table(cell: Cell) -> str:
+    """The plan as the rows of a `tabular`, and under a line what it comes to."""
+    made = plan(cell)
+    listing = [("params", "", field_text(field)) for field in made.fields]
+    for title, pair in pairs(made):
+        listing += [(f"{title}tape", "", buffer_text(buffer)) for buffer in pair.saved]
+        listing += [(f"{title}{which}", when, what) for which, when, what in stage_rows(pair)]
+    spelled = partial(numbers.formula, power="^{{{}}}", times=r" \, ", word=r"\mathrm{{{}}}".format)
+    total = numbers.rows(numbers.of_plan(made), lambda expr: f"${spelled(expr)}$")
+    return "\n".join(
+        [
+            f"% {cell.name}: {cell.title}",
+            r"\begin{tabular}{lll}",
+            rf"    \multicolumn{{3}}{{l}}{{\texttt{{{escaped(cell.name)}}} ({made.kind})}} \\ \hline",
+            *(rf"    {row[0]} & {row[1]} & \texttt{{{escaped(row[2])}}} \\" for row in thinned(listing)),
+            r"    \hline",
+            *(rf"    {' & '.join(row)} \\" for row in thinned(total)),
+            r"\end{tabular}",
+        ]
+    )
+
+
+def thinned(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """The rows, with what begins like the row above left out there."""
+    made = []
+    last = ""
+    for head, when, what in rows:
+        made.append(("" if head == last else head, when, what))
+        last = head
+    return made

@@ -1,0 +1,305 @@
+"""Equations in a normal form in which equal functions look equal: polynomials over atoms, order forgotten.
+
+A form is a sum of monomials over atoms; an atom is a name or an applied function whose arguments are forms.
+Sums and products are multiplied out, gates are put in, `W @ (a + b)` is `W @ a + W @ b`, stacked columns are
+matrices of their own, odd functions and sigmoid lose a minus sign (`sigmoid(-a) = 1 - sigmoid(a)`). Nothing
+else is rewritten: `sympy.simplify` is never called, and what needs more than this stays different here.
+
+Names are given a meaning by an environment: so renaming, negating and adding up parameters is tried.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.cell import Cell
+from gategen.language import Eq
+
+Number = Fraction
+Monomial = frozenset[tuple[Any, Fraction]]  # atoms and their exponents
+Form = frozenset[tuple[Monomial, Number]]
+Combination = tuple[tuple[Number, str], ...]  # what a matrix stands for: a sum of matrices with factors
+
+ONE: Monomial = frozenset()
+ZERO: Form = frozenset()
+LARGEST = 4096  # terms of a product that is still multiplied out
+
+COMMUTATIVE = (lang.maximum, lang.minimum, lang.sum_, lang.mean, lang.var)
+FLIPPED = {">": "<", ">=": "<="}
+
+
+def leaf(name: str) -> Form:
+    return atom(("name", name))
+
+
+def atom(found: Any) -> Form:
+    return frozenset({(frozenset({(found, Fraction(1))}), Fraction(1))})
+
+
+def constant(value: Number) -> Form:
+    return frozenset({(ONE, value)}) if value else ZERO
+
+
+def exact(number: sp.Expr) -> Number | None:
+    """A rational number; a float as the decimal number it is written as; None for pi and the like."""
+    if isinstance(number, sp.Rational):
+        return Fraction(int(number.p), int(number.q))
+    return Fraction(repr(float(number))) if isinstance(number, sp.Float) else None
+
+
+def collected(terms: Iterable[tuple[Monomial, Number]]) -> Form:
+    total: dict[Monomial, Number] = {}
+    for monomial, count in terms:
+        total[monomial] = total.get(monomial, Fraction(0)) + count
+    return frozenset((monomial, count) for monomial, count in total.items() if count)
+
+
+def add(*forms: Form) -> Form:
+    return collected(term for form in forms for term in form)
+
+
+def scale(form: Form, factor: Number) -> Form:
+    return frozenset((monomial, count * factor) for monomial, count in form) if factor else ZERO
+
+
+def multiply(a: Form, b: Form) -> Form:
+    """Multiplied out, where that is not too much."""
+    if len(a) * len(b) > LARGEST:
+        a, b = (atom(("sum", form)) if len(form) > 1 else form for form in (a, b))
+    return collected((joined(m, n), p * q) for m, p in a for n, q in b)
+
+
+def joined(a: Monomial, b: Monomial) -> Monomial:
+    exponents = dict(a)
+    for found, exponent in b:
+        exponents[found] = exponents.get(found, Fraction(0)) + exponent
+    return frozenset((found, exponent) for found, exponent in exponents.items() if exponent)
+
+
+def power(base: Form, exponent: Number) -> Form:
+    if exponent.denominator == 1 and 0 <= exponent <= 8:
+        total = constant(Fraction(1))
+        for _ in range(int(exponent)):
+            total = multiply(total, base)
+        return total
+    if len(base) == 1:
+        ((monomial, count),) = base
+        plain = len(monomial) == 1 and all(e == 1 for _, e in monomial)  # sqrt(a**2) is not a
+        if count == 1 and (plain or exponent.denominator == 1):
+            return frozenset({(frozenset((found, e * exponent) for found, e in monomial), Fraction(1))})
+    return frozenset({(frozenset({(("sum", base), exponent)}), Fraction(1))})
+
+
+class Normal:
+    """Reads expressions in an environment: forms of names, and the combinations that matrices stand for."""
+
+    def __init__(
+        self, names: Mapping[str, Form] | None = None, matrices: Mapping[str, Combination] | None = None
+    ) -> None:
+        self.names = dict(names or {})
+        self.matrices = dict(matrices or {})
+
+    def __call__(self, expr: sp.Basic) -> Form:
+        if isinstance(expr, lang.Constant):
+            return self(expr.value)
+        if isinstance(expr, sp.Symbol):
+            return self.names.get(expr.name, leaf(expr.name))
+        if isinstance(expr, sp.Add):
+            return add(*map(self, expr.args))
+        if isinstance(expr, sp.Mul):
+            total = constant(Fraction(1))
+            for arg in expr.args:
+                total = multiply(total, self(arg))
+            return total
+        if isinstance(expr, sp.Pow):
+            return self.power(expr)
+        if isinstance(expr, lang.matvec):
+            return self.product(expr)
+        if isinstance(expr, lang.where):
+            return self.where(expr)
+        if isinstance(expr, sp.Function):
+            return self.function(expr)
+        value = exact(expr)
+        return constant(value) if value is not None else atom(("number", str(expr)))
+
+    def power(self, expr: sp.Pow) -> Form:
+        found = self(expr.exp)
+        if found == ZERO or (len(found) == 1 and next(iter(found))[0] == ONE):
+            return power(self(expr.base), next(iter(found))[1] if found else Fraction(0))
+        return atom(("power", (self(expr.base), found)))
+
+    def product(self, expr: Any) -> Form:
+        matrix, operand, transposed = expr.args
+        if isinstance(operand, lang.concat):
+            blocks = (self.applied(block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
+            return add(*blocks)
+        return self.applied(matrix.name, operand, bool(transposed))
+
+    def applied(self, matrix: str, operand: sp.Expr, transposed: bool) -> Form:
+        """One term for every matrix that `matrix` stands for and every term of the operand."""
+        return add(
+            *(
+                scale(
+                    atom(("@", (name, transposed), (frozenset({(monomial, Fraction(1))}),))), factor * count
+                )
+                for factor, name in self.matrices.get(matrix, ((Fraction(1), matrix),))
+                for monomial, count in self(operand)
+            )
+        )
+
+    def where(self, expr: Any) -> Form:
+        condition, a, b = expr.args
+        sign, difference = (
+            condition.rel_op,
+            add(self(condition.lhs), scale(self(condition.rhs), Fraction(-1))),
+        )
+        if sign in FLIPPED:
+            sign, difference = FLIPPED[sign], scale(difference, Fraction(-1))
+        if sign == "==" and negative(difference):
+            difference = scale(difference, Fraction(-1))
+        return atom(("where", sign, (difference, self(a), self(b))))
+
+    def function(self, expr: sp.Function) -> Form:
+        name, args = type(expr).__name__, tuple(map(self, expr.args))
+        if isinstance(expr, COMMUTATIVE):
+            return atom((name, frozenset(Counter(args).items()), ()))
+        (first, *rest) = args
+        if name in ("sigmoid", "tanh", "sin", "Abs", "cos") and negative(first):
+            inner = atom((name, "", (scale(first, Fraction(-1)),)))
+            if name == "sigmoid":
+                return add(constant(Fraction(1)), scale(inner, Fraction(-1)))
+            return inner if name in ("Abs", "cos") else scale(inner, Fraction(-1))
+        return atom((name, "", (first, *rest)))
+
+
+def block(matrix: str, k: int) -> str:
+    """The name of a block of columns; no name of a spec looks like it."""
+    return f"{matrix}, block {k}"
+
+
+def negative(form: Form) -> bool:
+    """Whether most terms carry a minus sign: a choice of sign that no renaming changes."""
+    return sum(count < 0 for _, count in form) * 2 > len(form)
+
+
+def renamed(form: Form, names: Mapping[str, str], memo: dict[Any, Any] | None = None) -> Form:
+    """The form with other names in it."""
+    known: dict[Any, Any] = {} if memo is None else memo
+
+    def one(found: Any) -> Any:
+        if found not in known:
+            known[found] = renewed(found)
+        return known[found]
+
+    def renewed(found: Any) -> Any:
+        match found:
+            case ("name", name):
+                return "name", names.get(name, name)
+            case ("number", _):
+                return found
+            case ("sum", inner):
+                return "sum", many(inner)
+            case ("power", forms):
+                return "power", tuple(map(many, forms))
+            case ("@", (matrix, transposed), forms):
+                return "@", (names.get(matrix, matrix), transposed), tuple(map(many, forms))
+            case (function, frozenset() as counted, ()):
+                return function, frozenset((many(form), count) for form, count in counted), ()
+            case (function, sign, forms):
+                return function, sign, tuple(map(many, forms))
+
+    def many(inner: Form) -> Form:
+        found: Form | None = known.get(inner)
+        if found is None:
+            terms = ((frozenset((one(f), e) for f, e in monomial), count) for monomial, count in inner)
+            found = known[inner] = frozenset(terms)
+        return found
+
+    return many(form)
+
+
+def names_in(forms: Iterable[Form]) -> set[str]:
+    """All names in forms, matrices among them."""
+    found: set[str] = set()
+    seen: set[Form] = set()
+    waiting = list(forms)
+    while waiting:
+        form = waiting.pop()
+        if form in seen:
+            continue
+        seen.add(form)
+        for one in atoms(form):
+            if one[0] == "name":
+                found.add(one[1])
+            elif one[0] == "@":
+                found.add(one[1][0])
+            waiting += children(one)
+    return found
+
+
+def atoms(form: Form) -> set[Any]:
+    return {one for monomial, _ in form for one, _ in monomial}
+
+
+def children(one: Any) -> list[Form]:
+    """The forms inside an atom."""
+    match one:
+        case ("name" | "number", _):
+            return []
+        case ("sum", form):
+            return [form]
+        case ("power", forms):
+            return list(forms)
+        case (_, frozenset() as counted, ()):
+            return [form for form, _ in counted]
+        case (_, _, forms):
+            return list(forms)
+    raise AssertionError(one)
+
+
+# ---------------------------------------------------------------------------------------------- a cell
+
+Key = tuple[str, str]
+System = dict[Key, Form]
+
+
+def system(cell: Cell, given: Normal, *, whole: bool = True) -> System:
+    """What a cell computes: ("next", h), ("gate", z), ("output", 0), ("start", h), and ("first next", h) ...
+
+    With `whole` gates are put in where they are read, otherwise they are names there, as are next states.
+    """
+    first = _step(cell, cell.first, given, "first ", whole)
+    read = names_in(first.values())  # a rule that reads no state leaves its initial value without effect
+    starts = {("start", s.name): given(s.initial) for s in cell.states if not cell.first or s.name in read}
+    return _step(cell, cell.equations, given, "", whole) | first | starts
+
+
+def _step(cell: Cell, equations: Iterable[Eq], given: Normal, rule: str, whole: bool) -> System:
+    reader = Normal(given.names, given.matrices)
+    found: System = {}
+    values: dict[str, Form] = {}
+    for eq in equations:
+        values[eq.lhs.name] = value = reader(eq.rhs)
+        if whole:
+            reader.names[eq.lhs.name] = value
+        found[key(eq, rule)] = value
+    for k, symbol in enumerate(cell.outputs if values else ()):
+        found[f"{rule}output", str(k)] = values[symbol.name] if whole else given(symbol)
+    return found
+
+
+def key(eq: Eq, rule: str) -> Key:
+    if isinstance(eq.lhs, lang.Next):
+        return f"{rule}next", str(eq.lhs.state.name)
+    return f"{rule}gate", str(eq.lhs.name)
+
+
+def results(found: System) -> System:
+    """What reaches the outside."""
+    return {key: form for key, form in found.items() if not key[0].endswith("gate")}

@@ -1,0 +1,220 @@
+"""How a cell may be read: as it stands, with parameters that are only added as one, with others negated.
+
+Each is a change of trained parameters, under which the cell can be all the functions that it could be before.
+Which readings of two cells are equal is for `diff.py` to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import combinations
+
+from gategen import language as lang
+from gategen.cell import Cell
+from gategen.match import Side
+from gategen.normal import (
+    ZERO,
+    Form,
+    Normal,
+    System,
+    add,
+    atoms,
+    block,
+    children,
+    constant,
+    leaf,
+    names_in,
+    results,
+    scale,
+    system,
+)
+
+FLIPS = 7  # so many gates are tried with parameters of the other sign
+
+ONE, MINUS = Fraction(1), Fraction(-1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A cell with some parameters added to another one (dropped: name by name), some with the other sign."""
+
+    cell: Cell
+    dropped: tuple[tuple[str, str], ...] = ()
+    flipped: frozenset[str] = frozenset()
+    turned: tuple[tuple[str, bool], ...] = ()  # gates read as 1 - z, or (True) as -z, in `open`
+
+    @property
+    def changes(self) -> bool:
+        return bool(self.dropped or self.flipped)
+
+    @cached_property
+    def environment(self) -> Normal:
+        gone = dict(self.dropped)
+        names = {name: ZERO for name in gone} | {n: scale(leaf(n), MINUS) for n in self.flipped}
+        combined = {name: () for name in gone} | {n: ((MINUS, n),) for n in self.flipped}
+        return Normal(names, combined)
+
+    @cached_property
+    def whole(self) -> System:
+        return system(self.cell, self.environment)
+
+    @cached_property
+    def kinds(self) -> dict[str, Hashable]:
+        """What there is to be renamed: inputs, states, and the parameters that make a difference."""
+        used = names_in(results(self.whole).values())
+        every = kinds_of(self.cell)
+        states = {s.name for s in self.cell.states}
+        return {name: kind for name, kind in every.items() if name in used or name in states}
+
+    @cached_property
+    def side(self) -> Side:
+        return Side(results(self.whole), self.kinds)
+
+    @cached_property
+    def open(self) -> System:
+        """The equations one by one, gates and next states by name."""
+        given = Normal(self.environment.names, self.environment.matrices)
+        for gate, odd in self.turned:
+            given.names[gate] = turned(leaf(gate), odd)
+        found = system(self.cell, given, whole=False)
+        for gate, odd in self.turned:
+            for rule in ("gate", "first gate"):
+                if (rule, gate) in found:
+                    found[rule, gate] = turned(found[rule, gate], odd)
+        return found
+
+    @cached_property
+    def open_side(self) -> Side:
+        used = names_in(self.open.values()) | self.kinds.keys()
+        found = {name: kind for name, kind in kinds_of(self.cell).items() if name in used}
+        for eq in self.cell.all_equations:
+            next_state = isinstance(eq.lhs, lang.Next)
+            size = eq.lhs.state.size if next_state else self.cell.gate_sizes.get(eq.lhs.name, "first")
+            found[eq.lhs.name] = ("next" if next_state else "gate", size)
+        return Side(self.open, found)
+
+
+def turned(form: Form, odd: bool) -> Form:
+    """-z, or 1 - z."""
+    return add(ZERO if odd else constant(ONE), scale(form, MINUS))
+
+
+def kinds_of(cell: Cell) -> dict[str, Hashable]:
+    """Role and size of everything that can be renamed. The sequence is the sequence on both sides."""
+    found: dict[str, Hashable] = {
+        x.name: ("sequence" if k == 0 else "input", x.size) for k, x in enumerate(cell.inputs)
+    }
+    found |= {s.name: ("state", s.size) for s in cell.states}
+    for p in cell.parameters:
+        shape = cell.shapes[p.name] if isinstance(p, lang.Matrix) else (cell.size_of(p),)
+        if isinstance(shape[-1], tuple):
+            found |= {block(p.name, k): ("matrix", shape[0], c) for k, c in enumerate(shape[-1])}
+        else:
+            found[p.name] = (p.role, *shape)
+    return found
+
+
+def readings(a: Cell, b: Cell) -> Iterator[tuple[Reading, Reading]]:
+    """The cells as they are; then with biases added up; then with ever more gates of the other sign."""
+    yield Reading(a), Reading(b)
+    left, right = merged(a), merged(b)
+    for flipped in signs(left):
+        if left.dropped or right.dropped or flipped:
+            yield replace(left, flipped=flipped), right
+
+
+def trained(cell: Cell) -> set[str]:
+    """The names of parameters, or of their blocks, that training changes."""
+    owners = {p.name for p in cell.parameters if p.trainable}
+    return {name for name in kinds_of(cell) if name.split(", block")[0] in owners}
+
+
+def merged(cell: Cell) -> Reading:
+    """The cell with parameters dropped that only ever stand in a sum with another one of their kind."""
+    made = Reading(cell)
+    names = sorted(trained(cell) & made.kinds.keys(), key=list(made.kinds).index)
+    for k, kept in enumerate(names):
+        for other in names[k + 1 :]:
+            gone = dict(made.dropped)
+            if made.kinds.get(kept) != made.kinds.get(other, ...) or {kept, other} & gone.keys():
+                continue
+            if only_their_sum(made, kept, other):
+                made = replace(made, dropped=(*made.dropped, (other, kept)))
+    return made
+
+
+def only_their_sum(reading: Reading, kept: str, other: str) -> bool:
+    """Whether the cell depends on `kept + other` alone: with `kept - other` for `kept`, `other` cancels."""
+    given = reading.environment
+    names = {**given.names, kept: add(leaf(kept), scale(leaf(other), MINUS))}
+    matrices = {**given.matrices, kept: ((ONE, kept), (MINUS, other))}
+    return other not in names_in(results(system(reading.cell, Normal(names, matrices))).values())
+
+
+def signs(reading: Reading) -> Iterator[frozenset[str]]:
+    """Sets of parameters to negate: those inside some sigmoids and tanhs, few before many.
+
+    Negating trained parameters is a change of parameters whatever they are; these are the ones that turn a
+    gate z into 1 - z.
+    """
+    own = trained(reading.cell)
+    groups = dict.fromkeys(
+        inside & own for inside in insides(results(reading.whole).values()) if inside & own
+    )
+    for count in range(len(groups) + 1):
+        for some in combinations(list(groups)[:FLIPS], count):
+            yield frozenset(symmetric_difference(some))
+
+
+def symmetric_difference(sets: Iterable[frozenset[str]]) -> set[str]:
+    found: set[str] = set()
+    for one in sets:
+        found ^= one
+    return found
+
+
+def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
+    """The parameters directly in the argument of each sigmoid and tanh, in the order of their names."""
+    found: set[frozenset[str]] = set()
+    seen: set[Form] = set()
+    waiting = list(forms)
+    while waiting:
+        form = waiting.pop()
+        if form not in seen:
+            seen.add(form)
+            inner = atoms(form)
+            found |= {frozenset(direct(one[2][0])) for one in inner if one[0] in ("sigmoid", "tanh")}
+            waiting += [child for one in inner for child in children(one)]
+    return sorted(found, key=sorted)
+
+
+def direct(form: Form) -> set[str]:
+    """The names in a form, and the matrices of its products, but nothing deeper."""
+    return {one[1] if one[0] == "name" else one[1][0] for one in atoms(form) if one[0] in ("name", "@")}
+
+
+def turns(reading: Reading) -> Iterator[Reading]:
+    """The reading with some of its gates turned round, few before many: 1 - z for z, -n for n."""
+    gates = turnable(reading)
+    for count in range(len(gates) + 1):
+        for some in combinations(gates, count):
+            flipped = symmetric_difference(inside for _, _, inside in some)
+            yield replace(
+                reading, flipped=frozenset(flipped), turned=tuple(some_gate[:2] for some_gate in some)
+            )
+
+
+def turnable(reading: Reading) -> list[tuple[str, bool, frozenset[str]]]:
+    """Gates that are a sigmoid or a tanh of trained parameters: name, whether odd, and those parameters."""
+    own = trained(reading.cell)
+    found = []
+    for (kind, gate), form in reading.open.items():
+        inner = atoms(form)
+        if kind == "gate" and len(form) == 1 and len(inner) == 1:
+            (one,) = inner
+            if one[0] in ("sigmoid", "tanh"):
+                found.append((gate, one[0] == "tanh", frozenset(direct(one[2][0]) & own)))
+    return found[:FLIPS]

@@ -1,0 +1,390 @@
+"""What `gategen show` prints: LaTeX that can be set, plain JSON, numbers that are those of a run."""
+
+import json
+import re
+from collections import Counter
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import cell_of
+from matplotlib.mathtext import MathTextParser
+
+from gategen import Eq, gates, inputs, matrices, scalars, sigmoid, states, summary, tanh, vectors
+from gategen.graph import length
+from gategen.language import batch_norm
+from gategen.latex import escaped, name_latex
+from gategen.load import builtins, load_all
+from gategen.plan import plan
+from gategen.show import show
+from gategen.verify import imported, written
+
+SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
+BUILTIN = dict(builtins())
+CELLS = BUILTIN | {cell.name: cell for cell in load_all(SPECS)}
+STAGES = ("equations", "graph", "adjoint", "plan")
+SIZES = ({"input": 5, "hidden": 3}, {"input": 1, "hidden": 4}, {"input": 7, "hidden": 1})
+
+every_cell = pytest.mark.parametrize("name", CELLS)
+built_in_cell = pytest.mark.parametrize("name", BUILTIN)
+every_stage = pytest.mark.parametrize("stage", STAGES)
+
+
+# ---------------------------------------------------------------------------------------------- LaTeX
+
+
+@cache
+def shown_latex(name: str, stage: str) -> str:
+    """The LaTeX of a stage without its comments."""
+    lines = show(CELLS[name], stage, "latex").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("%"))
+
+
+def assert_nested(latex: str) -> None:
+    """Every brace, left and environment is closed by its own kind, in order; & stands in environments."""
+    pairs = {"}": "{", r"\right": r"\left"}
+    open_now: list[str] = []
+    for found in re.finditer(r"\\(begin|end)\{(\w+)\}|\\(?:left|right)(?![a-z])|\\.|[{}&$]", latex):
+        token = found[0]
+        if token.startswith(r"\begin"):
+            open_now.append(found[2])
+        elif token.startswith(r"\end"):
+            assert open_now and open_now.pop() == found[2], f"{token} closes nothing"
+        elif token in ("{", r"\left"):
+            open_now.append(token)
+        elif token in pairs:
+            assert open_now and open_now.pop() == pairs[token], f"{token} at {found.start()} closes nothing"
+        elif token == "&":
+            assert open_now and open_now[-1] in ("aligned", "cases", "tabular"), "& outside an environment"
+        elif token == "$":
+            assert open_now and open_now[-1] == "tabular", "mathematics within mathematics"
+    assert not open_now
+
+
+@every_stage
+@every_cell
+def test_latex_is_nested_as_it_must_be(name, stage):
+    assert_nested(shown_latex(name, stage))
+
+
+@every_stage
+@every_cell
+def test_latex_has_no_doubled_scripts(name, stage):
+    text = shown_latex(name, stage)
+    group = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+    for script in r"\^", "_":
+        assert not re.search(rf"{script}{group}\s*{script}", text)
+    assert not re.search(r"'(_\{[^{}]*\})?\^", text), "a prime is a superscript"
+
+
+def sides(latex: str) -> list[str]:
+    """Both sides of every equation, choices by cases as one letter: mathtext has no environments."""
+    text = re.sub(r"\\begin\{aligned\}|\\end\{aligned\}", "", latex)
+    while r"\begin{cases}" in text:
+        text = re.sub(r"\\begin\{cases\}(?:(?!\\begin).)*?\\end\{cases\}", "C", text)
+    return [side for line in text.split("\\\\\n") for side in line.split(" &= ")]
+
+
+PARSER = MathTextParser("path")
+
+
+@cache
+def set_formula(latex: str) -> None:
+    """Cells share many formulas; each is set once."""
+    PARSER.parse(f"${latex}$")
+
+
+# Every construct is in a cell of `tests/specs`; setting all of all cells would take minutes.
+SET = [(name, "equations") for name in CELLS]
+SET += [
+    (name, s)
+    for name in CELLS
+    if name not in BUILTIN or name in ("gru", "lstm", "sligru")
+    for s in STAGES[1:3]
+]
+
+
+@pytest.mark.parametrize(("name", "stage"), SET)
+def test_every_formula_can_be_set(name, stage):
+    for block in shown_latex(name, stage).split(r"\end{aligned}"):
+        for side in sides(block.strip()):
+            if side.strip():
+                set_formula(side.strip())
+
+
+@built_in_cell
+def test_the_rows_of_a_plan_have_three_columns(name):
+    for line in shown_latex(name, "plan").splitlines():
+        if line.endswith(r"\\"):
+            assert len(re.findall(r"(?<!\\)&", line)) == 2
+            assert not re.search(r"(?<!\\)[_#%]", re.sub(r"\$.*?\$", "", line)), f"not escaped: {line}"
+
+
+def test_the_gradients_of_the_gru_are_those_of_a_paper():
+    text = shown_latex("gru", "adjoint")
+    for line in (
+        r"\delta h' &= \delta h^{\leftarrow} + \delta y",
+        r"\delta a_{n} &= \delta n \odot \left(1 - n^{2}\right)",
+        r"\delta r &= U_{h}^{\top} \delta a_{n} \odot h",
+        r"\frac{\partial L}{\partial W_{z}} &= \sum_{t, b} \delta a_{z} x^{\top}",
+        r"\frac{\partial L}{\partial U_{h}} &= \sum_{t, b} \delta a_{n} \left(r \odot h\right)^{\top}",
+        r"\frac{\partial L}{\partial b_{z}} &= \sum_{t, b} \delta a_{z}",
+    ):
+        assert f"    {line} " in f"{text} ".replace("\n", " \n"), line
+
+
+@every_cell
+def test_the_gradient_of_every_parameter_input_and_state_is_shown(name):
+    cell, text = CELLS[name], shown_latex(name, "adjoint")
+    blocked = {p.name for p in cell.parameters if isinstance(cell.shapes.get(p.name, "..")[1], tuple)}
+    for p in cell.parameters:
+        if p.trainable and p.name not in blocked:
+            assert rf"\frac{{\partial L}}{{\partial {name_latex(p.name)}}} &=" in text
+    for value in (*cell.inputs, *cell.states):
+        assert rf"\delta {name_latex(value.name)} &=" in text
+
+
+def test_products_are_written_where_they_are_read():
+    text = shown_latex("gru", "graph")
+    assert r"a_{z} &= W_{z} x + U_{z} h + b_{z}" in text
+    assert "W_z_x" not in text and r"\mathrm{z\_x}" not in text
+
+
+def test_a_short_forward_value_is_written_out_and_a_long_one_is_defined():
+    text = shown_latex("sligru", "adjoint")
+    assert text.index(r"\mathrm{variance}_{z} &=") < text.index(r"\delta h' &=")
+    assert r"\mathrm{hr}" not in shown_latex("gru", "adjoint")
+
+
+@pytest.mark.parametrize("odd", ["A[0]", "a{b", "50%", "x&y", "w_1_2", "$x$", "a^b", "#", "~", "back\\slash"])
+def test_odd_names_are_escaped(odd):
+    assert_nested(rf"\begin{{tabular}}{name_latex(odd)} {escaped(odd)}\end{{tabular}}")
+    bare = re.sub(r"\\.", "", name_latex(odd))
+    assert not set(bare) & set("$#%~&")
+
+
+def test_greek_names_are_letters():
+    assert name_latex("alpha_z") == r"\alpha_{z}"
+    assert name_latex("h'") == "h'"
+    assert name_latex("g_h_0") == "g_{h, 0}"
+
+
+# ---------------------------------------------------------------------------------------------- JSON
+
+
+def assert_plain(found: Any, where: str = "") -> None:
+    if isinstance(found, dict):
+        for key, value in found.items():
+            assert type(key) is str
+            assert_plain(value, f"{where}.{key}")
+    elif isinstance(found, list):
+        for k, value in enumerate(found):
+            assert_plain(value, f"{where}[{k}]")
+    else:
+        assert found is None or type(found) in (str, int, float, bool), f"{where} is {type(found)}"
+
+
+@every_stage
+@every_cell
+def test_json_is_plain_and_comes_back_as_it_was(name, stage):
+    shown = show(CELLS[name], stage, "json")
+    assert_plain(shown)
+    assert json.loads(json.dumps(shown)) == shown
+
+
+@every_cell
+def test_the_json_of_a_plan_names_only_what_it_defines(name):
+    shown = show(CELLS[name], "plan", "json")
+    fields = {field["name"] for field in shown["fields"]}
+    for rule in ("step", "first", "start"):
+        for way in ("forward", "backward") if shown[rule] else ():
+            stages = [s for when in ("before", "loop", "after") for s in shown[rule][way][when]]
+            assert {s["weight"]["field"] for s in stages if "weight" in s} <= fields
+            kinds = {"matmul", "kernel", "sum", "outersum", "columnsum"}
+            assert {s["stage"] for s in stages} <= kinds
+
+
+def test_the_widths_of_a_plan_are_arithmetic_over_size_names():
+    shown = show(CELLS["gru"], "plan", "json")
+    names = {"hidden": 16, "input": 8}
+    (stacked,) = (f for f in shown["fields"] if f["name"] == "W")
+    assert [eval(part, {}, names) for part in stacked["shape"]] == [48, 8]
+    assert eval(shown["summary"]["parameters"], {}, names) == 3 * (16 * 8 + 16 * 16 + 16)
+
+
+def test_the_summary_of_the_equations_is_that_of_the_plan():
+    for name in BUILTIN:
+        summaries = [show(CELLS[name], stage, "json")["summary"] for stage in ("equations", "plan")]
+        assert summaries[0] == summaries[1]
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.fixture(scope="session")
+def module_of(tmp_path_factory):
+    """The NumPy module of a cell, generated once."""
+    folder = tmp_path_factory.mktemp("shown")
+    return cache(lambda name: imported(written(CELLS[name], "numpy", folder)))
+
+
+def value(formula: Any, sizes: dict[str, int]) -> int:
+    """A formula at these sizes."""
+    return int(formula.subs({length(name): size for name, size in sizes.items()}))
+
+
+def all_sizes(cell: Any, sizes: dict[str, int]) -> dict[str, int]:
+    further = [size for size in cell.sizes if size not in sizes]
+    return {**sizes, **{size: 9 + k for k, size in enumerate(further)}}
+
+
+def arguments(module: Any, cell: Any, sizes: dict[str, int], steps: int, batch: int) -> Any:
+    """Parameters, the sequence, and keywords for `forward`, initial states among them."""
+    rng = np.random.default_rng(0)
+    further = {name: size for name, size in sizes.items() if name not in ("input", "hidden")}
+    params = module.init(sizes["input"], sizes["hidden"], seed=0, **further)
+    x, *others = (
+        rng.standard_normal((steps, batch, sizes.get(i.size, i.size)), np.float32) for i in cell.inputs
+    )
+    shapes = [(batch, sizes.get(s.size, s.size)) for s in cell.states]
+    options = {i.name: array for i, array in zip(cell.inputs[1:], others, strict=True)}
+    options["initial"] = module.States(*(rng.uniform(0.1, 0.9, shape).astype(np.float32) for shape in shapes))
+    if hasattr(module, "init_buffers"):
+        options["buffers"] = module.init_buffers(sizes["hidden"])
+    return params, x, options
+
+
+@built_in_cell
+def test_the_parameters_are_as_many_as_init_returns(name, module_of):
+    cell, module, found = CELLS[name], module_of(name), summary.summary(CELLS[name])
+    for sizes in (all_sizes(cell, sizes) for sizes in SIZES):
+        params, _, _ = arguments(module, cell, sizes, 1, 1)
+        assert value(found.parameters, sizes) == sum(array.size for array in params)
+
+
+@built_in_cell
+def test_the_tape_has_as_many_bytes_as_the_formula_says(name, module_of):
+    cell, module, found = CELLS[name], module_of(name), summary.summary(CELLS[name]).tape
+    sizes, steps, batch = all_sizes(cell, SIZES[0]), 6, 2
+    params, x, options = arguments(module, cell, sizes, steps, batch)
+    _, _, tape = module.forward(params, x, **options)
+    given = {"x", *(i.name for i in cell.inputs), "valid"}
+    saved = {k: v for k, v in tape._asdict().items() if isinstance(v, np.ndarray) and k not in given}
+    parts = (value(part, sizes) for part in (found.step, found.sequence, found.run))
+    step, sequence, run = parts
+    assert sum(array.nbytes for array in saved.values()) == batch * (steps * step + sequence) + run
+    assert sorted(saved) == sorted(found.buffers)
+
+
+@built_in_cell
+def test_the_products_are_those_of_a_run(name, module_of, monkeypatch):
+    cell, module, found = CELLS[name], module_of(name), summary.summary(CELLS[name])
+    seen: Counter[str] = Counter()
+    matmul = np.matmul
+
+    def counted(a: Any, b: Any, **options: Any) -> Any:
+        seen[phase] += a.ndim == 2 and b.ndim == 2  # a vector of ones is a sum over rows
+        flops[phase] += 2 * a.size * b.shape[-1] if a.ndim == 2 else 0
+        return matmul(a, b, **options)
+
+    monkeypatch.setattr(np, "matmul", counted)
+    sizes, batch = all_sizes(cell, SIZES[0]), 2
+    counts, work = [], []
+    for steps in (3, 4):
+        flops: Counter[str] = Counter()
+        params, x, options = arguments(module, cell, sizes, steps, batch)
+        seen.clear()
+        phase = "forward"
+        y, _, tape = module.forward(params, x, **options)
+        phase = "backward"
+        module.backward(params, tape, y)
+        counts.append(dict(seen))
+        work.append(dict(flops))
+    for way, own in (("forward", found.forward), ("backward", found.backward)):
+        once, more = (count[way] for count in counts)
+        assert more - once == own.loop_products
+        assert once == 3 * own.loop_products + own.other_products
+        for done, steps in zip(work, (3, 4), strict=True):
+            assert done[way] == steps * batch * of_products(cell, way, sizes)
+
+
+def of_products(cell: Any, way: str, sizes: dict[str, int]) -> int:
+    """The part of the operations that products have: those of a cell with free elementwise arithmetic."""
+    made = plan(cell)
+    fields = {field.name: field for field in made.fields}
+    stages = getattr(made.step, way).stages
+    return value(sum(summary.operations(s, fields) for s in summary.products(stages)), sizes)
+
+
+def test_the_operations_of_the_gru_are_those_counted_by_hand():
+    found = summary.summary(CELLS["gru"])
+    # Three sums of three terms, three functions, r*h, and (1 - z)*h + z*n.
+    by_hand = 3 * 2 + 3 + 1 + 4
+    assert summary.formula(found.forward.operations) == f"6 H I + 6 H^2 + {by_hand} H"
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("a - b", 1),
+        ("-a - b", 2),
+        ("a*b + c", 2),
+        ("a / b", 1),
+        ("1 / (a * b)", 2),
+        ("a**2", 1),
+        ("a**3", 2),
+        ("1 / a**2", 2),
+        ("sqrt(a)", 1),
+        ("sigmoid(a) * (1 - sigmoid(a))", 4),
+        ("where(a > b, a, 0)", 2),
+        ("a", 0),
+    ],
+)
+def test_arithmetic_is_counted_as_it_is_written(expression, count):
+    import gategen
+
+    names = dict(zip("abc", vectors("a b c"), strict=True))
+    words = {word: getattr(gategen, word) for word in ("sigmoid", "sqrt", "where")}
+    assert summary.arithmetic(eval(expression, words, names)) == count
+
+
+def test_a_scalar_is_one_parameter_and_a_fixed_one_counts_too():
+    x, h, alpha = inputs("x"), states("h"), scalars("alpha")
+    W, U = matrices("W"), matrices("U", trainable=False)
+    found = summary.summary(cell_of(Eq(h.next, tanh(alpha * (W @ x) + U @ h))))
+    assert summary.formula(found.parameters) == "H I + H^2 + 1"
+
+
+def test_formulas_name_further_sizes_in_full():
+    x, h, p = inputs("x"), states("h"), states("p", size="projection")
+    W, U, P = matrices("W U P")
+    g = gates("g")
+    cell = cell_of(Eq(g, sigmoid(W @ x + U @ p)), Eq(h.next, g * h), Eq(p.next, P @ h.next))
+    assert summary.formula(summary.summary(cell).parameters) == "H I + 2 H projection"
+
+
+def test_what_leaves_the_loop_is_counted_for_every_step():
+    x, h, b = inputs("x"), states("h"), vectors("b")
+    W = matrices("W")
+    cell = cell_of(Eq(h.next, b * h + W @ x))
+    found = summary.summary(cell)
+    assert (found.kind, found.forward.loop_products, found.forward.other_products) == ("linear", 0, 1)
+    assert summary.formula(found.forward.operations) == "2 H I + 2 H"
+
+
+def test_batch_norm_has_a_tape_of_no_step():
+    x, h = inputs("x"), states("h")
+    W, U = matrices("W U")
+    g, b = vectors("g b")
+    found = summary.summary(cell_of(Eq(h.next, tanh(batch_norm(W @ x, g, b) + U @ h)))).tape
+    assert summary.formula(found.run) == "4 H"
+
+
+def test_the_numbers_stand_under_the_plan():
+    text = show(CELLS["gru"], "plan", "text")
+    assert text.splitlines()[-6] == "parameters  3 H I + 3 H^2 + 3 H"
+    widths = [len(re.match(r"\S*\s+", line)[0]) for line in text.splitlines()[-6:]]
+    assert all(a == b for a, b in pairwise(widths))
