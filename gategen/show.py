@@ -17,6 +17,7 @@ from gategen.errors import UnsupportedError
 from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks, text
 from gategen.language import Eq, Shape, Size
 from gategen.printer import ATOM, PRODUCT, Printer, leading_minus
+from gategen.text import write
 
 FIRST = "first step, where no initial state is given:"
 
@@ -24,7 +25,7 @@ FIRST = "first step, where no initial state is given:"
 def show(cell: Cell, stage: str, form: str) -> Any:
     """One stage of a cell: text, or for "json" what `json.dumps` takes. Raises `UnsupportedError`."""
     views: dict[tuple[str, str], Callable[[Cell], Any]] = {
-        ("equations", "text"): equations_text,
+        ("equations", "text"): write,
         ("equations", "latex"): equations_latex,
         ("equations", "json"): equations_json,
         ("graph", "text"): lambda cell: "\n\n".join(map(text, _graphs(cell))),

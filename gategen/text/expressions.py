@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sympy as sp
@@ -13,10 +13,13 @@ from sympy.core.relational import Relational
 
 from gategen import language as lang
 from gategen.errors import SpecError
+from gategen.text.lines import NAME_A_PART
 from gategen.text.outline import did_you_mean
-from gategen.text.trees import SWITCH
+from gategen.text.trees import DEPTH, SWITCH
 
+WEIGHT = 2_000  # nodes of one expression: elu, gelu, layer_norm and others write their argument several times
 EXPONENT = 1_000
+ROOT = 2**31  # of greater numbers roots are floats: SymPy would factorise
 BITS = 1_000  # of a numerator or a denominator; a float ends at 1024
 
 # ------------------------------------------------------------------------------------------ functions
@@ -44,6 +47,8 @@ def _folded(binary: Any) -> Callable[..., sp.Expr]:
     """`Max` and `Min` of several values, without SymPy's search for an order among them."""
 
     def fold(first: sp.Expr, *rest: sp.Expr) -> sp.Expr:
+        if len(rest) > DEPTH:
+            raise SpecError(f"this compares more than {DEPTH} values", hint=NAME_A_PART)
         for value in rest:
             first = binary(first, value)
         return first
@@ -59,7 +64,7 @@ def _as_it_is(function: Any) -> Callable[[sp.Expr], sp.Expr]:
 _SIGNATURES = """
 sigmoid(v)  tanh(v)  relu(v)  leaky_relu(v, slope=0.01)  elu(v, alpha=1)  silu(v)  softplus(v)  log_sigmoid(v)
 gelu(v, approximate="none")  softsign(v)  hard_sigmoid(v, slope=1/6, offset=0.5)  hard_tanh(v, low=-1, high=1)
-exp(v)  log(v)  log1p(v)  sqrt(v)  sin(v)  cos(v)  square(v)  stop_gradient(v)  clip(v, low, high)  mod(a, b)
+exp(v)  log(v)  log1p(v)  sin(v)  cos(v)  square(v)  stop_gradient(v)  clip(v, low, high)  mod(a, b)
 maximum(a, b)  minimum(a, b)  where(condition, a, b)  equal(a, b)  concat(a, ...)  sum_(a, ...)  mean(a, ...)
 var(a, ...)  layer_norm(v, gain=None, bias=None, eps=1e-5)
 batch_norm(v, gain=1, bias=0, eps=1e-5, momentum=0.1)
@@ -67,6 +72,7 @@ batch_norm(v, gain=1, bias=0, eps=1e-5, momentum=0.1)
 FUNCTIONS = {
     **{text.partition("(")[0]: Function(getattr(lang, text.partition("(")[0]), text)
        for text in re.findall(r"\w+\([^)]*\)", _SIGNATURES)},
+    "sqrt": Function(lambda v: power(v, sp.S.Half), "sqrt(v)"),
     "abs": Function(_as_it_is(sp.Abs), "abs(v)"),
     "sign": Function(_as_it_is(sp.sign), "sign(v)"),
     # SymPy's words
@@ -146,7 +152,24 @@ def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
         number = base.as_coeff_Mul()[0]
         if number.is_Rational and (max(abs(number.p), number.q).bit_length() - 1) * size > BITS:
             raise SpecError("a number is too large or too small", hint=_MODEST)
-    return settled(base**exponent)
+    if exponent.is_Float and float(2 * exponent).is_integer():
+        exponent = sp.Rational(int(2 * exponent), 2)
+    if base.is_Rational and not exponent.is_Integer and max(abs(base.p), base.q) > ROOT:
+        base = sp.Float(base)
+    return settled(base**exponent if base.is_number else _raised(base, exponent))
+
+
+def _raised(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
+    """`base**exponent` over the reals. SymPy would search the signs of all parts of a base in vain."""
+    if exponent in (0, 1):
+        return base if exponent == 1 else sp.S.One
+    if isinstance(base, sp.Mul) and exponent.is_Integer:
+        return sp.Mul(*(power(factor, exponent) for factor in base.args))
+    if isinstance(base, sp.Pow):
+        inner, first = base.args
+        even = first.is_even and not exponent.is_Integer
+        return power(sp.Abs(inner, evaluate=False) if even else inner, first * exponent)
+    return sp.Pow(base, exponent, evaluate=False)
 
 
 # ------------------------------------------------------------------------------------------ expressions
@@ -160,7 +183,8 @@ _TUPLES = {("layer_norm", "v"), ("layer_norm", "gain"), ("layer_norm", "bias")}
 def next_of(symbol: lang.Name) -> lang.Next:
     """`h'`."""
     if not isinstance(symbol, lang.State):
-        raise SpecError(f"{symbol} is a {symbol.role} and has no next value", hint=f"{symbol} without '")
+        message = f"only a state has a next value, and the role of {symbol} is {symbol.role}"
+        raise SpecError(message, hint=f"{symbol} without '")
     return symbol.next
 
 
@@ -169,6 +193,7 @@ class Builder:
     """Makes expressions of these names. Errors have no place."""
 
     symbols: Mapping[str, lang.Name]
+    weights: dict[sp.Basic, int] = field(default_factory=dict, repr=False)
 
     def values(self, tree: ast.expr, number: int) -> tuple[sp.Expr, ...]:
         """As many expressions as there are names on the left."""
@@ -183,7 +208,11 @@ class Builder:
 
     def value(self, tree: ast.expr) -> sp.Expr:
         """One elementwise value."""
-        made = self.any(tree)
+        return self.one(self.any(tree))
+
+    @staticmethod
+    def one(made: Any) -> sp.Expr:
+        """`made`, if it is one value."""
         if isinstance(made, tuple):
             hint = f"{', '.join(f'n_{k}' for k in range(len(made)))} = ..."
             raise SpecError(f"this is a tuple of {len(made)} values", hint=f"take it apart: {hint}")
@@ -256,15 +285,14 @@ class Builder:
         made = self.any(inner) if isinstance(inner, (ast.Name, ast.Subscript)) else None
         if not isinstance(made, lang.Matrix):
             message = f"a matrix is expected, not {_short(ast.unparse(inner))}"
-            hint = "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
-            raise SpecError(message, hint=hint)
+            raise SpecError(message, hint=_instead_of(inner))
         return made.T if transposed else made
 
     def product(self, tree: ast.BinOp) -> Any:
         matrix = self.matrix(tree.left)
         operand = self.any(tree.right)
         return matrix @ (
-            operand if isinstance(operand, (lang.Matrix, lang.Transposed)) else self.value(tree.right)
+            operand if isinstance(operand, (lang.Matrix, lang.Transposed)) else self.one(operand)
         )
 
     def terms(self, tree: ast.expr) -> list[sp.Expr]:
@@ -307,14 +335,22 @@ class Builder:
         ]
         bound = _bound(function, [word for word, _ in given])
         made = [self.argument(name, word, arg) for word, (_, arg) in zip(bound, given, strict=True)]
-        if function.variadic:
-            return function.call(*made)
-        values = dict(zip(bound, made, strict=True))
-        required = [values.pop(word) for word, needed in function.parameters.items() if needed]
-        return function.call(*required, **values)
+        values = {} if function.variadic else dict(zip(bound, made, strict=True))
+        required = [values.pop(word) for word, needed in function.parameters.items() if needed and values]
+        result = function.call(*(required or made), **values)
+        parts = result if isinstance(result, tuple) else (result,)
+        if sum(map(self.weight, parts)) > WEIGHT:
+            raise SpecError(f"{name}() makes an expression of more than {WEIGHT} parts", hint=NAME_A_PART)
+        return result
+
+    def weight(self, expr: sp.Basic) -> int:
+        """The nodes of an expression when it is written out."""
+        if expr not in self.weights:
+            self.weights[expr] = 1 + sum(map(self.weight, expr.args))
+        return self.weights[expr]
 
     def not_a_function(self, name: str) -> SpecError:
-        if name in self.symbols:
+        if name in self.symbols or re.match(r"[A-Za-z]_", name):
             hint = f"a product is written {name} * (...), or {name} @ (...) for a matrix"
             return SpecError(f"{name} is not a function", hint=hint)
         hint = did_you_mean(name, FUNCTIONS) or f"there are: {', '.join(FUNCTIONS)}"
@@ -338,7 +374,20 @@ class Builder:
             and tree.value is None
         ):
             return None
-        return self.value(tree)
+        value = self.value(tree)
+        if word in ("eps", "momentum") and not (value.is_number or isinstance(value, lang.Constant)):
+            raise SpecError(f"{word} must be a number or a constant", hint=f"constants: {word} = 1e-3")
+        return value
+
+
+def _instead_of(tree: ast.expr) -> str:
+    """What to write where something else than a matrix stands on the left of `@`."""
+    match tree:
+        case ast.BinOp(op=ast.MatMult(), left=left, right=right):
+            return f"multiply by the vector first: {ast.unparse(left)} @ ({ast.unparse(right)} @ ...)"
+        case ast.Attribute(value=ast.Name(id=name), attr="next"):
+            return f"the transposed matrix is {name}.T"
+    return "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
 
 
 def _short(text: str) -> str:

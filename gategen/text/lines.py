@@ -31,31 +31,28 @@ class Statement:
             yield
         except SpecError as error:
             raise reworded(error, self.where, self.text) from None
+        except RecursionError:
+            message = "this is nested too deeply"
+            raise SpecError(message, where=self.where, equation=_short(self.text), hint=NAME_A_PART) from None
 
 
-# How the hints of the Python form read in the text form.
+# How the hints of the Python form read in the text form, once h.next is h'.
 _REWORDED = (
-    (r"\bEq\((\w+)(?:\.next)?, \.\.\.\)", r"\1 = ..."),
+    (r"\bEq\((\w+'?), \.\.\.\)", r"\1 = ..."),
     (r'\bmatrices\("(\w+)", shape=\((.*)\)\)', r"matrices: \1[\2]"),
-    (
-        r"\w+ = gates\(\"(\w+)\"\), one more equation (.*) and output=\w+",
-        r"one more equation \2 and output: \1",
-    ),
+    (r'\b\w+ = gates\("\w+"\), one more equation', "one more equation"),
     (r'\b\w+ = (\w+)\("(\w+)"\)', r"\1: \2"),
     (r"\boutput=", "output: "),
-    (r"\bsize=", ""),
+    (r'\bsize="(\w+)"', r"[\1] behind the name"),
     (r'"(\w+)"', r"\1"),
 )
 
 
 def reworded(error: SpecError, where: Where | None, equation: str) -> SpecError:
     """The error, at this place, in the words of the text form."""
-    message, hint = (
-        re.sub(r"\bEq\((\w+)\.next, ", r"Eq(\1', ", words) for words in (error.message, error.hint)
-    )
-    message, hint = (re.sub(r"\b(\w+)\.next\b", r"\1'", words) for words in (message, hint))
+    message, hint = (re.sub(r"\b(\w+)\.next\b", r"\1'", words) for words in (error.message, error.hint))
     for python, text in _REWORDED:
-        hint = re.sub(python.replace(r"(\w+)(?:\.next)?", r"(\w+'?)"), text, hint)
+        hint = re.sub(python, text, hint)
     return SpecError(message, where=where, equation=equation, hint=hint)
 
 

@@ -157,18 +157,21 @@ def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lan
     """The symbol of a declaration; initial values may use `symbols`."""
     name, size = declaration.name, declaration.size
     with declaration.statement.blamed():
+        given = {} if declaration.value is None else names(declaration.value)
+        if declaration.kind == "constants" and given:
+            raise SpecError(f"constant {name} must be a number, not an expression of {next(iter(given))}")
         value: Any = None if declaration.value is None else Builder(symbols).value(declaration.value)
         made: Any
         match declaration.kind:
             case "inputs":
-                made = lang.inputs(name, size or "input")
+                made = lang.inputs(name, "input" if size is None else size)
             case "states":
-                made = lang.states(name, size or "hidden", 0 if value is None else value)
+                made = lang.states(name, "hidden" if size is None else size, 0 if value is None else value)
                 made.where = declaration.statement.where
             case "matrices":
                 made = lang.matrices(name, size, declaration.trainable)
             case "vectors":
-                made = lang.vectors(name, size or "hidden", declaration.trainable)
+                made = lang.vectors(name, "hidden" if size is None else size, declaration.trainable)
             case "scalars":
                 made = lang.scalars(name, declaration.trainable)
             case _:

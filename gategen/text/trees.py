@@ -9,7 +9,7 @@ import warnings
 from gategen.errors import SpecError
 from gategen.text.lines import NAME_A_PART
 
-NODES = 2_000  # names, numbers, operations and calls of all equations together
+NODES = 1_500  # names, numbers, operations and calls of all equations together
 DEPTH = 30  # of nesting in one expression
 
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.MatMult, ast.Pow, ast.USub, ast.UAdd)
@@ -21,7 +21,7 @@ _NODES = (
 
 SWITCH = "where(a > 0, b, c); for two conditions where(a > 0, where(b > 0, ...), ...)"
 _REFUSED: dict[type[ast.AST], tuple[str, str]] = {
-    ast.IfExp: ("if ... else", SWITCH), ast.BoolOp: ("and, or", SWITCH), ast.Not: ("not", SWITCH),
+    ast.IfExp: ("if ... else", SWITCH), ast.BoolOp: ("and / or", SWITCH), ast.Not: ("not", SWITCH),
     ast.Eq: ("==", "where(equal(a, b), ..., ...)"), ast.FloorDiv: ("//", "a / b"), ast.Lambda: ("lambda", ""),
     ast.NamedExpr: (":=", "an equation of its own"), ast.Starred: ("a * in front of an argument", ""),
     ast.Slice: ("a slice", "one whole number: b[0]"), ast.List: ("a list", "a tuple is (a, b)"),
@@ -40,7 +40,9 @@ def parsed(text: str, budget: Budget) -> ast.expr:
     """The tree of an expression; `h'` becomes `h.next`. Raises `SpecError` without a place."""
     primed = re.sub(r"(?<=\w) ?'", ".next", text)
     if "'" in primed:
-        raise SpecError("' does not stand behind a name", hint="h' is the next value of a state h")
+        raise SpecError(
+            "' does not stand behind a name", hint="h' is the next value of a state h; text has \""
+        )
     try:
         with warnings.catch_warnings():  # Python's about style: 1if
             warnings.simplefilter("ignore")
@@ -82,19 +84,20 @@ def continues(node: ast.AST, child: ast.AST) -> bool:
 
 
 def names(tree: ast.expr) -> dict[str, bool]:
-    """The names that a tree reads, but for those of functions, and whether one stands on the left of `@`."""
+    """The names that a tree reads, but for those of functions, and whether they are those of matrices."""
     found: dict[str, bool] = {}
     nodes = list(ast.walk(tree))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    left = {
-        id(_core(node.left))
-        for node in nodes
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
-    }
+    left = {id(_core(node.left)) for node in nodes if isinstance(node, ast.BinOp) and _is_product(node)}
+    left |= {id(_core(node)) for node in nodes if isinstance(node, ast.Attribute) and node.attr == "T"}
     for node in nodes:
         if isinstance(node, ast.Name) and id(node) not in called:
             found[node.id] = found.get(node.id, False) or id(node) in left
     return found
+
+
+def _is_product(node: ast.BinOp) -> bool:
+    return isinstance(node.op, ast.MatMult)
 
 
 def _core(tree: ast.expr) -> ast.expr:
