@@ -91,7 +91,7 @@ def _bound(function: Function, words: Sequence[str | None]) -> list[str]:
             raise SpecError(f"{function.text} takes one value or more, by place")
         return ["a"] * len(words)
     parameters = list(function.parameters)
-    if len(words) > len(parameters):
+    if words.count(None) > len(parameters):
         raise SpecError(f"{function.text} is given {len(words)} arguments", hint=function.text)
     bound = [parameters[k] if word is None else word for k, word in enumerate(words)]
     for word in bound:

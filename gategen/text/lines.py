@@ -84,7 +84,9 @@ def check_text(text: str, file: str) -> None:
         for character in line.replace("\t", " "):
             if not character.isprintable():
                 message = f"the character U+{ord(character):04X} cannot be seen"
-                raise SpecError(message, where=Where(file, number), hint="remove it, or type the line anew")
+                shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
+                with Statement(Where(file, number), _short(shown)).blamed():
+                    raise SpecError(message, hint="remove it, or type the line anew")
 
 
 def _check_code(code: str) -> None:
@@ -106,13 +108,15 @@ def docstring(text: str, file: str) -> tuple[str, int]:
     opening = re.match(r'(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*("""|\'\'\')', text)
     if not opening:
         return "", 0
-    where = Where(file, text.count("\n", 0, opening.end()) + 1)
+    number = text.count("\n", 0, opening.end())
+    begun = Statement(Where(file, number + 1), _short(text.split("\n")[number].strip()))
     closing = text.find(opening[1], opening.end())
-    if closing < 0:
-        raise SpecError(f"the docstring has no end: {opening[1]} is missing", where=where)
     end = closing + len(opening[1])
-    if text[end:].partition("\n")[0].partition("#")[0].strip():
-        raise SpecError("something stands behind the docstring", where=where, hint="begin a new line")
+    with begun.blamed():
+        if closing < 0:
+            raise SpecError(f"the docstring has no end: {opening[1]} is missing")
+        if text[end:].partition("\n")[0].partition("#")[0].strip():
+            raise SpecError("something stands behind the docstring", hint="begin a new line")
     return text[opening.end() : closing], end
 
 

@@ -94,8 +94,9 @@ def outline(statements: Iterable[Statement], file: str) -> Outline:
     if not made.equations:
         hint = "h' = tanh(W_h @ x + U_h @ h + b_h)"
         raise SpecError("there is no equation", where=Where(file, 1), hint=hint)
-    if len(made.targets) > EQUATIONS:
-        raise SpecError(f"there are more than {EQUATIONS} equations", where=Where(file, 1))
+    for target in made.targets[EQUATIONS:]:
+        with target.statement.blamed():
+            raise SpecError(f"there are more than {EQUATIONS} equations")
     return made
 
 

@@ -64,9 +64,9 @@ def read(text: str, file: str = "<text>") -> Spec:
         " ".join(reference),
         tuple(_equations(parts.equations, symbols)),
         tuple(_equations(parts.first, symbols)),
-        tuple(_symbol(symbols, target) for target in parts.output) or None,
+        tuple(_output(symbols, target) for target in parts.output) or None,
         tuple((symbols[d.name], d.statement.where) for d in parts.declarations),
-        Where(file, 1),
+        lines[0].where,
         lines,
     )
 
@@ -89,6 +89,19 @@ def _symbol(symbols: Mapping[str, lang.Name], target: Target) -> lang.Name:
             raise SpecError(f"{target.name} is not known", hint=hint)
         symbol = symbols[target.name]
         return next_of(symbol) if target.primed else symbol
+
+
+def _output(symbols: Mapping[str, lang.Name], target: Target) -> lang.Name:
+    symbol = _symbol(symbols, target)
+    with target.statement.blamed():
+        if isinstance(symbol, lang.State):
+            raise SpecError(f"output {symbol} is the old state", hint=f"output: {symbol}'")
+        if not isinstance(symbol, (lang.Gate, lang.Next)):
+            raise SpecError(
+                f"output {symbol} is neither a gate nor the next value of a state",
+                hint=f"y = {symbol}, output: y",
+            )
+    return symbol
 
 
 # ------------------------------------------------------------------------------------------ roles

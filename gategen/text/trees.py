@@ -41,7 +41,7 @@ def parsed(text: str, budget: Budget) -> ast.expr:
     primed = re.sub(r"(?<=\w) ?'", ".next", text)
     if "'" in primed:
         raise SpecError(
-            "' does not stand behind a name", hint="h' is the next value of a state h; text has \""
+            "' does not stand behind a name", hint="h' is the next value of a state h; text stands between \""
         )
     try:
         with warnings.catch_warnings():  # Python's about style: 1if
