@@ -1,7 +1,6 @@
 """The text form: what it says, that it says as much as the Python form, and that reading it runs nothing."""
 
 import ast
-import os
 import time
 import warnings
 from pathlib import Path
@@ -178,7 +177,7 @@ def role(source, name):
 @pytest.mark.parametrize("letter", "WUVPR")
 def test_a_parameter_left_of_a_product_is_a_matrix(letter):
     assert isinstance(role(f"h' = {letter}_h @ x + h", f"{letter}_h"), lang.Matrix)
-    assert isinstance(role(f"h' = W_h @ x + {letter}_h.T @ h", f"{letter}_h"), lang.Matrix)
+    assert isinstance(role(f"matrices: K\nh' = K @ x + {letter}_h.T @ h", f"{letter}_h"), lang.Matrix)
 
 
 @pytest.mark.parametrize("letter", "WUVPRbcpg")
@@ -244,7 +243,7 @@ CALLS = {
     "abs(h) + sqrt(h**2 + 1)": lambda h: lang.abs(h) + lang.sqrt(h**2 + 1),
     "square(h) / 3 - -h**-2": lambda h: h**2 / 3 + 1 / h**2,
     "2**-3 * h + 3**(1 / 2)": lambda h: h / 8 + sp.sqrt(3),
-    "(h**2)**1.5": lambda h: lang.abs(h) ** 3,
+    "(h**2)**1.5": lambda h: lang.abs(h) * h**2,
     "mean(h, 2 * h) * sum_(h) * var(h)": lambda h: lang.mean(h, 2 * h) * lang.sum_(h) * lang.var(h),
     "Heaviside(h) * sign(h) * erf(h)": lambda h: lang.step(h) * lang.sign(h) * sp.erf(h),
     "+h - (1 - h) * 2 * h": lambda h: h - 2 * h * (1 - h),
@@ -375,8 +374,19 @@ x.subs("open('{marker}', 'w')", 1)
 """.strip().splitlines()
 
 
-@pytest.mark.parametrize("place", ["h' = {}", "states: h = {}\nh' = x", "constants: k = {}\nh' = k * x", "states: h[{}]\nh' = x",
-                                   "output: {}\nh' = x", "name: {}\nh' = x", "{} = x", "matrices: A[{}, hidden]\nh' = A @ x"])  # fmt: skip
+PLACES = [
+    "h' = {}",
+    "{} = x",
+    "states: h = {}\nh' = x",
+    "states: h[{}]\nh' = x",
+    "constants: k = {}\nh' = k * x",
+    "matrices: A[{}, hidden]\nh' = A @ x",
+    "output: {}\nh' = x",
+    "name: {}\nh' = x",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_nothing_that_a_text_holds_is_run(place, tmp_path):
     marker = tmp_path / "marker"
     for payload in PAYLOADS:
@@ -393,7 +403,7 @@ def test_a_payload_in_a_comment_or_docstring_is_text(tmp_path):
 
 # ------------------------------------------------------------------------------------------ nothing takes long
 
-SECOND = 1.0 * float(os.environ.get("GATEGEN_SLOWER", "1"))
+SECOND = 1.0
 
 
 def outcome(source):
@@ -417,10 +427,16 @@ def many(term, number, joint=" + "):
     return "inputs: x[hidden]\nh' = " + joint.join(term.format(k=k) for k in range(number))
 
 
+def lines(equation, number):
+    return "inputs: x[hidden]\n" + "\n".join(equation.format(k=k, n=k + 1) for k in range(number))
+
+
 HOSTILE = {
-    **{f"nested {f}": deep(f) for f in ("tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ",
-        "exp(x * ", "Max(x, ", "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ", "softsign(", "layer_norm(",
-        "hard_sigmoid(", "leaky_relu(", "tanh(b_1 * (1 + ", "U_h @ (", "sqrt((x + ")},
+    **{f"nested {opening}": deep(opening) for opening in (
+        "tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ", "exp(x * ", "Max(x, ",
+        "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ", "softsign(", "layer_norm(", "U_h @ (",
+        "hard_sigmoid(", "leaky_relu(")},
+    "nested products": deep("tanh(b_1 * (1 + ", "x", "))", 14),
     "roots of squares": deep("sqrt((", "x + 1 / (x + b_1)", " + b_2)**2)", 9),
     "tower of powers": deep("(", "2 * x", ")**9"),
     "powers of sums": deep("((", "x", " + 1)**999)", 14),
@@ -435,14 +451,14 @@ HOSTILE = {
     "a sine of a large number": many("sin(1e{k})", 299),
     "many terms": many("x * b_{k} * h", 200),
     "many factors": many("(x + b_{k})", 300, " * "),
-    "many fractions under a root": "h' = sqrt((" + " + ".join(f"1 / (h + b_{k})" for k in range(140)) + ")**2)",
+    "many fractions under a root": f"h' = W_h @ x + sqrt(({' + '.join(f'1 / (h + b_{k})' for k in range(140))})**2)",
     "many products": many("W_{k} @ x", 300),
     "many maxima": f"h' = Max({', '.join(f'h * b_{k}' for k in range(300))})",
     "many means": f"h' = W_h @ x * mean({', '.join(f'h * b_{k}' for k in range(300))})",
-    "a norm of many": ", ".join(f"n{k}" for k in range(90)) + f" = layer_norm(({', '.join(f'b_{k} * h' for k in range(90))}))\nh' = n1",
-    "a chain": "\n".join(f"z{k} = z{k + 1} * b_1 + x" for k in range(180)) + "\nz180 = h\nh' = z0",
-    "a cycle": "\n".join(f"z{k} = z{(k + 1) % 190}" for k in range(190)) + "\nh' = z0",
-    "many states": "\n".join(f"s{k}' = W_h @ x + s{k}" for k in range(190)),
+    "a norm of many": f"{', '.join(f'n{k}' for k in range(90))} = layer_norm(({', '.join(['b_1 * h'] * 90)}))\nh' = n1",
+    "a chain": lines("z{k} = z{n} * b_1 + x", 180) + "\nz180 = h\nh' = z0",
+    "a cycle": lines("z{k} = z{n}", 180) + "\nz180 = z0\nh' = z0",
+    "many states": lines("s{k}' = W_h @ x + s{k}", 190),
     "many declarations": "vectors: " + ", ".join(f"v{k}" for k in range(600)) + "\nh' = W_h @ x",
     "many lines": "\n" * 49_000 + "h' = W_h @ x",
     "a long docstring": f'"""{"a " * 20_000}"""\nh\' = W_h @ x',
@@ -468,8 +484,13 @@ def test_a_hostile_text_is_answered_within_a_second(source):
     outcome(source)
 
 
-@pytest.mark.parametrize("tower", ["10**10**10", "9**9**9**9", "2**(10**9)", "(2 * x)**(10**9)", "(1 / 3)**1000000", "2.5**1e9",
-                                   "1e300 * 1e300", "10**400", "x**1001", "((x**999)**999)"])  # fmt: skip
+TOWERS = """
+10**10**10  9**9**9**9  2**(10**9)  (2*x)**(10**9)  (1/3)**1000000  2.5**1e9  1e300*1e300  10**400  x**1001
+((x**999)**999)
+""".split()
+
+
+@pytest.mark.parametrize("tower", TOWERS)
 def test_a_number_of_many_digits_is_refused_before_it_is_computed(tower):
     begun = time.process_time()
     assert "too large" in refused(f"h' = W_h @ x + h * {tower}").message
@@ -484,18 +505,20 @@ def test_twenty_lines_are_read_in_a_moment():
     times = []
     for _ in range(5):
         begun = time.process_time()
-        outcome(source.replace("h", "h"))
+        outcome(source)
         times.append(time.process_time() - begun)
     assert min(times) < 0.05 * SECOND
 
 
 # ------------------------------------------------------------------------------------------ anything
 
-TOKENS = """
-x h z W_h U_h b_h h' x' = + - * / ** @ ( ) [ ] , . : 0 1 2.5 1e5 1e999 10**10 0x1 1j None True "tanh" 'a' # \\ ; ^ lambda for in if
-else not and or is := == <= > sigmoid( tanh( where( layer_norm(( mean( concat( sqrt( log( exp( maximum( gelu( equal( .T .next
-.__class__ __import__( *x **x f"{x}" states: inputs: matrices: vectors: first: output: name: constants: \"\"\" \n \n\t \ufeff \u202e é
-""".split(" ")  # fmt: skip
+TOKENS = [
+    *"x h z W_h U_h b_h h' x' = + - * / ** @ ( ) [ ] , . : 0 1 2.5 1e5 1e999 10**10 0x1 1j None True # ; ^".split(),
+    *"lambda for in if else not and or is := == <= > sigmoid( tanh( where( layer_norm(( mean( concat( sqrt(".split(),
+    *"log( exp( maximum( gelu( equal( .T .next .__class__ __import__( *x **x".split(),
+    *"states: inputs: matrices: vectors: first: output: name: constants:".split(),
+    "\\", '"tanh"', "'a'", 'f"{x}"', '"""', "\n", "\n\t", "    ", "\ufeff", "\u202e", "\N{LATIN SMALL LETTER E WITH ACUTE}",
+]  # fmt: skip
 KNOWN = [text.write(cell) for cell in EVERY.values()]
 
 fuzzed = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -108,6 +108,7 @@ def _bound(function: Function, words: Sequence[str | None]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------ numbers
 
+_LEAST = sp.Float(2) ** -BITS
 _MODEST = "numbers lie between 1e-300 and 1e300, exponents between -1000 and 1000"
 
 
@@ -116,7 +117,7 @@ def settled(expr: sp.Expr) -> sp.Expr:
 
     Whether such a sum is 0 SymPy decides with effort without limit; hence it becomes a float.
     """
-    _check_digits(expr.as_coeff_Mul()[0])
+    _check_magnitude(expr.as_coeff_Mul()[0])
     if isinstance(expr, sp.Pow) and isinstance(expr.exp, sp.Number) and abs(expr.exp) > EXPONENT:
         raise SpecError("an exponent is too large", hint=_MODEST)
     if expr.is_Rational or not expr.is_number:
@@ -128,8 +129,7 @@ def settled(expr: sp.Expr) -> sp.Expr:
         raise SpecError("a number is not real", hint="the root or logarithm of a negative number is not real")
     if not value.is_Float:
         return expr
-    if value != 0 and not sp.Float(2) ** -BITS < abs(value) < sp.Float(2) ** BITS:
-        raise SpecError("a number is too large or too small", hint=_MODEST)
+    _check_magnitude(value)
     plain = all(part.is_Number or _of_rationals(part) for part in sp.Mul.make_args(expr))
     return expr if plain else value
 
@@ -138,8 +138,11 @@ def _of_rationals(expr: sp.Expr) -> bool:
     return not expr.is_Add and all(arg.is_Rational for arg in expr.args)
 
 
-def _check_digits(number: sp.Expr) -> None:
-    if number.is_Rational and max(abs(number.p), number.q).bit_length() > BITS:
+def _check_magnitude(number: sp.Expr) -> None:
+    """A number that a float can hold, and not of many digits."""
+    large = number.is_Rational and max(abs(number.p), number.q).bit_length() > BITS
+    far = number.is_Float and number.is_finite and number != 0 and not _LEAST < abs(number) < 1 / _LEAST
+    if large or far:
         raise SpecError("a number is too large or too small", hint=_MODEST)
 
 
