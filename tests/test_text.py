@@ -243,7 +243,6 @@ CALLS = {
     "abs(h) + sqrt(h**2 + 1)": lambda h: lang.abs(h) + lang.sqrt(h**2 + 1),
     "square(h) / 3 - -h**-2": lambda h: h**2 / 3 + 1 / h**2,
     "2**-3 * h + 3**(1 / 2)": lambda h: h / 8 + sp.sqrt(3),
-    "(h**2)**1.5": lambda h: lang.abs(h) * h**2,
     "mean(h, 2 * h) * sum_(h) * var(h)": lambda h: lang.mean(h, 2 * h) * lang.sum_(h) * lang.var(h),
     "Heaviside(h) * sign(h) * erf(h)": lambda h: lang.step(h) * lang.sign(h) * sp.erf(h),
     "+h - (1 - h) * 2 * h": lambda h: h - 2 * h * (1 - h),
@@ -254,6 +253,11 @@ CALLS = {
 def test_an_expression_means_what_it_means_in_python(written):
     made, symbols = right(written)
     assert sp.expand(made - CALLS[written](symbols["h"])) == 0
+
+
+def test_the_root_of_a_square_is_positive():
+    made, symbols = right("(h**2)**1.5")
+    assert [made.subs(symbols["h"], value) for value in (-2, 2)] == [8, 8]
 
 
 def test_a_prime_on_the_right_is_the_next_value():
@@ -322,7 +326,7 @@ def test_no_text_is_no_spec():
 
 # ------------------------------------------------------------------------------------------ nothing runs
 
-CALLED = "eval exec compile __import__ getattr_static sympify parse_expr lambdify S import_module globals locals".split()
+CALLED = "eval exec compile __import__ sympify parse_expr lambdify S import_module globals locals".split()
 
 
 def test_the_reader_calls_nothing_that_runs_text():
@@ -401,7 +405,7 @@ def test_a_payload_in_a_comment_or_docstring_is_text(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ------------------------------------------------------------------------------------------ nothing takes long
+# ------------------------------------------------------------------------------------------ nothing
 
 SECOND = 1.0
 
@@ -431,11 +435,12 @@ def lines(equation, number):
     return "inputs: x[hidden]\n" + "\n".join(equation.format(k=k, n=k + 1) for k in range(number))
 
 
+FRACTIONS = " + ".join(f"1 / (h + b_{k})" for k in range(130))
 HOSTILE = {
     **{f"nested {opening}": deep(opening) for opening in (
-        "tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ", "exp(x * ", "Max(x, ",
-        "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ", "softsign(", "layer_norm(", "U_h @ (",
-        "hard_sigmoid(", "leaky_relu(")},
+        "tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ", "exp(x * ",
+        "Max(x, ", "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ", "softsign(",
+        "layer_norm(", "U_h @ (", "hard_sigmoid(", "leaky_relu(")},
     "nested products": deep("tanh(b_1 * (1 + ", "x", "))", 14),
     "roots of squares": deep("sqrt((", "x + 1 / (x + b_1)", " + b_2)**2)", 9),
     "tower of powers": deep("(", "2 * x", ")**9"),
@@ -446,16 +451,16 @@ HOSTILE = {
     "roots of large numbers": many("sqrt(1" + "0" * 250 + "{k})", 13),
     "roots of values": many("sqrt({k}7 * x)", 200),
     "nearly nothing": "h' = W_h @ x * sign(sqrt(2) + sqrt(3) - sqrt(5 + 2 * sqrt(6)))",
-    "nearly nothing beside a value": "h' = where(h + sqrt(2) + sqrt(3) - sqrt(5 + 2 * sqrt(6)) > h, W_h @ x, h)",
+    "nearly nothing beside a value": "h' = W_h @ x * where(h + sqrt(3) - sqrt(4 - sqrt(1)) > h, 1, h)",
     "large exponentials": many("exp(exp(exp({k})))", 50),
     "a sine of a large number": many("sin(1e{k})", 299),
     "many terms": many("x * b_{k} * h", 200),
     "many factors": many("(x + b_{k})", 300, " * "),
-    "many fractions under a root": f"h' = W_h @ x + sqrt(({' + '.join(f'1 / (h + b_{k})' for k in range(140))})**2)",
+    "many fractions under a root": f"h' = W_h @ x + sqrt(({FRACTIONS})**2)",
     "many products": many("W_{k} @ x", 300),
     "many maxima": f"h' = Max({', '.join(f'h * b_{k}' for k in range(300))})",
     "many means": f"h' = W_h @ x * mean({', '.join(f'h * b_{k}' for k in range(300))})",
-    "a norm of many": f"{', '.join(f'n{k}' for k in range(90))} = layer_norm(({', '.join(['b_1 * h'] * 90)}))\nh' = n1",
+    "a norm of many": f"{', '.join(f'n{k}' for k in range(90))} = layer_norm(({'h, ' * 90}))\nh' = n1",
     "a chain": lines("z{k} = z{n} * b_1 + x", 180) + "\nz180 = h\nh' = z0",
     "a cycle": lines("z{k} = z{n}", 180) + "\nz180 = z0\nh' = z0",
     "many states": lines("s{k}' = W_h @ x + s{k}", 190),
@@ -475,7 +480,7 @@ HOSTILE = {
     "a large size": "states: h[" + "9" * 3_900 + "]\nh' = W_h @ x",
     "colons": ":" * 4_000,
     "primes": "h' = x" + "'" * 3_900,
-    "contradicting sizes deep inside": "states: h[memory]\nh' = " + "tanh(1 + x * " * 28 + "x" + ")" * 28 + " + h",
+    "sizes that contradict": "states: h[rank]\nh' = " + "tanh(1 + x * " * 28 + "x" + ")" * 28 + " + h",
 }  # fmt: skip
 
 
@@ -513,11 +518,11 @@ def test_twenty_lines_are_read_in_a_moment():
 # ------------------------------------------------------------------------------------------ anything
 
 TOKENS = [
-    *"x h z W_h U_h b_h h' x' = + - * / ** @ ( ) [ ] , . : 0 1 2.5 1e5 1e999 10**10 0x1 1j None True # ; ^".split(),
-    *"lambda for in if else not and or is := == <= > sigmoid( tanh( where( layer_norm(( mean( concat( sqrt(".split(),
-    *"log( exp( maximum( gelu( equal( .T .next .__class__ __import__( *x **x".split(),
+    *"x h z W_h U_h b_h h' x' = + - * / ** @ ( ) [ ] , . : 0 1 2.5 1e5 1e999 10**10 0x1 1j None".split(),
+    *"True # ; ^ lambda for in if else not and or is := == <= > sigmoid( tanh( where( layer_norm((".split(),
+    *"mean( concat( sqrt( log( exp( maximum( gelu( equal( .T .next .__class__ __import__( *x **x".split(),
     *"states: inputs: matrices: vectors: first: output: name: constants:".split(),
-    "\\", '"tanh"', "'a'", 'f"{x}"', '"""', "\n", "\n\t", "    ", "\ufeff", "\u202e", "\N{LATIN SMALL LETTER E WITH ACUTE}",
+    "\\", '"tanh"', "'a'", 'f"{x}"', '"""', "\n", "\n\t", "    ", "\ufeff", "\u202e", "\u00e9",
 ]  # fmt: skip
 KNOWN = [text.write(cell) for cell in EVERY.values()]
 

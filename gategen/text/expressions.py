@@ -150,7 +150,9 @@ def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
     """`base**exponent`, unless SymPy would compute a number of many digits."""
     if exponent.is_number:
         size = abs(exponent.evalf())
-        if not size.is_Number or size > EXPONENT:
+        if not size.is_Number:
+            raise SpecError(f"the exponent must be a number, not {exponent}")
+        if size > EXPONENT:
             raise SpecError("an exponent is too large", hint=_MODEST)
         number = base.as_coeff_Mul()[0]
         if number.is_Rational and (max(abs(number.p), number.q).bit_length() - 1) * size > BITS:
@@ -322,7 +324,7 @@ class Builder:
         if len(tree.ops) > 1:
             raise SpecError("a comparison has two sides", hint=SWITCH)
         left, right = self.value(tree.left), self.value(tree.comparators[0])
-        if left.is_number and right.is_number:
+        if left.is_Number and right.is_Number:
             raise SpecError("a comparison of two numbers is no condition", hint="where(h > 0, ..., ...)")
         return _COMPARISONS[type(tree.ops[0])](left, right, evaluate=False)
 
