@@ -12,6 +12,7 @@ from gategen.errors import SpecError, Where
 
 LENGTH = 50_000  # characters of a text
 STATEMENT = 4_000  # characters of one equation or declaration
+NAME = 100  # characters of a name: a misspelt one is compared with all others
 
 NAME_A_PART = "give a part of it a name, in an equation of its own"
 
@@ -90,7 +91,9 @@ def check_text(text: str, file: str) -> None:
 
 
 def _check_code(code: str) -> None:
-    """Only characters of the language."""
+    """Only characters of the language, and names of a length that can be read."""
+    if long := re.search(rf"(?<!\w)[A-Za-z_]\w{{{NAME},}}", code):
+        raise SpecError(f"the name {_short(long[0])} has more than {NAME} characters")
     for character in code:
         if character not in _CODE:
             if character not in _INSTEAD and character.isalpha():
@@ -128,7 +131,7 @@ def statements(text: str, start: int, file: str) -> Iterator[Statement]:
         code = line.partition("#")[0].replace("\t", " ")
         if code.strip() and not parts:
             begun, indented = number, code.startswith(" ")
-        with Statement(Where(file, number), code.strip()).blamed():
+        with Statement(Where(file, number), _short(code.strip())).blamed():
             _check_code(code)
             for character in code:
                 depth += _opens(character)

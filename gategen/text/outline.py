@@ -183,7 +183,7 @@ def _declaration(kind: str, entry: str, statement: Statement, budget: Budget) ->
         or (kind == "constants" and not values)
         or (kind not in ("states", "constants") and values)
         or (kind in ("scalars", "constants") and size is not None)
-        or (size is not None and (kind == "matrices") != (isinstance(size, tuple) and len(size) == 2))
+        or (kind == "matrices" and size is not None and not (isinstance(size, tuple) and len(size) == 2))
     )
     if wrong or match is None:
         raise SpecError(f"{entry or 'nothing'} is not a declaration of {kind}", hint=_EXAMPLES[kind])

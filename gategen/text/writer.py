@@ -137,7 +137,7 @@ def _extent(parameter: Any) -> str:
 
 
 def _bracketed(size: lang.Size, default: str) -> str:
-    return "" if size == default else f"[{size}]"
+    return "" if size == default else f"[{_size_text(size)}]"
 
 
 def _size_text(size: Any) -> str:
