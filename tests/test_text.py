@@ -438,11 +438,11 @@ def lines(equation, number):
 FRACTIONS = " + ".join(f"1 / (h + b_{k})" for k in range(130))
 ALIKE = ["W_" + f"{k:b}".rjust(9, "0").replace("0", "a").replace("1", "b") * 10 for k in range(190)]
 HOSTILE = {
-    "names alike": "\n".join(f"z{k} = {name} @ x" for k, name in enumerate(ALIKE)) + f"\nh' = q{ALIKE[7]} * h",
+    "names alike": "\n".join(f"z{k} = {a} @ x" for k, a in enumerate(ALIKE)) + f"\nh' = q{ALIKE[7]} * h",
     **{f"nested {opening}": deep(opening) for opening in (
         "tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ", "exp(x * ",
-        "Max(x, ", "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ", "softsign(",
-        "layer_norm(", "U_h @ (", "hard_sigmoid(", "leaky_relu(")},
+        "Max(x, ", "where(x > 0, 1, ", "elu(", "gelu(1 + ", "silu(", "square(b_1 + ",
+        "softsign(", "layer_norm(", "U_h @ (", "hard_sigmoid(", "leaky_relu(")},
     "nested products": deep("tanh(b_1 * (1 + ", "x", "))", 14),
     "roots of squares": deep("sqrt((", "x + 1 / (x + b_1)", " + b_2)**2)", 9),
     "tower of powers": deep("(", "2 * x", ")**9"),

@@ -13,7 +13,7 @@ from sympy.core.relational import Relational
 
 from gategen import language as lang
 from gategen.errors import SpecError
-from gategen.text.lines import NAME_A_PART
+from gategen.text.lines import NAME_A_PART, short
 from gategen.text.outline import did_you_mean
 from gategen.text.trees import DEPTH, SWITCH
 
@@ -231,7 +231,7 @@ class Builder:
             case ast.Constant(value=number) if type(number) in (int, float):
                 return sp.sympify(number, strict=True)
             case ast.Constant(value=other):
-                raise SpecError(f"{_short(repr(other))} has no place in an expression")
+                raise SpecError(f"{short(repr(other))} has no place in an expression")
             case ast.Name(id=name):
                 return self.name(name)
             case ast.Attribute(value=ast.Name(id=name), attr="next"):
@@ -289,7 +289,7 @@ class Builder:
         inner = tree.value if isinstance(tree, ast.Attribute) and transposed else tree
         made = self.any(inner) if isinstance(inner, (ast.Name, ast.Subscript)) else None
         if not isinstance(made, lang.Matrix):
-            message = f"a matrix is expected, not {_short(ast.unparse(inner))}"
+            message = f"a matrix is expected, not {short(ast.unparse(inner))}"
             raise SpecError(message, hint=_instead_of(inner))
         return made.T if transposed else made
 
@@ -393,7 +393,3 @@ def _instead_of(tree: ast.expr) -> str:
         case ast.Attribute(value=ast.Name(id=name), attr="next"):
             return f"the transposed matrix is {name}.T"
     return "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:56]} ..."

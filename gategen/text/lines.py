@@ -34,7 +34,7 @@ class Statement:
             raise reworded(error, self.where, self.text) from None
         except RecursionError:
             message = "this is nested too deeply"
-            raise SpecError(message, where=self.where, equation=_short(self.text), hint=NAME_A_PART) from None
+            raise SpecError(message, where=self.where, equation=short(self.text), hint=NAME_A_PART) from None
 
 
 # How the hints of the Python form read in the text form, once h.next is h'.
@@ -86,14 +86,14 @@ def check_text(text: str, file: str) -> None:
             if not character.isprintable():
                 message = f"the character U+{ord(character):04X} cannot be seen"
                 shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
-                with Statement(Where(file, number), _short(shown)).blamed():
+                with Statement(Where(file, number), short(shown)).blamed():
                     raise SpecError(message, hint="remove it, or type the line anew")
 
 
 def _check_code(code: str) -> None:
     """Only characters of the language, and names of a length that can be read."""
     if long := re.search(rf"(?<!\w)[A-Za-z_]\w{{{NAME},}}", code):
-        raise SpecError(f"the name {_short(long[0])} has more than {NAME} characters")
+        raise SpecError(f"the name {short(long[0])} has more than {NAME} characters")
     for character in code:
         if character not in _CODE:
             if character not in _INSTEAD and character.isalpha():
@@ -112,7 +112,7 @@ def docstring(text: str, file: str) -> tuple[str, int]:
     if not opening:
         return "", 0
     number = text.count("\n", 0, opening.end())
-    begun = Statement(Where(file, number + 1), _short(text.split("\n")[number].strip()))
+    begun = Statement(Where(file, number + 1), short(text.split("\n")[number].strip()))
     closing = text.find(opening[1], opening.end())
     end = closing + len(opening[1])
     with begun.blamed():
@@ -131,7 +131,7 @@ def statements(text: str, start: int, file: str) -> Iterator[Statement]:
         code = line.partition("#")[0].replace("\t", " ")
         if code.strip() and not parts:
             begun, indented = number, code.startswith(" ")
-        with Statement(Where(file, number), _short(code.strip())).blamed():
+        with Statement(Where(file, number), short(code.strip())).blamed():
             _check_code(code)
             for character in code:
                 depth += _opens(character)
@@ -142,18 +142,19 @@ def statements(text: str, start: int, file: str) -> Iterator[Statement]:
             yield _statement(parts, Where(file, begun), indented)
             parts = []
     if parts:
-        raise SpecError("a bracket is not closed", where=Where(file, begun), equation=_short(" ".join(parts)))
+        raise SpecError("a bracket is not closed", where=Where(file, begun), equation=short(" ".join(parts)))
 
 
 def _statement(parts: Sequence[str], where: Where, indented: bool) -> Statement:
     text = " ".join(parts)
     if len(text) > STATEMENT:
         message = f"this has more than {STATEMENT} characters"
-        raise SpecError(message, where=where, equation=_short(text), hint=NAME_A_PART)
+        raise SpecError(message, where=where, equation=short(text), hint=NAME_A_PART)
     return Statement(where, text, indented)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """What fits on a line."""
     return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
