@@ -15,6 +15,7 @@ from gategen.errors import SpecError, SpecWarning, Where
 from gategen.language import Eq, Shape, Size
 from gategen.printer import Printer
 from gategen.sizes import Unifier
+from gategen.text import Spec, read
 
 # What the tree of an expression may consist of.
 _KNOWN = (
@@ -77,6 +78,32 @@ class Cell:
         except SpecError as error:
             raise error.at(self.where) from None
         self._frozen = True
+
+    @classmethod
+    def parse(cls, name: str, text: str, *, file: str = "<text>") -> Cell:
+        """The cell that `text` in the text form describes (see `gategen.text`); executes nothing.
+
+        `name` takes the place of a name that the text itself gives. Errors name the line as one of `file`.
+        """
+        return cls.from_text(read(text, file), name)
+
+    @classmethod
+    def from_text(cls, spec: Spec, name: str) -> Cell:
+        """The cell that a text describes which was read before."""
+        with spec.blamed():
+            cell = cls(
+                name,
+                *spec.equations,
+                output=spec.output,
+                first=spec.first,
+                reference=spec.reference,
+                title=spec.title,
+                where=spec.where,
+            )
+        for symbol, where in spec.declared:
+            if symbol not in cell.symbols:
+                warn(f"{symbol} is declared but no equation uses it", where)
+        return cell
 
     def __setattr__(self, name: str, value: Any) -> None:
         if getattr(self, "_frozen", False):
@@ -154,6 +181,7 @@ class Cell:
             initial = state.initial.xreplace(swap)
             if initial != state.initial:
                 moved = lang.State(state.name, state.size, initial, state.fields[-1])
+                moved.where = state.where
                 swap |= {state: moved, state.next: moved.next}
         return Cell(
             self.name,
@@ -244,16 +272,10 @@ class Cell:
     def _check_starts(self) -> None:
         roles = {s.name: s for eq in self.all_equations for s in (eq.lhs, *lang.names_in(eq.rhs))}
         for state in self.states:
-            what = f"the initial value of {state}"
-            _check_expression(state.initial, what)
-            for symbol in lang.names_in(state.initial):
-                if not isinstance(symbol, (lang.Vector, lang.Scalar, lang.Constant)):
-                    raise SpecError(
-                        f"{what} reads the {symbol.role} {symbol.name}",
-                        hint="it may be an expression of numbers, constants, vectors and scalars",
-                    )
-                if roles.get(symbol.name, symbol) != symbol:
-                    raise _twice(roles[symbol.name], symbol)
+            try:
+                _check_start(state, roles)
+            except SpecError as error:
+                raise error.at(state.where) from None
 
     def _outputs(self, output: Any) -> tuple[Any, ...]:
         if output is None:
@@ -292,7 +314,10 @@ class Cell:
         for state in self.states:
             own = unifier.size(state.initial)
             if unifier.find(own) != 1:
-                unifier.equate(state.size, own, f"{state} has size {{a}}, its initial value {{b}}")
+                try:
+                    unifier.equate(state.size, own, f"{state} has size {{a}}, its initial value {{b}}")
+                except SpecError as error:
+                    raise error.at(state.where) from None
         try:
             sizes = [{name: unifier.solved(size) for name, size in part.items()} for part in gates]
             shapes = {name: unifier.solved_shape(name) for name in unifier.matrices}
@@ -440,6 +465,20 @@ def _check_left(eq: Eq) -> None:
 
 def _check_right(eq: Eq) -> None:
     _check_expression(eq.rhs, f"the right side of {eq.lhs}")
+
+
+def _check_start(state: lang.State, roles: Mapping[str, lang.Name]) -> None:
+    """The initial value is an expression of parameters and numbers."""
+    what = f"the initial value of {state}"
+    _check_expression(state.initial, what)
+    for symbol in lang.names_in(state.initial):
+        if not isinstance(symbol, (lang.Vector, lang.Scalar, lang.Constant)):
+            raise SpecError(
+                f"{what} reads the {symbol.role} {symbol.name}",
+                hint="it may be an expression of numbers, constants, vectors and scalars",
+            )
+        if roles.get(symbol.name, symbol) != symbol:
+            raise _twice(roles[symbol.name], symbol)
 
 
 def _check_expression(expr: Any, what: str) -> None:

@@ -8,6 +8,7 @@ progress; elsewhere output is plain.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,12 +58,19 @@ def _code() -> int:
 def commands() -> None:
     """Recurrent cells from equations: derived, tested gradients as standalone NumPy and CUDA.
 
-    CELL is the name of a built-in cell or the path of a .py file (then every Cell in it); without one: all
-    built-in cells.
+    CELL is the name of a built-in cell or the path of a .py or .gate file (then every Cell in it); without
+    one: all built-in cells.
     """
 
 
 _cells = click.argument("targets", metavar="[CELL]...", nargs=-1)
+_equations = click.option(
+    "--equations",
+    metavar="TEXT",
+    multiple=True,
+    help="A cell in the text form instead of CELL, its lines also separated by ';'; repeatable.",
+)
+_name = click.option("--name", metavar="NAME", default="", help="What the cell of --equations is called.")
 _backend = click.option(
     "--backend", "backends", metavar="NAME", multiple=True, help="numpy, cupy; repeatable."
 )
@@ -81,19 +89,22 @@ def list_() -> None:
 
 
 @commands.command()
-@click.argument("target", metavar="CELL")
+@click.argument("target", metavar="[CELL]", default="")
+@_equations
+@_name
 @click.option("--stage", type=click.Choice(["equations", "graph", "adjoint", "plan"]), default="equations")
 @click.option("--format", "form", type=click.Choice(["text", "latex", "json"]), default="text")
-def show(target: str, stage: str, form: str) -> None:
+def show(target: str, equations: tuple[str, ...], name: str, stage: str, form: str) -> None:
     """A cell at one stage on its way to code.
 
-    The plan ends with what it comes to: parameters, operations, matrix products, bytes of tape. As json
-    several cells of one file are a list.
+    The text of the equations can be read again: save it as a .gate file. The plan ends with what it comes
+    to: parameters, operations, matrix products, bytes of tape. As json several cells of one file are a list.
     """
-    from gategen.load import load
     from gategen.show import show
 
-    views = [show(cell, stage, form) for cell in load(target)]
+    if not target and not equations:
+        raise click.UsageError("give a CELL or --equations")
+    views = [show(cell, stage, form) for cell in _load((target,) if target else (), equations, name)]
     if form != "json":
         click.echo("\n\n".join(views))
         return
@@ -129,6 +140,8 @@ def diff(left: str, right: str, form: str) -> int:
 
 @commands.command()
 @_cells
+@_equations
+@_name
 @_backend
 @click.option("--out", metavar="DIR", default="generated", show_default=True, help="Where the files go.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant.")
@@ -136,6 +149,8 @@ def diff(left: str, right: str, form: str) -> int:
 @click.option("--force", is_flag=True, help="Overwrite files that gategen did not write.")
 def build(
     targets: tuple[str, ...],
+    equations: tuple[str, ...],
+    name: str,
     backends: tuple[str, ...],
     out: str,
     settings: tuple[str, ...],
@@ -149,7 +164,7 @@ def build(
     """
     from gategen.build import build
 
-    cells = _with_constants(_load(targets), _constants(settings))
+    cells = _with_constants(_load(targets, equations, name), _constants(settings))
     with _progress("building") as progress:
         report = build(cells, _backends(backends), out, check=check, force=force, progress=progress)
     for path in report.written:
@@ -170,9 +185,13 @@ def build(
 
 @commands.command()
 @_cells
+@_equations
+@_name
 @_backend
 @click.option("--seed", default=0, show_default=True, help="For the numbers that are drawn.")
-def verify(targets: tuple[str, ...], backends: tuple[str, ...], seed: int) -> int:
+def verify(
+    targets: tuple[str, ...], equations: tuple[str, ...], name: str, backends: tuple[str, ...], seed: int
+) -> int:
     """Check the gradients of the generated modules.
 
     Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is
@@ -180,7 +199,7 @@ def verify(targets: tuple[str, ...], backends: tuple[str, ...], seed: int) -> in
     """
     from gategen.verify import runnable, verify
 
-    cells = _load(targets)
+    cells = _load(targets, equations, name)
     names = _backends(backends)
     if names is None:
         names, left_out = runnable()
@@ -220,21 +239,25 @@ def _verify_row(result: Result) -> tuple[str, ...]:
     "--from", "origin", metavar="CELL", default="gru", show_default=True, help="Whose equations to copy."
 )
 def new(name: str, origin: str) -> None:
-    """Write NAME.py, a spec file to start from.
+    """Write NAME.py, a spec file to start from; NAME.gate writes the text form.
 
     It goes into the current directory and has the equations of another cell.
     """
     from gategen.language import check_name
     from gategen.show import spec_source
+    from gategen.text import draft
 
-    name = check_name(name.removesuffix(".py"))
-    if name in sys.stdlib_module_names or name in {"gategen", "numpy", "sympy", "cupy", "torch"}:
+    ending = ".gate" if name.endswith(".gate") else ".py"
+    name = check_name(name.removesuffix(ending))
+    libraries = {*sys.stdlib_module_names, "gategen", "numpy", "sympy", "cupy", "torch"}
+    if ending == ".py" and name in libraries:
         raise GategenError(f"{name}.py would hide Python's own module {name}: choose another name")
     cell = _one(origin)
-    path = Path(f"{name}.py")
+    path = Path(f"{name}{ending}")
+    written = (spec_source if ending == ".py" else draft)(cell, name)
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(spec_source(cell, name))
+            file.write(written)
     except FileExistsError:
         raise GategenError(f"{path} exists: choose another name or remove it") from None
     except OSError as error:
@@ -271,10 +294,21 @@ def doctor() -> None:
 # ------------------------------------------------------------------------------------------ arguments
 
 
-def _load(targets: Iterable[str]) -> tuple[Cell, ...]:
+def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "") -> tuple[Cell, ...]:
+    """The cells of names and paths, or the one that is written on the command line."""
     from gategen.load import load_all
 
-    return load_all(targets)
+    if not equations:
+        if name:
+            raise click.UsageError("--name is the name of a cell of --equations")
+        return load_all(targets)
+    if tuple(targets):
+        raise click.UsageError("--equations stand in place of a CELL")
+    from gategen.cell import Cell
+    from gategen.text import read
+
+    spec = read(re.sub("; *", "\n", "\n".join(equations)), "--equations")
+    return (Cell.from_text(spec, name or spec.name or "cell"),)
 
 
 def _one(target: str) -> Cell:

@@ -118,6 +118,7 @@ class State(Name):
     """Carried from step to step. The last field is its place among all declarations."""
 
     role = "state"
+    where: Where | None = None  # of the declaration, for errors in `initial`
 
     @property
     def size(self) -> Size:
@@ -379,7 +380,10 @@ def inputs(names: str, size: Size = "input") -> Any:
 def states(names: str, size: Size = "hidden", initial: Any = 0) -> Any:
     """Values carried from step to step, `(B, size)`; `initial` is a number or an expression of parameters."""
     start = normalise(expression(initial, f"the initial value of {names}"))
-    return _declare(State, names, _size(size), start)
+    made = _declare(State, names, _size(size), start)
+    for state in made if isinstance(made, tuple) else (made,):
+        state.where = caller()
+    return made
 
 
 def gates(names: str) -> Any:

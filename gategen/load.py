@@ -1,7 +1,7 @@
-"""Finding and loading specs: built-in cells by name, `.py` files by path.
+"""Finding and loading specs: built-in cells by name, `.py` and `.gate` files by path.
 
-A spec file is a Python program and is executed; whatever goes wrong in it becomes a `SpecError` at the line
-of the file that caused it. Reading the text form, which executes nothing, is not done here.
+A `.py` file is a Python program and is executed; whatever goes wrong in it becomes a `SpecError` at the line
+of the file that caused it. A `.gate` file is text and only read (`gategen.text`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 
 import gategen
 from gategen import language as lang
+from gategen import text
 from gategen.cell import Cell, warn
 from gategen.errors import SpecError, Where
 
 _BUILTINS = Path(__file__).parent / "cells"
+_ENDINGS = (".py", ".gate")
 _MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
 
 
@@ -66,10 +68,15 @@ def _builtin(name: str) -> Cell:
 
 
 def _advice(name: str) -> str:
-    if Path(f"{name}.py").is_file():
-        return f"a file is given by its path: {name}.py"
+    for ending in _ENDINGS:
+        if Path(f"{name}{ending}").is_file():
+            return f"a file is given by its path: {name}{ending}"
     close = difflib.get_close_matches(name, builtins(), n=3)
-    return f"did you mean {' or '.join(close)}?" if close else "`gategen list` shows them; a file ends in .py"
+    return (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else "`gategen list` shows them; a file ends in .py or .gate"
+    )
 
 
 def _builtin_stems() -> list[str]:
@@ -85,16 +92,14 @@ def _builtins_in(stem: str) -> dict[str, Cell]:
 
 def _looks_like_path(target: str) -> bool:
     separators = {"/", os.sep, os.altsep or os.sep}
-    return Path(target).suffix in {".py", ".gate"} or not separators.isdisjoint(target)
+    return Path(target).suffix in _ENDINGS or not separators.isdisjoint(target)
 
 
 def _from_file(shown: str) -> tuple[Cell, ...]:
     """Every cell of the file `shown`, which errors quote as the user wrote it."""
-    if Path(shown).suffix == ".gate":
-        raise SpecError(
-            f"{shown}: the text form (.gate) arrives in the next release", hint="write it as a .py file"
-        )
     source = _source(shown)
+    if Path(shown).suffix == ".gate":
+        return (_from_text(source, shown),)
     lines = source.splitlines()
     namespace = _run(_compiled(source, shown), shown, lines)
     cells = _cells_in(namespace, shown)
@@ -102,6 +107,17 @@ def _from_file(shown: str) -> tuple[Cell, ...]:
         raise SpecError(f"{shown}: there is no Cell in this file", hint='my_cell = Cell("my_cell", Eq(...))')
     _warn_of_unused(namespace, cells.values(), shown)
     return tuple(cells.values())
+
+
+def _from_text(source: str, shown: str) -> Cell:
+    """The cell of a text, called as the file is where it does not say a name."""
+    spec = text.read(source, shown)
+    try:
+        name = spec.name or lang.check_name(Path(shown).stem)
+    except SpecError as error:
+        hint = "rename the file, or add a line such as name: mine"
+        raise SpecError(error.message, where=spec.where, hint=hint) from None
+    return Cell.from_text(spec, name)
 
 
 def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: str) -> None:
@@ -115,15 +131,15 @@ def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: 
 
 
 def _source(shown: str) -> str:
-    if not Path(shown).suffix == ".py" and Path(shown).is_file():
-        raise SpecError(f"{shown}: a spec file ends in .py")
+    if Path(shown).suffix not in _ENDINGS and Path(shown).is_file():
+        raise SpecError(f"{shown}: a spec file ends in .py or .gate")
     try:
         data = Path(shown).read_bytes()
     except FileNotFoundError:
         raise SpecError(f"{shown}: there is no such file") from None
     except (OSError, ValueError) as error:
         reason = "this is a directory" if Path(shown).is_dir() else getattr(error, "strerror", None) or error
-        raise SpecError(f"{shown}: {reason}", hint="give the path of one .py file") from None
+        raise SpecError(f"{shown}: {reason}", hint="give the path of one .py or .gate file") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -205,6 +221,7 @@ def _cells_among(values: Iterable[Any]) -> Iterator[Cell]:
 
 # ------------------------------------------------------------------------------------------ what went wrong
 
+_COMPARISON = r"'(Strict)?(Greater|Less)Than'|'Equality'|'Boolean(True|False)'"
 _UNDECLARED = "declare it with inputs, states, gates, matrices, vectors, scalars or constants"
 
 
@@ -238,6 +255,11 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
     match error:
         case TypeError() if "for @: " in str(error):
             return "the left side of @ must be one matrix: W @ x + U @ x, not (W + U) @ x"
+        case TypeError() if found := re.search(r"loop of ufunc .* no callable (\w+) method", str(error)):
+            word = found[1] if found[1] in gategen.__all__ else "tanh"
+            return f"NumPy knows no symbols: from gategen import {word}"
+        case TypeError() if "unsupported operand" in str(error) and re.search(_COMPARISON, str(error)):
+            return "a comparison is not a number: where(h > 0, h, 0), not (h > 0) * h"
         case TypeError() if "truth value" in str(error):
             return "a comparison has no value before the cell runs: where(a > 0, ..., ...)"
         case ValueError() if "values to unpack" in str(error):

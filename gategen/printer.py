@@ -29,6 +29,7 @@ class Printer:
     def __init__(self, rank: dict[str, int] | None = None, rename: dict[str, str] | None = None) -> None:
         self.rank = rank or {}
         self.rename = rename or {}
+        self.keys: dict[sp.Basic, str] = {}  # printed anew in every sum around it, a term would take 2**depth
 
     def __call__(self, expr: sp.Basic) -> str:
         return self.at(expr, 0)
@@ -125,7 +126,7 @@ class Printer:
             rank = 4
         else:
             rank = 2 if isinstance(term, (sp.Mul, sp.Symbol)) else 3
-        return bool(term.is_Number), leading_minus(term), rank, self.key_text(term)
+        return bool(term.is_Number), leading_minus(term), rank, self.key(term)
 
     def factors(self, factors: list[sp.Expr]) -> list[sp.Expr]:
         return sorted(factors, key=self.factor_key)
@@ -137,11 +138,16 @@ class Printer:
         if isinstance(inner, sp.Pow):
             inner = inner.base
         if not isinstance(inner, sp.Symbol):
-            return 9 if isinstance(factor, sp.Add) else 6, 0, self.key_text(factor)
+            return 9 if isinstance(factor, sp.Add) else 6, 0, self.key(factor)
         if inner.name.startswith("d_") and not isinstance(factor, sp.Add):
             return 1, 0, inner.name
         role = {lang.Scalar: 2, lang.Vector: 3, lang.State: 7, lang.Input: 8}.get(type(inner), 5)
         return role, self.rank.get(inner.name, 0), inner.name
+
+    def key(self, expr: sp.Basic) -> str:
+        if expr not in self.keys:
+            self.keys[expr] = self.key_text(expr)
+        return self.keys[expr]
 
     def key_text(self, expr: sp.Basic) -> str:
         return Printer()(expr) if type(self) is not Printer else self(expr)

@@ -6,7 +6,7 @@ What is here is the choice among them, the text for people, and the spec file th
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -20,14 +20,14 @@ from gategen.adjoint import adjoint
 from gategen.cell import Cell
 from gategen.graph import text
 from gategen.language import Eq, Shape, Size
-from gategen.latex import FIRST
 from gategen.printer import ATOM, Printer
+from gategen.text import write
 
 
 def show(cell: Cell, stage: str, form: str) -> Any:
     """One stage of a cell: text, or for "json" what `json.dumps` takes (see `export.py`)."""
     views: dict[tuple[str, str], Callable[[Cell], Any]] = {
-        ("equations", "text"): equations_text,
+        ("equations", "text"): write,
         ("equations", "latex"): latex.equations,
         ("equations", "json"): export.equations,
         ("graph", "text"): lambda cell: "\n\n".join(map(text, export.both_steps(cell))),
@@ -57,33 +57,8 @@ def plan_text(cell: Cell) -> str:
     return "\n".join(lines)
 
 
-def equations_text(cell: Cell) -> str:
-    """Title, equations, first-step rule, constants and where the cell comes from."""
-    lines = [f"{cell.name}: {cell.title}", "", *_aligned(cell.text())]
-    if cell.first:
-        lines += ["", FIRST, "", *_aligned(cell.text(cell.first))]
-    starts = [f"{state} = {Printer()(state.initial)}" for state in cell.states if state.initial != 0]
-    notes = [
-        ("output", [str(symbol) for symbol in cell.outputs]),
-        ("starts from", starts),
-        ("constants", [f"{c} = {Printer()(c.value)}" for c in cell.constants]),
-        ("reference", _wrapped(cell.reference, 94)),
-    ]
-    width = max(len(word) for word, found in notes if found) + 2
-    for word, found in notes:
-        separator = "\n" + " " * width if word == "reference" else ", "
-        lines += ["", *f"{word:{width}}{separator.join(found)}".splitlines()] if found else []
-    return "\n".join(lines)
-
-
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
-
-
-def _aligned(equations: Sequence[str]) -> list[str]:
-    split = [equation.split(" = ", 1) for equation in equations]
-    width = max(len(left) for left, _ in split)
-    return [f"    {left:{width}} = {right}" for left, right in split]
 
 
 # ------------------------------------------------------------------------------------------ a spec file

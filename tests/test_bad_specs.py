@@ -14,8 +14,8 @@ import gategen
 from gategen.errors import SpecError
 
 FOLDER = Path(__file__).parent / "bad_specs"
-NO_PLACE = {"no_cell"}
-NO_EQUATION = {"no_cell", "two_cells_of_one_name"}
+NO_PLACE = {"no_cell.py"}
+NO_EQUATION = {"no_cell.py", "two_cells_of_one_name.py", "no_equation.gate"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ def refusal(path: Path) -> SpecError:
     return caught.value
 
 
-every_bad_spec = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+every_bad_spec = pytest.mark.parametrize(
+    "path",
+    sorted(path for path in FOLDER.iterdir() if path.suffix in (".py", ".gate")),
+    ids=lambda path: path.name,
+)
 
 
 @every_bad_spec
@@ -59,7 +63,7 @@ def test_a_broken_spec_is_refused_in_the_promised_words(path: Path) -> None:
 @every_bad_spec
 def test_a_broken_spec_is_refused_at_the_line_that_breaks_it(path: Path) -> None:
     error, want = refusal(path), expected(path)
-    if path.stem in NO_PLACE:
+    if path.name in NO_PLACE:
         assert want.line is None and str(path) in error.message
         return
     assert error.where is not None
@@ -70,7 +74,7 @@ def test_a_broken_spec_is_refused_at_the_line_that_breaks_it(path: Path) -> None
 @every_bad_spec
 def test_a_refusal_shows_the_equation_and_nothing_of_gategen(path: Path) -> None:
     error = refusal(path)
-    assert error.equation or path.stem in NO_EQUATION
+    assert error.equation or path.name in NO_EQUATION
     for word in ("Traceback", "site-packages", "matvec("):
         assert word not in str(error).replace(str(path), "")
 

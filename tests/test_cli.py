@@ -157,12 +157,19 @@ def test_list_keeps_brackets_in_titles_on_a_terminal(run, monkeypatch):
 def test_show_prints_the_equations(run):
     code, out, _ = run("show", "gru")
     assert code == 0
-    assert "    z  = sigmoid(W_z @ x + U_z @ h + b_z)\n" in out
-    assert "    h' = " in out
+    assert "\nz  = sigmoid(W_z @ x + U_z @ h + b_z)\n" in out
+    assert "\nh' = " in out
 
 
 def test_show_prints_the_first_step_rule(run):
-    assert "first step" in run("show", "caru")[1]
+    assert "\nfirst:\n    h' = " in run("show", "caru")[1]
+
+
+@pytest.mark.parametrize("name", builtins())
+def test_what_show_prints_is_a_file_of_the_same_cell(run, tmp_path, name):
+    _, out, _ = run("show", name)
+    (tmp_path / "another.gate").write_text(out)
+    assert run("show", "another.gate") == (0, out, "")
 
 
 def test_show_takes_every_cell_of_a_file(run, spec, tmp_path):
@@ -293,6 +300,77 @@ def test_a_new_spec_can_be_built_and_verified_at_once(run):
     assert run("build", "mine.py", "--backend", "numpy")[0] == 0
     assert run("verify", "mine.py", "--backend", "numpy")[0] == 0
     assert run("build", "mine.py", "--backend", "numpy", "--check")[0] == 0
+
+
+# ---------------------------------------------------------------------------------------------- text form
+
+ELMAN = "h' = tanh(W_h @ x + U_h @ h + b_h)"
+
+
+def test_a_gate_file_is_shown_built_and_verified(run, tmp_path):
+    (tmp_path / "mine.gate").write_text(ELMAN)
+    assert ELMAN in run("show", "mine.gate")[1]
+    assert run("build", "mine.gate", "--backend", "numpy")[0] == 0
+    assert (tmp_path / "generated" / "mine_numpy.py").exists()
+    assert run("verify", "mine.gate", "--backend", "numpy")[0] == 0
+
+
+def test_a_cell_can_be_written_on_the_command_line(run, tmp_path):
+    code, out, _ = run("build", "--equations", ELMAN, "--name", "mine", "--backend", "numpy")
+    assert (code, out) == (0, f"wrote {os.path.join('generated', 'mine_numpy.py')}\n")
+    assert ELMAN in run("show", "--equations", ELMAN)[1]
+    code, out, _ = run("verify", "--equations", ELMAN, "--name", "mine", "--backend", "numpy")
+    assert code == 0 and out.splitlines()[1].startswith("mine\tnumpy")
+
+
+def test_equations_may_stand_in_several_options_lines_and_parts(run):
+    parts = ("states: h[6]", "z = sigmoid(W_z @ x)", "h' = z * h")
+    separated = [("--equations", joint.join(parts)) for joint in ("; ", ";", "\n")]
+    repeated = tuple(word for part in parts for word in ("--equations", part))
+    shown = {run("show", *given)[:2] for given in (*separated, repeated)}
+    assert len(shown) == 1 and shown.pop()[0] == 0
+
+
+@pytest.mark.parametrize("command", ["show", "build", "verify"])
+def test_a_mistake_in_equations_names_the_option(run, command):
+    code, out, err = run(command, "--equations", f"{ELMAN}; z = q")
+    assert (code, out) == (2, "")
+    assert err == "--equations:2: q is not known\n    z = q\n    hint: declare it, such as vectors: q\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("build", "gru", "--equations", ELMAN),
+        ("build", "gru", "--name", "mine"),
+        ("show", "--name", "mine"),
+        ("build", "--equations", ELMAN, "--name", "two words"),
+        ("build", "--equations", ELMAN, "--name", "../mine"),
+        ("build", "--equations", ""),
+        ("new", "mine-1.gate"),
+    ],
+    ids=" ".join,
+)
+def test_equations_used_wrongly_end_with_2(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and err.strip() and "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", builtins())
+def test_new_writes_the_text_form_of_the_same_equations(run, name):
+    code, out, err = run("new", "mine.gate", "--from", name)
+    assert (code, err) == (0, "") and out.startswith("wrote mine.gate")
+    mine, theirs = (json.loads(run("show", cell, "--format", "json")[1]) for cell in ("mine.gate", name))
+    assert mine["name"] == "mine"
+    for key in ("equations", "first", "states", "outputs", "constants", "inputs", "parameters"):
+        assert mine[key] == theirs[key]
+
+
+def test_new_overwrites_no_gate_file(run, tmp_path):
+    assert run("new", "mine.gate")[0] == 0
+    before = (tmp_path / "mine.gate").read_text()
+    assert run("new", "mine.gate", "--from", "lstm")[0] == 2
+    assert (tmp_path / "mine.gate").read_text() == before
 
 
 # ---------------------------------------------------------------------------------------------- bench

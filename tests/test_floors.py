@@ -16,7 +16,7 @@ FLOORS = """
 errors emulator
 language
 printer
-sizes
+sizes text
 cell
 load
 graph

@@ -171,6 +171,20 @@ MISTAKES = {
     "a misspelled attribute": ("y = h.nxt", 8, "nxt", "next"),
     "a misspelled import": ("from gategen import sigmod", 8, "sigmod", "sigmoid"),
     "a comparison used as a condition": ("y = 1 if x > 0 else 2", 8, "truth value", "where"),
+    "a function of NumPy": ("import numpy\ny = numpy.exp(x)", 9, "ufunc", "from gategen import exp"),
+    "a comparison as a number": ("y = x * (h > 0)", 8, "unsupported operand", "where(h > 0, h, 0)"),
+    "a wrong start": (
+        'k = states("k", initial=x)\na = Cell("a", Eq(k.next, x))',
+        8,
+        "reads the input x",
+        "it may",
+    ),
+    "a start of another size": (
+        'v = vectors("v", size="rank")\nk = states("k", initial=v)\na = Cell("a", Eq(k.next, W @ x))',
+        9,
+        "k has size hidden, its initial value rank",
+        "one size",
+    ),
     "a missing module": ("import no_such_module_here", 8, "No module named 'no_such_module_here'", ""),
     "a syntax error": ("y = = 2", 8, "SyntaxError: invalid syntax", ""),
     "an unclosed bracket": ("y = (1,", 8, "SyntaxError: '(' was never closed", ""),
@@ -245,9 +259,57 @@ def test_a_null_byte_is_refused(tmp_path):
 def test_another_kind_of_file_is_refused(tmp_path):
     path = tmp_path / "spec.txt"
     path.write_text(SPEC)
-    assert "ends in .py" in refused(path).message
+    assert "ends in .py or .gate" in refused(path).message
 
 
-def test_the_text_form_is_announced(tmp_path):
-    (tmp_path / "gru.gate").write_text("states: h\n")
-    assert "next release" in refused(tmp_path / "gru.gate").message
+# ---------------------------------------------------------------------------------------------- text form
+
+
+@pytest.fixture
+def gate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def gate(text, name="mine.gate"):
+        Path(name).write_text(text, encoding="utf-8")
+        return name
+
+    return gate
+
+
+def test_a_gate_file_gives_the_cell_that_is_called_like_it(gate):
+    (cell,) = load(gate("h' = tanh(W_h @ x + U_h @ h)"))
+    assert cell.name == "mine" and str(cell.where) == "mine.gate:1"
+
+
+def test_a_gate_file_may_name_its_cell(gate):
+    assert load(gate("name: another\nh' = W_h @ x + h"))[0].name == "another"
+    assert load(gate("name: another\nh' = W_h @ x + h", "not a name.gate"))[0].name == "another"
+
+
+def test_a_gate_file_that_is_not_called_like_a_cell_must_name_it(gate):
+    error = refused(gate("h' = W_h @ x + h", "my-cell.gate"))
+    assert str(error.where) == "my-cell.gate:1" and "'my-cell' is not a name" in error.message
+    assert "name: mine" in error.hint
+
+
+def test_a_mistake_in_a_gate_file_is_reported_at_its_line(gate):
+    error = refused(gate("states: h\n\nh' = W_h @ x + q"))
+    assert str(error) == (
+        "mine.gate:3: q is not known\n    h' = W_h @ x + q\n    hint: declare it, such as vectors: q"
+    )
+
+
+def test_a_missing_gate_file_and_one_that_is_not_utf_8_are_named(tmp_path):
+    assert "there is no such file" in refused("no/such.gate").message
+    (tmp_path / "cell.gate").write_bytes(b"# one\n# caf\xe9\n")
+    assert refused(tmp_path / "cell.gate").where.line == 2
+
+
+def test_a_gate_file_given_without_its_ending_is_pointed_at(gate):
+    gate("h' = W_h @ x + h")
+    assert "mine.gate" in refused("mine").hint
+
+
+def test_a_text_inside_a_python_spec_is_blamed_itself(write):
+    error = refused(write("""mine = Cell.parse("mine", "h' = W_h @ x + q")"""))
+    assert str(error.where) == "<text>:1" and error.equation == "h' = W_h @ x + q"

@@ -1,5 +1,6 @@
 # expects: TypeError: unsupported operand type(s) for *: 'StrictGreaterThan' and 'State'
-# line: 8
+# hint: where(h > 0, h, 0)
+# line: 9
 from gategen import Cell, Eq, inputs, states
 
 x = inputs("x", size="hidden")

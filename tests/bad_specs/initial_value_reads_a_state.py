@@ -1,6 +1,6 @@
 # expects: the initial value of h reads the state c
 # hint: it may be an expression of numbers, constants, vectors and scalars
-# line: 10
+# line: 8
 from gategen import Cell, Eq, inputs, states
 
 x = inputs("x", size="hidden")

@@ -1,6 +1,6 @@
 # expects: the initial value of h reads the input x
 # hint: it may be an expression of numbers, constants, vectors and scalars
-# line: 9
+# line: 7
 from gategen import Cell, Eq, inputs, states, tanh
 
 x = inputs("x", size="hidden")

@@ -1,6 +1,6 @@
 # expects: sizes contradict: h has size hidden, its initial value rank
 # hint: elementwise values have one size, or size 1; a product W @ v changes the size
-# line: 11
+# line: 8
 from gategen import Cell, Eq, inputs, matrices, states, tanh, vectors
 
 x = inputs("x")

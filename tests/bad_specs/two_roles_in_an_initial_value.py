@@ -1,6 +1,6 @@
 # expects: p is declared twice, as gate and as vector
 # hint: declare it once, or give one of them another name
-# line: 11
+# line: 7
 from gategen import Cell, Eq, gates, inputs, matrices, states, tanh, vectors
 
 x = inputs("x")

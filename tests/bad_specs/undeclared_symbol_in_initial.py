@@ -1,6 +1,6 @@
 # expects: p is not declared
 # hint: use inputs, states, gates, matrices, vectors, scalars or constants
-# line: 12
+# line: 9
 import sympy
 
 from gategen import Cell, Eq, inputs, matrices, states, tanh

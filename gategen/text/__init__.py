@@ -1,0 +1,51 @@
+'''The text form of a cell: equations as a paper prints them, read without executing anything.
+
+    """LSTM with a projected state.
+
+    H. Sak, A. Senior, F. Beaufays 2014, arXiv:1402.1128
+    """
+    states: r[projection], c
+    i  = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
+    f  = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
+    c' = f * c + i * tanh(W_g @ x + R_g @ r + b_g)
+    o  = sigmoid(W_o @ x + R_o @ r + b_o)
+    r' = P_r @ (o * tanh(c'))
+
+**Lines.** `#` begins a comment. What stands in brackets continues on the next line. The text may begin with
+a docstring: its first paragraph is the title, the others are the reference.
+
+**Equations.** `z = ...` defines a gate, `h' = ...` gives the next value of a state, and `h'` on the right
+reads it. `n_a, n_b = layer_norm((U_a @ h, U_b @ h))` defines two gates. The order does not matter.
+Expressions are those of the Python form: `+ - * / **`, `W @ v`, `W.T @ v`, comparisons inside `where`, and
+the functions that gategen exports, with their keyword arguments; `Abs Max Min Heaviside erf` are known too.
+
+**Roles follow from use.** What an equation defines is a gate, or with `'` a state; `x` is the input; a name
+that begins with one of `W U V P R b c p g` and `_` is a matrix where it stands on the left of `@`,
+otherwise a vector of size `hidden`. Everything else is declared, each kind on a line, or on indented lines
+below its word:
+
+    name: mine                        where it is not the name of the file
+    inputs: x, m[1], w[memory]        read at every step, the sequence first; size `input` unless given
+    states: h, k[6] = -0.25           carried; size `hidden` and start 0 unless given
+    matrices: A, C[rank, hidden], D[hidden, (hidden, input)]        the last one for D @ concat(h, x)
+    vectors: q, e[1], a[memory]       size `hidden` unless given
+    scalars: alpha                    one trained number each
+    fixed matrices: E                 not trained; and so `fixed vectors`, `fixed scalars`
+    constants: eps = 1e-5, beta = 1   numbers that --set changes
+    output: y, c'                     the next value of the first state unless given
+    first:                            equations used instead at the first step, where no state is given
+        h' = W_n @ x + b_n
+
+**Safety.** `lines` cuts the text, `ast.parse` makes a tree of each expression, `trees` refuses a tree that
+holds anything but the kinds of nodes listed there, and `expressions` looks names up in the cell's own and
+functions in its own table. Sizes of everything are limited, and what SymPy could take long over, such as
+`10**10**10`, is refused before SymPy sees it.
+
+These modules make `Eq`s. That they form a cell is for `Cell` to check; `Spec.blamed` puts its words into
+the text form.
+'''
+
+from gategen.text.reader import Spec, read
+from gategen.text.writer import draft, write
+
+__all__ = ["Spec", "draft", "read", "write"]

@@ -1,0 +1,192 @@
+"""From a text to the arguments of `Cell`: every name gets its role, every equation its expressions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gategen import language as lang
+from gategen.errors import SpecError, Where
+from gategen.language import Eq
+from gategen.text.expressions import FUNCTIONS, Builder, next_of
+from gategen.text.lines import NAME_A_PART, Statement, check_text, docstring, reworded, statements
+from gategen.text.outline import Declaration, Equation, Outline, Target, did_you_mean, outline
+from gategen.text.trees import names
+
+PARAMETER = re.compile(r"[WUVPRbcpg]_")  # how the name of an undeclared parameter begins
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a text says: the arguments of `Cell`, and where each thing was said."""
+
+    name: str
+    title: str
+    reference: str
+    equations: tuple[Eq, ...]
+    first: tuple[Eq, ...]
+    output: tuple[lang.Name, ...] | None
+    declared: tuple[tuple[lang.Name, Where], ...]
+    where: Where
+    statements: tuple[Statement, ...] = field(repr=False)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Within, an error speaks the text form and quotes the text."""
+        try:
+            yield
+        except SpecError as error:
+            where = error.where or self.where
+            written = {statement.where: statement.text for statement in self.statements}
+            raise reworded(error, where, written.get(where, error.equation)) from None
+        except RecursionError:
+            message = "the equations are nested too deeply, or wait for each other in too long a row"
+            raise SpecError(message, where=self.where, hint=NAME_A_PART) from None
+
+
+def read(text: str, file: str = "<text>") -> Spec:
+    """What `text` says; errors name lines of `file`. Executes nothing. Raises `SpecError`."""
+    if not isinstance(text, str):
+        raise SpecError(f"the text of a cell is a str, not {type(text).__name__}")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    check_text(text, file)
+    described, start = docstring(text, file)
+    title, *reference = [" ".join(part.split()) for part in re.split(r"\n[ \t]*\n", described.strip())]
+    lines = tuple(statements(text, start, file))
+    parts = outline(lines, file)
+    symbols = _symbols(parts)
+    return Spec(
+        parts.name,
+        title.removesuffix("."),
+        " ".join(reference),
+        tuple(_equations(parts.equations, symbols)),
+        tuple(_equations(parts.first, symbols)),
+        tuple(_output(symbols, target) for target in parts.output) or None,
+        tuple((symbols[d.name], d.statement.where) for d in parts.declarations),
+        lines[0].where,
+        lines,
+    )
+
+
+def _equations(equations: Iterable[Equation], symbols: Mapping[str, lang.Name]) -> Iterator[Eq]:
+    build = Builder(symbols)
+    for equation in equations:
+        with equation.statement.blamed():
+            values = build.values(equation.value, len(equation.targets))
+            for target, value in zip(equation.targets, values, strict=True):
+                made = Eq(_symbol(symbols, target), value)
+                made.where = equation.statement.where
+                yield made
+
+
+def _symbol(symbols: Mapping[str, lang.Name], target: Target) -> lang.Name:
+    with target.statement.blamed():
+        if target.name not in symbols:
+            hint = did_you_mean(target.name, symbols) or f"add {target.name} = ..."
+            raise SpecError(f"{target.name} is not known", hint=hint)
+        symbol = symbols[target.name]
+        return next_of(symbol) if target.primed else symbol
+
+
+def _output(symbols: Mapping[str, lang.Name], target: Target) -> lang.Name:
+    symbol = _symbol(symbols, target)
+    with target.statement.blamed():
+        if isinstance(symbol, lang.State):
+            raise SpecError(f"output {symbol} is the old state", hint=f"output: {symbol}'")
+        if not isinstance(symbol, (lang.Gate, lang.Next)):
+            raise SpecError(
+                f"output {symbol} is neither a gate nor the next value of a state",
+                hint=f"y = {symbol}, output: y",
+            )
+    return symbol
+
+
+# ------------------------------------------------------------------------------------------ roles
+
+
+def _symbols(parts: Outline) -> dict[str, lang.Name]:
+    """Every name with its role. Inputs and states are made in the order that they have in the cell."""
+    declared = {d.name: d for d in parts.declarations}
+    states = {d.name: d for d in parts.declarations if d.kind == "states"}
+    for target in parts.targets:
+        if target.primed and target.name not in declared:
+            states.setdefault(target.name, Declaration("states", target.name, target.statement))
+    gates = dict.fromkeys(target.name for target in parts.targets if not target.primed)
+    _check_targets(parts, {**{d.name: d.kind for d in parts.declarations}, **dict.fromkeys(states, "states")})
+    implied = _implied(parts, {*declared, *states, *gates})
+    symbols: dict[str, lang.Name] = {}
+    if "x" in implied:  # before the declared inputs: the first is the sequence
+        symbols["x"] = lang.inputs("x")
+    for declaration in parts.declarations:
+        if declaration.kind != "states":
+            symbols[declaration.name] = _declared(declaration, symbols)
+    symbols |= {name: declare(name) for name, declare in implied.items() if name != "x"}
+    symbols |= {name: lang.gates(name) for name in gates}
+    return symbols | {name: _declared(declaration, symbols) for name, declaration in states.items()}
+
+
+def _check_targets(parts: Outline, kinds: Mapping[str, str]) -> None:
+    """That each equation defines what may be defined."""
+    for target in parts.targets:
+        name, kind = target.name, kinds.get(target.name)
+        with target.statement.blamed():
+            if kind == "states" and not target.primed:
+                raise SpecError(f"{name} on the left is the old state", hint=f"{name}' = ...")
+            if kind not in (None, "states"):
+                hint = "an equation gives a gate or the next value of a state"
+                raise SpecError(f"{name} is one of the {kind} and cannot be assigned", hint=hint)
+
+
+def _implied(parts: Outline, known: set[str]) -> dict[str, Callable[[str], Any]]:
+    """What undeclared names become that no equation defines."""
+    found: dict[str, Callable[[str], Any]] = {}
+    for tree, statement in parts.expressions:
+        for name, left in names(tree).items():
+            if name in known:
+                continue
+            with statement.blamed():
+                lang.check_name(name)
+                if name == "x":
+                    found[name] = lang.inputs
+                elif not PARAMETER.match(name):
+                    raise SpecError(f"{name} is not known", hint=_advice(name, left, {*known, *found}))
+                elif left or name not in found:
+                    found[name] = lang.matrices if left else lang.vectors
+    return found
+
+
+def _advice(name: str, left: bool, known: Iterable[str]) -> str:
+    if name in FUNCTIONS:
+        return f"a function has arguments: {FUNCTIONS[name].text}"
+    declare = f"declare it, such as {'matrices' if left else 'vectors'}: {name}"
+    meant = did_you_mean(name, [*sorted(known), *FUNCTIONS])
+    return f"{meant} Otherwise {declare}" if meant else declare
+
+
+def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lang.Name:
+    """The symbol of a declaration; initial values may use `symbols`."""
+    name, size = declaration.name, declaration.size
+    with declaration.statement.blamed():
+        given = {} if declaration.value is None else names(declaration.value)
+        if declaration.kind == "constants" and given:
+            raise SpecError(f"constant {name} must be a number, not an expression of {next(iter(given))}")
+        value: Any = None if declaration.value is None else Builder(symbols).value(declaration.value)
+        made: Any
+        match declaration.kind:
+            case "inputs":
+                made = lang.inputs(name, "input" if size is None else size)
+            case "states":
+                made = lang.states(name, "hidden" if size is None else size, 0 if value is None else value)
+                made.where = declaration.statement.where
+            case "matrices":
+                made = lang.matrices(name, size, declaration.trainable)
+            case "vectors":
+                made = lang.vectors(name, "hidden" if size is None else size, declaration.trainable)
+            case "scalars":
+                made = lang.scalars(name, declaration.trainable)
+            case _:
+                made = lang.constants(**{name: value})
+    return made  # type: ignore[no-any-return]

@@ -1,0 +1,156 @@
+"""Cells as text: the shortest that reads as the same cell."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, ClassVar
+
+import sympy as sp
+from sympy.core.relational import Relational
+
+from gategen import language as lang
+from gategen.errors import UnsupportedError
+from gategen.language import Eq
+from gategen.printer import ATOM, Printer
+from gategen.text.outline import WORDS
+from gategen.text.reader import PARAMETER
+
+
+class _Text(Printer):
+    """Expressions so that reading them gives the same ones."""
+
+    functions: ClassVar[dict[str, str]] = {"Abs": "abs", "step": "Heaviside"}
+
+    def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, Relational) and expr.rel_op == "==":
+            return f"equal({self(expr.lhs)}, {self(expr.rhs)})", ATOM
+        return super().spell(expr)
+
+    def number(self, value: sp.Number) -> tuple[str, int]:
+        text, tightness = super().number(value)
+        return (repr(float(value)) if value.is_Float else text), tightness
+
+    def call(self, expr: sp.Function) -> str:
+        if not isinstance(expr, lang.batch_norm):
+            return super().call(expr)
+        v, gain, bias, eps, momentum = expr.args
+        shift = [
+            self(v),
+            *([self(gain)] if (gain, bias) != (1, 0) else []),
+            *([self(bias)] if bias != 0 else []),
+        ]
+        rest = [("eps", eps, 1e-5), ("momentum", momentum, 0.1)]
+        words = [f"{word}={self(value)}" for word, value, default in rest if value != default]
+        return f"batch_norm({', '.join([*shift, *words])})"
+
+
+def write(cell: Any) -> str:
+    """The text form of a `Cell`: reading it gives the same cell. Raises `UnsupportedError`."""
+    return "\n".join([*_heading(cell.title, cell.reference, cell.name), f"name: {cell.name}", *_body(cell)])
+
+
+_COMMENTS = """\
+# gategen build {name}.gate     writes generated/{name}_numpy.py and its like
+# gategen verify {name}.gate    checks the derived gradients
+#
+# Everything is elementwise but W @ v. z = ... defines a gate, h' = ... the next value of the state h; the
+# order of the equations does not matter. x is the input. Names that begin with W_ U_ V_ P_ R_ b_ c_ p_ g_
+# are parameters; others are declared, on lines such as
+#     inputs: x, m[1]
+#     states: h, k[6] = 0.5
+#     matrices: A[hidden, (hidden, input)]
+#     vectors: q
+#     scalars: alpha
+#     constants: eps = 1e-5
+"""
+
+
+def draft(cell: Any, name: str) -> str:
+    """A commented file of a cell called `name` with the equations of `cell`."""
+    heading = _heading(f"{name}, after {cell.name}", cell.reference, name)
+    return "\n".join([*heading, _COMMENTS.format(name=name), *_body(cell), ""])
+
+
+def _heading(title: str, reference: str, name: str) -> list[str]:
+    """The docstring, where it says more than the name."""
+    if title == name and not reference:
+        return []
+    quotes = '"""' if '"""' not in title + reference else "'''"
+    if quotes in title + reference:
+        raise UnsupportedError(
+            f"the title of {name} has both kinds of quotes; the text form cannot hold them"
+        )
+    if not reference:
+        return [f"{quotes}{title}.{quotes}"]
+    return [f"{quotes}{title}.", "", *_filled(reference, 100), quotes]
+
+
+def _filled(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+
+
+def _body(cell: Any) -> list[str]:
+    """Declarations, equations and the rule of the first step."""
+    output = (
+        [] if cell.outputs == (cell.states[0].next,) else [f"output: {', '.join(map(str, cell.outputs))}"]
+    )
+    lines = [*_lines_of(cell), *output, "", *_aligned(cell.equations, "")]
+    return [*lines, "", "first:", *_aligned(cell.first, "    ")] if cell.first else lines
+
+
+def _aligned(equations: Sequence[Eq], indent: str) -> list[str]:
+    show = _Text({eq.lhs.name: k for k, eq in enumerate(equations)})
+    width = max(len(eq.lhs.name) for eq in equations)
+    return [f"{indent}{eq.lhs.name:{width}} = {show(eq.rhs)}" for eq in equations]
+
+
+def _lines_of(cell: Any) -> Iterator[str]:
+    """The declarations of what does not follow from use, and of the states."""
+    show = _Text()
+    entries: list[tuple[str, str]] = []
+    if [(x.name, x.size) for x in cell.inputs] != [("x", "input")]:
+        entries += [("inputs", x.name + _bracketed(x.size, "input")) for x in cell.inputs]
+    for state in cell.states:
+        start = "" if state.initial == 0 else f" = {show(state.initial)}"
+        entries.append(("states", state.name + _bracketed(state.size, "hidden") + start))
+    for kind, word in ((lang.Matrix, "matrices"), (lang.Vector, "vectors"), (lang.Scalar, "scalars")):
+        for parameter in cell.parameters:
+            if isinstance(parameter, kind) and not _follows(parameter):
+                section = word if parameter.trainable else f"fixed {word}"
+                entries.append((section, parameter.name + _extent(parameter)))
+    entries += [("constants", f"{c} = {show(c.value)}") for c in cell.constants]
+    for section, alike in groupby(sorted(entries, key=lambda e: WORDS.index(e[0])), lambda e: e[0]):
+        yield from (f"{section}: {line}" for line in _filled_entries([entry for _, entry in alike], 90))
+
+
+def _follows(parameter: Any) -> bool:
+    """Whether role, size and training follow from the name and its use."""
+    return bool(PARAMETER.match(parameter.name)) and parameter.trainable and not _extent(parameter)
+
+
+def _extent(parameter: Any) -> str:
+    if isinstance(parameter, lang.Matrix):
+        return "" if parameter.shape is None else f"[{', '.join(map(_size_text, parameter.shape))}]"
+    return _bracketed(parameter.size, "hidden") if isinstance(parameter, lang.Vector) else ""
+
+
+def _bracketed(size: lang.Size, default: str) -> str:
+    return "" if size == default else f"[{_size_text(size)}]"
+
+
+def _size_text(size: Any) -> str:
+    if not isinstance(size, tuple):
+        return str(size)
+    return f"({', '.join(map(_size_text, size))}{',' * (len(size) == 1)})"
+
+
+def _filled_entries(entries: Sequence[str], width: int) -> list[str]:
+    """As many on a line as fit."""
+    lines = [""]
+    for entry in entries:
+        if lines[-1] and len(lines[-1]) + len(entry) > width:
+            lines.append("")
+        lines[-1] += f", {entry}" if lines[-1] else entry
+    return lines
