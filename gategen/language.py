@@ -657,8 +657,13 @@ def names_in(expr: sp.Basic) -> list[Name]:
 
 
 def normalise(expr: sp.Expr) -> sp.Expr:
-    """SymPy's own `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` in gategen's words; `v**2.0` is `v**2`."""
+    """SymPy's own `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` in gategen's words; `v**2.0` is `v**2`.
+
+    SymPy writes `abs(exp(v))` as `exp(re(v))` where it does not see that `v` is real, which every value is.
+    """
     expr = expr.replace(_half_float, lambda e: sp.Pow(e.base, sp.Rational(int(2 * e.exp), 2)))
+    if expr.has(sp.re):
+        expr = expr.replace(sp.re, lambda value: value)
     if not expr.has(sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.Mod):
         return expr
     expr = expr.replace(sp.Heaviside, lambda a, *_: step(a)).replace(sp.Mod, mod)
