@@ -27,7 +27,17 @@ from typing import Any
 import numpy as np
 import sympy as sp
 from random_cells import Drawn, rolled, spec
-from test_numpy_modules import TINY, Point, by_graph, forward, gradients, in_complex, is_normed, loss, point_of
+from test_numpy_modules import (
+    TINY,
+    Point,
+    by_graph,
+    forward,
+    gradients,
+    in_complex,
+    is_normed,
+    loss,
+    point_of,
+)
 
 from gategen import emulator
 from gategen import language as lang
@@ -168,7 +178,8 @@ def attempt(stage: str, make: Callable[[], Any]) -> Any:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.name}"
-        raise Wrong(stage, f"{type(error).__name__} in {place}: {error}") from error
+        words = " ".join(str(error).split())[:300]
+        raise Wrong(stage, f"{type(error).__name__} in {place}: {words}") from error
 
 
 def at_some_scale(cell: Cell, module: ModuleType) -> tuple[tuple[Point, Arrays], ...]:
@@ -212,7 +223,9 @@ class Kernels:
 
     def get_function(self, name: str) -> Any:
         kernel = self.module.get_function(name)
-        kernel.max_dynamic_shared_size_bytes = 0  # none is used, and the static memory of all cells is counted
+        kernel.max_dynamic_shared_size_bytes = (
+            0  # none is used, and the static memory of all cells is counted
+        )
         return kernel
 
 
@@ -356,7 +369,9 @@ def simpler(expr: Any) -> Iterator[Any]:
             if not (isinstance(arg, lang.concat) or (arg.is_number and node is expr)):
                 yield expr.xreplace({node: arg})
         if isinstance(node, (sp.Add, sp.Mul)) and len(node.args) > 2:
-            yield from (expr.xreplace({node: node.func(*(a for a in node.args if a is not arg))}) for arg in node.args)
+            yield from (
+                expr.xreplace({node: node.func(*(a for a in node.args if a is not arg))}) for arg in node.args
+            )
 
 
 def swapped(drawn: Drawn, swap: dict[Any, Any]) -> Drawn:

@@ -6,9 +6,15 @@
 
 from __future__ import annotations
 
+import builtins
+import builtins
 import random
+import re
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gategen as gg
@@ -42,8 +48,16 @@ def usable(name: str) -> bool:
         return False
 
 
+GENERATED = Path(__file__).parent.parent / "generated"
+GENERATED = Path(__file__).parent.parent / "generated"
 # What generated code calls its own.
-TAKEN = tuple(sorted(filter(usable, {*WORDS, *CUDA_WORDS, *SIZE_WORDS})))
+TAKEN = tuple(sorted({
+    word
+    for cell in ("sligru", "caru")
+    for file in GENERATED.glob(f"{cell}_*")
+    for word in re.findall(r"\w+", file.read_text("utf-8"))
+    if usable(word)
+} | {*filter(usable, {*WORDS, *CUDA_WORDS, *SIZE_WORDS})} - {*dir(builtins)}))  # fmt: skip
 # What it makes of the names of a spec.
 MADE = ("d_{}", "d_{}_later", "{}_next", "{}_t", "{}_T", "{}_2", "{}_", "a_{}", "x_{}", "v_{}", "sum_{}",
         "y_{}", "d_y_{}", "first_{}", "{}_start", "bias_{}", "centre_{}", "mean_{}", "var_{}", "g_{}", "s_{}",
@@ -178,7 +192,9 @@ class _Maker:
         else:
             wishes = ORDINARY[role].split()
         free = [wish for wish in wishes if wish not in self.names and usable(wish)]
-        name = free[0] if free else next(f"{role[0]}{k}" for k in range(99) if f"{role[0]}{k}" not in self.names)
+        name = (
+            free[0] if free else next(f"{role[0]}{k}" for k in range(99) if f"{role[0]}{k}" not in self.names)
+        )
         self.names.add(name)
         return name
 
@@ -388,7 +404,9 @@ class _Maker:
         eq = Eq(symbol, self.right(size, bounded))
         self.table[symbol] = self.size(eq.rhs) if isinstance(symbol, lang.Gate) else size
         self.pool.append(symbol)
-        if all(s in self.clean or isinstance(s, (lang.Parameter, lang.Constant)) for s in eq.rhs.atoms(lang.Name)):
+        if all(
+            s in self.clean or isinstance(s, (lang.Parameter, lang.Constant)) for s in eq.rhs.atoms(lang.Name)
+        ):
             self.clean.add(symbol)
         return eq
 
@@ -497,7 +515,9 @@ def spec(made: Drawn) -> str:
     words = {"Cell", "Eq", "True", *lang.RESERVED, *SYMPY_WORDS, *gg.__all__}
     rename: dict[str, str] = {}
     for s in sorted((s for s in symbols if not isinstance(s, lang.Next)), key=lambda s: s.name):
-        rename[s.name] = next(n for k in range(99) if (n := s.name + "_" * k) not in {*words, *rename.values()})
+        rename[s.name] = next(
+            n for k in range(99) if (n := s.name + "_" * k) not in {*words, *rename.values()}
+        )
     rename |= {s.name: f"{rename[s.state.name]}.next" for s in symbols if isinstance(s, lang.Next)}
     printer = _SpecPrinter(rename=rename)
     order = list(MAKERS)
@@ -512,7 +532,11 @@ def spec(made: Drawn) -> str:
     lines = [f"{rename[s.name]} = {declaration(s, printer)}" for s in sorted(declared, key=rank)]
     body = [f"    Eq({printer(eq.lhs)}, {printer(eq.rhs)})," for eq in made.equations]
     if made.first:
-        body += ["    first=[", *(f"        Eq({printer(e.lhs)}, {printer(e.rhs)})," for e in made.first), "    ],"]
+        body += [
+            "    first=[",
+            *(f"        Eq({printer(e.lhs)}, {printer(e.rhs)})," for e in made.first),
+            "    ],",
+        ]
     if made.output is not None:
         body.append(f"    output=({', '.join(map(printer, made.output))},),")
     lines += ["", f"{made.name} = Cell(", f'    "{made.name}",', *body, ")"]

@@ -195,7 +195,7 @@ class Kernel:
             Parameter(name, p.kind.decode(), p.size, p.pointer != b"\0")
             for name, p in zip(signature.parameters, record.parameters[: record.count], strict=True)
         )
-        self.max_dynamic_shared_size_bytes = MAX_SHARED - library.static_shared
+        self.max_dynamic_shared_size_bytes = max(0, MAX_SHARED - library.static_shared)  # that of all kernels
 
     @property
     def name(self) -> str:
