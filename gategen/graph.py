@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -72,7 +73,7 @@ class Pointwise:
     out: Value
     expr: sp.Expr
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Value, ...]:
         return values_in(self.expr)
 
@@ -169,7 +170,9 @@ class Graph:
         return (*self.given, *(op.out for op in self.ops))
 
 
+@lru_cache(maxsize=10_000)
 def values_in(expr: sp.Basic) -> tuple[Value, ...]:
+    """The values in an expression, by name."""
     return tuple(sorted(expr.atoms(Value), key=lambda v: v.name))
 
 

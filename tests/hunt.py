@@ -41,11 +41,14 @@ from test_numpy_modules import (
 
 from gategen import emulator
 from gategen import language as lang
+from gategen.backends import cupy, numpy
 from gategen.cell import Cell
 from gategen.emulator import cupy as cp
 from gategen.errors import SpecError
 from gategen.language import Eq
-from gategen.verify import imported, written
+from gategen.plan import Plan, plan
+from gategen.render import render
+from gategen.verify import imported
 
 Array = Any
 Arrays = dict[str, Array]
@@ -163,10 +166,26 @@ class Judged:
 def judged(drawn: Drawn, folder: Path) -> Judged:
     """The cell through specs, both backends, and the NumPy module. Raises `Wrong`, or `Steep` without a point."""
     cell = attempt("spec", drawn.cell)
-    module = attempt("numpy", lambda: imported(written(cell, "numpy", folder)))
-    cuda = attempt("cupy", lambda: written(cell, "cupy", folder))
+    planned = attempt("plan", lambda: plan(cell))
+    module = attempt("numpy", lambda: imported(numpy_file(planned, folder)))
+    cuda = attempt("cupy", lambda: cupy_files(planned, folder))
     points = attempt("run", lambda: at_some_scale(cell, module))
     return Judged(drawn, cell, cuda, points)
+
+
+def numpy_file(planned: Plan, folder: Path) -> Path:
+    """As `gategen build` writes it; from a plan that is made once for both backends."""
+    path = folder / f"{planned.cell.name}_numpy.py"
+    path.write_text(render("numpy/module.py.jinja", numpy.context(planned)), "utf-8")
+    return path
+
+
+def cupy_files(planned: Plan, folder: Path) -> Path:
+    made = cupy.context(planned)
+    path = folder / f"{planned.cell.name}_cupy.py"
+    path.write_text(render("cupy/module.py.jinja", made), "utf-8")
+    path.with_suffix(".cu").write_text(render("cupy/kernels.cu.jinja", made), "utf-8")
+    return path
 
 
 def attempt(stage: str, make: Callable[[], Any]) -> Any:
@@ -321,7 +340,7 @@ def shrunk(finding: Finding, seconds: float = 60) -> Finding:
 
 def kind(finding: Finding) -> str:
     """What must stay while a cell shrinks: the kind of error, where it is one."""
-    return finding.message.split(":")[1] if finding.stage in ("spec", "numpy", "cupy", "run") else ""
+    return finding.message.split(":")[1] if finding.stage in ("spec", "plan", "numpy", "cupy", "run") else ""
 
 
 def valid(drawn: Drawn) -> bool:

@@ -362,7 +362,7 @@ class _Maker:
 
     def right(self, size: Size, bounded: bool) -> Any:
         """A whole right side."""
-        made = self.expr(size, 1 + self.upto(3))
+        made = self.expr(size, self.pick((1, 1, 2, 2, 3, 4)))
         if not bounded:
             return made
         bound = self.upto(3)

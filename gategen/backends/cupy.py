@@ -113,9 +113,6 @@ class CudaPrinter(Printer):
         text, rank = super().product(expr)
         return (text.replace("1 / ", "real(1) / ", 1), rank) if text.startswith("1 / ") else (text, rank)
 
-    def key_text(self, expr: sp.Basic) -> str:
-        return Printer()(expr)
-
 
 # ---------------------------------------------------------------------------------------------- kernels
 
