@@ -425,7 +425,7 @@ class _Maker:
         if self.chance(50):
             output = tuple(dict.fromkeys(self.pick(left) for _ in range(1 + self.upto(2))))
         outputs = output or (min((s.next for s in states), key=lambda s: s.state.fields[-1]),)
-        equations = self.completed(equations, inputs[0])
+        equations = self.completed(equations, inputs)
         first = self.opening(inputs, states, left, outputs) if self.chance(20) else ()
         shuffled: list[Eq] = []
         for eq in equations:
@@ -447,13 +447,22 @@ class _Maker:
             made.append(self.define(symbol, self.pick(self.sizes) if free else sizes[symbol], True))
         return tuple(made)
 
-    def completed(self, equations: list[Eq], x: Any) -> list[Eq]:
-        """The equations with the input in them, and with a parameter of every size."""
+    def completed(self, equations: list[Eq], inputs: Sequence[Any]) -> list[Eq]:
+        """The equations with an input in them, and with something that tells the size of every state."""
         read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
-        if x not in read:
-            eq = equations[-1]
-            size = self.size(eq.rhs) if isinstance(eq.lhs, lang.Gate) else self.table[eq.lhs]
+        if read.isdisjoint(inputs):
+            eq, x = equations[-1], inputs[0]
+            size = self.table[eq.lhs.state if isinstance(eq.lhs, lang.Next) else eq.lhs]
             equations[-1] = Eq(eq.lhs, eq.rhs + self.matrix(size, self.table[x]) @ x)
+        told = {1}
+        for s in {s for eq in equations for s in eq.rhs.atoms(lang.Name)}:
+            if isinstance(s, lang.Matrix):
+                told.update(sp.utilities.iterables.flatten(self.shapes[s]))
+            elif isinstance(s, (lang.Vector, lang.Input)):
+                told.add(self.table[s])
+        for k, eq in enumerate(equations):
+            if isinstance(eq.lhs, lang.Next) and self.table[eq.lhs.state] not in told:
+                equations[k] = Eq(eq.lhs, eq.rhs + self.vector(self.table[eq.lhs.state]))
         return equations
 
     def inferred(self, made: Drawn) -> Drawn:

@@ -49,6 +49,7 @@ WORDS = frozenset(
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
     given first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs one rest
+    cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
 
@@ -125,8 +126,9 @@ class Module:
             self.names.of(("field", f.name), f.name)
         for f in plan.fields:
             self.names.of(("field", gradient_of(f.name)), f"d_{f.name}")
-        own = {p.name for p in self.cell.parameters}
-        given = [v.name for v in plan.step.forward.graph.fixed if v.name not in own]
+        graph = plan.step.forward.graph
+        own = {p.name for p in self.cell.parameters} | {v.name for _, block in graph.blocks for v in block}
+        given = [v.name for v in graph.fixed if v.name not in own]
         for name, word in zip(given, ("valid", "count", "training"), strict=False):
             self.names.known[name] = self.names.known["given", name] = word
         self.names.known[self.cell.inputs[0].name] = "x"

@@ -63,11 +63,12 @@ def laid_out(cell: Cell, forward: Graph, backward: Graph, alike: bool) -> Layout
     stacks = stacked(cell, groups(forward, levels(forward)), owner, alike)
     order = gradient_order(forward, backward, stacks, owner)
     names = [p.name for p in cell.parameters]
+    given = [*names, *(v.name for v in forward.given)]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
     for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
         members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
-        fields.append(matrix_field(cell, members, [f.name for f in fields]))
+        fields.append(matrix_field(cell, members, [f.name for f in fields], given))
         weights |= block_weights(fields[-1], forward)
     vector_fields, slots = lay_out_vectors(cell, forward, weights, fields, alike)
     return Layout((*fields, *vector_fields), weights, slots)
@@ -138,12 +139,12 @@ def meets_input(stack: Sequence[str], graph: Graph, owner: Mapping[Value, str]) 
     )
 
 
-def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Field:
+def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str], given: Sequence[str]) -> Field:
     """Matrices of one width, one below the other."""
     parameters = {p.name: p for p in cell.parameters}
     columns = cell.shapes[members[0]][1]
     return Field(
-        field_name(members, taken, list(parameters)),
+        field_name(members, taken, given),
         tuple(members),
         tuple(cast(Size, cell.shapes[name][0]) for name in members),
         columns if isinstance(columns, tuple) else (columns,),
@@ -151,13 +152,13 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     )
 
 
-def field_name(members: Sequence[str], taken: Iterable[str], names: Iterable[str]) -> str:
-    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone."""
+def field_name(members: Sequence[str], taken: Iterable[str], given: Iterable[str]) -> str:
+    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone. No stem is that of a `given` value."""
     if len(members) == 1:
         return fresh(members[0], taken)
     stems = {name.split("_")[0] for name in members}
     wish = stems.pop() if len(stems) == 1 else "_".join(members)
-    return fresh(wish, {*taken, *(n for n in names if n not in members)})
+    return fresh(wish, {*taken, *(n for n in given if n not in members)})
 
 
 def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
@@ -263,6 +264,7 @@ def lay_out_vectors(
 ) -> tuple[list[Field], dict[str, Slot]]:
     """Vectors of one stem in a field, in the order of the products they are added to; scalars one by one."""
     names = [p.name for p in cell.parameters]
+    given = [*names, *(v.name for v in graph.given)]
     made: list[Field] = []
     slots: dict[str, Slot] = {}
 
@@ -278,7 +280,7 @@ def lay_out_vectors(
 
     for group in vector_stacks(cell, alike):
         group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
-        add(group, field_name([p.name for p in group], taken(), names), tuple(p.size for p in group))
+        add(group, field_name([p.name for p in group], taken(), given), tuple(p.size for p in group))
     for p in cell.parameters:
         if isinstance(p, lang.Scalar):
             add([p], fresh(p.name, taken()), ())
