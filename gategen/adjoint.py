@@ -50,7 +50,6 @@ class _Adjoint:
         self.terms: dict[Value, list[sp.Expr]] = defaultdict(list)
         self.totals: dict[Value, Value | None] = {}
         self.laters: set[Value] = set()
-        self.laters: set[Value] = set()
         self.active = self.differentiable()
 
     def differentiable(self) -> set[Value]:

@@ -7,18 +7,17 @@
 from __future__ import annotations
 
 import builtins
-import builtins
 import random
-import re
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pathlib import Path
 from typing import Any, ClassVar
 
-import gategen as gg
 import sympy as sp
+from hypothesis import strategies as st
+
+import gategen as gg
 from gategen import language as lang
 from gategen.backends.cupy import CUDA_WORDS
 from gategen.backends.module import SIZE_WORDS, WORDS
@@ -26,7 +25,6 @@ from gategen.cell import Cell
 from gategen.errors import SpecError
 from gategen.language import Eq, Shape, Size
 from gategen.printer import ATOM, MATVEC, POWER, Printer
-from hypothesis import strategies as st
 
 # ---------------------------------------------------------------------------------------------- names
 
@@ -150,7 +148,7 @@ def cells(draw: Any) -> Drawn:
 
 
 def rolled(start: int, nth: int) -> Drawn:
-    """One cell, the same for the same numbers; without Hypothesis, which likes to draw the like of what it drew."""
+    """One cell, the same for the same numbers; not by Hypothesis, which likes to repeat what it drew."""
     dice = random.Random(f"{start} {nth}")
     return _Maker(lambda most: dice.randint(0, most)).drawn(f"random_{start}_{nth}")
 

@@ -177,7 +177,7 @@ def point_of(
 def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
     """The further sizes that `init_buffers` asks for."""
     code = module.init_buffers.__code__
-    known = {**sizes, "input_size": sizes["input"]}
+    known = {**SIZES, **sizes, "input_size": sizes.get("input", SIZES["input"])}
     return {name: known[name.removesuffix("_")] for name in code.co_varnames[2 : 1 + code.co_kwonlyargcount]}
 
 
@@ -331,7 +331,7 @@ def evaluated(
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
     own = [v.name for v in graph.fixed if v.name not in given]
     if own:
-        sizes = sizes_of(point)
+        sizes = SIZES | sizes_of(point)
         fresh = point.module.init_buffers(
             sizes["hidden"], dtype="float64", **buffer_sizes(point.module, sizes)
         )

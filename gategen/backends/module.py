@@ -164,10 +164,12 @@ class Module:
         return [self.names.known[schedule.slot[v].buffer] for v in values]
 
     def input_gradient(self, name: str) -> str:
-        """The name of the gradient of an input."""
+        """The name of the gradient of an input: that of its buffer, where it has one for itself."""
         schedule = self.plan.step.backward
-        (value,) = (v for n, v in schedule.graph.outputs if n == name)
-        return self.names.known[schedule.slot[value].buffer]
+        slot = schedule.slot[dict(schedule.graph.outputs)[name]]
+        if self.buffers_of[id(schedule)][slot.buffer].width == length(slot.size):
+            return self.names.known[slot.buffer]
+        return self.names.of(("gradient of input", name), f"d_{name}")
 
     def number(self, expr: sp.Expr) -> str:
         """A number, or arithmetic of sizes, as Python text."""
@@ -314,9 +316,16 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
         "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
         "carry_names": ", ".join(s["carry"] for s in states),
+        "input_gradients": input_gradients(module, made),
         "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
         "start_lines": start_lines(made),
     }
+
+
+def input_gradients(module: Module, made: dict[str, Any]) -> tuple[str, ...]:
+    """Lines that name the gradients of inputs that lie beside others."""
+    named = ((module.input_gradient(name), source) for name, source in made["backward"]["outputs"])
+    return tuple(f"{name} = {source}" for name, source in named if name != source)
 
 
 def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:

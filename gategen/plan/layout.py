@@ -153,7 +153,7 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str], given
 
 
 def field_name(members: Sequence[str], taken: Iterable[str], given: Iterable[str]) -> str:
-    """`W` for W_z, W_r, W_n; the parameter's own name where it is alone. No stem is that of a `given` value."""
+    """`W` for W_z, W_r, W_n, where no `given` value has that name; the parameter's own where it is alone."""
     if len(members) == 1:
         return fresh(members[0], taken)
     stems = {name.split("_")[0] for name in members}
