@@ -46,7 +46,7 @@ def distinct_ends(graph: Graph) -> Graph:
 
 
 def kept_carries(graph: Graph) -> Graph:
-    """The graph in which what runs behind the loop reads a copy of a carried gradient, kept for every step."""
+    """The graph in which what runs behind the loop reads copies of carried gradients, kept for every step."""
     level = levels(graph)
     currents = {carry.current for carry in graph.states}
     late = {v for op in graph.ops if level[op.out] == AFTER for v in op.reads if v in currents}
