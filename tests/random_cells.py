@@ -386,13 +386,13 @@ class _Maker:
     def declared(self) -> tuple[list[Any], list[Any]]:
         """Inputs and states."""
         inputs = []
-        for k in range(1 + self.upto(2)):
+        for k in range(self.pick((1, 1, 2, 3))):
             wide = "input" if k == 0 and self.chance(85) else self.pick([*self.sizes, 1])
             inputs.append(gg.inputs(self.name("inputs"), size=wide))
             self.table[inputs[-1]] = wide
         self.clean.update(inputs)
         made = []
-        for k in range(1 + self.upto(2)):
+        for k in range(self.pick((1, 1, 2, 2, 3))):
             size = "hidden" if k == 0 and self.chance(80) else self.pick([*self.sizes, 1])
             made.append(gg.states(self.name("states"), size=size, initial=self.start(size)))
             self.table[made[-1]] = size
@@ -413,7 +413,7 @@ class _Maker:
         self.pool = [*inputs, *states]
         equations: list[Eq] = []
         left = [s.next for s in states]
-        for _ in range(self.upto(4)):
+        for _ in range(self.upto(3)):
             left.insert(self.upto(len(left)), gg.gates(self.name("gates")))
         for symbol in left:
             gate = isinstance(symbol, lang.Gate)
