@@ -22,6 +22,7 @@ from gategen import (
     sqrt,
     states,
     tanh,
+    var,
     vectors,
 )
 
@@ -91,12 +92,20 @@ neighbours = Cell(
     first=[Eq(r, P @ (P_u.T @ u)), Eq(h.next, W @ x)],
 )
 
-# A next value that waits for no state meets statistics over time: its carried gradient is read behind the loop.
+# A next value that waits for no state meets statistics over time: its gradient is read behind the loop.
 driven = Cell("driven", Eq(c.next, W @ x), Eq(h.next, tanh(batch_norm(c.next, 1, p)) + h / 2))
 
 # A size is called like a value.
 K_x = matrices("K_x", shape=("x", "hidden"))
 measured = Cell("measured", Eq(h.next, tanh(W @ x**2 + mean(K_x @ h) * p)))
+
+# Reductions of one number.
+S_h = matrices("S_h", shape=(1, "hidden"))
+single = Cell(
+    "single",
+    Eq(h.next, tanh(W @ x + U @ h) * (var(S @ n, alpha) + var(S_h @ h) + mean(beta))),
+    Eq(n.next, n * var(alpha)),
+)
 
 # Names that CuPy modules have.
 cp, launch, compiled = matrices("cp launch compiled")
