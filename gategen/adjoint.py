@@ -49,6 +49,7 @@ class _Adjoint:
         self.builder = Builder(v.name for v in graph.values)
         self.terms: dict[Value, list[sp.Expr]] = defaultdict(list)
         self.totals: dict[Value, Value | None] = {}
+        self.laters: set[Value] = set()
         self.active = self.differentiable()
 
     def differentiable(self) -> set[Value]:
@@ -67,6 +68,8 @@ class _Adjoint:
             c.name: builder.value(f"d_{c.next.name.removesuffix('_next')}_later", c.next.shape)
             for c in forward.states
         }
+        self.laters.update(laters.values())
+        self.laters.update(laters.values())
         for carry in forward.states:
             self.terms[carry.next].append(laters[carry.name])
         for name, value in forward.outputs:
@@ -129,7 +132,7 @@ class _Adjoint:
         """Whether a gradient that exists already can be that of `value`: a carried one lasts for one step
         only.
         """
-        return isinstance(term, Value) and term.shape == value.shape and not term.name.endswith("_later")
+        return isinstance(term, Value) and term.shape == value.shape and term not in self.laters
 
     def ending(self, value: Value) -> Value:
         """The gradient of something given, as a value of its own even where it is 0."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import sympy as sp
@@ -116,24 +117,24 @@ class Cell:
     def all_equations(self) -> tuple[Eq, ...]:
         return (*self.equations, *self.first)
 
-    @property
+    @cached_property
     def symbols(self) -> frozenset[lang.Name]:
         """Every declared name that the equations and the initial values mention."""
         found = {symbol for eq in self.all_equations for symbol in (eq.lhs, *lang.names_in(eq.rhs))}
         found |= {s.state for s in found if isinstance(s, lang.Next)}
         return frozenset(found | {symbol for s in self.states for symbol in lang.names_in(s.initial)})
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Any, ...]:
         """The inputs in the order of their declaration; the first is the sequence `x`."""
         return tuple(sorted(self._symbols(lang.Input), key=lambda s: s.fields[-1]))
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[Any, ...]:
         """Matrices, vectors and scalars, in the order in which the equations meet them."""
         return tuple(self._symbols(lang.Parameter))
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[Array, ...]:
         """The parameters as they are packed: stacked rows are one array."""
         members: dict[str, list[lang.Parameter]] = {}
@@ -149,11 +150,11 @@ class Cell:
             made.append(Array(name, tuple(blocks), shape))
         return tuple(made)
 
-    @property
+    @cached_property
     def constants(self) -> tuple[Any, ...]:
         return tuple(self._symbols(lang.Constant))
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[str, ...]:
         """The size names, `input` and `hidden` first."""
         symbols = (*self.inputs, *self.states, *self.parameters)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -72,7 +73,7 @@ class Pointwise:
     out: Value
     expr: sp.Expr
 
-    @property
+    @cached_property
     def reads(self) -> tuple[Value, ...]:
         return values_in(self.expr)
 
@@ -169,7 +170,9 @@ class Graph:
         return (*self.given, *(op.out for op in self.ops))
 
 
+@lru_cache(maxsize=10_000)
 def values_in(expr: sp.Basic) -> tuple[Value, ...]:
+    """The values in an expression, by name."""
     return tuple(sorted(expr.atoms(Value), key=lambda v: v.name))
 
 
@@ -446,24 +449,23 @@ class _Flattener:
         )
 
     def reduction(self, expr: Any, hint: str) -> sp.Expr:
-        values = [self.step_or_static(self.lower(arg, hint), f"v_{hint}") for arg in expr.args]
+        values = [self.named(self.lower(arg, hint), f"v_{hint}") for arg in expr.args]
         if isinstance(expr, lang.sum_):
             return self.total(values)
         if isinstance(expr, lang.mean):
             return self.mean(values, hint)
         centre = self.mean(values, hint)
-        centred = [self.named(v - centre, f"centred_{v.name}") for v in values]
+        centred = [self.named(v - centre, f"centred_{v}") for v in values]
         squares = [self.named(v**2, f"square_{value}") for v, value in zip(centred, values, strict=True)]
-        return self.mean([cast(Value, s) for s in squares], f"square_{hint}", "variance")
+        return self.mean(squares, f"square_{hint}", "variance")
 
-    def step_or_static(self, expr: sp.Expr, wish: str) -> Value:
-        return cast(Value, expr if isinstance(expr, Value) else self.named(expr, wish))
+    def total(self, values: Sequence[sp.Expr]) -> sp.Expr:
+        return sp.Add(
+            *(v if _width(v) == 1 else self.builder.reduced(f"sum_{v}", cast(Value, v)) for v in values)
+        )
 
-    def total(self, values: Sequence[Value]) -> sp.Expr:
-        return sp.Add(*(v if v.size == 1 else self.builder.reduced(f"sum_{v.name}", v) for v in values))
-
-    def mean(self, values: Sequence[Value], hint: str, word: str = "centre") -> sp.Expr:
-        count = sp.Add(*(length(v.size) for v in values))
+    def mean(self, values: Sequence[sp.Expr], hint: str, word: str = "centre") -> sp.Expr:
+        count = sp.Add(*(length(_width(v)) for v in values))
         return self.named(self.total(values) / count, f"{word}_{hint.removeprefix('square_')}")
 
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:
@@ -509,6 +511,11 @@ class _Flattener:
         self.parameters.append(value)
         self.fixed.append(value)
         return value
+
+
+def _width(expr: sp.Expr) -> Size:
+    """The number of features of a value; 1 of a number."""
+    return expr.size if isinstance(expr, Value) else 1
 
 
 def _plain_name(symbol: Any) -> str:

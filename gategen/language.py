@@ -12,7 +12,7 @@ import itertools
 import keyword
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -455,6 +455,11 @@ class Elementwise(sp.Function):  # type: ignore[misc]
     is_real = True
     nargs: Any = 1
 
+    def _eval_evalf(self, prec: int) -> Any:
+        """The value for numbers alone, such as that of `maximum(beta, 0.1)` for a constant."""
+        same = _IN_SYMPY.get(type(self).__name__)
+        return same(*self.args)._eval_evalf(prec) if same else super()._eval_evalf(prec)
+
 
 class sigmoid(Elementwise):
     """1 / (1 + exp(-a))."""
@@ -624,6 +629,21 @@ class batch_norm(Elementwise):
         return cast(sp.Expr, super().__new__(cls, v, gain, bias, eps, momentum, **options))
 
 
+# The functions that have a value for numbers, in SymPy's words.
+_IN_SYMPY: dict[str, Callable[..., sp.Expr]] = {
+    "sigmoid": lambda a: 1 / (1 + sp.exp(-a)),
+    "softplus": lambda a: sp.log(1 + sp.exp(a)),
+    "relu": lambda a: sp.Max(a, 0),
+    "step": lambda a: sp.Heaviside(a, 0),
+    "expm1": lambda a: sp.exp(a) - 1,
+    "log1p": lambda a: sp.log(1 + a),
+    "stop_gradient": lambda a: a,
+    "maximum": sp.Max,
+    "minimum": sp.Min,
+    "mod": lambda a, b: a - b * sp.floor(a / b),
+    "where": lambda condition, a, b: sp.Piecewise((a, condition), (b, True)),
+}
+
 tanh, exp, log, sin, cos, sqrt, abs, sign = sp.tanh, sp.exp, sp.log, sp.sin, sp.cos, sp.sqrt, sp.Abs, sp.sign
 
 
@@ -754,8 +774,13 @@ def names_in(expr: sp.Basic) -> list[Name]:
 
 
 def normalise(expr: sp.Expr) -> sp.Expr:
-    """SymPy's own `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` in gategen's words; `v**2.0` is `v**2`."""
+    """SymPy's own `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` in gategen's words; `v**2.0` is `v**2`.
+
+    SymPy writes `abs(exp(v))` as `exp(re(v))` where it does not see that `v` is real, which every value is.
+    """
     expr = expr.replace(_half_float, lambda e: sp.Pow(e.base, sp.Rational(int(2 * e.exp), 2)))
+    if expr.has(sp.re):
+        expr = expr.replace(sp.re, lambda value: value)
     if not expr.has(sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.Mod):
         return expr
     expr = expr.replace(sp.Heaviside, lambda a, *_: step(a)).replace(sp.Mod, mod)

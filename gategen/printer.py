@@ -9,6 +9,7 @@ spelling, never the order.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import ClassVar
 
 import sympy as sp
@@ -150,7 +151,8 @@ class Printer:
         return self.keys[expr]
 
     def key_text(self, expr: sp.Basic) -> str:
-        return Printer()(expr) if type(self) is not Printer else self(expr)
+        own = type(self) is Printer and (self.rank or self.rename)
+        return self(expr) if own else _plain(expr)
 
 
 def leading_minus(expr: sp.Basic) -> bool:
@@ -173,3 +175,9 @@ def fraction(expr: sp.Expr) -> tuple[list[sp.Expr], list[sp.Expr]]:
 
 
 text: Callable[[sp.Basic], str] = Printer()
+
+
+@lru_cache(maxsize=10_000)
+def _plain(expr: sp.Basic) -> str:
+    """As `text`, for sorting, where the same parts are asked for again and again."""
+    return text(expr)

@@ -33,7 +33,13 @@ SPECS = Path(__file__).parent / "specs"
 BUILTIN = dict(builtins())
 EXTRA = {cell.name: cell for path in sorted(SPECS.glob("*.py")) for cell in load(path)}
 CELLS = BUILTIN | EXTRA
-NORMED = [name for name, cell in CELLS.items() if any(eq.rhs.has(batch_norm) for eq in cell.equations)]
+
+
+def is_normed(cell: Cell) -> bool:
+    return any(eq.rhs.has(batch_norm) for eq in cell.equations)
+
+
+NORMED = [name for name, cell in CELLS.items() if is_normed(cell)]
 
 T = 4
 LENGTHS = (3, 0, T, 1, T)
@@ -123,8 +129,13 @@ def input_keys(point: Point) -> tuple[str, ...]:
     return point.module.Grads._fields[1:-1]
 
 
-def random_point(
-    name: str,
+def random_point(name: str, module: ModuleType, **options: Any) -> Point:
+    """One for the cell of that name."""
+    return point_of(CELLS[name], module, **options)
+
+
+def point_of(
+    cell: Cell,
     module: ModuleType,
     *,
     seed: int = 0,
@@ -137,7 +148,7 @@ def random_point(
     **options: Any,
 ) -> Point:
     """Everything random and nonzero; with `constant`, further inputs are the same at all steps."""
-    cell, rng = CELLS[name], np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     further = [size for size in cell.sizes if size not in SIZES]
     sizes = dict(zip(further, FURTHER, strict=False)) | sizes
 
@@ -156,7 +167,7 @@ def random_point(
     d_y = tuple(rng.standard_normal((steps, batch, *shape(output_size(cell, s)))) for s in cell.outputs)
     d_final = tuple(rng.standard_normal((batch, *shape(s.size))) for s in cell.states)
     lengths = None if lengths is None else np.array(lengths)
-    if name in NORMED and "buffers" not in options:
+    if is_normed(cell) and "buffers" not in options:
         start = module.init_buffers(sizes["hidden"], dtype="float64", **buffer_sizes(module, sizes))
         options["buffers"] = {key: a + rng.uniform(0.2, 0.8, a.shape) for key, a in start._asdict().items()}
     return Point(cell, module, values, d_y, d_final, lengths=lengths, **options)
@@ -165,7 +176,8 @@ def random_point(
 def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
     """The further sizes that `init_buffers` asks for."""
     code = module.init_buffers.__code__
-    return {name: sizes[name] for name in code.co_varnames[2 : 1 + code.co_kwonlyargcount]}
+    known = {**SIZES, **sizes, "input_size": sizes.get("input", SIZES["input"])}
+    return {name: known[name.removesuffix("_")] for name in code.co_varnames[2 : 1 + code.co_kwonlyargcount]}
 
 
 def parts(axis: Any) -> tuple[Size, ...]:
@@ -184,10 +196,8 @@ def forward(point: Point, tape: Any = False, **changed: Any) -> tuple[tuple[Arra
     options: dict[str, Any] = {**point.further, "lengths": point.lengths, "tape": tape}
     if point.initial:
         options["initial"] = point.states
-    if point.cell.name in NORMED:
-        buffers = (
-            None if point.buffers is None else point.module.Buffers(*map(np.copy, point.buffers.values()))
-        )
+    if is_normed(point.cell):
+        buffers = point.buffers and point.module.Buffers(*(a.copy() for a in point.buffers.values()))
         options |= {"buffers": buffers, "training": point.training}
     y, final, kept = point.module.forward(point.params, point.x, **options | changed)
     return (y if len(point.cell.outputs) > 1 else (y,)), final, kept
@@ -317,12 +327,12 @@ def evaluated(
     values = values | rows_of(point)
     given = {v.name: values[v.name] for v in graph.parameters if v.name in values}
     for name, blocks in graph.blocks:
-        ends = np.cumsum([sizes_of(point)[v.shape[1]] for v in blocks])[:-1]
+        ends = np.cumsum([sizes_of(point).get(v.shape[1], v.shape[1]) for v in blocks])[:-1]
         given |= {v.name: part for v, part in zip(blocks, np.split(values[name], ends, axis=1), strict=True)}
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
-    own = [v.name for v in graph.fixed if v.name not in values]
+    own = [v.name for v in graph.fixed if v.name not in given]
     if own:
-        sizes = sizes_of(point)
+        sizes = SIZES | sizes_of(point)
         fresh = point.module.init_buffers(
             sizes["hidden"], dtype="float64", **buffer_sizes(point.module, sizes)
         )

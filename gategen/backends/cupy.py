@@ -81,9 +81,17 @@ class CudaPrinter(Printer):
         "mod": "modulo",
     }
 
+    def __init__(self, rank: dict[str, int], rename: dict[str, str], letters: dict[str, str]) -> None:
+        super().__init__(rank, rename)
+        self.letters = letters  # of the sizes, which may have the names of values
+
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, sp.Expr) and expr.is_number and not isinstance(expr, sp.Number):
+            return self.number(sp.Float(float(expr)))  # C++ has no sqrt of an int
+        if isinstance(expr, sp.Expr) and expr.is_number and not isinstance(expr, sp.Number):
+            return self.number(sp.Float(float(expr)))  # C++ has no sqrt of an int
         if isinstance(expr, Length):
-            return f"real({self.rename.get(expr.name, expr.name)})", ATOM
+            return f"real({self.letters[expr.name]})", ATOM
         if isinstance(expr, lang.where):
             condition, a, b = expr.args
             return f"{self(condition)} ? {self.at(a, SUM)} : {self.at(b, SUM)}", 0
@@ -109,9 +117,6 @@ class CudaPrinter(Printer):
     def product(self, expr: sp.Expr) -> tuple[str, int]:
         text, rank = super().product(expr)
         return (text.replace("1 / ", "real(1) / ", 1), rank) if text.startswith("1 / ") else (text, rank)
-
-    def key_text(self, expr: sp.Basic) -> str:
-        return Printer()(expr)
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -358,8 +363,7 @@ class Emitter:
         arguments, buffers = self.gather(reads, stores, taken)
         ordered = [*reads, *(op.out for op in kernel.ops)]
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
-        rename |= self.names.sizes
-        printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename)
+        printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
         loads = tuple(
             f"const real {rename[v.name]} = get({self.pointer(v, buffers, kernel)});"
             for v in reads

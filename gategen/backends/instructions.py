@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -79,6 +80,7 @@ class Instruction:
 COMMUTE = frozenset({"add", "multiply", "maximum", "minimum"})
 
 
+@lru_cache(maxsize=10_000)
 def rank(start: sp.Expr) -> int:
     """Offsets as integers, every size a different prime, so that only equal ones coincide."""
     names = sorted(map(str, start.free_symbols))

@@ -50,6 +50,7 @@ WORDS = frozenset(
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
     given first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs one rest
+    cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
 
@@ -126,8 +127,9 @@ class Module:
             self.names.of(("field", f.name), f.name)
         for f in plan.fields:
             self.names.of(("field", gradient_of(f.name)), f"d_{f.name}")
-        own = {p.name for p in self.cell.parameters}
-        given = [v.name for v in plan.step.forward.graph.fixed if v.name not in own]
+        graph = plan.step.forward.graph
+        own = {p.name for p in self.cell.parameters} | {v.name for _, block in graph.blocks for v in block}
+        given = [v.name for v in graph.fixed if v.name not in own]
         for name, word in zip(given, ("valid", "count", "training"), strict=False):
             self.names.known[name] = self.names.known["given", name] = word
         self.names.known[self.cell.inputs[0].name] = "x"
@@ -163,10 +165,12 @@ class Module:
         return [self.names.known[schedule.slot[v].buffer] for v in values]
 
     def input_gradient(self, name: str) -> str:
-        """The name of the gradient of an input."""
+        """The name of the gradient of an input: that of its buffer, where it has one for itself."""
         schedule = self.plan.step.backward
-        (value,) = (v for n, v in schedule.graph.outputs if n == name)
-        return self.names.known[schedule.slot[value].buffer]
+        slot = schedule.slot[dict(schedule.graph.outputs)[name]]
+        if self.buffers_of[id(schedule)][slot.buffer].width == length(slot.size):
+            return self.names.known[slot.buffer]
+        return self.names.of(("gradient of input", name), f"d_{name}")
 
     def number(self, expr: sp.Expr) -> str:
         """A number, or arithmetic of sizes, as Python text."""
@@ -327,9 +331,16 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
         "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
         "carry_names": ", ".join(s["carry"] for s in states),
+        "input_gradient_views": input_gradient_views(module, made),
         "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
         "start_lines": start_lines(made),
     }
+
+
+def input_gradient_views(module: Module, made: dict[str, Any]) -> tuple[str, ...]:
+    """Lines that name the gradients of inputs that lie beside others."""
+    named = ((module.input_gradient(name), source) for name, source in made["backward"]["outputs"])
+    return tuple(f"{name} = {source}" for name, source in named if name != source)
 
 
 def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:

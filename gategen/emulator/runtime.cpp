@@ -136,7 +136,7 @@ constexpr size_t kSharedZone = 0, kSharedAlign = 1;
 constexpr size_t kSharedZone = 4096, kSharedAlign = 128;
 #endif
 constexpr unsigned kIdleRounds = 1000;   // rounds in which all live threads only poll, before that is an error
-constexpr size_t kKeptStacks = 64;       // from launch to launch
+constexpr size_t kKeptStacks = 1024;     // from launch to launch; what is not touched costs no memory
 
 enum State : unsigned char { kReady, kPolling, kAtBarrier, kAtWarp, kExited };
 

@@ -6,10 +6,12 @@ gradients), so no two of them may be one value. Where those places are is left t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 
-from gategen.graph import Builder, Graph, Op, Pointwise, Value, check
+import sympy as sp
+
+from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Value, check, levels
 
 
 def alive(graph: Graph) -> Graph:
@@ -41,6 +43,31 @@ def distinct_ends(graph: Graph) -> Graph:
     sums = tuple((n, own(v)) for n, v in graph.sums)
     ops = settled(builder.ops, {c.next for c in states}) if graph.backwards else builder.ops
     return check(replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums))
+
+
+def kept_carries(graph: Graph) -> Graph:
+    """The graph in which what runs behind the loop reads copies of carried gradients, kept for every step."""
+    level = levels(graph)
+    currents = {carry.current for carry in graph.states}
+    late = {v for op in graph.ops if level[op.out] == AFTER for v in op.reads if v in currents}
+    builder = Builder(v.name for v in graph.values)
+    copies = {
+        v: builder.add(Pointwise(builder.value(v.name, v.shape), v))
+        for v in (carry.current for carry in graph.states)
+        if v in late
+    }
+    ops = (reading(op, copies) if level[op.out] == AFTER else op for op in graph.ops)
+    return check(replace(graph, ops=(*builder.ops, *ops)))
+
+
+def reading(op: Op, other: Mapping[Value, Value]) -> Op:
+    """The op, reading other values."""
+    read = {
+        field.name: part.xreplace(dict(other))
+        for field in fields(op)
+        if field.name != "out" and isinstance(part := getattr(op, field.name), sp.Expr)
+    }
+    return replace(op, **read)
 
 
 def settled(ops: Sequence[Op], last: set[Value]) -> list[Op]:

@@ -50,8 +50,8 @@ def grouped(graph: Graph, level: Mapping[Value, str]) -> list[tuple[Group, Point
 
 
 def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
-    """The op that adds the product to something, if nothing else reads it."""
-    if len(readers) != 1 or not isinstance(readers[0], Pointwise):
+    """The op that adds the product to something of its own size, if nothing else reads it."""
+    if len(readers) != 1 or not isinstance(readers[0], Pointwise) or op.out.size != readers[0].out.size:
         return None
     return readers[0] if op.out in sp.Add.make_args(readers[0].expr) else None
 

@@ -64,13 +64,14 @@ def laid_out(cell: Cell, forward: Graph, backward: Graph, alike: bool) -> Layout
     stacks = [*given, *stacked(cell, groups(forward, levels(forward)), owner, given, alike)]
     order = gradient_order(forward, backward, stacks, owner)
     names = [p.name for p in cell.parameters]
+    own = [*names, *(v.name for v in forward.given)]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
     for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
         members = stack
         if stack not in given:
             members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
-        fields.append(matrix_field(cell, members, [f.name for f in fields]))
+        fields.append(matrix_field(cell, members, [f.name for f in fields], own))
         weights |= block_weights(fields[-1], forward)
     vector_fields, slots = lay_out_vectors(cell, forward, weights, fields, alike)
     return Layout((*fields, *vector_fields), weights, slots)
@@ -145,12 +146,12 @@ def meets_input(stack: Sequence[str], graph: Graph, owner: Mapping[Value, str]) 
     )
 
 
-def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Field:
+def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str], own: Sequence[str]) -> Field:
     """Matrices of one width, one below the other."""
     parameters = {p.name: p for p in cell.parameters}
     columns = cell.shapes[members[0]][1]
     return Field(
-        field_name(parameters[members[0]], members, taken, cell),
+        field_name(parameters[members[0]], members, taken, own),
         tuple(members),
         tuple(cast(Size, cell.shapes[name][0]) for name in members),
         columns if isinstance(columns, tuple) else (columns,),
@@ -159,14 +160,13 @@ def matrix_field(cell: Cell, members: Sequence[str], taken: Sequence[str]) -> Fi
     )
 
 
-def field_name(first: Any, members: Sequence[str], taken: Iterable[str], cell: Cell) -> str:
-    """`W` for W_z, W_r, W_n; its own name for what stands alone or came stacked; no other of the cell."""
+def field_name(first: Any, members: Sequence[str], taken: Iterable[str], own: Iterable[str]) -> str:
+    """`W` for W_z, W_r, W_n, where the cell has no such name of its own; its name for what stands alone."""
     if len(members) == 1 or first.block:
         return fresh(first.array, taken)
     stems = {name.split("_")[0] for name in members}
     wish = stems.pop() if len(stems) == 1 else "_".join(members)
-    names = {symbol.name for symbol in (*cell.parameters, *cell.inputs, *cell.states)}
-    return fresh(wish, {*taken, *names - set(members)})
+    return fresh(wish, {*taken, *(n for n in own if n not in members)})
 
 
 def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
@@ -272,6 +272,7 @@ def lay_out_vectors(
 ) -> tuple[list[Field], dict[str, Slot]]:
     """Vectors of one stem in a field, in the order of the products they are added to; scalars one by one."""
     names = [p.name for p in cell.parameters]
+    own = [*names, *(v.name for v in graph.given)]
     made: list[Field] = []
     slots: dict[str, Slot] = {}
 
@@ -289,7 +290,7 @@ def lay_out_vectors(
     for group in vector_stacks(cell, alike):
         if not group[0].block:
             group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
-        name = field_name(group[0], [p.name for p in group], taken(), cell)
+        name = field_name(group[0], [p.name for p in group], taken(), own)
         add(group, name, tuple(p.size for p in group))
     for p in cell.parameters:
         if isinstance(p, lang.Scalar):

@@ -7,7 +7,7 @@ from gategen.cell import Cell
 from gategen.graph import Graph, flatten, start
 from gategen.plan.classify import classify
 from gategen.plan.data import Pair, Plan
-from gategen.plan.ends import alive, distinct_ends
+from gategen.plan.ends import alive, distinct_ends, kept_carries
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
 from gategen.plan.place import place
@@ -35,7 +35,7 @@ def plan(cell: Cell) -> Plan:
 
 def derive(forward: Graph) -> Graph:
     """The backward step of a forward one, ready to be planned."""
-    return distinct_ends(alive(retape(forward, adjoint(forward))))
+    return distinct_ends(alive(kept_carries(retape(forward, adjoint(forward)))))
 
 
 def pair(forward: Graph, backward: Graph, layout: Layout) -> Pair:

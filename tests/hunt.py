@@ -1,0 +1,444 @@
+"""Judging random cells, and hunting for one that is judged wrong.
+
+    python tests/hunt.py --count 10000 --seed 1
+
+For every cell the generated NumPy module must agree with `graph.evaluate`, its gradients with the complex
+step, and the generated CUDA, run on the CPU, with the NumPy module. A cell that does not is made smaller
+while it is wrong and printed as a spec file. The kernels of a batch of cells are compiled as one text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from random_cells import Drawn, rolled, spec
+from test_numpy_modules import (
+    TINY,
+    Point,
+    by_graph,
+    forward,
+    gradients,
+    in_complex,
+    is_normed,
+    loss,
+    point_of,
+)
+
+from gategen import emulator
+from gategen import language as lang
+from gategen.backends import cupy, numpy
+from gategen.cell import Cell
+from gategen.emulator import cupy as cp
+from gategen.errors import SpecError
+from gategen.language import Eq
+from gategen.plan import Plan, plan
+from gategen.render import render
+from gategen.verify import imported
+
+Array = Any
+Arrays = dict[str, Array]
+
+FORWARD, GRADIENT, CUDA = 1e-12, 1e-10, 1e-11  # how far results may be apart, in parts of the largest entry
+GROSS = 1e-7  # what is further apart at one point is wrong; else it may be the rounding of a steep function
+SCALES = (0.5, 0.4, 0.2, 0.05)  # of the parameters, where a cell is too steep for the one before
+STEEP = 1e5  # a point with numbers above is not judged at
+LENGTHS = ((3, 0, 4, 1, 4), (4, 4, 0, 2, 1), (1, 1, 0, 3, 0))
+QUICK = '#pragma GCC optimize("O0")\n'  # most kernels run a few times only
+FLAGS = ("-std=c++17", "-DSTORAGE=double", "-DREAL=double")
+
+
+class Wrong(Exception):
+    """A cell was judged wrong. `stage` says by what; `gross` that it is no rounding."""
+
+    def __init__(self, stage: str, message: str, gross: bool = True) -> None:
+        super().__init__(f"{stage}: {message}")
+        self.stage, self.gross = stage, gross
+
+
+class Steep(Exception):
+    """The numbers at a point are too large to judge by."""
+
+
+# ---------------------------------------------------------------------------------------------- comparing
+
+
+def agree(stage: str, found: Arrays, wanted: Arrays, tolerance: float) -> None:
+    if found.keys() != wanted.keys():
+        raise Wrong(stage, f"{sorted(found)}, not {sorted(wanted)}")
+    least = max(0.1 * max((np.abs(a).max(initial=0) for a in wanted.values()), default=0), 1e-2)
+    for key, right in wanted.items():
+        there = np.asarray(found[key])
+        if there.shape != right.shape:
+            raise Wrong(stage, f"{key} has shape {there.shape}, not {right.shape}")
+        error = np.abs(there - right).max(initial=0)
+        allowed = max(np.abs(right).max(initial=0), least)  # what is 0 in truth is rounded all the same
+        if not error <= tolerance * allowed:
+            raise Wrong(stage, f"{key} is off by {error:.1e} of {allowed:.1e}", not error <= GROSS * allowed)
+
+
+def numbered(y: Iterable[Array], final: Iterable[Array]) -> Arrays:
+    return {f"y {k}": a for k, a in enumerate(y)} | {f"final {k}": a for k, a in enumerate(final)}
+
+
+def finite(arrays: Iterable[Array]) -> bool:
+    return all(np.abs(a).max(initial=0) < STEEP for a in arrays)
+
+
+def assert_forward_is_right(point: Point) -> None:
+    """Against the slow interpreter of the graph."""
+    with np.errstate(all="ignore"):
+        wanted = numbered(*by_graph(point))
+    if not finite(wanted.values()):
+        raise Steep
+    y, final, _ = forward(point)
+    agree("forward", numbered(y, final), wanted, FORWARD)
+
+
+def assert_gradients_are_right(point: Point) -> None:
+    """Along one direction of everything at once, in which each gradient has a like share."""
+    found = gradients(point)
+    norms = {name: float(np.linalg.norm(found[name])) for name in point.free}
+    bad = [name for name in point.free if found[name].shape != np.shape(point.values[name])]
+    if bad:
+        raise Wrong("gradient", f"of {bad[0]} has shape {found[bad[0]].shape}")
+    rng = np.random.default_rng(5)
+    least = max(1e-3 * max(n for n in norms.values() if np.isfinite(n)), 1e-2) if norms else 1.0
+    direction = {
+        name: rng.standard_normal(found[name].shape) / max(norms[name] if norms[name] < STEEP else 1, least)
+        for name in point.free
+    }
+    wanted = slope(point, direction)
+    if not abs(wanted) < STEEP:
+        raise Steep
+    terms = {name: found[name] * d for name, d in direction.items()}
+    share = sum(float(np.abs(t).sum()) for t in terms.values())
+    error = abs(sum(float(t.sum()) for t in terms.values()) - wanted)
+    if not error <= GRADIENT * max(share, 1e-3):
+        raise Wrong("gradient", f"off by {error:.1e} of {share:.1e}: {culprits(point, terms, direction)}",
+                    not error <= GROSS * max(share, 1e-3))  # fmt: skip
+
+
+def slope(point: Point, direction: Arrays) -> float:
+    """The derivative of the loss along a direction, by complex step."""
+    moved = in_complex(point)
+    values = {**moved.values} | {name: moved.values[name] + 1j * TINY * d for name, d in direction.items()}
+    return float(np.imag(loss(replace(moved, values=values))) / TINY)
+
+
+def culprits(point: Point, terms: Arrays, direction: Arrays) -> str:
+    """The gradients that are off, one by one."""
+    off = {name: abs(float(terms[name].sum()) - slope(point, {name: d})) for name, d in direction.items()}
+    return ", ".join(f"{name} by {e:.1e}" for name, e in off.items() if not e <= GRADIENT * 10)
+
+
+def results(point: Point) -> Arrays:
+    """Everything that a module returns."""
+    y, final, _ = forward(point)
+    return numbered(y, final) | gradients(point)
+
+
+# ---------------------------------------------------------------------------------------------- one cell
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A cell whose NumPy module was found right, with what its CUDA must give."""
+
+    cell: Cell
+    cuda: Path
+    points: tuple[tuple[Point, Arrays], ...]
+
+
+def judged(cell: Cell, folder: Path) -> Judged:
+    """The cell through both backends, and its NumPy module. Raises `Wrong`; `Steep` where no point is fit."""
+    planned = attempt("plan", lambda: plan(cell))
+    module = attempt("numpy", lambda: imported(numpy_file(planned, folder)))
+    cuda = attempt("cupy", lambda: cupy_files(planned, folder))
+    return Judged(cell, cuda, attempt("run", lambda: at_some_scale(cell, module)))
+
+
+def numpy_file(planned: Plan, folder: Path) -> Path:
+    """As `gategen build` writes it; from a plan that is made once for both backends."""
+    path = folder / f"{planned.cell.name}_numpy.py"
+    path.write_text(render("numpy/module.py.jinja", numpy.context(planned)), "utf-8")
+    return path
+
+
+def cupy_files(planned: Plan, folder: Path) -> Path:
+    made = cupy.context(planned)
+    path = folder / f"{planned.cell.name}_cupy.py"
+    path.write_text(render("cupy/module.py.jinja", made), "utf-8")
+    path.with_suffix(".cu").write_text(render("cupy/kernels.cu.jinja", made), "utf-8")
+    return path
+
+
+def attempt(stage: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns; whatever it raises is a finding."""
+    try:
+        return make()
+    except (Wrong, Steep):
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.name}"
+        words = " ".join(str(error).split())[:300]
+        raise Wrong(stage, f"{type(error).__name__} in {place}: {words}") from error
+
+
+def at_some_scale(cell: Cell, module: ModuleType) -> tuple[tuple[Point, Arrays], ...]:
+    """The NumPy module, judged where the cell is not too steep."""
+    error: Exception = Steep()
+    for seed, scale in enumerate(SCALES):
+        try:
+            return judged_at(cell, module, seed, scale)
+        except Steep:
+            continue
+        except Wrong as wrong:
+            if wrong.gross:
+                raise
+            error = wrong
+    raise error
+
+
+def judged_at(cell: Cell, module: ModuleType, seed: int, scale: float) -> tuple[tuple[Point, Arrays], ...]:
+    kept = []
+    start = bool(cell.first) or any(not s.initial.is_number for s in cell.states)
+    odd = zlib.crc32(cell.name.encode())
+    lengths = LENGTHS[odd % len(LENGTHS)]
+    for k, (given, ends) in enumerate(((True, None), (True, lengths), (False, None), (False, lengths))):
+        options = {"training": k < 3} if is_normed(cell) else {}
+        point = point_of(cell, module, seed=seed, scale=scale, initial=given, lengths=ends, **options)
+        assert_forward_is_right(point)
+        assert_gradients_are_right(point)
+        if k == 1 + odd % 2 or (start and k == 3):
+            kept.append((point, results(point)))
+    return tuple(kept)
+
+
+# ---------------------------------------------------------------------------------------------- CUDA of many
+
+
+class Kernels:
+    """The compiled kernels of several cells, as `RawModule` gives them."""
+
+    def __init__(self, texts: Sequence[tuple[str, str]]) -> None:
+        spaces = (f"inline namespace of_{name} {{\n{text}\n}}\n" for name, text in texts)
+        self.module = cp.RawModule(code=QUICK + "".join(spaces), options=FLAGS)
+
+    def get_function(self, name: str) -> Any:
+        kernel = self.module.get_function(name)
+        kernel.max_dynamic_shared_size_bytes = (
+            0  # none is used, and the static memory of all cells is counted
+        )
+        return kernel
+
+
+def assert_cuda_is_right(one: Judged, kernels: Kernels | None = None) -> None:
+    module = emulator.load(one.cuda)
+    if kernels is not None:
+        module.COMPILED["float64"] = kernels
+    try:
+        for point, wanted in one.points:
+            agree("cuda", results_on_device(point, module), wanted, CUDA)
+    finally:
+        del sys.modules[module.__name__]
+
+
+def results_on_device(point: Point, module: ModuleType) -> Arrays:
+    def put(array: Array) -> Any:
+        return cp.asarray(np.ascontiguousarray(array).reshape(np.shape(array)))
+
+    there = replace(
+        point,
+        module=module,
+        values={name: put(a) for name, a in point.values.items()},
+        d_y=tuple(map(put, point.d_y)),
+        d_final=tuple(map(put, point.d_final)),
+        buffers=point.buffers and {name: put(a) for name, a in point.buffers.items()},
+    )
+    return {key: cp.asnumpy(a) for key, a in results(there).items()}
+
+
+# ---------------------------------------------------------------------------------------------- a batch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cell that was judged wrong."""
+
+    drawn: Drawn
+    stage: str
+    message: str
+
+
+def findings(many: Sequence[Drawn]) -> tuple[list[Finding], int]:
+    """What is wrong with these cells, and how many were too steep to judge."""
+    found: list[Finding] = []
+    good: list[Judged] = []
+    steep = 0
+    with tempfile.TemporaryDirectory(prefix="gategen_hunt_") as folder:
+        for drawn in many:
+            try:
+                good.append(judged(attempt("spec", drawn.cell), Path(folder)))
+            except Steep:
+                steep += 1
+            except Wrong as wrong:
+                found.append(Finding(drawn, wrong.stage, str(wrong)))
+        by_name = {drawn.name: drawn for drawn in many}
+        found += (Finding(by_name[cell.name], "cuda", message) for cell, message in wrong_on_cuda(good))
+    return found, steep
+
+
+def wrong_on_cuda(good: Sequence[Judged]) -> Iterator[tuple[Cell, str]]:
+    """The cells of which the CUDA and the NumPy module disagree, and how."""
+    kernels: Kernels | None = Kernels(
+        [(one.cell.name, one.cuda.with_suffix(".cu").read_text("utf-8")) for one in good]
+    )
+    try:
+        kernels.module.compile()
+    except emulator.EmulatorError:
+        kernels = None  # one of them does not compile: each by itself
+    for one in good:
+        try:
+            attempt("cuda", lambda one=one: assert_cuda_is_right(one, kernels))
+        except Wrong as wrong:
+            yield one.cell, str(wrong)
+
+
+# ---------------------------------------------------------------------------------------------- shrinking
+
+
+def shrunk(finding: Finding, seconds: float = 60) -> Finding:
+    """A smaller cell that is wrong in the same stage: the first smaller one that is, again and again."""
+    end = time.monotonic() + seconds
+    best = finding
+    while True:
+        for smaller in smaller_ones(best.drawn):
+            if time.monotonic() > end:
+                return best
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                wrong, _ = findings([smaller]) if valid(smaller) or best.stage == "spec" else ([], 0)
+            if wrong and wrong[0].stage == best.stage and kind(wrong[0]) == kind(best):
+                best = wrong[0]
+                break
+        else:
+            return best
+
+
+def kind(finding: Finding) -> str:
+    """What must stay while a cell shrinks: the kind of error, where it is one."""
+    return finding.message.split(":")[1] if finding.stage in ("spec", "plan", "numpy", "cupy", "run") else ""
+
+
+def valid(drawn: Drawn) -> bool:
+    try:
+        return bool(drawn.cell())
+    except SpecError:
+        return False
+
+
+def smaller_ones(drawn: Drawn) -> Iterator[Drawn]:
+    """Cells with something less, the largest parts first."""
+    if drawn.first:
+        yield replace(drawn, first=())
+    if drawn.output:
+        yield replace(drawn, output=None)
+        yield from (replace(drawn, output=(one,)) for one in drawn.output if len(drawn.output) > 1)
+    for k in range(len(drawn.equations)):
+        yield replace(drawn, equations=drawn.equations[:k] + drawn.equations[k + 1 :])
+    for k in range(len(drawn.first)):
+        yield replace(drawn, first=drawn.first[:k] + drawn.first[k + 1 :])
+    for state in {eq.lhs.state for eq in drawn.equations if isinstance(eq.lhs, lang.Next)}:
+        if state.initial != 0:
+            plain = lang.State(state.name, state.size, sp.S.Zero, state.fields[-1])
+            yield swapped(drawn, {state: plain, state.next: plain.next})
+    for eq in drawn.equations:
+        if isinstance(eq.lhs, lang.Gate) and eq.lhs not in (drawn.output or ()):
+            rest = replace(drawn, equations=tuple(other for other in drawn.equations if other is not eq))
+            yield swapped(rest, {eq.lhs: eq.rhs})
+    for part in ("equations", "first"):
+        equations = getattr(drawn, part)
+        for k, eq in enumerate(equations):
+            for rhs in simpler(eq.rhs):
+                yield replace(drawn, **{part: (*equations[:k], Eq(eq.lhs, rhs), *equations[k + 1 :])})
+
+
+def simpler(expr: Any) -> Iterator[Any]:
+    """Expressions in which a part is replaced by a part of that part."""
+    seen: set[Any] = set()
+    for node in sp.preorder_traversal(expr):
+        if not isinstance(node, sp.Expr) or not node.args or node in seen:
+            continue
+        seen.add(node)
+        inner = [arg for arg in node.args if isinstance(arg, sp.Expr) and not isinstance(arg, lang.Matrix)]
+        for arg in inner:
+            if not (isinstance(arg, lang.concat) or (arg.is_number and node is expr)):
+                yield expr.xreplace({node: arg})
+        if isinstance(node, (sp.Add, sp.Mul)) and len(node.args) > 2:
+            yield from (
+                expr.xreplace({node: node.func(*(a for a in node.args if a is not arg))}) for arg in node.args
+            )
+
+
+def swapped(drawn: Drawn, swap: dict[Any, Any]) -> Drawn:
+    return Drawn(
+        drawn.name,
+        tuple(Eq(eq.lhs.xreplace(swap), eq.rhs.xreplace(swap)) for eq in drawn.equations),
+        tuple(Eq(eq.lhs.xreplace(swap), eq.rhs.xreplace(swap)) for eq in drawn.first),
+        drawn.output and tuple(s.xreplace(swap) for s in drawn.output),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the hunt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--from", dest="begin", type=int, default=0, help="the number of the first cell")
+    parser.add_argument("--batch", type=int, default=10, help="cells whose kernels are compiled together")
+    parser.add_argument("--shrink", type=float, default=60, help="seconds for a counterexample")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    began, steep = time.monotonic(), 0
+    stages: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="gategen_kernels_") as cache:
+        os.environ["GATEGEN_CACHE"] = cache
+        for low in range(given.begin, given.begin + given.count, given.batch):
+            high = min(low + given.batch, given.begin + given.count)
+            found, skipped = findings([rolled(given.seed, k) for k in range(low, high)])
+            steep += skipped
+            for finding in found:
+                stages[finding.stage] += 1
+                print(f"\n{finding.drawn.name}  {finding.message}", flush=True)
+                if stages[finding.stage] <= 20:
+                    small = shrunk(finding, given.shrink)
+                    print(f"{small.message}\n\n{spec(small.drawn)}", flush=True)
+            for path in Path(cache).glob("*.so"):
+                path.unlink()
+            seconds = time.monotonic() - began
+            done = high - given.begin
+            pace = f"{sum(stages.values())} wrong, {steep} too steep, {seconds / done:.2f} s a cell"
+            print(f"{done} of {given.count} cells, seed {given.seed}: {pace}", flush=True)
+    return int(bool(stages))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

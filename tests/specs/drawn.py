@@ -1,0 +1,117 @@
+"""The smallest forms of random cells that were once wrong (`tests/hunt.py`)."""
+
+from sympy import Min, pi
+
+from gategen import (
+    Cell,
+    Eq,
+    abs,
+    batch_norm,
+    clip,
+    concat,
+    constants,
+    exp,
+    gates,
+    inputs,
+    matrices,
+    mean,
+    minimum,
+    scalars,
+    sigmoid,
+    softplus,
+    sqrt,
+    states,
+    tanh,
+    var,
+    vectors,
+)
+
+x = inputs("x")
+b = inputs("b")
+m = inputs("m", size="hidden")
+b_z, b_r, p = vectors("b_z b_r p")
+h = states("h")
+c = states("c", initial=sigmoid(Min(0, 1)))
+v = states("v", initial=b_z**2 - mean(b_z))
+n = states("n", size="steps")
+r, z = gates("r z")
+W = matrices("W", shape=("hidden", "input"))
+U, V = matrices("U V")
+beta = constants(beta=0.5)
+alpha = scalars("alpha")
+
+# SymPy writes abs(exp(v)) as exp(re(v)), where it cannot see that v is real.
+real = Cell("real", Eq(h.next, tanh(W @ x) * abs(exp(-((1 + softplus(U @ h)) ** 1.4)))))
+
+# Numbers that are no integers, decimals or fractions.
+irrational = Cell(
+    "irrational", Eq(r, sqrt(2) * h + p * (1 + pi) / 9), Eq(h.next, tanh(V @ r) + W @ x), output=r
+)
+folded = Cell(
+    "folded",
+    Eq(c.next, clip(U @ c + W @ x, minimum(pi / 4, -0.1), abs(beta)) * minimum(beta, 0.1) ** 2),
+)
+
+# The stem of b_z and b_r is what an input is called.
+stem = Cell("stem", Eq(v.next, tanh(v * b_r + mean(b))))
+
+# A parameter has the name that the carried gradient of n would have.
+d_n_later = matrices("d_n_later", shape=("hidden", 1))
+Q = matrices("Q", shape=("hidden", "steps"))
+S = matrices("S", shape=(1, "steps"))
+later = Cell(
+    "later",
+    Eq(n.next, Q.T @ m),
+    Eq(h.next, S @ n),
+    first=[Eq(h.next, d_n_later.T @ m), Eq(n.next, alpha)],
+)
+
+# The blocks of a matrix that is not trained are no statistics.
+A = matrices("A", shape=("hidden", ("hidden", "input")), trainable=False)
+frozen = Cell("frozen", Eq(h.next, tanh(batch_norm(V @ x, p) + A @ concat(h, x))))
+
+# The output lies beside other values, and nothing runs after the loop.
+R = matrices("R", shape=(5, "input"))
+K = matrices("K", shape=("hidden", 5))
+beside = Cell("beside", Eq(r, W @ x), Eq(h.next, tanh(K @ (R @ x) + h)), output=r)
+
+# A sum of products, of which one has size 1.
+T_1 = matrices("T_1", shape=("hidden", 1))
+uneven = Cell("uneven", Eq(c.next, c / 2 + W @ x), Eq(h.next, m * tanh(T_1.T @ c + U.T @ h)))
+
+# The gradient of an input of size 1 comes out of a product beside others.
+u = inputs("u", size=1)
+P_u = matrices("P_u", shape=(1, "steps"))
+P_h = matrices("P_h", shape=("hidden", "steps"))
+P = matrices("P", shape=("hidden", "steps"))
+neighbours = Cell(
+    "neighbours",
+    Eq(r, P @ tanh(P_u.T @ u + P_h.T @ h.next)),
+    Eq(h.next, U @ h / 2 + W @ x),
+    output=r,
+    first=[Eq(r, P @ (P_u.T @ u)), Eq(h.next, W @ x)],
+)
+
+# A next value that waits for no state meets statistics over time: its gradient is read behind the loop.
+driven = Cell("driven", Eq(c.next, W @ x), Eq(h.next, tanh(batch_norm(c.next, 1, p)) + h / 2))
+
+# A size is called like a value.
+K_x = matrices("K_x", shape=("x", "hidden"))
+measured = Cell("measured", Eq(h.next, tanh(W @ x**2 + mean(K_x @ h) * p)))
+
+# Reductions of one number.
+S_h = matrices("S_h", shape=(1, "hidden"))
+single = Cell(
+    "single",
+    Eq(h.next, tanh(W @ x + U @ h) * (var(S @ n, alpha) + var(S_h @ h) + mean(beta))),
+    Eq(n.next, n * var(alpha)),
+)
+
+# Names that CuPy modules have.
+cp, launch, compiled = matrices("cp launch compiled")
+number, row_sum = vectors("number row_sum")
+words = Cell(
+    "words_of_cupy",
+    Eq(z, sigmoid(cp @ x + launch @ h + number)),
+    Eq(h.next, z * h + (1 - z) * tanh(compiled @ (z * row_sum)) + mean(z)),
+)

@@ -1,0 +1,81 @@
+"""Random cells in every run, and the smallest forms of those that were once wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import along, directions, forward_derivative, gradients, loss, random_case
+from hunt import assert_cuda_is_right, findings, judged
+from hypothesis import HealthCheck, assume, given, settings
+from random_cells import Drawn, cells, rolled, spec
+from test_numpy_modules import by_graph, point_of
+
+from gategen import emulator
+from gategen.build import generate
+from gategen.graph import flatten
+from gategen.load import load
+from gategen.verify import imported
+
+SEED, COUNT, BATCH = 0, 200, 20
+ONCE_WRONG = {cell.name: cell for cell in load(Path(__file__).parent / "specs" / "drawn.py")}
+
+needs_a_compiler = pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+
+
+@needs_a_compiler
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("first", range(0, COUNT, BATCH))
+def test_random_cells_are_right_on_numpy_and_on_cuda(first: int) -> None:
+    """`python tests/hunt.py` says what it does, and makes a cell that is wrong smaller."""
+    found, steep = findings([rolled(SEED, k) for k in range(first, first + BATCH)])
+    assert not found, "\n\n".join(f"{one.message}\n{one.drawn}" for one in found)
+    assert steep <= BATCH // 5
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("name", ONCE_WRONG)
+def test_the_cuda_of_cells_that_were_once_wrong_agrees_with_numpy(name: str, tmp_path: Path) -> None:
+    assert_cuda_is_right(judged(ONCE_WRONG[name], tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("nth", range(20))
+def test_a_random_cell_is_the_same_as_a_file(nth: int, tmp_path: Path) -> None:
+    cell = rolled(SEED, nth).cell()
+    (tmp_path / "drawn.py").write_text(spec(rolled(SEED, nth)), "utf-8")
+    (same,) = load(tmp_path / "drawn.py")
+    (tmp_path / "module.py").write_text(next(iter(generate(cell, "numpy").values())), "utf-8")
+    point = point_of(cell, imported(tmp_path / "module.py"))
+    other = point_of(same, point.module)
+    assert list(point.values) == list(other.values)
+    for one, two in zip(by_graph(point), by_graph(other), strict=True):
+        for found, wanted in zip(two, one, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+drawn_by_hypothesis = settings(
+    max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@drawn_by_hypothesis
+@given(cells())
+def test_the_adjoint_of_a_random_graph_is_the_transpose_of_its_tangent(drawn: Drawn) -> None:
+    cell = drawn.cell()
+    sizes = {size: 2 + k for k, size in enumerate(cell.sizes)}
+    case = random_case(flatten(cell), sizes=sizes, lengths=(4, 0, 2), scale=0.3)
+    by = directions(case)
+    with np.errstate(all="ignore"):
+        done, pulled, wanted = forward_derivative(case, by), gradients(case), along(loss, case, by)
+        assume(abs(wanted) < 1e5)
+    pushed = sum(
+        (case.weights[f"d_{name}"] * done.outputs[f"dot_{name}"]).sum() for name, _ in case.graph.outputs
+    )
+    pushed += sum(
+        (case.weights[f"d_{c.name}"] * done.final[f"dot_{c.name}"]).sum() for c in case.graph.states
+    )
+    terms = [pulled[name] * d for name, d in by.items()]
+    share = 1e-10 * max(sum(np.abs(term).sum() for term in terms), 1)
+    assert abs(sum(term.sum() for term in terms) - wanted) <= share
+    assert abs(pushed - wanted) <= share
