@@ -284,11 +284,12 @@ class Builder:
     # ------------------------------------------------------------------------------------------ operations
 
     def matrix(self, tree: ast.expr) -> Any:
-        """What stands on the left of `@`."""
+        """What stands on the left of `@`: a matrix, or several of stacked rows."""
         transposed = isinstance(tree, ast.Attribute) and tree.attr == "T"
         inner = tree.value if isinstance(tree, ast.Attribute) and transposed else tree
         made = self.any(inner) if isinstance(inner, (ast.Name, ast.Subscript)) else None
-        if not isinstance(made, lang.Matrix):
+        one = made[0] if isinstance(made, lang.Stack) else made
+        if made is None or not isinstance(one, lang.Matrix):
             message = f"a matrix is expected, not {short(ast.unparse(inner))}"
             raise SpecError(message, hint=_instead_of(inner))
         return made.T if transposed else made
@@ -379,7 +380,10 @@ class Builder:
             and tree.value is None
         ):
             return None
-        value = self.value(tree)
+        made = self.any(tree)
+        if (function, word) in _TUPLES and isinstance(made, lang.Stack):
+            return made
+        value = self.one(made)
         if word in ("eps", "momentum") and not (value.is_number or isinstance(value, lang.Constant)):
             raise SpecError(f"{word} must be a number or a constant", hint=f"constants: {word} = 1e-3")
         return value

@@ -65,10 +65,15 @@ def read(text: str, file: str = "<text>") -> Spec:
         tuple(_equations(parts.equations, symbols)),
         tuple(_equations(parts.first, symbols)),
         tuple(_output(symbols, target) for target in parts.output) or None,
-        tuple((symbols[d.name], d.statement.where) for d in parts.declarations),
+        tuple((s, d.statement.where) for d in parts.declarations for s in _members(symbols[d.name])),
         lines[0].where,
         lines,
     )
+
+
+def _members(symbol: Any) -> tuple[lang.Name, ...]:
+    """A name, or those of stacked rows."""
+    return tuple(symbol) if isinstance(symbol, lang.Stack) else (symbol,)
 
 
 def _equations(equations: Iterable[Equation], symbols: Mapping[str, lang.Name]) -> Iterator[Eq]:

@@ -116,23 +116,28 @@ def _lines_of(cell: Any) -> Iterator[str]:
         start = "" if state.initial == 0 else f" = {show(state.initial)}"
         entries.append(("states", state.name + _bracketed(state.size, "hidden") + start))
     for kind, word in ((lang.Matrix, "matrices"), (lang.Vector, "vectors"), (lang.Scalar, "scalars")):
-        for parameter in cell.parameters:
-            if isinstance(parameter, kind) and not _follows(parameter):
-                section = word if parameter.trainable else f"fixed {word}"
-                entries.append((section, parameter.name + _extent(parameter)))
+        for array in cell.arrays:
+            if isinstance(array.members[0], kind) and not _follows(array):
+                section = word if array.trainable else f"fixed {word}"
+                entries.append((section, array.name + _extent(array)))
     entries += [("constants", f"{c} = {show(c.value)}") for c in cell.constants]
     for section, alike in groupby(sorted(entries, key=lambda e: WORDS.index(e[0])), lambda e: e[0]):
         yield from (f"{section}: {line}" for line in _filled_entries([entry for _, entry in alike], 90))
 
 
-def _follows(parameter: Any) -> bool:
+def _follows(array: Any) -> bool:
     """Whether role, size and training follow from the name and its use."""
-    return bool(PARAMETER.match(parameter.name)) and parameter.trainable and not _extent(parameter)
+    return bool(PARAMETER.match(array.name)) and array.trainable and not _extent(array)
 
 
-def _extent(parameter: Any) -> str:
+def _extent(array: Any) -> str:
+    parameter = array.members[0]
     if isinstance(parameter, lang.Matrix):
-        return "" if parameter.shape is None else f"[{', '.join(map(_size_text, parameter.shape))}]"
+        if parameter.shape is None:
+            return ""
+        return f"[{', '.join(map(_size_text, array.shape))}]"
+    if array.stacked:
+        return f"[{', '.join(map(_size_text, array.shape[0]))}{',' * (len(array.shape[0]) == 1)}]"
     return _bracketed(parameter.size, "hidden") if isinstance(parameter, lang.Vector) else ""
 
 
