@@ -443,7 +443,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -257,10 +257,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_h, d_z, out=d_n)
 
         # d_a_n = -d_n * expm1(-n)
-        np.negative(n, out=s)
+        np.multiply(n, -1, out=s)
         np.expm1(s, out=s)
         d_n *= s
-        np.negative(d_n, out=d_n)
+        d_n *= -1
 
         # d_z = d_h_next * (h - n)
         np.subtract(h_t, n, out=s)
@@ -415,7 +415,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

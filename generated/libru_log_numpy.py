@@ -156,7 +156,7 @@ def forward(
     softplus_n_all = gates[..., H:]
 
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
-    np.negative(b_h, out=bias_n)
+    np.multiply(b_h, -1, out=bias_n)
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
     # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
@@ -200,7 +200,7 @@ def forward(
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.negative(softplus_n, out=exp_h_t)
+        np.multiply(softplus_n, -1, out=exp_h_t)
 
         # m = maximum(h, n)
         np.maximum(h_t, exp_h_t, out=s)
@@ -275,7 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_z_all = d_gates[..., H : 2 * H]
     z_all = gates[..., :H]
     # n = -softplus_n
-    np.negative(softplus_n_all, out=n)
+    np.multiply(softplus_n_all, -1, out=n)
 
     # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
     np.subtract(exp_h_2, exp_h, out=d_z_all)
@@ -336,16 +336,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_n_t += s_2
 
         # d_softplus_n = -d_n
-        np.negative(d_a_n_t, out=d_a_n_t)
+        d_a_n_t *= -1
 
         # d_a_n = -d_softplus_n * expm1(-softplus_n)
-        np.negative(softplus_n, out=s_2)
+        np.multiply(softplus_n, -1, out=s_2)
         np.expm1(s_2, out=s_2)
         d_a_n_t *= s_2
-        np.negative(d_a_n_t, out=d_a_n_t)
+        d_a_n_t *= -1
 
         # d_W_h_x = -d_a_n
-        np.negative(d_a_n_t, out=d_W_h_x)
+        np.multiply(d_a_n_t, -1, out=d_W_h_x)
 
         # d_U_h_h = d_W_h_x
         d_U_h_h[...] = d_W_h_x
@@ -387,7 +387,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n
-    np.negative(d_bias_n, out=d_b_h)
+    np.multiply(d_bias_n, -1, out=d_b_h)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(
@@ -514,7 +514,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

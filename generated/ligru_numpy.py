@@ -538,10 +538,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_gates_t *= scale
 
         # g_used_mean_n = -d_centred_n
-        np.negative(d_W_h_x, out=g_used_mean_n_t)
+        np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
 
         # g_used_mean_z = -d_centred_z
-        np.negative(d_W_z_x, out=g_used_mean_z_t)
+        np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
 
         # U_hT_d_a_n = U_z.T @ d_a_z + U_h.T @ d_a_n
         np.matmul(d_gates_2_t, U, out=U_hT_d_a_n)
@@ -618,7 +618,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_n *= 2
 
     # g_batch_mean_n = -d_batch_centred_n
-    np.negative(d_batch_centred_n, out=g_batch_mean_n)
+    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)
 
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     np.multiply(d_sum_spread_z, batch_centred_z, out=d_batch_centred_z)
@@ -626,7 +626,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_z *= 2
 
     # g_batch_mean_z = -d_batch_centred_z
-    np.negative(d_batch_centred_z, out=g_batch_mean_z)
+    np.multiply(d_batch_centred_z, -1, out=g_batch_mean_z)
     np.matmul(ones, g_batch_mean_z.reshape(T * B, H), out=d_batch_mean_z)
     np.matmul(ones, g_batch_mean_n.reshape(T * B, H), out=d_batch_mean_n)
 
@@ -791,7 +791,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -599,10 +599,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_gates_t *= scale
 
         # g_used_mean_n = -d_centred_n
-        np.negative(d_W_h_x, out=g_used_mean_n_t)
+        np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
 
         # g_used_mean_z = -d_centred_z
-        np.negative(d_W_z_x, out=g_used_mean_z_t)
+        np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
         np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_U_z_h)
         np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
 
@@ -638,14 +638,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_U_z_h += s
 
         # g_centre_z = -d_centred_U_z_h
-        np.negative(d_U_z_h, out=g_centre_z)
+        np.multiply(d_U_z_h, -1, out=g_centre_z)
 
         # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
         np.multiply(d_a_n_t, p_z_t, out=s)
         d_U_h_h += s
 
         # g_centre_z_2 = -d_centred_U_h_h
-        np.negative(d_U_h_h, out=g_centre_z_2)
+        np.multiply(d_U_h_h, -1, out=g_centre_z_2)
         np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
         np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
 
@@ -743,7 +743,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_n *= 2
 
     # g_batch_mean_n = -d_batch_centred_n
-    np.negative(d_batch_centred_n, out=g_batch_mean_n)
+    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)
 
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     np.multiply(d_sum_spread_z, batch_centred_z, out=d_batch_centred_z)
@@ -751,7 +751,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_z *= 2
 
     # g_batch_mean_z = -d_batch_centred_z
-    np.negative(d_batch_centred_z, out=g_batch_mean_z)
+    np.multiply(d_batch_centred_z, -1, out=g_batch_mean_z)
     np.matmul(ones, g_batch_mean_z.reshape(T * B, H), out=d_batch_mean_z)
     np.matmul(ones, g_batch_mean_n.reshape(T * B, H), out=d_batch_mean_n)
 
@@ -916,7 +916,7 @@ def each(finished: np.ndarray | None, T: int) -> Any:
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
     """1 / (1 + exp(-a))."""
-    np.negative(a, out=out)
+    np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1
     np.reciprocal(out, out=out)

@@ -195,7 +195,7 @@ class Assembler:
         negative = leading_minus(head)
         source = self.head(-head if negative else head, out)
         if negative and not any(not leading_minus(term) for term in rest):
-            self.emit("negative", [source], out)
+            self.emit("multiply", [source, Text("-1")], out)
             source, negative = out, False
         if negative:
             k = next(k for k, term in enumerate(rest) if not leading_minus(term))
@@ -230,7 +230,7 @@ class Assembler:
             self.emit("divide", [top, self.operand(sp.Mul(*below), out)], out)
             top = out
         if minus:
-            self.emit("negative", [top], out)
+            self.emit("multiply", [top, Text("-1")], out)
 
     def last_or(self, expr: sp.Expr, out: View) -> Operand:
         return self.operand(expr, out) if self.atomic(expr) else out
