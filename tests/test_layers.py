@@ -382,6 +382,15 @@ def test_parameters_have_the_cells_names_with_layer_and_direction(module_of):
     assert list(run.backward(net).params) == list(net.parameters())
 
 
+def test_the_seed_decides_all_parameters_and_no_two_cells_have_the_same(module_of):
+    net, same, other = (net_of(module_of("gru"), 3, True, seed=seed) for seed in (1, 1, 2))
+    for key, value in net.parameters().items():
+        np.testing.assert_array_equal(same.parameters()[key], value)
+        assert not np.array_equal(other.parameters()[key], value)
+    biases = [tuple(value) for key, value in net.parameters().items() if key.startswith("b_z")]
+    assert len(biases) == len(set(biases)) == 6
+
+
 @pytest.mark.parametrize("name", ["ligru", "narrow"])
 def test_what_is_saved_comes_back(module_of, name, tmp_path):
     net, other = (net_of(module_of(name), 2, True, seed=seed) for seed in (0, 1))
@@ -551,7 +560,7 @@ def test_cupy_refuses_arrays_of_the_host():
         (
             lambda m: RNN(m("colliding"), 3, 4, 2, B=2),
             ValueError,
-            "of the size of x, which must then be the same in all layers; it is 3 in layer 0 and 4 in layer 1",
+            "size of x, which must then be the same in all layers; it is 3 in layer 0 and 4 in layer 1",
         ),
     ],
 )
