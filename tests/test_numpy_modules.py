@@ -471,16 +471,6 @@ def test_every_size_is_right(module_of, name, steps, batch, sizes):
         assert_gradients_are_right(point)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("memory", range(1, 9))
-def test_one_feature_beside_others_is_right_at_every_stride(module_of, dtype, memory):
-    """np.negative gives wrong numbers in place on a column whose rows lie 16 or 64 bytes apart."""
-    sizes = {"input": 2, "hidden": 1, "memory": memory}
-    point = random_point("rows_not_trained", module_of("rows_not_trained"), sizes=sizes)
-    y, _, _ = forward(point.astype(dtype))
-    assert_close(y[0], expected(point)[0][0], 1e-5 if dtype == "float32" else 1e-12)
-
-
 @every_cell
 @with_initial
 @pytest.mark.parametrize(("steps", "batch"), [(0, B), (T, 0), (0, 0)])
