@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gategen import emulator, load
+from gategen import Cell, Eq, emulator, inputs, load, matrices, states, tanh
 from gategen.emulator import cupy as cp
 from gategen.layers import RNN
 from gategen.verify import imported, written
@@ -572,8 +572,6 @@ def test_a_net_that_cannot_be_is_refused_when_it_is_made(module_of, made, error,
 @pytest.fixture
 def stiff(tmp_path):
     """A cell whose x must have the hidden size, and one whose x has three features."""
-    from gategen import Cell, Eq, inputs, matrices, states, tanh
-
     h, U = states("h"), matrices("U")
     made = {}
     for name, size in (("wide", "hidden"), ("three", 3)):
@@ -651,6 +649,19 @@ def test_a_wrong_further_input_or_gradient_is_named_as_the_user_laid_it_out(modu
         net.backward(y)
     with pytest.raises(ValueError, match=r"d_y\[1\] has shape \(5, 4, 4\), expected \(4, 5, 4\)"):
         net.backward([None, y.swapaxes(0, 1)])
+
+
+def test_further_inputs_may_have_any_name(module_of, tmp_path):
+    net = net_of(module_of("passed_by_name"), 1, True)
+    run = Run(net)
+    run.forward(net)
+    assert list(run.backward(net).inputs) == ["d", "k", "y", "T", "H", "B", "out", "np_", "count", "index"]
+    x, self, h = inputs("x"), inputs("self", size=1), states("h")
+    cell = Cell("odd", Eq(h.next, tanh(matrices("W") @ x + self * h)))
+    net = net_of(imported(written(cell, "numpy", tmp_path)))
+    run = Run(net)
+    run.forward(net)
+    assert list(run.backward(net).inputs) == ["self"]
 
 
 def test_a_net_says_what_it_is(module_of):
