@@ -147,7 +147,7 @@ class RNN:
     # ------------------------------------------------------------------------------------------ running
 
     def __call__(
-        self, x: Array, initial: Any = None, lengths: Any = None, *, tape: bool = True, **inputs: Array
+        self, /, x: Array, initial: Any = None, lengths: Any = None, *, tape: bool = True, **inputs: Array
     ) -> tuple[Any, Any]:
         """The outputs and the final states.
 

@@ -261,7 +261,7 @@ def test_a_wrong_argument_is_named(mistake: Any, error: type[Exception], words: 
         (lambda c, p, t, y, f: c.backward(p, t, y, c.States(f.h.astype("float64"))), "d_final.h has dtype"),
         (
             lambda c, p, t, y, f: c.backward(c.Params(*(a.astype("float64") for a in p)), t, y),
-            "params have dtype",
+            "tape.h has dtype float32, but params.W has float64",
         ),
         (lambda c, p, t, y, f: c.backward(p, y, y), "tape is ndarray, expected the Tape"),
     ],

@@ -390,8 +390,11 @@ def test_forward_is_what_the_equations_say(module_of, name, initial, lengths):
 
 @every_cell
 @with_lengths
-def test_float32_is_float64_to_its_precision(module_of, name, lengths):
-    point = random_point(name, module_of(name), lengths=lengths)
+@pytest.mark.parametrize("sizes", [SIZES, {"input": 2, "hidden": 1}], ids=["", "one_unit"])
+def test_float32_is_float64_to_its_precision(module_of, name, lengths, sizes):
+    if name == "layered" and sizes["hidden"] == 1:
+        return  # layer normalisation of one unit is 0, but for its rounding, which it amplifies
+    point = random_point(name, module_of(name), lengths=lengths, sizes=sizes)
     y, final, _ = forward(point.astype("float32"))
     wanted_y, wanted_final = expected(point)
     for found, wanted in zip((*y, *final), (*wanted_y, *wanted_final), strict=True):

@@ -7,9 +7,10 @@ u = inputs("u", size="hidden")
 h, c = states("h c")
 k = states("k", size="memory")
 W, W_f, W_r, U, V = matrices("W W_f W_r U V")
+W_i, W_g, W_o, U_i, U_f, U_g, U_o = matrices("W_i W_g W_o U_i U_f U_g U_o")
 C = matrices("C", shape=("rank", "hidden"))
-b, b_f, v_f, v_r, a = vectors("b b_f v_f v_r a")
-f, r, y = gates("f r y")
+b, b_f, v_f, v_r, v_o, a = vectors("b b_f v_f v_r v_o a")
+f, i, g, o, r, y = gates("f i g o r y")
 
 highway = Cell(
     "highway",
@@ -42,3 +43,14 @@ deep = Cell(
 )
 
 ungated = Cell("ungated", Eq(h.next, tanh(h + b * u)))
+
+# Four gates in one array, one of which is computed apart from the others.
+peeping = Cell(
+    "peeping",
+    Eq(i, sigmoid(W_i @ x + U_i @ h)),
+    Eq(f, sigmoid(W_f @ x + U_f @ h)),
+    Eq(g, tanh(W_g @ x + U_g @ h)),
+    Eq(c.next, f * c + i * g),
+    Eq(o, sigmoid(W_o @ x + U_o @ h + v_o * c.next)),
+    Eq(h.next, o * tanh(c.next)),
+)
