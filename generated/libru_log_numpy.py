@@ -265,7 +265,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     a_h += exp_n
 
     s = np.empty((B, H), dtype)
-    for d_y_t, a_h_t, d_z, z, d_a_n_t, exp_n_t, softplus_n, d_W_h_x, d_U_h_h, exp_h_t, d_U_h_h_z, finished_t in zip(
+    for (
+        d_y_t, a_h_t, d_z, z, d_a_n_t, exp_n_t, softplus_n, d_W_h_x, d_U_h_h, exp_h_t, d_U_h_h_z,
+        finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(a_h),
         reversed(d_gates[..., H : 2 * H]),
