@@ -284,7 +284,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_z, z, exp_h_2_t, d_a_n_t, exp_h_t, h_t, n_t, softplus_n, d_W_h_x, d_U_h_h, d_U_h_h_z, finished_t in zip(
+    for (
+        d_y_t, d_z, z, exp_h_2_t, d_a_n_t, exp_h_t, h_t, n_t, softplus_n, d_W_h_x, d_U_h_h, d_U_h_h_z,
+        finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_gates[..., H : 2 * H]),
         reversed(gates[..., :H]),

@@ -469,7 +469,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(centred_n_all, scale_n, out=g_g_h)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_z, z_t, d_n, n_t, g_g_h_t, h_t, d_gates_t, d_gates_2_t, g_scale_n_t, d_W_h_x, centred_n, g_g_z_t, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, finished_t in zip(
+    for (
+        d_y_t, d_z, z_t, d_n, n_t, g_g_h_t, h_t, d_gates_t, d_gates_2_t, g_scale_n_t, d_W_h_x, centred_n,
+        g_g_z_t, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_gates_2[..., :H]),
         reversed(z),

@@ -254,7 +254,10 @@ def forward(
     s_part_2 = s[:, H : 2 * H]
     s_part_3 = s[:, 2 * H :]
     c_2 = c[2 * H :]
-    for h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next, finished_t in zip(
+    for (
+        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
+        finished_t,
+    ) in zip(
         h[:-1],
         gates_2,
         gates_2[..., :H],
@@ -421,7 +424,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_h_0 = g_h[:H]
     g_x_0 = g_x[:H]
     s_3_part = s_3[:, 2 * H :]
-    for d_y_t, d_A_0_x, z_t, d_A_2_x, n_t, g_c_2_t, r_t, g_g_h_2_t, centred_R_2_h, p_z_2_t, g_g_x_2_t, centred_A_2_x, p_z_t, g_p_z_t, d_A_1_x, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x, g_p_z_3_t, h_t, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, g_p_z_4_t, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, d_A_0_x, z_t, d_A_2_x, n_t, g_c_2_t, r_t, g_g_h_2_t, centred_R_2_h, p_z_2_t, g_g_x_2_t,
+        centred_A_2_x, p_z_t, g_p_z_t, d_A_1_x, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x,
+        g_p_z_3_t, h_t, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, g_p_z_4_t, d_R_2_h, d_R_1_h,
+        d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_gates[..., :H]),
         reversed(z),

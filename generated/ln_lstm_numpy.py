@@ -282,7 +282,10 @@ def forward(
     s_part_2 = s[:, H : 2 * H]
     s_part_3 = s[:, 2 * H : 3 * H]
     s_part_4 = s[:, 3 * H :]
-    for h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t, f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t in zip(
+    for (
+        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t, f_t,
+        o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
+    ) in zip(
         h[:-1],
         gates_2,
         gates_2[..., :H],
@@ -505,7 +508,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_x_1 = g_x[H : 2 * H]
     g_h_0 = g_h[:H]
     g_x_0 = g_x[:H]
-    for d_y_t, d_a_h_2_t, o_t, tanh_h_2_t, g_g_c_t, centred_c_next_t, p_h_t, d_A_3_x, g_g_h_3_t, centred_R_3_h, p_i_2_t, g_g_x_3_t, centred_A_3_x, p_i_t, g_p_i_t, d_A_2_x, c_t, f_t, g_g_h_2_t, centred_R_2_h, g_g_x_2_t, centred_A_2_x, g_p_i_3_t, d_A_1_x, i_t, g_t, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x, g_p_i_4_t, d_A_0_x, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, g_p_i_5_t, d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, d_a_h_2_t, o_t, tanh_h_2_t, g_g_c_t, centred_c_next_t, p_h_t, d_A_3_x, g_g_h_3_t,
+        centred_R_3_h, p_i_2_t, g_g_x_3_t, centred_A_3_x, p_i_t, g_p_i_t, d_A_2_x, c_t, f_t, g_g_h_2_t,
+        centred_R_2_h, g_g_x_2_t, centred_A_2_x, g_p_i_3_t, d_A_1_x, i_t, g_t, g_g_h_1_t, centred_R_1_h,
+        g_g_x_1_t, centred_A_1_x, g_p_i_4_t, d_A_0_x, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x,
+        g_p_i_5_t, d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_a_h_2),
         reversed(o),

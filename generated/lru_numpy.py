@@ -255,7 +255,7 @@ def forward(
     np.subtract(s_2, y_, out=y_)
     y_ += Cr_hr_next
 
-    y = y_.copy()
+    y = y_
     if finished is not None:
         np.copyto(y, 0, where=finished)
     final = States(hr[T].copy(), hi[T].copy())
@@ -355,7 +355,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     exp_gl = exp[2 * H :]
-    for CiT_d_Ci_hi_next_t, g_li_t, hr_t, g_lr_t, hi_t, g_exp_gl_t, Bi_x, d_Bi_x, CrT_d_y_t, g_li_2_t, g_lr_2_t, g_exp_gl_2_t, Br_x, d_Br_x, finished_t in zip(
+    for (
+        CiT_d_Ci_hi_next_t, g_li_t, hr_t, g_lr_t, hi_t, g_exp_gl_t, Bi_x, d_Bi_x, CrT_d_y_t, g_li_2_t,
+        g_lr_2_t, g_exp_gl_2_t, Br_x, d_Br_x, finished_t,
+    ) in zip(
         reversed(CiT_d_Ci_hi_next),
         reversed(g_li),
         reversed(hr[:-1]),

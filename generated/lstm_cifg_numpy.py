@@ -287,7 +287,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     p_o = p[H:]
     s_2_part_2 = s_2[:, :H]
     p_i = p[:H]
-    for d_y_t, o, d_o, tanh_c_t, io, g_p_o_t, c_next, d_g, i, g, d_i, c_t, g_p_i_t, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, o, d_o, tanh_c_t, io, g_p_o_t, c_next, d_g, i, g, d_i, c_t, g_p_i_t, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(gates[..., H : 2 * H]),
         reversed(d_gates[..., H : 2 * H]),

@@ -309,7 +309,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     p_if = p[: 2 * H]
     s_4_part = s_4[:, H:]
     s_4_part_2 = s_4[:, :H]
-    for d_y_t, o, d_o, tanh_c_t, ifo, g_p_o_t, c_next, d_g, i, g, d_f, c_t, d_i, d_if, if_, g_p_f_t, g_p_i_t, f, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, o, d_o, tanh_c_t, ifo, g_p_o_t, c_next, d_g, i, g, d_f, c_t, d_i, d_if, if_, g_p_f_t,
+        g_p_i_t, f, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(gates[..., 2 * H : 3 * H]),
         reversed(d_gates[..., 2 * H : 3 * H]),

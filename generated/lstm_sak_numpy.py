@@ -321,7 +321,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     p_if = p[: 2 * H]
     s_3_part = s_3[:, H:]
     s_3_part_2 = s_3[:, :H]
-    for d_r_next_t, d_y_t, o, tanh_c_t, d_o_2, g_p_o_t, c_next, d_g, i, g, d_f, c_t, if_, d_i, d_if, g_p_f_t, g_p_i_t, f, d_gates_t, finished_t in zip(
+    for (
+        d_r_next_t, d_y_t, o, tanh_c_t, d_o_2, g_p_o_t, c_next, d_g, i, g, d_f, c_t, if_, d_i, d_if,
+        g_p_f_t, g_p_i_t, f, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_r_next),
         reversed(d_y),
         reversed(gates[..., 2 * H : 3 * H]),

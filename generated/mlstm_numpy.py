@@ -302,7 +302,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 3 * H), dtype)
-    for d_y_t, o, tanh_c_t, d_u, i, u_2, d_o, ifo, d_f, c_t, d_i, d_ifo, f, d_ifou, d_W_m_x, U_m_h_t, d_U_m_h_t, W_m_x, finished_t in zip(
+    for (
+        d_y_t, o, tanh_c_t, d_u, i, u_2, d_o, ifo, d_f, c_t, d_i, d_ifo, f, d_ifou, d_W_m_x, U_m_h_t,
+        d_U_m_h_t, W_m_x, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(gates[..., 3 * H : 4 * H]),
         reversed(tanh_c),

@@ -225,7 +225,7 @@ def forward(
     # h = o * c'
     np.multiply(c[1:], o_all, out=h)
 
-    y = h.copy()
+    y = h
     if finished is not None:
         np.copyto(y, 0, where=finished)
     final = States(c[T].copy(), xp[T].copy())

@@ -274,7 +274,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 2 * H), dtype)
-    for d_x_t, d_y_t, d_r, i_2, x_t_, p_h_t, exp_h_t, h_t, exp_la_t, g_softplus_k_t, r, gates_t, d_i, d_gates_t, finished_t in zip(
+    for (
+        d_x_t, d_y_t, d_r, i_2, x_t_, p_h_t, exp_h_t, h_t, exp_la_t, g_softplus_k_t, r, gates_t, d_i,
+        d_gates_t, finished_t,
+    ) in zip(
         reversed(d_x),
         reversed(d_y),
         reversed(d_gates[..., H:]),

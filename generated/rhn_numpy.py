@@ -316,7 +316,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((6 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_t3, a3, s2_t, t3, d_a3, d_gates_3_t, d_t2, a2, s1_t, t2, d_a2, d_gates_2_t, d_t1, a1, h_t, t1, d_a1, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, d_t3, a3, s2_t, t3, d_a3, d_gates_3_t, d_t2, a2, s1_t, t2, d_a2, d_gates_2_t, d_t1, a1, h_t,
+        t1, d_a1, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_gates_3[..., H:]),
         reversed(gates_3[..., :H]),

@@ -284,7 +284,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_a_z_t, n_t, h_t, maximum_z_t, a_z, d_W_z_x, d_U_z_h_t, z_t, d_U_g_ah_t, g_t, d_a, a, finished_t in zip(
+    for (
+        d_y_t, d_a_z_t, n_t, h_t, maximum_z_t, a_z, d_W_z_x, d_U_z_h_t, z_t, d_U_g_ah_t, g_t, d_a, a,
+        finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_a_z),
         reversed(n),

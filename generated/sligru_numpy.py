@@ -516,7 +516,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 = np.empty((B, 1), dtype)
     g_h = g[H:]
     g_z = g[:H]
-    for d_y_t, d_a_z_2_t, z_t, d_a_n_t, n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, h_t, centred_U_z_h, g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t, g_used_mean_z_t, p_z_t, d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, finished_t in zip(
+    for (
+        d_y_t, d_a_z_2_t, z_t, d_a_n_t, n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, h_t,
+        centred_U_z_h, g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t,
+        g_used_mean_z_t, p_z_t, d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(d_a_z_2),
         reversed(z),

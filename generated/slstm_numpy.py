@@ -199,7 +199,10 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    for h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next, sigmoid_op, h_next, finished_t in zip(
+    for (
+        h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next, sigmoid_op,
+        h_next, finished_t,
+    ) in zip(
         h[:-1],
         gates,
         gates[..., H : 2 * H],
@@ -330,7 +333,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)
     s_4 = np.empty((B, H), dtype)
-    for d_y_t, n_next, d_op, c_next, sigmoid_op, d_zp, i_t, c_t, n_t, f_t, tanh_zp, ip, d_ip, d_fp, softplus_lf, d_gates_t, finished_t in zip(
+    for (
+        d_y_t, n_next, d_op, c_next, sigmoid_op, d_zp, i_t, c_t, n_t, f_t, tanh_zp, ip, d_ip, d_fp,
+        softplus_lf, d_gates_t, finished_t,
+    ) in zip(
         reversed(d_y),
         reversed(n[1:]),
         reversed(d_gates[..., 3 * H :]),

@@ -178,7 +178,7 @@ def forward(
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = h.copy()
+    y = h
     if finished is not None:
         cp.copyto(y, 0, where=finished)
     final = States(c[T].copy())

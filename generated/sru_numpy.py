@@ -208,7 +208,7 @@ def forward(
         if finished_t is not None:
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h.copy()
+    y = h
     if finished is not None:
         np.copyto(y, 0, where=finished)
     final = States(c[T].copy())

@@ -11,6 +11,7 @@ import builtins
 import keyword
 import textwrap
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -313,7 +314,7 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         tape.append({"name": "first_tape", "type": "Any", "comment": "what the first step left behind"})
     targets = [item["name"] for item in tape]
     values = ["initial is not None" if name == "given" else name for name in targets]
-    outputs = output_context(module, made)
+    outputs = output_context(module, made, inside)
     single = len(outputs) == 1
     return {
         "tape": tuple(tape),
@@ -343,8 +344,12 @@ def input_gradient_views(module: Module, made: dict[str, Any]) -> tuple[str, ...
     return tuple(f"{name} = {source}" for name, source in named if name != source)
 
 
-def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+def output_context(
+    module: Module, made: dict[str, Any], kept: AbstractSet[str]
+) -> tuple[dict[str, Any], ...]:
+    """The outputs; one that lies in memory of its own, which no tape keeps, needs no copy."""
     graph = module.plan.step.forward.graph
+    own = {item["name"] for item in made["forward"]["memory"]} - kept
     found = []
     for k, (name, value) in enumerate(graph.outputs):
         size = module.names.sizes.get(str(value.size), str(value.size))
@@ -353,7 +358,7 @@ def output_context(module: Module, made: dict[str, Any]) -> tuple[dict[str, Any]
         found.append(
             {
                 "name": module.names.known.get(("output", name), name),
-                "source": source,
+                "source": source if source in own else f"{source}.copy()",
                 "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",
                 "label": "d_y" if len(graph.outputs) == 1 else f"d_y[{k}]",

@@ -6,6 +6,7 @@ calls that write in place; views are made at the top of a step by `zip`, scratch
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -568,7 +569,7 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "prepare": prepared(before),
         "prepare_loop": prepared(loop),
         "prepare_after": prepared(after),
-        "loop_names": ", ".join(loop.zipped.values()),
+        "loop_names": loop_names([*loop.zipped.values(), "finished_t"]),
         "loop_sources": tuple(loop.zipped),
         "kept": kept,
         "memory": own_memory(module, schedule, where),
@@ -577,6 +578,15 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "ones_before": columns_summed(schedule.before),
         "ones_after": columns_summed(schedule.after) and not columns_summed(schedule.before),
     }
+
+
+def loop_names(names: Sequence[str]) -> str:
+    """What a loop gives names to; in brackets where that is more than a line."""
+    line = ", ".join(names)
+    if len(line) <= 96:
+        return line
+    lines = textwrap.wrap(line + ",", 100)
+    return "\n".join(["(", *(f"        {part}" for part in lines), "    )"])
 
 
 def columns_summed(stages: Sequence[Stage]) -> bool:
