@@ -345,16 +345,24 @@ class Cell:
 
     def _check_sizes(self) -> None:
         """Every size is told by the shape of a parameter or of an input: modules are given nothing else."""
-        told: set[Size] = {symbol.size for symbol in self.inputs}
-        sums: list[set[Size]] = []  # the sizes of which a shape tells the sum alone
+        told: set[Size] = set()
+        sums: list[tuple[str, set[Size]]] = []  # the sizes of which a shape tells the sum alone
         for array in self.arrays:
             for part in array.shape:
                 if isinstance(part, tuple):
-                    sums.append({size for size in part if isinstance(size, str)})
+                    sums.append((array.name, {size for size in part if isinstance(size, str)}))
                 else:
                     told.add(part)
         for _ in sums:
-            told.update(*(sizes for sizes in sums if len(sizes - told) == 1))
+            told.update(*(sizes for _, sizes in sums if len(sizes - told) == 1))
+        for name, sizes in sums:  # parameters are looked at before inputs
+            if sizes - told:
+                both = " and ".join(sorted(map(str, sizes)))
+                raise SpecError(
+                    f"the shape of {name} tells the sum of the sizes {both} alone",
+                    hint="separate parameters instead of stacked ones, or another parameter of that size",
+                )
+        told |= {symbol.size for symbol in self.inputs}
         for symbol in (*self.states, *self.parameters):
             for size in self.sizes_of(symbol):
                 if size not in told:

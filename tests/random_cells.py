@@ -119,6 +119,10 @@ NUMBERS: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+def parts(axis: Any) -> tuple[Size, ...]:
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
 # ---------------------------------------------------------------------------------------------- drawing
 
 
@@ -452,12 +456,13 @@ class _Maker:
             eq, x = equations[-1], inputs[0]
             size = self.table[eq.lhs.state if isinstance(eq.lhs, lang.Next) else eq.lhs]
             equations[-1] = Eq(eq.lhs, eq.rhs + self.matrix(size, self.table[x]) @ x)
-        told = {1}
-        for s in {s for eq in equations for s in eq.rhs.atoms(lang.Name)}:
-            if isinstance(s, lang.Matrix):
-                told.update(sp.utilities.iterables.flatten(self.shapes[s]))
-            elif isinstance(s, (lang.Vector, lang.Input)):
-                told.add(self.table[s])
+        read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
+        told = {self.table[s] for s in read if isinstance(s, lang.Vector)}
+        told.update(*(shape for m, shape in self.shapes.items() if m in read))
+        for size in {size for m in read & {*self.shapes} for size in parts(self.shapes[m][1])} - told:
+            equations[-1] = Eq(equations[-1].lhs, equations[-1].rhs + gg.mean(self.vector(size)))
+            told.add(size)
+        told |= {1} | {self.table[s] for s in read & {*inputs}}
         for k, eq in enumerate(equations):
             if isinstance(eq.lhs, lang.Next) and self.table[eq.lhs.state] not in told:
                 equations[k] = Eq(eq.lhs, eq.rhs + self.vector(self.table[eq.lhs.state]))
