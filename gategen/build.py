@@ -10,14 +10,13 @@ import difflib
 import os
 import re
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from gategen.callables import make_callable
 from gategen.cell import Cell
 from gategen.errors import GategenError, SpecError
 
@@ -196,11 +195,4 @@ def _explained(path: Path, doing: str) -> Iterator[None]:
         raise GategenError(f"cannot {doing} {path}: {error.strerror or error}") from error
 
 
-class _Callable(ModuleType):
-    """`gategen.build(...)` works also where an import bound that name to this module."""
-
-    def __call__(self, *args: Any, **options: Any) -> Report:
-        return build(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, build)

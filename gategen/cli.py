@@ -130,7 +130,7 @@ def diff(left: str, right: str, form: str) -> int:
     if form == "json":
         import json
 
-        from gategen.export import difference
+        from gategen.show.export import difference
 
         click.echo(json.dumps(difference(found), indent=2))
     else:

@@ -20,6 +20,7 @@ from typing import Any
 import gategen
 from gategen import language as lang
 from gategen import text
+from gategen.callables import make_callable
 from gategen.cell import Cell, warn
 from gategen.errors import SpecError, Where
 
@@ -280,11 +281,4 @@ def _did_you_mean(word: str, words: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
-class _Callable(ModuleType):
-    """`gategen.load(...)` works also where an import bound that name to this module."""
-
-    def __call__(self, target: str | Path) -> tuple[Cell, ...]:
-        return load(target)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, load)

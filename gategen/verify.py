@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from gategen import language as lang
 from gategen.build import Progress, all_backends, generate
+from gategen.callables import make_callable
 from gategen.cell import Cell
 from gategen.errors import GategenError
 from gategen.language import Size
@@ -555,11 +556,4 @@ def _name(key: Key) -> str:
     return f"initial {name}" if kind == "initial" else name
 
 
-class _Callable(ModuleType):
-    """`gategen.verify(...)` works also where an import bound that name to this module."""
-
-    def __call__(self, *args: Any, **options: Any) -> tuple[Result, ...]:
-        return verify(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+make_callable(__name__, verify)

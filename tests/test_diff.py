@@ -34,9 +34,9 @@ from gategen import (
 )
 from gategen import language as lang
 from gategen.diff import ALIKE, CHANGED, DIFFERENT, MOVED, SAME, UNLIKE, diff, text
-from gategen.export import difference
+from gategen.diff.normal import Normal
 from gategen.load import builtins, load_all
-from gategen.normal import Normal
+from gategen.show.export import difference
 
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())

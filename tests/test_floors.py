@@ -13,7 +13,7 @@ PACKAGE = Path(gategen.__file__).parent
 
 # From the bottom up. A module may import its own room and those on lower lines.
 FLOORS = """
-errors emulator
+errors callables emulator
 language
 printer
 sizes text
@@ -28,12 +28,7 @@ render
 backends
 build
 verify
-normal
-match
-reading
-trial
 diff
-latex export
 show doctor bench
 cli
 __main__

@@ -16,10 +16,10 @@ from matplotlib.mathtext import MathTextParser
 from gategen import Eq, gates, inputs, matrices, scalars, sigmoid, states, summary, tanh, vectors
 from gategen.graph import length
 from gategen.language import batch_norm
-from gategen.latex import escaped, name_latex
 from gategen.load import builtins, load_all
 from gategen.plan import plan
 from gategen.show import show
+from gategen.show.latex import escaped, name_latex
 from gategen.verify import imported, written
 
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))

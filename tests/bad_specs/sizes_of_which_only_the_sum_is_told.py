@@ -1,5 +1,5 @@
 # expects: the shape of W tells the sum of the sizes hidden and input alone
-# hint: a matrix for each vector instead of concat(...), or another parameter of that size
+# hint: separate parameters instead of stacked ones, or another parameter of that size
 # line: 9
 from gategen import Cell, Eq, concat, inputs, matrices, states
 

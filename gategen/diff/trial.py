@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from gategen.cell import Cell
+from gategen.diff.match import Renaming
+from gategen.diff.normal import block
+from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start
 from gategen.language import Size
-from gategen.match import Renaming
-from gategen.normal import block
-from gategen.reading import Reading, kinds_of
 
 STEPS, BATCH, DRAWS = 5, 3, 3
 

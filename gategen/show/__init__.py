@@ -13,14 +13,15 @@ from typing import Any
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import export, latex, plan
 from gategen import language as lang
+from gategen import plan
 from gategen import summary as numbers
 from gategen.adjoint import adjoint
 from gategen.cell import Cell
 from gategen.graph import text
 from gategen.language import Eq, Shape, Size
 from gategen.printer import ATOM, Printer
+from gategen.show import export, latex
 from gategen.text import write
 
 

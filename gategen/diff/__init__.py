@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from gategen import language as lang
+from gategen.callables import make_callable
 from gategen.cell import Cell
+from gategen.diff.match import Renaming, match, renamed_key, similar
+from gategen.diff.normal import Form, Key, key, names_in, renamed
+from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
+from gategen.diff.trial import trial
 from gategen.language import Eq
-from gategen.match import Renaming, match, renamed_key, similar
-from gategen.normal import Form, Key, key, names_in, renamed
 from gategen.printer import Printer
-from gategen.reading import Reading, merged, readings, trained, turned, turns
-from gategen.trial import trial
 
 SAME, CHANGED, DIFFERENT = "same", "same up to a change of parameters", "different"
 ALIKE, MOVED, UNLIKE = " ", "~", "!"
@@ -300,3 +301,6 @@ class _Callable(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Callable
+
+
+make_callable(__name__, diff)

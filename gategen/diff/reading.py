@@ -14,8 +14,8 @@ from itertools import combinations
 
 from gategen import language as lang
 from gategen.cell import Cell
-from gategen.match import Side
-from gategen.normal import (
+from gategen.diff.match import Side
+from gategen.diff.normal import (
     ZERO,
     Form,
     Normal,

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gategen.normal import Form, Key, System, atoms, children, renamed
+from gategen.diff.normal import Form, Key, System, atoms, children, renamed
 
 Kinds = Mapping[str, Hashable]
 Renaming = dict[str, str]
