@@ -1,4 +1,4 @@
-"""Modules that can be called: `gategen.build(...)` works also where an import bound that name to the module."""
+"""Modules that can be called: `gategen.build(...)` works also where that name was bound to the module."""
 
 from __future__ import annotations
 
