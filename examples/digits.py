@@ -1,7 +1,7 @@
 """Train every cell of the catalogue on handwritten digits, with the generated NumPy modules.
 
 A digit is a sequence of eight rows of eight pixels (scikit-learn's bundled data set: nothing is downloaded).
-The final hidden state goes through one linear layer into a softmax. What belongs to a cell comes from its
+The output of the last step goes through one linear layer into a softmax. What belongs to a cell comes from its
 generated module; the linear layer, the loss and the optimiser are written out here. Prints a table and a
 comparison of small cells with the GRU, and draws the learning curves.
 """
@@ -27,13 +27,22 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSES, BATCH, TRAINING_DIGITS = 10, 32, 1200
 FAMILIES = {
     "GRU as others write it": ("gru_cho", "gru_before", "gru_after", "gru_concat"),
+    "GRU extended": ("caru", "caru_code", "ln_gru", "zoneout_gru", "indygru"),
     "GRU with cheaper gates": ("gru_type1", "gru_type2", "gru_type3"),
     "Minimal gated unit": ("mgu", "mgu1", "mgu2", "mgu3"),
     "Light GRU": ("ligru", "ligru_nobn", "sligru"),
     "Light Bayesian unit": ("libru", "libru_log", "libru_geomean"),
-    "Others": ("lstm", "rnn", "caru", "caru_code"),
-}
+    "LSTM": (
+        "lstm", "lstm_1997", "lstm_peephole", "lstm_sak", "lstm_cifg", "mlstm", "slstm", "ln_lstm",
+    ),
+    "One gate or two": ("janet", "ugrnn", "ran", "mut1", "star", "brc", "atr", "sgu"),
+    "Simple and residual": ("rnn", "irnn", "indrnn", "fastrnn", "fastgrnn", "scrn", "rhn"),
+    "Gates that see the input": ("gilr", "qrnn", "sru", "mingru", "mingru_log", "minlstm", "t_rnn"),
+    "Linear and dynamical": ("lru", "rglru", "antisymmetric", "cornn"),
+    "Others": (),
+}  # fmt: skip
 STARTS = {"libru": 0.37}  # a probability; its own start, 0, has the logarithm -25 and saturates the gates
+DROPPED = 0.1  # how often a mask, the further input of a cell, is 1
 SMALLER = ("gru_type1", "gru_type2", "gru_type3", "mgu", "mgu1", "mgu2", "mgu3")
 
 
@@ -83,45 +92,68 @@ class Adam:
 
 
 class Classifier:
-    """A generated cell and a linear layer over its final state."""
+    """A generated cell and a linear layer over the last value of its first output."""
 
     def __init__(self, module: ModuleType, hidden: int, seed: int) -> None:
         self.module = module
-        self.params = module.init(8, hidden, seed=seed)
+        self.size = sizes(module, hidden)
+        self.params = initial(module, hidden, seed)
         for name, value in module.unpack(self.params).items():
             if name.startswith("g_"):  # the gain of a norm
                 value[...] = 1
-        rng = np.random.default_rng(seed)
-        self.V = rng.uniform(-1, 1, (CLASSES, hidden)).astype(np.float32) / np.float32(hidden**0.5)
+        self.rng = np.random.default_rng(seed)
+        width = self.size[next(iter(module.OUTPUTS.values()))]
+        self.V = self.rng.uniform(-1, 1, (CLASSES, width)).astype(np.float32) / np.float32(width**0.5)
         self.c = np.zeros(CLASSES, np.float32)
         self.buffers = module.init_buffers(hidden) if hasattr(module, "init_buffers") else None
 
     def arrays(self) -> list[np.ndarray]:
         return [*self.params, self.V, self.c]
 
-    def forward(self, x: np.ndarray, training: bool) -> tuple[np.ndarray, tuple, tuple | None]:
-        """Logits (B, 10), the final states and the tape."""
+    def forward(
+        self, x: np.ndarray, training: bool
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple | None]:
+        """Logits (B, 10), the outputs and the tape."""
         options = {} if self.buffers is None else {"buffers": self.buffers, "training": training}
         if self.module.NAME in STARTS:
             start = np.full((x.shape[1], len(self.V[0])), STARTS[self.module.NAME], x.dtype)
             options["initial"] = self.module.States(start)
-        _, final, tape = self.module.forward(self.params, x, tape=training, **options)
-        return final.h @ self.V.T + self.c, final, tape
+        (_, width), *masks = self.module.INPUTS.items()
+        for name, size in masks:  # drawn anew for every sequence; on average while testing
+            drawn = self.rng.random((x.shape[1], self.size[size])) < DROPPED
+            options[name] = drawn.astype(x.dtype) if training else np.full(drawn.shape, DROPPED, x.dtype)
+        padded = np.pad(x, ((0, 0), (0, 0), (0, self.size[width] - x.shape[2])))  # where x is as wide as h
+        y, _, tape = self.module.forward(self.params, padded, tape=training, **options)
+        outputs = y if isinstance(y, tuple) else (y,)
+        return outputs[0][-1] @ self.V.T + self.c, outputs, tape
 
     def gradients(self, x: np.ndarray, label: np.ndarray) -> list[np.ndarray]:
         """Of the mean cross-entropy, in the order of `arrays`."""
-        logits, final, tape = self.forward(x, training=True)
+        logits, outputs, tape = self.forward(x, training=True)
         d_logits = np.exp(logits - logits.max(axis=1, keepdims=True))
         d_logits /= d_logits.sum(axis=1, keepdims=True)
         d_logits[np.arange(len(label)), label] -= 1
         d_logits /= len(label)
-        d_final = final._replace(**{name: np.zeros_like(value) for name, value in final._asdict().items()})
-        grads = self.module.backward(self.params, tape, None, d_final._replace(h=d_logits @ self.V))
-        return [*grads.params, d_logits.T @ final.h, d_logits.sum(axis=0)]
+        d_y = tuple(map(np.zeros_like, outputs))
+        d_y[0][-1] = d_logits @ self.V
+        grads = self.module.backward(self.params, tape, d_y if len(d_y) > 1 else d_y[0])
+        return [*grads.params, d_logits.T @ outputs[0][-1], d_logits.sum(axis=0)]
 
     def accuracy(self, x: np.ndarray, label: np.ndarray) -> float:
         logits, _, _ = self.forward(x, training=False)
         return float((logits.argmax(axis=1) == label).mean())
+
+
+def sizes(module: ModuleType, hidden: int) -> dict[str | int, int]:
+    """Every size of a cell: rows have eight pixels, further states are half as wide as the hidden one."""
+    numbers = {size: size for size in (*module.OUTPUTS.values(), *module.INPUTS.values())}
+    return {**numbers, **dict.fromkeys(module.SIZES, -(-hidden // 2)), "input": 8, "hidden": hidden}
+
+
+def initial(module: ModuleType, hidden: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Parameters to start from."""
+    further = {name: sizes(module, hidden)[name] for name in module.SIZES if name not in ("input", "hidden")}
+    return module.init(8, hidden, seed=seed, **further)
 
 
 def digits() -> Digits:
@@ -154,7 +186,7 @@ def result(module: ModuleType, data: Digits, hidden: int, epochs: int, seeds: in
     began = time.perf_counter()
     curves = [train(module, data, hidden, epochs, seed) for seed in range(seeds)]
     seconds = (time.perf_counter() - began) / seeds
-    size = sum(array.size for array in module.init(8, hidden, seed=0))
+    size = sum(array.size for array in initial(module, hidden, seed=0))
     ends = [curve[-1] for curve in curves]
     mean = tuple(float(value) for value in np.mean(curves, axis=0))
     return Result(module.NAME, size, mean, max(ends) - min(ends), seconds)

@@ -157,7 +157,7 @@ sys.exit(10 + pytest.main(sys.argv[1:]))
 
 def failed(folder: Path, tests: Sequence[str]) -> str:
     """The first test that fails on the package in `folder`; empty if all pass."""
-    shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider")
+    shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider", "-m", "")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
     changed = {
         "PYTHONPATH": str(folder),

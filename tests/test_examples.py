@@ -11,6 +11,7 @@ import pytest
 
 from gategen.build import build
 from gategen.load import load
+from gategen.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -122,3 +123,14 @@ def test_the_cell_of_the_readme_learns(tmp_path):
     build(load(EXAMPLES / "mycell.py"), ["numpy"], tmp_path / "generated")
     printed = run_in(tmp_path, block("mycell.forward"), tmp_path)
     assert float(printed.split()[-1]) > 0.9
+
+
+PAPERS = sorted((EXAMPLES / "papers").glob("*.gate"))
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_the_cells_of_ten_papers_are_a_few_lines_and_right(path):
+    (cell,) = load(path)
+    assert len(PAPERS) == 10 and len(cell.equations) < 10 and cell.reference
+    (result,) = verify(cell, ["numpy"])
+    assert result.ok, result

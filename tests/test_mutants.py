@@ -40,6 +40,7 @@ def test_what_is_no_bug_lives(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "LIVES" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_twenty_deliberate_bugs_are_found() -> None:
     results = judge(CHOSEN)
     assert len(results) >= 20

@@ -14,6 +14,11 @@ STORAGES = {
     "float16": ("-DREAL=float", "-DSTORAGE=__half", "-DHALF"),
     "bfloat16": ("-DREAL=float", "-DSTORAGE=__nv_bfloat16", "-DHALF"),
 }
+TARGETS = [
+    pytest.param(arch, storage, marks=() if (arch, storage) == (90, "float32") else pytest.mark.slow)
+    for arch in ARCHITECTURES
+    for storage in STORAGES
+]
 GENERATED = sorted((Path(__file__).parent.parent / "generated").glob("*.cu"))
 
 SPILLING = """
@@ -62,8 +67,7 @@ def test_there_is_generated_cuda():
     assert GENERATED
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("arch", "storage"), TARGETS)
 @pytest.mark.parametrize("file", GENERATED, ids=lambda file: file.stem)
 def test_generated_cuda_compiles_without_warning_or_spill(file, storage, arch):
     report = nvrtc.compile(file.read_text(), arch, STORAGES[storage])
