@@ -21,6 +21,7 @@ from gategen import (
     softplus,
     sqrt,
     states,
+    sum_,
     tanh,
     var,
     vectors,
@@ -114,4 +115,12 @@ words = Cell(
     "words_of_cupy",
     Eq(z, sigmoid(cp @ x + launch @ h + number)),
     Eq(h.next, z * h + (1 - z) * tanh(compiled @ (z * row_sum)) + mean(z)),
+)
+
+# A constant takes the width of what it makes 0.
+one = constants(one=1)
+vanishing = Cell(
+    "vanishing",
+    Eq(h.next, tanh(U @ ((1 - one) * h) + W @ x + V @ ((1 - one) * h + alpha))),
+    Eq(c.next, c * sum_((1 - one) * x + alpha) + mean((1 - one) * h + alpha, c) * var((1 - one) * h, x)),
 )
