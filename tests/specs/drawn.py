@@ -124,3 +124,10 @@ vanishing = Cell(
     Eq(h.next, tanh(U @ ((1 - one) * h) + W @ x + V @ ((1 - one) * h + alpha))),
     Eq(c.next, c * sum_((1 - one) * x + alpha) + mean((1 - one) * h + alpha, c) * var((1 - one) * h, x)),
 )
+
+# Two gradients share a part that only reads a parameter, in a kernel that has rows.
+frozen_b = vectors("frozen_b", trainable=False)
+part = Cell("part", Eq(h.next, b_r * (frozen_b - 1) ** 2 * m))
+
+# Nothing is computed in the loop.
+idle = Cell("idle", Eq(z, W @ x), Eq(h.next, h), output=z)
