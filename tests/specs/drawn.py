@@ -131,3 +131,6 @@ part = Cell("part", Eq(h.next, b_r * (frozen_b - 1) ** 2 * m))
 
 # Nothing is computed in the loop.
 idle = Cell("idle", Eq(z, W @ x), Eq(h.next, h), output=z)
+
+# The derivative of a root is read off the root, which a finished sequence replaces by the state it keeps.
+root = Cell("root", Eq(h.next, sqrt((U @ h + W @ x) ** 2 + 0.5)))
