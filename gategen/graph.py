@@ -344,7 +344,7 @@ class _Flattener:
             name, size, hint = self.nexts[eq.lhs.state.name], eq.lhs.state.size, eq.lhs.state.name
         else:
             name, size, hint = eq.lhs.name, self.gate_sizes[eq.lhs.name], eq.lhs.name
-        # A root is differentiated through its value, which a finished sequence replaces by the state it keeps.
+        # A root is differentiated through its value, which a finished sequence replaces by its state.
         kept_root = isinstance(eq.lhs, lang.Next) and isinstance(eq.rhs, sp.Pow)
         expr = self.lower(eq.rhs, hint, whole=not kept_root)
         static = not isinstance(eq.lhs, lang.Next) and all(v.static for v in values_in(expr))
