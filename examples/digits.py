@@ -1,8 +1,8 @@
 """Train every cell of the catalogue on handwritten digits, with the generated NumPy modules.
 
 A digit is a sequence of eight rows of eight pixels (scikit-learn's bundled data set: nothing is downloaded).
-The output of the last step goes through one linear layer into a softmax. What belongs to a cell comes from its
-generated module; the linear layer, the loss and the optimiser are written out here. Prints a table and a
+The output of the last step goes through one linear layer into a softmax. What belongs to a cell comes from
+its generated module; the linear layer, the loss and the optimiser are written out here. Prints a table and a
 comparison of small cells with the GRU, and draws the learning curves.
 """
 

@@ -344,7 +344,9 @@ class _Flattener:
             name, size, hint = self.nexts[eq.lhs.state.name], eq.lhs.state.size, eq.lhs.state.name
         else:
             name, size, hint = eq.lhs.name, self.gate_sizes[eq.lhs.name], eq.lhs.name
-        expr = self.lower(eq.rhs, hint, whole=True)
+        # A root is differentiated through its value, which a finished sequence replaces by its state.
+        kept_root = isinstance(eq.lhs, lang.Next) and isinstance(eq.rhs, sp.Pow)
+        expr = self.lower(eq.rhs, hint, whole=not kept_root)
         static = not isinstance(eq.lhs, lang.Next) and all(v.static for v in values_in(expr))
         static = static and eq.lhs not in self.cell.outputs
         out = Value(name, (size,), static)
@@ -413,16 +415,35 @@ class _Flattener:
             return self.named(expr, f"v_{hint}")
         return expr
 
-    def step_value(self, expr: sp.Expr, wish: str) -> Value:
-        """A value with a row per sequence for `expr`, even if it only reads parameters."""
-        if isinstance(expr, Value) and not expr.static:
-            return expr
-        if not expr.free_symbols or all(v.static for v in values_in(expr)):
-            size = common_size(values_in(expr))
-            return self.builder.once(
-                ("step", expr), lambda: self.builder.pointwise(wish, expr, size=size, step=True)
-            )
-        return cast(Value, self.named(expr, wish))
+    def size(self, expr: sp.Basic) -> Size:
+        """The number of features of an expression of the spec. Its value may have fewer: `(1 - k)*h`
+        is 0 where the constant k is 1.
+        """
+        if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
+            return 1
+        if isinstance(expr, lang.matvec):
+            matrix, _, transposed = expr.args
+            return cast(Size, self.cell.shapes[matrix.name][int(transposed)])
+        if isinstance(expr, lang.Gate):
+            return self.gate_sizes[expr.name]
+        if isinstance(expr, lang.Name):
+            return self.cell.size_of(expr.state if isinstance(expr, lang.Next) else expr)
+        return next((size for arg in expr.args if (size := self.size(arg)) != 1), 1)
+
+    def wide(self, expr: sp.Expr, size: Size, wish: str) -> sp.Expr:
+        """`expr` under a name, with `size` features."""
+        if common_size(values_in(expr)) == size:
+            return self.named(expr, wish)
+        return self.builder.once(("wide", expr, size), lambda: self.builder.pointwise(wish, expr, size=size))
+
+    def step_value(self, expr: sp.Expr, size: Size, wish: str) -> Value:
+        """A value with a row per sequence and `size` features, even if `expr` only reads parameters."""
+        reads = values_in(expr)
+        if not all(v.static for v in reads) and common_size(reads) == size:
+            return cast(Value, self.named(expr, wish))
+        return self.builder.once(
+            ("step", expr, size), lambda: self.builder.pointwise(wish, expr, size=size, step=True)
+        )
 
     def product(self, expr: Any, hint: str) -> sp.Expr:
         matrix, operand, transposed = expr.args[0], expr.args[1], bool(expr.args[2])
@@ -438,7 +459,7 @@ class _Flattener:
         short = all(isinstance(f, Value) and len(f.name) <= 2 for f in factors)
         order = {eq.lhs.name: k for k, eq in enumerate(self.equations)}
         wish = "".join(f.name for f in Printer(order).factors(list(factors))) if short else f"v_{hint}"
-        return self.step_value(lowered, wish)
+        return self.step_value(lowered, self.size(expr), wish)
 
     def matmul(self, matrix: Value, operand: Value, transposed: bool) -> Value:
         size = matrix.shape[1] if transposed else matrix.shape[0]
@@ -449,7 +470,7 @@ class _Flattener:
         )
 
     def reduction(self, expr: Any, hint: str) -> sp.Expr:
-        values = [self.named(self.lower(arg, hint), f"v_{hint}") for arg in expr.args]
+        values = [self.wide(self.lower(arg, hint), self.size(arg), f"v_{hint}") for arg in expr.args]
         if isinstance(expr, lang.sum_):
             return self.total(values)
         if isinstance(expr, lang.mean):
@@ -470,7 +491,7 @@ class _Flattener:
 
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:
         v, gain, bias, eps, momentum = (self.lower(arg, hint) for arg in expr.args)
-        value = self.step_value(v, f"v_{hint}")
+        value = self.step_value(v, self.size(expr.args[0]), f"v_{hint}")
         valid, count, training = self.norm_inputs()
         running_mean = self.buffer(f"mean_{hint}", value.size)
         running_var = self.buffer(f"var_{hint}", value.size)

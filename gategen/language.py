@@ -557,6 +557,8 @@ class where(Elementwise):
             return a if condition else b
         if isinstance(condition, sp.Ne):
             condition, a, b = equal(*condition.args), b, a
+        if isinstance(condition, sp.Dummy):  # SymPy looks for the period of a condition, and goes without
+            raise NotImplementedError
         if not isinstance(condition, Relational):
             raise SpecError(
                 f"the condition of where() must be one comparison, not {condition}",

@@ -94,7 +94,7 @@ SMOOTH: tuple[Callable[[Expr], Expr], ...] = (
     lambda v: gg.clip(v, -0.5, 0.6),
     lambda v: gg.mod(v, 0.75),
     lambda v: sp.Heaviside(v),
-    lambda v: sp.Piecewise((v / 2, v > 1), (v**2, v > 0), (-v, True)),
+    lambda v: -v if v.has(sp.Piecewise) else sp.Piecewise((v / 2, v > 1), (v**2, v > 0), (-v, True)),
     lambda v: 1 - v,
     lambda v: -v,
 )  # fmt: skip

@@ -569,7 +569,7 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "prepare": prepared(before),
         "prepare_loop": prepared(loop),
         "prepare_after": prepared(after),
-        "loop_names": loop_names([*loop.zipped.values(), "finished_t"]),
+        "loop_names": loop_names([*loop.zipped.values(), "finished_t"]) if loop.zipped else "(finished_t,)",
         "loop_sources": tuple(loop.zipped),
         "kept": kept,
         "memory": own_memory(module, schedule, where),

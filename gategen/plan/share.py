@@ -25,7 +25,7 @@ def share(kernel: Kernel, builder: Builder) -> Kernel:
     for op in ops:
         for part in parts(op.expr):
             if part in repeated and part not in names:
-                names[part] = named(part, builder)
+                names[part] = named(part, builder, kernel.static)
                 made.append(Pointwise(names[part], part))
         made.append(Pointwise(op.out, names.get(op.expr, op.expr.xreplace(names))))
     return replace(kernel, ops=tuple(made))
@@ -63,7 +63,8 @@ def worth_a_name(expr: sp.Expr) -> bool:
     return isinstance(expr, (sp.Add, sp.Mul, sp.Pow)) and bool(values_in(expr)) and not scaled
 
 
-def named(expr: sp.Expr, builder: Builder) -> Value:
+def named(expr: sp.Expr, builder: Builder, static: bool) -> Value:
+    """A value for a part; it has rows where its kernel has, even if it only reads parameters."""
     reads = values_in(expr)
     wish = f"not_{reads[0]}" if expr == 1 - reads[0] else "_".join(["s", *(v.name for v in reads[:2])])
-    return builder.value(wish, (common_size(reads),), all(v.static for v in reads))
+    return builder.value(wish, (common_size(reads),), static)

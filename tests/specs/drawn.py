@@ -21,6 +21,7 @@ from gategen import (
     softplus,
     sqrt,
     states,
+    sum_,
     tanh,
     var,
     vectors,
@@ -115,3 +116,21 @@ words = Cell(
     Eq(z, sigmoid(cp @ x + launch @ h + number)),
     Eq(h.next, z * h + (1 - z) * tanh(compiled @ (z * row_sum)) + mean(z)),
 )
+
+# A constant takes the width of what it makes 0.
+one = constants(one=1)
+vanishing = Cell(
+    "vanishing",
+    Eq(h.next, tanh(U @ ((1 - one) * h) + W @ x + V @ ((1 - one) * h + alpha))),
+    Eq(c.next, c * sum_((1 - one) * x + alpha) + mean((1 - one) * h + alpha, c) * var((1 - one) * h, x)),
+)
+
+# Two gradients share a part that only reads a parameter, in a kernel that has rows.
+frozen_b = vectors("frozen_b", trainable=False)
+part = Cell("part", Eq(h.next, b_r * (frozen_b - 1) ** 2 * m))
+
+# Nothing is computed in the loop.
+idle = Cell("idle", Eq(z, W @ x), Eq(h.next, h), output=z)
+
+# The derivative of a root is read off the root, which a finished sequence replaces by the state it keeps.
+root = Cell("root", Eq(h.next, sqrt((U @ h + W @ x) ** 2 + 0.5)))
