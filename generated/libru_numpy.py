@@ -303,6 +303,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    clear(finished, log_z)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
     clear(finished, d_x)

@@ -317,7 +317,7 @@ def test_a_gate_file_is_shown_built_and_verified(run, tmp_path):
 
 def test_a_cell_can_be_written_on_the_command_line(run, tmp_path):
     code, out, _ = run("build", "--equations", ELMAN, "--name", "mine", "--backend", "numpy")
-    assert (code, out) == (0, f"wrote {os.path.join('generated', 'mine_numpy.py')}\n")
+    assert code == 0 and out.startswith(f"wrote {os.path.join('generated', 'mine_numpy.py')}\n")
     assert ELMAN in run("show", "--equations", ELMAN)[1]
     code, out, _ = run("verify", "--equations", ELMAN, "--name", "mine", "--backend", "numpy")
     assert code == 0 and out.splitlines()[1].startswith("mine\tnumpy")

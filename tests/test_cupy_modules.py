@@ -163,7 +163,7 @@ def test_only_the_final_states_may_count(folder: Path) -> None:
     for module, put in ((plain, np.asarray), (cuda, device)):
         params = module.pack({key: put(value) for key, value in setting.named.items()})
         d_final = module.States(put(setting.d_final["h"]))
-        found.append(back(module, params, put(setting.x), None, d_final))
+        found.append(back(module, params, put(setting.inputs["x"]), None, d_final))
     np.testing.assert_allclose(cp.asnumpy(found[1].x), found[0].x, rtol=1e-11, atol=1e-14)
 
 

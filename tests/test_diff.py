@@ -100,7 +100,9 @@ def test_a_cell_is_the_same_under_other_names_and_in_another_order(name):
     assert set(marks(found)) == {ALIKE}
     started = {symbol for state in CELLS[name].states for symbol in state.initial.free_symbols}
     idle = started if CELLS[name].first else set()  # an own start that a first-step rule does without
-    names = {p.name for p in CELLS[name].parameters if p not in idle}
+    names = {a.name for a in CELLS[name].arrays if not idle.intersection(a.members)}
+    if name == "vanishing":
+        names -= {"U"}  # which multiplies nothing but 0
     assert {ours.split("[")[0] for ours, _ in found.renaming} >= names
 
 
@@ -310,7 +312,7 @@ def test_other_outputs_are_a_difference():
 @pytest.mark.parametrize("name", BUILTIN)
 def test_a_wrong_equation_is_the_one_that_is_named(name):
     cell = BUILTIN[name]
-    k = len(cell.equations) // 2
+    k = len(cell.equations) // 3
     wrong = [Eq(eq.lhs, eq.rhs + sp.Rational(int(j == k), 3)) for j, eq in enumerate(cell.equations)]
     found = diff(cell, Cell("wrong", *wrong, output=cell.outputs, first=cell.first))
     assert found.verdict == DIFFERENT and found.error > 1e-6

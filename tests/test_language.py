@@ -463,11 +463,16 @@ def test_a_matrix_of_stacked_rows_gives_as_many_vectors() -> None:
     assert (i, g, m) == tuple(rows @ x for rows in A)
     assert list(map(str, A)) == ["A[0]", "A[1]", "A[2]"] and str(A @ x) == "A @ x"
     k = states("k", size="memory")
-    cell = cell_of(Eq(h.next, lang.sigmoid(i + b[0]) * (g + b[1])), Eq(k.next, m + b[2] * k))
-    assert cell.text() == ("h' = sigmoid(A[0] @ x + b[0]) * (A[1] @ x + b[1])", "k' = A[2] @ x + b[2] * k")
+    e = vectors("e", size="memory")  # which tells that size: A and b tell the sum alone
+    cell = cell_of(Eq(h.next, lang.sigmoid(i + b[0]) * (g + b[1])), Eq(k.next, m + b[2] * k * e))
+    assert cell.text() == (
+        "h' = sigmoid(A[0] @ x + b[0]) * (A[1] @ x + b[1])",
+        "k' = A[2] @ x + b[2] * e * k",
+    )
     assert [(a.name, a.shape, a.stacked) for a in cell.arrays] == [
         ("A", (("hidden", "hidden", "memory"), "input"), True),
         ("b", (("hidden", "hidden", "memory"),), True),
+        ("e", ("memory",), False),
     ]
 
 

@@ -403,7 +403,10 @@ def test_float32_is_float64_to_its_precision(module_of, name, lengths, sizes):
     exact = gradients(point)
     for key, gradient in gradients(point.astype("float32")).items():
         assert gradient.dtype == np.float32, key
-        assert_close(gradient, exact[key], 1e-4, key)
+        largest = max(np.abs(array).max(initial=0) for array in exact.values())
+        assert_close(
+            gradient, exact[key], max(1e-4, 1e-6 * largest / max(np.abs(exact[key]).max(), 1e-3)), key
+        )
 
 
 def test_libru_log_is_finite_in_single_precision_far_below_zero(module_of):
@@ -1213,8 +1216,10 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
     options = {**point.further, **({"buffers": module.Buffers(**point.buffers)} if name in NORMED else {})}
     wide = np.zeros((T, B, point.x.shape[-1] + 1))
     given = {**options, "initial": point.states}
-    with pytest.raises(ValueError, match=r"\b(x|initial\.\w+) has shape"):
-        module.forward(point.params, wide, **given)
+    told = {size for s in (*point.cell.parameters, *point.cell.states) for size in point.cell.sizes_of(s)}
+    if point.cell.inputs[0].size in {*told, 1}:
+        with pytest.raises(ValueError, match=r"\b(x|initial\.\w+) has shape"):
+            module.forward(point.params, wide, **given)
     for key, s in itertools.chain(zip(input_keys(point)[1:], point.cell.inputs[1:], strict=True)):
         with pytest.raises(ValueError, match=rf"\b({key}|initial\.\w+) has shape .* expected"):
             module.forward(

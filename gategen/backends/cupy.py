@@ -291,6 +291,7 @@ class Emitter:
         sign = "+=" if stage.add else "="
         target = part if part.endswith("]") else f"{part}[...]"
         self.clear(stage.left)
+        self.clear(stage.right)
         self.say((), f"{target} {sign} cp.matmul({left}.T, {right})")
 
     # ------------------------------------------------------------------------------------------ kernels
@@ -440,7 +441,7 @@ class Emitter:
     def clear(self, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
         line = f"clear(finished, {self.host(*operand)})"
-        if self.module.clears(self.schedule) and line not in self.lines:
+        if self.module.clears(self.schedule, self.schedule.slot[operand[0]]) and line not in self.lines:
             self.say((), line)
 
     def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:

@@ -28,6 +28,7 @@ from gategen.plan import (
     Pair,
     Plan,
     Schedule,
+    Slot,
     Told,
     gradient_of,
     sizes_told,
@@ -189,10 +190,15 @@ class Module:
         ]
         return any(map(singular, (op.expr for op in ops if isinstance(op, Pointwise))))
 
-    def clears(self, schedule: Schedule) -> bool:
-        """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0."""
+    def clears(self, schedule: Schedule, slot: Slot) -> bool:
+        """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0.
+
+        Inputs and states are finite there; and a state behind one step is the one before the next.
+        """
+        buffer = self.buffers_of[id(schedule)].get(slot.buffer)
+        finite = buffer is None or buffer.kind in ("input", "state")
         of_start = self.plan.start is not None and schedule is self.plan.start.backward
-        return schedule.graph.backwards and self.singular and not of_start
+        return schedule.graph.backwards and self.singular and not (of_start or finite)
 
     def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
         known = self.equations.get(id(schedule), {})

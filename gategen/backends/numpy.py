@@ -412,6 +412,7 @@ class Region:
             ("The gradients of the parameters: all steps in one product each.",) if self.where == ALL else ()
         )
         self.clear(block, stage.left)
+        self.clear(block, stage.right)
         if stage.add:
             block.lines.append(f"{part} += {left}.T @ {right}")
         else:
@@ -430,7 +431,8 @@ class Region:
     def clear(self, block: Block, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
         line = f"clear(finished, {self.value(*operand)})"
-        if self.module.clears(self.schedule) and not any(line in other.lines for other in self.blocks):
+        known = any(line in other.lines for other in self.blocks)
+        if self.module.clears(self.schedule, self.schedule.slot[operand[0]]) and not known:
             block.lines.append(line)
 
 
@@ -569,6 +571,7 @@ def function_context(module: Module, schedule: Schedule, where: str) -> dict[str
         "prepare": prepared(before),
         "prepare_loop": prepared(loop),
         "prepare_after": prepared(after),
+        "ends": bool(after.blocks or prepared(after)),
         "loop_names": loop_names([*loop.zipped.values(), "finished_t"]) if loop.zipped else "(finished_t,)",
         "loop_sources": tuple(loop.zipped),
         "kept": kept,
