@@ -307,9 +307,7 @@ def test_the_products_are_those_of_a_run(name, module_of, monkeypatch):
         once, more = (count[way] for count in counts)
         assert more - once == own.loop_products
         source = Path(module.__file__).read_text("utf-8").split("def backward")[way == "backward"]
-        added = len(
-            re.findall(r"\+= .* @ ", source)
-        )  # to the gradient of a matrix that stands in two products
+        added = len(re.findall(r"\+= .* @ ", source))  # gradients of a matrix of two products
         assert once + added == 3 * own.loop_products + own.other_products
         for done, steps in zip(work, (3, 4), strict=True) if not added else ():
             assert done[way] == steps * batch * of_products(cell, way, sizes)
