@@ -32,9 +32,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mutants import ADJOINT, CUPY, NUMPY, PLAN, PROCESSES, ROOT, SECOND, STAGES, SURVIVORS
-from mutants import Mutant as Bug
-from mutants import copied, first_failure, stages_of
+from mutants import (
+    ADJOINT,
+    CUPY,
+    DERIVATION,
+    NUMPY,
+    ON_CUDA,
+    ON_NUMPY,
+    PLAN,
+    PLANS,
+    PROCESSES,
+    ROOT,
+    SECOND,
+    SURVIVORS,
+    copied,
+    first_failure,
+)
 
 GRAPH, GENERATED = "tests/test_graph.py", "tests/test_generated.py"
 PACKAGE = (
@@ -204,17 +217,27 @@ def enumerated(files: Iterable[str]) -> list[Mutant]:
 
 # ---------------------------------------------------------------------------------------------- judging
 
-FINAL = (GRAPH, SECOND, f"{SURVIVORS}", PLAN, GENERATED)  # for what the quick stages do not find
 ALARM = 300  # seconds; no stage takes so long, so a mutant that makes one longer is found
+
+# The tests that see most of what a file does, from cheap to dear.
+QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
+    "gategen/graph.py": ((GRAPH,), DERIVATION, ON_NUMPY),
+    "gategen/plan/text.py": ((PLAN,),),
+    "gategen/plan/": (PLANS, ON_NUMPY),
+    "gategen/backends/cupy.py": (ON_CUDA,),
+    "gategen/backends/module.py": (ON_NUMPY, ON_CUDA),
+    "gategen/backends/": (ON_NUMPY,),
+    "gategen/": (DERIVATION, PLANS),
+    "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
+}
+REST = (GRAPH, SECOND, ADJOINT, PLAN, SURVIVORS)  # for what those do not find
+DEAR = (NUMPY, CUPY, GENERATED)
 
 
 def stages_for(mutant: Mutant, quick: bool) -> list[tuple[str, ...]]:
-    """The tests of the changed file first; of generated modules, their own alone."""
-    if mutant.file in MODULES:
-        return [(NUMPY,)]
-    own = {"gategen/graph.py": [(GRAPH,)], "gategen/plan/text.py": [(PLAN,)]}.get(mutant.file, [])
-    stages = [stage for stage in stages_of(Bug(mutant.file, "", "", "")) if stage in STAGES[:4]]
-    return [*own, *stages, *([] if quick else [FINAL])]
+    """The tests of the changed file; unless `quick`, then all others that could notice."""
+    own = next(stages for start, stages in QUICK.items() if mutant.file.startswith(start))
+    return [*own, *(() if quick or mutant.file in MODULES else (ON_CUDA, REST, DEAR))]
 
 
 class OneModule:

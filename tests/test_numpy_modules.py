@@ -5,10 +5,11 @@ gradients by the complex step of the module itself.
 """
 
 import ast
+import inspect
 import itertools
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -146,8 +147,7 @@ def random_point(
 
     values = {}
     for p in cell.parameters:
-        axes = cell.shapes[p.name] if isinstance(p, Matrix) else (p.size,) if hasattr(p, "size") else ()
-        values[p.name] = np.asarray(scale * rng.standard_normal(shape(*axes)))
+        values[p.name] = np.asarray(scale * rng.standard_normal(shape(*axes_of(cell, p))))
     for k, s in enumerate(cell.inputs):
         values[s.name] = rng.standard_normal(
             (*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size))
@@ -171,6 +171,13 @@ def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]
 
 def parts(axis: Any) -> tuple[Size, ...]:
     return axis if isinstance(axis, tuple) else (axis,)
+
+
+def axes_of(cell: Cell, parameter: Any) -> tuple[Any, ...]:
+    """The size, or the sizes of the column blocks, of each axis."""
+    if isinstance(parameter, Matrix):
+        return cell.shapes[parameter.name]
+    return (parameter.size,) if hasattr(parameter, "size") else ()
 
 
 def output_size(cell: Cell, symbol: Any) -> Size:
@@ -627,6 +634,7 @@ def test_without_a_tape_nothing_is_kept_and_nothing_changes(module_of, name):
     point = random_point(name, module_of(name), initial=False)
     without, taped = forward(point, False), forward(point, True)
     assert without[2] is None and isinstance(taped[2], point.module.Tape)
+    assert not taped[2].given and forward(replace(point, initial=True), True)[2].given
     assert_same((*without[0], *without[1]), (*taped[0], *taped[1]))
 
 
@@ -725,6 +733,20 @@ def test_a_module_says_what_it_is(module_of, name):
     assert module.States._fields == tuple(s.name for s in cell.states)
     assert module.Grads._fields[0] == "params" and module.Grads._fields[-1] == "initial"
     assert module.Grads._fields[1] == "x"
+
+
+@every_cell
+def test_what_is_optional_is_given_by_name(module_of, name):
+    module = module_of(name)
+    for function, by_place in (
+        (module.init, ["input_size", "hidden_size"]),
+        (module.forward, ["params", "x"]),
+        (module.backward, ["params", "tape", "d_y", "d_final"]),
+        (module.step, ["params", "x_t", "state"]),
+    ):
+        kinds = {key: p.kind for key, p in inspect.signature(function).parameters.items()}
+        assert [key for key, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY] == by_place
+        assert all(kinds[key] is inspect.Parameter.POSITIONAL_OR_KEYWORD for key in by_place)
 
 
 @every_cell
@@ -1203,6 +1225,50 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
             module.backward(point.params, tape, point.d_y[:1])
         with pytest.raises(ValueError, match=r"d_y\[1\] has shape"):
             module.backward(point.params, tape, (point.d_y[0], np.zeros((T, B, 1, 1)), *point.d_y[2:]))
+
+
+def longer(array: Array, axis: int) -> Array:
+    return np.concatenate([array, array.take([0], axis)], axis)
+
+
+def told_elsewhere(cell: Cell, name: str, axis: int, arrays: Iterable[Any]) -> bool:
+    """Whether another axis of a parameter, or one of these inputs and states, says how long this axis is."""
+    every = [size for p in cell.parameters for part in axes_of(cell, p) for size in parts(part)]
+    every += [s.size for s in arrays]
+    (own,) = (axes_of(cell, p)[axis] for p in cell.parameters if p.name == name)
+    return all(not isinstance(size, str) or every.count(size) > 1 for size in parts(own))
+
+
+@every_cell
+def test_every_cell_refuses_parameters_that_do_not_fit(module_of, name):
+    """Each field longer by one along each axis does not fit on the others, on the input, or on the state."""
+    point = random_point(name, module_of(name))
+    module, params = point.module, point.params
+    options = {"buffers": module.Buffers(**point.buffers)} if name in NORMED else {}
+    alone = {p.name for p in point.cell.parameters}
+    given = (*point.cell.inputs, *point.cell.states)
+    for field, array in params._asdict().items():
+        for axis in range(array.ndim):
+            if field not in alone or told_elsewhere(point.cell, field, axis, given):
+                wrong = params._replace(**{field: longer(array, axis)})
+                with pytest.raises(ValueError, match=r"has shape .*, expected"):
+                    module.forward(wrong, point.x, initial=point.states, **point.further, **options)
+
+
+@every_cell
+def test_pack_refuses_what_does_not_fit(module_of, name):
+    """Arrays longer by one where another parameter tells their length, and single numbers."""
+    point = random_point(name, module_of(name))
+    module, cell = point.module, point.cell
+    arrays = module.unpack(point.params)
+    for key, array in arrays.items():
+        for axis in range(array.ndim):
+            if told_elsewhere(cell, key, axis, ()):
+                with pytest.raises(ValueError, match=r"has shape .*(expected|does not fit on)"):
+                    module.pack(arrays | {key: longer(array, axis)})
+        if array.ndim:
+            with pytest.raises(ValueError, match=r"has shape \(\)|does not fit on"):
+                module.pack(arrays | {key: np.float64(1)})
 
 
 @every_cell
