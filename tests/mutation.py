@@ -25,7 +25,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -88,9 +88,7 @@ class Mutant:
 # ---------------------------------------------------------------------------------------------- enumerating
 
 BINARY = "Add_Sub Sub_Add Mul_Div Mul_Add Div_Mul FloorDiv_Mul Mod_Mul Pow_Mul BitOr_BitAnd BitAnd_BitOr"
-COMPARISON = (
-    "Eq_NotEq NotEq_Eq Lt_LtE Lt_GtE LtE_Lt LtE_Gt Gt_GtE Gt_LtE GtE_Gt GtE_Lt Is_IsNot IsNot_Is"
-)
+COMPARISON = "Eq_NotEq NotEq_Eq Lt_LtE Lt_GtE LtE_Lt LtE_Gt Gt_GtE Gt_LtE GtE_Gt GtE_Lt Is_IsNot IsNot_Is"
 UNARY = "Delete_USub Delete_Not"
 OTHERS = (
     "AddNot ReplaceTrueWithFalse ReplaceFalseWithTrue ReplaceAndWithOr ReplaceOrWithAnd "
@@ -149,19 +147,17 @@ def changes_of_our_own(text: str) -> Iterator[Change]:
         if isinstance(node, ast.AugAssign):
             swaps = {"+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", "|=": "&=", "&=": "|="}
             yield from swapped("own/AugmentedAssignment", end(node.target), begin(node.value), swaps)
-        if isinstance(node, ast.AugAssign) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        if call or isinstance(node, ast.AugAssign):
             yield "own/DeleteStatement", begin(node), end(node), "pass"
         if isinstance(node, ast.comprehension):
             for condition in node.ifs:
-                yield "own/NegateFilter", begin(condition), end(condition), f"not ({condition_text(text, begin(condition), end(condition))})"
+                start, stop = begin(condition), end(condition)
+                yield "own/NegateFilter", start, stop, f"not ({text[start:stop]})"
         if isinstance(node, ast.Compare):
-            before = [node.left, *node.comparators]
-            for left, right in zip(before, node.comparators, strict=False):
-                yield from swapped("own/Membership", end(left), begin(right), {"in": "not in", "not in": "in"})
-
-
-def condition_text(text: str, start: int, stop: int) -> str:
-    return text[start:stop]
+            swaps = {"in": "not in", "not in": "in"}
+            for left, right in zip([node.left, *node.comparators], node.comparators, strict=False):
+                yield from swapped("own/Membership", end(left), begin(right), swaps)
 
 
 def starts_of_lines(text: str) -> list[int]:
@@ -182,9 +178,9 @@ def mutants_of(file: str, text: str) -> list[Mutant]:
     found: dict[tuple[int, str, str], Mutant] = {}
     for operator, start, stop, new in (*changes_of_cosmic_ray(text), *changes_of_our_own(text)):
         old = text[start:stop]
-        same = len(os.path.commonprefix([old, new]))
+        same = alike(old, new)
         start, old, new = start + same, old[same:], new[same:]
-        same = len(os.path.commonprefix([old[::-1], new[::-1]]))
+        same = alike(old[::-1], new[::-1])
         old, new = old[: len(old) - same], new[: len(new) - same]
         mutant = Mutant(file, operator, text.count("\n", 0, start) + 1, start, old, new)
         try:
@@ -194,6 +190,11 @@ def mutants_of(file: str, text: str) -> list[Mutant]:
         if different:
             found.setdefault((start, old, new), mutant)
     return sorted(found.values(), key=lambda m: (m.start, m.operator, m.new))
+
+
+def alike(a: str, b: str) -> int:
+    """How many characters two texts have in common before they differ."""
+    return next((k for k, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
 
 
 class Unannotated(ast.NodeTransformer):
@@ -212,7 +213,9 @@ def dump(text: str) -> str:
 
 def enumerated(files: Iterable[str]) -> list[Mutant]:
     paths = [p for name in files for p in (sorted((ROOT / name).rglob("*.py")) or [ROOT / name])]
-    return [m for path in paths for m in mutants_of(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
+    return [
+        m for path in paths for m in mutants_of(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- judging
@@ -230,14 +233,71 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "gategen/": (DERIVATION, PLANS),
     "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
 }
-REST = (GRAPH, SECOND, ADJOINT, PLAN, SURVIVORS)  # for what those do not find
-DEAR = (NUMPY, CUPY, GENERATED)
+REST = (GRAPH, SECOND, ADJOINT, PLAN, SURVIVORS)  # for what those do not find, beside the next
+MODULES_OF_CELLS = (NUMPY, CUPY)  # of the cells whose generated files the mutant changes
+AT_MOST = 3  # built-in ones of these cells, and as many others
+
+TEXTS = """
+import json, sys
+from gategen.build import all_backends, generate
+from gategen.errors import UnsupportedError
+from pathlib import Path
+from gategen.load import load, load_all
+
+cells = [*load_all(), *(cell for path in sorted(Path("tests/specs").glob("*.py")) for cell in load(path))]
+made = {}
+for cell in cells:
+    for backend in all_backends():
+        try:
+            made[f"{cell.name} {backend}"] = generate(cell, backend)
+        except UnsupportedError:
+            pass
+        except Exception as error:
+            made[f"{cell.name} {backend}"] = repr(error)
+json.dump(made, open(sys.argv[1], "w"))
+"""
 
 
-def stages_for(mutant: Mutant, quick: bool) -> list[tuple[str, ...]]:
-    """The tests of the changed file; unless `quick`, then all others that could notice."""
-    own = next(stages for start, stages in QUICK.items() if mutant.file.startswith(start))
-    return [*own, *(() if quick or mutant.file in MODULES else (ON_CUDA, REST, DEAR))]
+def texts(folder: Path, target: Path) -> dict[str, Any]:
+    """What is generated for each cell and backend; what stands in place of it where that fails."""
+
+    def work() -> int:
+        entered(folder)
+        sys.argv = ["texts", str(target)]
+        exec(TEXTS, {"__name__": "texts"})
+        return 0
+
+    status = in_child(work, target.with_suffix(".log"))
+    assert status == 0, target.with_suffix(".log").read_text("utf-8")
+    return dict(json.loads(target.read_text("utf-8")))
+
+
+def some_changed(folder: Path, before: Mapping[str, Any], target: Path) -> list[str]:
+    """Some of the cells for which a package generates something else."""
+    after = texts(folder, target)
+    changed = list(dict.fromkeys(key.split()[0] for key in before if before[key] != after.get(key)))
+    built_in = [cell for cell in changed if (ROOT / f"generated/{cell}_numpy.py").exists()]
+    return [*built_in[:AT_MOST], *[cell for cell in changed if cell not in built_in][:AT_MOST]]
+
+
+def stages_for(mutant: Mutant) -> tuple[tuple[str, ...], ...]:
+    """The tests of the changed file."""
+    return next(stages for start, stages in QUICK.items() if mutant.file.startswith(start))
+
+
+class SomeCells:
+    """A plugin: of the tests of modules, those of some cells."""
+
+    def __init__(self, cells: Iterable[str]) -> None:
+        self.cells = set(cells)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if self.cells & named_in(item)]
+
+
+def named_in(item: Any) -> set[str]:
+    """What a test is about, where it has parameters."""
+    return set(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else set()
 
 
 class OneModule:
@@ -283,18 +343,32 @@ def found_by(mutant: Mutant, snapshot: Path, quick: bool) -> str:
             (here.parent / "kernels").symlink_to(snapshot.parent / "kernels")
             file = here / mutant.file
             file.write_text(mutant.of(file.read_text("utf-8")), "utf-8")
-        for tests in stages_for(mutant, quick):
-            out = Path(folder) / "output"
-            status = in_child(partial(run_tests, here, tests, plugins), out)
-            if os.WIFSIGNALED(status):
-                ended = os.WTERMSIG(status) == signal.SIGALRM
-                return f"{tests[0]} ({'does not end' if ended else 'crashes'})"
-            code = os.WEXITSTATUS(status)
-            if code == 14:  # a file that was to be imported cannot be
-                return f"{tests[0]} (is not collected)"
-            if found := first_failure(code, out.read_text("utf-8", "replace")):
+        for tests in stages_for(mutant):
+            if found := failed(here, tests, plugins, Path(folder) / "output"):
                 return found
-    return ""
+        if quick or mutant.file in MODULES:
+            return ""
+        cells = some_changed(
+            here, json.loads((snapshot.parent / "texts").read_text("utf-8")), Path(folder) / "texts"
+        )
+        for tests, chosen in ((MODULES_OF_CELLS, [SomeCells(cells)]), (REST, [])):
+            if (cells or not chosen) and (found := failed(here, tests, chosen, Path(folder) / "output")):
+                return found
+    return LIVES if not cells else f"{LIVES}, other text for {', '.join(cells)}"
+
+
+def failed(folder: Path, tests: Sequence[str], plugins: Sequence[Any], output: Path) -> str:
+    """The first test that fails on the package in a folder; empty if all pass."""
+    status = in_child(partial(run_tests, folder, tests, plugins), output)
+    if os.WIFSIGNALED(status):
+        ended = os.WTERMSIG(status) == signal.SIGALRM
+        return f"{tests[0]} ({'does not end' if ended else 'crashes'})"
+    code = os.WEXITSTATUS(status)
+    if code == 14:  # a file that was to be imported cannot be
+        return f"{tests[0]} (is not collected)"
+    if code == 15:  # no test is about these cells
+        return ""
+    return first_failure(code, output.read_text("utf-8", "replace"))
 
 
 def in_child(work: Callable[[], int], output: Path) -> int:
@@ -317,13 +391,18 @@ def in_child(work: Callable[[], int], output: Path) -> int:
         os._exit(code)
 
 
-def run_tests(folder: Path, tests: Sequence[str], plugins: Sequence[Any]) -> int:
-    import pytest
-
+def entered(folder: Path) -> None:
+    """From here on this process, and those that it starts, see the package in a folder."""
     os.chdir(folder)
     sys.path[:0] = [str(folder)]
     os.environ |= {"PYTHONPATH": str(folder), "GATEGEN_CACHE": str(folder.parent / "kernels")}
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def run_tests(folder: Path, tests: Sequence[str], plugins: Sequence[Any]) -> int:
+    import pytest
+
+    entered(folder)
     shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider")
     try:
         import gategen
@@ -352,14 +431,7 @@ def judged(
     with tempfile.TemporaryDirectory(prefix="gategen_mutation_") as temporary:
         snapshot = copied(ROOT, Path(temporary) / "checkout")
         (snapshot.parent / "kernels").mkdir()
-        nothing = Mutant(mutants[0].file, "", 0, 0, "", "")
-        if nothing.file in MODULES:  # the package is the same for all
-            sys.path.insert(0, str(snapshot))
-            import_module("gategen.verify")
-        for stage in stages_for(nothing, True):  # which also compiles the tests once for all mutants
-            code = in_child(partial(run_tests, snapshot, stage, plugins_for(nothing)), snapshot.parent / "output")
-            output = (snapshot.parent / "output").read_text("utf-8")
-            assert not first_failure(os.waitstatus_to_exitcode(code), output), output
+        warm(mutants, snapshot, quick)
         running: dict[int, tuple[Mutant, Path, float]] = {}
         waiting = list(enumerate(mutants))
         while waiting or running:
@@ -385,7 +457,22 @@ def judged(
                 progress(mutant, answer.read_text("utf-8"), time.perf_counter() - began)
 
 
+def warm(mutants: Sequence[Mutant], snapshot: Path, quick: bool) -> None:
+    """Run all tests without a mutant: they must pass, and are compiled for those that follow."""
+    if mutants[0].file in MODULES:  # the package is the same for all
+        sys.path.insert(0, str(snapshot))
+        import_module("gategen.verify")
+    elif not quick:
+        texts(snapshot, snapshot.parent / "texts")
+    nothing = [Mutant(mutant.file, "", 0, 0, "", "") for mutant in mutants]
+    for tests in dict.fromkeys(tests for mutant in nothing for tests in stages_for(mutant)):
+        broken = failed(snapshot, tests, plugins_for(nothing[0]), snapshot.parent / "output")
+        assert not broken, f"{broken} fails without a mutant"
+
+
 # ---------------------------------------------------------------------------------------------- the report
+
+LIVES = "LIVES"
 
 
 def diff(mutant: Mutant) -> str:
@@ -427,9 +514,10 @@ def run(arguments: argparse.Namespace) -> int:
     survivors: list[Mutant] = []
 
     def progress(mutant: Mutant, found: str, seconds: float) -> None:
-        print(f"{str(mutant):62} {seconds:6.1f}  {found.removeprefix('tests/') or 'LIVES'}", flush=True)
-        rows.append((mutant.file, bool(found)))
-        if not found:
+        lives = not found or found.startswith(LIVES)
+        print(f"{mutant!s:62} {seconds:6.1f}  {found.removeprefix('tests/') or LIVES}", flush=True)
+        rows.append((mutant.file, not lives))
+        if lives:
             print(diff(mutant), flush=True)
             survivors.append(mutant)
 
