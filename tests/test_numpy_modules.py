@@ -718,6 +718,26 @@ def init_keywords(module: ModuleType, further: Mapping[str, int]) -> dict[str, i
     return dict(zip(names, further.values(), strict=True))
 
 
+@every_cell
+def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name):
+    module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
+    keywords = init_keywords(module, dict.fromkeys(further, 1))
+    taken = {*module.init.__code__.co_names, *module.init.__code__.co_varnames} - {*keywords}
+    assert list(keywords) == [f"{s}_" if s in taken else s for s in further]
+    params = module.init(1, 1, **keywords)
+    assert all(set(array.shape) <= set(range(1, 7)) for array in params)
+    for wrong in (0, -1, 1.0):
+        with pytest.raises(ValueError, match=rf"input_size is {wrong}, expected a positive integer"):
+            module.init(wrong, 1, **keywords)
+        with pytest.raises(ValueError, match=rf"hidden_size is {wrong}, expected a positive integer"):
+            module.init(1, wrong, **keywords)
+        for key in keywords:
+            with pytest.raises(ValueError, match=rf"{key} is {wrong}, expected a positive integer"):
+                module.init(1, 1, **keywords | {key: wrong})
+    with pytest.raises(TypeError, match="dtype is int64"):
+        module.init(1, 1, dtype=int, **keywords)
+
+
 def test_init_without_a_seed_differs_every_time(module_of):
     one, other = (module_of("gru").init(3, 4) for _ in range(2))
     assert not np.array_equal(one[0], other[0])
@@ -1214,6 +1234,9 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
         single = point.params._replace(**{field: point.params[k].astype("float32")})
         with pytest.raises(TypeError, match=r"float32"):
             module.forward(single, point.x, **options)
+        whole = point.params._replace(**{field: point.params[k].astype(int)})
+        with pytest.raises(TypeError, match=rf"params\.{field} has dtype int64, expected float32 or float64"):
+            module.forward(whole, point.x, **options)
     _, _, tape = forward(point, True)
     states = module.States(*(np.zeros((B + 1, d.shape[-1])) for d in point.d_final))
     with pytest.raises(ValueError, match=r"initial\.\w+ has shape"):
@@ -1229,6 +1252,22 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
 
 def longer(array: Array, axis: int) -> Array:
     return np.concatenate([array, array.take([0], axis)], axis)
+
+
+@every_cell
+def test_every_cell_refuses_wrong_lengths(module_of, name):
+    point = random_point(name, module_of(name))
+    for lengths, error, words in (
+        ((-1, 0, T, 1, T), ValueError, "from -1 to 4, expected from 0 to 4"),
+        ((3, 0, T + 1, 1, T), ValueError, "from 0 to 5, expected from 0 to 4"),
+        ((1,) * (B + 1), ValueError, r"shape \(6,\), expected \(5,\)"),
+        (np.ones((B, 1), int), ValueError, r"shape \(5, 1\), expected \(5,\)"),
+        ((1.0,) * B, TypeError, "dtype float64, expected integers"),
+        ((True,) * B, TypeError, "dtype bool, expected integers"),
+    ):
+        with pytest.raises(error, match=words):
+            forward(point, lengths=np.array(lengths))
+    forward(point, lengths=np.array((0, T, 0, T, 1)))
 
 
 def told_elsewhere(cell: Cell, name: str, axis: int, arrays: Iterable[Any]) -> bool:

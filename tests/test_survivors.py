@@ -6,14 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 from helpers import assert_close
 from test_numpy_modules import CELLS as SPECS
 from test_numpy_modules import LENGTHS, Point, forward, gradients, input_keys, named, random_point
 
 from gategen import Cell, Eq, emulator, gates, inputs, matrices, sigmoid, states, tanh, vectors
 from gategen import verify as verified
+from gategen.backends.numpy import interpolated
 from gategen.build import generate
 from gategen.emulator import cupy as cp
+from gategen.graph import Pointwise, Value
 from gategen.plan import MatMul, OuterSum, Plan, plan
 from gategen.verify import imported, written
 
@@ -152,3 +155,13 @@ def test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy(name: str, 
         assert found.keys() == wanted.keys()
         for key, value in wanted.items():
             assert_close(found[key], value, 1e-11, key)
+
+
+def test_an_interpolation_is_a_step_from_one_end_towards_the_other() -> None:
+    """One product less than `(1 - z)*a + z*b`, in whichever order the two stand."""
+    k, p, q, out = (Value(name, ("hidden",)) for name in ("k", "p", "q", "out"))
+    for total in ((1 - k) * p + k * q, k * q + (1 - k) * p):
+        terms = sp.Add.make_args(interpolated(Pointwise(out, total)).expr)
+        assert {str(term) for term in terms} == {"p", "k*(-p + q)"}
+    for other in ((1 - k) * p + k * q + out, (1 + k) * p + k * q, (1 - k) * p + q, k * q):
+        assert interpolated(Pointwise(out, other)).expr == other
