@@ -49,7 +49,7 @@ from mutants import (
     first_failure,
 )
 
-GRAPH, GENERATED = "tests/test_graph.py", "tests/test_generated.py"
+GRAPH, INSTRUCTIONS = "tests/test_graph.py", "tests/test_instructions.py"
 PACKAGE = (
     "gategen/adjoint.py",
     "gategen/tangent.py",
@@ -229,12 +229,17 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "gategen/plan/": (PLANS, ON_NUMPY),
     "gategen/backends/cupy.py": (ON_CUDA,),
     "gategen/backends/module.py": (ON_NUMPY, ON_CUDA),
+    "gategen/backends/instructions.py": ((INSTRUCTIONS,), ON_NUMPY),
     "gategen/backends/": (ON_NUMPY,),
     "gategen/": (DERIVATION, PLANS),
     "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
 }
-REST = (GRAPH, SECOND, ADJOINT, PLAN, SURVIVORS)  # for what those do not find, beside the next
-MODULES_OF_CELLS = (NUMPY, CUPY)  # of the cells whose generated files the mutant changes
+REST = {  # for what those do not find
+    "gategen/plan/": (PLAN, SURVIVORS),
+    "gategen/backends/": (SURVIVORS, "tests/test_printer.py"),
+    "gategen/": (GRAPH, ADJOINT, SECOND),
+}
+MODULES_OF_CELLS = (NUMPY, CUPY)  # and these, of the cells whose generated files the mutant changes
 AT_MOST = 3  # built-in ones of these cells, and as many others
 
 TEXTS = """
@@ -282,7 +287,12 @@ def some_changed(folder: Path, before: Mapping[str, Any], target: Path) -> list[
 
 def stages_for(mutant: Mutant) -> tuple[tuple[str, ...], ...]:
     """The tests of the changed file."""
-    return next(stages for start, stages in QUICK.items() if mutant.file.startswith(start))
+    return started(QUICK, mutant.file)
+
+
+def started(by_start: Mapping[str, Any], file: str) -> Any:
+    """The first entry whose key the name of the file starts with."""
+    return next(entry for start, entry in by_start.items() if file.startswith(start))
 
 
 class SomeCells:
@@ -351,7 +361,7 @@ def found_by(mutant: Mutant, snapshot: Path, quick: bool) -> str:
         cells = some_changed(
             here, json.loads((snapshot.parent / "texts").read_text("utf-8")), Path(folder) / "texts"
         )
-        for tests, chosen in ((MODULES_OF_CELLS, [SomeCells(cells)]), (REST, [])):
+        for tests, chosen in ((started(REST, mutant.file), []), (MODULES_OF_CELLS, [SomeCells(cells)])):
             if (cells or not chosen) and (found := failed(here, tests, chosen, Path(folder) / "output")):
                 return found
     return LIVES if not cells else f"{LIVES}, other text for {', '.join(cells)}"
