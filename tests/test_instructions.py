@@ -185,6 +185,15 @@ def test_what_waits_for_each_other_is_not_merged():
         np.testing.assert_array_equal(memory.arrays[name], plain.arrays[name])
 
 
+def test_a_call_waits_for_a_neighbour_that_is_not_ready():
+    """On either side of it, while there is something else to do."""
+    for late in (0, 2):
+        ready = [("multiply", ("p", k), ("q", k), ("p", k), False) for k in (0, 1, 2) if k != late]
+        first = ("add", ("q", late), ("q", 3), ("q", late), False)
+        merged = merge(programme([*ready, first, ("multiply", ("p", late), ("q", late), ("p", late), False)]))
+        assert [one.name for one in merged] == ["add", "multiply"]
+
+
 def test_scratch_is_used_again_when_what_was_in_it_is_not_read_any_more():
     steps = [("add", ("p", k), ("q", k), ("p", k), True) for k in (0, 2, 0, 2)]
     assert fit(programme(steps))[1] == [H]
