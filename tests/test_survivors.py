@@ -93,6 +93,12 @@ def test_a_result_may_lie_where_an_operand_was(cell: Cell) -> None:
     assert result.ok, result
 
 
+def test_a_matrix_may_meet_a_parameter() -> None:
+    """The same for every row, and so it is made one row for each: a product is of rows."""
+    (result,) = verified([Cell("constant", Eq(h.next, tanh(W @ x + U @ b) * h))], ["numpy"])
+    assert result.ok, result
+
+
 def test_a_state_that_waits_for_no_state_may_be_read_by_another() -> None:
     """d_h_next = d_h_later + V.T @ d_a_c is in no carried gradient, but reads one."""
     (result,) = verified([UNFED], ["numpy"])
