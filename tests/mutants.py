@@ -175,14 +175,19 @@ def failed(folder: Path, tests: Sequence[str]) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"{tests[0]} ... (does not end)"
-    if done.returncode == 10:
-        return ""
     killed = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
     assert done.returncode not in killed, f"stopped from outside by signal {-done.returncode}"
     if done.returncode < 0:
         return f"{tests[0]} ... (crashes)"
-    named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
-    assert done.returncode in (11, 12) and named, f"no tests were run:\n{done.stdout}{done.stderr}"
+    return first_failure(done.returncode, done.stdout + done.stderr)
+
+
+def first_failure(code: int, output: str) -> str:
+    """The test that failed first in a run that ended with ten more than pytest's own code; empty if none."""
+    if code == 10:
+        return ""
+    named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.M)
+    assert code in (11, 12) and named, f"no tests were run:\n{output}"
     return named[1]
 
 

@@ -62,7 +62,7 @@ from gategen import (
     where,
 )
 from gategen.adjoint import _Adjoint, adjoint, partial
-from gategen.graph import Pointwise, evaluate, flatten, start, text
+from gategen.graph import Pointwise, Reduce, Value, evaluate, flatten, start, text
 
 LENGTHS = (3, 0, 4, 1, 4)
 LARGE = {"input": 17, "hidden": 23, "rank": 11, "memory": 13, "projection": 9}
@@ -305,6 +305,22 @@ def test_powers_have_their_derivative_at_zero_too() -> None:
     case = random_case(flatten(next_h(h**2.0 + h**power + W @ x)), steps=1)
     at_zero = case.moved({"h": -case.values["h"]})
     np.testing.assert_array_equal(gradients(at_zero)["h"], np.zeros((2, SIZES["hidden"])))
+
+
+def test_the_derivative_of_a_root_is_a_power_of_the_root() -> None:
+    a, root = Value("a", ("hidden",)), Value("root", ("hidden",))
+    assert partial(Pointwise(root, sp.sqrt(a)), a) == 1 / (2 * root)
+    assert partial(Pointwise(root, 1 / sp.sqrt(a)), a) == -(root**3) / 2
+
+
+def test_nothing_is_summed_over_one_entry() -> None:
+    narrow = matrices("S", shape=(1, "hidden"))
+    scaled, gate = gates("scaled gate")
+    cell = cell_of(
+        Eq(gate, sigmoid(narrow @ h)), Eq(scaled, gate / 2), Eq(h.next, tanh(W @ x) * scaled + gate * h)
+    )
+    sums = [op for op in adjoint(flatten(cell)).ops if isinstance(op, Reduce)]
+    assert [op.operand.size for op in sums] == ["hidden", "hidden"]
 
 
 def test_an_empty_run_has_gradients_of_zero() -> None:

@@ -270,6 +270,7 @@ def test_set_evaluates_no_code(run, spec, fake):
     assert run("build", spec, "--set", "beta=__import__('os').getpid()")[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", backends.NAMES)
 def test_the_same_bytes_come_out_of_every_run(tmp_path, backend):
     texts = set()

@@ -184,6 +184,7 @@ def test_a_row_is_summed_by_more_threads_than_a_block_has(folder: Path) -> None:
     assert error <= 1e-11, (key, error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_cuda_of_every_cell_of_the_tests_is_right(name: str) -> None:
     (result,) = verify(OTHERS[name], ["cupy"])

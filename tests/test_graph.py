@@ -110,6 +110,13 @@ def test_every_graph_and_its_derivatives_are_well_formed(name: str) -> None:
             assert check(derived) is derived
 
 
+def test_a_sum_with_a_product_has_a_name_where_it_is_a_factor() -> None:
+    """Its gradient then is that of the product, in one place; other factors stand where they are."""
+    lines = text(flatten(CELLS["gru_after"])).splitlines()
+    assert "  v_n    = U_h_h + c_h" in lines and "  a_n    = W_h_x + b_h + r * v_n" in lines
+    assert "  h_next = (1 - z) * n + z * h" in lines
+
+
 @every_cell
 def test_flattening_twice_gives_the_same_graph(name: str) -> None:
     assert flatten(CELLS[name]) == flatten(CELLS[name])
@@ -184,6 +191,7 @@ def test_a_fresh_name_is_the_first_that_is_free() -> None:
     assert fresh("a", []) == "a"
     assert fresh("a", ["a", "a_2"]) == "a_3"
     assert fresh("a", {"a": 1}) == "a_2"
+    assert fresh("a", (name for name in ("a", "a_2"))) == "a_3"
 
 
 # -------------------------------------------------------------------------------- check

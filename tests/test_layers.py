@@ -314,6 +314,7 @@ def test_gradient_descent_on_the_parameters_lowers_the_loss(module_of):
 # -------------------------------------------------------------------------------- dropout, statistics
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_mean_and_is_of_the_seed(module_of):
     module = module_of("rnn")
     x = np.random.default_rng(0).standard_normal((50, 40, I))

@@ -5,10 +5,11 @@ gradients by the complex step of the module itself.
 """
 
 import ast
+import inspect
 import itertools
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -663,6 +664,7 @@ def test_without_a_tape_nothing_is_kept_and_nothing_changes(module_of, name):
     point = random_point(name, module_of(name), initial=False)
     without, taped = forward(point, False), forward(point, True)
     assert without[2] is None and isinstance(taped[2], point.module.Tape)
+    assert not taped[2].given and forward(replace(point, initial=True), True)[2].given
     assert_same((*without[0], *without[1]), (*taped[0], *taped[1]))
 
 
@@ -746,6 +748,26 @@ def init_keywords(module: ModuleType, further: Mapping[str, int]) -> dict[str, i
     return dict(zip(names, further.values(), strict=True))
 
 
+@every_cell
+def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name):
+    module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
+    keywords = init_keywords(module, dict.fromkeys(further, 1))
+    taken = {*module.init.__code__.co_names, *module.init.__code__.co_varnames} - {*keywords}
+    assert list(keywords) == [f"{s}_" if s in taken else s for s in further]
+    params = module.init(1, 1, **keywords)
+    assert all(set(array.shape) <= set(range(1, 7)) for array in params)
+    for wrong in (0, -1, 1.0):
+        with pytest.raises(ValueError, match=rf"input_size is {wrong}, expected a positive integer"):
+            module.init(wrong, 1, **keywords)
+        with pytest.raises(ValueError, match=rf"hidden_size is {wrong}, expected a positive integer"):
+            module.init(1, wrong, **keywords)
+        for key in keywords:
+            with pytest.raises(ValueError, match=rf"{key} is {wrong}, expected a positive integer"):
+                module.init(1, 1, **keywords | {key: wrong})
+    with pytest.raises(TypeError, match="dtype is int64"):
+        module.init(1, 1, dtype=int, **keywords)
+
+
 def test_init_without_a_seed_differs_every_time(module_of):
     one, other = (module_of("gru").init(3, 4) for _ in range(2))
     assert not np.array_equal(one[0], other[0])
@@ -761,6 +783,20 @@ def test_a_module_says_what_it_is(module_of, name):
     assert module.States._fields == tuple(s.name for s in cell.states)
     assert module.Grads._fields[0] == "params" and module.Grads._fields[-1] == "initial"
     assert module.Grads._fields[1] == "x"
+
+
+@every_cell
+def test_what_is_optional_is_given_by_name(module_of, name):
+    module = module_of(name)
+    for function, by_place in (
+        (module.init, ["input_size", "hidden_size"]),
+        (module.forward, ["params", "x"]),
+        (module.backward, ["params", "tape", "d_y", "d_final"]),
+        (module.step, ["params", "x_t", "state"]),
+    ):
+        kinds = {key: p.kind for key, p in inspect.signature(function).parameters.items()}
+        assert [key for key, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY] == by_place
+        assert all(kinds[key] is inspect.Parameter.POSITIONAL_OR_KEYWORD for key in by_place)
 
 
 @every_cell
@@ -1231,6 +1267,9 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
         single = point.params._replace(**{field: point.params[k].astype("float32")})
         with pytest.raises(TypeError, match=r"float32"):
             module.forward(single, point.x, **options)
+        whole = point.params._replace(**{field: point.params[k].astype(int)})
+        with pytest.raises(TypeError, match=rf"params\.{field} has dtype int64, expected float32 or float64"):
+            module.forward(whole, point.x, **options)
     _, _, tape = forward(point, True)
     states = module.States(*(np.zeros((B + 1, d.shape[-1])) for d in point.d_final))
     with pytest.raises(ValueError, match=r"initial\.\w+ has shape"):
@@ -1242,6 +1281,66 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
             module.backward(point.params, tape, point.d_y[:1])
         with pytest.raises(ValueError, match=r"d_y\[1\] has shape"):
             module.backward(point.params, tape, (point.d_y[0], np.zeros((T, B, 1, 1)), *point.d_y[2:]))
+
+
+def longer(array: Array, axis: int) -> Array:
+    return np.concatenate([array, array.take([0], axis)], axis)
+
+
+@every_cell
+def test_every_cell_refuses_wrong_lengths(module_of, name):
+    point = random_point(name, module_of(name))
+    for lengths, error, words in (
+        ((-1, 0, T, 1, T), ValueError, "from -1 to 4, expected from 0 to 4"),
+        ((3, 0, T + 1, 1, T), ValueError, "from 0 to 5, expected from 0 to 4"),
+        ((1,) * (B + 1), ValueError, r"shape \(6,\), expected \(5,\)"),
+        (np.ones((B, 1), int), ValueError, r"shape \(5, 1\), expected \(5,\)"),
+        ((1.0,) * B, TypeError, "dtype float64, expected integers"),
+        ((True,) * B, TypeError, "dtype bool, expected integers"),
+    ):
+        with pytest.raises(error, match=words):
+            forward(point, lengths=np.array(lengths))
+    forward(point, lengths=np.array((0, T, 0, T, 1)))
+
+
+def told_elsewhere(cell: Cell, name: str, axis: int, arrays: Iterable[Any]) -> bool:
+    """Whether another axis of a parameter, or one of these inputs and states, says how long this axis is."""
+    every = [size for a in cell.arrays for part in a.shape for size in parts(part)]
+    every += [s.size for s in arrays]
+    (own,) = (a.shape[axis] for a in cell.arrays if a.name == name)
+    return all(not isinstance(size, str) or every.count(size) > 1 for size in parts(own))
+
+
+@every_cell
+def test_every_cell_refuses_parameters_that_do_not_fit(module_of, name):
+    """Each field longer by one along each axis does not fit on the others, on the input, or on the state."""
+    point = random_point(name, module_of(name))
+    module, params = point.module, point.params
+    options = {"buffers": module.Buffers(**point.buffers)} if name in NORMED else {}
+    alone = {a.name for a in point.cell.arrays}
+    given = (*point.cell.inputs, *point.cell.states)
+    for field, array in params._asdict().items():
+        for axis in range(array.ndim):
+            if field not in alone or told_elsewhere(point.cell, field, axis, given):
+                wrong = params._replace(**{field: longer(array, axis)})
+                with pytest.raises(ValueError, match=r"has shape .*, expected"):
+                    module.forward(wrong, point.x, initial=point.states, **point.further, **options)
+
+
+@every_cell
+def test_pack_refuses_what_does_not_fit(module_of, name):
+    """Arrays longer by one where another parameter tells their length, and single numbers."""
+    point = random_point(name, module_of(name))
+    module, cell = point.module, point.cell
+    arrays = module.unpack(point.params)
+    for key, array in arrays.items():
+        for axis in range(array.ndim):
+            if told_elsewhere(cell, key, axis, ()):
+                with pytest.raises(ValueError, match=r"has shape .*(expected|does not fit on)"):
+                    module.pack(arrays | {key: longer(array, axis)})
+        if array.ndim:
+            with pytest.raises(ValueError, match=r"has shape \(\)|does not fit on"):
+                module.pack(arrays | {key: np.float64(1)})
 
 
 @every_cell

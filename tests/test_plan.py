@@ -11,6 +11,7 @@ from helpers import CELLS, cell_of
 from gategen import (
     Eq,
     batch_norm,
+    exp,
     gates,
     inputs,
     layer_norm,
@@ -46,7 +47,7 @@ from gategen.plan.classify import classify
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.groups import groups, merge
 from gategen.plan.hoist import hoist
-from gategen.plan.layout import arrange
+from gategen.plan.layout import arrange, lay_out, neighbour_row
 from gategen.plan.retape import cheap, retape
 from gategen.plan.share import share
 from gategen.show import plan_text
@@ -233,6 +234,16 @@ def test_arrange_keeps_every_set_side_by_side_as_far_as_it_can() -> None:
     assert arrange(values, [frozenset({p, r})]) == [p, r, q, w]
     assert arrange(values, [frozenset({p, r}), frozenset({q, w, r})]) == [p, r, q, w]
     assert arrange([p, q, r], [frozenset({p, q}), frozenset({q, r}), frozenset({p, r})]) == [p, q, r]
+
+
+@pytest.mark.parametrize("added", [b, exp(b), b + h, e * b + h], ids=str)
+def test_a_vector_follows_the_product_that_it_ends_up_with(added: sp.Expr) -> None:
+    """Also through a function of parameters and through a sum of its own."""
+    cell = Cell("adding", Eq(c.next, added), Eq(h.next, tanh(U @ h) * tanh(W @ x + c.next)))
+    forward = flatten(cell)
+    layout = lay_out(cell, forward, adjoint(forward))
+    rows = [neighbour_row("b", forward, layout.weights, layout.fields)]
+    assert rows == [layout.place(layout.weights["W"])]
 
 
 @pytest.mark.parametrize("name", ["gru_after"])

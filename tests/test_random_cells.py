@@ -24,7 +24,10 @@ needs_a_compiler = pytest.mark.skipif(emulator.compiler() is None, reason="needs
 
 @needs_a_compiler
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("first", range(0, COUNT, BATCH))
+@pytest.mark.parametrize(
+    "first",
+    [pytest.param(k, marks=pytest.mark.slow if k >= 3 * BATCH else ()) for k in range(0, COUNT, BATCH)],
+)
 def test_random_cells_are_right_on_numpy_and_on_cuda(first: int) -> None:
     """`python tests/hunt.py` says what it does, and makes a cell that is wrong smaller."""
     found, steep = findings([rolled(SEED, k) for k in range(first, first + BATCH)])
@@ -58,6 +61,7 @@ drawn_by_hypothesis = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @drawn_by_hypothesis
 @given(cells())

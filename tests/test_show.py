@@ -107,6 +107,7 @@ SET += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "stage"), SET)
 def test_every_formula_can_be_set(name, stage):
     for block in shown_latex(name, stage).split(r"\end{aligned}"):

@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 from helpers import assert_close
 from test_numpy_modules import CELLS as SPECS
 from test_numpy_modules import LENGTHS, Point, forward, gradients, input_keys, named, random_point
 
 from gategen import Cell, Eq, emulator, gates, inputs, matrices, sigmoid, states, tanh, vectors
 from gategen import verify as verified
+from gategen.backends.cupy import CudaPrinter
+from gategen.backends.numpy import interpolated
 from gategen.build import generate
 from gategen.emulator import cupy as cp
+from gategen.graph import Pointwise, Value
+from gategen.language import where
 from gategen.plan import MatMul, OuterSum, Plan, plan
 from gategen.verify import imported, written
 
@@ -88,6 +93,12 @@ def test_a_result_may_lie_where_an_operand_was(cell: Cell) -> None:
     assert result.ok, result
 
 
+def test_a_matrix_may_meet_a_parameter() -> None:
+    """The same for every row, and so it is made one row for each: a product is of rows."""
+    (result,) = verified([Cell("constant", Eq(h.next, tanh(W @ x + U @ b) * h))], ["numpy"])
+    assert result.ok, result
+
+
 def test_a_state_that_waits_for_no_state_may_be_read_by_another() -> None:
     """d_h_next = d_h_later + V.T @ d_a_c is in no carried gradient, but reads one."""
     (result,) = verified([UNFED], ["numpy"])
@@ -152,3 +163,39 @@ def test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy(name: str, 
         assert found.keys() == wanted.keys()
         for key, value in wanted.items():
             assert_close(found[key], value, 1e-11, key)
+
+
+def test_an_interpolation_is_a_step_from_one_end_towards_the_other() -> None:
+    """One product less than `(1 - z)*a + z*b`, in whichever order the two stand."""
+    k, p, q, out = (Value(name, ("hidden",)) for name in ("k", "p", "q", "out"))
+    for total in ((1 - k) * p + k * q, k * q + (1 - k) * p):
+        terms = sp.Add.make_args(interpolated(Pointwise(out, total)).expr)
+        assert {str(term) for term in terms} == {"p", "k*(-p + q)"}
+    for other in ((1 - k) * p + k * q + out, (1 + k) * p + k * q, (1 - k) * p + q, k * q):
+        assert interpolated(Pointwise(out, other)).expr == other
+
+
+A, B = (Value(name, ("hidden",)) for name in ("a", "b"))
+CHOICE = where(A > B, A, B)
+
+
+@pytest.mark.parametrize(
+    ("expr", "cuda"),
+    [
+        (CHOICE, "a > b ? a : b"),
+        (CHOICE + A, "a + (a > b ? a : b)"),
+        (2 * CHOICE, "2 * (a > b ? a : b)"),
+        (where(A > 0, A + B, -A), "a > 0 ? a + b : -a"),
+        (where(A > B, CHOICE, A), "a > b ? (a > b ? a : b) : a"),
+        (sp.sqrt(A), "sqrt(a)"),
+        (A**2 + A**3, "square(a) + cube(a)"),
+        (A**4, "pow(a, real(4.0))"),
+        (A ** sp.Rational(3, 2), "pow(a, real(1.5))"),
+        (A / 3, "real(0.3333333333333333) * a"),
+        (10**5 * A, "100000 * a"),
+        (10**6 * A, "real(1000000.0) * a"),
+    ],
+    ids=str,
+)
+def test_an_expression_is_written_in_cuda_as_it_should(expr: sp.Expr, cuda: str) -> None:
+    assert CudaPrinter({"a": 0, "b": 1})(expr) == cuda

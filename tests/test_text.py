@@ -77,6 +77,7 @@ def test_what_is_written_reads_as_the_same_cell(cell):
     assert text.write(again) == text.write(cell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", all_backends())
 @every_cell
 def test_a_cell_read_from_text_gives_the_same_files(cell, backend):

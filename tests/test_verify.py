@@ -59,6 +59,7 @@ def mutated(monkeypatch):
 # ---------------------------------------------------------------------------------------------- right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", builtins())
 def test_every_built_in_cell_is_right_on_numpy(name):
     result = checked(builtins()[name])

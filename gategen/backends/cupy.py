@@ -213,10 +213,9 @@ class Emitter:
         if buffer is None:
             base = self.field(first.buffer)
             field = self.module.fields.get(first.buffer.removeprefix(GRADIENT))
-            whole = field is None or not field.rows or size(stop - first.start) == size(field.height)
-            return (
-                base if whole else f"{base}[{self.span(first.start, stop, field.height if field else None)}]"
-            )
+            if field is None or not field.rows or size(stop - first.start) == size(field.height):
+                return base
+            return f"{base}[{self.span(first.start, stop, field.height)}]"
         base = self.names.known[buffer.name]
         whole = size(buffer.width) == size(stop - first.start)
         inner = "" if whole else self.span(first.start, stop, buffer.width)
@@ -237,10 +236,10 @@ class Emitter:
     def field(self, name: str) -> str:
         return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
 
-    def span(self, start: sp.Expr, stop: sp.Expr, whole: sp.Expr | None) -> str:
+    def span(self, start: sp.Expr, stop: sp.Expr, whole: sp.Expr) -> str:
         size = self.names.size
         low = "" if start == 0 else size(start)
-        high = "" if whole is not None and size(stop) == size(whole) else size(stop)
+        high = "" if size(stop) == size(whole) else size(stop)
         return f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
 
     def flat(self, values: Sequence[Value]) -> str:

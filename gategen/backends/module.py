@@ -120,7 +120,6 @@ class Module:
         self.cell = plan.cell
         self.helpers: set[str] = set()
         self.fields = {f.name: f for f in plan.fields}
-        self.buffers: dict[str, Buffer] = {}
         self.buffers_of: dict[int, dict[str, Buffer]] = {}  # by id of a schedule: rules share names only
         self.equations = equation_comments(plan)
         sizes = size_letters(plan)
@@ -147,7 +146,6 @@ class Module:
             known = {buffer.name: buffer for schedule in schedules for buffer in schedule.buffers}
             self.buffers_of.update(dict.fromkeys(map(id, schedules), known))
             for buffer in known.values():
-                self.buffers.setdefault(buffer.name, buffer)
                 self.names.of(buffer.name, buffer.name)
 
     def shape_of(self, name: str) -> str:

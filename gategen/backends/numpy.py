@@ -82,9 +82,6 @@ def files(cell: Cell) -> dict[str, str]:
     return {f"{cell.name}_numpy.py": render("numpy/module.py.jinja", context(plan(cell)))}
 
 
-# ---------------------------------------------------------------------------------------------- names
-
-
 # ---------------------------------------------------------------------------------------------- regions
 
 
@@ -453,9 +450,6 @@ def interpolated(op: Pointwise) -> Pointwise:
                 if isinstance(a, Value) and isinstance(b, Value):
                     return Pointwise(op.out, sp.Add(a, sp.Mul(weight, b - a, evaluate=False), evaluate=False))
     return op
-
-
-# ---------------------------------------------------------------------------------------------- module
 
 
 # ---------------------------------------------------------------------------------------------- context

@@ -245,7 +245,7 @@ def activation(value: Value, reader: Mapping[Value, Pointwise]) -> str:
 
 def arrange(items: Sequence[Value], sets: Sequence[frozenset[Value]]) -> list[Value]:
     """The first order of `items` in which each set lies side by side; the last sets may give way."""
-    for count in range(len(sets), -1, -1):
+    for count in range(len(sets), 0, -1):
         found = arranged([], list(items), [s for s in sets[:count] if len(s) > 1])
         if found is not None:
             return found

@@ -72,3 +72,20 @@ reduced = Cell(
     Eq(h.next, tanh(z + U @ h) / sqrt(var(h, c) + 0.5)),
     Eq(c.next, c * mean(h.next, c) + s),
 )
+
+W_z, W_r, W_n, U_z, U_r, U_n = matrices("W_z W_r W_n U_z U_r U_n")
+V_r = matrices("V_r", shape=("hidden", "hidden"))
+r = gates("r")
+
+middle = Cell(
+    "middle",
+    Eq(z, sigmoid(W_z @ x + U_z @ h)),
+    Eq(r, sigmoid(W_r @ x + U_r @ h)),
+    Eq(n, sigmoid(W_n @ x + U_n @ h)),
+    Eq(h.next, tanh(V_r @ r) * z + n * h),
+)
+
+D = matrices("D", shape=("hidden", ("hidden", "input", "input")))
+w = inputs("w", size="input")
+
+doubled = Cell("doubled", Eq(h.next, tanh(D @ concat(h, x, w))))
