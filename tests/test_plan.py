@@ -26,7 +26,7 @@ from gategen import (
 )
 from gategen.adjoint import adjoint
 from gategen.cell import Cell
-from gategen.graph import BEFORE, LOOP, Builder, Graph, Pointwise, Value, flatten, levels
+from gategen.graph import BEFORE, LOOP, Builder, Carry, Graph, Pointwise, Product, Value, flatten, levels
 from gategen.graph import text as graph_text
 from gategen.plan import (
     ColumnSum,
@@ -269,6 +269,18 @@ def test_a_pointwise_result_takes_the_memory_of_an_operand_that_dies_with_it() -
     assert Chains(graph_of(ops, w), ops, (), lambda root, new: False).root(w) == w
 
 
+def test_neither_a_product_nor_a_next_state_takes_the_memory_of_what_it_reads() -> None:
+    """A product reads all of its operand for every entry; a next state has a place of its own."""
+    p, q, r, v = map(vector, "pqrv")
+    matrix = Value("M", ("hidden", "hidden"), True)
+    ops = [Pointwise(q, p + 1), Product(r, matrix, q, False), Pointwise(v, r + 1)]
+    graph = replace(graph_of(ops, v), parameters=(matrix,))
+    chains = Chains(graph, ops)
+    assert (chains.root(r), chains.root(v)) == (r, r)
+    carried = replace(graph, states=(Carry("p", p, v),), inputs=())
+    assert Chains(carried, ops).root(v) == v
+
+
 @pytest.mark.parametrize("name", ["rnn"])
 def test_the_product_the_sum_and_the_gradient_of_an_rnn_share_one_memory_each(planned: Plan) -> None:
     slot = {v.name: s for v, s in planned.step.forward.slots}
@@ -276,6 +288,29 @@ def test_the_product_the_sum_and_the_gradient_of_an_rnn_share_one_memory_each(pl
     assert slot["h_next"] == replace(slot["h"], shift=1)
     slot = {v.name: s for v, s in planned.step.backward.slots}
     assert slot["d_h_later"] == slot["d_h"]
+
+
+@pytest.mark.parametrize("name", ["gru_type1"])
+def test_gates_that_all_last_and_the_carried_gradient_stay_where_they_are(planned: Plan) -> None:
+    slot = {v.name: s for v, s in planned.step.forward.slots}
+    assert slot["U_z_h"] == slot["z"] and slot["U_r_h"] == slot["r"], "no copy of the stack of products"
+    slot = {v.name: s for v, s in planned.step.backward.slots}
+    assert slot["d_h_later"] == slot["d_h_next"] == slot["d_h"], "d_h += d_y"
+
+
+def test_two_biases_that_are_sums_lie_side_by_side() -> None:
+    gate = gates("gate")
+    total = W_h @ x + U @ h + b_h + u
+    cell = Cell("biased", Eq(gate, sigmoid(W_z @ x + U_z @ h + b_z + e)), Eq(h.next, tanh(total) * gate))
+    slot = {v.name: s for v, s in plan(cell).step.forward.slots}
+    assert slot["bias_gate"].buffer == slot["bias_h"].buffer and slot["bias_gate"] != slot["bias_h"]
+
+
+def test_matrices_of_different_heights_are_stacked_where_that_hides_no_size() -> None:
+    narrow = matrices("S", shape=(1, "hidden"))
+    gate = gates("gate")
+    cell = Cell("heights", Eq(gate, narrow @ h), Eq(h.next, tanh(U @ h + W @ x) * gate))
+    assert [set(field.members) for field in plan(cell).fields] == [{"W"}, {"S", "U"}]
 
 
 # ---------------------------------------------------------------------------------------------- classes

@@ -189,11 +189,7 @@ class Assembler:
         return sorted(parts, key=lambda part: (not self.counted(part, out), self.atomic(part)))
 
     def sum(self, expr: sp.Expr, out: View) -> None:
-        terms = self.ordered(self.printer.terms(expr), out)
-        plus = next((k for k, term in enumerate(terms) if not leading_minus(term)), None)
-        if plus and self.atomic(terms[0]) and not self.counted(terms[0], out):
-            terms.insert(0, terms.pop(plus))
-        head, *rest = terms
+        head, *rest = self.ordered(self.printer.terms(expr), out)
         negative = leading_minus(head)
         source = self.head(-head if negative else head, out)
         if negative and not any(not leading_minus(term) for term in rest):
