@@ -282,7 +282,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     panels = {title: members for title, members in panels.items() if members} or {"GRU": []}
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    size = (1 + 3.6 * columns, 0.4 + 2.9 * rows)
+    size = (1 + 4.3 * columns, 0.4 + 2.7 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, (title, members) in zip(axes.flat, panels.items(), strict=False):
         if "gru" in by_name:
@@ -296,7 +296,9 @@ def draw(results: Sequence[Result], path: Path) -> None:
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="upper right", frameon=False, fontsize=9)
+        ax.legend(
+            loc="upper left", bbox_to_anchor=(1, 1.04), frameon=False, fontsize=9, handlelength=1.2
+        )  # beside the curves, which fill a panel
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         ax.xaxis.set_tick_params(labelbottom=True)
     for ax in list(axes.flat)[len(panels) :]:
