@@ -775,7 +775,10 @@ def _apply(
     match op:
         case Pointwise(out, expr):
             shape = _shape(out, sizes)
-            return np.broadcast_to(numeric(expr, env), shape if out.static else (*lead, *shape)) + 0.0
+            value = numeric(expr, env)
+            if out.shape == ():  # one number, perhaps from values of one feature
+                return np.reshape(value, ()) + 0.0
+            return np.broadcast_to(value, shape if out.static else (*lead, *shape)) + 0.0
         case Product(_, matrix, operand, transposed):
             w = env[matrix.name]
             return env[operand.name] @ (w if transposed else w.T)

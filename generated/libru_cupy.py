@@ -180,6 +180,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, log_z)
 
     y = h[1:].copy()
     if finished is not None:
@@ -254,7 +255,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
     clear(finished, d_gates)
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    clear(finished, log_z)
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H))
 
     # d_b_z = the sum of d_a_z_2

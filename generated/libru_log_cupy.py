@@ -183,6 +183,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, exp_h, exp_h_2)
 
     y = h[1:].copy()
     if finished is not None:

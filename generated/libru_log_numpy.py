@@ -218,6 +218,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, exp_h, exp_h_2)
 
     y = h[1:].copy()
     if finished is not None:

@@ -187,6 +187,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, log_z)
 
     y = h[1:].copy()
     if finished is not None:
@@ -303,7 +304,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    clear(finished, log_z)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
     clear(finished, d_x)

@@ -279,6 +279,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, batch_centred_z, batch_centred_n, z, n)
 
     y = h[1:].copy()
     if finished is not None:

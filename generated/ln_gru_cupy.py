@@ -271,6 +271,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
     y = h[1:].copy()
     if finished is not None:

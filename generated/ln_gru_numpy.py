@@ -322,6 +322,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
     y = h[1:].copy()
     if finished is not None:

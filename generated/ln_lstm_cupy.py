@@ -326,6 +326,7 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(c[t + 1], c[t], where=finished[t])
+    clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
     y = h[1:].copy()
     if finished is not None:

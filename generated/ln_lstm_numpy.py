@@ -382,6 +382,7 @@ def forward(
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
+    clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
     y = h[1:].copy()
     if finished is not None:

@@ -168,6 +168,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy()
     if finished is not None:

@@ -190,6 +190,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy()
     if finished is not None:

@@ -183,6 +183,7 @@ def forward(
     if start:
         first_y, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
+            clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])
 
     for t in range(start, T):
@@ -191,6 +192,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy()
     if finished is not None:

@@ -192,6 +192,7 @@ def forward(
     if start:
         h[1], first_y, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
+            clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
 
     for h_next, exp_la_t, h_t, x_h_next_t, finished_t in zip(
@@ -208,6 +209,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy()
     if finished is not None:

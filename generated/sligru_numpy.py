@@ -419,6 +419,7 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
+    clear(finished, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z)
 
     y = h[1:].copy()
     if finished is not None:

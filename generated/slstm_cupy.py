@@ -230,6 +230,7 @@ def forward(
             cp.copyto(c[t + 1], c[t], where=finished[t])
             cp.copyto(n[t + 1], n[t], where=finished[t])
             cp.copyto(m[t + 1], m[t], where=finished[t])
+    clear(finished, gates, f, i)
 
     y = h[1:].copy()
     if finished is not None:

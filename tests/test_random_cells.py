@@ -77,7 +77,7 @@ def test_the_adjoint_of_a_random_graph_is_the_transpose_of_its_tangent(drawn: Dr
         (case.weights[f"d_{name}"] * done.outputs[f"dot_{name}"]).sum() for name, _ in case.graph.outputs
     )
     pushed += sum(
-        (case.weights[f"d_{c.name}"] * done.final[f"dot_{c.name}"]).sum() for c in case.graph.states
+        (case.weights[f"final_d_{c.name}"] * done.final[f"dot_{c.name}"]).sum() for c in case.graph.states
     )
     terms = [pulled[name] * d for name, d in by.items()]
     share = 1e-10 * max(sum(np.abs(term).sum() for term in terms), 1)

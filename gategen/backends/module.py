@@ -191,12 +191,21 @@ class Module:
     def clears(self, schedule: Schedule, slot: Slot) -> bool:
         """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0.
 
-        Inputs and states are finite there; and a state behind one step is the one before the next.
+        What `backward` computes itself; inputs and states are finite there, and `forward` clears the tape.
         """
-        buffer = self.buffers_of[id(schedule)].get(slot.buffer)
-        finite = buffer is None or buffer.kind in ("input", "state")
+        own = any(b.name == slot.buffer and b.kind not in ("input", "state") for b in schedule.buffers)
         of_start = self.plan.start is not None and schedule is self.plan.start.backward
-        return schedule.graph.backwards and self.singular and not (of_start or finite)
+        return own and schedule.graph.backwards and self.singular and not of_start
+
+    def cleared(self, pair: Pair) -> list[Buffer]:
+        """What `forward` sets to 0 behind the lengths: all of the tape that need not be finite there."""
+        return [b for b in tape_buffers(pair) if b.kind == "time"] if self.singular else []
+
+    def cleared_first(self) -> list[int]:
+        """The places of such values in what the rule for the first step leaves behind."""
+        if self.plan.first is None or not self.singular:
+            return []
+        return [k for k, b in enumerate(tape_buffers(self.plan.first)) if b.kind != "static"]
 
     def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
         known = self.equations.get(id(schedule), {})
@@ -461,6 +470,8 @@ def signature(module: Module) -> dict[str, Any]:
         "renamed": tuple(i for i in extra if i["name"] != i["argument"]),
         "extra_keywords": "".join(f", {i['argument']}={i['name']}" for i in extra),
         "singular": module.singular,
+        "cleared": ", ".join(module.names.known[b.name] for b in module.cleared(module.plan.step)),
+        "cleared_first": ", ".join(f"first_tape[{k}]" for k in module.cleared_first()),
         "input_gradients": ", ".join(module.input_gradient(s.name) for s in cell.inputs),
         "constant_tests": ", ".join(f'*["{i["argument"]}"] * ({i["name"]}.ndim == 2)' for i in extra),
         "step_arguments": step_arguments(module, extra, bool(buffers)),

@@ -135,5 +135,9 @@ idle = Cell("idle", Eq(z, W @ x), Eq(h.next, h), output=z)
 # The derivative of a root is read off the root, which a finished sequence replaces by the state it keeps.
 root = Cell("root", Eq(h.next, sqrt((U @ h + W @ x) ** 2 + 0.5)))
 
+# A number and a vector of one feature, in an expression of parameters alone.
+b_1 = vectors("b_1", size=1)
+of_one = Cell("of_one", Eq(h.next, sigmoid(alpha + b_1) + tanh(W @ x)))
+
 # A state behind one step is the one before the next: what is cleared behind the lengths must not be a state.
 cleared = Cell("cleared", Eq(h.next, tanh(W @ x) / (2 + h**2)), Eq(c.next, V @ (h.next * (U.T @ h))))
