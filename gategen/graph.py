@@ -385,9 +385,10 @@ class _Flattener:
             return self.batch_norm(expr, hint)
         if isinstance(expr, lang.where):
             condition, a, b = expr.args
-            condition = condition.func(
-                self.lower(condition.lhs, hint), self.lower(condition.rhs, hint), evaluate=False
-            )
+            left, right = self.lower(condition.lhs, hint), self.lower(condition.rhs, hint)
+            if left.is_number and right.is_number:  # constants decide
+                return self.lower(a if condition.func(left, right) else b, hint, whole)
+            condition = condition.func(left, right, evaluate=False)
             return self.function(
                 lang.where(condition, self.lower(a, hint), self.lower(b, hint)), f"w_{hint}", whole
             )

@@ -25,6 +25,7 @@ from gategen import (
     tanh,
     var,
     vectors,
+    where,
 )
 
 x = inputs("x")
@@ -138,6 +139,11 @@ root = Cell("root", Eq(h.next, sqrt((U @ h + W @ x) ** 2 + 0.5)))
 # A number and a vector of one feature, in an expression of parameters alone.
 b_1 = vectors("b_1", size=1)
 of_one = Cell("of_one", Eq(h.next, sigmoid(alpha + b_1) + tanh(W @ x)))
+
+# A constant decides a condition.
+decided = Cell(
+    "decided", Eq(c.next, W @ x), Eq(h.next, where(beta >= 0, beta * h, c) + where(beta < 0, h, c))
+)
 
 # A state behind one step is the one before the next: what is cleared behind the lengths must not be a state.
 cleared = Cell("cleared", Eq(h.next, tanh(W @ x) / (2 + h**2)), Eq(c.next, V @ (h.next * (U.T @ h))))
