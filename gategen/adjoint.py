@@ -69,7 +69,6 @@ class _Adjoint:
             for c in forward.states
         }
         self.laters.update(laters.values())
-        self.laters.update(laters.values())
         for carry in forward.states:
             self.terms[carry.next].append(laters[carry.name])
         for name, value in forward.outputs:

@@ -47,7 +47,6 @@ def usable(name: str) -> bool:
 
 
 GENERATED = Path(__file__).parent.parent / "generated"
-GENERATED = Path(__file__).parent.parent / "generated"
 # What generated code calls its own.
 TAKEN = tuple(sorted({
     word

@@ -198,4 +198,4 @@ CHOICE = where(A > B, A, B)
     ids=str,
 )
 def test_an_expression_is_written_in_cuda_as_it_should(expr: sp.Expr, cuda: str) -> None:
-    assert CudaPrinter({"a": 0, "b": 1})(expr) == cuda
+    assert CudaPrinter({"a": 0, "b": 1}, {}, {})(expr) == cuda

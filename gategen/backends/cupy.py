@@ -88,8 +88,6 @@ class CudaPrinter(Printer):
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
         if isinstance(expr, sp.Expr) and expr.is_number and not isinstance(expr, sp.Number):
             return self.number(sp.Float(float(expr)))  # C++ has no sqrt of an int
-        if isinstance(expr, sp.Expr) and expr.is_number and not isinstance(expr, sp.Number):
-            return self.number(sp.Float(float(expr)))  # C++ has no sqrt of an int
         if isinstance(expr, Length):
             return f"real({self.letters[expr.name]})", ATOM
         if isinstance(expr, lang.where):
