@@ -91,7 +91,7 @@ def case_of(cell: Cell, values: dict, hidden: int) -> Case:
     weights = {
         f"d_{name}": rng.standard_normal((steps, batch, _size(v, hidden))) for name, v in graph.outputs
     }
-    weights["d_h"] = np.zeros((batch, hidden))
+    weights["final_d_h"] = np.zeros((batch, hidden))
     values = {"h": np.zeros((batch, hidden)), **values}
     return Case(graph, values, weights, None, {"hidden": hidden, "input": hidden})
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import REFERENCES, run, torch_functions
+from reference import REFERENCES, outputs_of, run, torch_functions
 
 from gategen.load import builtins
 from gategen.verify import imported, written
@@ -36,27 +36,33 @@ def module_of(tmp_path_factory):
 
 
 def draws(name: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Every parameter, `x`, the initial states, and the gradients of what comes out."""
+    """Every parameter, every input, the initial states, and the gradients of what comes out."""
     rng = np.random.default_rng(seed)
     reference = REFERENCES[name]
     made = {key: 0.5 * rng.standard_normal(shape) for key, shape in reference.shapes(I, H).items()}
-    made |= {"x": rng.standard_normal((T, B, I)), "d_y": rng.standard_normal((T, B, H))}
+    widths = reference.widths(I, H)
+    made |= {s: rng.standard_normal((T, B, widths[s])) for s in ("x", *reference.inputs)}
+    made |= {f"d_output.{s}": rng.standard_normal((T, B, widths[s])) for s in reference.outputs}
     for s in reference.states:
-        made |= {f"initial.{s}": rng.uniform(0.2, 0.8, (B, H)), f"d_final.{s}": rng.standard_normal((B, H))}
+        made[f"initial.{s}"] = rng.uniform(0.2, 0.8, (B, widths[s]))
+        made[f"d_final.{s}"] = rng.standard_normal((B, widths[s]))
     return made
 
 
 def run_module(
     module: ModuleType, name: str, arrays: Mapping[str, np.ndarray], given: bool, **options: Any
 ) -> dict[str, np.ndarray]:
-    """`y`, the final states and the gradients of everything."""
+    """The outputs, the final states and the gradients of everything."""
     reference = REFERENCES[name]
     params = module.pack({key: arrays[key] for key in reference.params})
     initial = module.States(**{s: arrays[f"initial.{s}"] for s in reference.states}) if given else None
+    options |= {s: arrays[s] for s in reference.inputs}
     y, final, tape = module.forward(params, arrays["x"], initial=initial, **options)
     d_final = module.States(**{s: arrays[f"d_final.{s}"] for s in reference.states})
-    grads = module.backward(params, tape, arrays["d_y"], d_final)
-    found = {"y": y, "d_x": grads.x}
+    d_y = tuple(arrays[f"d_output.{s}"] for s in reference.outputs)
+    grads = module.backward(params, tape, d_y if len(d_y) > 1 else d_y[0], d_final)
+    found = {f"output.{s}": out for s, out in zip(reference.outputs, outputs_of(y), strict=True)}
+    found |= {f"d_{s}": d for s, d in zip(("x", *reference.inputs), grads[1:-1], strict=True)}
     found |= {f"d_{key}": value for key, value in module.unpack(grads.params).items()}
     for s in reference.states:
         found[s] = getattr(final, s)
@@ -69,9 +75,12 @@ def leaves(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {key: torch.tensor(value, requires_grad=not key.startswith("d_")) for key, value in arrays.items()}
 
 
-def pull(y: Any, final: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
-    loss = (y * tensors["d_y"]).sum()
-    sum((final[s] * tensors[f"d_final.{s}"]).sum() for s in final).add(loss).backward()
+def pull(y: Any, final: Mapping[str, Any], name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs and final states by name, once their weighted sum was differentiated."""
+    outputs = dict(zip(REFERENCES[name].outputs, outputs_of(y), strict=True))
+    loss = sum((out * tensors[f"d_output.{s}"]).sum() for s, out in outputs.items())
+    (loss + sum((final[s] * tensors[f"d_final.{s}"]).sum() for s in final)).backward()
+    return {f"output.{s}": out for s, out in outputs.items()} | dict(final)
 
 
 def assert_same(found: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> None:
@@ -122,12 +131,11 @@ def run_layer(
     if lengths is not None:
         y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)
     final = dict(zip(states, (part[0] for part in (last if len(states) > 1 else (last,))), strict=True))
-    pull(y, final, tensors)
-    return {"y": y, **final} | gradients(name, tensors, given)
+    return pull(y, final, name, tensors) | gradients(name, tensors, given)
 
 
 def gradients(name: str, tensors: Mapping[str, Any], given: bool) -> dict[str, Any]:
-    keys = ["x", *REFERENCES[name].params]
+    keys = ["x", *REFERENCES[name].inputs, *REFERENCES[name].params]
     keys += [f"initial.{s}" for s in REFERENCES[name].states if given]
     return {f"d_{key}": tensors[key].grad for key in keys}
 
@@ -159,9 +167,9 @@ def run_autograd(name: str, arrays: Mapping[str, np.ndarray], given: bool, **opt
     reference, tensors = REFERENCES[name], leaves(arrays)
     initial = {s: tensors[f"initial.{s}"] for s in reference.states} if given else None
     params = {key: tensors[key] for key in reference.params}
-    y, final = run(TORCH, reference, params, tensors["x"], initial, **options)
-    pull(y, final, tensors)
-    return {"y": y, **final} | gradients(name, tensors, given)
+    inputs = {s: tensors[s] for s in reference.inputs}
+    y, final = run(TORCH, reference, params, tensors["x"], initial, inputs=inputs, **options)
+    return pull(y, final, name, tensors) | gradients(name, tensors, given)
 
 
 @pytest.mark.parametrize("name", REFERENCES)
