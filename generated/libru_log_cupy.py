@@ -277,7 +277,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_bias_n = the sum of d_a_n
     column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_bias_n)
-    clear(finished, d_gates[..., H : 2 * H])
 
     # d_b_z = the sum of d_a_z
     column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)

@@ -391,7 +391,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_U_h_h_z_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     clear(finished, d_a_n)
     np.matmul(ones, d_a_n.reshape(T * B, H), out=d_bias_n)
-    clear(finished, d_z_all)
     np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n

@@ -181,6 +181,7 @@ class Emitter:
         self.kernels: list[CudaKernel] = []
         self.weights: dict[str, str] = {}
         self.lines: list[str] = []
+        self.zeroed: set[Value] = set()  # behind the lengths
 
     # ------------------------------------------------------------------------------------------ host
 
@@ -437,9 +438,10 @@ class Emitter:
 
     def clear(self, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
-        line = f"clear(finished, {self.host(*operand)})"
-        if self.module.clears(self.schedule, self.schedule.slot[operand[0]]) and line not in self.lines:
-            self.say((), line)
+        needed = self.module.clears(self.schedule, self.schedule.slot[operand[0]])
+        if needed and not self.zeroed.issuperset(operand):
+            self.zeroed.update(operand)
+            self.say((), f"clear(finished, {self.host(*operand)})")
 
     def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
         arguments, buffers = self.gather([operand], [out], self.words())

@@ -117,6 +117,7 @@ class Region:
         self.scratch: dict[str, sp.Expr] = {}
         self.weights: dict[str, str] = {}
         self.blocks: list[Block] = []
+        self.zeroed: set[Value] = set()  # behind the lengths
         self.stages = stages
         for stage in stages:
             self.stage(stage)
@@ -427,10 +428,10 @@ class Region:
 
     def clear(self, block: Block, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
-        line = f"clear(finished, {self.value(*operand)})"
-        known = any(line in other.lines for other in self.blocks)
-        if self.module.clears(self.schedule, self.schedule.slot[operand[0]]) and not known:
-            block.lines.append(line)
+        needed = self.module.clears(self.schedule, self.schedule.slot[operand[0]])
+        if needed and not self.zeroed.issuperset(operand):
+            self.zeroed.update(operand)
+            block.lines.append(f"clear(finished, {self.value(*operand)})")
 
 
 def joined(slots: Sequence[Slot]) -> View:
