@@ -30,9 +30,9 @@ needs_a_compiler = pytest.mark.skipif(emulator.compiler() is None, reason="needs
 )
 def test_random_cells_are_right_on_numpy_and_on_cuda(first: int) -> None:
     """`python tests/hunt.py` says what it does, and makes a cell that is wrong smaller."""
-    found, steep = findings([rolled(SEED, k) for k in range(first, first + BATCH)])
+    found, unfit = findings([rolled(SEED, k) for k in range(first, first + BATCH)])
     assert not found, "\n\n".join(f"{one.message}\n{one.drawn}" for one in found)
-    assert steep <= BATCH // 5
+    assert unfit <= BATCH // 5
 
 
 @needs_a_compiler
