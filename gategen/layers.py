@@ -177,7 +177,7 @@ class RNN:
         tapes, masks, finals = [], [], []
         outputs: tuple[Array, ...] = (layout.inward(x),)
         for layer in range(self.num_layers):
-            masks.append(self._mask(outputs[0].shape) if layer else None)
+            masks.append(self._mask(outputs[0]) if layer else None)
             below = outputs[0] if masks[-1] is None else outputs[0] * masks[-1]
             sides = []
             for direction, cell, start in self._of_layer(layer, starts):
@@ -383,13 +383,13 @@ class RNN:
         width = array.shape[-1] // self._directions
         return array[..., direction * width : (direction + 1) * width]
 
-    def _mask(self, shape: tuple[int, ...]) -> Array:
+    def _mask(self, like: Array) -> Array:
         """Dropout: 0, or what keeps the mean; drawn on the host, so that both backends draw the same."""
         if not (self.training and self.dropout):
             return None
-        kept = self._rng.random(shape, np.float32) >= self.dropout
+        kept = self._rng.random(like.shape, np.float32) >= self.dropout
         scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0
-        return self._xp.asarray((kept * scale).astype(self._cells[0].params[0].dtype))
+        return self._xp.asarray((kept * scale).astype(like.dtype))
 
     def _layout(self, x: Array) -> _Layout:
         if x.ndim == 2:

@@ -344,6 +344,20 @@ def test_dropout_keeps_the_mean_and_is_of_the_seed(module_of):
     assert seen(0.0)[0].all()
 
 
+def test_a_cell_without_parameters_has_dropout(tmp_path):
+    x, h = inputs("x", size="hidden"), states("h")
+    module = imported(written(Cell("leak", Eq(h.next, 0.5 * h + x)), "numpy", tmp_path))
+    net = RNN(module, H, H, 2, dropout=0.5, seed=0)
+    x = np.random.default_rng(0).standard_normal((T, B, H)).astype("float32")
+    y, _ = net(x)
+    kept = module.forward(module.Params(), x)[0] * 2
+    steps = y - 0.5 * np.concatenate([np.zeros_like(y[:1]), y[:-1]])  # what reached the second layer
+    assert y.dtype == np.float32
+    assert 0.2 < np.mean(np.abs(steps) > 1e-6) < 0.8
+    np.testing.assert_allclose(steps[np.abs(steps) > 1e-6], kept[np.abs(steps) > 1e-6], rtol=1e-4)
+    assert net.parameters() == net.backward(np.ones_like(y)).params == {}
+
+
 def test_dropout_of_one_layer_is_warned_of(module_of):
     with pytest.warns(UserWarning, match="dropout acts between layers, and num_layers is 1"):
         net = net_of(module_of("gru"), dropout=0.5)
