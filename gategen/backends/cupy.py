@@ -607,7 +607,8 @@ def once_names(
     inputs = [names[s.name] for s in module.cell.inputs] if pair.forward.graph.inputs else []
     states = [names[s.name] for s in module.cell.states]
     carries = [module.carry(s.name, pair) for s in module.cell.states]
-    d_outputs = module.seeds(pair)
+    carried = [module.carry(s.name, module.plan.step) for s in module.cell.states]
+    d_outputs, seeds = module.seeds(pair), module.seeds(module.plan.step)
     results = [source for _, source in forward["outputs"]]
     over_time = [names[b.name] for b in tape_buffers(module.plan.step) if b.kind == "time"]
     d_inputs = [source for _, source in backward["outputs"]]
@@ -618,9 +619,11 @@ def once_names(
         "backward_parameters": ", ".join(
             ["params", *inputs, *states, *d_outputs, *carries, "finished", *held]
         ),
-        "whole": ", ".join([*inputs, *states, *d_outputs]),
-        "later": (*inputs, *states, *over_time, *d_outputs),
-        "carries": ", ".join(carries),
+        "whole": ", ".join([*inputs, *states, *seeds]),
+        "later": (*inputs, *states, *over_time, *seeds),
+        "carried": ", ".join(carried),
+        "carries": tuple(carries),
+        "carry_names": ", ".join(carries),
         "own_d_inputs": ", ".join(d_inputs),
         "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
         "gradients_returned": ", ".join([*d_inputs, *carries]),
