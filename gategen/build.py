@@ -83,6 +83,13 @@ def build(
     return Report(written=tuple(changed), unchanged=tuple(unchanged))
 
 
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, whole or not at all. Raises `GategenError`."""
+    if os.path.lexists(path):
+        raise GategenError(f"{path} exists: choose another name or remove it")
+    _write({path: text.encode()}, path.parent)
+
+
 # ------------------------------------------------------------------------------------------ generating
 
 

@@ -49,8 +49,19 @@ def _code() -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # click exits by itself for this reason alone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _say_no_more()
+        click.echo(f"gategen: cannot write the output: {error.strerror}", err=True)
+        return WRONG
+
+
+def _say_no_more() -> None:
+    """Python would try once more to write what is left, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -243,6 +254,7 @@ def new(name: str, origin: str) -> None:
 
     It goes into the current directory and has the equations of another cell.
     """
+    from gategen.build import write_new
     from gategen.language import check_name
     from gategen.show import spec_source
     from gategen.text import draft
@@ -254,14 +266,7 @@ def new(name: str, origin: str) -> None:
         raise GategenError(f"{name}.py would hide Python's own module {name}: choose another name")
     cell = _one(origin)
     path = Path(f"{name}{ending}")
-    written = (spec_source if ending == ".py" else draft)(cell, name)
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(written)
-    except FileExistsError:
-        raise GategenError(f"{path} exists: choose another name or remove it") from None
-    except OSError as error:
-        raise GategenError(f"cannot write {path}: {error.strerror}") from None
+    write_new(path, (spec_source if ending == ".py" else draft)(cell, name))
     click.echo(f"wrote {path}: edit it, then `gategen build {path}` and `gategen verify {path}`")
 
 

@@ -1,6 +1,8 @@
 """What `build` writes and, above all, what it does not."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,6 +172,80 @@ def test_a_full_disk_while_writing_changes_nothing(fake, gru, tmp_path, monkeypa
         build(gru, out=tmp_path)
     monkeypatch.undo()
     assert files(tmp_path) == old
+
+
+KILLED = """
+import os, signal, sys
+import gategen.build as at
+from gategen.load import load
+
+cell, out = load("gru"), sys.argv[1]
+
+
+class Halves:  # a file to which a text goes in two halves
+    def __init__(self, *arguments):
+        self.file = open(*arguments, buffering=0)
+
+    __enter__ = lambda self: self
+    __exit__ = lambda self, *error: self.file.close()
+
+    def write(self, data):
+        for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+            count_down()
+            assert self.file.write(half) == len(half)
+
+
+def replace(*paths, now=os.replace):
+    count_down()
+    now(*paths)
+
+
+def count_down():
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+texts = {name: text for b in at.all_backends() for name, text in at.generate(cell[0], b).items()}
+at.open, os.replace = Halves, replace
+for first in range(100):
+    for name, text in texts.items():
+        with open(f"{out}/{name}", "w") as file:
+            file.write(text + "# edited")
+    child = os.fork()
+    if not child:
+        left = first
+        at.build(cell, out=out)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    for name, text in texts.items():
+        there = open(f"{out}/{name}").read()
+        assert there in (text, text + "# edited"), (first, name)
+    if not killed:
+        break
+print(first)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_build_that_is_killed_at_any_moment_leaves_whole_files(gru, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("9\n", "")  # two halves and a replacement of each of three files
+    assert len(build(gru, out=tmp_path).unchanged) == 3
+
+
+@pytest.mark.parametrize(
+    "command", ["build gru --out .", "new mine --from ln_lstm", "new mine.gate --from ln_lstm"]
+)
+def test_a_disk_that_takes_no_more_is_told_of_and_nothing_is_half_written(tmp_path, command):
+    """The limit of a process on the size of its files stands for the disk: a write ends half-way."""
+    limited = f"ulimit -f 1; {sys.executable} -m gategen {command}"
+    (tmp_path / "gru_numpy.py").write_text(f"{HEADER}old")
+    done = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gategen: cannot write ") and done.stderr.count("\n") == 1
+    assert files(tmp_path) == {"gru_numpy.py": f"{HEADER}old"}
 
 
 # ---------------------------------------------------------------------------------------------- places

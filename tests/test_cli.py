@@ -127,6 +127,15 @@ def test_a_closed_stdout_ends_quietly():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_told_of():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "gategen", "show", "gru"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "gategen: cannot write the output: No space left on device\n"
+
+
 def test_control_c_ends_quietly(tmp_path):
     (tmp_path / "slow.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "gategen", "show", str(tmp_path / "slow.py")]

@@ -151,7 +151,7 @@ cleared = Cell("cleared", Eq(h.next, tanh(W @ x) / (2 + h**2)), Eq(c.next, V @ (
 # The gradient of W @ x takes over memory that was cleared behind the lengths, and 0 * inf comes anew.
 anew = Cell("anew", Eq(h.next, W @ x + sqrt(var(W @ x) + 0.1) + p))
 
-# What the gradient of the state would be called is taken in the ordinary equations, and free in the first step.
+# The name of the state's gradient is taken in the ordinary equations, and free in the first step.
 x_T = states("x_T")
 d_x_T = gates("d_x_T")
 taken = Cell("taken", Eq(d_x_T, tanh(x_T)), Eq(x_T.next, V @ d_x_T), first=[Eq(x_T.next, W @ x)])
