@@ -160,7 +160,8 @@ def assert_gradients_are_right(point: Point) -> None:
     along = total(terms.values())
     error = abs(along - wanted)
     if not error <= GRADIENT * max(share, 1e-3):
-        if np.isfinite(error) and (branches_apart(point) or unsteady(point, direction, along, error)):
+        apart = branches_apart(point, direction)
+        if np.isfinite(error) and (apart or unsteady(point, direction, along, error)):
             raise Unfit
         raise Wrong("gradient", f"off by {error:.1e} of {share:.1e}: {culprits(point, terms, direction)}",
                     not error <= GROSS * max(share, 1e-3))  # fmt: skip
@@ -168,9 +169,13 @@ def assert_gradients_are_right(point: Point) -> None:
 
 def slope(point: Point, direction: Arrays) -> float:
     """The derivative of the loss along a direction, by complex step."""
+    return float(np.imag(loss(stepped(point, direction))) / TINY)
+
+
+def stepped(point: Point, direction: Arrays) -> Point:
     moved = in_complex(point)
     values = {**moved.values} | {name: moved.values[name] + 1j * TINY * d for name, d in direction.items()}
-    return float(np.imag(loss(replace(moved, values=values))) / TINY)
+    return replace(moved, values=values)
 
 
 def shaken(point: Point) -> Iterator[Point]:
@@ -194,11 +199,11 @@ def total(arrays: Iterable[Array]) -> float:
     return sum(float(a.sum()) for a in arrays)
 
 
-def branches_apart(point: Point) -> bool:
+def branches_apart(point: Point, direction: Arrays) -> bool:
     """Whether the complex run jumps where the real one does not: complex log1p drops what is below 1e-16."""
     jumps = any(eq.rhs.has(*JUMPS) for eq in (*point.cell.equations, *point.cell.first))
     real = float(loss(point))
-    return jumps and not abs(np.real(loss(in_complex(point))) - real) <= 1e-9 * max(abs(real), 1)
+    return jumps and not abs(np.real(loss(stepped(point, direction))) - real) <= 1e-9 * max(abs(real), 1)
 
 
 def culprits(point: Point, terms: Arrays, direction: Arrays) -> str:
