@@ -112,10 +112,6 @@ class CudaPrinter(Printer):
             return super().power(base, exponent)
         return f"pow({self(base)}, real({float(exponent)!r}))", ATOM
 
-    def product(self, expr: sp.Expr) -> tuple[str, int]:
-        text, rank = super().product(expr)
-        return (text.replace("1 / ", "real(1) / ", 1), rank) if text.startswith("1 / ") else (text, rank)
-
 
 # ---------------------------------------------------------------------------------------------- kernels
 

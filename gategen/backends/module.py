@@ -410,8 +410,7 @@ def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
 
 def tape_buffers(pair: Pair) -> list[Buffer]:
     """The buffers that the backward step reads, beside inputs and states."""
-    held = dict.fromkeys(pair.forward.slot[v].buffer for v in pair.tape)
-    return [b for b in pair.forward.buffers if b.name in held and b.kind in ("time", "row", "static")]
+    return [b for b in pair.saved if b.kind in ("time", "row", "static")]
 
 
 def members(buffer: Buffer) -> str:
