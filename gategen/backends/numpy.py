@@ -256,7 +256,7 @@ class Region:
         width = self.names.size(self.widths[number])
         level = "static" if self.static else self.where
         nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
-        name = self.names.of((level, width, nth), "s")
+        name = self.names.of(("scratch", level, width, nth), "s")
         self.scratch[name] = self.widths[number] if not self.static else -self.widths[number]
         return name
 

@@ -155,3 +155,8 @@ anew = Cell("anew", Eq(h.next, W @ x + sqrt(var(W @ x) + 0.1) + p))
 x_T = states("x_T")
 d_x_T = gates("d_x_T")
 taken = Cell("taken", Eq(d_x_T, tanh(x_T)), Eq(x_T.next, V @ d_x_T), first=[Eq(x_T.next, W @ x)])
+
+# A state is called as the letter of a size, which scratch memory of the first step was told apart by.
+I = states("I")  # noqa: E741
+k = states("k", size="input")
+letter = Cell("letter", Eq(I.next, I), Eq(k.next, x), first=[Eq(I.next, I), Eq(k.next, sigmoid(W.T @ I) * x)])
