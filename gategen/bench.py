@@ -17,7 +17,7 @@ import numpy as np
 
 from gategen.build import Progress
 from gategen.cell import Cell
-from gategen.verify import imported, written
+from gategen.verify import buffer_arguments, imported, init_arguments, written
 
 T, B, INPUT, HIDDEN = 100, 32, 64, 128
 RUNS = 7
@@ -58,13 +58,12 @@ def _ours(cell: Cell) -> Callable[[], object]:
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
         module = imported(written(cell, "numpy", Path(folder)))
     rng = np.random.default_rng(0)
-    sizes = {"input": INPUT, **dict.fromkeys(cell.sizes[1:], HIDDEN)}
-    further = {name: size for name, size in sizes.items() if name not in ("input", "hidden")}
-    params = module.init(INPUT, HIDDEN, seed=0, **further)
+    sizes = {size: INPUT if size == "input" else HIDDEN for size in cell.sizes}
+    params = module.init(**init_arguments(module, sizes), seed=0)
     x, *others = (rng.standard_normal((T, B, sizes.get(i.size, i.size)), np.float32) for i in cell.inputs)
-    options = {i.name: array for i, array in zip(cell.inputs[1:], others, strict=True)}
+    options = dict(zip(list(module.INPUTS)[1:], others, strict=True))
     if hasattr(module, "init_buffers"):
-        options["buffers"] = module.init_buffers(HIDDEN)
+        options["buffers"] = module.init_buffers(**buffer_arguments(module, sizes))
 
     def run() -> object:
         y, _, tape = module.forward(params, x, **options)

@@ -45,8 +45,9 @@ class Report:
 def generate(cell: Cell, backend: str) -> dict[str, str]:
     """The files of one cell for one backend: text by file name."""
     from gategen import backends
+    from gategen.plan import plan
 
-    return dict(backends.find(backend).files(cell))
+    return dict(backends.find(backend).files(plan(cell)))
 
 
 def build(
@@ -61,7 +62,7 @@ def build(
     """Write the files of `cells` into the folder `out`, or with `check` only compare them with what is there.
 
     `backends` are names, by default all. A file that does not carry gategen's header is overwritten only with
-    `force`. Raises `SpecError`, `UnsupportedError`, or `GategenError` where a file cannot be read or written.
+    `force`. Raises `SpecError`, or `GategenError` where a file cannot be read or written.
     """
     files = _generated((cells,) if isinstance(cells, Cell) else tuple(cells), backends, progress)
     folder = Path(out)
@@ -97,14 +98,18 @@ def _generated(
     cells: Sequence[Cell], backends: Sequence[str] | None, progress: Progress | None
 ) -> dict[str, str]:
     """All files by name."""
+    from gategen.backends import find
+    from gategen.plan import plan
+
     _refuse_namesakes(cells)
     names = all_backends() if backends is None else tuple(dict.fromkeys(backends))
     files: dict[str, str] = {}
     for k, cell in enumerate(cells):
         if progress:
             progress(cell.name, k, len(cells))
+        planned = plan(cell)
         for backend in names:
-            files |= generate(cell, backend)
+            files |= find(backend).files(planned)
     if progress:
         progress("", len(cells), len(cells))
     return files

@@ -69,9 +69,9 @@ def _compiler() -> tuple[str, str, str]:
 
 def _torch() -> tuple[str, str, str]:
     try:
-        return "PyTorch", version("torch"), "gategen.torch, and `bench` compares with it"
+        return "PyTorch", version("torch"), "`bench` compares with it"
     except PackageNotFoundError:
-        return "PyTorch", NOT_FOUND, "for gategen.torch and `bench`: pip install torch"
+        return "PyTorch", NOT_FOUND, "for `bench`: pip install torch"
 
 
 def _first_line(error: Exception) -> str:

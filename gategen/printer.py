@@ -25,7 +25,7 @@ class Printer:
     """Text for people: `z = sigmoid(W_z @ x + U_z @ h + b_z)`."""
 
     functions: ClassVar[dict[str, str]] = {"Abs": "abs"}
-    relations: ClassVar[dict[str, str]] = {"==": "=="}
+    relations: ClassVar[dict[str, str]] = {}
 
     def __init__(self, rank: dict[str, int] | None = None, rename: dict[str, str] | None = None) -> None:
         self.rank = rank or {}

@@ -266,24 +266,27 @@ def _problem(
 def _shapes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Of the parameters, by name."""
     with _blamed():
-        further = {key: size for key, size in _arguments(module, sizes).items() if key != "input_size"}
-        params = module.init(SIZES["input"], SIZES["hidden"], seed=0, dtype="float64", **further)
+        params = module.init(**init_arguments(module, sizes), seed=0, dtype="float64")
         return {name: array.shape for name, array in module.unpack(params).items()}
 
 
-def _arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
-    """All sizes but that of the hidden state, under the names that `init` has for them."""
+def init_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """All sizes, under the names that `init` has for them."""
     own = [name for name in signature(module.init).parameters if name not in ("seed", "dtype", "hidden_size")]
-    return dict(zip(own, (size for name, size in sizes.items() if name != "hidden"), strict=True))
+    further = dict(zip(own, (size for name, size in sizes.items() if name != "hidden"), strict=True))
+    return {"hidden_size": sizes.get("hidden", SIZES["hidden"]), **further}
+
+
+def buffer_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those of them that `init_buffers` takes: the sizes of what is normalised."""
+    wanted = signature(module.init_buffers).parameters
+    return {name: size for name, size in init_arguments(module, sizes).items() if name in wanted}
 
 
 def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
     """Running statistics somewhere between those of the start and twice as much."""
     with _blamed():
-        wanted = signature(module.init_buffers).parameters  # the sizes of what is normalised
-        known = _arguments(module, sizes)
-        further = {name: size for name, size in known.items() if name in wanted}
-        start = module.init_buffers(SIZES["hidden"], dtype="float64", **further)
+        start = module.init_buffers(**buffer_arguments(module, sizes), dtype="float64")
     return {
         name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)
         for name, array in start._asdict().items()

@@ -95,15 +95,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_n, W_z, U_z, U_n, b_n, b_z, c_z, c_n."""
     expected = ["W_n", "W_z", "U_z", "U_n", "b_n", "b_z", "c_z", "c_n"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_n=named["W_n"], W_z=named["W_z"]),
         U=stack(U_z=named["U_z"], U_n=named["U_n"]),
         b=stack(b_n=named["b_n"], b_z=named["b_z"]),
         c=stack(c_z=named["c_z"], c_n=named["c_n"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -152,7 +155,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, U, b, c = params
+    W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, n = memory(
         tape,
         dtype,
@@ -223,8 +226,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, n, finished, given, constant, first_tape = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, c = params
+    W, U, b, c = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -304,11 +309,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
-        *d_one, d_h, d_first = first_step_backward(
+        *d_inputs, d_h, d_first = first_step_backward(
             params, *whole, d_h, finished_first, *first_tape
         )
         d_x, = (
-            cp.concatenate((one[None], rest)) for one, rest in zip(d_one, (d_x,), strict=True)
+            cp.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
         )
         d_params = Params(*(a + b for a, b in zip(d_params, d_first, strict=True)))
     return Grads(
@@ -332,7 +337,7 @@ def first_step(params, x, h, dtype):
     """The step that is taken instead of the first one where no initial state is given."""
     I, H = measure(params)
     B = x.shape[1]
-    W, U, b, c = params
+    W, U, b, c = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)
     W_n_T = cp.ascontiguousarray(W[:H].T)
 
@@ -349,7 +354,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     """Pull gradients back through `first_step`."""
     I, H = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, U, b, c = params
+    W, U, b, c = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
         kept = [d.copy() for d in (d_h,)]
@@ -434,9 +439,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -484,7 +488,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -83,13 +83,14 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_h, U_y, U_z, b_h."""
     expected = ["W_h", "U_y", "U_z", "b_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
-        W_h=np.asarray(named["W_h"]),
-        U_y=np.asarray(named["U_y"]),
-        U_z=np.asarray(named["U_z"]),
-        b_h=np.asarray(named["b_h"]),
+        W_h=named["W_h"],
+        U_y=named["U_y"],
+        U_z=named["U_z"],
+        b_h=named["b_h"],
     )
     measure(params)
     return params

@@ -87,14 +87,17 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_h, U_z, U_h, b_z, b_h."""
     expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
         U=stack(U_z=named["U_z"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -141,7 +144,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, U, b = params
+    W, U, b = (cp.asarray(array, order="C") for array in params)
     h, gates, log_z = memory(
         tape,
         dtype,
@@ -202,8 +205,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, log_z, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b = params
+    W, U, b = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -326,9 +331,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -376,7 +380,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -104,15 +104,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_h, U_z, U_h, b_z, b_h, g_z, g_h."""
     expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h", "g_z", "g_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
         U=stack(U_z=named["U_z"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
         g=stack(g_z=named["g_z"], g_h=named["g_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -176,7 +179,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, U, b, g = params
+    W, U, b, g = (cp.asarray(array, order="C") for array in params)
     h, gates, batch_centred_z, batch_centred_n, z, n, scale = memory(
         tape,
         dtype,
@@ -205,12 +208,13 @@ def forward(
     var_eps = cp.empty((2 * H,), dtype)
     new_var = cp.empty((2 * H,), dtype)
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    count = max(float(valid.astype(np.float64).sum()), 1.0)
+    seen = float(valid.astype(np.float64).sum())
+    count = max(seen, 1.0)
     if buffers is not None and not isinstance(buffers, Buffers):
         raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
-    update = bool(training) and buffers is not None and T * B > 0
+    update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
     var_z = check("buffers.var_z", running.var_z, (H,))
@@ -279,7 +283,6 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
-    clear(finished, gates, batch_centred_z, batch_centred_n, z, n)
 
     y = h[1:].copy()
     if finished is not None:
@@ -301,8 +304,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, given, constant, valid, count, training = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, g = params
+    W, U, b, g = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -382,21 +387,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             for d, k in zip((d_h,), kept, strict=True):
                 cp.copyto(d, k, where=finished[t])
 
-    clear(finished, d_gates_2)
     d_U[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    clear(finished, g_scale_n)
 
     # d_scale_n = the sum of g_scale_n
     column_sum("ligru_backward_4", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
-    clear(finished, g_scale_z)
 
     # d_scale_z = the sum of g_scale_z
     column_sum("ligru_backward_5", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
-    clear(finished, g_used_mean_z)
 
     # d_used_mean_z = the sum of g_used_mean_z
     column_sum("ligru_backward_6", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
-    clear(finished, g_used_mean_n)
 
     # d_used_mean_n = the sum of g_used_mean_n
     column_sum("ligru_backward_7", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
@@ -406,11 +406,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_b_h = the sum of d_a_n
     column_sum("ligru_backward_9", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-    clear(finished, g_g_z)
 
     # d_g_z = the sum of g_g_z
     column_sum("ligru_backward_10", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
-    clear(finished, g_g_h)
 
     # d_g_h = the sum of g_g_h
     column_sum("ligru_backward_11", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
@@ -429,11 +427,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
     launch("ligru_backward_13", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
-    clear(finished, g_batch_mean_z)
 
     # d_batch_mean_z = the sum of g_batch_mean_z
     column_sum("ligru_backward_14", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
-    clear(finished, g_batch_mean_n)
 
     # d_batch_mean_n = the sum of g_batch_mean_n
     column_sum("ligru_backward_15", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
@@ -451,9 +447,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    clear(finished, d_gates)
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
     return Grads(
@@ -517,9 +511,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -567,19 +560,13 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return cp.asarray(np.arange(T)[:, None, None] >= array[:, None])
-
-
-def clear(finished: cp.ndarray | None, *arrays: cp.ndarray) -> None:
-    """Zeros where a sequence is over: what was computed there need not be finite."""
-    for array in arrays if finished is not None else ():
-        cp.copyto(array, 0, where=finished)
 
 
 # What each dtype is computed with: storage and arithmetic of the kernels.

@@ -100,15 +100,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_h, U_z, U_h, b_z, b_h, g_z, g_h."""
     expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h", "g_z", "g_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
         U=stack(U_z=named["U_z"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
         g=stack(g_z=named["g_z"], g_h=named["g_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -203,12 +206,13 @@ def forward(
     var_eps = np.empty((2 * H,), dtype)
     new_var = np.empty((2 * H,), dtype)
     valid = np.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    count = max(float(valid.real.sum()), 1.0)
+    seen = float(valid.real.sum())
+    count = max(seen, 1.0)
     if buffers is not None and not isinstance(buffers, Buffers):
         raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
-    update = bool(training) and buffers is not None and T * B > 0
+    update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=valid.real.dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
     same("buffers.mean_z", mean_z, valid.real.dtype)
@@ -387,7 +391,6 @@ def forward(
 
         if finished_t is not None:
             np.copyto(h_next, h_t, where=finished_t)
-    clear(finished, gates, batch_centred_z, batch_centred_n, z, n)
 
     y = h[1:].copy()
     if finished is not None:
@@ -579,20 +582,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h_x_all = d_gates[..., H:]
     d_W_z_x_all = d_gates[..., :H]
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    clear(finished, g_scale_n)
     np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale_n)
-    clear(finished, g_scale_z)
     np.matmul(ones, g_scale_z.reshape(T * B, H), out=d_scale_z)
-    clear(finished, g_used_mean_z)
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
-    clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
-    clear(finished, g_g_z)
     np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
-    clear(finished, g_g_h)
     np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -638,9 +634,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_batch_mean_z = -d_batch_centred_z
     np.multiply(d_batch_centred_z, -1, out=g_batch_mean_z)
-    clear(finished, g_batch_mean_z)
     np.matmul(ones, g_batch_mean_z.reshape(T * B, H), out=d_batch_mean_z)
-    clear(finished, g_batch_mean_n)
     np.matmul(ones, g_batch_mean_n.reshape(T * B, H), out=d_batch_mean_n)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
@@ -677,9 +671,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
     return Grads(
@@ -744,9 +736,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> np.ndarray:
+def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    arrays = {name: np.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -802,12 +793,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
-
-
-def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
-    """Zeros where a sequence is over: what was computed there need not be finite."""
-    for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -93,15 +93,16 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: A, R, b, c, g_h, g_x."""
     expected = ["A", "R", "b", "c", "g_h", "g_x"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
-        A=np.asarray(named["A"]),
-        R=np.asarray(named["R"]),
-        b=np.asarray(named["b"]),
-        c=np.asarray(named["c"]),
-        g_h=np.asarray(named["g_h"]),
-        g_x=np.asarray(named["g_x"]),
+        A=named["A"],
+        R=named["R"],
+        b=named["b"],
+        c=named["c"],
+        g_h=named["g_h"],
+        g_x=named["g_x"],
     )
     measure(params)
     return params

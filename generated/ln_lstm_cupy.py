@@ -109,16 +109,17 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: A, R, b, g_h, g_x, b_c, g_c."""
     expected = ["A", "R", "b", "g_h", "g_x", "b_c", "g_c"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
-        A=cp.asarray(named["A"]),
-        R=cp.asarray(named["R"]),
-        b=cp.asarray(named["b"]),
-        g_h=cp.asarray(named["g_h"]),
-        g_x=cp.asarray(named["g_x"]),
-        b_c=cp.asarray(named["b_c"]),
-        g_c=cp.asarray(named["g_c"]),
+        A=named["A"],
+        R=named["R"],
+        b=named["b"],
+        g_h=named["g_h"],
+        g_x=named["g_x"],
+        b_c=named["b_c"],
+        g_c=named["g_c"],
     )
     measure(params)
     return params
@@ -168,7 +169,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    A, R, b, g_h, g_x, b_c, g_c = params
+    A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
     h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2 = memory(
         tape,
         dtype,
@@ -348,8 +349,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
+    check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    A, R, b, g_h, g_x, b_c, g_c = params
+    A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -785,7 +789,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

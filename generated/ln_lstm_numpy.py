@@ -105,16 +105,17 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: A, R, b, g_h, g_x, b_c, g_c."""
     expected = ["A", "R", "b", "g_h", "g_x", "b_c", "g_c"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
-        A=np.asarray(named["A"]),
-        R=np.asarray(named["R"]),
-        b=np.asarray(named["b"]),
-        g_h=np.asarray(named["g_h"]),
-        g_x=np.asarray(named["g_x"]),
-        b_c=np.asarray(named["b_c"]),
-        g_c=np.asarray(named["g_c"]),
+        A=named["A"],
+        R=named["R"],
+        b=named["b"],
+        g_h=named["g_h"],
+        g_x=named["g_x"],
+        b_c=named["b_c"],
+        g_c=named["g_c"],
     )
     measure(params)
     return params

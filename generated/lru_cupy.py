@@ -103,18 +103,21 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: Br, Bi, Ci, Cr, nu, th, gl, D."""
     expected = ["Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         Br_Bi=stack(Br=named["Br"], Bi=named["Bi"]),
-        Ci=cp.asarray(named["Ci"]),
-        Cr=cp.asarray(named["Cr"]),
-        nu=cp.asarray(named["nu"]),
-        th=cp.asarray(named["th"]),
-        gl=cp.asarray(named["gl"]),
-        D=cp.asarray(named["D"]),
+        Ci=named["Ci"],
+        Cr=named["Cr"],
+        nu=named["nu"],
+        th=named["th"],
+        gl=named["gl"],
+        D=named["D"],
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -163,7 +166,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    Br_Bi, Ci, Cr, nu, th, gl, D = params
+    Br_Bi, Ci, Cr, nu, th, gl, D = (cp.asarray(array, order="C") for array in params)
     hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
         tape,
         dtype,
@@ -242,8 +245,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.hr", hr, (T + 1, B, H))
+    check("tape.hi", hi, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.hr": hr})
-    Br_Bi, Ci, Cr, nu, th, gl, D = params
+    Br_Bi, Ci, Cr, nu, th, gl, D = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -432,9 +438,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -482,7 +487,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -98,16 +98,19 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_i, W_f, W_o, W_g, R_i, R_f, R_o, R_g, P, b_i, b_f, b_o, b_g, p_i, p_f, p_o."""
     expected = ["W_i", "W_f", "W_o", "W_g", "R_i", "R_f", "R_o", "R_g", "P", "b_i", "b_f", "b_o", "b_g", "p_i", "p_f", "p_o"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_g=named["W_g"]),
         R=stack(R_i=named["R_i"], R_f=named["R_f"], R_o=named["R_o"], R_g=named["R_g"]),
-        P_2=cp.asarray(named["P"]),
+        P_2=named["P"],
         b=stack(b_i=named["b_i"], b_f=named["b_f"], b_o=named["b_o"], b_g=named["b_g"]),
         p=stack(p_i=named["p_i"], p_f=named["p_f"], p_o=named["p_o"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -164,7 +167,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, R, P_2, b, p = params
+    W, R, P_2, b, p = (cp.asarray(array, order="C") for array in params)
     r, c, gates, tanh_c, v_r = memory(
         tape,
         dtype,
@@ -243,8 +246,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, r, c, gates, tanh_c, v_r, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.r", r, (T + 1, B, P))
+    check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.r": r})
-    W, R, P_2, b, p = params
+    W, R, P_2, b, p = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, P), dtype) if d_y is None else check("d_y", d_y, (T, B, P))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -397,9 +403,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -447,7 +452,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -95,14 +95,17 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_i, W_a, b_i, b_a, k."""
     expected = ["W_i", "W_a", "b_i", "b_a", "k"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_i=named["W_i"], W_a=named["W_a"]),
         b=stack(b_i=named["b_i"], b_a=named["b_a"]),
-        k_=cp.asarray(named["k"]),
+        k_=named["k"],
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -148,7 +151,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, b, k_ = params
+    W, b, k_ = (cp.asarray(array, order="C") for array in params)
     h, gates, exp_h, exp_la, p_h, softplus_k = memory(
         tape,
         dtype,
@@ -214,8 +217,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, constant, first_tape = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, H))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, b, k_ = params
+    W, b, k_ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -298,11 +303,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_b, d_k)
     if start:
-        *d_one, d_h, d_first = first_step_backward(
+        *d_inputs, d_h, d_first = first_step_backward(
             params, *whole, d_h, finished_first, *first_tape
         )
         d_x, = (
-            cp.concatenate((one[None], rest)) for one, rest in zip(d_one, (d_x,), strict=True)
+            cp.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
         )
         d_params = Params(*(a + b for a, b in zip(d_params, d_first, strict=True)))
     return Grads(
@@ -326,7 +331,7 @@ def first_step(params, x, h, dtype):
     """The step that is taken instead of the first one where no initial state is given."""
     H, = measure(params)
     B = x.shape[1]
-    W, b, k_ = params
+    W, b, k_ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
     W_i_T = cp.ascontiguousarray(W[:H].T)
 
@@ -344,7 +349,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     """Pull gradients back through `first_step`."""
     H, = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, b, k_ = params
+    W, b, k_ = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
         kept = [d.copy() for d in (d_h,)]
@@ -434,9 +439,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -484,7 +488,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -99,8 +99,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_h, W_t, U_h1, U_t1, U_h2, U_t2, U_h3, U_t3, b_h1, b_t1, b_h2, b_t2, b_h3, b_t3."""
     expected = ["W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2", "b_h3", "b_t3"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_h=named["W_h"], W_t=named["W_t"]),
         U=stack(U_h1=named["U_h1"], U_t1=named["U_t1"]),
@@ -108,7 +109,9 @@ def pack(named: dict[str, Any]) -> Params:
         U_3=stack(U_h3=named["U_h3"], U_t3=named["U_t3"]),
         b=stack(b_h1=named["b_h1"], b_t1=named["b_t1"], b_h2=named["b_h2"], b_t2=named["b_t2"], b_h3=named["b_h3"], b_t3=named["b_t3"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -508,9 +511,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> np.ndarray:
+def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    arrays = {name: np.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:

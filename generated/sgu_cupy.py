@@ -93,15 +93,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_g, W_z, U_g, U_z, b_g, b_z."""
     expected = ["W_g", "W_z", "U_g", "U_z", "b_g", "b_z"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_g=named["W_g"], W_z=named["W_z"]),
-        U_g=cp.asarray(named["U_g"]),
-        U_z=cp.asarray(named["U_z"]),
+        U_g=named["U_g"],
+        U_z=named["U_z"],
         b=stack(b_g=named["b_g"], b_z=named["b_z"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -148,7 +151,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, U_g, U_z, b = params
+    W, U_g, U_z, b = (cp.asarray(array, order="C") for array in params)
     h, gates, ah, g, n, maximum_z, z = memory(
         tape,
         dtype,
@@ -199,6 +202,7 @@ def forward(
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
+    clear(finished, gates, ah, g, n, maximum_z, z)
 
     y = h[1:].copy()
     if finished is not None:
@@ -220,8 +224,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, ah, g, n, maximum_z, z, finished, given, constant = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U_g, U_z, b = params
+    W, U_g, U_z, b = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -281,9 +287,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates)
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    clear(finished, d_U_g_ah)
     d_U_g[...] = cp.matmul(d_U_g_ah.reshape(T * B, H).T, ah.reshape(T * B, H))
+    clear(finished, d_U_z_h)
     d_U_z[...] = cp.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
+    clear(finished, d_a_z)
 
     # d_bias_z = the sum of d_a_z
     column_sum("sgu_backward_3", dtype, T * B, H, (B, 0, H), d_a_z, d_bias_z)
@@ -293,6 +303,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_b_z = 0.2 * d_bias_z
     launch("sgu_backward_5", dtype, 1, H, (H,), d_bias_z, d_b)
+    clear(finished, d_x)
 
     d_params = Params(d_W, d_U_g, d_U_z, d_b)
     return Grads(
@@ -356,9 +367,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -406,13 +416,19 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return cp.asarray(np.arange(T)[:, None, None] >= array[:, None])
+
+
+def clear(finished: cp.ndarray | None, *arrays: cp.ndarray) -> None:
+    """Zeros where a sequence is over: what was computed there need not be finite."""
+    for array in arrays if finished is not None else ():
+        cp.copyto(array, 0, where=finished)
 
 
 # What each dtype is computed with: storage and arithmetic of the kernels.

@@ -106,15 +106,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h, g_z, g_h."""
     expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
         U=stack(U_h=named["U_h"], U_z=named["U_z"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
         g=stack(g_z=named["g_z"], g_h=named["g_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -178,7 +181,7 @@ def forward(
     if tape is not True and tape is not False and not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
 
-    W, U, b, g = params
+    W, U, b, g = (cp.asarray(array, order="C") for array in params)
     h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale = memory(
         tape,
         dtype,
@@ -213,12 +216,13 @@ def forward(
     var_eps = cp.empty((2 * H,), dtype)
     new_var = cp.empty((2 * H,), dtype)
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    count = max(float(valid.astype(np.float64).sum()), 1.0)
+    seen = float(valid.astype(np.float64).sum())
+    count = max(seen, 1.0)
     if buffers is not None and not isinstance(buffers, Buffers):
         raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
-    update = bool(training) and buffers is not None and T * B > 0
+    update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
     var_z = check("buffers.var_z", running.var_z, (H,))
@@ -234,9 +238,11 @@ def forward(
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates_2, valid, valid_z, valid_n)
+    clear(finished, valid_z)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
+    clear(finished, valid_n)
 
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
@@ -248,9 +254,11 @@ def forward(
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates_2, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
+    clear(finished, spread_z)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("sligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
+    clear(finished, spread_n)
 
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
@@ -329,8 +337,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
     x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, given, constant, valid, count, training = tape
     T, B, _ = x.shape
+    check("tape.x", x, (T, B, I))
+    check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, g = params
+    W, U, b, g = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -596,9 +606,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> cp.ndarray:
+def stack(**arrays: cp.ndarray) -> cp.ndarray:
     """The arrays one on the other."""
-    arrays = {name: cp.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
@@ -646,7 +655,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
     array = cp.asnumpy(lengths) if isinstance(lengths, cp.ndarray) else np.asarray(lengths)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
     if array.shape != (B,):
         raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")

@@ -102,15 +102,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h, g_z, g_h."""
     expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
         U=stack(U_h=named["U_h"], U_z=named["U_z"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
         g=stack(g_z=named["g_z"], g_h=named["g_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -211,12 +214,13 @@ def forward(
     var_eps = np.empty((2 * H,), dtype)
     new_var = np.empty((2 * H,), dtype)
     valid = np.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    count = max(float(valid.real.sum()), 1.0)
+    seen = float(valid.real.sum())
+    count = max(seen, 1.0)
     if buffers is not None and not isinstance(buffers, Buffers):
         raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
-    update = bool(training) and buffers is not None and T * B > 0
+    update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=valid.real.dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
     same("buffers.mean_z", mean_z, valid.real.dtype)
@@ -268,9 +272,11 @@ def forward(
     np.multiply(centred_n_all, valid, out=valid_n)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    clear(finished, valid_z)
     np.matmul(ones, valid_z.reshape(T * B, H), out=sum_z)
 
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    clear(finished, valid_n)
     np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
@@ -309,9 +315,11 @@ def forward(
     spread_n *= valid
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    clear(finished, spread_z)
     np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread_z)
 
     # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    clear(finished, spread_n)
     np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
 
     # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
@@ -872,9 +880,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> np.ndarray:
+def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    arrays = {name: np.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:

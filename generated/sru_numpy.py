@@ -85,14 +85,17 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_c, W_f, W_r, b_f, b_r, v_f, v_r."""
     expected = ["W_c", "W_f", "W_r", "b_f", "b_r", "v_f", "v_r"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_c=named["W_c"], W_f=named["W_f"], W_r=named["W_r"]),
         b=stack(b_f=named["b_f"], b_r=named["b_r"]),
         v=stack(v_f=named["v_f"], v_r=named["v_r"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -420,9 +423,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> np.ndarray:
+def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    arrays = {name: np.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:

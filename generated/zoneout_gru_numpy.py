@@ -88,15 +88,18 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names: W_z, W_r, W_h, U_z, U_r, U_h, b_z, b_r, b_h."""
     expected = ["W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h"]
-    if sorted(named) != sorted(expected):
-        raise ValueError(f"pack was given {sorted(named)}, expected {sorted(expected)}")
+    if set(named) != set(expected):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_r=named["W_r"], W_h=named["W_h"]),
         U=stack(U_z=named["U_z"], U_r=named["U_r"]),
-        U_h=np.asarray(named["U_h"]),
+        U_h=named["U_h"],
         b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
     )
-    measure(params)
+    for name, part in unpack(params).items():
+        if named[name].size != part.size:
+            raise ValueError(f"{name} has shape {named[name].shape}, expected {part.shape}")
     return params
 
 
@@ -426,9 +429,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def stack(**named: Any) -> np.ndarray:
+def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    arrays = {name: np.asarray(value) for name, value in named.items()}
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:

@@ -47,7 +47,6 @@ from gategen.emulator import cupy as cp
 from gategen.errors import SpecError
 from gategen.language import Eq
 from gategen.plan import Plan, plan
-from gategen.render import render
 from gategen.verify import imported
 
 Array = Any
@@ -232,24 +231,17 @@ class Judged:
 def judged(cell: Cell, folder: Path) -> Judged:
     """The cell through both backends, and its NumPy module. Raises `Wrong`; `Unfit` where no point is fit."""
     planned = attempt("plan", lambda: plan(cell))
-    module = attempt("numpy", lambda: imported(numpy_file(planned, folder)))
-    cuda = attempt("cupy", lambda: cupy_files(planned, folder))
+    module = attempt("numpy", lambda: imported(written(numpy, planned, folder)))
+    cuda = attempt("cupy", lambda: written(cupy, planned, folder))
     return Judged(cell, cuda, attempt("run", lambda: at_some_scale(cell, module)))
 
 
-def numpy_file(planned: Plan, folder: Path) -> Path:
-    """As `gategen build` writes it; from a plan that is made once for both backends."""
-    path = folder / f"{planned.cell.name}_numpy.py"
-    path.write_text(render("numpy/module.py.jinja", numpy.context(planned)), "utf-8")
-    return path
-
-
-def cupy_files(planned: Plan, folder: Path) -> Path:
-    made = cupy.context(planned)
-    path = folder / f"{planned.cell.name}_cupy.py"
-    path.write_text(render("cupy/module.py.jinja", made), "utf-8")
-    path.with_suffix(".cu").write_text(render("cupy/kernels.cu.jinja", made), "utf-8")
-    return path
+def written(backend: Any, planned: Plan, folder: Path) -> Path:
+    """The files as `gategen build` writes them, from a plan that is made once; the path of the module."""
+    texts = backend.files(planned)
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
+    return folder / next(iter(texts))
 
 
 def attempt(stage: str, make: Callable[[], Any]) -> Any:
@@ -435,7 +427,7 @@ def smaller_ones(drawn: Drawn) -> Iterator[Drawn]:
         yield replace(drawn, equations=drawn.equations[:k] + drawn.equations[k + 1 :])
     for k in range(len(drawn.first)):
         yield replace(drawn, first=drawn.first[:k] + drawn.first[k + 1 :])
-    for state in {eq.lhs.state for eq in drawn.equations if isinstance(eq.lhs, lang.Next)}:
+    for state in [eq.lhs.state for eq in drawn.equations if isinstance(eq.lhs, lang.Next)]:
         if state.initial != 0:
             plain = lang.State(state.name, state.size, sp.S.Zero, state.fields[-1])
             yield swapped(drawn, {state: plain, state.next: plain.next})

@@ -23,7 +23,8 @@ class FakeBackend:
     name: str
     text: str = "one\ntwo\n"
 
-    def files(self, cell):
+    def files(self, plan):
+        cell = plan.cell
         if cell.name == "rnn" and self.text == "unsupported":
             raise UnsupportedError("not this one")
         stem = f"{cell.name}_{self.name}"
@@ -276,7 +277,7 @@ def test_nothing_is_written_through_a_linked_file(fake, gru, tmp_path, target):
 @pytest.mark.parametrize("name", ["../escaped.py", "sub/../../escaped.py", "sub/inner.py"])
 def test_no_file_name_leads_out_of_the_folder(gru, tmp_path, monkeypatch, name):
     class Escaping(FakeBackend):
-        def files(self, cell):
+        def files(self, plan):
             return {name: HEADER}
 
     monkeypatch.setattr(backends, "find", lambda name: Escaping(name))
@@ -288,7 +289,7 @@ def test_no_file_name_leads_out_of_the_folder(gru, tmp_path, monkeypatch, name):
 
 def test_an_absolute_file_name_is_refused(gru, tmp_path, monkeypatch):
     class Escaping(FakeBackend):
-        def files(self, cell):
+        def files(self, plan):
             return {str(tmp_path / "escaped.py"): HEADER}
 
     monkeypatch.setattr(backends, "find", lambda name: Escaping(name))

@@ -260,9 +260,9 @@ def test_set_changes_a_constant(run, spec, monkeypatch):
     seen = []
 
     class Noting(FakeBackend):
-        def files(self, cell):
-            seen.append({c.name: c.value for c in cell.constants})
-            return super().files(cell)
+        def files(self, plan):
+            seen.append({c.name: c.value for c in plan.cell.constants})
+            return super().files(plan)
 
     monkeypatch.setattr(backends, "find", Noting)
     assert run("build", spec, "gru", "--backend", "numpy", "--set", "beta=2")[0] == 0
@@ -391,6 +391,19 @@ def test_bench_prints_a_row_for_every_cell(run, monkeypatch):
     code, out, _ = run("bench", "gru", "ligru")
     assert code == 0
     assert [line.split("\t")[0] for line in out.splitlines()] == ["cell", "gru", "ligru"]
+
+
+def test_bench_calls_inputs_and_sizes_as_the_module_does(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    (tmp_path / "odd.py").write_text(
+        "from gategen import Cell, Eq, batch_norm, inputs, matrices, states, tanh\n"
+        "x, s, h, c = inputs('x'), inputs('state', size='hidden'), states('h'), states('c', size='k')\n"
+        "W, V = matrices('W'), matrices('V', shape=('k', 'hidden'))\n"
+        "K = matrices('K', shape=('hidden', 'k'))\n"
+        "odd = Cell('odd', Eq(h.next, tanh(W @ batch_norm(x) + s + K @ c)), Eq(c.next, tanh(V @ h)))\n"
+    )
+    code, out, _ = run("bench", "odd.py")
+    assert code == 0 and "odd" in out
 
 
 def test_bench_does_without_torch(run, monkeypatch):

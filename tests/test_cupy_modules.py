@@ -12,7 +12,7 @@ import pytest
 from reference import REFERENCES, outputs_of
 
 from gategen import emulator
-from gategen.backends import find
+from gategen.build import generate
 from gategen.emulator import cupy as cp
 from gategen.load import builtins, load
 from gategen.verify import verify
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def modules(name: str, folder: Path) -> tuple[ModuleType, ModuleType]:
     """The NumPy and the CuPy module of a cell."""
-    texts = {**find("numpy").files(CELLS[name]), **find("cupy").files(CELLS[name])}
+    texts = generate(CELLS[name], "numpy") | generate(CELLS[name], "cupy")
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     host: dict[str, Any] = {"__name__": f"{name}_numpy"}
@@ -205,6 +205,23 @@ def test_two_runs_give_the_same_bits(folder: Path) -> None:
         np.testing.assert_array_equal(value, runs[1][key])
 
 
+def test_parameters_need_not_be_contiguous(folder: Path) -> None:
+    """Kernels are given pointers."""
+    _, cuda = modules("caru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float64")
+    scattered = cuda.Params(*(cp.stack([a, a + 1], axis=-1)[..., 0] for a in params))
+    assert not any(a.flags.c_contiguous for a in scattered)
+    x = device(np.random.default_rng(0).standard_normal((STEPS, BATCH, INPUT)))
+    for p in (params, scattered):
+        y, final, tape = cuda.forward(p, x)
+        grads = cuda.backward(p, tape, y, final)
+        found = [cp.asnumpy(a) for a in (y, *final, *grads.params, grads.x, *grads.initial)]
+        if p is params:
+            wanted = found
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_steps_give_what_forward_gives(folder: Path) -> None:
     _, cuda = modules("caru", folder)
     params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float64")
@@ -238,9 +255,19 @@ def test_steps_give_what_forward_gives(folder: Path) -> None:
             "d_final.h has dtype float64, expected float32",
         ),
         (
-            lambda c, p, x: back(c, c.init(3, 5, dtype="float64"), x, None, tape=c.forward(p, x)[2]),
+            lambda c, p, x: back(c, c.init(3, 7, dtype="float64"), x, None, tape=c.forward(p, x)[2]),
             TypeError,
             "tape.h has dtype float32, but params.W has float64",
+        ),
+        (
+            lambda c, p, x: back(c, c.init(3, 5), x, None, tape=c.forward(p, x)[2]),
+            ValueError,
+            r"tape.h has shape \(6, 3, 7\), expected \(6, 3, 5\)",
+        ),
+        (
+            lambda c, p, x: back(c, c.init(4, 7), x, None, tape=c.forward(p, x)[2]),
+            ValueError,
+            r"tape.x has shape \(5, 3, 3\), expected \(5, 3, 4\)",
         ),
     ],
 )

@@ -23,10 +23,10 @@ from helpers import TINY, assert_close
 from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
-from gategen import Cell, Eq, cli, gates, inputs, matrices, sigmoid, states, tanh, vectors
+from gategen import Cell, Eq, cli, exp, gates, inputs, matrices, sigmoid, states, tanh, vectors
 from gategen.cell import Size
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import RESERVED, Next, batch_norm
+from gategen.language import RESERVED, Next, State, batch_norm
 from gategen.load import builtins, load
 from gategen.verify import imported, written
 
@@ -629,6 +629,28 @@ def test_the_tape_is_not_consumed(module_of, name, initial):
     assert_same(again.values(), first.values())
 
 
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.first])
+def test_states_that_the_first_step_does_not_read_have_no_gradient_at_their_own_start(module_of, name):
+    point = random_point(name, module_of(name), initial=False)
+    read = {s.name for eq in point.cell.first for s in eq.rhs.atoms(State)}
+    found = gradients(point)
+    for s in point.cell.states:
+        assert s.name in read or not found[f"initial.{s.name}"].any(), s
+
+
+def test_what_overflows_behind_a_length_is_in_no_gradient(tmp_path):
+    x, h, W, u = inputs("x"), states("h"), matrices("W"), vectors("u")
+    cell = Cell("overflow", Eq(h.next, W @ x + u * exp(-h)))
+    module = imported(written(cell, "numpy", tmp_path))
+    steps = np.zeros((3, 2, 1), "float32")
+    steps[1, 1] = 1  # brings the sequence that ends there to -100, of which the exponential overflows
+    params = module.pack({"W": np.full((4, 1), -100, "float32"), "u": np.ones(4, "float32")})
+    y, final, tape = module.forward(params, steps, lengths=[3, 2])
+    assert np.isfinite(final.h).all() and np.isinf(np.exp(-final.h[1])).all()
+    grads = module.backward(params, tape, np.ones_like(y))
+    assert all(np.isfinite(g).all() for g in (*grads.params, grads.x, *grads.initial))
+
+
 @every_cell
 @with_initial
 def test_a_tape_can_be_used_again(module_of, name, initial):
@@ -753,7 +775,9 @@ def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name)
     module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
     keywords = init_keywords(module, dict.fromkeys(further, 1))
     taken = {*module.init.__code__.co_names, *module.init.__code__.co_varnames} - {*keywords}
-    assert list(keywords) == [f"{s}_" if s in taken else s for s in further]
+    wishes = [f"{s}_" if s in taken else s for s in further]
+    others = [{*further} - {s} for s in further]
+    assert list(keywords) == [f"{w}_2" if w in o else w for w, o in zip(wishes, others, strict=True)]
     params = module.init(1, 1, **keywords)
     assert all(set(array.shape) <= set(range(1, 7)) for array in params)
     for wrong in (0, -1, 1.0):
@@ -960,6 +984,14 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them(module_of, name,
     point = random_point(name, module_of(name), training=False, lengths=lengths)
     assert_forward_is_right(point)
     assert_gradients_are_right(point, entries=True)
+    buffers = point.module.Buffers(*(a.copy() for a in point.buffers.values()))
+    forward(point, buffers=buffers)
+    assert_same(buffers, point.buffers.values())
+
+
+@normed_cell
+def test_a_batch_that_is_over_leaves_the_running_statistics(module_of, name):
+    point = random_point(name, module_of(name), lengths=(0,) * B)
     buffers = point.module.Buffers(*(a.copy() for a in point.buffers.values()))
     forward(point, buffers=buffers)
     assert_same(buffers, point.buffers.values())
@@ -1276,6 +1308,9 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
         module.forward(point.params, point.x, initial=states, **options)
     with pytest.raises(ValueError, match=r"d_final\.\w+ has shape"):
         module.backward(point.params, tape, None, states)
+    single = tuple(d.astype("float32") for d in point.d_y)
+    with pytest.raises(TypeError, match=r"d_y.* has dtype float32, expected float64"):
+        module.backward(point.params, tape, single if len(single) > 1 else single[0])
     if len(point.d_y) > 1:
         with pytest.raises(ValueError, match=r"d_y has 1 parts, expected"):
             module.backward(point.params, tape, point.d_y[:1])
@@ -1325,6 +1360,15 @@ def test_every_cell_refuses_parameters_that_do_not_fit(module_of, name):
                 wrong = params._replace(**{field: longer(array, axis)})
                 with pytest.raises(ValueError, match=r"has shape .*, expected"):
                     module.forward(wrong, point.x, initial=point.states, **point.further, **options)
+
+
+def test_pack_refuses_rows_that_fit_in_sum_alone(module_of):
+    arrays = module_of("gru").unpack(module_of("gru").init(4, 6))
+    wrong = {"W_z": np.ones((5, 4), "float32"), "W_r": np.ones((7, 4), "float32")}
+    with pytest.raises(ValueError, match=r"^W_z has shape \(5, 4\), expected \(6, 4\)$"):
+        module_of("gru").pack(arrays | wrong)
+    with pytest.raises(ValueError, match=r"pack was given \['1', 'b'\], expected"):
+        module_of("gru").pack({1: 2, "b": 3})
 
 
 @every_cell

@@ -314,6 +314,39 @@ def test_a_refusal_of_a_text_speaks_no_python(path):
         assert word not in f"{caught.value.message} {caught.value.hint}"
 
 
+ODD_TITLES = (
+    '"""; raise SystemExit; """',
+    '"""',
+    '""""',
+    'a quote at the end "',
+    "a backslash at the end \\",
+    r"\"\"\" and \N{nothing} of $\xi$, \upsilon, \x41",
+    "{{ name }} {% for %} {# no #}",
+    "*/ #error // ??/",
+    "\N{GREEK SMALL LETTER ALPHA} [bold]",
+)
+
+
+@pytest.mark.parametrize("text", ODD_TITLES)
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
+def test_titles_and_references_reach_generated_files_only_quoted(text, backend):
+    def made(title):
+        cell = Cell("odd", *CELLS["rnn"].equations, title=title, reference=f"{title} {title}")
+        return generate(cell, backend)
+
+    for (name, odd), plain in zip(made(text).items(), made("plain").values(), strict=True):
+        if name.endswith(".py"):
+            odd_tree, plain_tree = ast.parse(odd), ast.parse(plain)
+            assert ast.get_docstring(odd_tree, clean=False).startswith(f"{text.rstrip('.')}, for ")
+            assert f"\n{text} {text}\n" in ast.get_docstring(odd_tree, clean=False)
+            assert ast.dump(ast.Module(odd_tree.body[1:], [])) == ast.dump(
+                ast.Module(plain_tree.body[1:], [])
+            )
+        else:
+            first, *rest = odd.splitlines()
+            assert first.startswith(f"// {text}: ") and rest == plain.splitlines()[1:]
+
+
 def test_a_title_that_cannot_be_quoted_is_not_written():
     cell = Cell("cell", *CELLS["rnn"].equations, title="\"\"\" and '''")
     with pytest.raises(gategen.UnsupportedError):

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from gategen.cell import Cell
 from gategen.errors import SpecError
+from gategen.plan import Plan
 
 NAMES = ("numpy", "cupy")
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A target language: `files(cell)` gives the text of each generated file by its name."""
+    """A target language: `files(plan)` gives the text of each generated file by its name."""
 
     name: str
-    files: Callable[[Cell], dict[str, str]]
+    files: Callable[[Plan], dict[str, str]]
 
 
 def find(name: str) -> Backend:

@@ -25,7 +25,6 @@ from gategen.backends.module import (
     stack_of,
     tape_buffers,
 )
-from gategen.cell import Cell
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
     GRADIENT,
@@ -41,12 +40,10 @@ from gategen.plan import (
     Stage,
     Sum,
     Weight,
-    plan,
 )
 from gategen.printer import ATOM, SUM, Printer
 from gategen.render import render
 
-THREADS = 256
 ALL, LOOP = "all", "loop"
 
 # Names that the CUDA text uses for itself.
@@ -59,12 +56,12 @@ CUDA_WORDS = frozenset(
 )
 
 
-def files(cell: Cell) -> dict[str, str]:
+def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
-    made = context(plan(cell))
+    name, made = plan.cell.name, context(plan)
     return {
-        f"{cell.name}_cupy.py": render("cupy/module.py.jinja", made),
-        f"{cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
+        f"{name}_cupy.py": render("cupy/module.py.jinja", made),
+        f"{name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
     }
 
 
@@ -360,14 +357,14 @@ class Emitter:
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
         loads = tuple(
-            f"const real {rename[v.name]} = get({self.pointer(v, buffers, kernel)});"
+            f"const real {rename[v.name]} = get({self.pointer(v, buffers)});"
             for v in reads
             if not self.scalar(v)
         )
         computes = tuple(
             f"const real {rename[op.out.name]} = {self.statement(printer, op)};" for op in kernel.ops
         )
-        writes = tuple(f"put({self.pointer(v, buffers, kernel)}, {rename[v.name]});" for v in stores)
+        writes = tuple(f"put({self.pointer(v, buffers)}, {rename[v.name]});" for v in stores)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
         text = "\n".join([*loads, *computes, *writes])
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
@@ -379,7 +376,7 @@ class Emitter:
         text = printer(op.expr)
         return f"real({text})" if op.expr.is_number else text
 
-    def pointer(self, value: Value, buffers: dict[str, str], kernel: Kernel) -> str:
+    def pointer(self, value: Value, buffers: dict[str, str]) -> str:
         feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
         base = buffers[self.schedule.slot[value].buffer]
@@ -449,7 +446,7 @@ class Emitter:
         target = base if index == "0" else f"{base} + {index}"
         comment = self.comment(out.name) or (f"{out.name} = the sum of {operand.name}",)
         text = f"{source} {target}"
-        lines = sum_index(kind, text)
+        lines = sum_index(text)
         self.finish(kind, rows, width, arguments, comment, lines, text, ends=(source, target))
 
 
@@ -482,7 +479,7 @@ def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[st
     return tuple(lines)
 
 
-def sum_index(kind: str, text: str) -> tuple[str, ...]:
+def sum_index(text: str) -> tuple[str, ...]:
     return ("const long long at = (long long)t * B + b;",) if mentions(text, "at") else ()
 
 

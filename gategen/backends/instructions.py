@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import sympy as sp
 from sympy.core.relational import Relational
 
 from gategen import language as lang
 from gategen.graph import Length, Pointwise, Value, length
-from gategen.plan import Slot
+from gategen.plan import Slot, offset_rank
 from gategen.printer import Printer, fraction, leading_minus
 
 
@@ -35,7 +34,8 @@ class View:
         """Whether the two share memory."""
         if (self.buffer, self.shift) != (other.buffer, other.shift):
             return False
-        return rank(self.start) < rank(other.stop) and rank(other.start) < rank(self.stop)
+        low, high = max(self.start, other.start, key=offset_rank), min(self.stop, other.stop, key=offset_rank)
+        return offset_rank(low) < offset_rank(high)
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,6 @@ class Instruction:
 
 
 COMMUTE = frozenset({"add", "multiply", "maximum", "minimum"})
-
-
-@lru_cache(maxsize=10_000)
-def rank(start: sp.Expr) -> int:
-    """Offsets as integers, every size a different prime, so that only equal ones coincide."""
-    names = sorted(map(str, start.free_symbols))
-    values = {s: 1009 + 2 * sum(ord(c) for c in str(s)) for s in start.free_symbols}
-    return int(start.subs(values)) if names else int(start)
 
 
 # ---------------------------------------------------------------------------------------------- assign
@@ -458,7 +450,7 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
         for view in [*one.reads, one.out]:
             if isinstance(view.buffer, int):
                 old = widths.get(view.buffer, view.stop)
-                widths[view.buffer] = view.stop if rank(view.stop) >= rank(old) else old
+                widths[view.buffer] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
                 last[view.buffer] = k
     arrays: list[sp.Expr] = []
     owner: dict[int, int] = {}

@@ -45,7 +45,7 @@ WORDS = frozenset(
     """
     np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES INPUTS STATES OUTPUTS SPEC_SHA256
     init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
-    training finished T B
+    training finished T B seen
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
@@ -181,21 +181,21 @@ class Module:
 
     @cached_property
     def singular(self) -> bool:
-        """Whether a step may give inf or NaN where a sequence is over, from a state or an input of 0."""
+        """Whether a step may give inf or NaN behind the end of a sequence: the input is 0 there."""
         pairs = [pair for pair in (self.plan.step, self.plan.first) if pair]
         ops = [
             op for pair in pairs for graph in (pair.forward.graph, pair.backward.graph) for op in graph.ops
         ]
-        return any(map(singular, (op.expr for op in ops if isinstance(op, Pointwise))))
+        return any(singular(op.expr) for op in ops if isinstance(op, Pointwise) and not op.out.static)
 
     def clears(self, schedule: Schedule, slot: Slot) -> bool:
         """Whether what is summed over all rows must be set to 0 behind the lengths: 0 * inf is not 0.
 
-        What `backward` computes itself; inputs and states are finite there, and `forward` clears the tape.
+        What a run computes itself; inputs are 0 there, states finite, and `forward` clears the tape.
         """
         own = any(b.name == slot.buffer and b.kind not in ("input", "state") for b in schedule.buffers)
         of_start = self.plan.start is not None and schedule is self.plan.start.backward
-        return own and schedule.graph.backwards and self.singular and not of_start
+        return own and self.singular and not of_start
 
     def cleared(self, pair: Pair) -> list[Buffer]:
         """What `forward` sets to 0 behind the lengths: all of the tape that need not be finite there."""
@@ -277,7 +277,8 @@ def heading(module: Module) -> dict[str, Any]:
     return {
         "name": cell.name,
         "title": cell.title.rstrip("."),
-        "reference": tuple(textwrap.wrap(cell.reference, 100)),
+        "quoted_title": quoted(cell.title.rstrip(".")),
+        "reference": tuple(map(quoted, textwrap.wrap(cell.reference, 100))),
         "equations": cell.text(),
         "first_equations": cell.text(cell.first) if cell.first else (),
         "constants": tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
@@ -285,6 +286,11 @@ def heading(module: Module) -> dict[str, Any]:
         "size_names": tuple(f"{letter} {size}" for size, letter in module.names.sizes.items()),
         "sha": sha256("\n".join(facts).encode()).hexdigest(),
     }
+
+
+def quoted(text: str) -> str:
+    """As it stands inside of a docstring: it ends none, and no backslash means anything."""
+    return text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
 
 
 def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
@@ -346,7 +352,6 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
         "carry_names": ", ".join(s["carry"] for s in states),
         "input_gradient_views": input_gradient_views(module, made),
-        "finished_steps": "each(finished, T)" + ("[start:]" if made["first"] else ""),
         "start_lines": start_lines(made),
     }
 
@@ -424,6 +429,7 @@ def signature(module: Module) -> dict[str, Any]:
     fields = tuple(field_context(module, f) for f in module.plan.fields)
     inputs = tuple(input_context(module, s) for s in cell.inputs)
     extra = inputs[1:]
+    renamed = [i for i in extra if i["name"] != i["argument"]]
     graph = module.plan.step.forward.graph
     buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
     further = [s for s in cell.sizes if s not in SIZE_LETTERS]
@@ -466,7 +472,9 @@ def signature(module: Module) -> dict[str, Any]:
         ),
         "extra": extra,
         "sequence_shape": inputs[0]["shape"],
-        "renamed": tuple(i for i in extra if i["name"] != i["argument"]),
+        "renamed": bool(renamed),
+        "renamed_names": ", ".join(i["name"] for i in renamed),
+        "renamed_arguments": ", ".join(i["argument"] for i in renamed),
         "extra_keywords": "".join(f", {i['argument']}={i['name']}" for i in extra),
         "singular": module.singular,
         "cleared": ", ".join(module.names.known[b.name] for b in module.cleared(module.plan.step)),
@@ -527,13 +535,14 @@ def size_argument(size: str, letters: dict[str, str]) -> str:
     """How `init` spells a size."""
     if size in SIZE_LETTERS:
         return f"{size}_size"
-    return f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
+    wish = f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
+    return fresh(wish, letters.keys() - {size})
 
 
 def singular(expr: sp.Expr) -> bool:
-    """Whether `expr` divides, or takes a logarithm or a root."""
+    """Whether `expr` divides, or takes a logarithm, a root or an exponential."""
     powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
-    return powers or expr.has(sp.log, lang.log1p, lang.mod)
+    return powers or expr.has(sp.exp, lang.expm1, sp.log, lang.log1p, lang.mod)
 
 
 def input_context(module: Module, symbol: Any) -> dict[str, str]:
@@ -597,7 +606,7 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
         slices.append({"member": member, "source": name if single else name + part})
         at = end
     pieces = ", ".join(f'{m}=named["{m}"]' for m in f.packed)
-    pack = f'{module.xp}.asarray(named["{f.packed[0]}"])' if single else f"stack({pieces})"
+    pack = f'named["{f.packed[0]}"]' if single else f"stack({pieces})"
     return {
         "name": name,
         "gradient": names.known["field", gradient_of(f.name)],

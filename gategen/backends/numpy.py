@@ -22,11 +22,9 @@ from gategen.backends.instructions import (
     View,
     fit,
     merge,
-    rank,
     slot_view,
 )
 from gategen.backends.module import HELPERS, Module, Scope, heading, passing, signature, tape_buffers
-from gategen.cell import Cell
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
     GRADIENT,
@@ -44,7 +42,7 @@ from gategen.plan import (
     Sum,
     Weight,
     gradient_of,
-    plan,
+    offset_rank,
 )
 from gategen.render import render
 
@@ -77,9 +75,9 @@ CALLS = {
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
-def files(cell: Cell) -> dict[str, str]:
+def files(plan: Plan) -> dict[str, str]:
     """The module of a cell, by file name."""
-    return {f"{cell.name}_numpy.py": render("numpy/module.py.jinja", context(plan(cell)))}
+    return {f"{plan.cell.name}_numpy.py": render("numpy/module.py.jinja", context(plan))}
 
 
 # ---------------------------------------------------------------------------------------------- regions
@@ -199,7 +197,7 @@ class Region:
         at = sp.S.Zero
         inside = []
         for member, rows in zip(found.members, found.rows, strict=True):
-            if rank(view.start) <= rank(at) < rank(view.stop):
+            if offset_rank(view.start) <= offset_rank(at) < offset_rank(view.stop):
                 inside.append(member)
             at += length(rows)
         return inside
@@ -228,7 +226,7 @@ class Region:
             [
                 m
                 for m, at in zip(buffer.members, buffer.starts, strict=True)
-                if rank(view.start) <= rank(at) < rank(view.stop)
+                if offset_rank(view.start) <= offset_rank(at) < offset_rank(view.stop)
             ]
         )
 
@@ -470,6 +468,7 @@ def context(plan: Plan) -> dict[str, Any]:
     }
     made |= passing(module, made)
     made |= {"target": "NumPy", "xp": "np", "as_array": "np.asarray", "dtypes": "float32 or float64"}
+    made["finished_steps"] = "each(finished, T)" + ("[start:]" if plan.first else "")
     return {**made, "helpers": {name: name in module.helpers for name in HELPERS}}
 
 
@@ -606,7 +605,7 @@ def prepared(region: Region) -> tuple[str, ...]:
     size, lead = region.names.size, {ALL: "T, B, ", LOOP: "B, ", ONCE: "B, "}[region.where]
     scratch = [
         f"{name} = np.empty(({lead}{size(width)}), dtype)"
-        if rank(width) > 0
+        if offset_rank(width) > 0
         else f"{name} = np.empty({size(-width)}, dtype)"
         for name, width in region.scratch.items()
     ]

@@ -56,8 +56,9 @@ def array(a: Any, dtype: DType = None) -> ndarray:
     return adopt(a, dtype)
 
 
-def asarray(a: Any, dtype: DType = None) -> ndarray:
-    if isinstance(a, ndarray) and (dtype is None or a.dtype == np.dtype(dtype)):
+def asarray(a: Any, dtype: DType = None, order: str | None = None) -> ndarray:
+    ready = order is None or (isinstance(a, ndarray) and a.flags.c_contiguous)
+    if isinstance(a, ndarray) and ready and (dtype is None or a.dtype == np.dtype(dtype)):
         return a
     return adopt(a, dtype)
 

@@ -33,6 +33,7 @@ from gategen.plan.data import (
     Sum,
     Weight,
     gradient_of,
+    offset_rank,
 )
 from gategen.plan.layout import Told, sizes_told
 from gategen.plan.pipeline import plan
@@ -55,6 +56,7 @@ __all__ = [
     "Told",
     "Weight",
     "gradient_of",
+    "offset_rank",
     "plan",
     "sizes_told",
     "text",

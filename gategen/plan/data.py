@@ -7,7 +7,7 @@ the passes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import sympy as sp
 
@@ -196,6 +196,7 @@ class Plan:
     start: Pair | None
 
 
+@lru_cache(maxsize=10_000)
 def offset_rank(start: sp.Expr) -> int:
-    """An order of offsets: what they are when every size is 16."""
+    """An order of offsets in one buffer: what they are when every size is 16."""
     return int(start.subs(dict.fromkeys(start.free_symbols, 16)))

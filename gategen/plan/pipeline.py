@@ -46,6 +46,7 @@ def pair(forward: Graph, backward: Graph, layout: Layout) -> Pair:
     fields = {field.name for field in layout.fields}
     states = {carry.name for carry in forward.states}
     names = {*fields, *(v.name for v in forward.given if v.name not in states)}
+    names |= {v.name for v in backward.inputs} - {v.name for v in forward.values}  # d_y
 
     steps = draft(forward)
     ahead = write(steps, layout, place(steps, layout, tape, {}, names))

@@ -1,4 +1,4 @@
-"""The smallest forms of random cells that were once wrong (`tests/hunt.py`)."""
+"""The smallest forms of cells that were once wrong: random ones (`tests/hunt.py`), and what readers found."""
 
 from sympy import Min, pi
 
@@ -160,3 +160,32 @@ taken = Cell("taken", Eq(d_x_T, tanh(x_T)), Eq(x_T.next, V @ d_x_T), first=[Eq(x
 I = states("I")  # noqa: E741
 k = states("k", size="input")
 letter = Cell("letter", Eq(I.next, I), Eq(k.next, x), first=[Eq(I.next, I), Eq(k.next, sigmoid(W.T @ I) * x)])
+
+# The stem of two gates is what the gradient of the outputs is called.
+d_y_1, d_y_2 = gates("d_y_1 d_y_2")
+W_x, U_h = matrices("W_x U_h")
+seed = Cell(
+    "seed",
+    Eq(d_y_1, exp(b_r)),
+    Eq(d_y_2, sigmoid(p)),
+    Eq(h.next, tanh(W_x @ x + d_y_1 * h + d_y_2 * (U_h @ h))),
+)
+
+# What is not finite where the input is 0 goes into the statistics of a batch, and into a gradient.
+inverse = Cell("inverse", Eq(h.next, tanh(batch_norm(W_x @ (x / (x**2)), p) + U_h @ h)))
+
+# Inputs whose names are words of the module, each renamed to what another one is called.
+count, count_ = inputs("count count_", size="hidden")
+renamed = Cell("renamed", Eq(h.next, tanh(W_x @ x + count * 2 + count_ * (U_h @ h))))
+
+# An input is called as what the first step gives back.
+one_input = inputs("one", size="hidden")
+one_more = Cell(
+    "one_more",
+    Eq(h.next, tanh(W_x @ x + one_input + U_h @ h)),
+    first=[Eq(h.next, tanh(W_x @ x + 2 * one_input))],
+)
+
+# Sizes of which one is called as the argument for the other.
+K, L = matrices("K", shape=("k", "hidden")), matrices("L", shape=("k_", "k"))
+alike = Cell("alike", Eq(h.next, tanh(W_x @ x + U_h @ h) + mean(K @ h) + mean(L @ (K @ h))))
