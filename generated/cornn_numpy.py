@@ -26,7 +26,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"y": "hidden", "z": "hidden"}
 OUTPUTS = {"y'": "hidden"}
-SPEC_SHA256 = "4b231c4d693c1d9ab33293b772a3e33fa33baf8efe19d8dd2907016de4bfcac2"
+SPEC_SHA256 = "087ffd85a5beeb560bd964f80c24fc082b8172723c57f4fd3a3aad74f4bfa4f7"
 
 
 class Params(NamedTuple):
@@ -137,7 +137,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U_y, U_z, b_h = params
     y_, z, tanh_z = memory(
@@ -211,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, y_, z, tanh_z, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -231,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y_2 = np.zeros((B, H), dtype)
         d_z = np.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_y_2 = check("d_final.y", d_final.y, (B, H))
         d_y_2 = same("d_final.y", d_y_2, dtype).copy()
@@ -378,7 +378,7 @@ def positive(name: str, value: Any) -> int:
 
 def known(dtype: Any) -> np.dtype:
     """`dtype`, if parameters can have it."""
-    dtype = np.dtype(dtype)
+    dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
     return dtype
@@ -389,7 +389,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     known = {name: np.asarray(array).dtype for name, array in arrays.items()}
     for name, dtype in known.items():

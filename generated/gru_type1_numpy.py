@@ -28,7 +28,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "45ee9724989c8b124975a273e65428d3452269b89256803659f03c54ae596532"
+SPEC_SHA256 = "200dc13329a0c9c5576be154b186c904f29e5528bfc1756d6a2ab9fe4f5a7ddf"
 
 
 class Params(NamedTuple):
@@ -144,7 +144,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U, U_h, b = params
     h, gates, n, hr = memory(
@@ -219,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, h, gates, n, hr, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -237,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_h = np.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -410,7 +410,7 @@ def positive(name: str, value: Any) -> int:
 
 def known(dtype: Any) -> np.dtype:
     """`dtype`, if parameters can have it."""
-    dtype = np.dtype(dtype)
+    dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
     return dtype
@@ -421,7 +421,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     known = {name: np.asarray(array).dtype for name, array in arrays.items()}
     for name, dtype in known.items():

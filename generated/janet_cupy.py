@@ -30,7 +30,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "86bb132884837a7518db50438c9afa79aec20bb3409281bcef684ddb10fe842b"
+SPEC_SHA256 = "25453b0a5c1bd4c72efddd41ce2f802ec18424c9a1b6cd028fd7429babc8b6b9"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -141,7 +141,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_h = memory(
@@ -197,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, h, gates, sigmoid_h, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -211,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_h = cp.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -343,8 +343,8 @@ def known(dtype: Any) -> np.dtype:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    dtype = np.dtype(dtype)
-    if dtype.name not in ARITHMETIC:
+    dtype = None if dtype is None else np.dtype(dtype)
+    if dtype is None or dtype.name not in ARITHMETIC:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
@@ -354,7 +354,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):

@@ -34,7 +34,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "aed922bb9a1d245bcb46c5b2f5c6c185b09bada0c1e23092e9748adf80beb7a0"
+SPEC_SHA256 = "2df786f08e9a5aa3dd870be415fdd36d90b5da09b092845d390314d63289e7a1"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -167,7 +167,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
     h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2 = memory(
@@ -346,7 +346,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -362,7 +362,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = cp.zeros((B, H), dtype)
         d_c = cp.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -762,8 +762,8 @@ def known(dtype: Any) -> np.dtype:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    dtype = np.dtype(dtype)
-    if dtype.name not in ARITHMETIC:
+    dtype = None if dtype is None else np.dtype(dtype)
+    if dtype is None or dtype.name not in ARITHMETIC:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
@@ -773,7 +773,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):

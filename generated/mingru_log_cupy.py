@@ -30,7 +30,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "9f7411349fa15d61f993b1ed1c780dc30c77e12f6c80bc4a9e725676d4fb9763"
+SPEC_SHA256 = "435738d2cacb7caac598b7343570e6186e7c64558d435d9a5df465fbf1c8490f"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -132,7 +132,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_a, n = memory(
@@ -184,7 +184,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, h, gates, sigmoid_a, n, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -198,7 +198,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_h = cp.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -314,8 +314,8 @@ def known(dtype: Any) -> np.dtype:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    dtype = np.dtype(dtype)
-    if dtype.name not in ARITHMETIC:
+    dtype = None if dtype is None else np.dtype(dtype)
+    if dtype is None or dtype.name not in ARITHMETIC:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
@@ -325,7 +325,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):

@@ -33,7 +33,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "cfc7d286b751a6436fdc37590403eedd2cfbf7c0dded5fcb8d643148b799ee6d"
+SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
 
 
 class Params(NamedTuple):
@@ -147,7 +147,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, k_ = params
     h, gates, exp_h, exp_la, p_h, softplus_k = memory(
@@ -232,7 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, constant, first_tape = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
@@ -250,7 +250,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_h = np.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -552,7 +552,7 @@ def positive(name: str, value: Any) -> int:
 
 def known(dtype: Any) -> np.dtype:
     """`dtype`, if parameters can have it."""
-    dtype = np.dtype(dtype)
+    dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
     return dtype
@@ -563,7 +563,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     known = {name: np.asarray(array).dtype for name, array in arrays.items()}
     for name, dtype in known.items():

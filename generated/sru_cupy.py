@@ -34,7 +34,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "hidden"}
 STATES = {"c": "hidden"}
 OUTPUTS = {"h": "hidden"}
-SPEC_SHA256 = "190096ebfbde98e019ac0a65899e56ae3eec9fa6703d86fc50c5ef7ce80db927"
+SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -145,7 +145,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, v = (cp.asarray(array, order="C") for array in params)
     c, gates = memory(
@@ -198,7 +198,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, c, gates, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
@@ -212,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_c = cp.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
@@ -355,8 +355,8 @@ def known(dtype: Any) -> np.dtype:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    dtype = np.dtype(dtype)
-    if dtype.name not in ARITHMETIC:
+    dtype = None if dtype is None else np.dtype(dtype)
+    if dtype is None or dtype.name not in ARITHMETIC:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
@@ -366,7 +366,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):

@@ -32,7 +32,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "hidden"}
 STATES = {"c": "hidden"}
 OUTPUTS = {"h": "hidden"}
-SPEC_SHA256 = "190096ebfbde98e019ac0a65899e56ae3eec9fa6703d86fc50c5ef7ce80db927"
+SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
 
 
 class Params(NamedTuple):
@@ -143,7 +143,7 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, v = params
     c, gates = memory(
@@ -229,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, c, gates, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
@@ -247,7 +247,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_c = np.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
@@ -441,7 +441,7 @@ def positive(name: str, value: Any) -> int:
 
 def known(dtype: Any) -> np.dtype:
     """`dtype`, if parameters can have it."""
-    dtype = np.dtype(dtype)
+    dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
     return dtype
@@ -452,7 +452,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     known = {name: np.asarray(array).dtype for name, array in arrays.items()}
     for name, dtype in known.items():

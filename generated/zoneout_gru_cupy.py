@@ -32,7 +32,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input", "m": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "f9c6d99c209ca1a4b93eb0660f1e2e9d12f499f2e03286f864e8bf372c2cf35a"
+SPEC_SHA256 = "04c84873911c30471e392c926b1d7a14eda95686918feb55107453bcba658100"
 
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -156,7 +156,7 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
         m = cp.where(finished, 0, m).astype(m.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape")
+        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, U_h, b = (cp.asarray(array, order="C") for array in params)
     h, gates, hr = memory(
@@ -224,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward returned")
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
     x, m, h, gates, hr, finished, given, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
@@ -238,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     if d_final is None:
         d_h = cp.zeros((B, H), dtype)
     elif not isinstance(d_final, States):
-        raise TypeError(f"d_final is {type(d_final).__name__}, expected States")
+        raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
@@ -388,8 +388,8 @@ def known(dtype: Any) -> np.dtype:
         import ml_dtypes
 
         dtype = ml_dtypes.bfloat16
-    dtype = np.dtype(dtype)
-    if dtype.name not in ARITHMETIC:
+    dtype = None if dtype is None else np.dtype(dtype)
+    if dtype is None or dtype.name not in ARITHMETIC:
         raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
@@ -399,7 +399,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States")
+            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):

@@ -274,6 +274,10 @@ def heading(module: Module) -> dict[str, Any]:
     """What the module says of the cell."""
     cell = module.cell
     facts = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
+    facts += [f"{s}: {s.size}" for s in cell.inputs]
+    facts += [f"{s}: {s.size} = {Printer()(s.initial)}" for s in cell.states]
+    facts += [f"{a.name}: {a.shape} {a.trainable}" for a in cell.arrays]
+    facts += [str(s) for s in cell.outputs]
     return {
         "name": cell.name,
         "title": cell.title.rstrip("."),
