@@ -57,7 +57,7 @@ GROSS = 1e-7  # what is further apart at one point is wrong; else it may be the 
 SCALES = (0.5, 0.4, 0.2, 0.05)  # of the parameters, where a cell is too steep for the one before
 JUMPS = (sp.Heaviside, sp.Piecewise, sp.sign, lang.where, lang.mod)
 STEEP = 1e5  # a point with numbers above is not judged at
-LENGTHS = ((3, 0, 4, 1, 4), (4, 4, 0, 2, 1), (1, 1, 0, 3, 0))
+LENGTHS = (*((3, 0, 4, 1, 4), (4, 4, 0, 2, 1), (1, 1, 0, 3, 0)) * 3, (0,) * 5)
 QUICK = '#pragma GCC optimize("O0")\n'  # most kernels run a few times only
 FLAGS = ("-std=c++17", "-DSTORAGE=double", "-DREAL=double")
 

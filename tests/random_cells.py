@@ -50,7 +50,7 @@ GENERATED = Path(__file__).parent.parent / "generated"
 # What generated code calls its own.
 TAKEN = tuple(sorted({
     word
-    for cell in ("sligru", "caru")
+    for cell in ("sligru", "caru", "zoneout_gru", "sru")
     for file in GENERATED.glob(f"{cell}_*")
     for word in re.findall(r"\w+", file.read_text("utf-8"))
     if usable(word)
@@ -79,6 +79,9 @@ SMOOTH: tuple[Callable[[Expr], Expr], ...] = (
     lambda v: gg.exp(-gg.abs(v)),
     lambda v: gg.log(0.5 + gg.square(v)),
     lambda v: gg.log1p(gg.square(v)),
+    lambda v: gg.log(gg.square(v)) / 5,
+    lambda v: v / (gg.square(v) + 1e-3),
+    lambda v: gg.exp(-v) / 5,
     lambda v: gg.log1p(gg.exp(-v)),
     lambda v: gg.sqrt(0.5 + gg.square(v)),
     lambda v: 1 / gg.sqrt(1 + gg.square(v)),
