@@ -313,6 +313,16 @@ def test_matrices_of_different_heights_are_stacked_where_that_hides_no_size() ->
     assert [set(field.members) for field in plan(cell).fields] == [{"W"}, {"S", "U"}]
 
 
+def test_vectors_of_different_sizes_are_stacked_where_that_hides_no_size() -> None:
+    long, short = vectors("v_long", size="hidden"), vectors("v_short", size="memory")
+    k = states("k", size="memory")
+    hidden = Cell("hidden", Eq(h.next, long * h + inputs("m", size="hidden")), Eq(k.next, short * k))
+    assert {"v_long", "v_short"} not in [set(field.members) for field in plan(hidden).fields]
+    fixed = matrices("F", shape=("memory", "hidden"))
+    told = Cell("told", Eq(h.next, long * h + W @ x), Eq(k.next, short * k + fixed @ h))
+    assert {"v_long", "v_short"} in [set(field.members) for field in plan(told).fields]
+
+
 # ---------------------------------------------------------------------------------------------- classes
 
 
@@ -573,6 +583,20 @@ def pairs(planned: Plan) -> Iterator[tuple[Pair, int]]:
 def test_every_value_lies_where_it_is_read_as_long_as_it_is_read(planned: Plan) -> None:
     for pair, steps in pairs(planned):
         check_memory(pair, steps)
+
+
+@every_cell
+def test_what_its_own_kernel_alone_reads_has_no_memory_of_its_own(planned: Plan) -> None:
+    for pair in [pair for pair in (planned.step, planned.first) if pair]:
+        for schedule in (pair.forward, pair.backward):
+            graph, local = schedule.graph, set()
+            ends = {v for c in graph.states for v in (c.current, c.next)} | {*pair.tape}
+            ends |= {v for _, v in (*graph.outputs, *graph.sums)}
+            for kernel in (stage for stage in schedule.loop if isinstance(stage, Kernel)):
+                own = {op.out for op in kernel.ops}
+                local |= own - ends - {v for op in graph.ops if op.out not in own for v in op.reads}
+            shared = {slot for v, slot in schedule.slots if v not in local}
+            assert all(schedule.slot[v] in shared for v in local if v in schedule.slot)
 
 
 @every_cell
