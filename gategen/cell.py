@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -427,7 +428,7 @@ _BUILD_FROM = (
 def _equations(equations: Iterable[Any], where: Where | None) -> tuple[Eq, ...]:
     """Checked `Eq`s in gategen's words; a `sympy.Eq` is accepted where it has not folded."""
     made = []
-    for given in equations:
+    for given in (equations,) if isinstance(equations, Eq) else equations:
         if isinstance(given, (bool, sp.logic.boolalg.BooleanAtom)):
             raise SpecError(
                 f"an equation folded to {bool(given)}",
@@ -490,6 +491,9 @@ def _check_start(state: lang.State, roles: Mapping[str, lang.Name]) -> None:
             raise _twice(roles[symbol.name], symbol)
 
 
+_LARGEST = sp.Float(sys.float_info.max)
+
+
 def _check_expression(expr: Any, what: str) -> None:
     """Only known functions of finite real numbers; matrices only left of `@`, `concat` only right of it."""
     for node in sp.preorder_traversal(expr):
@@ -498,7 +502,7 @@ def _check_expression(expr: Any, what: str) -> None:
                 f"{node} is not declared",
                 hint="use inputs, states, gates, matrices, vectors, scalars or constants",
             )
-        if node in (sp.nan, sp.zoo) or (isinstance(node, sp.Number) and not node.is_finite):
+        if node in (sp.nan, sp.zoo) or (isinstance(node, sp.Number) and not abs(node) <= _LARGEST):
             named = {sp.nan: "nan", sp.zoo: "a division by 0"}.get(node, "an infinite number")
             raise SpecError(
                 f"{what} is not finite: it holds {named}", hint="write a large number, such as 1e30"

@@ -7,6 +7,8 @@ progress; elsewhere output is plain.
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import re
 import sys
@@ -36,6 +38,8 @@ def main() -> NoReturn:
 
 
 def _code() -> int:
+    if sys.stdout is None:  # closed before we began
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         code = commands.main(prog_name="gategen", standalone_mode=False)
         sys.stdout.flush()
@@ -52,7 +56,7 @@ def _code() -> int:
         _say_no_more()
         return BROKEN_PIPE
     except OSError as error:
-        if error.filename is not None:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
             raise
         _say_no_more()
         click.echo(f"gategen: cannot write the output: {error.strerror}", err=True)
@@ -199,7 +203,9 @@ def build(
 @_equations
 @_name
 @_backend
-@click.option("--seed", default=0, show_default=True, help="For the numbers that are drawn.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the numbers that are drawn."
+)
 def verify(
     targets: tuple[str, ...], equations: tuple[str, ...], name: str, backends: tuple[str, ...], seed: int
 ) -> int:
@@ -348,7 +354,7 @@ def _constants(settings: Iterable[str]) -> dict[str, float]:
         try:
             values[name.strip()] = int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
         except ValueError:
-            message = f"{setting!r} is not NAME=VALUE with a number for a value"
+            message = f"{setting[:60]!r} is not NAME=VALUE with a number for a value"
             raise click.BadParameter(message, param_hint="--set") from None
     return values
 
@@ -361,6 +367,8 @@ def _with_constants(cells: Sequence[Cell], values: Mapping[str, float]) -> tuple
             names = ", ".join(sorted(known)) or "none"
             message = f"no cell here has a constant {name!r}; constants: {names}"
             raise click.BadParameter(message, param_hint="--set")
+        if not math.isfinite(values[name]):
+            raise click.BadParameter(f"{name} must be a finite number", param_hint="--set")
     own = [{c.name: values[c.name] for c in cell.constants if c.name in values} for cell in cells]
     return tuple(cell.with_constants(**part) if part else cell for cell, part in zip(cells, own, strict=True))
 

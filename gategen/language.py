@@ -47,6 +47,8 @@ _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
 
 def check_name(name: str) -> str:
     """`name`, if generated Python and CUDA can carry it; otherwise a `SpecError` that says why not."""
+    if not isinstance(name, str):
+        raise SpecError(f"a name is text, not {type(name).__name__}", hint='such as "W_z"')
     if not _IDENTIFIER.match(name):
         if name.endswith("'"):
             hint = f"the next value of a state is not declared: {name[:-1]}.next"
@@ -330,7 +332,8 @@ def expression(value: Any, what: str) -> sp.Expr:
 def _declare(kind: type[N], names: str, *fields: Any) -> Any:
     """One symbol for one name, a tuple for several; errors point at the declaring line."""
     try:
-        split = [check_name(name) for name in names.replace(",", " ").split()]
+        words = names.replace(",", " ").split() if isinstance(names, str) else [names]
+        split = [check_name(name) for name in words]
         ordered = issubclass(kind, (Input, State))
         made = [kind(name, *fields, *([next(_SERIAL)] if ordered else [])) for name in split]
         if not made:

@@ -18,14 +18,18 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from importlib import import_module
 from inspect import signature
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -143,6 +147,21 @@ class RNN:
         options += [f"dropout={self.dropout}"] * (self.dropout > 0)
         options += [f"{name}={size}" for name, size in self._sizes.items() if name != "hidden"]
         return f"RNN({', '.join([self.module.NAME, str(self.input_size), str(self.hidden_size), *options])})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RNN:
+        """A net of its own, over the same module."""
+        memo |= {id(shared): shared for shared in (self.module, self._xp)}
+        made = memo[id(self)] = object.__new__(type(self))
+        vars(made).update(deepcopy(vars(self), memo))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the module by its name, under which it can then be imported."""
+        return {**vars(self), "module": self.module.__name__, "_xp": self._xp.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        found = {key: import_module(state[key]) for key in ("module", "_xp")}
+        vars(self).update(state | found)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -267,14 +286,16 @@ class RNN:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over all that a `state_dict` holds, or nothing; dtype and backend may differ."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state is {_kind(state)}, expected a mapping from names to arrays")
         held = self._held()
         if missing := sorted(set(held) - set(state)):
             raise ValueError(f"state lacks {missing}")
-        if unknown := sorted(set(state) - set(held)):
+        if unknown := sorted(map(str, set(state) - set(held))):
             raise ValueError(f"state has {unknown}, expected {sorted(held)}")
         values = {name: np.asarray(_host(value)) for name, value in state.items()}
         for name, value in values.items():
-            if value.dtype.kind in "cOSU":
+            if value.dtype.kind not in "biuf" and value.dtype.name != "bfloat16":
                 raise TypeError(f"state[{name!r}] has dtype {value.dtype}, expected {held[name].dtype}")
             if value.shape != held[name].shape:
                 raise ValueError(f"state[{name!r}] has shape {value.shape}, expected {held[name].shape}")
@@ -290,14 +311,20 @@ class RNN:
             with open(temporary, "xb") as file:
                 np.savez(file, **state)  # type: ignore[arg-type]
             os.replace(temporary, target)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take over what `save` wrote."""
-        with np.load(path, allow_pickle=False) as archive:
-            self.load_state_dict(dict(archive))
+        """Take over what `save` wrote. Raises ValueError for another file."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                state = dict(archive)
+        except (ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(f"{os.fspath(path)} is no file that save wrote, or not whole") from error
+        self.load_state_dict(state)
 
     def _held(self) -> dict[str, Array]:
         """All that a `state_dict` holds: the arrays themselves."""

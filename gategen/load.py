@@ -72,7 +72,7 @@ def _advice(name: str) -> str:
     for ending in _ENDINGS:
         if Path(f"{name}{ending}").is_file():
             return f"a file is given by its path: {name}{ending}"
-    close = difflib.get_close_matches(name, builtins(), n=3)
+    close = difflib.get_close_matches(name.casefold(), builtins(), n=3)
     return (
         f"did you mean {' or '.join(close)}?"
         if close
@@ -270,7 +270,9 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
         case NameError(name=str(name)):
             return _did_you_mean(name, [*namespace, *gategen.__all__]) or _UNDECLARED
         case AttributeError(name=str(name), obj=value) if value is not None:
-            return _did_you_mean(name, [word for word in dir(value) if not word.startswith("_")])
+            words = ("next", "T") if isinstance(value, lang.Name) else dir(value)
+            known = [word for word in words if hasattr(value, word) and not word.startswith("_")]
+            return _did_you_mean(name, known)
         case ImportError() if found := re.match(r"cannot import name '(\w+)' from 'gategen'", str(error)):
             return _did_you_mean(found[1], gategen.__all__)
     return ""

@@ -136,6 +136,29 @@ def test_output_that_cannot_be_written_is_told_of():
     assert done.stderr == "gategen: cannot write the output: No space left on device\n"
 
 
+def test_a_stdout_that_is_closed_from_the_start_is_no_error():
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m gategen list >&-"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("verify", "gru", "--seed", "-1"), "--seed"),
+        (("build", "ligru", "--set", "eps=nan"), "eps must be a finite number"),
+        (("build", "ligru", "--set", "eps=1e400"), "eps must be a finite number"),
+        (("build", "ligru", "--set", f"eps={'9' * 5000}"), "with a number for a value"),
+        (("show", "GRU"), "did you mean gru"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_said_briefly(run, arguments, words):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err and len(err) < 400 and "click" not in err
+
+
 def test_control_c_ends_quietly(tmp_path):
     (tmp_path / "slow.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, "-m", "gategen", "show", str(tmp_path / "slow.py")]

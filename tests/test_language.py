@@ -342,6 +342,26 @@ def test_the_first_step_has_equations_of_its_own() -> None:
     assert cell.shapes["U"] == ("hidden", "input")
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Cell(Eq(h.next, W @ x)), "a name is text, not Eq"),
+        (lambda: Cell(3, Eq(h.next, W @ x)), "a name is text, not int"),
+        (lambda: inputs(3), "a name is text, not int"),
+        (lambda: Cell("c", Eq(h.next, tanh(W @ x) * 10**400)), "an infinite number"),
+        (lambda: Cell("c", Eq(h.next, tanh(W @ x) * 10**5000)), "an infinite number"),
+    ],
+)
+def test_what_no_name_and_no_number_is(make, words) -> None:
+    with pytest.raises(SpecError, match=words):
+        make()
+
+
+def test_one_equation_may_be_the_first_step() -> None:
+    cell = Cell("c", Eq(h.next, tanh(W @ x)), first=Eq(h.next, W @ x))
+    assert cell.text(cell.first) == ("h' = W @ x",)
+
+
 def test_a_title_is_the_reference_or_the_name_unless_it_is_given() -> None:
     equation = Eq(h.next, W @ x + h)
     assert Cell("cell", equation).title == "cell"

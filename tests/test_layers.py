@@ -4,11 +4,14 @@ what is saved, and what is refused. PyTorch and ONNX judge it in `tests/conforma
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -427,6 +430,64 @@ def test_a_state_dict_is_a_copy_and_parameters_are_not(module_of):
     assert np.array_equal(net.parameters()["W_z_l0"], state["W_z_l0"] + 1)
     net.load_state_dict(state)
     assert np.array_equal(parameters["W_z_l0"], state["W_z_l0"])
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "npy", "pickle", "cut", "zip"])
+def test_a_file_that_save_did_not_write_is_named(module_of, tmp_path, kind):
+    net = net_of(module_of("gru"))
+    before, path = net.state_dict(), tmp_path / "net.npz"
+    net.save(path)
+    whole = path.read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    contents = {
+        "text": b"W_z: 1, 2, 3",
+        "empty": b"",
+        "npy": (tmp_path / "array.npy").read_bytes(),
+        "pickle": pickle.dumps(before),
+        "cut": whole[: len(whole) // 2],
+        "zip": whole[:2000] + bytes(500) + whole[2500:],
+    }
+    path.write_bytes(contents[kind])
+    with pytest.raises(ValueError, match=r"net\.npz is no file that save wrote, or not whole"):
+        net.load(path)
+    for key, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+    with pytest.raises(FileNotFoundError, match=r"'.*missing/net\.npz'$"):
+        net.save(tmp_path / "missing" / "net.npz")
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4), "V4"), np.zeros((4, 4), "M8[s]"), np.zeros((4, 4), [("a", "f4")])]
+)
+def test_a_state_of_no_numbers_changes_nothing(module_of, wrong):
+    net = net_of(module_of("rnn"))
+    before = net.state_dict()
+    with pytest.raises(TypeError, match=r"state\['U_h_l0'\] has dtype .*, expected float64"):
+        net.load_state_dict({**{key: a * 0 for key, a in before.items()}, "U_h_l0": wrong})
+    for given in (None, [], list(before.items())):
+        with pytest.raises(TypeError, match=r"state is \w+, expected a mapping"):
+            net.load_state_dict(given)
+    with pytest.raises(ValueError, match=r"state has \['3', 'b'\]"):
+        net.load_state_dict({**before, 3: 1, "b": 2})
+    for key, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_a_net_can_be_copied_and_pickled(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    module = import_module("generated.ligru_numpy")
+    net = net_of(module, 2, True, dropout=0.4)
+    run = Run(net)
+    run.forward(net)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert other.module is module and repr(other) == repr(net)
+        again = run.backward(other)
+        np.testing.assert_array_equal(again.x, run.backward(net).x)
+        other.parameters()["W_z_l0"][...] = 0
+        assert net.parameters()["W_z_l0"].all()
+        kept = copy.deepcopy(net)
+        other.load_state_dict(net.state_dict())
+        assert_close(run.forward(other)[0][0], run.forward(kept)[0][0], 0, "with the same dropout")
 
 
 def test_a_failed_save_leaves_the_file_as_it_was(module_of, tmp_path, monkeypatch):

@@ -168,6 +168,7 @@ MISTAKES = {
     "a misspelled function": ("y = tahn(x)", 8, "NameError: name 'tahn' is not defined", "tanh"),
     "a function not imported": ("y = softplus(x)", 8, "softplus", "from gategen import softplus"),
     "an undeclared name": ("y = qqqq * x", 8, "qqqq", "declare it"),
+    "an attribute of another symbol": ("y = h.next.next", 8, "next", ""),
     "a misspelled attribute": ("y = h.nxt", 8, "nxt", "next"),
     "a misspelled import": ("from gategen import sigmod", 8, "sigmod", "sigmoid"),
     "a comparison used as a condition": ("y = 1 if x > 0 else 2", 8, "truth value", "where"),

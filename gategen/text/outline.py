@@ -216,7 +216,7 @@ def _equation(statement: Statement, body: str, budget: Budget) -> Equation:
         if len(rest) > 1:
             raise SpecError("an equation has one =", hint="each equation stands on a line of its own")
         if not rest[0]:
-            raise SpecError("nothing stands on the right of =", hint=f"{left} = ...")
+            raise SpecError("nothing stands on the right of =", hint=f"{left or 'z'} = ...")
         value = parsed(rest[0], budget)
     return Equation(tuple(_target(part, statement) for part in split(left, ",")), value, statement)
 
