@@ -601,6 +601,8 @@ def _shown(expr: Any) -> str:
         return Printer()(expr)
     except (SpecError, TypeError):
         return str(expr)
+    except ValueError:  # an integer of more digits than Python prints
+        return "..."
 
 
 def _code(symbol: Any) -> str:

@@ -69,8 +69,7 @@ class Printer:
 
     def number(self, value: sp.Number) -> tuple[str, int]:
         if value.is_Integer:
-            text = str(int(value)) if abs(value) < 10**100 else str(sp.Float(value, 6))  # that of an error
-            return text, ATOM if value >= 0 else SUM
+            return str(int(value)), ATOM if value >= 0 else SUM
         if isinstance(value, sp.Rational):
             return f"{value.p} / {value.q}", PRODUCT if value > 0 else SUM
         text = repr(float(value))
