@@ -617,6 +617,7 @@ class var(Elementwise):
     """The biased variance over the features of all arguments, as if concatenated; a size-1 value."""
 
     nargs = None
+    is_nonnegative = True
 
 
 class batch_norm(Elementwise):
@@ -634,6 +635,15 @@ class batch_norm(Elementwise):
         return cast(sp.Expr, super().__new__(cls, v, gain, bias, eps, momentum, **options))
 
 
+class tanh(sp.tanh):  # type: ignore[misc]
+    """SymPy's, which asks whether it is real by expanding its argument: for minutes, where there is a log."""
+
+    is_real = True
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return cast(sp.Expr, 1 - self**2)
+
+
 # The functions that have a value for numbers, in SymPy's words.
 _IN_SYMPY: dict[str, Callable[..., sp.Expr]] = {
     "sigmoid": lambda a: 1 / (1 + sp.exp(-a)),
@@ -649,7 +659,7 @@ _IN_SYMPY: dict[str, Callable[..., sp.Expr]] = {
     "where": lambda condition, a, b: sp.Piecewise((a, condition), (b, True)),
 }
 
-tanh, exp, log, sin, cos, sqrt, abs, sign = sp.tanh, sp.exp, sp.log, sp.sin, sp.cos, sp.sqrt, sp.Abs, sp.sign
+exp, log, sin, cos, sqrt, abs, sign = sp.exp, sp.log, sp.sin, sp.cos, sp.sqrt, sp.Abs, sp.sign
 
 
 def square(v: Any) -> sp.Expr:
@@ -779,13 +789,14 @@ def names_in(expr: sp.Basic) -> list[Name]:
 
 
 def normalise(expr: sp.Expr) -> sp.Expr:
-    """SymPy's own `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` in gategen's words; `v**2.0` is `v**2`.
+    """The `tanh`, `Max`, `Min`, `Piecewise`, `Heaviside` and `Mod` of SymPy in our words; `v**2.0` is `v**2`.
 
     SymPy writes `abs(exp(v))` as `exp(re(v))` where it does not see that `v` is real, which every value is.
     """
     expr = expr.replace(_half_float, lambda e: sp.Pow(e.base, sp.Rational(int(2 * e.exp), 2)))
     if expr.has(sp.re):
         expr = expr.replace(sp.re, lambda value: value)
+    expr = expr.replace(lambda e: type(e) is sp.tanh, lambda e: tanh(*e.args))
     if not expr.has(sp.Max, sp.Min, sp.Piecewise, sp.Heaviside, sp.Mod):
         return expr
     expr = expr.replace(sp.Heaviside, lambda a, *_: step(a)).replace(sp.Mod, mod)

@@ -146,7 +146,7 @@ def assert_gradients_are_right(point: Point) -> None:
     if bad:
         raise Wrong("gradient", f"of {bad[0]} has shape {found[bad[0]].shape}")
     rng = np.random.default_rng(5)
-    least = max(1e-3 * max(n for n in norms.values() if np.isfinite(n)), 1e-2) if norms else 1.0
+    least = max(1e-3 * max((n for n in norms.values() if np.isfinite(n)), default=0), 1e-2)
     direction = {
         name: rng.standard_normal(found[name].shape) / max(norms[name] if norms[name] < STEEP else 1, least)
         for name in point.free

@@ -461,7 +461,8 @@ class _Maker:
         read = {s for eq in equations for s in eq.rhs.atoms(lang.Name)}
         told = {self.table[s] for s in read if isinstance(s, lang.Vector)}
         told.update(*(shape for m, shape in self.shapes.items() if m in read))
-        for size in {size for m in read & {*self.shapes} for size in parts(self.shapes[m][1])} - told:
+        columns = {size for m in read & {*self.shapes} for size in parts(self.shapes[m][1])}
+        for size in sorted(columns - told, key=str):
             equations[-1] = Eq(equations[-1].lhs, equations[-1].rhs + gg.mean(self.vector(size)))
             told.add(size)
         told |= {1} | {self.table[s] for s in read & {*inputs}}

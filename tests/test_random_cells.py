@@ -1,5 +1,8 @@
 """Random cells in every run, and the smallest forms of those that were once wrong."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,22 @@ def test_a_random_cell_is_the_same_as_a_file(nth: int, tmp_path: Path) -> None:
     for one, two in zip(by_graph(point), by_graph(other), strict=True):
         for found, wanted in zip(two, one, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_a_number_draws_the_same_cell_in_every_process() -> None:
+    """Counterexamples are told by their numbers."""
+    command = "from random_cells import rolled, spec; print(*(spec(rolled(7, k)) for k in range(30, 40)))"
+    printed = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", command],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    ]
+    assert printed[0] == printed[1] == printed[2] != ""
 
 
 drawn_by_hypothesis = settings(

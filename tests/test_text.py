@@ -475,7 +475,12 @@ def lines(equation, number):
 
 FRACTIONS = " + ".join(f"1 / (h + b_{k})" for k in range(130))
 ALIKE = ["W_" + f"{k:b}".rjust(9, "0").replace("0", "a").replace("1", "b") * 10 for k in range(190)]
+SLOW = "h' = tanh(tanh((log(p) + W @ x) / ((tanh({0}(h) * p)**5 + U @ h)**2 + 1) * ({0}(q) + p)**3)**2) * h"
+SLOW = f"matrices: W, U\nvectors: p, q\n{SLOW}"  # where SymPy does not know what is real
 HOSTILE = {
+    "tanh of tanh of log": SLOW.format("log"),
+    "tanh of tanh of sqrt": SLOW.format("sqrt"),
+    "tanh of tanh of abs": SLOW.format("abs"),
     "names alike": "\n".join(f"z{k} = {a} @ x" for k, a in enumerate(ALIKE)) + f"\nh' = q{ALIKE[7]} * h",
     **{f"nested {opening}": deep(opening) for opening in (
         "tanh(1 + ", "sqrt(1 + ", "abs(1 - ", "1 / (h + x * ", "sin(1 - x * ", "log(x - ", "exp(x * ",

@@ -21,9 +21,10 @@ from gategen.backends.module import (
     Scope,
     heading,
     passing,
+    rule_context,
+    rule_of,
     signature,
     stack_of,
-    tape_buffers,
 )
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
@@ -588,39 +589,19 @@ def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
     backward = function_context(module, pair, pair.backward, f"{name}_backward", True)
     for part in (forward, backward):
         part["text"] = "\n\n".join(part[k] for k in ("before", "loop", "after") if part[k])
-    held = [module.names.known[b.name] for b in tape_buffers(pair)]
-    return {"forward": forward, "backward": backward, **once_names(module, pair, held, forward, backward)}
-
-
-def once_names(
-    module: Module, pair: Pair, held: Sequence[str], forward: dict[str, Any], backward: dict[str, Any]
-) -> dict[str, Any]:
-    """What the functions of a one-step rule take and return."""
-    names = module.names.known
-    inputs = [names[s.name] for s in module.cell.inputs] if pair.forward.graph.inputs else []
-    states = [names[s.name] for s in module.cell.states]
-    carries = [module.carry(s.name, pair) for s in module.cell.states]
-    carried = [module.carry(s.name, module.plan.step) for s in module.cell.states]
-    d_outputs, seeds = module.seeds(pair), module.seeds(module.plan.step)
+    rule = rule_of(module, pair)
+    states = [module.names.known[s.name] for s in module.cell.states]
     results = [source for _, source in forward["outputs"]]
-    over_time = [names[b.name] for b in tape_buffers(module.plan.step) if b.kind == "time"]
-    d_inputs = [source for _, source in backward["outputs"]]
     return {
-        "forward_parameters": ", ".join(["params", *inputs, *states, "dtype"]),
-        "results": "".join(f"{names.get(('first', name), name)}, " for name, _ in pair.forward.graph.outputs),
-        "returned": ", ".join([*results, *held]),
+        **rule_context(module, rule, backward),
+        "forward": forward,
+        "backward": backward,
+        "forward_parameters": ", ".join(["params", *rule.inputs, *states, "dtype"]),
+        "results": "".join(f"{name}, " for name in rule.outputs),
+        "returned": ", ".join([*results, *rule.held]),
         "backward_parameters": ", ".join(
-            ["params", *inputs, *states, *d_outputs, *carries, "finished", *held]
+            ["params", *rule.inputs, *states, *rule.seeds, *rule.carries, "finished", *rule.held]
         ),
-        "whole": ", ".join([*inputs, *states, *seeds]),
-        "later": (*inputs, *states, *over_time, *seeds),
-        "carried": ", ".join(carried),
-        "carries": tuple(carries),
-        "carry_names": ", ".join(carries),
-        "own_d_inputs": ", ".join(d_inputs),
-        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
-        "gradients_returned": ", ".join([*d_inputs, *carries]),
-        "gradient_names": ", ".join(d_outputs),
-        "some_gradient": d_outputs[0] if d_outputs else "",
+        "whole": ", ".join([*rule.inputs, *states, *rule.later_seeds]),
         "start_results": ", ".join(results),
     }

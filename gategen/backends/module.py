@@ -12,6 +12,7 @@ import keyword
 import textwrap
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -282,7 +283,7 @@ def heading(module: Module) -> dict[str, Any]:
         "name": cell.name,
         "title": cell.title.rstrip("."),
         "quoted_title": quoted(cell.title.rstrip(".")),
-        "reference": tuple(map(quoted, textwrap.wrap(cell.reference, 100))),
+        "reference": tuple(map(quoted, textwrap.wrap(cell.reference, 100, break_long_words=False))),
         "equations": cell.text(),
         "first_equations": cell.text(cell.first) if cell.first else (),
         "constants": tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
@@ -420,6 +421,55 @@ def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
 def tape_buffers(pair: Pair) -> list[Buffer]:
     """The buffers that the backward step reads, beside inputs and states."""
     return [b for b in pair.saved if b.kind in ("time", "row", "static")]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The names of what passes to and from the functions of a rule for one step."""
+
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]  # as the spec calls them
+    outputs: tuple[str, ...]
+    seeds: tuple[str, ...]  # the gradients of the outputs
+    later_seeds: tuple[str, ...]  # the same in the function for all steps
+    carries: tuple[str, ...]  # the gradients of the states
+    carried: tuple[str, ...]  # the same in the function for all steps
+    held: tuple[str, ...]  # what the forward step leaves to the backward step
+
+
+def rule_of(module: Module, pair: Pair) -> Rule:
+    """Of the first step, or of what the initial states are made of, which reads no input and no state."""
+    names, step, graph = module.names.known, module.plan.step, pair.forward.graph
+    states = module.cell.states if graph.states else ()
+    return Rule(
+        inputs=tuple(names[s.name] for s in module.cell.inputs if graph.inputs),
+        states=tuple(s.name for s in states),
+        outputs=tuple(names.get(("first", name), name) for name, _ in graph.outputs),
+        seeds=tuple(module.seeds(pair)),
+        later_seeds=tuple(module.seeds(step)),
+        carries=tuple(module.carry(s.name, pair) for s in states),
+        carried=tuple(module.carry(s.name, step) for s in states),
+        held=tuple(names[b.name] for b in tape_buffers(pair)),
+    )
+
+
+def rule_context(module: Module, rule: Rule, backward: dict[str, Any]) -> dict[str, Any]:
+    """What both backends print of such a rule."""
+    names = module.names.known
+    arrays = [names[s] for s in rule.states]
+    over_time = [names[b.name] for b in tape_buffers(module.plan.step) if b.kind == "time"]
+    d_inputs = [source for _, source in backward["outputs"]]
+    return {
+        "carries": rule.carries,
+        "carry_names": ", ".join(rule.carries),
+        "carried": ", ".join(rule.carried),
+        "own_d_inputs": ", ".join(d_inputs),
+        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
+        "later": (*rule.inputs, *arrays, *over_time, *rule.later_seeds),
+        "gradients_returned": ", ".join([*d_inputs, *rule.carries]),
+        "gradient_names": ", ".join(rule.seeds),
+        "some_gradient": rule.seeds[0] if rule.seeds else "",
+    }
 
 
 def members(buffer: Buffer) -> str:

@@ -24,7 +24,16 @@ from gategen.backends.instructions import (
     merge,
     slot_view,
 )
-from gategen.backends.module import HELPERS, Module, Scope, heading, passing, signature, tape_buffers
+from gategen.backends.module import (
+    HELPERS,
+    Module,
+    Scope,
+    heading,
+    passing,
+    rule_context,
+    rule_of,
+    signature,
+)
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
     GRADIENT,
@@ -474,21 +483,17 @@ def context(plan: Plan) -> dict[str, Any]:
 
 def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     """A rule for one step as two functions of (B, size) arrays."""
-    names, states = module.names.known, module.cell.states if pair.forward.graph.states else ()
-    arrays = [names[s.name] for s in states]
-    now = [module.names.of(("once", s.name, 0), f"{names[s.name]}_t") for s in states]
-    nexts = [module.names.of(("once", s.name, 1), f"{names[s.name]}_next") for s in states]
+    rule, names = rule_of(module, pair), module.names.known
+    now = [module.names.of(("once", s, 0), f"{names[s]}_t") for s in rule.states]
+    nexts = [module.names.of(("once", s, 1), f"{names[s]}_next") for s in rule.states]
+    arrays = [names[s] for s in rule.states]
     forward = function_context(module, pair.forward, ONCE)
     backward = function_context(module, pair.backward, ONCE)
-    held = [names[b.name] for b in tape_buffers(pair)]
-    inputs = [names[s.name] for s in module.cell.inputs]
-    d_outputs, step = module.seeds(pair), module.plan.step
-    over_time = [names[b.name] for b in tape_buffers(step) if b.kind == "time"]
-    carries = [module.carry(s.name, pair) for s in states]
-    carried = [module.carry(s.name, step) for s in states]
     results = [source for _, source in forward["outputs"]]
-    d_inputs = [source for _, source in backward["outputs"]]
+    steps = [name for both in zip(now, nexts, strict=True) for name in both]
+    whole = [f"{name}[0]" for name in rule.inputs], [f"{name}[0]" for name in rule.later_seeds]
     return {
+        **rule_context(module, rule, backward),
         "forward": one_text(forward),
         "backward": one_text(backward),
         "forward_work": (
@@ -497,45 +502,15 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         ),
         "backward_work": backward["memory"],
         "some_state": now[0] if now else "",
-        "carries": tuple(carries),
-        "carry_names": ", ".join(carries),
-        "results": ", ".join(
-            [
-                *(f"{array}[1]" for array in arrays),
-                *(names.get(("first", name), name) for name, _ in pair.forward.graph.outputs),
-            ]
-        ),
-        "forward_parameters": ", ".join(["params", *inputs, *now]),
-        "forward_arguments": ", ".join(
-            ["params", *(f"{i}[0]" for i in inputs), *(f"{a}[0]" for a in arrays)]
-        ),
-        "returned": ", ".join([*nexts, *results, *(held if states else ())]),
+        "results": ", ".join([*(f"{array}[1]" for array in arrays), *rule.outputs]),
+        "forward_parameters": ", ".join(["params", *rule.inputs, *now]),
+        "forward_arguments": ", ".join(["params", *whole[0], *(f"{a}[0]" for a in arrays)]),
+        "returned": ", ".join([*nexts, *results, *(rule.held if rule.states else ())]),
         "backward_parameters": ", ".join(
-            [
-                "params",
-                *inputs,
-                *(name for both in zip(now, nexts, strict=True) for name in both),
-                *d_outputs,
-                *carries,
-                "finished",
-                *held,
-            ]
+            ["params", *rule.inputs, *steps, *rule.seeds, *rule.carries, "finished", *rule.held]
         ),
-        "kept": ", ".join(
-            [
-                *(f"{i}[0]" for i in inputs),
-                *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")),
-                *(f"{d}[0]" for d in module.seeds(step)),
-            ]
-        ),
-        "backward_arguments": ", ".join(["params", "*kept_first", *carried, "finished_first", "*first_tape"]),
-        "gradients": ", ".join(["*d_inputs", *carried]),
-        "own_d_inputs": ", ".join(d_inputs),
-        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
-        "later": tuple([*inputs, *arrays, *over_time, *module.seeds(step)]),
-        "gradients_returned": ", ".join([*d_inputs, *carries]),
-        "gradient_names": ", ".join(d_outputs),
-        "some_gradient": d_outputs[0] if d_outputs else "",
+        "kept": ", ".join([*whole[0], *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")), *whole[1]]),
+        "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
     }
 
 
@@ -582,7 +557,7 @@ def loop_names(names: Sequence[str]) -> str:
     line = ", ".join(names)
     if len(line) <= 96:
         return line
-    lines = textwrap.wrap(line + ",", 100)
+    lines = textwrap.wrap(line + ",", 100, break_long_words=False)
     return "\n".join(["(", *(f"        {part}" for part in lines), "    )"])
 
 

@@ -189,3 +189,7 @@ one_more = Cell(
 # Sizes of which one is called as the argument for the other.
 K, L = matrices("K", shape=("k", "hidden")), matrices("L", shape=("k_", "k"))
 alike = Cell("alike", Eq(h.next, tanh(W_x @ x + U_h @ h) + mean(K @ h) + mean(L @ (K @ h))))
+
+# A name that no line is long enough for.
+long_h = states("a_state_whose_name_is_longer_than_any_line_of_code" + "_could_ever_be" * 5)
+long_name = Cell("long_name", Eq(long_h.next, tanh(W_x @ x + U_h @ long_h)))
