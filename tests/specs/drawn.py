@@ -191,5 +191,5 @@ K, L = matrices("K", shape=("k", "hidden")), matrices("L", shape=("k_", "k"))
 alike = Cell("alike", Eq(h.next, tanh(W_x @ x + U_h @ h) + mean(K @ h) + mean(L @ (K @ h))))
 
 # A name that no line is long enough for.
-long_h = states("a_state_whose_name_is_longer_than_any_line_of_code" + "_could_ever_be" * 5)
+long_h = states("a_state_with_a_name_as_long_as_a_line".ljust(99, "e"))
 long_name = Cell("long_name", Eq(long_h.next, tanh(W_x @ x + U_h @ long_h)))
