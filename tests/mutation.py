@@ -50,6 +50,7 @@ from mutants import (
 )
 
 GRAPH, INSTRUCTIONS = "tests/test_graph.py", "tests/test_instructions.py"
+RANDOM = "tests/test_random_cells.py"
 PACKAGE = (
     "gategen/adjoint.py",
     "gategen/tangent.py",
@@ -235,8 +236,8 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
 }
 REST = {  # for what those do not find
-    "gategen/plan/": (PLAN, SURVIVORS),
-    "gategen/backends/": (SURVIVORS, "tests/test_printer.py"),
+    "gategen/plan/": (PLAN, SURVIVORS, RANDOM),
+    "gategen/backends/": (SURVIVORS, "tests/test_printer.py", RANDOM),
     "gategen/": (GRAPH, ADJOINT, SECOND),
 }
 MODULES_OF_CELLS = (NUMPY, CUPY)  # and these, of the cells whose generated files the mutant changes
@@ -413,7 +414,7 @@ def run_tests(folder: Path, tests: Sequence[str], plugins: Sequence[Any]) -> int
     import pytest
 
     entered(folder)
-    shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider")
+    shown = ("-x", "-q", "-rfE", "--tb=no", "--color=no", "-p", "no:cacheprovider", "-m", "")
     try:
         import gategen
     except Exception:
