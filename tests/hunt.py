@@ -283,15 +283,18 @@ def judged_at(cell: Cell, module: ModuleType, seed: int, scale: float) -> tuple[
         try:
             assert_forward_is_right(point)
             assert_gradients_are_right(point)
+            found = results(point)  # with the gradients of a start of its own
+            if not all(np.isfinite(a).all() for a in found.values()):
+                raise Wrong("gradient", "is not finite")
         except Wrong:
             if singular(point):
                 continue
             raise
-        good.append((k, point))
+        good.append((k, point, found))
     if not good:
         raise Unfit
-    kept = [point for k, point in good if k == 1 + odd % 2 or (start and k == 3)] or [good[-1][1]]
-    return tuple((point, results(point)) for point in kept)
+    kept = [(point, found) for k, point, found in good if k == 1 + odd % 2 or (start and k == 3)]
+    return tuple(kept) or (good[0][1:],)
 
 
 def singular(point: Point) -> bool:
