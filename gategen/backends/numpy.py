@@ -157,8 +157,7 @@ class Region:
             if whole:
                 return base + time
             inner = self.columns(view, "static")[1:-1]
-            at = f"{time[1:-1]}, :, {inner}" if time else f"..., {inner}"
-            return self.made(f"{base}[{at}]", f"{self.view_name(view, buffer)}_all")
+            return self.made(f"{base}{time}[..., {inner}]", f"{self.view_name(view, buffer)}_all")
         return self.loop_view(buffer, view, base, whole)
 
     def loop_view(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
