@@ -222,6 +222,28 @@ def test_parameters_need_not_be_contiguous(folder: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_empty_batch_has_no_lengths(folder: Path) -> None:
+    _, cuda = modules("caru", folder)
+    params = cuda.init(INPUT, HIDDEN, seed=0)
+    y, final, tape = cuda.forward(params, cp.zeros((STEPS, 0, INPUT), "float32"), lengths=[])
+    assert y.shape == (STEPS, 0, HIDDEN)
+    assert not any(cp.asnumpy(d).any() for d in cuda.backward(params, tape, y, final).params)
+
+
+def test_the_states_and_the_tape_of_another_module_are_refused(folder: Path) -> None:
+    for mine, other in zip(modules("gru", folder), modules("rnn", folder), strict=True):
+        xp = getattr(mine, "cp", np)
+        params, foreign = mine.init(INPUT, HIDDEN, seed=0), other.init(INPUT, HIDDEN, seed=0)
+        x = xp.zeros((STEPS, BATCH, INPUT), "float32")
+        _, final, tape = other.forward(foreign, x)
+        with pytest.raises(TypeError, match=rf"initial is States, expected States of {mine.__name__}"):
+            mine.forward(params, x, initial=final)
+        with pytest.raises(TypeError, match=rf"tape is Tape, .* earlier Tape of {mine.__name__}"):
+            mine.forward(params, x, tape=tape)
+        with pytest.raises(TypeError, match=rf"tape is Tape, .* forward of {mine.__name__}"):
+            mine.backward(params, tape, None)
+
+
 def test_steps_give_what_forward_gives(folder: Path) -> None:
     _, cuda = modules("caru", folder)
     params = cuda.init(INPUT, HIDDEN, seed=0, dtype="float64")

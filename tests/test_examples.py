@@ -115,8 +115,9 @@ def test_the_specs_in_the_readme_are_those_of_the_files():
     assert body in (EXAMPLES / "mycell.py").read_text("utf-8")
 
 
-def test_the_readme_uses_a_module_as_it_is(tmp_path):
-    run_in(tmp_path, block("gru.forward"), ROOT)
+@pytest.mark.parametrize("word", ["gru.forward", "net.backward"])
+def test_the_readme_uses_modules_as_they_are(tmp_path, word):
+    run_in(tmp_path, block(word), ROOT)
 
 
 def test_the_cell_of_the_readme_learns(tmp_path):

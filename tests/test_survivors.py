@@ -199,3 +199,8 @@ CHOICE = where(A > B, A, B)
 )
 def test_an_expression_is_written_in_cuda_as_it_should(expr: sp.Expr, cuda: str) -> None:
     assert CudaPrinter({"a": 0, "b": 1}, {}, {})(expr) == cuda
+
+
+def test_one_value_serves_all_neighbours_in_one_call():
+    text = generate(SPECS["ln_gru"], "numpy")["ln_gru_numpy.py"]
+    assert text.count("gates -= centre_z\n") == 1 and text.count("-= centre_z\n") == 1
