@@ -47,7 +47,8 @@ def generate(cell: Cell, backend: str) -> dict[str, str]:
     from gategen import backends
     from gategen.plan import plan
 
-    return dict(backends.find(backend).files(plan(cell)))
+    found = backends.find(backend)
+    return dict(found.files(plan(cell, found.arrays)))
 
 
 def build(
@@ -107,9 +108,8 @@ def _generated(
     for k, cell in enumerate(cells):
         if progress:
             progress(cell.name, k, len(cells))
-        planned = plan(cell)
-        for backend in names:
-            files |= find(backend).files(planned)
+        for backend in map(find, names):
+            files |= backend.files(plan(cell, backend.arrays))
     if progress:
         progress("", len(cells), len(cells))
     return files

@@ -27,7 +27,14 @@ def environment() -> jinja2.Environment:
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """The text of a template, given its context: no line ends in blanks, at most two are empty together."""
+    """The text of a template, given its context: no line ends in blanks, at most two are empty
+    together, and one inside of a function."""
     text = environment().get_template(template).render(context)
     lines = "\n".join(line.rstrip() for line in text.split("\n"))
-    return re.sub(r"\n{4,}", "\n\n\n", lines)
+    return re.sub(r"\n{3,}( +)", r"\n\n\1", re.sub(r"\n{4,}", "\n\n\n", lines))
+
+
+def module_text(context: Mapping[str, Any]) -> str:
+    """The text of a Python module: the loop back in time stands in another where it computes ahead."""
+    step_back = render("python/step_back.py.jinja", context)
+    return render("python/module.py.jinja", {**context, "step_back": step_back.rstrip()})

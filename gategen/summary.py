@@ -107,7 +107,7 @@ def entries(field: Field) -> sp.Expr:
 
 def work(schedule: Schedule, fields: dict[str, Field]) -> Work:
     total = sp.Add(*(operations(stage, fields) for stage in schedule.stages))
-    around = (*schedule.before, *schedule.after)
+    around = (*schedule.before, *schedule.ahead, *schedule.after)
     return Work(sp.expand(total), len(products(schedule.loop)), len(products(around)))
 
 

@@ -29,7 +29,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real square(real a) { return a * a; }
 
-// h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
+// For h': what waits for no state, at all steps at once.
 extern "C" __global__ void antisymmetric_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ tanh_h,  // (T, B, H)  tanh_h
@@ -76,16 +76,14 @@ extern "C" __global__ void antisymmetric_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_tanh_h = 0.1 * d_h_next
-// d_a_h = d_tanh_h * (1 - tanh_h**2)
-// d_U_hT_h = -d_a_h
+// d_tanh_h = 0.1 * d_h * (1 - tanh_h**2)
+// d_U_hT_h = -d_tanh_h
 extern "C" __global__ void antisymmetric_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ tanh_h,  // (T, B, H)  tanh_h
-    storage* __restrict__ d_a_h,  // (T, B, H)  d_a_h
+    storage* __restrict__ d_tanh_h,  // (T, B, H)  d_tanh_h
     storage* __restrict__ d_U_hT_h)  // (T, B, H)  d_U_hT_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -99,22 +97,21 @@ extern "C" __global__ void antisymmetric_backward_1(
     const real tanh_h_ = get(tanh_h + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_tanh_h = real(0.1) * d_h_next;
-    const real d_a_h_ = d_tanh_h * (1 - square(tanh_h_));
-    const real d_U_hT_h_ = -d_a_h_;
+    const real d_tanh_h_ = real(0.1) * d_h_next * (1 - square(tanh_h_));
+    const real d_U_hT_h_ = -d_tanh_h_;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_a_h + at * H + k, d_a_h_);
+    put(d_tanh_h + at * H + k, d_tanh_h_);
     put(d_U_hT_h + at * H + k, d_U_hT_h_);
 }
 
-// d_h = U_hT_d_a_h + U_h_d_U_hT_h + d_h_next - 0.01 * d_a_h
+// d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
 extern "C" __global__ void antisymmetric_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_h,  // (B, H)  U_hT_d_a_h
     const storage* __restrict__ U_h_d_U_hT_h,  // (B, H)  U_h_d_U_hT_h
-    const storage* __restrict__ d_a_h,  // (T, B, H)  d_a_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
+    storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_tanh_h)  // (T, B, H)  d_tanh_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -124,18 +121,18 @@ extern "C" __global__ void antisymmetric_backward_2(
 
     const real U_hT_d_a_h_ = get(U_hT_d_a_h + b * H + k);
     const real U_h_d_U_hT_h_ = get(U_h_d_U_hT_h + b * H + k);
-    const real d_a_h_ = get(d_a_h + at * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_tanh_h_ = get(d_tanh_h + at * H + k);
 
-    const real d_h_ = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_a_h_;
+    const real d_h_ = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_tanh_h_;
 
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_a_h
+// d_b_h = the sum of d_tanh_h
 extern "C" __global__ void antisymmetric_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_h,  // (T, B, H)  d_a_h
+    const storage* __restrict__ d_tanh_h,  // (T, B, H)  d_tanh_h
     storage* __restrict__ d_b_h)  // H  b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -144,7 +141,7 @@ extern "C" __global__ void antisymmetric_backward_3(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_h + at * H + k);
+        total += get(d_tanh_h + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

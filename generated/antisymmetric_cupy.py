@@ -27,7 +27,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "548589fa6341c530cec4c7c64fd885c248d3011894a1285edc170f0bbd6529c1"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -60,8 +59,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     tanh_h: cp.ndarray  # (T, B, H)  tanh_h
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -126,7 +123,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -143,10 +139,8 @@ def forward(
     U_hT_h = cp.empty((B, H), dtype)
     U_h_h = cp.empty((B, H), dtype)
 
-    # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
+    # For h': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=tanh_h.reshape(T * B, H))
-
-    # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
     launch("antisymmetric_forward_1", dtype, T * B, H, (B, 0, H), tanh_h, b_h)
 
     if initial is None:
@@ -158,11 +152,7 @@ def forward(
     for t in range(0, T):
         # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         cp.matmul(h[t], U_h, out=U_hT_h)
-
-        # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         cp.matmul(h[t], U_h_T, out=U_h_h)
-
-        # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         launch("antisymmetric_forward_2", dtype, B, H, (B, t, H), U_hT_h, U_h_h, h, tanh_h)
 
         if finished is not None:
@@ -174,7 +164,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, tanh_h, finished, initial is not None, constant)
+    return y, final, Tape(x, h, tanh_h, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -186,7 +176,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, tanh_h, finished, given, constant = tape
+    x, h, tanh_h, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -203,7 +193,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_h = cp.empty((T, B, H), dtype)
+    d_tanh_h = cp.empty((T, B, H), dtype)
     d_U_hT_h = cp.empty((T, B, H), dtype)
     U_hT_d_a_h = cp.empty((B, H), dtype)
     U_h_d_U_hT_h = cp.empty((B, H), dtype)
@@ -215,37 +205,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_tanh_h = 0.1 * d_h_next
-        # d_a_h = d_tanh_h * (1 - tanh_h**2)
-        # d_U_hT_h = -d_a_h
-        launch("antisymmetric_backward_1", dtype, B, H, (B, t, H), d_h, d_y, tanh_h, d_a_h, d_U_hT_h)
+        # d_tanh_h = 0.1 * d_h * (1 - tanh_h**2)
+        # d_U_hT_h = -d_tanh_h
+        launch("antisymmetric_backward_1", dtype, B, H, (B, t, H), d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
 
-        # U_hT_d_a_h = U_h.T @ d_a_h
-        cp.matmul(d_a_h[t], U_h, out=U_hT_d_a_h)
+        # U_hT_d_a_h = U_h.T @ d_tanh_h
+        cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)
 
         # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
         cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)
 
-        # d_h = U_hT_d_a_h + U_h_d_U_hT_h + d_h_next - 0.01 * d_a_h
-        launch("antisymmetric_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_h, U_h_d_U_hT_h, d_a_h, d_h)
+        # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
+        launch("antisymmetric_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_h
-    cp.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(h[:-1].reshape(T * B, H).T, d_U_hT_h.reshape(T * B, H))
-    d_U_h[...] += cp.matmul(d_a_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
+    # d_x = W_h.T @ d_tanh_h
+    cp.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # d_b_h = the sum of d_a_h
-    column_sum("antisymmetric_backward_3", dtype, T * B, H, (B, 0, H), d_a_h, d_b_h)
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(h[:-1].reshape(T * B, H).T, d_U_hT_h.reshape(T * B, H), out=d_U_h)
+    d_U_h += d_tanh_h.reshape(T * B, H).T @ h[:-1].reshape(T * B, H)
+    column_sum("antisymmetric_backward_3", dtype, T * B, H, (B, 0, H), d_tanh_h, d_b_h)
 
     d_params = Params(d_W_h, d_U_h, d_b_h)
     return Grads(
@@ -260,7 +246,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

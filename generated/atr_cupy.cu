@@ -86,21 +86,18 @@ extern "C" __global__ void atr_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_f = d_h_next * h
-// d_a_f = d_f * (1 - f) * f
-// d_i = d_h_next * p
-// d_a_i = d_i * (1 - i) * i
-// d_q = d_a_i - d_a_f
-// d_p = d_a_f + d_a_i + d_h_next * i
+// d_p = d_h * (1 - f) * f * h
+// d_i = d_h * (1 - i) * i * p
+// d_q = d_h * (1 - i) * i * p - d_p
+// d_p += d_h * (1 - i) * i * p + d_h * i
 extern "C" __global__ void atr_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ p,  // (T, B, H)  p
+    const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ i_,  // (T, B, H)  i
+    const storage* __restrict__ p,  // (T, B, H)  p
     storage* __restrict__ d_p,  // (T, B, H)  d_p
     storage* __restrict__ d_q)  // (T, B, H)  d_q
 {
@@ -112,25 +109,23 @@ extern "C" __global__ void atr_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real h_ = get(h + at * H + k);
     const real f_ = get(f + at * H + k);
-    const real p_ = get(p + at * H + k);
+    const real h_ = get(h + at * H + k);
     const real i__2 = get(i_ + at * H + k);
+    const real p_ = get(p + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_f = d_h_next * h_;
-    const real d_a_f = d_f * (1 - f_) * f_;
-    const real d_i = d_h_next * p_;
-    const real d_a_i = d_i * (1 - i__2) * i__2;
-    const real d_q_ = d_a_i - d_a_f;
-    const real d_p_ = d_a_f + d_a_i + d_h_next * i__2;
+    const real d_f = d_h_next * (1 - f_) * f_ * h_;
+    const real d_i = d_h_next * (1 - i__2) * i__2 * p_;
+    const real d_q_ = d_i - d_f;
+    const real d_p_ = d_f + d_h_next * i__2 + d_i;
 
     put(d_h + b * H + k, d_h_next);
     put(d_p + at * H + k, d_p_);
     put(d_q + at * H + k, d_q_);
 }
 
-// d_h = U_hT_d_q + d_h_next * f
+// d_h = U_hT_d_q + d_h * f
 extern "C" __global__ void atr_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_q,  // (B, H)  U_hT_d_q

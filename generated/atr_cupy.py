@@ -33,7 +33,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "98617a88302dbe22c6e7a71e2a0849bf653016d0fde34c48767287629d3876e6"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -68,8 +67,6 @@ class Tape(NamedTuple):
     f: cp.ndarray  # (T, B, H)  f
     i: cp.ndarray  # (T, B, H)  i
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +131,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -153,8 +149,6 @@ def forward(
 
     # p = W_h @ x
     cp.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
-
-    # p = W_h @ x
     launch("atr_forward_1", dtype, T * B, H, (B, 0, H), p)
 
     if initial is None:
@@ -167,7 +161,6 @@ def forward(
         # q = U_h @ h + b_h
         cp.matmul(h[t], U_h_T, out=f[t])
 
-        # q = U_h @ h + b_h
         # i = sigmoid(p + q)
         # f = sigmoid(p - q)
         # h' = f * h + p * i
@@ -182,7 +175,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, p, f, i, finished, initial is not None, constant)
+    return y, final, Tape(x, h, p, f, i, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -194,7 +187,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, p, f, i, finished, given, constant = tape
+    x, h, p, f, i, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -221,35 +214,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_f = d_h_next * h
-        # d_a_f = d_f * (1 - f) * f
-        # d_i = d_h_next * p
-        # d_a_i = d_i * (1 - i) * i
-        # d_q = d_a_i - d_a_f
-        # d_p = d_a_f + d_a_i + d_h_next * i
-        launch("atr_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, f, p, i, d_p, d_q)
+        # d_p = d_h * (1 - f) * f * h
+        # d_i = d_h * (1 - i) * i * p
+        # d_q = d_h * (1 - i) * i * p - d_p
+        # d_p += d_h * (1 - i) * i * p + d_h * i
+        launch("atr_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
 
         # U_hT_d_q = U_h.T @ d_q
         cp.matmul(d_q[t], U_h, out=U_hT_d_q)
 
-        # d_h = U_hT_d_q + d_h_next * f
+        # d_h = U_hT_d_q + d_h * f
         launch("atr_backward_2", dtype, B, H, (B, t, H), U_hT_d_q, d_h, f)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_h.T @ d_p
     cp.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_h = the sum of d_q
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum("atr_backward_3", dtype, T * B, H, (B, 0, H), d_q, d_b_h)
 
     d_params = Params(d_W_h, d_U_h, d_b_h)
@@ -265,7 +253,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -64,8 +64,6 @@ class Tape(NamedTuple):
     f: np.ndarray  # (T, B, H)  f
     i: np.ndarray  # (T, B, H)  i
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -159,15 +156,8 @@ def forward(
 
     U_h_T = np.ascontiguousarray(U_h.T)
     s = np.empty((B, H), dtype)
-    for h_t, f_t, i_t, p_t, h_next, finished_t in zip(
-        h[:-1],
-        f,
-        i,
-        p,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for h_t, f_t, i_t, p_t, h_next, finished_t in zip(h[:-1], f, i, p, h[1:], ends, strict=True):
         # q = U_h @ h + b_h
         np.matmul(h_t, U_h_T, out=f_t)
         f_t += b_h
@@ -185,7 +175,7 @@ def forward(
         np.multiply(i_t, p_t, out=s)
         h_next += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -194,7 +184,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, p, f, i, finished, initial is not None, constant)
+    return y, final, Tape(x, h, p, f, i, finished)
 
 
 @np.errstate(all="ignore")
@@ -207,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, p, f, i, finished, given, constant = tape
+    x, h, p, f, i, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -216,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_h, b_h = params
+    W_h, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -230,6 +220,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_p = np.empty((T, B, H), dtype)
     d_q = np.empty((T, B, H), dtype)
+    k_i = np.empty((T, B, H), dtype)
     U_hT_d_q = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h = np.zeros((H, I), dtype)
@@ -237,62 +228,60 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_h = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_p_t, h_t, f_t, p_t, i_t, d_q_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_p),
-        reversed(h[:-1]),
-        reversed(f),
-        reversed(p),
-        reversed(i),
-        reversed(d_q),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_p_ts = d_p[ts]
+        f_ts = f[ts]
+        h_ts = h[ts]
+        k_i_ts = k_i[ts]
+        i_ts = i[ts]
+        p_ts = p[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_p = (1 - f) * f * h, times d_h in the loop
+        np.subtract(1, f_ts, out=d_p_ts)
+        d_p_ts *= f_ts
+        d_p_ts *= h_ts
 
-        # d_f = d_h_next * h
-        np.multiply(d_h, h_t, out=d_p_t)
+        # k_i = (1 - i) * i * p, times d_h in the loop
+        np.subtract(1, i_ts, out=k_i_ts)
+        k_i_ts *= i_ts
+        k_i_ts *= p_ts
 
-        # d_a_f = d_f * (1 - f) * f
-        np.subtract(1, f_t, out=s)
-        d_p_t *= s
-        d_p_t *= f_t
+        for d_y_t, d_p_t, k_i_t, d_q_t, i_t, f_t, finished_t in backwards(
+            d_y[ts], d_p_ts, k_i_ts, d_q[ts], i_ts, f_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_i = d_h_next * p
-        np.multiply(d_h, p_t, out=s)
+            d_h += d_y_t
 
-        # d_a_i = d_i * (1 - i) * i
-        np.subtract(1, i_t, out=s_2)
-        s_2 *= s
-        s_2 *= i_t
+            # d_p = d_h * (1 - f) * f * h
+            d_p_t *= d_h
 
-        # d_q = d_a_i - d_a_f
-        np.subtract(s_2, d_p_t, out=d_q_t)
+            # k_i = d_h * (1 - i) * i * p
+            k_i_t *= d_h
 
-        # d_p = d_a_f + d_a_i + d_h_next * i
-        np.multiply(d_h, i_t, out=s)
-        d_p_t += s
-        d_p_t += s_2
+            # d_q = k_i - d_p
+            np.subtract(k_i_t, d_p_t, out=d_q_t)
 
-        # U_hT_d_q = U_h.T @ d_q
-        np.matmul(d_q_t, U_h, out=U_hT_d_q)
+            # d_p += d_h * i + k_i
+            np.multiply(d_h, i_t, out=s)
+            d_p_t += s
+            d_p_t += k_i_t
 
-        # d_h = U_hT_d_q + d_h_next * f
-        d_h *= f_t
-        d_h += U_hT_d_q
+            # U_hT_d_q = U_h.T @ d_q
+            np.matmul(d_q_t, U_h, out=U_hT_d_q)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = U_hT_d_q + d_h * f
+            d_h *= f_t
+            d_h += U_hT_d_q
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
+
     # d_x = W_h.T @ d_p
     np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
@@ -314,8 +303,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -412,6 +401,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -32,8 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// z = sigmoid(W_z @ x + w_z * h + b_z)
-// a = tanh(W_a @ x + w_a * h + b_a) + 1
+// For z and a: what waits for no state, at all steps at once.
 extern "C" __global__ void brc_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
@@ -113,17 +112,13 @@ extern "C" __global__ void brc_backward_1(
     put(a + at * H + k, a_);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_tanh_h = d_h_next * not_z
-// d_a_h = d_tanh_h * (1 - tanh_h**2)
-// d_a = d_a_h * h
-// d_a_a = d_a * (1 - tanh_a**2)
-// g_w_a = d_a_a * h
-// d_z = d_h_next * (h - tanh_h)
-// d_a_z = d_z * z * not_z
-// g_w_z = d_a_z * h
-// d_h = d_a_a * w_a + d_a_h * a + d_a_z * w_z + d_h_next * z
+// d_z = 1 - z
+// d_tanh_h = d_h * (1 - tanh_h**2) * d_z
+// d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+// g_w_a = d_tanh_a * h
+// d_z *= d_h * z * (h - tanh_h)
+// g_w_z = d_z * h
+// d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * a + d_z * w_z
 extern "C" __global__ void brc_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -132,7 +127,7 @@ extern "C" __global__ void brc_backward_2(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ a,  // (T, B, H)  a
     const storage* __restrict__ w,  // 2 * H  w_z, w_a
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_a, d_a_h
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
     storage* __restrict__ g_w_a,  // (T, B, H)  g_w_a
     storage* __restrict__ g_w_z)  // (T, B, H)  g_w_z
 {
@@ -154,28 +149,25 @@ extern "C" __global__ void brc_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_tanh_h = d_h_next * not_z;
-    const real d_a_h = d_tanh_h * (1 - square(tanh_h));
-    const real d_a = d_a_h * h_;
-    const real d_a_a = d_a * (1 - square(tanh_a));
-    const real g_w_a_ = d_a_a * h_;
-    const real d_z = d_h_next * (h_ - tanh_h);
-    const real d_a_z = d_z * z * not_z;
-    const real g_w_z_ = d_a_z * h_;
-    const real d_h_ = d_a_a * w_a + d_a_h * a_ + d_a_z * w_z + d_h_next * z;
+    const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
+    const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
+    const real g_w_a_ = d_tanh_a * h_;
+    const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
+    const real g_w_z_ = d_z * h_;
+    const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 
     put(d_h + b * H + k, d_h_);
-    put(d_gates + at * (3 * H) + k, d_a_z);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_h);
-    put(d_gates + at * (3 * H) + H + k, d_a_a);
+    put(d_gates + at * (3 * H) + k, d_z);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_tanh_h);
+    put(d_gates + at * (3 * H) + H + k, d_tanh_a);
     put(g_w_a + at * H + k, g_w_a_);
     put(g_w_z + at * H + k, g_w_z_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void brc_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_a, d_a_h
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
     storage* __restrict__ d_b)  // 2 * H  b_z, b_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -195,10 +187,10 @@ extern "C" __global__ void brc_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_a = the sum of d_a_a
+// d_b_a = the sum of d_tanh_a
 extern "C" __global__ void brc_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_a, d_a_h
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
     storage* __restrict__ d_b)  // 2 * H  b_z, b_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

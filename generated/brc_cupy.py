@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4e1e3af0e73015076af4032b163b78ff0abf3bbd18eaaa93dccf608ad24c29f"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -62,8 +61,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  z, tanh_a, tanh_h
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +131,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -149,13 +145,10 @@ def forward(
         gates=(T, B, 3 * H),
     )
 
-    # z = sigmoid(W_z @ x + w_z * h + b_z)
-    # a = tanh(W_a @ x + w_a * h + b_a) + 1
-    # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
+    # For z, a and h': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # z = sigmoid(W_z @ x + w_z * h + b_z)
-    # a = tanh(W_a @ x + w_a * h + b_a) + 1
+    # For z and a: what waits for no state, at all steps at once.
     launch("brc_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -178,7 +171,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -190,7 +183,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -221,41 +214,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_tanh_h = d_h_next * not_z
-        # d_a_h = d_tanh_h * (1 - tanh_h**2)
-        # d_a = d_a_h * h
-        # d_a_a = d_a * (1 - tanh_a**2)
-        # g_w_a = d_a_a * h
-        # d_z = d_h_next * (h - tanh_h)
-        # d_a_z = d_z * z * not_z
-        # g_w_z = d_a_z * h
-        # d_h = d_a_a * w_a + d_a_h * a + d_a_z * w_z + d_h_next * z
+        # d_z = 1 - z
+        # d_tanh_h = d_h * (1 - tanh_h**2) * d_z
+        # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+        # g_w_a = d_tanh_a * h
+        # d_z *= d_h * z * (h - tanh_h)
+        # g_w_z = d_z * h
+        # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * a + d_z * w_z
         launch("brc_backward_2", dtype, B, H, (B, t, H), d_h, d_y, gates, h, a, w, d_gates, g_w_a, g_w_z)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_a.T @ d_a_a + W_h.T @ d_a_h
+    # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum("brc_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_a = the sum of d_a_a
     column_sum("brc_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_w_z = the sum of g_w_z
     column_sum("brc_backward_5", dtype, T * B, H, (B, 0, H), g_w_z, d_w)
-
-    # d_w_a = the sum of g_w_a
     column_sum("brc_backward_6", dtype, T * B, H, (B, 0, H), g_w_a, d_w)
 
     d_params = Params(d_W, d_b, d_w)
@@ -271,7 +252,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

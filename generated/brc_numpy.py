@@ -58,8 +58,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  z, tanh_a, tanh_h
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -148,13 +145,10 @@ def forward(
     )
     z_tanh_a_all = gates[..., : 2 * H]
 
-    # z = sigmoid(W_z @ x + w_z * h + b_z)
-    # a = tanh(W_a @ x + w_a * h + b_a) + 1
-    # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
+    # For z, a and h': what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # z = sigmoid(W_z @ x + w_z * h + b_z)
-    # a = tanh(W_a @ x + w_a * h + b_a) + 1
+    # For z and a: what waits for no state, at all steps at once.
     z_tanh_a_all += b
 
     if initial is None:
@@ -164,17 +158,11 @@ def forward(
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    w_z = w[:H]
-    w_a = w[H:]
+    w_z, w_a = w[:H], w[H:]
+    ends = each(finished, T)
     for h_t, z, tanh_a, tanh_h, h_next, finished_t in zip(
-        h[:-1],
-        gates[..., :H],
-        gates[..., H : 2 * H],
-        gates[..., 2 * H :],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :], h[1:], ends, strict=True
+):
         # z = sigmoid(W_z @ x + w_z * h + b_z)
         np.multiply(h_t, w_z, out=s)
         z += s
@@ -194,7 +182,7 @@ def forward(
         h_next *= z
         h_next += tanh_h
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -203,7 +191,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -216,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -225,7 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b, w = params
+    W, _, w = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -246,94 +234,89 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_w = np.zeros((2 * H,), dtype)
 
-    tanh_a_all = gates[..., H : 2 * H]
-    # a = tanh_a + 1
-    np.add(tanh_a_all, 1, out=a)
-
     s = np.empty((B, 2 * H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_part = s[:, H:]
-    s_part_2 = s[:, :H]
-    for d_y_t, d_z, z, d_h_2, tanh_ah, d_a, h_t, g_w_a_t, tanh_h, g_w_z_t, d_za, a_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(h[:-1]),
-        reversed(g_w_a),
-        reversed(gates[..., 2 * H :]),
-        reversed(g_w_z),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(a),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    s_part, s_part_2 = s[:, H:], s[:, :H]
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        a_ts = a[ts]
+        tanh_a_ts = gates[ts, :, H : 2 * H]
+        z_ts = gates[ts, :, :H]
+        tanh_ah_ts = gates[ts, :, H:]
+        tanh_h_ts = gates[ts, :, 2 * H :]
+        d_z_ts = d_gates[ts, :, :H]
+        d_tanh_ah_ts = d_gates[ts, :, H:]
+        d_tanh_h_ts = d_gates[ts, :, 2 * H :]
+        d_tanh_a_ts = d_gates[ts, :, H : 2 * H]
+        h_ts = h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # a = tanh_a + 1
+        np.add(tanh_a_ts, 1, out=a_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=d_z)
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # d_tanh_h = d_h_next * not_z
-        np.multiply(d_h, d_z, out=d_h_2)
+        # d_tanh_h = (1 - tanh_h**2) * (1 - z), times d_h in the loop
+        # d_tanh_a = h * (1 - tanh_a**2), times d_tanh_h in the loop
+        np.multiply(tanh_ah_ts, tanh_ah_ts, out=d_tanh_ah_ts)
+        np.subtract(1, d_tanh_ah_ts, out=d_tanh_ah_ts)
+        d_tanh_h_ts *= d_z_ts
+        d_tanh_a_ts *= h_ts
 
-        # d_a_a = d_a * (1 - tanh_a**2)
-        # d_a_h = d_tanh_h * (1 - tanh_h**2)
-        np.multiply(tanh_ah, tanh_ah, out=s)
-        np.subtract(1, s, out=s)
+        # d_z = (1 - z) * z * (h - tanh_h), times d_h in the loop
+        np.subtract(h_ts, tanh_h_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # d_a_h = d_tanh_h * (1 - tanh_h**2)
-        d_h_2 *= s_part
+        for (
+            d_y_t, d_tanh_h, d_tanh_a, g_w_a_t, h_t, d_z, g_w_z_t, z, d_z_tanh_a, a_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_tanh_h_ts, d_tanh_a_ts, g_w_a[ts], h_ts, d_z_ts, g_w_z[ts], z_ts,
+            d_gates[ts, :, : 2 * H], a_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a = d_a_h * h
-        np.multiply(d_h_2, h_t, out=d_a)
+            d_h += d_y_t
 
-        # d_a_a = d_a * (1 - tanh_a**2)
-        d_a *= s_part_2
+            # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
+            d_tanh_h *= d_h
 
-        # g_w_a = d_a_a * h
-        np.multiply(d_a, h_t, out=g_w_a_t)
+            # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+            d_tanh_a *= d_tanh_h
 
-        # d_z = d_h_next * (h - tanh_h)
-        np.subtract(h_t, tanh_h, out=s_2)
-        s_2 *= d_h
+            # g_w_a = d_tanh_a * h
+            np.multiply(d_tanh_a, h_t, out=g_w_a_t)
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s_2
-        d_z *= z
+            # d_z = d_h * (1 - z) * z * (h - tanh_h)
+            d_z *= d_h
 
-        # g_w_z = d_a_z * h
-        np.multiply(d_z, h_t, out=g_w_z_t)
+            # g_w_z = d_z * h
+            np.multiply(d_z, h_t, out=g_w_z_t)
 
-        # d_h = d_a_a * w_a + d_a_h * a + d_a_z * w_z + d_h_next * z
-        d_h *= z
-        np.multiply(d_za, w, out=s)
-        d_h += s_part
-        np.multiply(d_h_2, a_t, out=s_2)
-        d_h += s_2
-        d_h += s_part_2
+            # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
+            d_h *= z
+            np.multiply(d_z_tanh_a, w, out=s)
+            d_h += s_part
+            np.multiply(d_tanh_h, a_t, out=s_2)
+            d_h += s_2
+            d_h += s_part_2
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_za_all = d_gates[..., : 2 * H]
-    d_w_z = d_w[:H]
-    d_w_a = d_w[H:]
-    # d_x = W_z.T @ d_a_z + W_a.T @ d_a_a + W_h.T @ d_a_h
+    d_z_tanh_a_all = d_gates[..., : 2 * H]
+    d_w_z, d_w_a = d_w[:H], d_w[H:]
+
+    # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_za_all.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, d_z_tanh_a_all.reshape(T * B, 2 * H), out=d_b)
     np.matmul(ones, g_w_z.reshape(T * B, H), out=d_w_z)
     np.matmul(ones, g_w_a.reshape(T * B, H), out=d_w_a)
 
@@ -350,8 +333,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -457,6 +440,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -38,7 +38,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "9c08a15a68cd085ec710661bfff8fda555f0a8415d7216821176f57cef722537"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -74,7 +73,6 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     first_tape: Any  # what the first step left behind
 
 
@@ -149,7 +147,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -167,18 +164,14 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     bias = cp.empty((2 * H,), dtype)
 
-    # n = tanh(U_n @ h + a + c_n)
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+    # For n and z: what waits for no state, at all steps at once.
     launch("caru_code_forward_1", dtype, 1, H, (H,), c, b, bias)
 
+    # For z: what waits for no state, at all steps at once.
     # a = W_n @ x + b_n
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # a = W_n @ x + b_n
-    # n = tanh(U_n @ h + a + c_n)
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    # l = z * sigmoid(a)
+    # For n, z and l: what waits for no state, at all steps at once.
     launch("caru_code_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias, n)
 
     if initial is None:
@@ -198,8 +191,6 @@ def forward(
         # n = tanh(U_n @ h + a + c_n)
         cp.matmul(h[t], U_T, out=u)
 
-        # n = tanh(U_n @ h + a + c_n)
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # l = z * sigmoid(a)
         # h' = (1 - l) * h + n * l
         launch("caru_code_forward_3", dtype, B, H, (B, t, H), u, n, gates, h)
@@ -213,7 +204,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, constant, first_tape)
+    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -225,12 +216,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, n, finished, given, constant, first_tape = tape
+    x, h, gates, n, finished, given, first_tape = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, c = (cp.asarray(array, order="C") for array in params)
+    W, U, b, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -245,7 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     start = int(not given and T > 0)
     if start:  # the first step went another way: up to the end, this is about the steps behind it
         T -= 1
-        whole = (x, h, d_y,)
+        kept_first = (x, h, d_y,)
         x = x[1:]
         h = h[1:]
         gates = gates[1:]
@@ -267,42 +258,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_l = d_h_next * (n - h)
-        # d_sigmoid_a = d_l * z
-        # d_z = d_l * sigmoid_a
-        # d_a_z = d_z * (1 - z) * z
-        # d_n = d_h_next * l
-        # d_a_n = d_n * (1 - n**2)
-        # d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
+        # d_a = d_h * (n - h)
+        # d_z = d_a * sigmoid_a * (1 - z) * z
+        # d_n = d_h * l * (1 - n**2)
+        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
         launch("caru_code_backward_2", dtype, B, H, (B, t, H), d_h, d_y, h, n, gates, l, d_gates)
 
-        # U_zT_d_a_z = U_z.T @ d_a_z + U_n.T @ d_a_n
+        # U_zT_d_a_z = U_z.T @ d_z + U_n.T @ d_n
         cp.matmul(d_gates[t, :, H:], U, out=U_zT_d_a_z)
 
-        # d_h = U_zT_d_a_z + d_h_next * (1 - l)
+        # d_h = U_zT_d_a_z + d_h * (1 - l)
         launch("caru_code_backward_3", dtype, B, H, (B, t, H), U_zT_d_a_z, d_h, l)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_n.T @ d_a + W_z.T @ d_a_z
+    # d_x = W_n.T @ d_a + W_z.T @ d_z
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_n = the sum of d_a
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("caru_code_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_bias_z = the sum of d_a_z
     column_sum("caru_code_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_bias_n = the sum of d_a_n
     column_sum("caru_code_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 
     # d_bias_z_2 = d_bias_z
@@ -310,13 +291,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
-        *d_inputs, d_h, d_first = first_step_backward(
-            params, *whole, d_h, finished_first, *first_tape
+        first_d_x, d_h, d_first = first_step_backward(
+            params, *kept_first, d_h, finished_first, *first_tape
         )
-        d_x, = (
-            cp.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
-        )
-        d_params = Params(*(a + b for a, b in zip(d_params, d_first, strict=True)))
+        d_x = cp.concatenate((first_d_x[None], d_x))
+        d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,
         x=d_x,
@@ -329,23 +308,21 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
 
 def first_step(params, x, h, dtype):
-    """The step that is taken instead of the first one where no initial state is given."""
+    """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
     I, H = measure(params)
     B = x.shape[1]
-    W, U, b, c = (cp.asarray(array, order="C") for array in params)
+    W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)
     W_n_T = cp.ascontiguousarray(W[:H].T)
 
     # h' = tanh(W_n @ x + b_n)
     cp.matmul(x[0], W_n_T, out=W_n_x[0])
-
-    # h' = tanh(W_n @ x + b_n)
     launch("caru_code_first_forward_1", dtype, B, H, (B, 0, H), W_n_x, b, h)
 
     return h[1],
@@ -355,12 +332,11 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     """Pull gradients back through `first_step`."""
     I, H = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, U, b, c = (cp.asarray(array, order="C") for array in params)
+    W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [d.copy() for d in (d_h,)]
-        for d in (d_h,):
-            cp.copyto(d, 0, where=finished)
+        kept_h = d_h.copy()
+        cp.copyto(d_h, 0, where=finished)
     d_a_h = cp.empty((1, B, H), dtype)
     d_h_2 = cp.empty((1, B, H), dtype)
     d_x = cp.empty((1, B, I), dtype)
@@ -368,6 +344,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_c = cp.zeros((2 * H,), dtype)
+    W_n = W[:H]
 
     # d_c_n = 0
     # d_b_z = 0
@@ -377,23 +354,21 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     # d_h = 0
     launch("caru_code_first_backward_2", dtype, B, H, (B, 0, H), d_h_2)
 
-    # d_h_next = d_h_later + d_y
-    # d_a_h = d_h_next * (1 - h_next**2)
+    # d_a_h = d_h * (1 - h_next**2)
     launch("caru_code_first_backward_3", dtype, B, H, (B, 0, H), d_h, d_y, h, d_a_h)
 
-    # d_h_2 = d_h
+    # d_h = d_h
     launch("caru_code_first_backward_4", dtype, B, H, (B, 0, H), d_h_2, d_h)
 
     # d_x = W_n.T @ d_a_h
-    cp.matmul(d_a_h[0], W[:H], out=d_x[0])
-    d_W[:H] = cp.matmul(d_a_h[0].T, x[0])
+    cp.matmul(d_a_h[0], W_n, out=d_x[0])
+    cp.matmul(d_a_h[0].T, x[0], out=d_W[:H])
 
-    # d_b_n = the sum of d_a_h
+    # The gradients of the parameters: all steps in one product each.
     column_sum("caru_code_first_backward_5", dtype, B, H, (B, 0, H), d_a_h, d_b)
 
     if finished is not None:
-        for d, k in zip((d_h,), kept, strict=True):
-            cp.copyto(d, k, where=finished)
+        cp.copyto(d_h, kept_h, where=finished)
     return d_x[0], d_h, Params(d_W, d_U, d_b, d_c)
 
 

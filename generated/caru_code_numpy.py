@@ -70,7 +70,6 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     first_tape: Any  # what the first step left behind
 
 
@@ -147,7 +146,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -164,35 +162,24 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
     bias = np.empty((2 * H,), dtype)
-    bias_n = bias[H:]
-    c_n = c[H:]
-    bias_z = bias[:H]
-    b_z = b[H:]
-    c_z = c[:H]
-    sigmoid_a_all = gates[..., :H]
-    b_n = b[:H]
-    z_all = gates[..., H:]
+    bias_n, bias_z = bias[H:], bias[:H]
+    c_n, c_z = c[H:], c[:H]
+    b_z, b_n = b[H:], b[:H]
+    sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
-    # n = tanh(U_n @ h + a + c_n)
+    # For n: what waits for no state, at all steps at once.
     bias_n[...] = c_n
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+    # For z: what waits for no state, at all steps at once.
     np.add(b_z, c_z, out=bias_z)
 
     # a = W_n @ x + b_n
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # a = W_n @ x + b_n
     sigmoid_a_all += b_n
-
-    # n = tanh(U_n @ h + a + c_n)
     np.add(sigmoid_a_all, bias_n, out=n)
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     z_all += bias_z
 
-    # l = z * sigmoid(a)
+    # For l: what waits for no state, at all steps at once.
     sigmoid(sigmoid_a_all, out=sigmoid_a_all)
 
     if initial is None:
@@ -208,26 +195,17 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    U_n_h = u[:, H:]
-    U_z_h = u[:, :H]
+    U_n_h, U_z_h = u[:, H:], u[:, :H]
+    ends = each(finished, T)
     for h_t, n_t, z, sigmoid_a, h_next, finished_t in zip(
-        h[start:-1],
-        n[start:],
-        gates[start:, :, H:],
-        gates[start:, :, :H],
-        h[start + 1 :],
-        each(finished, T)[start:],
-        strict=True,
-    ):
+    h[start:-1], n[start:], gates[start:, :, H:], gates[start:, :, :H], h[start + 1 :], ends[start:],
+    strict=True
+):
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # n = tanh(U_n @ h + a + c_n)
         np.matmul(h_t, U_T, out=u)
-
-        # n = tanh(U_n @ h + a + c_n)
         n_t += U_n_h
         np.tanh(n_t, out=n_t)
-
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         z += U_z_h
         sigmoid(z, out=z)
 
@@ -239,7 +217,7 @@ def forward(
         h_next *= s
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -248,7 +226,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, constant, first_tape)
+    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
 
 
 @np.errstate(all="ignore")
@@ -261,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, n, finished, given, constant, first_tape = tape
+    x, h, gates, n, finished, given, first_tape = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -270,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b, c = params
+    W, U, _, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -294,7 +272,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 3 * H), dtype)
-    l = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
+    k_a = np.empty((T, B, H), dtype)
     U_zT_d_a_z = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
@@ -302,84 +281,77 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_c = np.zeros((2 * H,), dtype)
 
-    sigmoid_a_all = gates[..., :H]
-    z_all = gates[..., H:]
-    # l = sigmoid_a * z
-    np.multiply(sigmoid_a_all, z_all, out=l)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h_ts = k_h[ts]
+        sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
+        d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
+        n_ts = n[ts]
+        h_ts = h[ts]
+        k_a_ts = k_a[ts]
 
-    s = np.empty((B, 2 * H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_z, n_t, h_t, d_a, z, sigmoid_a, gates_t, d_az, d_n, l_t, d_zn, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(n),
-        reversed(h[:-1]),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(gates),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(l),
-        reversed(d_gates[..., H:]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+        # k_h = sigmoid_a * z
+        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a = n - h, times d_h in the loop
+        np.subtract(n_ts, h_ts, out=d_a_ts)
 
-        # d_l = d_h_next * (n - h)
-        np.subtract(n_t, h_t, out=d_z)
-        d_z *= d_h
+        # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
+        np.subtract(1, z_ts, out=d_z_ts)
+        d_z_ts *= sigmoid_a_ts
+        d_z_ts *= z_ts
 
-        # d_sigmoid_a = d_l * z
-        np.multiply(d_z, z, out=d_a)
+        # d_n = (1 - n**2) * sigmoid_a * z, times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= k_h_ts
 
-        # d_z = d_l * sigmoid_a
-        d_z *= sigmoid_a
+        # k_a = (1 - sigmoid_a) * sigmoid_a * z
+        np.subtract(1, sigmoid_a_ts, out=k_a_ts)
+        k_a_ts *= sigmoid_a_ts
+        k_a_ts *= z_ts
 
-        # d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        # d_a_z = d_z * (1 - z) * z
-        np.subtract(1, gates_t, out=s)
-        d_az *= s
-        d_az *= gates_t
+        # k_h = 1 - sigmoid_a * z
+        np.subtract(1, k_h_ts, out=k_h_ts)
 
-        # d_n = d_h_next * l
-        np.multiply(d_h, l_t, out=d_n)
+        for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
+            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s_2)
-        np.subtract(1, s_2, out=s_2)
-        d_n *= s_2
+            d_h += d_y_t
 
-        # d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        d_a += d_n
+            # d_a = d_h * (n - h)
+            d_a *= d_h
 
-        # U_zT_d_a_z = U_z.T @ d_a_z + U_n.T @ d_a_n
-        np.matmul(d_zn, U, out=U_zT_d_a_z)
+            # d_z = d_a * sigmoid_a * (1 - z) * z
+            d_z *= d_a
 
-        # d_h = U_zT_d_a_z + d_h_next * (1 - l)
-        np.subtract(1, l_t, out=s_2)
-        d_h *= s_2
-        d_h += U_zT_d_a_z
+            # d_n = d_h * (1 - n**2) * sigmoid_a * z
+            d_n *= d_h
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
+            d_a *= k_a_t
+            d_a += d_n
+
+            # U_zT_d_a_z = U_z.T @ d_z + U_n.T @ d_n
+            np.matmul(d_zn, U, out=U_zT_d_a_z)
+
+            # d_h = U_zT_d_a_z + d_h * (1 - sigmoid_a * z)
+            d_h *= k_h_t
+            d_h += U_zT_d_a_z
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_az_all = d_gates[..., : 2 * H]
-    d_zn_all = d_gates[..., H:]
-    d_n_all = d_gates[..., 2 * H :]
-    d_c_n = d_c[H:]
-    d_c_z = d_c[:H]
+    d_az_all, d_zn_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., H:], d_gates[..., 2 * H :]
+    d_c_n, d_c_z = d_c[H:], d_c[:H]
     d_b_z = d_b[H:]
-    # d_x = W_n.T @ d_a + W_z.T @ d_a_z
+
+    # d_x = W_n.T @ d_a + W_z.T @ d_z
     np.matmul(d_az_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -393,10 +365,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
-        *d_inputs, d_h, d_first = first_step_backward(params, *kept_first, d_h, finished_first, *first_tape)
-        d_x, = (
-            np.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
+        first_d_x, d_h, d_first = first_step_backward(
+            params, *kept_first, d_h, finished_first, *first_tape
         )
+        d_x = np.concatenate((first_d_x[None], d_x))
         d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,
@@ -410,8 +382,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -420,7 +392,7 @@ def first_step(params, x, h_t):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
     I, H = measure(params)
     B, dtype = x.shape[0], h_t.dtype
-    W, U, b, c = params
+    W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
     W_n_T = np.ascontiguousarray(W[:H].T)
@@ -438,12 +410,11 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     """Pull gradients back through `first_step`."""
     I, H = measure(params)
     B, dtype = x.shape[0], h_t.dtype
-    W, U, b, c = params
+    W, _, _, _ = params
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [d.copy() for d in (d_h,)]
-        for d in (d_h,):
-            np.copyto(d, 0, where=finished)
+        kept_h = d_h.copy()
+        np.copyto(d_h, 0, where=finished)
     d_a_h = np.empty((B, H), dtype)
     d_h_2 = np.empty((B, H), dtype)
     d_x = np.empty((B, I), dtype)
@@ -451,13 +422,12 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_c = np.zeros((2 * H,), dtype)
-    ones = np.ones(B, dtype)
-    d_b_z = d_b[H:]
     W_n = W[:H]
-    d_b_n = d_b[:H]
+    ones = np.ones(B, dtype)
+    d_b_z, d_b_n = d_b[H:], d_b[:H]
 
-    # d_c_z = 0
     # d_c_n = 0
+    # d_c_z = 0
     d_c[...] = 0
 
     # d_b_z = 0
@@ -465,16 +435,14 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
 
     # d_h = 0
     d_h_2[...] = 0
-
-    # d_h_next = d_h_later + d_y
     d_h += d_y
 
-    # d_a_h = d_h_next * (1 - h_next**2)
+    # d_a_h = d_h * (1 - h_next**2)
     np.multiply(h_next, h_next, out=d_a_h)
     np.subtract(1, d_a_h, out=d_a_h)
     d_a_h *= d_h
 
-    # d_h_2 = d_h
+    # d_h = d_h
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_a_h
@@ -483,8 +451,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     np.matmul(ones, d_a_h, out=d_b_n)
 
     if finished is not None:
-        for d, k in zip((d_h,), kept, strict=True):
-            np.copyto(d, k, where=finished)
+        np.copyto(d_h, kept_h, where=finished)
     return d_x, d_h, Params(d_W, d_U, d_b, d_c)
 
 
@@ -589,6 +556,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -38,8 +38,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// n = tanh(U_n @ h + a + c_n)
-// z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+// For n and z: what waits for no state, at all steps at once.
 extern "C" __global__ void caru_forward_1(
     const int rows, const int H,
     const storage* __restrict__ c,  // 2 * H  c_z, c_n
@@ -61,10 +60,8 @@ extern "C" __global__ void caru_forward_1(
     put(bias + k, bias_z);
 }
 
+// For n, z and l: what waits for no state, at all steps at once.
 // a = W_n @ x + b_n
-// n = tanh(U_n @ h + a + c_n)
-// z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-// l = z * sigmoid(a)
 extern "C" __global__ void caru_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_a, z
@@ -150,14 +147,10 @@ extern "C" __global__ void caru_backward_1(
     put(l + at * H + k, l_);
 }
 
-// d_h_next = d_h_later + d_y
-// d_l = d_h_next * (n - h)
-// d_sigmoid_a = d_l * z
-// d_z = d_l * sigmoid_a
-// d_a_z = d_z * (1 - z) * z
-// d_n = d_h_next * l
-// d_a_n = d_n * (1 - n**2)
-// d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
+// d_a = d_h * (n - h)
+// d_z = d_a * sigmoid_a * (1 - z) * z
+// d_n = d_h * l * (1 - n**2)
+// d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
 extern "C" __global__ void caru_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -166,7 +159,7 @@ extern "C" __global__ void caru_backward_2(
     const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_a, z
     const storage* __restrict__ l,  // (T, B, H)  l
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_a_z, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -178,26 +171,23 @@ extern "C" __global__ void caru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real z = get(gates + at * (2 * H) + H + k);
     const real sigmoid_a = get(gates + at * (2 * H) + k);
+    const real z = get(gates + at * (2 * H) + H + k);
     const real l_ = get(l + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real d_l = d_h_next * (n_ - h_);
-    const real d_sigmoid_a = d_l * z;
-    const real d_z = d_l * sigmoid_a;
-    const real d_a_z = d_z * (1 - z) * z;
-    const real d_n = d_h_next * l_;
-    const real d_a_n = d_n * (1 - square(n_));
-    const real d_a = d_a_n + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a;
+    const real d_z = d_l * sigmoid_a * (1 - z) * z;
+    const real d_n = d_h_next * l_ * (1 - square(n_));
+    const real d_a = d_l * (1 - sigmoid_a) * sigmoid_a * z + d_n;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + H + k, d_a_z);
     put(d_gates + at * (3 * H) + k, d_a);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
+    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
 }
 
-// d_h = U_zT_d_a_z + d_h_next * (1 - l)
+// d_h = U_zT_d_a_z + d_h * (1 - l)
 extern "C" __global__ void caru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_zT_d_a_z,  // (B, H)  U_zT_d_a_z
@@ -222,7 +212,7 @@ extern "C" __global__ void caru_backward_3(
 // d_b_n = the sum of d_a
 extern "C" __global__ void caru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_n, b_z
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -242,10 +232,10 @@ extern "C" __global__ void caru_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_bias_z = the sum of d_a_z
+// d_bias_z = the sum of d_z
 extern "C" __global__ void caru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_n, b_z
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -265,10 +255,10 @@ extern "C" __global__ void caru_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_bias_n = the sum of d_a_n
+// d_bias_n = the sum of d_n
 extern "C" __global__ void caru_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_z, d_n
     storage* __restrict__ d_c)  // 2 * H  c_z, c_n
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -363,7 +353,7 @@ extern "C" __global__ void caru_first_backward_2(
     put(d_h_2 + at * H + k, d_h);
 }
 
-// d_h_next = d_h_later + d_y
+// d_h_next = d_h + d_y
 extern "C" __global__ void caru_first_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -384,7 +374,7 @@ extern "C" __global__ void caru_first_backward_3(
     put(d_h_next + at * H + k, d_h_next_);
 }
 
-// d_h_2 = d_h
+// d_h = d_h
 extern "C" __global__ void caru_first_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h_2,  // (T, B, H)  d_h

@@ -30,7 +30,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real square(real a) { return a * a; }
 
-// z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
+// For z': what waits for no state, at all steps at once.
 extern "C" __global__ void cornn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ tanh_z,  // (T, B, H)  tanh_z
@@ -82,17 +82,15 @@ extern "C" __global__ void cornn_forward_2(
     put(y_ + (at + B) * H + k, y_next);
 }
 
-// d_y_next = d_y + d_y_later
-// d_z_next = 0.1 * d_y_next + d_z_later
-// d_tanh_z = 0.1 * d_z_next
-// d_a_z = d_tanh_z * (1 - tanh_z**2)
+// d_z += 0.1 * d_y_2
+// d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
 extern "C" __global__ void cornn_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     storage* __restrict__ d_y_2,  // (B, H)  d_y_later
     storage* __restrict__ d_z,  // (B, H)  d_z_later
     const storage* __restrict__ tanh_z,  // (T, B, H)  tanh_z
-    storage* __restrict__ d_a_z)  // (T, B, H)  d_a_z
+    storage* __restrict__ d_tanh_z)  // (T, B, H)  d_tanh_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -107,17 +105,16 @@ extern "C" __global__ void cornn_backward_1(
 
     const real d_y_next = d_y_ + d_y_later;
     const real d_z_next = real(0.1) * d_y_next + d_z_later;
-    const real d_tanh_z = real(0.1) * d_z_next;
-    const real d_a_z_ = d_tanh_z * (1 - square(tanh_z_));
+    const real d_tanh_z_ = real(0.1) * d_z_next * (1 - square(tanh_z_));
 
     put(d_y_2 + b * H + k, d_y_next);
     put(d_z + b * H + k, d_z_next);
-    put(d_a_z + at * H + k, d_a_z_);
+    put(d_tanh_z + at * H + k, d_tanh_z_);
 }
 
-// d_y_2 = U_yT_d_a_z + d_y_next - 0.27 * d_z_next
-// d_y_3 = d_y_2
-// d_z = 0.53 * d_z_next + U_zT_d_a_z
+// d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
+// d_y_2 = d_y_2
+// d_z = 0.53 * d_z + U_zT_d_a_z
 extern "C" __global__ void cornn_backward_2(
     const int rows, const int H,
     const storage* __restrict__ d_y_2_2,  // (B, H)  d_y_2
@@ -143,10 +140,10 @@ extern "C" __global__ void cornn_backward_2(
     put(d_z + b * H + k, d_z_);
 }
 
-// d_b_h = the sum of d_a_z
+// d_b_h = the sum of d_tanh_z
 extern "C" __global__ void cornn_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_z,  // (T, B, H)  d_a_z
+    const storage* __restrict__ d_tanh_z,  // (T, B, H)  d_tanh_z
     storage* __restrict__ d_b_h)  // H  b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -155,7 +152,7 @@ extern "C" __global__ void cornn_backward_3(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_z + at * H + k);
+        total += get(d_tanh_z + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"y": "hidden", "z": "hidden"}
 OUTPUTS = {"y'": "hidden"}
 SPEC_SHA256 = "087ffd85a5beeb560bd964f80c24fc082b8172723c57f4fd3a3aad74f4bfa4f7"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -65,8 +64,6 @@ class Tape(NamedTuple):
     z: cp.ndarray  # (T + 1, B, H)  the initial state first
     tanh_z: cp.ndarray  # (T, B, H)  tanh_z
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +131,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -152,10 +148,8 @@ def forward(
     U_y_y = cp.empty((B, H), dtype)
     U_z_z = cp.empty((B, H), dtype)
 
-    # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
+    # For z': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=tanh_z.reshape(T * B, H))
-
-    # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
     launch("cornn_forward_1", dtype, T * B, H, (B, 0, H), tanh_z, b_h)
 
     if initial is None:
@@ -170,11 +164,8 @@ def forward(
     for t in range(0, T):
         # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         cp.matmul(y_[t], U_y_T, out=U_y_y)
-
-        # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         cp.matmul(z[t], U_z_T, out=U_z_z)
 
-        # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         # y' = dt * z' + y
         launch("cornn_forward_2", dtype, B, H, (B, t, H), U_y_y, U_z_z, tanh_z, y_, z)
 
@@ -188,7 +179,7 @@ def forward(
     final = States(y_[T].copy(), z[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None, constant)
+    return y, final, Tape(x, y_, z, tanh_z, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -200,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, y_, z, tanh_z, finished, given, constant = tape
+    x, y_, z, tanh_z, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.y_", y_, (T + 1, B, H))
@@ -221,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y_2 = same("d_final.y", d_y_2, dtype).copy()
         d_z = check("d_final.z", d_final.z, (B, H))
         d_z = same("d_final.z", d_z, dtype).copy()
-    d_a_z = cp.empty((T, B, H), dtype)
+    d_tanh_z = cp.empty((T, B, H), dtype)
     U_zT_d_a_z = cp.empty((B, H), dtype)
     d_y_2_2 = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -232,39 +223,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_y_2, d_z,)]
-            for d in (d_y_2, d_z,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_y = d_y_2.copy()
+            cp.copyto(d_y_2, 0, where=finished[t])
+            kept_z = d_z.copy()
+            cp.copyto(d_z, 0, where=finished[t])
 
-        # d_y_next = d_y + d_y_later
-        # d_z_next = 0.1 * d_y_next + d_z_later
-        # d_tanh_z = 0.1 * d_z_next
-        # d_a_z = d_tanh_z * (1 - tanh_z**2)
-        launch("cornn_backward_1", dtype, B, H, (B, t, H), d_y, d_y_2, d_z, tanh_z, d_a_z)
+        # d_z += 0.1 * d_y_2
+        # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
+        launch("cornn_backward_1", dtype, B, H, (B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
-        # U_zT_d_a_z = U_z.T @ d_a_z
-        cp.matmul(d_a_z[t], U_z, out=U_zT_d_a_z)
+        # U_zT_d_a_z = U_z.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_z, out=U_zT_d_a_z)
 
-        # U_yT_d_a_z = U_y.T @ d_a_z
-        cp.matmul(d_a_z[t], U_y, out=d_y_2_2)
+        # d_y_2 = U_y.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
 
-        # d_y_2 = U_yT_d_a_z + d_y_next - 0.27 * d_z_next
-        # d_y_3 = d_y_2
-        # d_z = 0.53 * d_z_next + U_zT_d_a_z
+        # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
+        # d_y_2 = d_y_2
+        # d_z = 0.53 * d_z + U_zT_d_a_z
         launch("cornn_backward_2", dtype, B, H, (H,), d_y_2_2, d_y_2, d_z, U_zT_d_a_z)
 
         if finished is not None:
-            for d, k in zip((d_y_2, d_z,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_y_2, kept_y, where=finished[t])
+            cp.copyto(d_z, kept_z, where=finished[t])
 
-    # d_x = W_h.T @ d_a_z
-    cp.matmul(d_a_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_z.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_y[...] = cp.matmul(d_a_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H))
-    d_U_z[...] = cp.matmul(d_a_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H))
+    # d_x = W_h.T @ d_tanh_z
+    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # d_b_h = the sum of d_a_z
-    column_sum("cornn_backward_3", dtype, T * B, H, (B, 0, H), d_a_z, d_b_h)
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_tanh_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H), out=d_U_y)
+    cp.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
+    column_sum("cornn_backward_3", dtype, T * B, H, (B, 0, H), d_tanh_z, d_b_h)
 
     d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
     return Grads(
@@ -279,7 +269,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

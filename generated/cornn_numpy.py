@@ -61,8 +61,6 @@ class Tape(NamedTuple):
     z: np.ndarray  # (T + 1, B, H)  the initial state first
     tanh_z: np.ndarray  # (T, B, H)  tanh_z
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -150,7 +147,7 @@ def forward(
     U_y_y = np.empty((B, H), dtype)
     U_z_z = np.empty((B, H), dtype)
 
-    # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
+    # For z': what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=tanh_z.reshape(T * B, H))
     tanh_z += b_h
 
@@ -164,15 +161,10 @@ def forward(
     U_y_T = np.ascontiguousarray(U_y.T)
     U_z_T = np.ascontiguousarray(U_z.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for y__t, z_t, tanh_z_t, z_next, y__next, finished_t in zip(
-        y_[:-1],
-        z[:-1],
-        tanh_z,
-        z[1:],
-        y_[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    y_[:-1], z[:-1], tanh_z, z[1:], y_[1:], ends, strict=True
+):
         # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         np.matmul(y__t, U_y_T, out=U_y_y)
         np.matmul(z_t, U_z_T, out=U_z_z)
@@ -189,7 +181,7 @@ def forward(
         np.multiply(z_next, 0.1, out=y__next)
         y__next += y__t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(y__next, y__t, where=finished_t)
             np.copyto(z_next, z_t, where=finished_t)
 
@@ -199,7 +191,7 @@ def forward(
     final = States(y_[T].copy(), z[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None, constant)
+    return y, final, Tape(x, y_, z, tanh_z, finished)
 
 
 @np.errstate(all="ignore")
@@ -212,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, y_, z, tanh_z, finished, given, constant = tape
+    x, y_, z, tanh_z, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.y_", y_, (T + 1, B, H))
@@ -222,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.y_": y_}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_y, U_z, b_h = params
+    W_h, U_y, U_z, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -237,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y_2 = same("d_final.y", d_y_2, dtype).copy()
         d_z = check("d_final.z", d_final.z, (B, H))
         d_z = same("d_final.z", d_z, dtype).copy()
-    d_a_z = np.empty((T, B, H), dtype)
+    d_tanh_z = np.empty((T, B, H), dtype)
     U_zT_d_a_z = np.empty((B, H), dtype)
     d_y_2_2 = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -247,64 +239,64 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_h = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_a_z_t, tanh_z_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_a_z),
-        reversed(tanh_z),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_y_2, d_z,)]
-            for d in (d_y_2, d_z,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_tanh_z_ts = d_tanh_z[ts]
+        tanh_z_ts = tanh_z[ts]
 
-        # d_y_next = d_y + d_y_later
-        d_y_2 += d_y_t
+        # d_tanh_z = 0.1 - 0.1 * tanh_z**2, times d_z in the loop
+        np.multiply(tanh_z_ts, tanh_z_ts, out=d_tanh_z_ts)
+        d_tanh_z_ts *= 0.1
+        np.subtract(0.1, d_tanh_z_ts, out=d_tanh_z_ts)
 
-        # d_z_next = 0.1 * d_y_next + d_z_later
-        np.multiply(d_y_2, 0.1, out=s)
-        d_z += s
+        for d_y_t, d_tanh_z_t, finished_t in backwards(d_y[ts], d_tanh_z_ts, ends[ts]):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_y = d_y_2.copy()
+                np.copyto(d_y_2, 0, where=finished_t)
+                kept_z = d_z.copy()
+                np.copyto(d_z, 0, where=finished_t)
 
-        # d_tanh_z = 0.1 * d_z_next
-        np.multiply(d_z, 0.1, out=d_a_z_t)
+            d_y_2 += d_y_t
 
-        # d_a_z = d_tanh_z * (1 - tanh_z**2)
-        np.multiply(tanh_z_t, tanh_z_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_z_t *= s
+            # d_z += 0.1 * d_y_2
+            np.multiply(d_y_2, 0.1, out=s)
+            d_z += s
 
-        # U_zT_d_a_z = U_z.T @ d_a_z
-        np.matmul(d_a_z_t, U_z, out=U_zT_d_a_z)
+            # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
+            d_tanh_z_t *= d_z
 
-        # U_yT_d_a_z = U_y.T @ d_a_z
-        np.matmul(d_a_z_t, U_y, out=d_y_2_2)
+            # U_zT_d_a_z = U_z.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_z, out=U_zT_d_a_z)
 
-        # d_y_2 = U_yT_d_a_z + d_y_next - 0.27 * d_z_next
-        np.multiply(d_z, 0.27, out=s)
-        d_y_2_2 -= s
-        d_y_2_2 += d_y_2
+            # d_y_2 = U_y.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_y, out=d_y_2_2)
 
-        # d_y_3 = d_y_2
-        d_y_2[...] = d_y_2_2
+            # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
+            np.multiply(d_z, 0.27, out=s)
+            d_y_2_2 -= s
+            d_y_2_2 += d_y_2
 
-        # d_z = 0.53 * d_z_next + U_zT_d_a_z
-        d_z *= 0.53
-        d_z += U_zT_d_a_z
+            # d_y_2 = d_y_2
+            d_y_2[...] = d_y_2_2
 
-        if finished_t is not None:
-            for d, k in zip((d_y_2, d_z,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_z = 0.53 * d_z + U_zT_d_a_z
+            d_z *= 0.53
+            d_z += U_zT_d_a_z
+
+            if finished is not None:
+                np.copyto(d_y_2, kept_y, where=finished_t)
+                np.copyto(d_z, kept_z, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_h.T @ d_a_z
-    np.matmul(d_a_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+
+    # d_x = W_h.T @ d_tanh_z
+    np.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    np.matmul(d_a_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
-    np.matmul(d_a_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H), out=d_U_y)
-    np.matmul(d_a_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
-    np.matmul(ones, d_a_z.reshape(T * B, H), out=d_b_h)
+    np.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    np.matmul(d_tanh_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H), out=d_U_y)
+    np.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
+    np.matmul(ones, d_tanh_z.reshape(T * B, H), out=d_b_h)
 
     d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
     return Grads(
@@ -319,8 +311,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -417,3 +409,14 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))

@@ -33,7 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
+// For h': what waits for no state, at all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
     const int rows,
     const storage* __restrict__ zeta,  // 1  zeta
@@ -94,15 +94,12 @@ extern "C" __global__ void fastgrnn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// g_sigmoid_nu = d_h_next * n
-// not_z = 1 - z
-// g_sigmoid_zeta = d_h_next * n * not_z
-// d_n = d_h_next * (sigmoid_nu + sigmoid_zeta * not_z)
-// d_a_n = d_n * (1 - n**2)
-// d_z = d_h_next * (h - n * sigmoid_zeta)
-// d_a_z = d_z * z * not_z
-// d_a = d_a_n + d_a_z
+// g_sigmoid_nu = d_h * n
+// d_z = 1 - z
+// g_sigmoid_zeta = d_h * n * d_z
+// d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * d_z)
+// d_z *= d_h * z * (h - n * sigmoid_zeta)
+// d_a = d_n + d_z
 extern "C" __global__ void fastgrnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -113,9 +110,9 @@ extern "C" __global__ void fastgrnn_backward_1(
     const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ g_sigmoid_nu,  // (T, B, H)  g_sigmoid_nu
-    storage* __restrict__ d_a_z,  // (T, B, H)  d_a_z
+    storage* __restrict__ d_z,  // (T, B, H)  d_z
     storage* __restrict__ g_sigmoid_zeta,  // (T, B, H)  g_sigmoid_zeta
-    storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_a)  // (T, B, H)  d_a
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -136,21 +133,19 @@ extern "C" __global__ void fastgrnn_backward_1(
     const real g_sigmoid_nu_ = d_h_next * n_;
     const real not_z = 1 - z_;
     const real g_sigmoid_zeta_ = d_h_next * n_ * not_z;
-    const real d_n = d_h_next * (sigmoid_zeta_ * not_z + sigmoid_nu_);
-    const real d_a_n_ = d_n * (1 - square(n_));
-    const real d_z = d_h_next * (h_ - n_ * sigmoid_zeta_);
-    const real d_a_z_ = d_z * z_ * not_z;
-    const real d_a_ = d_a_n_ + d_a_z_;
+    const real d_n_ = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
+    const real d_z_ = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
+    const real d_a_ = d_n_ + d_z_;
 
     put(d_h + b * H + k, d_h_next);
     put(g_sigmoid_nu + at * H + k, g_sigmoid_nu_);
-    put(d_a_z + at * H + k, d_a_z_);
+    put(d_z + at * H + k, d_z_);
     put(g_sigmoid_zeta + at * H + k, g_sigmoid_zeta_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
     put(d_a + at * H + k, d_a_);
 }
 
-// d_h = U_hT_d_a + d_h_next * z
+// d_h = U_hT_d_a + d_h * z
 extern "C" __global__ void fastgrnn_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a,  // (B, H)  U_hT_d_a
@@ -260,10 +255,10 @@ extern "C" __global__ void fastgrnn_backward_6(
     if (threadIdx.y == 0 && k < 1) put(d_sigmoid_zeta + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void fastgrnn_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_z,  // (T, B, H)  d_a_z
+    const storage* __restrict__ d_z,  // (T, B, H)  d_z
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -272,7 +267,7 @@ extern "C" __global__ void fastgrnn_backward_7(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_z + at * H + k);
+        total += get(d_z + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -283,10 +278,10 @@ extern "C" __global__ void fastgrnn_backward_7(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void fastgrnn_backward_8(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -295,7 +290,7 @@ extern "C" __global__ void fastgrnn_backward_8(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4321be451b2cab060143cb0fec04941ce8bf006f81e6dbe585793b50dbc27f0"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -69,8 +68,6 @@ class Tape(NamedTuple):
     sigmoid_zeta: cp.ndarray  # (1,)  sigmoid_zeta
     sigmoid_nu: cp.ndarray  # (1,)  sigmoid_nu
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -144,7 +141,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -163,10 +159,10 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
+    # For h': what waits for no state, at all steps at once.
     launch("fastgrnn_forward_1", dtype, 1, 1, (), zeta, nu, sigmoid_zeta, sigmoid_nu)
 
-    # a = W_h @ x + U_h @ h
+    # For a: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:
@@ -179,7 +175,6 @@ def forward(
         # a = W_h @ x + U_h @ h
         cp.matmul(h[t], U_h_T, out=U_h_h)
 
-        # a = W_h @ x + U_h @ h
         # z = sigmoid(a + b_z)
         # n = tanh(a + b_h)
         # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
@@ -194,7 +189,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -206,7 +201,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, given, constant = tape
+    x, h, n, z, sigmoid_zeta, sigmoid_nu, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -225,9 +220,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a = cp.empty((T, B, H), dtype)
     g_sigmoid_nu = cp.empty((T, B, H), dtype)
-    d_a_z = cp.empty((T, B, H), dtype)
+    d_z = cp.empty((T, B, H), dtype)
     g_sigmoid_zeta = cp.empty((T, B, H), dtype)
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     U_hT_d_a = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = cp.empty((T, B, 1), dtype)
@@ -242,30 +237,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # g_sigmoid_nu = d_h_next * n
-        # not_z = 1 - z
-        # g_sigmoid_zeta = d_h_next * n * not_z
-        # d_n = d_h_next * (sigmoid_nu + sigmoid_zeta * not_z)
-        # d_a_n = d_n * (1 - n**2)
-        # d_z = d_h_next * (h - n * sigmoid_zeta)
-        # d_a_z = d_z * z * not_z
-        # d_a = d_a_n + d_a_z
-        launch("fastgrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h, g_sigmoid_nu, d_a_z, g_sigmoid_zeta, d_a_n, d_a)
+        # g_sigmoid_nu = d_h * n
+        # d_z = 1 - z
+        # g_sigmoid_zeta = d_h * n * d_z
+        # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * d_z)
+        # d_z *= d_h * z * (h - n * sigmoid_zeta)
+        # d_a = d_n + d_z
+        launch("fastgrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n, d_a)
 
         # U_hT_d_a = U_h.T @ d_a
         cp.matmul(d_a[t], U_h, out=U_hT_d_a)
 
-        # d_h = U_hT_d_a + d_h_next * z
+        # d_h = U_hT_d_a + d_h * z
         launch("fastgrnn_backward_2", dtype, B, H, (B, t, H), U_hT_d_a, d_h, z)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_h.T @ d_a
     cp.matmul(d_a.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -275,20 +265,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # sum_g_sigmoid_zeta = the sum of g_sigmoid_zeta
     row_sum("fastgrnn_backward_4", dtype, T * B, H, (B, 0, H), g_sigmoid_zeta, sum_g_sigmoid_zeta)
-    d_W_h[...] = cp.matmul(d_a.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
-    # d_sigmoid_nu = the sum of sum_g_sigmoid_nu
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_a.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum("fastgrnn_backward_5", dtype, T * B, 1, (B, 0), sum_g_sigmoid_nu, d_sigmoid_nu)
-
-    # d_sigmoid_zeta = the sum of sum_g_sigmoid_zeta
     column_sum("fastgrnn_backward_6", dtype, T * B, 1, (B, 0), sum_g_sigmoid_zeta, d_sigmoid_zeta)
-
-    # d_b_z = the sum of d_a_z
-    column_sum("fastgrnn_backward_7", dtype, T * B, H, (B, 0, H), d_a_z, d_b)
-
-    # d_b_h = the sum of d_a_n
-    column_sum("fastgrnn_backward_8", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
+    column_sum("fastgrnn_backward_7", dtype, T * B, H, (B, 0, H), d_z, d_b)
+    column_sum("fastgrnn_backward_8", dtype, T * B, H, (B, 0, H), d_n, d_b)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     # d_zeta = d_sigmoid_zeta * (1 - sigmoid_zeta) * sigmoid_zeta
@@ -307,7 +291,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

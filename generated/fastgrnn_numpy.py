@@ -65,8 +65,6 @@ class Tape(NamedTuple):
     sigmoid_zeta: np.ndarray  # (1,)  sigmoid_zeta
     sigmoid_nu: np.ndarray  # (1,)  sigmoid_nu
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -142,7 +140,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -161,11 +158,11 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
+    # For h': what waits for no state, at all steps at once.
     sigmoid(zeta, out=sigmoid_zeta)
     sigmoid(nu, out=sigmoid_nu)
 
-    # a = W_h @ x + U_h @ h
+    # For a: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:
@@ -175,16 +172,9 @@ def forward(
 
     U_h_T = np.ascontiguousarray(U_h.T)
     s = np.empty((B, H), dtype)
-    b_z = b[:H]
-    b_h = b[H:]
-    for h_t, n_t, z_t, h_next, finished_t in zip(
-        h[:-1],
-        n,
-        z,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    b_z, b_h = b[:H], b[H:]
+    ends = each(finished, T)
+    for h_t, n_t, z_t, h_next, finished_t in zip(h[:-1], n, z, h[1:], ends, strict=True):
         # a = W_h @ x + U_h @ h
         np.matmul(h_t, U_h_T, out=U_h_h)
         n_t += U_h_h
@@ -205,7 +195,7 @@ def forward(
         s *= n_t
         h_next += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -214,7 +204,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished)
 
 
 @np.errstate(all="ignore")
@@ -227,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, given, constant = tape
+    x, h, n, z, sigmoid_zeta, sigmoid_nu, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -236,7 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_h, b, nu, zeta = params
+    W_h, U_h, _, _, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -249,10 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a = np.empty((T, B, H), dtype)
-    g_sigmoid_nu = np.empty((T, B, H), dtype)
-    d_a_z = np.empty((T, B, H), dtype)
+    d_z = np.empty((T, B, H), dtype)
     g_sigmoid_zeta = np.empty((T, B, H), dtype)
-    d_a_n = np.empty((T, B, H), dtype)
+    d_n = np.empty((T, B, H), dtype)
+    g_sigmoid_nu = np.empty((T, B, H), dtype)
     U_hT_d_a = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = np.empty((T, B, 1), dtype)
@@ -265,76 +255,74 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_nu = np.zeros((), dtype)
     d_zeta = np.zeros((), dtype)
 
-    s = np.empty((B, H), dtype)
-    for d_y_t, g_sigmoid_nu_t, n_t, d_a_z_t, z_t, g_sigmoid_zeta_t, d_a_n_t, h_t, d_a_t, finished_t in zip(
-        reversed(d_y),
-        reversed(g_sigmoid_nu),
-        reversed(n),
-        reversed(d_a_z),
-        reversed(z),
-        reversed(g_sigmoid_zeta),
-        reversed(d_a_n),
-        reversed(h[:-1]),
-        reversed(d_a),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_z_ts = d_z[ts]
+        z_ts = z[ts]
+        g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
+        n_ts = n[ts]
+        d_n_ts = d_n[ts]
+        h_ts = h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # g_sigmoid_nu = d_h_next * n
-        np.multiply(d_h, n_t, out=g_sigmoid_nu_t)
+        # g_sigmoid_zeta = n * (1 - z), times d_h in the loop
+        np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z_t, out=d_a_z_t)
+        # d_n = (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z)), times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        np.multiply(d_z_ts, sigmoid_zeta, out=s_ts)
+        s_ts += sigmoid_nu
+        d_n_ts *= s_ts
 
-        # g_sigmoid_zeta = d_h_next * n * not_z
-        np.multiply(d_h, n_t, out=g_sigmoid_zeta_t)
-        g_sigmoid_zeta_t *= d_a_z_t
+        # d_z = (1 - z) * z * (h - n * sigmoid_zeta), times d_h in the loop
+        np.multiply(n_ts, sigmoid_zeta, out=s_ts)
+        np.subtract(h_ts, s_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # d_n = d_h_next * (sigmoid_nu + sigmoid_zeta * not_z)
-        np.multiply(d_a_z_t, sigmoid_zeta, out=d_a_n_t)
-        d_a_n_t += sigmoid_nu
-        d_a_n_t *= d_h
+        for d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, d_n_t, d_z_t, d_a_t, z_t, finished_t in backwards(
+            d_y[ts], g_sigmoid_nu[ts], n_ts, g_sigmoid_zeta_ts, d_n_ts, d_z_ts, d_a[ts], z_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_n_t *= s
+            d_h += d_y_t
 
-        # d_z = d_h_next * (h - n * sigmoid_zeta)
-        np.multiply(n_t, sigmoid_zeta, out=s)
-        np.subtract(h_t, s, out=s)
-        s *= d_h
+            # g_sigmoid_nu = d_h * n
+            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)
 
-        # d_a_z = d_z * z * not_z
-        d_a_z_t *= s
-        d_a_z_t *= z_t
+            # g_sigmoid_zeta = d_h * n * (1 - z)
+            g_sigmoid_zeta_t *= d_h
 
-        # d_a = d_a_n + d_a_z
-        np.add(d_a_n_t, d_a_z_t, out=d_a_t)
+            # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
+            d_n_t *= d_h
 
-        # U_hT_d_a = U_h.T @ d_a
-        np.matmul(d_a_t, U_h, out=U_hT_d_a)
+            # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+            d_z_t *= d_h
 
-        # d_h = U_hT_d_a + d_h_next * z
-        d_h *= z_t
-        d_h += U_hT_d_a
+            # d_a = d_n + d_z
+            np.add(d_n_t, d_z_t, out=d_a_t)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # U_hT_d_a = U_h.T @ d_a
+            np.matmul(d_a_t, U_h, out=U_hT_d_a)
+
+            # d_h = U_hT_d_a + d_h * z
+            d_h *= z_t
+            d_h += U_hT_d_a
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_z = d_b[:H]
-    d_b_h = d_b[H:]
+    d_b_z, d_b_h = d_b[:H], d_b[H:]
     d_nu_2 = d_nu.reshape(1)
     d_zeta_2 = d_zeta.reshape(1)
+
     # d_x = W_h.T @ d_a
     np.matmul(d_a.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
     np.sum(g_sigmoid_nu, axis=-1, keepdims=True, out=sum_g_sigmoid_nu)
@@ -345,8 +333,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     d_sigmoid_nu[...] = np.sum(sum_g_sigmoid_nu.reshape(T * B, 1))
     d_sigmoid_zeta[...] = np.sum(sum_g_sigmoid_zeta.reshape(T * B, 1))
-    np.matmul(ones, d_a_z.reshape(T * B, H), out=d_b_z)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_z.reshape(T * B, H), out=d_b_z)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     np.subtract(1, sigmoid_nu, out=d_nu_2)
@@ -371,8 +359,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -478,6 +466,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

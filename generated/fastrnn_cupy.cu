@@ -31,7 +31,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// h' = n * sigmoid(alpha) + sigmoid(beta) * h
+// For h': what waits for no state, at all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
     const int rows,
     const storage* __restrict__ alpha,  // 1  alpha
@@ -52,7 +52,7 @@ extern "C" __global__ void fastrnn_forward_1(
     put(sigmoid_beta, sigmoid_beta_);
 }
 
-// n = tanh(W_h @ x + U_h @ h + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void fastrnn_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
@@ -102,11 +102,9 @@ extern "C" __global__ void fastrnn_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// g_sigmoid_alpha = d_h_next * n
-// g_sigmoid_beta = d_h_next * h
-// d_n = d_h_next * sigmoid_alpha
-// d_a_n = d_n * (1 - n**2)
+// g_sigmoid_alpha = d_h * n
+// g_sigmoid_beta = d_h * h
+// d_n = d_h * (1 - n**2) * sigmoid_alpha
 extern "C" __global__ void fastrnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -116,7 +114,7 @@ extern "C" __global__ void fastrnn_backward_1(
     const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
     storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
     storage* __restrict__ g_sigmoid_beta,  // (T, B, H)  g_sigmoid_beta
-    storage* __restrict__ d_a_n)  // (T, B, H)  d_a_n
+    storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -133,16 +131,15 @@ extern "C" __global__ void fastrnn_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real g_sigmoid_alpha_ = d_h_next * n_;
     const real g_sigmoid_beta_ = d_h_next * h_;
-    const real d_n = d_h_next * sigmoid_alpha_;
-    const real d_a_n_ = d_n * (1 - square(n_));
+    const real d_n_ = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
 
     put(d_h + b * H + k, d_h_next);
     put(g_sigmoid_alpha + at * H + k, g_sigmoid_alpha_);
     put(g_sigmoid_beta + at * H + k, g_sigmoid_beta_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
 }
 
-// d_h = U_hT_d_a_n + d_h_next * sigmoid_beta
+// d_h = U_hT_d_a_n + d_h * sigmoid_beta
 extern "C" __global__ void fastrnn_backward_2(
     const int rows, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -251,10 +248,10 @@ extern "C" __global__ void fastrnn_backward_6(
     if (threadIdx.y == 0 && k < 1) put(d_sigmoid_beta + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void fastrnn_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b_h)  // H  b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -263,7 +260,7 @@ extern "C" __global__ void fastrnn_backward_7(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

@@ -27,7 +27,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "f808a8ed7148606345b16f68e7899e1e032882c3a853dfc355aea4efb1e39b88"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -64,8 +63,6 @@ class Tape(NamedTuple):
     sigmoid_alpha: cp.ndarray  # (1,)  sigmoid_alpha
     sigmoid_beta: cp.ndarray  # (1,)  sigmoid_beta
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -136,7 +133,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -154,13 +150,11 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # h' = n * sigmoid(alpha) + sigmoid(beta) * h
+    # For h': what waits for no state, at all steps at once.
     launch("fastrnn_forward_1", dtype, 1, 1, (), alpha, beta, sigmoid_alpha, sigmoid_beta)
 
-    # n = tanh(W_h @ x + U_h @ h + b_h)
+    # For n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-
-    # n = tanh(W_h @ x + U_h @ h + b_h)
     launch("fastrnn_forward_2", dtype, T * B, H, (B, 0, H), n, b_h)
 
     if initial is None:
@@ -173,7 +167,6 @@ def forward(
         # n = tanh(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_h_T, out=U_h_h)
 
-        # n = tanh(W_h @ x + U_h @ h + b_h)
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
         launch("fastrnn_forward_3", dtype, B, H, (B, t, H), U_h_h, n, h, sigmoid_alpha, sigmoid_beta)
 
@@ -186,7 +179,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -198,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, sigmoid_alpha, sigmoid_beta, finished, given, constant = tape
+    x, h, n, sigmoid_alpha, sigmoid_beta, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -215,7 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     g_sigmoid_alpha = cp.empty((T, B, H), dtype)
     g_sigmoid_beta = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
@@ -232,46 +225,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # g_sigmoid_alpha = d_h_next * n
-        # g_sigmoid_beta = d_h_next * h
-        # d_n = d_h_next * sigmoid_alpha
-        # d_a_n = d_n * (1 - n**2)
-        launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, h, sigmoid_alpha, g_sigmoid_alpha, g_sigmoid_beta, d_a_n)
+        # g_sigmoid_alpha = d_h * n
+        # g_sigmoid_beta = d_h * h
+        # d_n = d_h * (1 - n**2) * sigmoid_alpha
+        launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, h, sigmoid_alpha, g_sigmoid_alpha, g_sigmoid_beta, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        cp.matmul(d_a_n[t], U_h, out=U_hT_d_a_n)
+        # U_hT_d_a_n = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
 
-        # d_h = U_hT_d_a_n + d_h_next * sigmoid_beta
+        # d_h = U_hT_d_a_n + d_h * sigmoid_beta
         launch("fastrnn_backward_2", dtype, B, H, (H,), U_hT_d_a_n, d_h, sigmoid_beta)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_n
-    cp.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    # d_x = W_h.T @ d_n
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
     row_sum("fastrnn_backward_3", dtype, T * B, H, (B, 0, H), g_sigmoid_alpha, sum_g_sigmoid_alpha)
 
     # sum_g_sigmoid_beta = the sum of g_sigmoid_beta
     row_sum("fastrnn_backward_4", dtype, T * B, H, (B, 0, H), g_sigmoid_beta, sum_g_sigmoid_beta)
-    d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
-    # d_sigmoid_alpha = the sum of sum_g_sigmoid_alpha
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum("fastrnn_backward_5", dtype, T * B, 1, (B, 0), sum_g_sigmoid_alpha, d_sigmoid_alpha)
-
-    # d_sigmoid_beta = the sum of sum_g_sigmoid_beta
     column_sum("fastrnn_backward_6", dtype, T * B, 1, (B, 0), sum_g_sigmoid_beta, d_sigmoid_beta)
-
-    # d_b_h = the sum of d_a_n
-    column_sum("fastrnn_backward_7", dtype, T * B, H, (B, 0, H), d_a_n, d_b_h)
+    column_sum("fastrnn_backward_7", dtype, T * B, H, (B, 0, H), d_n, d_b_h)
 
     # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
     # d_beta = d_sigmoid_beta * (1 - sigmoid_beta) * sigmoid_beta
@@ -290,7 +275,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -60,8 +60,6 @@ class Tape(NamedTuple):
     sigmoid_alpha: np.ndarray  # (1,)  sigmoid_alpha
     sigmoid_beta: np.ndarray  # (1,)  sigmoid_beta
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +132,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -152,11 +149,11 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # h' = n * sigmoid(alpha) + sigmoid(beta) * h
+    # For h': what waits for no state, at all steps at once.
     sigmoid(alpha, out=sigmoid_alpha)
     sigmoid(beta, out=sigmoid_beta)
 
-    # n = tanh(W_h @ x + U_h @ h + b_h)
+    # For n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 
@@ -167,13 +164,8 @@ def forward(
 
     U_h_T = np.ascontiguousarray(U_h.T)
     s = np.empty((B, H), dtype)
-    for h_t, n_t, h_next, finished_t in zip(
-        h[:-1],
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for h_t, n_t, h_next, finished_t in zip(h[:-1], n, h[1:], ends, strict=True):
         # n = tanh(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_h_T, out=U_h_h)
         n_t += U_h_h
@@ -184,7 +176,7 @@ def forward(
         np.multiply(n_t, sigmoid_alpha, out=s)
         h_next += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -193,7 +185,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished)
 
 
 @np.errstate(all="ignore")
@@ -206,7 +198,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, sigmoid_alpha, sigmoid_beta, finished, given, constant = tape
+    x, h, n, sigmoid_alpha, sigmoid_beta, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -215,7 +207,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_h, b_h, alpha, beta = params
+    W_h, U_h, _, _, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -227,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = np.empty((T, B, H), dtype)
+    d_n = np.empty((T, B, H), dtype)
     g_sigmoid_alpha = np.empty((T, B, H), dtype)
     g_sigmoid_beta = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
@@ -242,64 +234,59 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_alpha = np.zeros((), dtype)
     d_beta = np.zeros((), dtype)
 
-    s = np.empty((B, H), dtype)
-    for d_y_t, g_sigmoid_alpha_t, n_t, g_sigmoid_beta_t, h_t, d_a_n_t, finished_t in zip(
-        reversed(d_y),
-        reversed(g_sigmoid_alpha),
-        reversed(n),
-        reversed(g_sigmoid_beta),
-        reversed(h[:-1]),
-        reversed(d_a_n),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_n_ts = d_n[ts]
+        n_ts = n[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_n = (1 - n**2) * sigmoid_alpha, times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= sigmoid_alpha
 
-        # g_sigmoid_alpha = d_h_next * n
-        np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
+        for d_y_t, g_sigmoid_alpha_t, n_t, g_sigmoid_beta_t, h_t, d_n_t, finished_t in backwards(
+            d_y[ts], g_sigmoid_alpha[ts], n_ts, g_sigmoid_beta[ts], h[ts], d_n_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # g_sigmoid_beta = d_h_next * h
-        np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
+            d_h += d_y_t
 
-        # d_n = d_h_next * sigmoid_alpha
-        np.multiply(d_h, sigmoid_alpha, out=d_a_n_t)
+            # g_sigmoid_alpha = d_h * n
+            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_n_t *= s
+            # g_sigmoid_beta = d_h * h
+            np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_a_n_t, U_h, out=U_hT_d_a_n)
+            # d_n = d_h * (1 - n**2) * sigmoid_alpha
+            d_n_t *= d_h
 
-        # d_h = U_hT_d_a_n + d_h_next * sigmoid_beta
-        d_h *= sigmoid_beta
-        d_h += U_hT_d_a_n
+            # U_hT_d_a_n = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = U_hT_d_a_n + d_h * sigmoid_beta
+            d_h *= sigmoid_beta
+            d_h += U_hT_d_a_n
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_alpha_2 = d_alpha.reshape(1)
     d_beta_2 = d_beta.reshape(1)
-    # d_x = W_h.T @ d_a_n
-    np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+
+    # d_x = W_h.T @ d_n
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
     np.sum(g_sigmoid_alpha, axis=-1, keepdims=True, out=sum_g_sigmoid_alpha)
     np.sum(g_sigmoid_beta, axis=-1, keepdims=True, out=sum_g_sigmoid_beta)
 
     # The gradients of the parameters: all steps in one product each.
-    np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
-    np.matmul(d_a_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
+    np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    np.matmul(d_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     d_sigmoid_alpha[...] = np.sum(sum_g_sigmoid_alpha.reshape(T * B, 1))
     d_sigmoid_beta[...] = np.sum(sum_g_sigmoid_beta.reshape(T * B, 1))
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
     np.subtract(1, sigmoid_alpha, out=d_alpha_2)
@@ -324,8 +311,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -422,6 +409,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -32,9 +32,9 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// For h': what waits for no state, at all steps at once.
 // g = sigmoid(W_g @ x + b_g)
 // j = tanh(W_j @ x + b_j)
-// h' = (1 - g) * j + g * h
 extern "C" __global__ void gilr_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
@@ -85,20 +85,17 @@ extern "C" __global__ void gilr_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_g = 1 - g
-// d_j = d_h_next * not_g
-// d_a_j = d_j * (1 - j**2)
-// d_g = d_h_next * h - d_h_next * j
-// d_a_g = d_g * g * not_g
-// d_h = d_h_next * g
+// d_a_g = 1 - g
+// d_j = d_h * (1 - j**2) * d_a_g
+// d_g = d_h * h - d_h * j
+// d_a_g *= g * (d_h * h - d_h * j)
 extern "C" __global__ void gilr_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_g, d_a_j
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_g, d_j
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -114,21 +111,20 @@ extern "C" __global__ void gilr_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_j = d_h_next * not_g;
-    const real d_a_j = d_j * (1 - square(j));
+    const real d_j = d_h_next * (1 - square(j)) * not_g;
     const real d_g = d_h_next * h_ - d_h_next * j;
     const real d_a_g = d_g * g * not_g;
     const real d_h_ = d_h_next * g;
 
     put(d_h + b * H + k, d_h_);
     put(d_gates + at * (2 * H) + k, d_a_g);
-    put(d_gates + at * (2 * H) + H + k, d_a_j);
+    put(d_gates + at * (2 * H) + H + k, d_j);
 }
 
 // d_b_g = the sum of d_a_g
 extern "C" __global__ void gilr_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_a_j
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_j
     storage* __restrict__ d_b)  // 2 * H  b_g, b_j
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -148,10 +144,10 @@ extern "C" __global__ void gilr_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_j = the sum of d_a_j
+// d_b_j = the sum of d_j
 extern "C" __global__ void gilr_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_a_j
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_j
     storage* __restrict__ d_b)  // 2 * H  b_g, b_j
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "f3f19a54e0f8f5c01c5f94ccfe202c321b9a949adcde8a2ab1e26502a140dffe"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -61,8 +60,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 2 * H)  g, j
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -128,7 +125,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -148,9 +144,7 @@ def forward(
     # j = tanh(W_j @ x + b_j)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # g = sigmoid(W_g @ x + b_g)
-    # j = tanh(W_j @ x + b_j)
-    # h' = (1 - g) * j + g * h
+    # For h': what waits for no state, at all steps at once.
     launch("gilr_forward_1", dtype, T * B, H, (B, 0, H), gates, b, x_h_next)
 
     if initial is None:
@@ -171,7 +165,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -183,7 +177,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -207,31 +201,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_g = 1 - g
-        # d_j = d_h_next * not_g
-        # d_a_j = d_j * (1 - j**2)
-        # d_g = d_h_next * h - d_h_next * j
-        # d_a_g = d_g * g * not_g
-        # d_h = d_h_next * g
+        # d_a_g = 1 - g
+        # d_j = d_h * (1 - j**2) * d_a_g
+        # d_g = d_h * h - d_h * j
+        # d_a_g *= g * (d_h * h - d_h * j)
         launch("gilr_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_g.T @ d_a_g + W_j.T @ d_a_j
+    # d_x = W_g.T @ d_a_g + W_j.T @ d_j
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
 
-    # d_b_g = the sum of d_a_g
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum("gilr_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_j = the sum of d_a_j
     column_sum("gilr_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_b)
@@ -247,7 +234,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

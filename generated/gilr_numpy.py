@@ -57,8 +57,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  g, j
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -126,7 +124,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -141,21 +138,16 @@ def forward(
         gates=(T, B, 2 * H),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    g_all = gates[..., :H]
-    j_all = gates[..., H:]
+    g_all, j_all = gates[..., :H], gates[..., H:]
 
     # g = sigmoid(W_g @ x + b_g)
     # j = tanh(W_j @ x + b_j)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-
-    # g = sigmoid(W_g @ x + b_g)
     sigmoid(g_all, out=g_all)
-
-    # j = tanh(W_j @ x + b_j)
     np.tanh(j_all, out=j_all)
 
-    # h' = (1 - g) * j + g * h
+    # For h': what waits for no state, at all steps at once.
     np.subtract(1, g_all, out=x_h_next)
     x_h_next *= j_all
 
@@ -164,19 +156,15 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    ends = each(finished, T)
     for h_next, g, h_t, x_h_next_t, finished_t in zip(
-        h[1:],
-        gates[..., :H],
-        h[:-1],
-        x_h_next,
-        each(finished, T),
-        strict=True,
-    ):
+    h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+):
         # h' = (1 - g) * j + g * h
         np.multiply(g, h_t, out=h_next)
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -185,7 +173,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -198,7 +186,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -207,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b = params
+    W, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -226,53 +214,49 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_g, g, d_j, j, h_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., H:]),
-        reversed(h[:-1]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_a_g_ts, d_j_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
+        g_ts, j_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a_g = 1 - g
+        np.subtract(1, g_ts, out=d_a_g_ts)
 
-        # not_g = 1 - g
-        np.subtract(1, g, out=d_g)
+        # d_j = (1 - g) * (1 - j**2), times d_h in the loop
+        np.multiply(j_ts, j_ts, out=d_j_ts)
+        np.subtract(1, d_j_ts, out=d_j_ts)
+        d_j_ts *= d_a_g_ts
 
-        # d_j = d_h_next * not_g
-        np.multiply(d_h, d_g, out=d_j)
+        # d_a_g = (1 - g) * g, times d_g in the loop
+        d_a_g_ts *= g_ts
 
-        # d_a_j = d_j * (1 - j**2)
-        np.multiply(j, j, out=s)
-        np.subtract(1, s, out=s)
-        d_j *= s
+        for d_y_t, d_j, h_t, j, d_a_g, g, finished_t in backwards(
+            d_y[ts], d_j_ts, h[ts], j_ts, d_a_g_ts, g_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_g = d_h_next * h - d_h_next * j
-        np.multiply(d_h, h_t, out=s)
-        np.multiply(d_h, j, out=s_2)
-        s -= s_2
+            d_h += d_y_t
 
-        # d_a_g = d_g * g * not_g
-        d_g *= s
-        d_g *= g
+            # d_j = d_h * (1 - g) * (1 - j**2)
+            d_j *= d_h
 
-        # d_h = d_h_next * g
-        d_h *= g
+            # d_g = d_h * h - d_h * j
+            np.multiply(d_h, h_t, out=s)
+            np.multiply(d_h, j, out=s_2)
+            s -= s_2
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
+            d_a_g *= s
+            d_h *= g
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_g.T @ d_a_g + W_j.T @ d_a_j
+
+    # d_x = W_g.T @ d_a_g + W_j.T @ d_j
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -292,8 +276,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -399,6 +383,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

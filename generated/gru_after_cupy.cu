@@ -33,9 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-// r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-// n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
+// For z, r and n: what waits for no state, at all steps at once.
 extern "C" __global__ void gru_after_forward_1(
     const int rows, const int H,
     const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
@@ -61,9 +59,7 @@ extern "C" __global__ void gru_after_forward_1(
     put(bias + 2 * H + k, bias_n);
 }
 
-// z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-// r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-// n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
+// For z, r and n: what waits for no state, at all steps at once.
 extern "C" __global__ void gru_after_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
@@ -134,15 +130,11 @@ extern "C" __global__ void gru_after_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * (1 - n**2)
-// d_v_n = d_a_n * r
-// d_r = d_a_n * v_n
-// d_a_r = d_r * (1 - r) * r
-// d_z = d_h_next * (h - n)
-// d_a_z = d_z * z * not_z
+// d_z = 1 - z
+// d_n = d_h * (1 - n**2) * d_z
+// d_v_n = d_n * r
+// d_r = d_n * (1 - r) * r * v_n
+// d_z *= d_h * z * (h - n)
 extern "C" __global__ void gru_after_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -150,7 +142,7 @@ extern "C" __global__ void gru_after_backward_1(
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ v_n,  // (T, B, H)  v_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -168,22 +160,19 @@ extern "C" __global__ void gru_after_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * (1 - square(n));
-    const real d_v_n = d_a_n * r;
-    const real d_r = d_a_n * v_n_;
-    const real d_a_r = d_r * (1 - r) * r;
-    const real d_z = d_h_next * (h_ - n);
-    const real d_a_z = d_z * z * not_z;
+    const real d_n = d_h_next * (1 - square(n)) * not_z;
+    const real d_v_n = d_n * r;
+    const real d_r = d_n * (1 - r) * r * v_n_;
+    const real d_z = d_h_next * z * not_z * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (4 * H) + H + k, d_a_z);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_a_n);
+    put(d_gates + at * (4 * H) + H + k, d_z);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_n);
     put(d_gates + at * (4 * H) + k, d_v_n);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_a_r);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_r);
 }
 
-// d_h = U_hT_d_v_n + d_h_next * z
+// d_h = U_hT_d_v_n + d_h * z
 extern "C" __global__ void gru_after_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_v_n,  // (B, H)  U_hT_d_v_n
@@ -205,10 +194,10 @@ extern "C" __global__ void gru_after_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_bias_z = the sum of d_a_z
+// d_bias_z = the sum of d_z
 extern "C" __global__ void gru_after_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -228,10 +217,10 @@ extern "C" __global__ void gru_after_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_bias_r = the sum of d_a_r
+// d_bias_r = the sum of d_r
 extern "C" __global__ void gru_after_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -251,10 +240,10 @@ extern "C" __global__ void gru_after_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_bias_n = the sum of d_a_n
+// d_bias_n = the sum of d_n
 extern "C" __global__ void gru_after_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -277,7 +266,7 @@ extern "C" __global__ void gru_after_backward_5(
 // d_c_h = the sum of d_v_n
 extern "C" __global__ void gru_after_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
     storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

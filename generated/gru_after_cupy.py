@@ -30,7 +30,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "03ea5bb3d0fd49340d31aa12566c16cb1036ce96e76ecfbd34debdeb80431d51"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -65,8 +64,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  z, r, n
     v_n: cp.ndarray  # (T, B, H)  v_n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -144,7 +141,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -162,19 +158,9 @@ def forward(
     u = cp.empty((B, 3 * H), dtype)
     bias = cp.empty((3 * H,), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
+    # For z, r and n: what waits for no state, at all steps at once.
     launch("gru_after_forward_1", dtype, 1, H, (H,), b, c, bias)
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
     launch("gru_after_forward_2", dtype, T * B, H, (B, 0, H), gates, bias)
 
     if initial is None:
@@ -189,9 +175,6 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-        # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-        # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         # h' = (1 - z) * n + z * h
         launch("gru_after_forward_3", dtype, B, H, (B, t, H), u, gates, c, h, v_n)
 
@@ -204,7 +187,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, v_n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, v_n, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -216,12 +199,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, v_n, finished, given, constant = tape
+    x, h, gates, v_n, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, c = (cp.asarray(array, order="C") for array in params)
+    W, U, b, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -243,46 +226,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * (1 - n**2)
-        # d_v_n = d_a_n * r
-        # d_r = d_a_n * v_n
-        # d_a_r = d_r * (1 - r) * r
-        # d_z = d_h_next * (h - n)
-        # d_a_z = d_z * z * not_z
+        # d_z = 1 - z
+        # d_n = d_h * (1 - n**2) * d_z
+        # d_v_n = d_n * r
+        # d_r = d_n * (1 - r) * r * v_n
+        # d_z *= d_h * z * (h - n)
         launch("gru_after_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
-        # U_hT_d_v_n = U_h.T @ d_v_n + U_z.T @ d_a_z + U_r.T @ d_a_r
+        # U_hT_d_v_n = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t, :, : 3 * H], U, out=U_hT_d_v_n)
 
-        # d_h = U_hT_d_v_n + d_h_next * z
+        # d_h = U_hT_d_v_n + d_h * z
         launch("gru_after_backward_2", dtype, B, H, (B, t, H), U_hT_d_v_n, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
+    # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_bias_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("gru_after_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_bias_r = the sum of d_a_r
     column_sum("gru_after_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_bias_n = the sum of d_a_n
     column_sum("gru_after_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_c_h = the sum of d_v_n
     column_sum("gru_after_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 
     # d_bias_z_2 = d_bias_z
@@ -302,7 +273,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

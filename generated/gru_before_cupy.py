@@ -30,7 +30,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b0e425d1f2dbd948279011c323057a4d0369c33e8d3e1750bac05e9dd2f503a4"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -65,8 +64,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  z, r, n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -141,7 +138,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -159,14 +155,8 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     U_h_hr = cp.empty((B, H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For z, r and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     launch("gru_before_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -181,15 +171,10 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         launch("gru_before_forward_2", dtype, B, H, (B, t, H), u, gates, h, hr)
-
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         # h' = (1 - z) * n + z * h
         launch("gru_before_forward_3", dtype, B, H, (B, t, H), U_h_hr, gates, h)
 
@@ -202,7 +187,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, hr, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -214,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, hr, finished, given, constant = tape
+    x, h, gates, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -242,47 +227,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * (1 - z)
-        # d_a_n = d_n * (1 - n**2)
+        # d_n = d_h * (1 - n**2) * (1 - z)
         launch("gru_before_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
+        # U_hT_d_a_n = U_h.T @ d_n
         cp.matmul(d_gates[t, :, 2 * H :], U_h, out=U_hT_d_a_n)
 
-        # d_r = U_hT_d_a_n * h
-        # d_a_r = d_r * (1 - r) * r
-        # d_z = d_h_next * (h - n)
-        # d_a_z = d_z * (1 - z) * z
+        # d_r = U_hT_d_a_n * h * (1 - r) * r
+        # d_z = d_h * (1 - z) * z * (h - n)
         launch("gru_before_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_h, d_gates)
 
-        # U_rT_d_a_r = U_z.T @ d_a_z + U_r.T @ d_a_r
+        # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t, :, : 2 * H], U, out=U_rT_d_a_r)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * z
+        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * z
         launch("gru_before_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_a_r, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
+    # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum("gru_before_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_r = the sum of d_a_r
     column_sum("gru_before_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("gru_before_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_U_h, d_b)
@@ -298,7 +273,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

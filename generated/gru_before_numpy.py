@@ -61,8 +61,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 3 * H)  z, r, n
     hr: np.ndarray  # (T, B, H)  hr
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -139,7 +137,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -157,9 +154,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     U_h_hr = np.empty((B, H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For z, r and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 
@@ -170,17 +165,11 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     U_h_T = np.ascontiguousarray(U_h.T)
+    ends = each(finished, T)
     for h_t, zr, hr_t, r, n, h_next, z, finished_t in zip(
-        h[:-1],
-        gates[..., : 2 * H],
-        hr,
-        gates[..., H : 2 * H],
-        gates[..., 2 * H :],
-        h[1:],
-        gates[..., :H],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
+    gates[..., :H], ends, strict=True
+):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_T, out=u)
@@ -198,7 +187,7 @@ def forward(
         h_next *= z
         h_next += n
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -207,7 +196,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, hr, finished)
 
 
 @np.errstate(all="ignore")
@@ -220,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, hr, finished, given, constant = tape
+    x, h, gates, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -229,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, U_h, b = params
+    W, U, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -251,74 +240,66 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    for d_y_t, d_n, z, n, d_r, h_t, zr, d_z, d_zr, r, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., :H]),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(h[:-1]),
-        reversed(gates[..., : 2 * H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_zr_ts = d_gates[ts, :, : 2 * H]
+        d_n_ts = d_gates[ts, :, 2 * H :]
+        d_z_ts = d_gates[ts, :, :H]
+        d_r_ts = d_gates[ts, :, H : 2 * H]
+        zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
+        h_ts = h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_z = 1 - z
+        # d_n = (1 - n**2) * (1 - z), times d_h in the loop
+        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        np.subtract(1, zr_ts, out=d_zr_ts)
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= d_z_ts
+        d_r_ts *= h_ts
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_zr_ts *= zr_ts
 
-        # d_n = d_h_next * (1 - z)
-        np.subtract(1, z, out=d_n)
-        d_n *= d_h
+        for d_y_t, d_n, d_r, d_z, d_zr, z, r, finished_t in backwards(
+            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_zr_ts, gates[ts, :, :H], gates[ts, :, H : 2 * H], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n, n, out=s)
-        np.subtract(1, s, out=s)
-        d_n *= s
+            d_h += d_y_t
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_n, U_h, out=U_hT_d_a_n)
+            # d_n = d_h * (1 - n**2) * (1 - z)
+            d_n *= d_h
 
-        # d_r = U_hT_d_a_n * h
-        np.multiply(U_hT_d_a_n, h_t, out=d_r)
+            # U_hT_d_a_n = U_h.T @ d_n
+            np.matmul(d_n, U_h, out=U_hT_d_a_n)
 
-        # d_a_z = d_z * (1 - z) * z
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, zr, out=s_2)
+            # d_r = U_hT_d_a_n * h * (1 - r) * r
+            d_r *= U_hT_d_a_n
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n, out=d_z)
-        d_z *= d_h
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z *= d_h
 
-        # d_a_z = d_z * (1 - z) * z
-        # d_a_r = d_r * (1 - r) * r
-        d_zr *= s_2
-        d_zr *= zr
+            # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
+            np.matmul(d_zr, U, out=U_rT_d_a_r)
 
-        # U_rT_d_a_r = U_z.T @ d_a_z + U_r.T @ d_a_r
-        np.matmul(d_zr, U, out=U_rT_d_a_r)
+            # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * z
+            d_h *= z
+            np.multiply(U_hT_d_a_n, r, out=s)
+            d_h += s
+            d_h += U_rT_d_a_r
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * z
-        d_h *= z
-        np.multiply(U_hT_d_a_n, r, out=s)
-        d_h += s
-        d_h += U_rT_d_a_r
-
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zr_all = d_gates[..., : 2 * H]
-    d_n_all = d_gates[..., 2 * H :]
-    # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
+    d_zr_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
+
+    # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -340,8 +321,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -447,6 +428,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

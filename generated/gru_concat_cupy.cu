@@ -33,9 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// r = sigmoid(A_r @ concat(h, x) + b_r)
-// z = sigmoid(A_z @ concat(h, x) + b_z)
-// n = tanh(A_h @ concat(r * h, x) + b_h)
+// For r, z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void gru_concat_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
@@ -123,15 +121,13 @@ extern "C" __global__ void gru_concat_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * z
-// d_a_n = d_n * (1 - n**2)
+// d_n = d_h * (1 - n**2) * z
 extern "C" __global__ void gru_concat_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_r, d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -141,28 +137,25 @@ extern "C" __global__ void gru_concat_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real z = get(gates + at * (3 * H) + H + k);
     const real n = get(gates + at * (3 * H) + 2 * H + k);
+    const real z = get(gates + at * (3 * H) + H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * z;
-    const real d_a_n = d_n * (1 - square(n));
+    const real d_n = d_h_next * (1 - square(n)) * z;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
 }
 
-// d_z = d_h_next * (n - h)
-// d_a_z = d_z * (1 - z) * z
-// d_r = A_h_0T_d_a_n * h
-// d_a_r = d_r * (1 - r) * r
+// d_z = d_h * (1 - z) * z * (n - h)
+// d_r = A_h_0T_d_a_n * h * (1 - r) * r
 extern "C" __global__ void gru_concat_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
     const storage* __restrict__ A_h_0T_d_a_n,  // (B, H)  A_h_0T_d_a_n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_r, d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -177,16 +170,14 @@ extern "C" __global__ void gru_concat_backward_2(
     const real A_h_0T_d_a_n_ = get(A_h_0T_d_a_n + b * H + k);
     const real r = get(gates + at * (3 * H) + k);
 
-    const real d_z = d_h_next * (n - h_);
-    const real d_a_z = d_z * (1 - z) * z;
-    const real d_r = A_h_0T_d_a_n_ * h_;
-    const real d_a_r = d_r * (1 - r) * r;
+    const real d_z = d_h_next * (1 - z) * z * (n - h_);
+    const real d_r = A_h_0T_d_a_n_ * h_ * (1 - r) * r;
 
-    put(d_gates + at * (3 * H) + H + k, d_a_z);
-    put(d_gates + at * (3 * H) + k, d_a_r);
+    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_gates + at * (3 * H) + k, d_r);
 }
 
-// d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h_next * (1 - z)
+// d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
 extern "C" __global__ void gru_concat_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ A_h_0T_d_a_n,  // (B, H)  A_h_0T_d_a_n
@@ -211,10 +202,10 @@ extern "C" __global__ void gru_concat_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_r = the sum of d_a_r
+// d_b_r = the sum of d_r
 extern "C" __global__ void gru_concat_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -234,10 +225,10 @@ extern "C" __global__ void gru_concat_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void gru_concat_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -257,10 +248,10 @@ extern "C" __global__ void gru_concat_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void gru_concat_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

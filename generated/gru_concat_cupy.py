@@ -30,7 +30,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4748779cf015b73ca7e53a3adf8f4ecfa2ec799affc645de5fd4c7db11d00b3"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -63,8 +62,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  r, z, n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +129,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -150,14 +146,8 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     A_h_0_hr = cp.empty((B, H), dtype)
 
-    # r = sigmoid(A_r @ concat(h, x) + b_r)
-    # z = sigmoid(A_z @ concat(h, x) + b_z)
-    # n = tanh(A_h @ concat(r * h, x) + b_h)
+    # For r, z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A[:, H:].T, out=gates.reshape(T * B, 3 * H))
-
-    # r = sigmoid(A_r @ concat(h, x) + b_r)
-    # z = sigmoid(A_z @ concat(h, x) + b_z)
-    # n = tanh(A_h @ concat(r * h, x) + b_h)
     launch("gru_concat_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -165,22 +155,17 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
-    A_r_T = cp.ascontiguousarray(A[: 2 * H, :H].T)
+    A_rz_T = cp.ascontiguousarray(A[: 2 * H, :H].T)
     A_h_T = cp.ascontiguousarray(A[2 * H :, :H].T)
     for t in range(0, T):
         # r = sigmoid(A_r @ concat(h, x) + b_r)
         # z = sigmoid(A_z @ concat(h, x) + b_z)
-        cp.matmul(h[t], A_r_T, out=u)
+        cp.matmul(h[t], A_rz_T, out=u)
 
-        # r = sigmoid(A_r @ concat(h, x) + b_r)
-        # z = sigmoid(A_z @ concat(h, x) + b_z)
         # n = tanh(A_h @ concat(r * h, x) + b_h)
         launch("gru_concat_forward_2", dtype, B, H, (B, t, H), u, gates, h, hr)
-
-        # n = tanh(A_h @ concat(r * h, x) + b_h)
         cp.matmul(hr[t], A_h_T, out=A_h_0_hr)
 
-        # n = tanh(A_h @ concat(r * h, x) + b_h)
         # h' = (1 - z) * h + z * n
         launch("gru_concat_forward_3", dtype, B, H, (B, t, H), A_h_0_hr, gates, h)
 
@@ -193,7 +178,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, hr, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -205,7 +190,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, I = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, hr, finished, given, constant = tape
+    x, h, gates, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -229,49 +214,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_A = cp.zeros((3 * H, H + I), dtype)
     d_b = cp.zeros((3 * H,), dtype)
 
+    A_h = A[2 * H :, :H]
+    A_rz = A[: 2 * H, :H]
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * z
-        # d_a_n = d_n * (1 - n**2)
+        # d_n = d_h * (1 - n**2) * z
         launch("gru_concat_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # A_h_0T_d_a_n = A_h.T @ d_a_n
-        cp.matmul(d_gates[t, :, 2 * H :], A[2 * H :, :H], out=A_h_0T_d_a_n)
+        # A_h_0T_d_a_n = A_h.T @ d_n
+        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=A_h_0T_d_a_n)
 
-        # d_z = d_h_next * (n - h)
-        # d_a_z = d_z * (1 - z) * z
-        # d_r = A_h_0T_d_a_n * h
-        # d_a_r = d_r * (1 - r) * r
+        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_r = A_h_0T_d_a_n * h * (1 - r) * r
         launch("gru_concat_backward_2", dtype, B, H, (B, t, H), d_h, h, gates, A_h_0T_d_a_n, d_gates)
 
-        # A_z_0T_d_a_z = A_r.T @ d_a_r + A_z.T @ d_a_z
-        cp.matmul(d_gates[t, :, : 2 * H], A[: 2 * H, :H], out=A_z_0T_d_a_z)
+        # A_z_0T_d_a_z = A_r.T @ d_r + A_z.T @ d_z
+        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=A_z_0T_d_a_z)
 
-        # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h_next * (1 - z)
+        # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
         launch("gru_concat_backward_3", dtype, B, H, (B, t, H), A_h_0T_d_a_n, A_z_0T_d_a_z, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = A_r.T @ d_a_r + A_z.T @ d_a_z + A_h.T @ d_a_n
+    # d_x = A_r.T @ d_r + A_z.T @ d_z + A_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 3 * H), A[:, H:], out=d_x.reshape(T * B, I))
-    d_A[: 2 * H, :H] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    d_A[2 * H :, :H] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H))
-    d_A[:, H:] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
 
-    # d_b_r = the sum of d_a_r
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_A[: 2 * H, :H])
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_A[2 * H :, :H])
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A[:, H:])
     column_sum("gru_concat_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_z = the sum of d_a_z
     column_sum("gru_concat_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("gru_concat_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_A, d_b)
@@ -287,7 +264,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

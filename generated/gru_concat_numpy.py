@@ -59,8 +59,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 3 * H)  r, z, n
     hr: np.ndarray  # (T, B, H)  hr
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -130,7 +128,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -148,9 +145,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     A_h_0_hr = np.empty((B, H), dtype)
 
-    # r = sigmoid(A_r @ concat(h, x) + b_r)
-    # z = sigmoid(A_z @ concat(h, x) + b_z)
-    # n = tanh(A_h @ concat(r * h, x) + b_h)
+    # For r, z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), A[:, H:].T, out=gates.reshape(T * B, 3 * H))
     gates += b
 
@@ -161,17 +156,11 @@ def forward(
 
     A_rz_T = np.ascontiguousarray(A[: 2 * H, :H].T)
     A_h_T = np.ascontiguousarray(A[2 * H :, :H].T)
+    ends = each(finished, T)
     for h_t, rz, hr_t, r, n, h_next, z, finished_t in zip(
-        h[:-1],
-        gates[..., : 2 * H],
-        hr,
-        gates[..., :H],
-        gates[..., 2 * H :],
-        h[1:],
-        gates[..., H : 2 * H],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., : 2 * H], hr, gates[..., :H], gates[..., 2 * H :], h[1:],
+    gates[..., H : 2 * H], ends, strict=True
+):
         # r = sigmoid(A_r @ concat(h, x) + b_r)
         # z = sigmoid(A_z @ concat(h, x) + b_z)
         np.matmul(h_t, A_rz_T, out=u)
@@ -189,7 +178,7 @@ def forward(
         h_next *= z
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -198,7 +187,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, hr, finished)
 
 
 @np.errstate(all="ignore")
@@ -211,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, I = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, hr, finished, given, constant = tape
+    x, h, gates, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -220,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    A, b = params
+    A, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -233,6 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     A_h_0T_d_a_n = np.empty((B, H), dtype)
     A_z_0T_d_a_z = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -242,74 +232,70 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     A_h = A[2 * H :, :H]
     A_rz = A[: 2 * H, :H]
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    for d_y_t, d_n, z, n, d_z, h_t, rz, d_r, d_rz, r, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(h[:-1]),
-        reversed(gates[..., : 2 * H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(gates[..., :H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_n_ts = d_gates[ts, :, 2 * H :]
+        d_rz_ts = d_gates[ts, :, : 2 * H]
+        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_r_ts = d_gates[ts, :, :H]
+        n_ts, z_ts, rz_ts = gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H], gates[ts, :, : 2 * H]
+        h_ts = h[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_n = (1 - n**2) * z, times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= z_ts
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z, out=d_n)
+        # d_z = (1 - z) * z * (n - h), times d_h in the loop
+        # d_r = h * (1 - r) * r, times A_h_0T_d_a_n in the loop
+        np.subtract(1, rz_ts, out=d_rz_ts)
+        np.subtract(n_ts, h_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_r_ts *= h_ts
+        d_rz_ts *= rz_ts
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n, n, out=s)
-        np.subtract(1, s, out=s)
-        d_n *= s
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # A_h_0T_d_a_n = A_h.T @ d_a_n
-        np.matmul(d_n, A_h, out=A_h_0T_d_a_n)
+        for d_y_t, d_n, d_z, d_r, d_rz, k_h_t, r, finished_t in backwards(
+            d_y[ts], d_n_ts, d_z_ts, d_r_ts, d_rz_ts, k_h_ts, gates[ts, :, :H], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_z = d_h_next * (n - h)
-        np.subtract(n, h_t, out=d_z)
-        d_z *= d_h
+            d_h += d_y_t
 
-        # d_a_r = d_r * (1 - r) * r
-        # d_a_z = d_z * (1 - z) * z
-        np.subtract(1, rz, out=s_2)
+            # d_n = d_h * (1 - n**2) * z
+            d_n *= d_h
 
-        # d_r = A_h_0T_d_a_n * h
-        np.multiply(A_h_0T_d_a_n, h_t, out=d_r)
+            # A_h_0T_d_a_n = A_h.T @ d_n
+            np.matmul(d_n, A_h, out=A_h_0T_d_a_n)
 
-        # d_a_r = d_r * (1 - r) * r
-        # d_a_z = d_z * (1 - z) * z
-        d_rz *= s_2
-        d_rz *= rz
+            # d_z = d_h * (1 - z) * z * (n - h)
+            d_z *= d_h
 
-        # A_z_0T_d_a_z = A_r.T @ d_a_r + A_z.T @ d_a_z
-        np.matmul(d_rz, A_rz, out=A_z_0T_d_a_z)
+            # d_r = A_h_0T_d_a_n * h * (1 - r) * r
+            d_r *= A_h_0T_d_a_n
 
-        # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h_next * (1 - z)
-        np.subtract(1, z, out=s)
-        d_h *= s
-        np.multiply(A_h_0T_d_a_n, r, out=s)
-        d_h += s
-        d_h += A_z_0T_d_a_z
+            # A_z_0T_d_a_z = A_r.T @ d_r + A_z.T @ d_z
+            np.matmul(d_rz, A_rz, out=A_z_0T_d_a_z)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
+            d_h *= k_h_t
+            np.multiply(A_h_0T_d_a_n, r, out=s)
+            d_h += s
+            d_h += A_z_0T_d_a_z
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_rz_all = d_gates[..., : 2 * H]
-    d_n_all = d_gates[..., 2 * H :]
-    # d_x = A_r.T @ d_a_r + A_z.T @ d_a_z + A_h.T @ d_a_n
+    d_rz_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
+
+    # d_x = A_r.T @ d_r + A_z.T @ d_z + A_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), A[:, H:], out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -331,8 +317,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -438,6 +424,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -33,7 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void gru_type2_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
@@ -109,16 +109,14 @@ extern "C" __global__ void gru_type2_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * z
-// d_a_n = d_n * (1 - n**2)
+// d_n = d_h * (1 - n**2) * z
 extern "C" __global__ void gru_type2_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_a_n)  // (T, B, H)  d_a_n
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
+    storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -128,21 +126,18 @@ extern "C" __global__ void gru_type2_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real z = get(gates + at * (2 * H) + k);
     const real n_ = get(n + at * H + k);
+    const real z = get(gates + at * (2 * H) + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * z;
-    const real d_a_n_ = d_n * (1 - square(n_));
+    const real d_n_ = d_h_next * (1 - square(n_)) * z;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
 }
 
-// d_r = U_hT_d_a_n * h
-// d_U_r_h = d_r * (1 - r) * r
-// d_z = d_h_next * (n - h)
-// d_U_z_h = d_z * (1 - z) * z
+// d_r = U_hT_d_a_n * h * (1 - r) * r
+// d_z = d_h * (1 - z) * z * (n - h)
 extern "C" __global__ void gru_type2_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -150,7 +145,7 @@ extern "C" __global__ void gru_type2_backward_2(
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_U_z_h, d_U_r_h
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -165,16 +160,14 @@ extern "C" __global__ void gru_type2_backward_2(
     const real n_ = get(n + at * H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_r = U_hT_d_a_n_ * h_;
-    const real d_U_r_h = d_r * (1 - r) * r;
-    const real d_z = d_h_next * (n_ - h_);
-    const real d_U_z_h = d_z * (1 - z) * z;
+    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
+    const real d_z = d_h_next * (1 - z) * z * (n_ - h_);
 
-    put(d_gates + at * (2 * H) + H + k, d_U_r_h);
-    put(d_gates + at * (2 * H) + k, d_U_z_h);
+    put(d_gates + at * (2 * H) + H + k, d_r);
+    put(d_gates + at * (2 * H) + k, d_z);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h_next * (1 - z)
+// d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h * (1 - z)
 extern "C" __global__ void gru_type2_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -199,10 +192,10 @@ extern "C" __global__ void gru_type2_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void gru_type2_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b_h)  // H  b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -211,7 +204,7 @@ extern "C" __global__ void gru_type2_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "5c19702e75c98078dfa99d214e6ec07602e9d5a7eae298e77a14a76961a87b1d"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -67,8 +66,6 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -139,7 +136,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -157,10 +153,8 @@ def forward(
     )
     U_h_hr = cp.empty((B, H), dtype)
 
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     launch("gru_type2_forward_1", dtype, T * B, H, (B, 0, H), n, b_h)
 
     if initial is None:
@@ -175,15 +169,10 @@ def forward(
         # r = sigmoid(U_r @ h)
         cp.matmul(h[t], U_T, out=gates[t])
 
-        # z = sigmoid(U_z @ h)
-        # r = sigmoid(U_r @ h)
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         launch("gru_type2_forward_2", dtype, B, H, (B, t, H), gates, h, hr)
-
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         # h' = (1 - z) * h + z * n
         launch("gru_type2_forward_3", dtype, B, H, (B, t, H), U_h_hr, n, h, gates)
 
@@ -196,7 +185,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, n, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, n, hr, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -208,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, n, hr, finished, given, constant = tape
+    x, h, gates, n, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -226,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
     U_rT_d_U_r_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -237,42 +226,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * z
-        # d_a_n = d_n * (1 - n**2)
-        launch("gru_type2_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, n, d_a_n)
+        # d_n = d_h * (1 - n**2) * z
+        launch("gru_type2_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, gates, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        cp.matmul(d_a_n[t], U_h, out=U_hT_d_a_n)
+        # U_hT_d_a_n = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
 
-        # d_r = U_hT_d_a_n * h
-        # d_U_r_h = d_r * (1 - r) * r
-        # d_z = d_h_next * (n - h)
-        # d_U_z_h = d_z * (1 - z) * z
+        # d_r = U_hT_d_a_n * h * (1 - r) * r
+        # d_z = d_h * (1 - z) * z * (n - h)
         launch("gru_type2_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_h, n, d_gates)
 
-        # U_rT_d_U_r_h = U_z.T @ d_U_z_h + U_r.T @ d_U_r_h
+        # U_rT_d_U_r_h = U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t], U, out=U_rT_d_U_r_h)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h_next * (1 - z)
+        # d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h * (1 - z)
         launch("gru_type2_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_U_r_h, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_n
-    cp.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H))
+    # d_x = W_h.T @ d_n
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # d_b_h = the sum of d_a_n
-    column_sum("gru_type2_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_b_h)
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
+    column_sum("gru_type2_backward_4", dtype, T * B, H, (B, 0, H), d_n, d_b_h)
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b_h)
     return Grads(
@@ -287,7 +270,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -55,7 +55,7 @@ extern "C" __global__ void gru_type3_forward_1(
     put(r + k, r_);
 }
 
-// n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void gru_type3_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
@@ -124,10 +124,8 @@ extern "C" __global__ void gru_type3_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// g_z = d_h_next * (n - h)
-// d_n = d_h_next * z
-// d_a_n = d_n * (1 - n**2)
+// g_z = d_h * (n - h)
+// d_n = d_h * (1 - n**2) * z
 extern "C" __global__ void gru_type3_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -136,7 +134,7 @@ extern "C" __global__ void gru_type3_backward_1(
     const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ z,  // (H,)  z
     storage* __restrict__ g_z,  // (T, B, H)  g_z
-    storage* __restrict__ d_a_n)  // (T, B, H)  d_a_n
+    storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -152,16 +150,15 @@ extern "C" __global__ void gru_type3_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real g_z_ = d_h_next * (n_ - h_);
-    const real d_n = d_h_next * z_;
-    const real d_a_n_ = d_n * (1 - square(n_));
+    const real d_n_ = d_h_next * (1 - square(n_)) * z_;
 
     put(d_h + b * H + k, d_h_next);
     put(g_z + at * H + k, g_z_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
 }
 
 // g_r = U_hT_d_a_n * h
-// d_h = U_hT_d_a_n * r + d_h_next * (1 - z)
+// d_h = U_hT_d_a_n * r + d_h * (1 - z)
 extern "C" __global__ void gru_type3_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -236,10 +233,10 @@ extern "C" __global__ void gru_type3_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_parts + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void gru_type3_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -248,7 +245,7 @@ extern "C" __global__ void gru_type3_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

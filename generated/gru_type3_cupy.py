@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "145b2fe596b17a35dae1a377c33f167b55e22577062a711e936b9c13717df066"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -67,8 +66,6 @@ class Tape(NamedTuple):
     z: cp.ndarray  # (H,)  z
     r: cp.ndarray  # (H,)  r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -137,7 +134,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -160,10 +156,8 @@ def forward(
     # r = sigmoid(b_r)
     launch("gru_type3_forward_1", dtype, 1, H, (H,), b, z, r)
 
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     launch("gru_type3_forward_2", dtype, T * B, H, (B, 0, H), n, b)
 
     if initial is None:
@@ -175,11 +169,8 @@ def forward(
     for t in range(0, T):
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         launch("gru_type3_forward_3", dtype, B, H, (B, t, H), h, r, hr)
-
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         # h' = (1 - z) * h + z * n
         launch("gru_type3_forward_4", dtype, B, H, (B, t, H), U_h_hr, n, h, z)
 
@@ -192,7 +183,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, hr, z, r, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -204,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, hr, z, r, finished, given, constant = tape
+    x, h, n, hr, z, r, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -221,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     g_z = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
     g_r = cp.empty((T, B, H), dtype)
@@ -233,40 +224,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # g_z = d_h_next * (n - h)
-        # d_n = d_h_next * z
-        # d_a_n = d_n * (1 - n**2)
-        launch("gru_type3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, z, g_z, d_a_n)
+        # g_z = d_h * (n - h)
+        # d_n = d_h * (1 - n**2) * z
+        launch("gru_type3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, z, g_z, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        cp.matmul(d_a_n[t], U_h, out=U_hT_d_a_n)
+        # U_hT_d_a_n = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
 
         # g_r = U_hT_d_a_n * h
-        # d_h = U_hT_d_a_n * r + d_h_next * (1 - z)
+        # d_h = U_hT_d_a_n * r + d_h * (1 - z)
         launch("gru_type3_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, d_h, r, z, g_r)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_n
-    cp.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H))
+    # d_x = W_h.T @ d_n
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # d_r = the sum of g_r
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum("gru_type3_backward_3", dtype, T * B, H, (B, 0, H), g_r, d_parts)
-
-    # d_z = the sum of g_z
     column_sum("gru_type3_backward_4", dtype, T * B, H, (B, 0, H), g_z, d_parts)
-
-    # d_b_h = the sum of d_a_n
-    column_sum("gru_type3_backward_5", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
+    column_sum("gru_type3_backward_5", dtype, T * B, H, (B, 0, H), d_n, d_b)
 
     # d_b_z = d_z * (1 - z) * z
     # d_b_r = d_r * (1 - r) * r
@@ -285,7 +268,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -63,8 +63,6 @@ class Tape(NamedTuple):
     z: np.ndarray  # (H,)  z
     r: np.ndarray  # (H,)  r
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -135,7 +133,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -153,9 +150,7 @@ def forward(
         r=(H,),
     )
     U_h_hr = np.empty((B, H), dtype)
-    b_z = b[H : 2 * H]
-    b_r = b[2 * H :]
-    b_h = b[:H]
+    b_z, b_r, b_h = b[H : 2 * H], b[2 * H :], b[:H]
 
     # z = sigmoid(b_z)
     sigmoid(b_z, out=z)
@@ -163,7 +158,7 @@ def forward(
     # r = sigmoid(b_r)
     sigmoid(b_r, out=r)
 
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 
@@ -173,14 +168,8 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_h_T = np.ascontiguousarray(U_h.T)
-    for hr_t, h_t, n_t, h_next, finished_t in zip(
-        hr,
-        h[:-1],
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for hr_t, h_t, n_t, h_next, finished_t in zip(hr, h[:-1], n, h[1:], ends, strict=True):
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         np.multiply(h_t, r, out=hr_t)
         np.matmul(hr_t, U_h_T, out=U_h_hr)
@@ -192,7 +181,7 @@ def forward(
         h_next *= z
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -201,7 +190,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, hr, z, r, finished)
 
 
 @np.errstate(all="ignore")
@@ -214,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, hr, z, r, finished, given, constant = tape
+    x, h, n, hr, z, r, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -223,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_h, b = params
+    W_h, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -235,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = np.empty((T, B, H), dtype)
+    d_n = np.empty((T, B, H), dtype)
     g_z = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     g_r = np.empty((T, B, H), dtype)
@@ -246,67 +235,64 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, g_z_t, n_t, h_t, d_a_n_t, g_r_t, finished_t in zip(
-        reversed(d_y),
-        reversed(g_z),
-        reversed(n),
-        reversed(h[:-1]),
-        reversed(d_a_n),
-        reversed(g_r),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        g_z_ts = g_z[ts]
+        n_ts = n[ts]
+        h_ts = h[ts]
+        d_n_ts = d_n[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # g_z = n - h, times d_h in the loop
+        np.subtract(n_ts, h_ts, out=g_z_ts)
 
-        # g_z = d_h_next * (n - h)
-        np.subtract(n_t, h_t, out=g_z_t)
-        g_z_t *= d_h
+        # d_n = (1 - n**2) * z, times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= z
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z, out=d_a_n_t)
+        for d_y_t, g_z_t, d_n_t, g_r_t, h_t, finished_t in backwards(
+            d_y[ts], g_z_ts, d_n_ts, g_r[ts], h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_n_t *= s
+            d_h += d_y_t
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_a_n_t, U_h, out=U_hT_d_a_n)
+            # g_z = d_h * (n - h)
+            g_z_t *= d_h
 
-        # g_r = U_hT_d_a_n * h
-        np.multiply(U_hT_d_a_n, h_t, out=g_r_t)
+            # d_n = d_h * (1 - n**2) * z
+            d_n_t *= d_h
 
-        # d_h = U_hT_d_a_n * r + d_h_next * (1 - z)
-        np.subtract(1, z, out=s)
-        d_h *= s
-        np.multiply(U_hT_d_a_n, r, out=s)
-        d_h += s
+            # U_hT_d_a_n = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # g_r = U_hT_d_a_n * h
+            np.multiply(U_hT_d_a_n, h_t, out=g_r_t)
+
+            # d_h = U_hT_d_a_n * r + d_h * (1 - z)
+            np.subtract(1, z, out=s)
+            d_h *= s
+            np.multiply(U_hT_d_a_n, r, out=s)
+            d_h += s
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_r = d_parts[:H]
-    d_z = d_parts[H:]
-    d_b_h = d_b[:H]
-    d_b_z = d_b[H : 2 * H]
-    d_b_r = d_b[2 * H :]
-    # d_x = W_h.T @ d_a_n
-    np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    d_r, d_z = d_parts[:H], d_parts[H:]
+    d_b_h, d_b_z, d_b_r = d_b[:H], d_b[H : 2 * H], d_b[2 * H :]
+
+    # d_x = W_h.T @ d_n
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
-    np.matmul(d_a_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_r.reshape(T * B, H), out=d_r)
     np.matmul(ones, g_z.reshape(T * B, H), out=d_z)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     # d_b_z = d_z * (1 - z) * z
     np.subtract(1, z, out=d_b_z)
@@ -331,8 +317,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -438,6 +424,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

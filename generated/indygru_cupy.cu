@@ -33,9 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// r = sigmoid(W_r @ x + u_r * h + b_r)
-// z = sigmoid(W_z @ x + u_z * h + b_z)
-// n = tanh(W_h @ x + u_h * r * h + b_h)
+// For r, z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void indygru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
@@ -101,18 +99,14 @@ extern "C" __global__ void indygru_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * (1 - n**2)
-// g_u_h = d_a_n * h * r
-// d_z = d_h_next * (h - n)
-// d_a_z = d_z * z * not_z
-// g_u_z = d_a_z * h
-// d_r = d_a_n * h * u_h
-// d_a_r = d_r * (1 - r) * r
-// g_u_r = d_a_r * h
-// d_h = d_a_n * r * u_h + d_a_r * u_r + d_a_z * u_z + d_h_next * z
+// d_z = 1 - z
+// d_n = d_h * (1 - n**2) * d_z
+// g_u_h = d_n * h * r
+// d_z *= d_h * z * (h - n)
+// g_u_z = d_z * h
+// d_r = d_n * h * (1 - r) * r * u_h
+// g_u_r = d_r * h
+// d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
 extern "C" __global__ void indygru_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -120,7 +114,7 @@ extern "C" __global__ void indygru_backward_1(
     const storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ u,  // 3 * H  u_r, u_z, u_h
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ g_u_h,  // (T, B, H)  g_u_h
     storage* __restrict__ g_u_z,  // (T, B, H)  g_u_z
     storage* __restrict__ g_u_r)  // (T, B, H)  g_u_r
@@ -143,30 +137,27 @@ extern "C" __global__ void indygru_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * (1 - square(n));
-    const real g_u_h_ = d_a_n * h_ * r;
-    const real d_z = d_h_next * (h_ - n);
-    const real d_a_z = d_z * z * not_z;
-    const real g_u_z_ = d_a_z * h_;
-    const real d_r = d_a_n * h_ * u_h;
-    const real d_a_r = d_r * (1 - r) * r;
-    const real g_u_r_ = d_a_r * h_;
-    const real d_h_ = d_a_n * r * u_h + d_a_r * u_r + d_a_z * u_z + d_h_next * z;
+    const real d_n = d_h_next * (1 - square(n)) * not_z;
+    const real g_u_h_ = d_n * h_ * r;
+    const real d_z = d_h_next * z * not_z * (h_ - n);
+    const real g_u_z_ = d_z * h_;
+    const real d_r = d_n * h_ * (1 - r) * r * u_h;
+    const real g_u_r_ = d_r * h_;
+    const real d_h_ = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
 
     put(d_h + b * H + k, d_h_);
-    put(d_gates + at * (3 * H) + H + k, d_a_z);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
+    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
     put(g_u_h + at * H + k, g_u_h_);
     put(g_u_z + at * H + k, g_u_z_);
-    put(d_gates + at * (3 * H) + k, d_a_r);
+    put(d_gates + at * (3 * H) + k, d_r);
     put(g_u_r + at * H + k, g_u_r_);
 }
 
-// d_b_r = the sum of d_a_r
+// d_b_r = the sum of d_r
 extern "C" __global__ void indygru_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -186,10 +177,10 @@ extern "C" __global__ void indygru_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void indygru_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -209,10 +200,10 @@ extern "C" __global__ void indygru_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void indygru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_r, d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
     storage* __restrict__ d_b)  // 3 * H  b_r, b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "3db3468b5d6086a5e92c2640a77b5d21142f45f082f9d3231e35bd767de2ba05"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -64,8 +63,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  r, z, n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -138,7 +135,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -153,14 +149,8 @@ def forward(
         gates=(T, B, 3 * H),
     )
 
-    # r = sigmoid(W_r @ x + u_r * h + b_r)
-    # z = sigmoid(W_z @ x + u_z * h + b_z)
-    # n = tanh(W_h @ x + u_h * r * h + b_h)
+    # For r, z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # r = sigmoid(W_r @ x + u_r * h + b_r)
-    # z = sigmoid(W_z @ x + u_z * h + b_z)
-    # n = tanh(W_h @ x + u_h * r * h + b_h)
     launch("indygru_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -184,7 +174,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -196,7 +186,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -224,48 +214,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * (1 - n**2)
-        # g_u_h = d_a_n * h * r
-        # d_z = d_h_next * (h - n)
-        # d_a_z = d_z * z * not_z
-        # g_u_z = d_a_z * h
-        # d_r = d_a_n * h * u_h
-        # d_a_r = d_r * (1 - r) * r
-        # g_u_r = d_a_r * h
-        # d_h = d_a_n * r * u_h + d_a_r * u_r + d_a_z * u_z + d_h_next * z
+        # d_z = 1 - z
+        # d_n = d_h * (1 - n**2) * d_z
+        # g_u_h = d_n * h * r
+        # d_z *= d_h * z * (h - n)
+        # g_u_z = d_z * h
+        # d_r = d_n * h * (1 - r) * r * u_h
+        # g_u_r = d_r * h
+        # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
         launch("indygru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, u, d_gates, g_u_h, g_u_z, g_u_r)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_r.T @ d_a_r + W_z.T @ d_a_z + W_h.T @ d_a_n
+    # d_x = W_r.T @ d_r + W_z.T @ d_z + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
 
-    # d_b_r = the sum of d_a_r
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum("indygru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_z = the sum of d_a_z
     column_sum("indygru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("indygru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_u_r = the sum of g_u_r
     column_sum("indygru_backward_5", dtype, T * B, H, (B, 0, H), g_u_r, d_u)
-
-    # d_u_z = the sum of g_u_z
     column_sum("indygru_backward_6", dtype, T * B, H, (B, 0, H), g_u_z, d_u)
-
-    # d_u_h = the sum of g_u_h
     column_sum("indygru_backward_7", dtype, T * B, H, (B, 0, H), g_u_h, d_u)
 
     d_params = Params(d_W, d_b, d_u)
@@ -281,7 +255,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -60,8 +60,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  r, z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -136,7 +134,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -151,9 +148,7 @@ def forward(
         gates=(T, B, 3 * H),
     )
 
-    # r = sigmoid(W_r @ x + u_r * h + b_r)
-    # z = sigmoid(W_z @ x + u_z * h + b_z)
-    # n = tanh(W_h @ x + u_h * r * h + b_h)
+    # For r, z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 
@@ -163,19 +158,12 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     s = np.empty((B, H), dtype)
-    u_r = u[:H]
-    u_z = u[H : 2 * H]
-    u_h = u[2 * H :]
+    u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
+    ends = each(finished, T)
     for h_t, r, z, rz, n, h_next, finished_t in zip(
-        h[:-1],
-        gates[..., :H],
-        gates[..., H : 2 * H],
-        gates[..., : 2 * H],
-        gates[..., 2 * H :],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
+    ends, strict=True
+):
         # r = sigmoid(W_r @ x + u_r * h + b_r)
         np.multiply(h_t, u_r, out=s)
         r += s
@@ -183,9 +171,6 @@ def forward(
         # z = sigmoid(W_z @ x + u_z * h + b_z)
         np.multiply(h_t, u_z, out=s)
         z += s
-
-        # r = sigmoid(W_r @ x + u_r * h + b_r)
-        # z = sigmoid(W_z @ x + u_z * h + b_z)
         sigmoid(rz, out=rz)
 
         # n = tanh(W_h @ x + u_h * r * h + b_h)
@@ -199,7 +184,7 @@ def forward(
         h_next *= z
         h_next += n
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -208,7 +193,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -221,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -230,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b, u = params
+    W, _, u = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -244,6 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     g_u_h = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     g_u_z = np.empty((T, B, H), dtype)
     g_u_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -253,93 +239,84 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
-    u_h = u[2 * H :]
     u_rz = u[: 2 * H]
-    s_2_part = s_2[:, :H]
-    s_2_part_2 = s_2[:, H:]
-    for d_y_t, d_z, z, d_n, n, g_u_h_t, h_t, r, d_r, d_rz, rz, g_u_z_t, g_u_r_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., 2 * H :]),
-        reversed(g_u_h),
-        reversed(h[:-1]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(gates[..., : 2 * H]),
-        reversed(g_u_z),
-        reversed(g_u_r),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_rz_ts = d_gates[ts, :, : 2 * H]
+        d_n_ts = d_gates[ts, :, 2 * H :]
+        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_r_ts = d_gates[ts, :, :H]
+        rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
+        h_ts = h[ts]
+        u_h = u[2 * H :]
+        g_u_h_ts = g_u_h[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_z = 1 - z
+        # d_n = (1 - n**2) * (1 - z), times d_h in the loop
+        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        # d_r = h * (1 - r) * r * u_h, times d_n in the loop
+        np.subtract(1, rz_ts, out=d_rz_ts)
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= d_z_ts
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_r_ts *= h_ts
+        d_rz_ts *= rz_ts
+        d_r_ts *= u_h
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=d_z)
+        # g_u_h = h * r, times d_n in the loop
+        np.multiply(h_ts, r_ts, out=g_u_h_ts)
 
-        # d_n = d_h_next * not_z
-        np.multiply(d_h, d_z, out=d_n)
+        # k_h = r * u_h
+        np.multiply(r_ts, u_h, out=k_h_ts)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n, n, out=s)
-        np.subtract(1, s, out=s)
-        d_n *= s
+        for d_y_t, d_n, g_u_h_t, d_z, g_u_z_t, h_t, d_r, g_u_r_t, z, k_h_t, d_rz, finished_t in backwards(
+            d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, g_u_z[ts], h_ts, d_r_ts, g_u_r[ts], gates[ts, :, H : 2 * H],
+            k_h_ts, d_rz_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # g_u_h = d_a_n * h * r
-        np.multiply(d_n, h_t, out=g_u_h_t)
-        g_u_h_t *= r
+            d_h += d_y_t
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n, out=s)
-        s *= d_h
+            # d_n = d_h * (1 - n**2) * (1 - z)
+            d_n *= d_h
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s
+            # g_u_h = d_n * h * r
+            g_u_h_t *= d_n
 
-        # d_r = d_a_n * h * u_h
-        np.multiply(d_n, h_t, out=d_r)
-        d_r *= u_h
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z *= d_h
 
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, r, out=s)
-        d_r *= s
+            # g_u_z = d_z * h
+            np.multiply(d_z, h_t, out=g_u_z_t)
 
-        # d_a_r = d_r * (1 - r) * r
-        # d_a_z = d_z * z * not_z
-        d_rz *= rz
+            # d_r = d_n * h * (1 - r) * r * u_h
+            d_r *= d_n
 
-        # g_u_z = d_a_z * h
-        np.multiply(d_z, h_t, out=g_u_z_t)
+            # g_u_r = d_r * h
+            np.multiply(d_r, h_t, out=g_u_r_t)
 
-        # g_u_r = d_a_r * h
-        np.multiply(d_r, h_t, out=g_u_r_t)
+            # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
+            d_h *= z
+            np.multiply(d_n, k_h_t, out=s)
+            d_h += s
+            np.multiply(d_rz, u_rz, out=s_2)
+            d_h += s_2_part
+            d_h += s_2_part_2
 
-        # d_h = d_a_n * r * u_h + d_a_r * u_r + d_a_z * u_z + d_h_next * z
-        d_h *= z
-        np.multiply(d_n, r, out=s)
-        s *= u_h
-        d_h += s
-        np.multiply(d_rz, u_rz, out=s_2)
-        d_h += s_2_part
-        d_h += s_2_part_2
-
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_u_r = d_u[:H]
-    d_u_z = d_u[H : 2 * H]
-    d_u_h = d_u[2 * H :]
-    # d_x = W_r.T @ d_a_r + W_z.T @ d_a_z + W_h.T @ d_a_n
+    d_u_r, d_u_z, d_u_h = d_u[:H], d_u[H : 2 * H], d_u[2 * H :]
+
+    # d_x = W_r.T @ d_r + W_z.T @ d_z + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -362,8 +339,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -469,6 +446,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

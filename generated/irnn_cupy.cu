@@ -30,7 +30,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
-// h' = relu(W_h @ x + U_h @ h + b_h)
+// For h': what waits for no state, at all steps at once.
 extern "C" __global__ void irnn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ x_h,  // (T, B, H)  x_h
@@ -72,8 +72,7 @@ extern "C" __global__ void irnn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_a_h = d_h_next * step(h_next)
+// d_a_h = d_h * step(h_next)
 extern "C" __global__ void irnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later

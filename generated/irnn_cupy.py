@@ -25,7 +25,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b8efca84fd32367c8ed21d1accfce2ddd2cdefa37db87f9fa9a7a11ace2aa21f"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -57,8 +56,6 @@ class Tape(NamedTuple):
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -123,7 +120,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -139,10 +135,8 @@ def forward(
     x_h = cp.empty((T, B, H), dtype)
     U_h_h = cp.empty((B, H), dtype)
 
-    # h' = relu(W_h @ x + U_h @ h + b_h)
+    # For h': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
-
-    # h' = relu(W_h @ x + U_h @ h + b_h)
     launch("irnn_forward_1", dtype, T * B, H, (B, 0, H), x_h, b_h)
 
     if initial is None:
@@ -154,8 +148,6 @@ def forward(
     for t in range(0, T):
         # h' = relu(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_h_T, out=U_h_h)
-
-        # h' = relu(W_h @ x + U_h @ h + b_h)
         launch("irnn_forward_2", dtype, B, H, (B, t, H), U_h_h, x_h, h)
 
         if finished is not None:
@@ -167,7 +159,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, finished, initial is not None, constant)
+    return y, final, Tape(x, h, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -179,7 +171,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, finished, given, constant = tape
+    x, h, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -204,27 +196,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_a_h = d_h_next * step(h_next)
+        # d_a_h = d_h * step(h_next)
         launch("irnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, d_a_h)
 
         # d_h = U_h.T @ d_a_h
         cp.matmul(d_a_h[t], U_h, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_h.T @ d_a_h
     cp.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_h[...] = cp.matmul(d_a_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_h = the sum of d_a_h
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_a_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum("irnn_backward_2", dtype, T * B, H, (B, 0, H), d_a_h, d_b_h)
 
     d_params = Params(d_W_h, d_U_h, d_b_h)
@@ -240,7 +229,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -32,8 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// s = W_f @ x + U_f @ h + b_f
-// g = tanh(W_c @ x + U_c @ h + b_c)
+// For s and g: what waits for no state, at all steps at once.
 extern "C" __global__ void janet_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_s, g
@@ -93,22 +92,17 @@ extern "C" __global__ void janet_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_sigmoid_s = d_h_next * h
-// d_sigmoid_h = -d_h_next * g
-// not_sigmoid_h = 1 - sigmoid_h
-// d_a_h = d_sigmoid_h * sigmoid_h * not_sigmoid_h
-// d_g = d_h_next * not_sigmoid_h
-// d_a_g = d_g * (1 - g**2)
-// d_s = d_a_h + d_sigmoid_s * (1 - sigmoid_s) * sigmoid_s
+// d_s = 1 - sigmoid_h
+// d_g = d_h * (1 - g**2) * d_s
+// d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * sigmoid_h * d_s
 extern "C" __global__ void janet_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_s, g
     const storage* __restrict__ sigmoid_h,  // (T, B, H)  sigmoid_h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_s, d_a_g
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_s, g
+    const storage* __restrict__ h,  // (T + 1, B, H)  h
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_s, d_g
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -118,26 +112,22 @@ extern "C" __global__ void janet_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real h_ = get(h + at * H + k);
-    const real g = get(gates + at * (2 * H) + H + k);
     const real sigmoid_h_ = get(sigmoid_h + at * H + k);
+    const real g = get(gates + at * (2 * H) + H + k);
+    const real h_ = get(h + at * H + k);
     const real sigmoid_s = get(gates + at * (2 * H) + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_sigmoid_s = d_h_next * h_;
-    const real d_sigmoid_h = -d_h_next * g;
     const real not_sigmoid_h = 1 - sigmoid_h_;
-    const real d_a_h = d_sigmoid_h * sigmoid_h_ * not_sigmoid_h;
-    const real d_g = d_h_next * not_sigmoid_h;
-    const real d_a_g = d_g * (1 - square(g));
-    const real d_s = d_a_h + d_sigmoid_s * (1 - sigmoid_s) * sigmoid_s;
+    const real d_g = d_h_next * (1 - square(g)) * not_sigmoid_h;
+    const real d_s = d_h_next * h_ * (1 - sigmoid_s) * sigmoid_s - d_h_next * g * sigmoid_h_ * not_sigmoid_h;
 
     put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (2 * H) + k, d_s);
-    put(d_gates + at * (2 * H) + H + k, d_a_g);
+    put(d_gates + at * (2 * H) + H + k, d_g);
 }
 
-// d_h = U_cT_d_a_g + d_h_next * sigmoid_s
+// d_h = U_cT_d_a_g + d_h * sigmoid_s
 extern "C" __global__ void janet_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_cT_d_a_g,  // (B, H)  U_cT_d_a_g
@@ -162,7 +152,7 @@ extern "C" __global__ void janet_backward_2(
 // d_b_f = the sum of d_s
 extern "C" __global__ void janet_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_s, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_s, d_g
     storage* __restrict__ d_b)  // 2 * H  b_f, b_c
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -182,10 +172,10 @@ extern "C" __global__ void janet_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_c = the sum of d_a_g
+// d_b_c = the sum of d_g
 extern "C" __global__ void janet_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_s, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_s, d_g
     storage* __restrict__ d_b)  // 2 * H  b_f, b_c
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

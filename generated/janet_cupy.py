@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "25453b0a5c1bd4c72efddd41ce2f802ec18424c9a1b6cd028fd7429babc8b6b9"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -65,8 +64,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 2 * H)  sigmoid_s, g
     sigmoid_h: cp.ndarray  # (T, B, H)  sigmoid_h
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -136,7 +133,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -153,12 +149,8 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
-    # s = W_f @ x + U_f @ h + b_f
-    # g = tanh(W_c @ x + U_c @ h + b_c)
+    # For s and g: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # s = W_f @ x + U_f @ h + b_f
-    # g = tanh(W_c @ x + U_c @ h + b_c)
     launch("janet_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -172,8 +164,6 @@ def forward(
         # g = tanh(W_c @ x + U_c @ h + b_c)
         cp.matmul(h[t], U_T, out=u)
 
-        # s = W_f @ x + U_f @ h + b_f
-        # g = tanh(W_c @ x + U_c @ h + b_c)
         # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
         launch("janet_forward_2", dtype, B, H, (B, t, H), u, gates, h, sigmoid_h)
 
@@ -186,7 +176,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_h, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -198,7 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_h, finished, given, constant = tape
+    x, h, gates, sigmoid_h, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -224,39 +214,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_sigmoid_s = d_h_next * h
-        # d_sigmoid_h = -d_h_next * g
-        # not_sigmoid_h = 1 - sigmoid_h
-        # d_a_h = d_sigmoid_h * sigmoid_h * not_sigmoid_h
-        # d_g = d_h_next * not_sigmoid_h
-        # d_a_g = d_g * (1 - g**2)
-        # d_s = d_a_h + d_sigmoid_s * (1 - sigmoid_s) * sigmoid_s
-        launch("janet_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, gates, sigmoid_h, d_gates)
+        # d_s = 1 - sigmoid_h
+        # d_g = d_h * (1 - g**2) * d_s
+        # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * sigmoid_h * d_s
+        launch("janet_backward_1", dtype, B, H, (B, t, H), d_h, d_y, sigmoid_h, gates, h, d_gates)
 
-        # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_a_g
+        # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_g
         cp.matmul(d_gates[t], U, out=U_cT_d_a_g)
 
-        # d_h = U_cT_d_a_g + d_h_next * sigmoid_s
+        # d_h = U_cT_d_a_g + d_h * sigmoid_s
         launch("janet_backward_2", dtype, B, H, (B, t, H), U_cT_d_a_g, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_f.T @ d_s + W_c.T @ d_a_g
+    # d_x = W_f.T @ d_s + W_c.T @ d_g
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_f = the sum of d_s
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("janet_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_c = the sum of d_a_g
     column_sum("janet_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
@@ -272,7 +253,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -61,8 +61,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 2 * H)  sigmoid_s, g
     sigmoid_h: np.ndarray  # (T, B, H)  sigmoid_h
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +132,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -151,8 +148,7 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
 
-    # s = W_f @ x + U_f @ h + b_f
-    # g = tanh(W_c @ x + U_c @ h + b_c)
+    # For s and g: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 
@@ -163,22 +159,14 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for h_t, gates_t, g, sigmoid_h_t, sigmoid_s, h_next, finished_t in zip(
-        h[:-1],
-        gates,
-        gates[..., H:],
-        sigmoid_h,
-        gates[..., :H],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates, gates[..., H:], sigmoid_h, gates[..., :H], h[1:], ends, strict=True
+):
         # s = W_f @ x + U_f @ h + b_f
         # g = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T, out=u)
         gates_t += u
-
-        # g = tanh(W_c @ x + U_c @ h + b_c)
         np.tanh(g, out=g)
 
         # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
@@ -190,7 +178,7 @@ def forward(
         np.multiply(h_t, sigmoid_s, out=s)
         h_next += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -199,7 +187,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_h, finished)
 
 
 @np.errstate(all="ignore")
@@ -212,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_h, finished, given, constant = tape
+    x, h, gates, sigmoid_h, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -221,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -234,6 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
+    k_s = np.empty((T, B, H), dtype)
     U_cT_d_a_g = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
@@ -241,68 +230,62 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_s, h_t, g, d_g, sigmoid_h_t, sigmoid_s, d_gates_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., :H]),
-        reversed(h[:-1]),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., H:]),
-        reversed(sigmoid_h),
-        reversed(gates[..., :H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_s_ts, d_g_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
+        sigmoid_h_ts = sigmoid_h[ts]
+        g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
+        k_s_ts = k_s[ts]
+        h_ts = h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_s = 1 - sigmoid_h
+        np.subtract(1, sigmoid_h_ts, out=d_s_ts)
 
-        # d_sigmoid_s = d_h_next * h
-        np.multiply(d_h, h_t, out=d_s)
+        # d_g = (1 - g**2) * (1 - sigmoid_h), times d_h in the loop
+        np.multiply(g_ts, g_ts, out=d_g_ts)
+        np.subtract(1, d_g_ts, out=d_g_ts)
+        d_g_ts *= d_s_ts
 
-        # d_sigmoid_h = -d_h_next * g
-        np.multiply(d_h, g, out=s)
-        s *= -1
+        # k_s = h * (1 - sigmoid_s) * sigmoid_s
+        np.subtract(1, sigmoid_s_ts, out=k_s_ts)
+        k_s_ts *= h_ts
+        k_s_ts *= sigmoid_s_ts
 
-        # not_sigmoid_h = 1 - sigmoid_h
-        np.subtract(1, sigmoid_h_t, out=d_g)
+        # d_s = -g * (1 - sigmoid_h) * sigmoid_h
+        d_s_ts *= g_ts
+        d_s_ts *= sigmoid_h_ts
+        d_s_ts *= -1
 
-        # d_a_h = d_sigmoid_h * sigmoid_h * not_sigmoid_h
-        np.multiply(s, d_g, out=s_2)
-        s_2 *= sigmoid_h_t
+        for d_y_t, d_g, d_s, k_s_t, d_gates_t, sigmoid_s, finished_t in backwards(
+            d_y[ts], d_g_ts, d_s_ts, k_s_ts, d_gates[ts], sigmoid_s_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_g = d_h_next * not_sigmoid_h
-        d_g *= d_h
+            d_h += d_y_t
 
-        # d_a_g = d_g * (1 - g**2)
-        np.multiply(g, g, out=s)
-        np.subtract(1, s, out=s)
-        d_g *= s
+            # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
+            d_g *= d_h
 
-        # d_s = d_a_h + d_sigmoid_s * (1 - sigmoid_s) * sigmoid_s
-        np.subtract(1, sigmoid_s, out=s)
-        d_s *= s
-        d_s *= sigmoid_s
-        d_s += s_2
+            # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * (1 - sigmoid_h) * sigmoid_h
+            d_s *= d_h
+            np.multiply(d_h, k_s_t, out=s)
+            d_s += s
 
-        # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_a_g
-        np.matmul(d_gates_t, U, out=U_cT_d_a_g)
+            # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_g
+            np.matmul(d_gates_t, U, out=U_cT_d_a_g)
 
-        # d_h = U_cT_d_a_g + d_h_next * sigmoid_s
-        d_h *= sigmoid_s
-        d_h += U_cT_d_a_g
+            # d_h = U_cT_d_a_g + d_h * sigmoid_s
+            d_h *= sigmoid_s
+            d_h += U_cT_d_a_g
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_f.T @ d_s + W_c.T @ d_a_g
+
+    # d_x = W_f.T @ d_s + W_c.T @ d_g
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -323,8 +306,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -430,6 +413,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -31,8 +31,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
-// n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void libru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
@@ -127,19 +126,16 @@ extern "C" __global__ void libru_backward_1(
     put(a_z + at * H + k, a_z_);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * (1 - n) * n
-// d_z = d_h_next * (h - n)
-// d_a_z_2 = d_z * z * not_z
+// d_z = 1 - z
+// d_n = d_h * (1 - n) * n * d_z
+// d_z *= d_h * z * (h - n)
 extern "C" __global__ void libru_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z_2, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -155,23 +151,20 @@ extern "C" __global__ void libru_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * (1 - n) * n;
-    const real d_z = d_h_next * (h_ - n);
-    const real d_a_z_2 = d_z * z * not_z;
+    const real d_n = d_h_next * (1 - n) * n * not_z;
+    const real d_z = d_h_next * z * not_z * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (2 * H) + k, d_a_z_2);
-    put(d_gates + at * (2 * H) + H + k, d_a_n);
+    put(d_gates + at * (2 * H) + k, d_z);
+    put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_a_z = d_log_z / a_z
-// d_h = d_a_z + d_h_next * z
+// d_h = d_h * z + d_log_z / a_z
 extern "C" __global__ void libru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ a_z,  // (T, B, H)  a_z
-    const storage* __restrict__ d_log_z,  // (B, H)  d_log_z
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_log_z,  // (B, H)  d_log_z
     const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -181,20 +174,19 @@ extern "C" __global__ void libru_backward_3(
     const long long at = (long long)t * B + b;
 
     const real a_z_ = get(a_z + at * H + k);
-    const real d_log_z_ = get(d_log_z + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_log_z_ = get(d_log_z + b * H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_a_z = d_log_z_ / a_z_;
-    const real d_h_ = d_a_z + d_h_next * z;
+    const real d_h_ = d_h_next * z + d_log_z_ / a_z_;
 
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z_2
+// d_b_z = the sum of d_z
 extern "C" __global__ void libru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z_2, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -214,10 +206,10 @@ extern "C" __global__ void libru_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void libru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z_2, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -32,7 +32,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "58300581bd4c88ab28401ad2e261f3f1a597e9f1e371afa437b1e228752439a6"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -66,8 +65,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 2 * H)  z, n
     log_z: cp.ndarray  # (T, B, H)  log_z
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -137,7 +134,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -154,12 +150,8 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
-    # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
+    # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
-    # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
     launch("libru_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -172,12 +164,9 @@ def forward(
         # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
         launch("libru_forward_2", dtype, B, H, (B, t, H), h, log_z)
 
-        # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
         # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
         cp.matmul(log_z[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
-        # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
         # h' = (1 - z) * n + z * h
         launch("libru_forward_3", dtype, B, H, (B, t, H), u, gates, h)
 
@@ -191,7 +180,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, log_z, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, log_z, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -203,7 +192,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, log_z, finished, given, constant = tape
+    x, h, gates, log_z, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -233,39 +222,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * (1 - n) * n
-        # d_z = d_h_next * (h - n)
-        # d_a_z_2 = d_z * z * not_z
+        # d_z = 1 - z
+        # d_n = d_h * (1 - n) * n * d_z
+        # d_z *= d_h * z * (h - n)
         launch("libru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # d_log_z = U_z.T @ d_a_z_2 + U_h.T @ d_a_n
+        # d_log_z = U_z.T @ d_z + U_h.T @ d_n
         cp.matmul(d_gates[t], U, out=d_log_z)
 
-        # d_a_z = d_log_z / a_z
-        # d_h = d_a_z + d_h_next * z
-        launch("libru_backward_3", dtype, B, H, (B, t, H), a_z, d_log_z, d_h, gates)
+        # d_h = d_h * z + d_log_z / a_z
+        launch("libru_backward_3", dtype, B, H, (B, t, H), a_z, d_h, d_log_z, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z_2 + W_h.T @ d_a_n
+    # d_x = W_z.T @ d_z + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H))
-
-    # d_b_z = the sum of d_a_z_2
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H), out=d_U)
     column_sum("libru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("libru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, d_x)
 
@@ -282,7 +263,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

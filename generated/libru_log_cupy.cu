@@ -34,7 +34,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
-// n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void libru_log_forward_1(
     const int rows, const int H,
     const storage* __restrict__ b_,  // 2 * H  b_z, b_h
@@ -51,8 +51,7 @@ extern "C" __global__ void libru_log_forward_1(
     put(bias_n + k, bias_n_);
 }
 
-// z = sigmoid(W_z @ x + U_z @ h + b_z)
-// n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void libru_log_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
@@ -123,14 +122,14 @@ extern "C" __global__ void libru_log_forward_3(
 }
 
 // n = -softplus_n
-// a_h_3 = exp_h * (1 - z) + exp_h_2 * z
+// d_z = exp_h * (1 - z) + exp_h_2 * z
 extern "C" __global__ void libru_log_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
     const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
     const storage* __restrict__ exp_h_2,  // (T, B, H)  exp_h_2
     storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_U_h_h, d_a_z, d_W_h_x
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -150,33 +149,28 @@ extern "C" __global__ void libru_log_backward_1(
     put(d_gates + at * (3 * H) + H + k, a_h_3);
 }
 
-// d_h_next = d_h_later + d_y
-// d_a_h_3 = d_h_next / a_h_3
-// d_exp_h_2 = d_a_h_3 * z
-// d_a_h_2 = d_exp_h_2 * exp_h_2
+// d_z = d_h / d_z
+// d_exp_h_2 = d_z * exp_h_2 * z
 // not_z = 1 - z
-// d_exp_h = d_a_h_3 * not_z
-// d_a_h = d_exp_h * exp_h
-// d_m = d_h_next - d_a_h - d_a_h_2
-// d_n = d_a_h + d_m * where(h >= n, 0, 1)
-// d_softplus_n = -d_n
-// d_a_n = -d_softplus_n * expm1(-softplus_n)
-// d_W_h_x = -d_a_n
+// d_softplus_n = d_z * exp_h * (1 - z)
+// d_m = d_h - d_exp_h_2 - d_softplus_n
+// d_softplus_n += d_m * where(h >= n, 0, 1)
+// d_softplus_n *= expm1(-softplus_n)
+// d_W_h_x = -d_softplus_n
 // d_U_h_h = d_W_h_x
-// d_z = d_a_h_3 * (exp_h_2 - exp_h)
-// d_a_z = d_z * z * not_z
+// d_z *= (1 - z) * z * (exp_h_2 - exp_h)
 extern "C" __global__ void libru_log_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_a_z, d_W_h_x
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
     const storage* __restrict__ exp_h_2,  // (T, B, H)  exp_h_2
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
     const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_a_h_2,  // (B, H)  d_a_h_2
-    storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    storage* __restrict__ d_exp_h_2,  // (B, H)  d_exp_h_2
+    storage* __restrict__ d_softplus_n,  // (T, B, H)  d_softplus_n
     storage* __restrict__ d_m)  // (B, H)  d_m
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -188,43 +182,39 @@ extern "C" __global__ void libru_log_backward_2(
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
     const real a_h_3 = get(d_gates + at * (3 * H) + H + k);
-    const real z = get(gates + at * (2 * H) + k);
     const real exp_h_2_ = get(exp_h_2 + at * H + k);
+    const real z = get(gates + at * (2 * H) + k);
     const real exp_h_ = get(exp_h + at * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
     const real softplus_n = get(gates + at * (2 * H) + H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_a_h_3 = d_h_next / a_h_3;
-    const real d_exp_h_2 = d_a_h_3 * z;
-    const real d_a_h_2_ = d_exp_h_2 * exp_h_2_;
+    const real d_log_h_3 = d_h_next / a_h_3;
+    const real d_exp_h_2_ = d_log_h_3 * exp_h_2_ * z;
     const real not_z = 1 - z;
-    const real d_exp_h = d_a_h_3 * not_z;
-    const real d_a_h = d_exp_h * exp_h_;
-    const real d_m_ = d_h_next - d_a_h - d_a_h_2_;
-    const real d_n = d_a_h + d_m_ * (h_ >= n_ ? 0 : 1);
-    const real d_softplus_n = -d_n;
-    const real d_a_n_ = -d_softplus_n * expm1(-softplus_n);
-    const real d_W_h_x = -d_a_n_;
+    const real d_exp_h = d_log_h_3 * exp_h_ * not_z;
+    const real d_m_ = d_h_next - d_exp_h - d_exp_h_2_;
+    const real d_n = d_exp_h + d_m_ * (h_ >= n_ ? 0 : 1);
+    const real d_softplus_n_ = d_n * expm1(-softplus_n);
+    const real d_W_h_x = -d_softplus_n_;
     const real d_U_h_h = d_W_h_x;
-    const real d_z = d_a_h_3 * (exp_h_2_ - exp_h_);
-    const real d_a_z = d_z * z * not_z;
+    const real d_z = d_log_h_3 * z * not_z * (exp_h_2_ - exp_h_);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + H + k, d_a_z);
-    put(d_a_h_2 + b * H + k, d_a_h_2_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_exp_h_2 + b * H + k, d_exp_h_2_);
+    put(d_softplus_n + at * H + k, d_softplus_n_);
     put(d_m + b * H + k, d_m_);
     put(d_gates + at * (3 * H) + 2 * H + k, d_W_h_x);
     put(d_gates + at * (3 * H) + k, d_U_h_h);
 }
 
-// d_h = U_hT_d_U_h_h + d_a_h_2 + d_m * where(h >= n, 1, 0)
+// d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
 extern "C" __global__ void libru_log_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_U_h_h,  // (B, H)  U_hT_d_U_h_h
-    const storage* __restrict__ d_a_h_2,  // (B, H)  d_a_h_2
+    const storage* __restrict__ d_exp_h_2,  // (B, H)  d_exp_h_2
     const storage* __restrict__ d_m,  // (B, H)  d_m
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ n,  // (T, B, H)  n
@@ -237,20 +227,20 @@ extern "C" __global__ void libru_log_backward_3(
     const long long at = (long long)t * B + b;
 
     const real U_hT_d_U_h_h_ = get(U_hT_d_U_h_h + b * H + k);
-    const real d_a_h_2_ = get(d_a_h_2 + b * H + k);
+    const real d_exp_h_2_ = get(d_exp_h_2 + b * H + k);
     const real d_m_ = get(d_m + b * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
 
-    const real d_h_ = U_hT_d_U_h_h_ + d_a_h_2_ + d_m_ * (h_ >= n_ ? 1 : 0);
+    const real d_h_ = U_hT_d_U_h_h_ + d_exp_h_2_ + d_m_ * (h_ >= n_ ? 1 : 0);
 
     put(d_h + b * H + k, d_h_);
 }
 
-// d_bias_n = the sum of d_a_n
+// d_bias_n = the sum of d_softplus_n
 extern "C" __global__ void libru_log_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_softplus_n,  // (T, B, H)  d_softplus_n
     storage* __restrict__ d_bias_n)  // (H,)  d_bias_n
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -259,7 +249,7 @@ extern "C" __global__ void libru_log_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_softplus_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -270,10 +260,10 @@ extern "C" __global__ void libru_log_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_bias_n + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void libru_log_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_a_z, d_W_h_x
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "974c44675a843185d0758591b1335ee23bf0ab42d2b4c009189cf2d7d7d039d3"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -66,8 +65,6 @@ class Tape(NamedTuple):
     exp_h: cp.ndarray  # (T, B, H)  exp_h
     exp_h_2: cp.ndarray  # (T, B, H)  exp_h_2
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -137,7 +134,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -156,15 +152,11 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     bias_n = cp.empty((H,), dtype)
 
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    # For n: what waits for no state, at all steps at once.
     launch("libru_log_forward_1", dtype, 1, H, (H,), b, bias_n)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
     launch("libru_log_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias_n)
 
     if initial is None:
@@ -178,8 +170,6 @@ def forward(
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # m = maximum(h, n)
         # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
         launch("libru_log_forward_3", dtype, B, H, (B, t, H), u, gates, h, exp_h, exp_h_2)
@@ -194,7 +184,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -206,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, exp_h, exp_h_2, finished, given, constant = tape
+    x, h, gates, exp_h, exp_h_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -225,8 +215,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
     n = cp.empty((T, B, H), dtype)
-    d_a_h_2 = cp.empty((B, H), dtype)
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_exp_h_2 = cp.empty((B, H), dtype)
+    d_softplus_n = cp.empty((T, B, H), dtype)
     d_m = cp.empty((B, H), dtype)
     U_hT_d_U_h_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -236,54 +226,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((2 * H,), dtype)
 
     # n = -softplus_n
-    # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
+    # d_z = exp_h * (1 - z) + exp_h_2 * z
     launch("libru_log_backward_1", dtype, T * B, H, (B, 0, H), gates, exp_h, exp_h_2, n, d_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_a_h_3 = d_h_next / a_h_3
-        # d_exp_h_2 = d_a_h_3 * z
-        # d_a_h_2 = d_exp_h_2 * exp_h_2
+        # d_z = d_h / d_z
+        # d_exp_h_2 = d_z * exp_h_2 * z
         # not_z = 1 - z
-        # d_exp_h = d_a_h_3 * not_z
-        # d_a_h = d_exp_h * exp_h
-        # d_m = d_h_next - d_a_h - d_a_h_2
-        # d_n = d_a_h + d_m * where(h >= n, 0, 1)
-        # d_softplus_n = -d_n
-        # d_a_n = -d_softplus_n * expm1(-softplus_n)
-        # d_W_h_x = -d_a_n
+        # d_softplus_n = d_z * exp_h * (1 - z)
+        # d_m = d_h - d_exp_h_2 - d_softplus_n
+        # d_softplus_n += d_m * where(h >= n, 0, 1)
+        # d_softplus_n *= expm1(-softplus_n)
+        # d_W_h_x = -d_softplus_n
         # d_U_h_h = d_W_h_x
-        # d_z = d_a_h_3 * (exp_h_2 - exp_h)
-        # d_a_z = d_z * z * not_z
-        launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, d_gates, gates, exp_h_2, exp_h, h, n, d_a_h_2, d_a_n, d_m)
+        # d_z *= (1 - z) * z * (exp_h_2 - exp_h)
+        launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, d_gates, exp_h_2, gates, exp_h, h, n, d_exp_h_2, d_softplus_n, d_m)
 
-        # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_a_z
+        # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_z
         cp.matmul(d_gates[t, :, : 2 * H], U, out=U_hT_d_U_h_h)
 
-        # d_h = U_hT_d_U_h_h + d_a_h_2 + d_m * where(h >= n, 1, 0)
-        launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_a_h_2, d_m, h, n, d_h)
+        # d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
+        launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_exp_h_2, d_m, h, n, d_h)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_h.T @ d_W_h_x
+    # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
     cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates[..., H:])
-    d_W[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_gates[..., : 2 * H])
-    d_U[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    clear(finished, d_a_n)
-
-    # d_bias_n = the sum of d_a_n
-    column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_bias_n)
-
-    # d_b_z = the sum of d_a_z
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    clear(finished, d_softplus_n)
+    column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_softplus_n, d_bias_n)
     column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     # d_b_h = -d_bias_n
@@ -303,7 +284,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

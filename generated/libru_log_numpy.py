@@ -62,8 +62,6 @@ class Tape(NamedTuple):
     exp_h: np.ndarray  # (T, B, H)  exp_h
     exp_h_2: np.ndarray  # (T, B, H)  exp_h_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -135,7 +133,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -153,22 +150,17 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
     bias_n = np.empty((H,), dtype)
-    b_h = b[H:]
-    z_all = gates[..., :H]
-    b_z = b[:H]
-    softplus_n_all = gates[..., H:]
+    b_h, b_z = b[H:], b[:H]
+    z_all, softplus_n_all = gates[..., :H], gates[..., H:]
 
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    # For n: what waits for no state, at all steps at once.
     np.multiply(b_h, -1, out=bias_n)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    # For z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
+    # For z: what waits for no state, at all steps at once.
     z_all += b_z
-
-    # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     if initial is None:
@@ -180,27 +172,16 @@ def forward(
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)
-    U_z_h = u[:, H:]
-    U_h_h = u[:, :H]
+    U_z_h, U_h_h = u[:, H:], u[:, :H]
+    ends = each(finished, T)
     for h_t, z, softplus_n, exp_h_t, exp_h_2_t, h_next, finished_t in zip(
-        h[:-1],
-        gates[..., :H],
-        gates[..., H:],
-        exp_h,
-        exp_h_2,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
+):
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         np.matmul(h_t, U_T, out=u)
-
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
         z += U_z_h
         sigmoid(z, out=z)
-
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
         np.multiply(softplus_n, -1, out=exp_h_t)
@@ -219,7 +200,7 @@ def forward(
         np.log(s_2, out=s_3)
         np.add(s_3, s, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, exp_h, exp_h_2)
 
@@ -229,7 +210,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished)
 
 
 @np.errstate(all="ignore")
@@ -242,7 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, exp_h, exp_h_2, finished, given, constant = tape
+    x, h, gates, exp_h, exp_h_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -251,7 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -264,9 +245,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    n = np.empty((T, B, H), dtype)
-    d_a_h_2 = np.empty((B, H), dtype)
-    d_a_n = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
+    k_log_h_3 = np.empty((T, B, H), dtype)
+    k_exp_h_2 = np.empty((T, B, H), dtype)
+    d_softplus_n = np.empty((T, B, H), dtype)
+    k_n = np.empty((T, B, H), dtype)
+    k_softplus_n = np.empty((T, B, H), dtype)
     d_m = np.empty((B, H), dtype)
     U_hT_d_U_h_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -275,116 +259,116 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
-    softplus_n_all = gates[..., H:]
-    d_z_all = d_gates[..., H : 2 * H]
-    z_all = gates[..., :H]
-    # n = -softplus_n
-    np.multiply(softplus_n_all, -1, out=n)
-
-    # a_h_3 = exp_h * (1 - z) + exp_h_2 * z
-    np.subtract(exp_h_2, exp_h, out=d_z_all)
-    d_z_all *= z_all
-    d_z_all += exp_h
-
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    for (
-        d_y_t, d_z, z, exp_h_2_t, d_a_n_t, exp_h_t, h_t, n_t, softplus_n, d_W_h_x, d_U_h_h, d_U_h_h_z,
-        finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., :H]),
-        reversed(exp_h_2),
-        reversed(d_a_n),
-        reversed(exp_h),
-        reversed(h[:-1]),
-        reversed(n),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        k_h_ts = k_h[ts]
+        softplus_n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
+        d_z_ts = d_gates[ts, :, H : 2 * H]
+        k_log_h_3_ts = k_log_h_3[ts]
+        exp_h_ts = exp_h[ts]
+        exp_h_2_ts = exp_h_2[ts]
+        k_exp_h_2_ts = k_exp_h_2[ts]
+        d_softplus_n_ts = d_softplus_n[ts]
+        k_n_ts = k_n[ts]
+        h_ts = h[ts]
+        k_softplus_n_ts = k_softplus_n[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_h = -softplus_n
+        np.multiply(softplus_n_ts, -1, out=k_h_ts)
 
-        # d_a_h_3 = d_h_next / a_h_3
-        np.divide(d_h, d_z, out=d_z)
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # d_exp_h_2 = d_a_h_3 * z
-        np.multiply(d_z, z, out=d_a_h_2)
+        # k_log_h_3 = exp_h * (1 - z) + exp_h_2 * z
+        np.multiply(exp_h_ts, d_z_ts, out=k_log_h_3_ts)
+        np.multiply(exp_h_2_ts, z_ts, out=s_ts)
+        k_log_h_3_ts += s_ts
 
-        # d_a_h_2 = d_exp_h_2 * exp_h_2
-        d_a_h_2 *= exp_h_2_t
+        # k_log_h_3 = 1 / (exp_h * (1 - z) + exp_h_2 * z), times d_h in the loop
+        np.reciprocal(k_log_h_3_ts, out=k_log_h_3_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=s)
+        # k_exp_h_2 = exp_h_2 * z, times k_log_h_3 in the loop
+        np.multiply(exp_h_2_ts, z_ts, out=k_exp_h_2_ts)
 
-        # d_exp_h = d_a_h_3 * not_z
-        np.multiply(d_z, s, out=d_a_n_t)
+        # d_softplus_n = exp_h * (1 - z), times k_log_h_3 in the loop
+        np.multiply(exp_h_ts, d_z_ts, out=d_softplus_n_ts)
 
-        # d_a_h = d_exp_h * exp_h
-        d_a_n_t *= exp_h_t
+        # k_n = where(h >= -softplus_n, 0, 1)
+        choose(np.real(h_ts) >= np.real(k_h_ts), 0, 1, out=k_n_ts)
 
-        # d_m = d_h_next - d_a_h - d_a_h_2
-        np.subtract(d_h, d_a_n_t, out=d_m)
-        d_m -= d_a_h_2
+        # k_softplus_n = expm1(-softplus_n)
+        np.expm1(k_h_ts, out=k_softplus_n_ts)
 
-        # d_n = d_a_h + d_m * where(h >= n, 0, 1)
-        choose(np.real(h_t) >= np.real(n_t), 0, 1, out=s_2)
-        s_2 *= d_m
-        d_a_n_t += s_2
+        # d_z = (1 - z) * z * (exp_h_2 - exp_h), times k_log_h_3 in the loop
+        np.subtract(exp_h_2_ts, exp_h_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # d_softplus_n = -d_n
-        d_a_n_t *= -1
+        # k_h = where(h >= -softplus_n, 1, 0)
+        choose(np.real(h_ts) >= np.real(k_h_ts), 1, 0, out=k_h_ts)
 
-        # d_a_n = -d_softplus_n * expm1(-softplus_n)
-        np.multiply(softplus_n, -1, out=s_2)
-        np.expm1(s_2, out=s_2)
-        d_a_n_t *= s_2
-        d_a_n_t *= -1
+        for (
+            d_y_t, k_log_h_3_t, k_exp_h_2_t, d_softplus_n_t, k_n_t, k_softplus_n_t, d_W_h_x, d_U_h_h, d_z,
+            d_U_h_h_z, k_h_t, finished_t,
+        ) in backwards(
+            d_y[ts], k_log_h_3_ts, k_exp_h_2_ts, d_softplus_n_ts, k_n_ts, k_softplus_n_ts,
+            d_gates[ts, :, 2 * H :], d_gates[ts, :, :H], d_z_ts, d_gates[ts, :, : 2 * H], k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_W_h_x = -d_a_n
-        np.multiply(d_a_n_t, -1, out=d_W_h_x)
+            d_h += d_y_t
 
-        # d_U_h_h = d_W_h_x
-        d_U_h_h[...] = d_W_h_x
+            # k_log_h_3 = d_h / (exp_h * (1 - z) + exp_h_2 * z)
+            k_log_h_3_t *= d_h
 
-        # d_z = d_a_h_3 * (exp_h_2 - exp_h)
-        np.subtract(exp_h_2_t, exp_h_t, out=s_2)
-        d_z *= s_2
+            # k_exp_h_2 = k_log_h_3 * exp_h_2 * z
+            k_exp_h_2_t *= k_log_h_3_t
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s
-        d_z *= z
+            # d_softplus_n = k_log_h_3 * exp_h * (1 - z)
+            d_softplus_n_t *= k_log_h_3_t
 
-        # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_a_z
-        np.matmul(d_U_h_h_z, U, out=U_hT_d_U_h_h)
+            # d_m = d_h - d_softplus_n - k_exp_h_2
+            np.subtract(d_h, d_softplus_n_t, out=d_m)
+            d_m -= k_exp_h_2_t
 
-        # d_h = U_hT_d_U_h_h + d_a_h_2 + d_m * where(h >= n, 1, 0)
-        choose(np.real(h_t) >= np.real(n_t), 1, 0, out=d_h)
-        d_h *= d_m
-        d_h += U_hT_d_U_h_h
-        d_h += d_a_h_2
+            # d_softplus_n += d_m * where(h >= -softplus_n, 0, 1)
+            np.multiply(d_m, k_n_t, out=s)
+            d_softplus_n_t += s
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_softplus_n *= expm1(-softplus_n)
+            d_softplus_n_t *= k_softplus_n_t
+
+            # d_W_h_x = -d_softplus_n
+            np.multiply(d_softplus_n_t, -1, out=d_W_h_x)
+
+            # d_U_h_h = d_W_h_x
+            d_U_h_h[...] = d_W_h_x
+
+            # d_z = k_log_h_3 * (1 - z) * z * (exp_h_2 - exp_h)
+            d_z *= k_log_h_3_t
+
+            # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_z
+            np.matmul(d_U_h_h_z, U, out=U_hT_d_U_h_h)
+
+            # d_h = U_hT_d_U_h_h + d_m * where(h >= -softplus_n, 1, 0) + k_exp_h_2
+            np.multiply(d_m, k_h_t, out=d_h)
+            d_h += U_hT_d_U_h_h
+            d_h += k_exp_h_2_t
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_z_W_h_x_all = d_gates[..., H:]
     d_U_h_h_z_all = d_gates[..., : 2 * H]
     d_z_all = d_gates[..., H : 2 * H]
-    d_b_z = d_b[:H]
-    d_b_h = d_b[H:]
-    # d_x = W_z.T @ d_a_z + W_h.T @ d_W_h_x
+    d_b_z, d_b_h = d_b[:H], d_b[H:]
+
+    # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -392,8 +376,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_U_h_h_z_all)
     np.matmul(d_U_h_h_z_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    clear(finished, d_a_n)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_bias_n)
+    clear(finished, d_softplus_n)
+    np.matmul(ones, d_softplus_n.reshape(T * B, H), out=d_bias_n)
     np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n
@@ -413,8 +397,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -520,6 +504,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

@@ -36,8 +36,7 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -62,7 +61,7 @@ extern "C" __global__ void ligru_forward_1(
     put(valid_n + at * H + k, valid_n_);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_z,  // (T, B, H)  valid_z
@@ -85,7 +84,7 @@ extern "C" __global__ void ligru_forward_2(
     if (threadIdx.y == 0 && k < H) put(sum_ + k, part[0][threadIdx.x]);
 }
 
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_n,  // (T, B, H)  valid_n
@@ -108,8 +107,7 @@ extern "C" __global__ void ligru_forward_3(
     if (threadIdx.y == 0 && k < H) put(sum_ + H + k, part[0][threadIdx.x]);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_4(
     const int rows, const int H,
     const real count,
@@ -146,8 +144,7 @@ extern "C" __global__ void ligru_forward_4(
     put(new_mean + k, new_mean_n);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_5(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -188,7 +185,7 @@ extern "C" __global__ void ligru_forward_5(
     put(gates + at * (2 * H) + H + k, centred_n);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ spread_z,  // (T, B, H)  spread_z
@@ -211,7 +208,7 @@ extern "C" __global__ void ligru_forward_6(
     if (threadIdx.y == 0 && k < H) put(sum_spread + k, part[0][threadIdx.x]);
 }
 
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ spread_n,  // (T, B, H)  spread_n
@@ -234,8 +231,7 @@ extern "C" __global__ void ligru_forward_7(
     if (threadIdx.y == 0 && k < H) put(sum_spread + H + k, part[0][threadIdx.x]);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_8(
     const int rows, const int H,
     const real count,
@@ -274,8 +270,7 @@ extern "C" __global__ void ligru_forward_8(
     put(new_var + k, new_var_n);
 }
 
-// z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_forward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -342,8 +337,8 @@ extern "C" __global__ void ligru_forward_10(
     put(h + (at + B) * H + k, h_next);
 }
 
-// normed_z = centred_z * scale_z
-// normed_n = centred_n * scale_n
+// g_g_z = centred_z * scale_z
+// g_g_h = centred_n * scale_n
 extern "C" __global__ void ligru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -369,22 +364,15 @@ extern "C" __global__ void ligru_backward_1(
     put(g_g_h + at * H + k, normed_n);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * step(n)
-// g_g_h = d_a_n * normed_n
-// d_normed_n = d_a_n * g_h
-// g_scale_n = d_normed_n * centred_n
-// d_centred_n = d_normed_n * scale_n
-// g_used_mean_n = -d_centred_n
-// d_z = d_h_next * (h - n)
-// d_a_z = d_z * z * not_z
-// g_g_z = d_a_z * normed_z
-// d_normed_z = d_a_z * g_z
-// g_scale_z = d_normed_z * centred_z
-// d_centred_z = d_normed_z * scale_z
-// g_used_mean_z = -d_centred_z
+// d_z = 1 - z
+// d_n = d_h * d_z * step(n)
+// d_W_h_x = d_n * g_h
+// g_scale_n = d_W_h_x * centred_n
+// g_used_mean_n = -d_W_h_x
+// d_z *= d_h * z * (h - n)
+// d_W_z_x = d_z * g_z
+// g_scale_z = d_W_z_x * centred_z
+// g_used_mean_z = -d_W_z_x
 extern "C" __global__ void ligru_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -397,7 +385,7 @@ extern "C" __global__ void ligru_backward_2(
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
+    storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
@@ -426,24 +414,22 @@ extern "C" __global__ void ligru_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * step(n_);
-    const real g_g_h_ = d_a_n * normed_n;
-    const real d_normed_n = d_a_n * g_h;
+    const real d_n = d_h_next * not_z * step(n_);
+    const real g_g_h_ = d_n * normed_n;
+    const real d_normed_n = d_n * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
-    const real d_z = d_h_next * (h_ - n_);
-    const real d_a_z = d_z * z_ * not_z;
-    const real g_g_z_ = d_a_z * normed_z;
-    const real d_normed_z = d_a_z * g_z;
+    const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+    const real g_g_z_ = d_z * normed_z;
+    const real d_normed_z = d_z * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
     const real g_used_mean_z_ = -d_centred_z;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates_2 + at * (2 * H) + k, d_a_z);
-    put(d_gates_2 + at * (2 * H) + H + k, d_a_n);
+    put(d_gates_2 + at * (2 * H) + k, d_z);
+    put(d_gates_2 + at * (2 * H) + H + k, d_n);
     put(g_g_h + at * H + k, g_g_h_);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
@@ -454,7 +440,7 @@ extern "C" __global__ void ligru_backward_2(
     put(g_used_mean_z + at * H + k, g_used_mean_z_);
 }
 
-// d_h = U_hT_d_a_n + d_h_next * z
+// d_h = U_hT_d_a_n + d_h * z
 extern "C" __global__ void ligru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -568,10 +554,10 @@ extern "C" __global__ void ligru_backward_7(
     if (threadIdx.y == 0 && k < H) put(d_used_mean + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void ligru_backward_8(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -591,10 +577,10 @@ extern "C" __global__ void ligru_backward_8(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void ligru_backward_9(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_z, d_a_n
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -812,8 +798,8 @@ extern "C" __global__ void ligru_backward_16(
     put(d_sum + k, d_sum_z);
 }
 
-// d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-// d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
+// d_W_h_x += d_batch_centred_n + d_sum_n * valid
+// d_W_z_x += d_batch_centred_z + d_sum_z * valid
 extern "C" __global__ void ligru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n

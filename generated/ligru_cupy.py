@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6869b85cf43f4916ba91469e14b1a9b12a80d601a0746974f707f09ace0bf63f"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -70,8 +69,6 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     scale: cp.ndarray  # (2 * H,)  scale_z, scale_n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     valid: cp.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -172,7 +169,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -217,46 +213,27 @@ def forward(
     update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
+    same("buffers.mean_z", mean_z, dtype)
     var_z = check("buffers.var_z", running.var_z, (H,))
+    same("buffers.var_z", var_z, dtype)
     mean_n = check("buffers.mean_n", running.mean_n, (H,))
+    same("buffers.mean_n", mean_n, dtype)
     var_n = check("buffers.var_n", running.var_n, (H,))
-    precision(params, None, **{f"buffers.{name}": array for name, array in running._asdict().items()})
+    same("buffers.var_n", var_n, dtype)
     training = float(bool(training))
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_1", dtype, T * B, H, (B, 0, H), gates, valid, valid_z, valid_n)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # The gradients of the parameters: all steps in one product each.
     column_sum("ligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("ligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_5", dtype, T * B, H, (B, 0, H), gates, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("ligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("ligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("ligru_forward_9", dtype, T * B, H, (B, 0, H), gates, scale, b, g, z, n)
 
     if update:
@@ -276,8 +253,6 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         # h' = (1 - z) * n + z * h
         launch("ligru_forward_10", dtype, B, H, (B, t, H), u, z, n, h)
 
@@ -290,7 +265,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, initial is not None, constant, valid, count, training)
+    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -302,7 +277,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, given, constant, valid, count, training = tape
+    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -349,68 +324,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((2 * H,), dtype)
     d_g = cp.zeros((2 * H,), dtype)
 
-    # normed_z = centred_z * scale_z
-    # normed_n = centred_n * scale_n
+    # g_g_z = centred_z * scale_z
+    # g_g_h = centred_n * scale_n
     launch("ligru_backward_1", dtype, T * B, H, (B, 0, H), gates, scale, g_g_z, g_g_h)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * step(n)
-        # g_g_h = d_a_n * normed_n
-        # d_normed_n = d_a_n * g_h
-        # g_scale_n = d_normed_n * centred_n
-        # d_centred_n = d_normed_n * scale_n
-        # g_used_mean_n = -d_centred_n
-        # d_z = d_h_next * (h - n)
-        # d_a_z = d_z * z * not_z
-        # g_g_z = d_a_z * normed_z
-        # d_normed_z = d_a_z * g_z
-        # g_scale_z = d_normed_z * centred_z
-        # d_centred_z = d_normed_z * scale_z
-        # g_used_mean_z = -d_centred_z
+        # d_z = 1 - z
+        # d_n = d_h * d_z * step(n)
+        # d_W_h_x = d_n * g_h
+        # g_scale_n = d_W_h_x * centred_n
+        # g_used_mean_n = -d_W_h_x
+        # d_z *= d_h * z * (h - n)
+        # d_W_z_x = d_z * g_z
+        # g_scale_z = d_W_z_x * centred_z
+        # g_used_mean_z = -d_W_z_x
         launch("ligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, g_g_h, g, gates, scale, h, g_g_z, d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z)
 
-        # U_hT_d_a_n = U_z.T @ d_a_z + U_h.T @ d_a_n
+        # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
         cp.matmul(d_gates_2[t], U, out=U_hT_d_a_n)
 
-        # d_h = U_hT_d_a_n + d_h_next * z
+        # d_h = U_hT_d_a_n + d_h * z
         launch("ligru_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, z)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    d_U[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-
-    # d_scale_n = the sum of g_scale_n
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("ligru_backward_4", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
-
-    # d_scale_z = the sum of g_scale_z
     column_sum("ligru_backward_5", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
-
-    # d_used_mean_z = the sum of g_used_mean_z
     column_sum("ligru_backward_6", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
-
-    # d_used_mean_n = the sum of g_used_mean_n
     column_sum("ligru_backward_7", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
-
-    # d_b_z = the sum of d_a_z
     column_sum("ligru_backward_8", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("ligru_backward_9", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-
-    # d_g_z = the sum of g_g_z
     column_sum("ligru_backward_10", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
-
-    # d_g_h = the sum of g_g_h
     column_sum("ligru_backward_11", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -427,11 +378,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
     launch("ligru_backward_13", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
-
-    # d_batch_mean_z = the sum of g_batch_mean_z
     column_sum("ligru_backward_14", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
-
-    # d_batch_mean_n = the sum of g_batch_mean_n
     column_sum("ligru_backward_15", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
@@ -441,13 +388,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_z = d_batch_mean_z_2 * s_count_2
     launch("ligru_backward_16", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
 
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
+    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
+    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
     launch("ligru_backward_17", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
     d_params = Params(d_W, d_U, d_b, d_g)
     return Grads(
@@ -462,7 +409,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 

@@ -33,8 +33,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
-// z = sigmoid(W_z @ x + U_z @ h + b_z)
-// n = relu(W_h @ x + U_h @ h + b_h)
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ligru_nobn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
@@ -90,19 +89,16 @@ extern "C" __global__ void ligru_nobn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * step(n)
-// d_z = d_h_next * (h - n)
-// d_a_z = d_z * z * not_z
+// d_z = 1 - z
+// d_n = d_h * d_z * step(n)
+// d_z *= d_h * z * (h - n)
 extern "C" __global__ void ligru_nobn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -118,17 +114,15 @@ extern "C" __global__ void ligru_nobn_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * step(n);
-    const real d_z = d_h_next * (h_ - n);
-    const real d_a_z = d_z * z * not_z;
+    const real d_n = d_h_next * not_z * step(n);
+    const real d_z = d_h_next * z * not_z * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (2 * H) + k, d_a_z);
-    put(d_gates + at * (2 * H) + H + k, d_a_n);
+    put(d_gates + at * (2 * H) + k, d_z);
+    put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_h = U_hT_d_a_n + d_h_next * z
+// d_h = U_hT_d_a_n + d_h * z
 extern "C" __global__ void ligru_nobn_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -150,10 +144,10 @@ extern "C" __global__ void ligru_nobn_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void ligru_nobn_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -173,10 +167,10 @@ extern "C" __global__ void ligru_nobn_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void ligru_nobn_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

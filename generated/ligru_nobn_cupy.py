@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "428923ca2bfc0e58957b16b1b3bf540e658dee9e31b8e63226da4fe43c01789b"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -62,8 +61,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 2 * H)  z, n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -133,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -149,12 +145,8 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = relu(W_h @ x + U_h @ h + b_h)
+    # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = relu(W_h @ x + U_h @ h + b_h)
     launch("ligru_nobn_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -168,8 +160,6 @@ def forward(
         # n = relu(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # n = relu(W_h @ x + U_h @ h + b_h)
         # h' = (1 - z) * n + z * h
         launch("ligru_nobn_forward_2", dtype, B, H, (B, t, H), u, gates, h)
 
@@ -182,7 +172,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -194,7 +184,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -220,37 +210,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * step(n)
-        # d_z = d_h_next * (h - n)
-        # d_a_z = d_z * z * not_z
+        # d_z = 1 - z
+        # d_n = d_h * d_z * step(n)
+        # d_z *= d_h * z * (h - n)
         launch("ligru_nobn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # U_hT_d_a_n = U_z.T @ d_a_z + U_h.T @ d_a_n
+        # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
         cp.matmul(d_gates[t], U, out=U_hT_d_a_n)
 
-        # d_h = U_hT_d_a_n + d_h_next * z
+        # d_h = U_hT_d_a_n + d_h * z
         launch("ligru_nobn_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_h.T @ d_a_n
+    # d_x = W_z.T @ d_z + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("ligru_nobn_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("ligru_nobn_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
@@ -266,7 +249,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -58,8 +58,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -131,7 +129,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -147,8 +144,7 @@ def forward(
     )
     u = np.empty((B, 2 * H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # n = relu(W_h @ x + U_h @ h + b_h)
+    # For z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 
@@ -158,24 +154,15 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
+    ends = each(finished, T)
     for h_t, gates_t, z, n, h_next, finished_t in zip(
-        h[:-1],
-        gates,
-        gates[..., :H],
-        gates[..., H:],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
+):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # n = relu(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_T, out=u)
         gates_t += u
-
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
         sigmoid(z, out=z)
-
-        # n = relu(W_h @ x + U_h @ h + b_h)
         np.maximum(n, 0, out=n)
 
         # h' = (1 - z) * n + z * h
@@ -183,7 +170,7 @@ def forward(
         h_next *= z
         h_next += n
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -192,7 +179,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -205,7 +192,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -214,7 +201,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -233,57 +220,53 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
-    s = np.empty((B, H), dtype)
-    for d_y_t, d_z, z, d_n, n, h_t, d_gates_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., H:]),
-        reversed(h[:-1]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
+        z_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
+        h_ts = h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=d_z)
+        # d_n = (1 - z) * step(n), times d_h in the loop
+        np.greater(n_ts, 0, out=d_n_ts)
+        d_n_ts *= d_z_ts
 
-        # d_n = d_h_next * not_z
-        np.multiply(d_h, d_z, out=d_n)
+        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # d_a_n = d_n * step(n)
-        np.greater(n, 0, out=s)
-        d_n *= s
+        for d_y_t, d_n, d_z, d_gates_t, z, finished_t in backwards(
+            d_y[ts], d_n_ts, d_z_ts, d_gates[ts], z_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n, out=s)
-        s *= d_h
+            d_h += d_y_t
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s
-        d_z *= z
+            # d_n = d_h * (1 - z) * step(n)
+            d_n *= d_h
 
-        # U_hT_d_a_n = U_z.T @ d_a_z + U_h.T @ d_a_n
-        np.matmul(d_gates_t, U, out=U_hT_d_a_n)
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z *= d_h
 
-        # d_h = U_hT_d_a_n + d_h_next * z
-        d_h *= z
-        d_h += U_hT_d_a_n
+            # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
+            np.matmul(d_gates_t, U, out=U_hT_d_a_n)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = U_hT_d_a_n + d_h * z
+            d_h *= z
+            d_h += U_hT_d_a_n
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_z.T @ d_a_z + W_h.T @ d_a_n
+
+    # d_x = W_z.T @ d_z + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -304,8 +287,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -411,6 +394,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -66,8 +66,6 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     scale: np.ndarray  # (2 * H,)  scale_z, scale_n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     valid: np.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -170,7 +168,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -226,126 +223,72 @@ def forward(
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
-    centred_z_all = gates[..., :H]
-    centred_n_all = gates[..., H:]
-    sum_z = sum_[:H]
-    sum_n = sum_[H:]
-    used_mean_z = used_mean[:H]
-    batch_mean_z = batch_mean[:H]
-    new_mean_z = new_mean[H:]
-    used_mean_n = used_mean[H:]
-    batch_mean_n = batch_mean[H:]
-    new_mean_n = new_mean[:H]
-    sum_spread_z = sum_spread[:H]
-    sum_spread_n = sum_spread[H:]
-    s_count_2_3 = s_count_2[1:]
-    used_var_z = used_var[:H]
-    batch_var_z = batch_var[:H]
-    s_count_3_2 = s_count_2[:1]
-    new_var_z = new_var[H:]
-    used_var_n = used_var[H:]
-    batch_var_n = batch_var[H:]
-    new_var_n = new_var[:H]
-    scale_z = scale[:H]
-    g_z = g[:H]
-    b_z = b[:H]
-    scale_n = scale[H:]
-    g_h = g[H:]
-    b_h = b[H:]
+    centred_z_all, centred_n_all = gates[..., :H], gates[..., H:]
+    sum_z, sum_n = sum_[:H], sum_[H:]
+    used_mean_z, used_mean_n = used_mean[:H], used_mean[H:]
+    batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
+    new_mean_z, new_mean_n = new_mean[H:], new_mean[:H]
+    sum_spread_z, sum_spread_n = sum_spread[:H], sum_spread[H:]
+    s_count_2_3, s_count_3_2 = s_count_2[1:], s_count_2[:1]
+    used_var_z, used_var_n = used_var[:H], used_var[H:]
+    batch_var_z, batch_var_n = batch_var[:H], batch_var[H:]
+    new_var_z, new_var_n = new_var[H:], new_var[:H]
+    scale_z, scale_n = scale[:H], scale[H:]
+    g_z, g_h = g[:H], g[H:]
+    b_z, b_h = b[:H], b[H:]
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # For z: what waits for no state, at all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
 
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For n: what waits for no state, at all steps at once.
     np.multiply(centred_n_all, valid, out=valid_n)
 
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # The gradients of the parameters: all steps in one product each.
     np.matmul(ones, valid_z.reshape(T * B, H), out=sum_z)
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count, sum_, out=batch_mean)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean_z)
     np.multiply(batch_mean_z, 0.05, out=new_mean_z)
     np.multiply(mean_z, 0.95, out=s)
     new_mean_z += s
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_n, mean_n, out=used_mean_n)
     np.multiply(batch_mean_n, 0.05, out=new_mean_n)
     np.multiply(mean_n, 0.95, out=s)
     new_mean_n += s
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.subtract(centred_z_all, batch_mean_z, out=batch_centred_z)
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     gates -= used_mean
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread_z)
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count_2_3)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count_2_3, sum_spread, out=batch_var)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_var_z, var_z, out=used_var_z)
     np.subtract(count, 1, out=s_2)
     np.maximum(s_2, 1, out=s_count_3_2)
     np.reciprocal(s_count_3_2, out=s_count_3_2)
     np.multiply(batch_var_z, count, out=new_var_z)
     np.multiply(var_z, 0.95, out=s)
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-    np.add(used_var, 1e-05, out=var_eps)
-    np.sqrt(var_eps, out=scale)
-    np.reciprocal(scale, out=scale)
     np.multiply(batch_var_n, count, out=new_var_n)
     new_var *= s_count_3_2
     new_var *= 0.05
     new_var_z += s
     np.multiply(var_n, 0.95, out=s)
     new_var_n += s
-
-    # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
+    np.add(used_var, 1e-05, out=var_eps)
+    np.sqrt(var_eps, out=scale)
+    np.reciprocal(scale, out=scale)
     np.multiply(centred_z_all, scale_z, out=z)
     z *= g_z
     z += b_z
-
-    # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(centred_n_all, scale_n, out=n)
     n *= g_h
     n += b_h
@@ -362,25 +305,14 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
-    U_z_h = u[:, :H]
-    U_h_h = u[:, H:]
-    for h_t, z_t, n_t, h_next, finished_t in zip(
-        h[:-1],
-        z,
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    U_z_h, U_h_h = u[:, :H], u[:, H:]
+    ends = each(finished, T)
+    for h_t, z_t, n_t, h_next, finished_t in zip(h[:-1], z, n, h[1:], ends, strict=True):
         # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         np.matmul(h_t, U_T, out=u)
-
-        # z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         z_t += U_z_h
         sigmoid(z_t, out=z_t)
-
-        # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         n_t += U_h_h
         np.maximum(n_t, 0, out=n_t)
 
@@ -389,7 +321,7 @@ def forward(
         h_next *= z_t
         h_next += n_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -398,7 +330,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, initial is not None, constant, valid, count, training)
+    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training)
 
 
 @np.errstate(all="ignore")
@@ -411,7 +343,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, given, constant, valid, count, training = tape
+    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -420,7 +352,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b, g = params
+    W, U, _, g = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -462,125 +394,101 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_g = np.zeros((2 * H,), dtype)
 
-    centred_z_all = gates[..., :H]
-    scale_z = scale[:H]
-    centred_n_all = gates[..., H:]
-    scale_n = scale[H:]
-    # normed_z = centred_z * scale_z
-    np.multiply(centred_z_all, scale_z, out=g_g_z)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        g_g_z_ts = g_g_z[ts]
+        centred_z_ts, centred_n_ts = gates[ts, :, :H], gates[ts, :, H:]
+        scale_z, scale_n = scale[:H], scale[H:]
+        g_g_h_ts = g_g_h[ts]
+        d_z_ts, d_n_ts = d_gates_2[ts, :, :H], d_gates_2[ts, :, H:]
+        z_ts = z[ts]
+        n_ts = n[ts]
+        h_ts = h[ts]
 
-    # normed_n = centred_n * scale_n
-    np.multiply(centred_n_all, scale_n, out=g_g_h)
+        # g_g_z = centred_z * scale_z, times d_z in the loop
+        np.multiply(centred_z_ts, scale_z, out=g_g_z_ts)
 
-    s = np.empty((B, H), dtype)
-    for (
-        d_y_t, d_z, z_t, d_n, n_t, g_g_h_t, h_t, d_gates_t, d_gates_2_t, g_scale_n_t, d_W_h_x, centred_n,
-        g_g_z_t, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_gates_2[..., :H]),
-        reversed(z),
-        reversed(d_gates_2[..., H:]),
-        reversed(n),
-        reversed(g_g_h),
-        reversed(h[:-1]),
-        reversed(d_gates),
-        reversed(d_gates_2),
-        reversed(g_scale_n),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., H:]),
-        reversed(g_g_z),
-        reversed(g_scale_z),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., :H]),
-        reversed(g_used_mean_n),
-        reversed(g_used_mean_z),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+        # g_g_h = centred_n * scale_n, times d_n in the loop
+        np.multiply(centred_n_ts, scale_n, out=g_g_h_ts)
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z_t, out=d_z)
+        # d_n = (1 - z) * step(n), times d_h in the loop
+        np.greater(n_ts, 0, out=d_n_ts)
+        d_n_ts *= d_z_ts
 
-        # d_n = d_h_next * not_z
-        np.multiply(d_h, d_z, out=d_n)
+        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # d_a_n = d_n * step(n)
-        np.greater(n_t, 0, out=s)
-        d_n *= s
+        for (
+            d_y_t, d_n, g_g_h_t, d_z, d_gates_t, d_gates_2_t, g_scale_n_t, d_W_h_x, centred_n, g_g_z_t,
+            g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, z_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_n_ts, g_g_h_ts, d_z_ts, d_gates[ts], d_gates_2[ts], g_scale_n[ts], d_gates[ts, :, H:],
+            centred_n_ts, g_g_z_ts, g_scale_z[ts], d_gates[ts, :, :H], centred_z_ts, g_used_mean_n[ts],
+            g_used_mean_z[ts], z_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # g_g_h = d_a_n * normed_n
-        g_g_h_t *= d_n
+            d_h += d_y_t
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n_t, out=s)
-        s *= d_h
+            # d_n = d_h * (1 - z) * step(n)
+            d_n *= d_h
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s
-        d_z *= z_t
+            # g_g_h = d_n * centred_n * scale_n
+            g_g_h_t *= d_n
 
-        # d_normed_z = d_a_z * g_z
-        # d_normed_n = d_a_n * g_h
-        np.multiply(d_gates_2_t, g, out=d_gates_t)
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z *= d_h
 
-        # g_scale_n = d_normed_n * centred_n
-        np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
+            # d_W_h_x = d_n * g_h
+            # d_W_z_x = d_z * g_z
+            np.multiply(d_gates_2_t, g, out=d_gates_t)
 
-        # g_g_z = d_a_z * normed_z
-        g_g_z_t *= d_z
+            # g_scale_n = d_W_h_x * centred_n
+            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
 
-        # g_scale_z = d_normed_z * centred_z
-        np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            # g_g_z = d_z * centred_z * scale_z
+            g_g_z_t *= d_z
 
-        # d_centred_z = d_normed_z * scale_z
-        # d_centred_n = d_normed_n * scale_n
-        d_gates_t *= scale
+            # g_scale_z = d_W_z_x * centred_z
+            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            d_gates_t *= scale
 
-        # g_used_mean_n = -d_centred_n
-        np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
+            # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
 
-        # g_used_mean_z = -d_centred_z
-        np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
+            # g_used_mean_z = -d_W_z_x
+            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
 
-        # U_hT_d_a_n = U_z.T @ d_a_z + U_h.T @ d_a_n
-        np.matmul(d_gates_2_t, U, out=U_hT_d_a_n)
+            # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
+            np.matmul(d_gates_2_t, U, out=U_hT_d_a_n)
 
-        # d_h = U_hT_d_a_n + d_h_next * z
-        d_h *= z_t
-        d_h += U_hT_d_a_n
+            # d_h = U_hT_d_a_n + d_h * z
+            d_h *= z_t
+            d_h += U_hT_d_a_n
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_2 = np.empty((T, B, 2 * H), dtype)
-    d_scale_n = d_scale[:H]
-    d_scale_z = d_scale[H:]
-    d_used_mean_z = d_used_mean[:H]
-    d_used_mean_n = d_used_mean[H:]
-    d_g_z = d_g[:H]
-    d_g_h = d_g[H:]
-    d_var_eps_n = d_var_eps[:H]
-    scale_n = scale[H:]
-    d_var_eps_z = d_var_eps[H:]
-    scale_z = scale[:H]
-    d_sum_spread_n = d_sum_spread[:H]
-    d_sum_spread_z = d_sum_spread[H:]
-    d_batch_mean_z = d_batch_mean[:H]
-    d_batch_mean_n = d_batch_mean[H:]
-    d_sum_n = d_sum[H:]
-    d_sum_z = d_sum[:H]
-    d_W_h_x_all = d_gates[..., H:]
-    d_W_z_x_all = d_gates[..., :H]
+    s = np.empty((T, B, 2 * H), dtype)
+    d_scale_n, d_scale_z = d_scale[:H], d_scale[H:]
+    d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
+    d_g_z, d_g_h = d_g[:H], d_g[H:]
+    d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
+    scale_n_2, scale_z_2 = scale[H:], scale[:H]
+    d_sum_spread_n, d_sum_spread_z = d_sum_spread[:H], d_sum_spread[H:]
+    d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
+    d_sum_n, d_sum_z = d_sum[H:], d_sum[:H]
+    d_W_h_x_all, d_W_z_x_all = d_gates[..., H:], d_gates[..., :H]
+
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale_n)
@@ -592,28 +500,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    np.multiply(scale_n, scale_n, out=d_var_eps_n)
-    d_var_eps_n *= scale_n
-
-    # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
-    # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
-    choose(np.real(training) > 0, 1, 0, out=d_batch_var)
-
-    # s_count = 1 / count
-    np.reciprocal(count, out=s_count_3)
-
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    np.multiply(scale_z, scale_z, out=d_var_eps_z)
-    d_var_eps_z *= scale_z
-
-    # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
+    np.multiply(scale_n_2, scale_n_2, out=d_var_eps_n)
+    d_var_eps_n *= scale_n_2
+    np.multiply(scale_z_2, scale_z_2, out=d_var_eps_z)
+    d_var_eps_z *= scale_z_2
     d_var_eps *= d_scale
     d_var_eps *= -0.5
 
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
+    choose(np.real(training) > 0, 1, 0, out=d_batch_var)
     d_batch_var *= d_var_eps
+
+    # s_count = 1 / count
+    np.reciprocal(count, out=s_count_3)
 
     # d_sum_spread_n = d_batch_var_n * s_count
     # d_sum_spread_z = d_batch_var_z * s_count
@@ -656,21 +557,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_z = d_batch_mean_z_2 * s_count_2
     np.multiply(d_batch_mean_z_2, s_count_2_2, out=d_sum_z)
 
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-    np.multiply(d_sum, valid, out=s_2)
-    d_gates += s_2
-
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
+    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
+    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
+    np.multiply(d_sum, valid, out=s)
+    d_gates += s
     d_W_h_x_all += d_batch_centred_n
-
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
     d_W_z_x_all += d_batch_centred_z
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-
-    # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
     d_params = Params(d_W, d_U, d_b, d_g)
@@ -686,8 +581,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
@@ -793,6 +688,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

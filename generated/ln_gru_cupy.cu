@@ -34,9 +34,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-// r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-// n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+// For z, r and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
     const int rows, const int H,
     const storage* __restrict__ b_,  // 3 * H  b[0], b[1], b[2]
@@ -63,7 +61,7 @@ extern "C" __global__ void ln_gru_forward_1(
     put(bias + H + k, bias_n);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -84,7 +82,7 @@ extern "C" __global__ void ln_gru_forward_2(
     if (threadIdx.x == 0 && b < rows) put(centre_z + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -105,7 +103,7 @@ extern "C" __global__ void ln_gru_forward_3(
     if (threadIdx.x == 0 && b < rows) put(sum_A_1_x + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -126,7 +124,7 @@ extern "C" __global__ void ln_gru_forward_4(
     if (threadIdx.x == 0 && b < rows) put(sum_A_2_x + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_5(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ centre_z,  // (T, B, 1)  centre_z
@@ -147,7 +145,7 @@ extern "C" __global__ void ln_gru_forward_5(
     put(centre_z + at, centre_z_);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_6(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -182,7 +180,7 @@ extern "C" __global__ void ln_gru_forward_6(
     put(square_A_2_x + at * H + k, square_A_2_x_);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
@@ -203,7 +201,7 @@ extern "C" __global__ void ln_gru_forward_7(
     if (threadIdx.x == 0 && b < rows) put(p_z + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_8(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
@@ -224,7 +222,7 @@ extern "C" __global__ void ln_gru_forward_8(
     if (threadIdx.x == 0 && b < rows) put(sum_square_A_1_x + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_2_x,  // (T, B, H)  square_A_2_x
@@ -245,7 +243,7 @@ extern "C" __global__ void ln_gru_forward_9(
     if (threadIdx.x == 0 && b < rows) put(sum_square_A_2_x + at, part[0]);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_10(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ p_z,  // (T, B, 1)  p_z
@@ -268,9 +266,7 @@ extern "C" __global__ void ln_gru_forward_10(
     put(p_z + at, p_z_);
 }
 
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-// r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-// n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+// For z, r and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ bias_z_3,  // (H,)  bias_z_3
@@ -558,27 +554,23 @@ extern "C" __global__ void ln_gru_forward_21(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * (1 - n**2)
-// g_c_2 = d_a_n * r
-// g_g_h_2 = d_a_n * centred_R_2_h * p_z_2 * r
-// g_p_z_2 = d_a_n * centred_R_2_h * g_h_2 * r
-// g_g_x_2 = d_a_n * centred_A_2_x * p_z
-// g_p_z = d_a_n * centred_A_2_x * g_x_2
-// d_r = d_a_n * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-// d_a_r = d_r * (1 - r) * r
-// g_g_h_1 = d_a_r * centred_R_1_h * p_z_2
-// g_p_z_2_2 = d_a_r * centred_R_1_h * g_h_1
-// g_g_x_1 = d_a_r * centred_A_1_x * p_z
-// g_p_z_3 = d_a_r * centred_A_1_x * g_x_1
-// d_z = d_h_next * (h - n)
-// d_a_z_3 = d_z * z * not_z
-// g_g_h_0 = d_a_z_3 * centred_R_0_h * p_z_2
-// g_p_z_2_3 = d_a_z_3 * centred_R_0_h * g_h_0
-// g_g_x_0 = d_a_z_3 * centred_A_0_x * p_z
-// g_p_z_4 = d_a_z_3 * centred_A_0_x * g_x_0
+// d_A_0_x = 1 - z
+// d_A_2_x = d_h * (1 - n**2) * d_A_0_x
+// g_c_2 = d_A_2_x * r
+// g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
+// g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
+// g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
+// g_p_z = d_A_2_x * centred_A_2_x * g_x_2
+// d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
+// g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
+// g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
+// g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
+// g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
+// d_A_0_x *= d_h * z * (h - n)
+// g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
+// g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
+// g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+// g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
 extern "C" __global__ void ln_gru_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -639,35 +631,32 @@ extern "C" __global__ void ln_gru_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n = d_n * (1 - square(n_));
-    const real g_c_2_ = d_a_n * r_;
-    const real g_g_h_2_ = d_a_n * centred_R_2_h * p_z_2_ * r_;
-    const real g_p_z_2_ = d_a_n * centred_R_2_h * g_h_2 * r_;
-    const real g_g_x_2_ = d_a_n * centred_A_2_x * p_z_;
-    const real g_p_z_ = d_a_n * centred_A_2_x * g_x_2;
-    const real d_r = d_a_n * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
-    const real d_a_r = d_r * (1 - r_) * r_;
-    const real g_g_h_1_ = d_a_r * centred_R_1_h * p_z_2_;
-    const real g_p_z_2_2_ = d_a_r * centred_R_1_h * g_h_1;
-    const real g_g_x_1_ = d_a_r * centred_A_1_x * p_z_;
-    const real g_p_z_3_ = d_a_r * centred_A_1_x * g_x_1;
-    const real d_z = d_h_next * (h_ - n_);
-    const real d_a_z_3 = d_z * z_ * not_z;
-    const real g_g_h_0_ = d_a_z_3 * centred_R_0_h * p_z_2_;
-    const real g_p_z_2_3_ = d_a_z_3 * centred_R_0_h * g_h_0;
-    const real g_g_x_0_ = d_a_z_3 * centred_A_0_x * p_z_;
-    const real g_p_z_4_ = d_a_z_3 * centred_A_0_x * g_x_0;
+    const real d_n = d_h_next * (1 - square(n_)) * not_z;
+    const real g_c_2_ = d_n * r_;
+    const real g_g_h_2_ = d_n * centred_R_2_h * p_z_2_ * r_;
+    const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_;
+    const real g_g_x_2_ = d_n * centred_A_2_x * p_z_;
+    const real g_p_z_ = d_n * centred_A_2_x * g_x_2;
+    const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
+    const real g_g_h_1_ = d_r * centred_R_1_h * p_z_2_;
+    const real g_p_z_2_2_ = d_r * centred_R_1_h * g_h_1;
+    const real g_g_x_1_ = d_r * centred_A_1_x * p_z_;
+    const real g_p_z_3_ = d_r * centred_A_1_x * g_x_1;
+    const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+    const real g_g_h_0_ = d_z * centred_R_0_h * p_z_2_;
+    const real g_p_z_2_3_ = d_z * centred_R_0_h * g_h_0;
+    const real g_g_x_0_ = d_z * centred_A_0_x * p_z_;
+    const real g_p_z_4_ = d_z * centred_A_0_x * g_x_0;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + k, d_a_z_3);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
+    put(d_gates + at * (3 * H) + k, d_z);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
     put(g_c_2 + at * H + k, g_c_2_);
     put(g_g_h_2 + at * H + k, g_g_h_2_);
     put(g_p_z_2 + b * H + k, g_p_z_2_);
     put(g_g_x_2 + at * H + k, g_g_x_2_);
     put(g_p_z + at * H + k, g_p_z_);
-    put(d_gates + at * (3 * H) + H + k, d_a_r);
+    put(d_gates + at * (3 * H) + H + k, d_r);
     put(g_g_h_1 + at * H + k, g_g_h_1_);
     put(g_p_z_2_2 + b * H + k, g_p_z_2_2_);
     put(g_g_x_1 + at * H + k, g_g_x_1_);
@@ -738,9 +727,9 @@ extern "C" __global__ void ln_gru_backward_4(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2_3 + b, part[0]);
 }
 
-// d_p_z_2 = sum_g_p_z_2 + sum_g_p_z_2_2 + sum_g_p_z_2_3
-// d_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
-// d_sum_square_R_2_h = 1 / 3 * d_a_z_2 / hidden
+// d_sum_square_R_2_h += sum_g_p_z_2_2 + sum_g_p_z_2_3
+// d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
+// d_sum_square_R_2_h *= 1 / 3 / hidden
 // d_sum_square_R_1_h = d_sum_square_R_2_h
 // d_sum_square_R_0_h = d_sum_square_R_2_h
 extern "C" __global__ void ln_gru_backward_5(
@@ -773,15 +762,15 @@ extern "C" __global__ void ln_gru_backward_5(
     put(d_sum_square_R_0_h + b, d_sum_square_R_0_h_);
 }
 
-// d_square_R_2_h = d_sum_square_R_2_h
-// d_square_R_1_h = d_sum_square_R_1_h
-// d_square_R_0_h = d_sum_square_R_0_h
-// d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-// g_centre_z_2 = -d_centred_R_2_h
-// d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2
-// g_centre_z_2_2 = -d_centred_R_1_h
-// d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2
-// g_centre_z_2_3 = -d_centred_R_0_h
+// d_R_2_h = d_sum_square_R_2_h
+// d_R_1_h = d_sum_square_R_1_h
+// d_R_0_h = d_sum_square_R_0_h
+// d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
+// g_centre_z_2 = -d_R_2_h
+// d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
+// g_centre_z_2_2 = -d_R_1_h
+// d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+// g_centre_z_2_3 = -d_R_0_h
 extern "C" __global__ void ln_gru_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
@@ -807,25 +796,25 @@ extern "C" __global__ void ln_gru_backward_6(
     const real d_sum_square_R_1_h_ = get(d_sum_square_R_1_h + b);
     const real d_sum_square_R_0_h_ = get(d_sum_square_R_0_h + b);
     const real centred_R_2_h = get(gates_2 + at * (3 * H) + 2 * H + k);
-    const real d_a_n = get(d_gates + at * (3 * H) + 2 * H + k);
+    const real d_n = get(d_gates + at * (3 * H) + 2 * H + k);
     const real g_h_2 = get(g_h + 2 * H + k);
     const real p_z_2_ = get(p_z_2 + at);
     const real r_ = get(r + at * H + k);
     const real centred_R_1_h = get(gates_2 + at * (3 * H) + H + k);
-    const real d_a_r = get(d_gates + at * (3 * H) + H + k);
+    const real d_r = get(d_gates + at * (3 * H) + H + k);
     const real g_h_1 = get(g_h + H + k);
     const real centred_R_0_h = get(gates_2 + at * (3 * H) + k);
-    const real d_a_z_3 = get(d_gates + at * (3 * H) + k);
+    const real d_z = get(d_gates + at * (3 * H) + k);
     const real g_h_0 = get(g_h + k);
 
     const real d_square_R_2_h = d_sum_square_R_2_h_;
     const real d_square_R_1_h = d_sum_square_R_1_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
-    const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2_ * r_;
+    const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
     const real g_centre_z_2_ = -d_centred_R_2_h;
-    const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2_;
+    const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
     const real g_centre_z_2_2_ = -d_centred_R_1_h;
-    const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2_;
+    const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
     const real g_centre_z_2_3_ = -d_centred_R_0_h;
 
     put(d_gates_2 + at * (3 * H) + 2 * H + k, d_centred_R_2_h);
@@ -896,8 +885,8 @@ extern "C" __global__ void ln_gru_backward_9(
     if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2_3 + b, part[0]);
 }
 
-// d_centre_z_2 = sum_g_centre_z_2 + sum_g_centre_z_2_2 + sum_g_centre_z_2_3
-// d_sum_R_2_h = 1 / 3 * d_centre_z_2 / hidden
+// d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
+// d_sum_R_2_h *= 1 / 3 / hidden
 // d_sum_R_1_h = d_sum_R_2_h
 // d_sum_R_0_h = d_sum_R_2_h
 extern "C" __global__ void ln_gru_backward_10(
@@ -926,9 +915,6 @@ extern "C" __global__ void ln_gru_backward_10(
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
-// d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-// d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-// d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
 extern "C" __global__ void ln_gru_backward_11(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
@@ -958,7 +944,7 @@ extern "C" __global__ void ln_gru_backward_11(
     put(d_gates_2 + at * (3 * H) + k, d_R_0_h);
 }
 
-// d_h = R_2T_d_R_2_h + d_h_next * z
+// d_h = R_2T_d_R_2_h + d_h * z
 extern "C" __global__ void ln_gru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ R_2T_d_R_2_h,  // (B, H)  R_2T_d_R_2_h
@@ -980,7 +966,7 @@ extern "C" __global__ void ln_gru_backward_12(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_bias_n = the sum of d_a_n
+// d_bias_n = the sum of d_n
 extern "C" __global__ void ln_gru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -1093,7 +1079,7 @@ extern "C" __global__ void ln_gru_backward_17(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_2_x + at, part[0]);
 }
 
-// d_bias_r = the sum of d_a_r
+// d_bias_r = the sum of d_r
 extern "C" __global__ void ln_gru_backward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -1183,7 +1169,7 @@ extern "C" __global__ void ln_gru_backward_21(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_3 + at, part[0]);
 }
 
-// d_bias_z_3 = the sum of d_a_z_3
+// d_bias_z_3 = the sum of d_z
 extern "C" __global__ void ln_gru_backward_22(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -1273,9 +1259,9 @@ extern "C" __global__ void ln_gru_backward_25(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_4 + at, part[0]);
 }
 
-// d_p_z = sum_g_p_z + sum_g_p_z_3 + sum_g_p_z_4
-// d_a_z = -1 / 2 * d_p_z * p_z**3
-// d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
+// d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
+// d_sum_square_A_2_x *= -1 / 2 * p_z**3
+// d_sum_square_A_2_x *= 1 / 3 / hidden
 // d_sum_square_A_1_x = d_sum_square_A_2_x
 // d_sum_square_A_0_x = d_sum_square_A_2_x
 extern "C" __global__ void ln_gru_backward_26(
@@ -1311,12 +1297,12 @@ extern "C" __global__ void ln_gru_backward_26(
 // d_square_A_2_x = d_sum_square_A_2_x
 // d_square_A_1_x = d_sum_square_A_1_x
 // d_square_A_0_x = d_sum_square_A_0_x
-// d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z
-// g_centre_z = -d_centred_A_2_x
-// d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
-// g_centre_z_3 = -d_centred_A_1_x
-// d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
-// g_centre_z_4 = -d_centred_A_0_x
+// d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+// g_centre_z = -d_A_2_x
+// d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+// g_centre_z_3 = -d_A_1_x
+// d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
+// g_centre_z_4 = -d_A_0_x
 extern "C" __global__ void ln_gru_backward_27(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
@@ -1340,24 +1326,24 @@ extern "C" __global__ void ln_gru_backward_27(
     const real d_sum_square_A_1_x_ = get(d_sum_square_A_1_x + at);
     const real d_sum_square_A_0_x_ = get(d_sum_square_A_0_x + at);
     const real centred_A_2_x = get(gates + at * (3 * H) + 2 * H + k);
-    const real d_a_n = get(d_gates + at * (3 * H) + 2 * H + k);
+    const real d_n = get(d_gates + at * (3 * H) + 2 * H + k);
     const real g_x_2 = get(g_x + 2 * H + k);
     const real p_z_ = get(p_z + at);
     const real centred_A_1_x = get(gates + at * (3 * H) + H + k);
-    const real d_a_r = get(d_gates + at * (3 * H) + H + k);
+    const real d_r = get(d_gates + at * (3 * H) + H + k);
     const real g_x_1 = get(g_x + H + k);
     const real centred_A_0_x = get(gates + at * (3 * H) + k);
-    const real d_a_z_3 = get(d_gates + at * (3 * H) + k);
+    const real d_z = get(d_gates + at * (3 * H) + k);
     const real g_x_0 = get(g_x + k);
 
     const real d_square_A_2_x = d_sum_square_A_2_x_;
     const real d_square_A_1_x = d_sum_square_A_1_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
-    const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z_;
+    const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_n * g_x_2 * p_z_;
     const real g_centre_z_ = -d_centred_A_2_x;
-    const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z_;
+    const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_r * g_x_1 * p_z_;
     const real g_centre_z_3_ = -d_centred_A_1_x;
-    const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z_;
+    const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_z * g_x_0 * p_z_;
     const real g_centre_z_4_ = -d_centred_A_0_x;
 
     put(d_gates + at * (3 * H) + 2 * H + k, d_centred_A_2_x);
@@ -1452,8 +1438,8 @@ extern "C" __global__ void ln_gru_backward_31(
     if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_4 + at, part[0]);
 }
 
-// d_centre_z = sum_g_centre_z + sum_g_centre_z_3 + sum_g_centre_z_4
-// d_sum_A_2_x = 1 / 3 * d_centre_z / hidden
+// d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
+// d_sum_A_2_x *= 1 / 3 / hidden
 // d_sum_A_1_x = d_sum_A_2_x
 // d_sum_A_0_x = d_sum_A_2_x
 extern "C" __global__ void ln_gru_backward_32(
@@ -1483,9 +1469,6 @@ extern "C" __global__ void ln_gru_backward_32(
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-// d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
-// d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
-// d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
 extern "C" __global__ void ln_gru_backward_33(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "ea7e60f871b1c8c11bfeeb0318605193a5b463b944d497d85c6905b1aeb2765c"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -73,8 +72,6 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     p_z_2: cp.ndarray  # (T, B, 1)  p_z_2
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -148,7 +145,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -187,44 +183,20 @@ def forward(
     bias_z_3 = cp.empty((H,), dtype)
     bias = cp.empty((2 * H,), dtype)
 
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-    # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-    # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+    # For z, r and n: what waits for no state, at all steps at once.
     launch("ln_gru_forward_1", dtype, 1, H, (H,), b, c, bias_z_3, bias)
 
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+    # For z: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_2", dtype, T * B, H, (B, 0, H), gates, centre_z)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_3", dtype, T * B, H, (B, 0, H), gates, sum_A_1_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_4", dtype, T * B, H, (B, 0, H), gates, sum_A_2_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     launch("ln_gru_forward_5", dtype, T * B, 1, (B, 0, H), centre_z, sum_A_1_x, sum_A_2_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     launch("ln_gru_forward_6", dtype, T * B, H, (B, 0, H), gates, centre_z, square_A_0_x, square_A_1_x, square_A_2_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_7", dtype, T * B, H, (B, 0, H), square_A_0_x, p_z)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_8", dtype, T * B, H, (B, 0, H), square_A_1_x, sum_square_A_1_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     row_sum("ln_gru_forward_9", dtype, T * B, H, (B, 0, H), square_A_2_x, sum_square_A_2_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     launch("ln_gru_forward_10", dtype, T * B, 1, (B, 0, H), p_z, sum_square_A_1_x, sum_square_A_2_x)
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-    # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-    # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
     launch("ln_gru_forward_11", dtype, T * B, H, (B, 0, H), bias_z_3, gates, g_x, p_z, bias, z, r, n)
 
     if initial is None:
@@ -234,39 +206,26 @@ def forward(
 
     R_T = cp.ascontiguousarray(R.T)
     for t in range(0, T):
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
+        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
+        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_12", dtype, B, H, (B, t, H), gates_2, centre_z_2)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_13", dtype, B, H, (B, t, H), gates_2, sum_R_1_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_14", dtype, B, H, (B, t, H), gates_2, sum_R_2_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         launch("ln_gru_forward_15", dtype, B, 1, (H,), centre_z_2, sum_R_1_h, sum_R_2_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         launch("ln_gru_forward_16", dtype, B, H, (B, t, H), gates_2, centre_z_2, square_R_0_h, square_R_1_h, square_R_2_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_17", dtype, B, H, (B, t, H), square_R_0_h, p_z_2)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_18", dtype, B, H, (H,), square_R_1_h, sum_square_R_1_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         row_sum("ln_gru_forward_19", dtype, B, H, (H,), square_R_2_h, sum_square_R_2_h)
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         launch("ln_gru_forward_20", dtype, B, 1, (B, t, H), p_z_2, sum_square_R_1_h, sum_square_R_2_h)
 
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
+        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
+        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
+        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1]
+        #     @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
         # h' = (1 - z) * n + z * h
         launch("ln_gru_forward_21", dtype, B, H, (B, t, H), gates_2, g_h, p_z_2, z, r, c, n, h)
 
@@ -280,7 +239,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -292,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, given, constant = tape
+    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -361,31 +320,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * (1 - n**2)
-        # g_c_2 = d_a_n * r
-        # g_g_h_2 = d_a_n * centred_R_2_h * p_z_2 * r
-        # g_p_z_2 = d_a_n * centred_R_2_h * g_h_2 * r
-        # g_g_x_2 = d_a_n * centred_A_2_x * p_z
-        # g_p_z = d_a_n * centred_A_2_x * g_x_2
-        # d_r = d_a_n * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-        # d_a_r = d_r * (1 - r) * r
-        # g_g_h_1 = d_a_r * centred_R_1_h * p_z_2
-        # g_p_z_2_2 = d_a_r * centred_R_1_h * g_h_1
-        # g_g_x_1 = d_a_r * centred_A_1_x * p_z
-        # g_p_z_3 = d_a_r * centred_A_1_x * g_x_1
-        # d_z = d_h_next * (h - n)
-        # d_a_z_3 = d_z * z * not_z
-        # g_g_h_0 = d_a_z_3 * centred_R_0_h * p_z_2
-        # g_p_z_2_3 = d_a_z_3 * centred_R_0_h * g_h_0
-        # g_g_x_0 = d_a_z_3 * centred_A_0_x * p_z
-        # g_p_z_4 = d_a_z_3 * centred_A_0_x * g_x_0
+        # d_A_0_x = 1 - z
+        # d_A_2_x = d_h * (1 - n**2) * d_A_0_x
+        # g_c_2 = d_A_2_x * r
+        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
+        # g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
+        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
+        # g_p_z = d_A_2_x * centred_A_2_x * g_x_2
+        # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
+        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
+        # g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
+        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
+        # g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
+        # d_A_0_x *= d_h * z * (h - n)
+        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
+        # g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
+        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+        # g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
         launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, g_h, gates, p_z, g_x, c, h, d_gates, g_c_2, g_g_h_2, g_p_z_2, g_g_x_2, g_p_z, g_g_h_1, g_p_z_2_2, g_g_x_1, g_p_z_3, g_g_h_0, g_p_z_2_3, g_g_x_0, g_p_z_4)
 
         # sum_g_p_z_2 = the sum of g_p_z_2
@@ -397,22 +351,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_p_z_2_3 = the sum of g_p_z_2_3
         row_sum("ln_gru_backward_4", dtype, B, H, (H,), g_p_z_2_3, sum_g_p_z_2_3)
 
-        # d_p_z_2 = sum_g_p_z_2 + sum_g_p_z_2_2 + sum_g_p_z_2_3
-        # d_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
-        # d_sum_square_R_2_h = 1 / 3 * d_a_z_2 / hidden
+        # d_sum_square_R_2_h += sum_g_p_z_2_2 + sum_g_p_z_2_3
+        # d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
+        # d_sum_square_R_2_h *= 1 / 3 / hidden
         # d_sum_square_R_1_h = d_sum_square_R_2_h
         # d_sum_square_R_0_h = d_sum_square_R_2_h
         launch("ln_gru_backward_5", dtype, B, 1, (B, t, H), d_sum_square_R_2_h, sum_g_p_z_2_2, sum_g_p_z_2_3, p_z_2, d_sum_square_R_1_h, d_sum_square_R_0_h)
 
-        # d_square_R_2_h = d_sum_square_R_2_h
-        # d_square_R_1_h = d_sum_square_R_1_h
-        # d_square_R_0_h = d_sum_square_R_0_h
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        # g_centre_z_2 = -d_centred_R_2_h
-        # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2
-        # g_centre_z_2_2 = -d_centred_R_1_h
-        # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2
-        # g_centre_z_2_3 = -d_centred_R_0_h
+        # d_R_2_h = d_sum_square_R_2_h
+        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_0_h = d_sum_square_R_0_h
+        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
+        # g_centre_z_2 = -d_R_2_h
+        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
+        # g_centre_z_2_2 = -d_R_1_h
+        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+        # g_centre_z_2_3 = -d_R_0_h
         launch("ln_gru_backward_6", dtype, B, H, (B, t, H), d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2, g_centre_z_2_2, g_centre_z_2_3)
 
         # sum_g_centre_z_2 = the sum of g_centre_z_2
@@ -424,82 +378,58 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_centre_z_2_3 = the sum of g_centre_z_2_3
         row_sum("ln_gru_backward_9", dtype, B, H, (H,), g_centre_z_2_3, sum_g_centre_z_2_3)
 
-        # d_centre_z_2 = sum_g_centre_z_2 + sum_g_centre_z_2_2 + sum_g_centre_z_2_3
-        # d_sum_R_2_h = 1 / 3 * d_centre_z_2 / hidden
+        # d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
+        # d_sum_R_2_h *= 1 / 3 / hidden
         # d_sum_R_1_h = d_sum_R_2_h
         # d_sum_R_0_h = d_sum_R_2_h
         launch("ln_gru_backward_10", dtype, B, 1, (H,), d_sum_R_2_h, sum_g_centre_z_2_2, sum_g_centre_z_2_3, d_sum_R_1_h, d_sum_R_0_h)
-
-        # d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-        # d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-        # d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
         launch("ln_gru_backward_11", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
 
         # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=R_2T_d_R_2_h)
 
-        # d_h = R_2T_d_R_2_h + d_h_next * z
+        # d_h = R_2T_d_R_2_h + d_h * z
         launch("ln_gru_backward_12", dtype, B, H, (B, t, H), R_2T_d_R_2_h, d_h, z)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates[..., 2 * H :])
-
-    # d_bias_n = the sum of d_a_n
     column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_c_2)
-
-    # d_c_2 = the sum of g_c_2
     column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
     clear(finished, g_g_h_2)
-
-    # d_g_h_2 = the sum of g_g_h_2
     column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
     clear(finished, g_g_x_2)
-
-    # d_g_x_2 = the sum of g_g_x_2
     column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
 
     # sum_g_p_z = the sum of g_p_z
     row_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
     clear(finished, d_gates[..., H : 2 * H])
-
-    # d_bias_r = the sum of d_a_r
     column_sum("ln_gru_backward_18", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_g_h_1)
-
-    # d_g_h_1 = the sum of g_g_h_1
     column_sum("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
     clear(finished, g_g_x_1)
-
-    # d_g_x_1 = the sum of g_g_x_1
     column_sum("ln_gru_backward_20", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
 
     # sum_g_p_z_3 = the sum of g_p_z_3
     row_sum("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), g_p_z_3, sum_g_p_z_3)
     clear(finished, d_gates[..., :H])
-
-    # d_bias_z_3 = the sum of d_a_z_3
     column_sum("ln_gru_backward_22", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_g_h_0)
-
-    # d_g_h_0 = the sum of g_g_h_0
     column_sum("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
     clear(finished, g_g_x_0)
-
-    # d_g_x_0 = the sum of g_g_x_0
     column_sum("ln_gru_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
 
     # sum_g_p_z_4 = the sum of g_p_z_4
     row_sum("ln_gru_backward_25", dtype, T * B, H, (B, 0, H), g_p_z_4, sum_g_p_z_4)
     clear(finished, d_gates_2)
-    d_R[...] = cp.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H))
+    cp.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
-    # d_p_z = sum_g_p_z + sum_g_p_z_3 + sum_g_p_z_4
-    # d_a_z = -1 / 2 * d_p_z * p_z**3
-    # d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
+    # d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
+    # d_sum_square_A_2_x *= -1 / 2 * p_z**3
+    # d_sum_square_A_2_x *= 1 / 3 / hidden
     # d_sum_square_A_1_x = d_sum_square_A_2_x
     # d_sum_square_A_0_x = d_sum_square_A_2_x
     launch("ln_gru_backward_26", dtype, T * B, 1, (B, 0, H), d_sum_square_A_2_x, sum_g_p_z_3, sum_g_p_z_4, p_z, d_sum_square_A_1_x, d_sum_square_A_0_x)
@@ -507,12 +437,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_square_A_2_x = d_sum_square_A_2_x
     # d_square_A_1_x = d_sum_square_A_1_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z
-    # g_centre_z = -d_centred_A_2_x
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
-    # g_centre_z_3 = -d_centred_A_1_x
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
-    # g_centre_z_4 = -d_centred_A_0_x
+    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+    # g_centre_z = -d_A_2_x
+    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+    # g_centre_z_3 = -d_A_1_x
+    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
+    # g_centre_z_4 = -d_A_0_x
     launch("ln_gru_backward_27", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z, g_centre_z_3, g_centre_z_4)
 
     # d_bias_z_3_2 = d_bias_z_3
@@ -528,21 +458,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # sum_g_centre_z_4 = the sum of g_centre_z_4
     row_sum("ln_gru_backward_31", dtype, T * B, H, (B, 0, H), g_centre_z_4, sum_g_centre_z_4)
 
-    # d_centre_z = sum_g_centre_z + sum_g_centre_z_3 + sum_g_centre_z_4
-    # d_sum_A_2_x = 1 / 3 * d_centre_z / hidden
+    # d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
+    # d_sum_A_2_x *= 1 / 3 / hidden
     # d_sum_A_1_x = d_sum_A_2_x
     # d_sum_A_0_x = d_sum_A_2_x
     launch("ln_gru_backward_32", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, sum_g_centre_z_3, sum_g_centre_z_4, d_sum_A_1_x, d_sum_A_0_x)
-
-    # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
-    # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
-    # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
     launch("ln_gru_backward_33", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
     clear(finished, d_gates)
-    d_A[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     d_params = Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x)
@@ -558,7 +484,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -69,8 +69,6 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     p_z_2: np.ndarray  # (T, B, 1)  p_z_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -146,7 +144,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -184,30 +181,22 @@ def forward(
     sum_square_R_2_h = np.empty((B, 1), dtype)
     bias_z_3 = np.empty((H,), dtype)
     bias = np.empty((2 * H,), dtype)
-    b_0 = b[:H]
-    c_0 = c[:H]
-    bias_r = bias[:H]
-    b_1 = b[H : 2 * H]
-    c_1 = c[H : 2 * H]
-    bias_n = bias[H:]
-    b_2 = b[2 * H :]
+    b_0, b_1, b_2 = b[:H], b[H : 2 * H], b[2 * H :]
+    c_0, c_1 = c[:H], c[H : 2 * H]
+    bias_r, bias_n = bias[:H], bias[H:]
     centred_A_0_x_all = gates[..., :H]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_2_x_all = gates[..., 2 * H :]
-    g_x_0 = g_x[:H]
-    g_x_1 = g_x[H : 2 * H]
-    g_x_2 = g_x[2 * H :]
+    g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
 
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+    # For z: what waits for no state, at all steps at once.
     np.add(b_0, c_0, out=bias_z_3)
 
-    # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
+    # For r: what waits for no state, at all steps at once.
     np.add(b_1, c_1, out=bias_r)
 
-    # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+    # For n: what waits for no state, at all steps at once.
     bias_n[...] = b_2
-
-    # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     np.sum(centred_A_0_x_all, axis=-1, keepdims=True, out=centre_z)
     np.sum(centred_A_1_x_all, axis=-1, keepdims=True, out=sum_A_1_x)
@@ -233,13 +222,9 @@ def forward(
     np.multiply(centred_A_0_x_all, g_x_0, out=z)
     z *= p_z
     z += bias_z_3
-
-    # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
     np.multiply(centred_A_1_x_all, g_x_1, out=r)
     r *= p_z
     r += bias_r
-
-    # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
     np.multiply(centred_A_2_x_all, g_x_2, out=n)
     n *= p_z
     n += bias_n
@@ -251,28 +236,19 @@ def forward(
 
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 3 * H), dtype)
-    s_part = s[:, :H]
-    s_part_2 = s[:, H : 2 * H]
-    s_part_3 = s[:, 2 * H :]
+    s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
     c_2 = c[2 * H :]
+    ends = each(finished, T)
     for (
-        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
-        finished_t,
-    ) in zip(
-        h[:-1],
-        gates_2,
-        gates_2[..., :H],
-        gates_2[..., H : 2 * H],
-        gates_2[..., 2 * H :],
-        p_z_2,
-        z,
-        r,
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+    h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
+    finished_t,
+) in zip(
+    h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H :], p_z_2, z, r, n,
+    h[1:], ends, strict=True
+):
+        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
+        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
+        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         np.matmul(h_t, R_T, out=gates_2_t)
         np.sum(centred_R_0_h, axis=-1, keepdims=True, out=centre_z_2)
         np.sum(centred_R_1_h, axis=-1, keepdims=True, out=sum_R_1_h)
@@ -296,24 +272,21 @@ def forward(
         np.sqrt(p_z_2_t, out=p_z_2_t)
         np.reciprocal(p_z_2_t, out=p_z_2_t)
 
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
+        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
+        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
+        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1]
+        #     @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
         np.multiply(gates_2_t, g_h, out=s)
         s *= p_z_2_t
-
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         z_t += s_part
-        sigmoid(z_t, out=z_t)
-
-        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
         r_t += s_part_2
         sigmoid(r_t, out=r_t)
-
-        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
         s_part_3 += c_2
         s_part_3 *= r_t
         n_t += s_part_3
+        sigmoid(z_t, out=z_t)
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - z) * n + z * h
@@ -321,7 +294,7 @@ def forward(
         h_next *= z_t
         h_next += n_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
@@ -331,7 +304,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished)
 
 
 @np.errstate(all="ignore")
@@ -344,7 +317,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, given, constant = tape
+    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -353,7 +326,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    A, R, b, c, g_h, g_x = params
+    A, R, _, c, g_h, g_x = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -367,20 +340,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     d_gates_2 = np.empty((T, B, 3 * H), dtype)
-    g_c_2 = np.empty((T, B, H), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    g_p_z_2 = np.empty((B, H), dtype)
+    k_g_p_z_2 = np.empty((T, B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
     g_p_z = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    g_p_z_2_2 = np.empty((B, H), dtype)
+    k_g_p_z_2_2 = np.empty((T, B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
     g_p_z_3 = np.empty((T, B, H), dtype)
     g_g_h_0 = np.empty((T, B, H), dtype)
-    g_p_z_2_3 = np.empty((B, H), dtype)
+    k_g_p_z_2_3 = np.empty((T, B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
     g_p_z_4 = np.empty((T, B, H), dtype)
-    d_sum_square_R_2_h = np.empty((B, 1), dtype)
+    k_a_z_2 = np.empty((T, B, 1), dtype)
+    g_c_2 = np.empty((T, B, H), dtype)
+    d_p_z_2 = np.empty((B, 1), dtype)
     sum_g_p_z_2_2 = np.empty((B, 1), dtype)
     sum_g_p_z_2_3 = np.empty((B, 1), dtype)
     d_sum_square_R_1_h = np.empty((B, 1), dtype)
@@ -416,266 +390,281 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g_x = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 1), dtype)
-    s_3 = np.empty((B, 3 * H), dtype)
-    g_h_2 = g_h[2 * H :]
-    g_x_2 = g_x[2 * H :]
-    c_2 = c[2 * H :]
-    g_h_1 = g_h[H : 2 * H]
-    g_x_1 = g_x[H : 2 * H]
-    g_h_0 = g_h[:H]
-    g_x_0 = g_x[:H]
-    s_3_part = s_3[:, 2 * H :]
-    for (
-        d_y_t, d_A_0_x, z_t, d_A_2_x, n_t, g_c_2_t, r_t, g_g_h_2_t, centred_R_2_h, p_z_2_t, g_g_x_2_t,
-        centred_A_2_x, p_z_t, g_p_z_t, d_A_1_x, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x,
-        g_p_z_3_t, h_t, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, g_p_z_4_t, d_R_2_h, d_R_1_h,
-        d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_gates[..., :H]),
-        reversed(z),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(n),
-        reversed(g_c_2),
-        reversed(r),
-        reversed(g_g_h_2),
-        reversed(gates_2[..., 2 * H :]),
-        reversed(p_z_2),
-        reversed(g_g_x_2),
-        reversed(gates[..., 2 * H :]),
-        reversed(p_z),
-        reversed(g_p_z),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(g_g_h_1),
-        reversed(gates_2[..., H : 2 * H]),
-        reversed(g_g_x_1),
-        reversed(gates[..., H : 2 * H]),
-        reversed(g_p_z_3),
-        reversed(h[:-1]),
-        reversed(g_g_h_0),
-        reversed(gates_2[..., :H]),
-        reversed(g_g_x_0),
-        reversed(gates[..., :H]),
-        reversed(g_p_z_4),
-        reversed(d_gates_2[..., 2 * H :]),
-        reversed(d_gates_2[..., H : 2 * H]),
-        reversed(d_gates_2[..., :H]),
-        reversed(d_gates_2),
-        reversed(gates_2),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    s_2 = np.empty((B, H), dtype)
+    s_3 = np.empty((B, H), dtype)
+    s_4 = np.empty((B, H), dtype)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_A_0_x_ts = d_gates[ts, :, :H]
+        d_A_2_x_ts = d_gates[ts, :, 2 * H :]
+        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
+        z_ts = z[ts]
+        n_ts = n[ts]
+        g_g_h_2_ts = g_g_h_2[ts]
+        centred_R_2_h_ts = gates_2[ts, :, 2 * H :]
+        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
+        centred_R_0_h_ts = gates_2[ts, :, :H]
+        p_z_2_ts = p_z_2[ts]
+        r_ts = r[ts]
+        k_g_p_z_2_ts = k_g_p_z_2[ts]
+        g_h_2, g_h_1, g_h_0 = g_h[2 * H :], g_h[H : 2 * H], g_h[:H]
+        g_g_x_2_ts = g_g_x_2[ts]
+        centred_A_2_x_ts = gates[ts, :, 2 * H :]
+        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        centred_A_0_x_ts = gates[ts, :, :H]
+        p_z_ts = p_z[ts]
+        g_p_z_ts = g_p_z[ts]
+        g_x_2, g_x_1, g_x_0 = g_x[2 * H :], g_x[H : 2 * H], g_x[:H]
+        c_2 = c[2 * H :]
+        g_g_h_1_ts = g_g_h_1[ts]
+        k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
+        g_g_x_1_ts = g_g_x_1[ts]
+        g_p_z_3_ts = g_p_z_3[ts]
+        h_ts = h[ts]
+        g_g_h_0_ts = g_g_h_0[ts]
+        k_g_p_z_2_3_ts = k_g_p_z_2_3[ts]
+        g_g_x_0_ts = g_g_x_0[ts]
+        g_p_z_4_ts = g_p_z_4[ts]
+        d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
+        k_a_z_2_ts = k_a_z_2[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_A_0_x = 1 - z
+        np.subtract(1, z_ts, out=d_A_0_x_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z_t, out=d_A_0_x)
+        # d_A_2_x = (1 - n**2) * (1 - z), times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_A_2_x_ts)
+        np.subtract(1, d_A_2_x_ts, out=d_A_2_x_ts)
+        d_A_2_x_ts *= d_A_0_x_ts
 
-        # d_n = d_h_next * not_z
-        np.multiply(d_h, d_A_0_x, out=d_A_2_x)
+        # g_g_h_2 = centred_R_2_h * p_z_2 * r, times d_A_2_x in the loop
+        np.multiply(centred_R_2_h_ts, p_z_2_ts, out=g_g_h_2_ts)
+        g_g_h_2_ts *= r_ts
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_A_2_x *= s
+        # k_g_p_z_2 = centred_R_2_h * g_h_2 * r, times d_A_2_x in the loop
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_ts)
+        k_g_p_z_2_ts *= r_ts
 
-        # g_c_2 = d_a_n * r
-        np.multiply(d_A_2_x, r_t, out=g_c_2_t)
+        # g_g_x_2 = centred_A_2_x * p_z, times d_A_2_x in the loop
+        np.multiply(centred_A_2_x_ts, p_z_ts, out=g_g_x_2_ts)
 
-        # g_g_h_2 = d_a_n * centred_R_2_h * p_z_2 * r
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_g_h_2_t)
-        g_g_h_2_t *= p_z_2_t
-        g_g_h_2_t *= r_t
+        # g_p_z = centred_A_2_x * g_x_2, times d_A_2_x in the loop
+        np.multiply(centred_A_2_x_ts, g_x_2, out=g_p_z_ts)
 
-        # g_p_z_2 = d_a_n * centred_R_2_h * g_h_2 * r
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_z_2)
-        g_p_z_2 *= g_h_2
-        g_p_z_2 *= r_t
+        # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2), times d_A_2_x in the loop
+        np.subtract(1, r_ts, out=d_A_1_x_ts)
+        np.multiply(centred_R_2_h_ts, g_h_2, out=s_ts)
+        s_ts *= p_z_2_ts
+        s_ts += c_2
+        d_A_1_x_ts *= s_ts
+        d_A_1_x_ts *= r_ts
 
-        # g_g_x_2 = d_a_n * centred_A_2_x * p_z
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_g_x_2_t)
-        g_g_x_2_t *= p_z_t
+        # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
+        np.multiply(centred_R_1_h_ts, p_z_2_ts, out=g_g_h_1_ts)
 
-        # g_p_z = d_a_n * centred_A_2_x * g_x_2
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_z_t)
-        g_p_z_t *= g_x_2
+        # k_g_p_z_2_2 = centred_R_1_h * g_h_1, times d_A_1_x in the loop
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_z_2_2_ts)
 
-        # d_r = d_a_n * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-        np.multiply(centred_R_2_h, g_h_2, out=d_A_1_x)
-        d_A_1_x *= p_z_2_t
-        d_A_1_x += c_2
-        d_A_1_x *= d_A_2_x
+        # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
+        np.multiply(centred_A_1_x_ts, p_z_ts, out=g_g_x_1_ts)
 
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, r_t, out=s)
-        d_A_1_x *= s
-        d_A_1_x *= r_t
+        # g_p_z_3 = centred_A_1_x * g_x_1, times d_A_1_x in the loop
+        np.multiply(centred_A_1_x_ts, g_x_1, out=g_p_z_3_ts)
 
-        # g_g_h_1 = d_a_r * centred_R_1_h * p_z_2
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_g_h_1_t)
-        g_g_h_1_t *= p_z_2_t
+        # d_A_0_x = (1 - z) * z * (h - n), times d_h in the loop
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_A_0_x_ts *= s_ts
+        d_A_0_x_ts *= z_ts
 
-        # g_p_z_2_2 = d_a_r * centred_R_1_h * g_h_1
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_p_z_2_2)
-        g_p_z_2_2 *= g_h_1
+        # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
+        np.multiply(centred_R_0_h_ts, p_z_2_ts, out=g_g_h_0_ts)
 
-        # g_g_x_1 = d_a_r * centred_A_1_x * p_z
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_g_x_1_t)
-        g_g_x_1_t *= p_z_t
+        # k_g_p_z_2_3 = centred_R_0_h * g_h_0, times d_A_0_x in the loop
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_z_2_3_ts)
 
-        # g_p_z_3 = d_a_r * centred_A_1_x * g_x_1
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_p_z_3_t)
-        g_p_z_3_t *= g_x_1
+        # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
+        np.multiply(centred_A_0_x_ts, p_z_ts, out=g_g_x_0_ts)
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n_t, out=s)
-        s *= d_h
+        # g_p_z_4 = centred_A_0_x * g_x_0, times d_A_0_x in the loop
+        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_z_4_ts)
 
-        # d_a_z_3 = d_z * z * not_z
-        d_A_0_x *= s
-        d_A_0_x *= z_t
+        # d_R_2_h = g_h_2 * p_z_2 * r
+        # d_R_1_h = g_h_1 * p_z_2
+        # d_R_0_h = g_h_0 * p_z_2
+        np.multiply(g_h, p_z_2_ts, out=d_gates_2_ts)
+        d_R_2_h_ts *= r_ts
 
-        # g_g_h_0 = d_a_z_3 * centred_R_0_h * p_z_2
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_g_h_0_t)
-        g_g_h_0_t *= p_z_2_t
+        # k_a_z_2 = -1 / 2 * p_z_2**3, times d_p_z_2 in the loop
+        np.multiply(p_z_2_ts, p_z_2_ts, out=k_a_z_2_ts)
+        k_a_z_2_ts *= p_z_2_ts
+        k_a_z_2_ts *= -0.5
 
-        # g_p_z_2_3 = d_a_z_3 * centred_R_0_h * g_h_0
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_p_z_2_3)
-        g_p_z_2_3 *= g_h_0
+        for (
+            d_y_t, d_A_2_x, g_c_2_t, r_t, g_g_h_2_t, k_g_p_z_2_t, g_g_x_2_t, g_p_z_t, d_A_1_x, g_g_h_1_t,
+            k_g_p_z_2_2_t, g_g_x_1_t, g_p_z_3_t, d_A_0_x, g_g_h_0_t, k_g_p_z_2_3_t, g_g_x_0_t, g_p_z_4_t,
+            k_a_z_2_t, d_gates_2_t, d_gates_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h,
+            d_R_0_h, z_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, g_g_h_2_ts, k_g_p_z_2_ts, g_g_x_2_ts, g_p_z_ts, d_A_1_x_ts,
+            g_g_h_1_ts, k_g_p_z_2_2_ts, g_g_x_1_ts, g_p_z_3_ts, d_A_0_x_ts, g_g_h_0_ts, k_g_p_z_2_3_ts,
+            g_g_x_0_ts, g_p_z_4_ts, k_a_z_2_ts, d_gates_2_ts, d_gates[ts], centred_R_2_h_ts, d_R_2_h_ts,
+            centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts,
+            ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # g_g_x_0 = d_a_z_3 * centred_A_0_x * p_z
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_g_x_0_t)
-        g_g_x_0_t *= p_z_t
+            d_h += d_y_t
 
-        # g_p_z_4 = d_a_z_3 * centred_A_0_x * g_x_0
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_p_z_4_t)
-        g_p_z_4_t *= g_x_0
-        np.sum(g_p_z_2, axis=-1, keepdims=True, out=d_sum_square_R_2_h)
-        np.sum(g_p_z_2_2, axis=-1, keepdims=True, out=sum_g_p_z_2_2)
-        np.sum(g_p_z_2_3, axis=-1, keepdims=True, out=sum_g_p_z_2_3)
+            # d_A_2_x = d_h * (1 - n**2) * (1 - z)
+            d_A_2_x *= d_h
 
-        # d_p_z_2 = sum_g_p_z_2 + sum_g_p_z_2_2 + sum_g_p_z_2_3
-        d_sum_square_R_2_h += sum_g_p_z_2_2
-        d_sum_square_R_2_h += sum_g_p_z_2_3
+            # g_c_2 = d_A_2_x * r
+            np.multiply(d_A_2_x, r_t, out=g_c_2_t)
 
-        # d_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
-        np.multiply(p_z_2_t, p_z_2_t, out=s_2)
-        s_2 *= p_z_2_t
-        d_sum_square_R_2_h *= s_2
-        d_sum_square_R_2_h *= -0.5
+            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
+            g_g_h_2_t *= d_A_2_x
 
-        # d_sum_square_R_2_h = 1 / 3 * d_a_z_2 / hidden
-        d_sum_square_R_2_h *= 0.3333333333333333
-        d_sum_square_R_2_h /= (H)
+            # k_g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
+            k_g_p_z_2_t *= d_A_2_x
 
-        # d_sum_square_R_1_h = d_sum_square_R_2_h
-        d_sum_square_R_1_h[...] = d_sum_square_R_2_h
+            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
+            g_g_x_2_t *= d_A_2_x
 
-        # d_sum_square_R_0_h = d_sum_square_R_2_h
-        d_sum_square_R_0_h[...] = d_sum_square_R_2_h
+            # g_p_z = d_A_2_x * centred_A_2_x * g_x_2
+            g_p_z_t *= d_A_2_x
 
-        # d_square_R_2_h = d_sum_square_R_2_h
-        d_R_2_h[...] = d_sum_square_R_2_h
+            # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
+            d_A_1_x *= d_A_2_x
 
-        # d_square_R_1_h = d_sum_square_R_1_h
-        d_R_1_h[...] = d_sum_square_R_1_h
+            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
+            g_g_h_1_t *= d_A_1_x
 
-        # d_square_R_0_h = d_sum_square_R_0_h
-        d_R_0_h[...] = d_sum_square_R_0_h
+            # k_g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
+            k_g_p_z_2_2_t *= d_A_1_x
 
-        # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2
-        # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        d_gates_2_t *= gates_2_t
-        d_gates_2_t *= 2
-        np.multiply(d_gates_t, g_h, out=s_3)
-        s_3 *= p_z_2_t
+            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
+            g_g_x_1_t *= d_A_1_x
 
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        s_3_part *= r_t
+            # g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
+            g_p_z_3_t *= d_A_1_x
 
-        # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2
-        # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        d_gates_2_t += s_3
+            # d_A_0_x = d_h * (1 - z) * z * (h - n)
+            d_A_0_x *= d_h
 
-        # g_centre_z_2 = -d_centred_R_2_h
-        np.multiply(d_R_2_h, -1, out=g_centre_z_2)
+            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
+            g_g_h_0_t *= d_A_0_x
 
-        # g_centre_z_2_2 = -d_centred_R_1_h
-        np.multiply(d_R_1_h, -1, out=g_centre_z_2_2)
+            # k_g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
+            k_g_p_z_2_3_t *= d_A_0_x
 
-        # g_centre_z_2_3 = -d_centred_R_0_h
-        np.multiply(d_R_0_h, -1, out=g_centre_z_2_3)
-        np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_2_h)
-        np.sum(g_centre_z_2_2, axis=-1, keepdims=True, out=sum_g_centre_z_2_2)
-        np.sum(g_centre_z_2_3, axis=-1, keepdims=True, out=sum_g_centre_z_2_3)
+            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+            g_g_x_0_t *= d_A_0_x
 
-        # d_centre_z_2 = sum_g_centre_z_2 + sum_g_centre_z_2_2 + sum_g_centre_z_2_3
-        d_sum_R_2_h += sum_g_centre_z_2_2
-        d_sum_R_2_h += sum_g_centre_z_2_3
+            # g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
+            g_p_z_4_t *= d_A_0_x
+            np.sum(k_g_p_z_2_t, axis=-1, keepdims=True, out=d_p_z_2)
+            np.sum(k_g_p_z_2_2_t, axis=-1, keepdims=True, out=sum_g_p_z_2_2)
+            np.sum(k_g_p_z_2_3_t, axis=-1, keepdims=True, out=sum_g_p_z_2_3)
 
-        # d_sum_R_2_h = 1 / 3 * d_centre_z_2 / hidden
-        d_sum_R_2_h *= 0.3333333333333333
-        d_sum_R_2_h /= (H)
+            # d_p_z_2 += sum_g_p_z_2_2 + sum_g_p_z_2_3
+            d_p_z_2 += sum_g_p_z_2_2
+            d_p_z_2 += sum_g_p_z_2_3
 
-        # d_sum_R_1_h = d_sum_R_2_h
-        d_sum_R_1_h[...] = d_sum_R_2_h
+            # k_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
+            k_a_z_2_t *= d_p_z_2
 
-        # d_sum_R_0_h = d_sum_R_2_h
-        d_sum_R_0_h[...] = d_sum_R_2_h
+            # k_a_z_2 *= 1 / 3 / hidden
+            k_a_z_2_t *= 0.3333333333333333
+            k_a_z_2_t /= (H)
 
-        # d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-        d_R_2_h += d_sum_R_2_h
+            # d_sum_square_R_1_h = k_a_z_2
+            d_sum_square_R_1_h[...] = k_a_z_2_t
 
-        # d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-        d_R_1_h += d_sum_R_1_h
+            # d_sum_square_R_0_h = k_a_z_2
+            d_sum_square_R_0_h[...] = k_a_z_2_t
 
-        # d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
-        d_R_0_h += d_sum_R_0_h
+            # d_square_R_2_h = k_a_z_2
+            s[...] = k_a_z_2_t
 
-        # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-        np.matmul(d_gates_2_t, R, out=R_2T_d_R_2_h)
+            # d_square_R_1_h = d_sum_square_R_1_h
+            s_2[...] = d_sum_square_R_1_h
 
-        # d_h = R_2T_d_R_2_h + d_h_next * z
-        d_h *= z_t
-        d_h += R_2T_d_R_2_h
+            # d_square_R_0_h = d_sum_square_R_0_h
+            s_3[...] = d_sum_square_R_0_h
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_R_2_h = 2 * k_a_z_2 * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
+            # d_R_1_h = 2 * d_sum_square_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
+            # d_R_0_h = 2 * d_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+            d_gates_2_t *= d_gates_t
+            np.multiply(s, centred_R_2_h, out=s_4)
+            s_4 *= 2
+            d_R_2_h += s_4
+            np.multiply(s_2, centred_R_1_h, out=s)
+            s *= 2
+            d_R_1_h += s
+            np.multiply(s_3, centred_R_0_h, out=s_4)
+            s_4 *= 2
+            d_R_0_h += s_4
+
+            # g_centre_z_2 = -d_R_2_h
+            np.multiply(d_R_2_h, -1, out=g_centre_z_2)
+
+            # g_centre_z_2_2 = -d_R_1_h
+            np.multiply(d_R_1_h, -1, out=g_centre_z_2_2)
+
+            # g_centre_z_2_3 = -d_R_0_h
+            np.multiply(d_R_0_h, -1, out=g_centre_z_2_3)
+            np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_2_h)
+            np.sum(g_centre_z_2_2, axis=-1, keepdims=True, out=sum_g_centre_z_2_2)
+            np.sum(g_centre_z_2_3, axis=-1, keepdims=True, out=sum_g_centre_z_2_3)
+
+            # d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
+            d_sum_R_2_h += sum_g_centre_z_2_2
+            d_sum_R_2_h += sum_g_centre_z_2_3
+
+            # d_sum_R_2_h *= 1 / 3 / hidden
+            d_sum_R_2_h *= 0.3333333333333333
+            d_sum_R_2_h /= (H)
+
+            # d_sum_R_1_h = d_sum_R_2_h
+            d_sum_R_1_h[...] = d_sum_R_2_h
+
+            # d_sum_R_0_h = d_sum_R_2_h
+            d_sum_R_0_h[...] = d_sum_R_2_h
+            d_R_2_h += d_sum_R_2_h
+            d_R_1_h += d_sum_R_1_h
+            d_R_0_h += d_sum_R_0_h
+
+            # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
+            np.matmul(d_gates_2_t, R, out=R_2T_d_R_2_h)
+
+            # d_h = R_2T_d_R_2_h + d_h * z
+            d_h *= z_t
+            d_h += R_2T_d_R_2_h
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_4 = np.empty((T, B, 1), dtype)
-    s_5 = np.empty((T, B, H), dtype)
+    s_5 = np.empty((T, B, 1), dtype)
     s_6 = np.empty((T, B, H), dtype)
     s_7 = np.empty((T, B, H), dtype)
     s_8 = np.empty((T, B, H), dtype)
+    s_9 = np.empty((T, B, H), dtype)
     d_A_2_x_all = d_gates[..., 2 * H :]
-    d_b_2 = d_b[2 * H :]
-    d_c_2 = d_c[2 * H :]
-    d_g_h_2 = d_g_h[2 * H :]
-    d_g_x_2 = d_g_x[2 * H :]
     d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_b_1 = d_b[H : 2 * H]
-    d_g_h_1 = d_g_h[H : 2 * H]
-    d_g_x_1 = d_g_x[H : 2 * H]
     d_A_0_x_all = d_gates[..., :H]
-    d_b_0 = d_b[:H]
-    d_g_h_0 = d_g_h[:H]
-    d_g_x_0 = d_g_x[:H]
+    d_b_2, d_b_1, d_b_0, d_b_01 = d_b[2 * H :], d_b[H : 2 * H], d_b[:H], d_b[: 2 * H]
+    d_c_2, d_c_01 = d_c[2 * H :], d_c[: 2 * H]
+    d_g_h_2, d_g_h_1, d_g_h_0 = d_g_h[2 * H :], d_g_h[H : 2 * H], d_g_h[:H]
+    d_g_x_2, d_g_x_1, d_g_x_0 = d_g_x[2 * H :], d_g_x[H : 2 * H], d_g_x[:H]
     centred_A_2_x_all = gates[..., 2 * H :]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
-    d_c_01 = d_c[: 2 * H]
-    d_b_01 = d_b[: 2 * H]
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_A_2_x_all)
     np.matmul(ones, d_A_2_x_all.reshape(T * B, H), out=d_b_2)
     clear(finished, g_c_2)
@@ -699,22 +688,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_g_x_0)
     np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
     np.sum(g_p_z_4, axis=-1, keepdims=True, out=sum_g_p_z_4)
-
-    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
-    # d_p_z = sum_g_p_z + sum_g_p_z_3 + sum_g_p_z_4
+    # d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
     d_sum_square_A_2_x += sum_g_p_z_3
     d_sum_square_A_2_x += sum_g_p_z_4
 
-    # d_a_z = -1 / 2 * d_p_z * p_z**3
-    np.multiply(p_z, p_z, out=s_4)
-    s_4 *= p_z
-    d_sum_square_A_2_x *= s_4
+    # d_sum_square_A_2_x *= -1 / 2 * p_z**3
+    np.multiply(p_z, p_z, out=s_5)
+    s_5 *= p_z
+    d_sum_square_A_2_x *= s_5
     d_sum_square_A_2_x *= -0.5
 
-    # d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
+    # d_sum_square_A_2_x *= 1 / 3 / hidden
     d_sum_square_A_2_x *= 0.3333333333333333
     d_sum_square_A_2_x /= (H)
 
@@ -725,42 +712,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x[...] = d_sum_square_A_2_x
 
     # d_square_A_2_x = d_sum_square_A_2_x
-    s_5[...] = d_sum_square_A_2_x
+    s_6[...] = d_sum_square_A_2_x
 
     # d_square_A_1_x = d_sum_square_A_1_x
-    s_6[...] = d_sum_square_A_1_x
+    s_7[...] = d_sum_square_A_1_x
 
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_7[...] = d_sum_square_A_0_x
+    s_8[...] = d_sum_square_A_0_x
 
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z
+    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     d_gates *= g_x
     d_gates *= p_z
+    np.multiply(s_6, centred_A_2_x_all, out=s_9)
+    s_9 *= 2
+    d_A_2_x_all += s_9
+    np.multiply(s_7, centred_A_1_x_all, out=s_6)
+    s_6 *= 2
+    d_A_1_x_all += s_6
+    np.multiply(s_8, centred_A_0_x_all, out=s_9)
+    s_9 *= 2
+    d_A_0_x_all += s_9
 
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z
-    np.multiply(s_5, centred_A_2_x_all, out=s_8)
-    s_8 *= 2
-    d_A_2_x_all += s_8
-
-    # g_centre_z = -d_centred_A_2_x
+    # g_centre_z = -d_A_2_x
     np.multiply(d_A_2_x_all, -1, out=g_centre_z)
 
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
-    np.multiply(s_6, centred_A_1_x_all, out=s_5)
-    s_5 *= 2
-    d_A_1_x_all += s_5
-
-    # g_centre_z_3 = -d_centred_A_1_x
+    # g_centre_z_3 = -d_A_1_x
     np.multiply(d_A_1_x_all, -1, out=g_centre_z_3)
 
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
-    np.multiply(s_7, centred_A_0_x_all, out=s_8)
-    s_8 *= 2
-    d_A_0_x_all += s_8
-
-    # g_centre_z_4 = -d_centred_A_0_x
+    # g_centre_z_4 = -d_A_0_x
     np.multiply(d_A_0_x_all, -1, out=g_centre_z_4)
 
     # d_bias_z_3_2 = d_bias_z_3
@@ -770,11 +751,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.sum(g_centre_z_3, axis=-1, keepdims=True, out=sum_g_centre_z_3)
     np.sum(g_centre_z_4, axis=-1, keepdims=True, out=sum_g_centre_z_4)
 
-    # d_centre_z = sum_g_centre_z + sum_g_centre_z_3 + sum_g_centre_z_4
+    # d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
     d_sum_A_2_x += sum_g_centre_z_3
     d_sum_A_2_x += sum_g_centre_z_4
 
-    # d_sum_A_2_x = 1 / 3 * d_centre_z / hidden
+    # d_sum_A_2_x *= 1 / 3 / hidden
     d_sum_A_2_x *= 0.3333333333333333
     d_sum_A_2_x /= (H)
 
@@ -783,20 +764,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x = d_sum_A_2_x
     d_sum_A_0_x[...] = d_sum_A_2_x
-
-    # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
     d_A_2_x_all += d_sum_A_2_x
-
-    # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
     d_A_1_x_all += d_sum_A_1_x
-
-    # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
     d_A_0_x_all += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     np.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
-
-    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
@@ -814,8 +787,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -912,6 +885,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

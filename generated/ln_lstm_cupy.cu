@@ -36,7 +36,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -57,7 +57,7 @@ extern "C" __global__ void ln_lstm_forward_1(
     if (threadIdx.x == 0 && b < rows) put(centre_i + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -78,7 +78,7 @@ extern "C" __global__ void ln_lstm_forward_2(
     if (threadIdx.x == 0 && b < rows) put(sum_A_1_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -99,7 +99,7 @@ extern "C" __global__ void ln_lstm_forward_3(
     if (threadIdx.x == 0 && b < rows) put(sum_A_2_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -120,7 +120,7 @@ extern "C" __global__ void ln_lstm_forward_4(
     if (threadIdx.x == 0 && b < rows) put(sum_A_3_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_5(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ centre_i,  // (T, B, 1)  centre_i
@@ -143,7 +143,7 @@ extern "C" __global__ void ln_lstm_forward_5(
     put(centre_i + at, centre_i_);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_6(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -184,7 +184,7 @@ extern "C" __global__ void ln_lstm_forward_6(
     put(square_A_3_x + at * H + k, square_A_3_x_);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
@@ -205,7 +205,7 @@ extern "C" __global__ void ln_lstm_forward_7(
     if (threadIdx.x == 0 && b < rows) put(p_i + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_8(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
@@ -226,7 +226,7 @@ extern "C" __global__ void ln_lstm_forward_8(
     if (threadIdx.x == 0 && b < rows) put(sum_square_A_1_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_2_x,  // (T, B, H)  square_A_2_x
@@ -247,7 +247,7 @@ extern "C" __global__ void ln_lstm_forward_9(
     if (threadIdx.x == 0 && b < rows) put(sum_square_A_2_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_A_3_x,  // (T, B, H)  square_A_3_x
@@ -268,7 +268,7 @@ extern "C" __global__ void ln_lstm_forward_10(
     if (threadIdx.x == 0 && b < rows) put(sum_square_A_3_x + at, part[0]);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+// For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_11(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ p_i,  // (T, B, 1)  p_i
@@ -293,10 +293,7 @@ extern "C" __global__ void ln_lstm_forward_11(
     put(p_i + at, p_i_);
 }
 
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-// g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-// f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-// o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+// For i, g, f and o: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ b_,  // 4 * H  b[0], b[1], b[2], b[3]
@@ -778,17 +775,14 @@ extern "C" __global__ void ln_lstm_forward_30(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_tanh_h_2 = d_h_next * o
-// d_a_h_2 = d_tanh_h_2 * (1 - tanh_h_2**2)
-// g_g_c = d_a_h_2 * centred_c_next * p_h
-// g_p_h = d_a_h_2 * centred_c_next * g_c
-// d_o = d_h_next * tanh_h_2
-// d_a_o = d_o * (1 - o) * o
-// g_g_h_3 = d_a_o * centred_R_3_h * p_i_2
-// g_p_i_2 = d_a_o * centred_R_3_h * g_h_3
-// g_g_x_3 = d_a_o * centred_A_3_x * p_i
-// g_p_i = d_a_o * centred_A_3_x * g_x_3
+// d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
+// g_g_c = d_tanh_h_2 * centred_c_next * p_h
+// g_p_h = d_tanh_h_2 * centred_c_next * g_c
+// d_A_3_x = d_h * (1 - o) * o * tanh_h_2
+// g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
+// g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
+// g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
+// g_p_i = d_A_3_x * centred_A_3_x * g_x_3
 extern "C" __global__ void ln_lstm_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -804,7 +798,7 @@ extern "C" __global__ void ln_lstm_backward_1(
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
     const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    storage* __restrict__ d_a_h_2,  // (T, B, H)  d_a_h_2
+    storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
     storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ g_p_h,  // (B, H)  g_p_h
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -834,22 +828,20 @@ extern "C" __global__ void ln_lstm_backward_1(
     const real g_x_3 = get(g_x + 3 * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_tanh_h_2 = d_h_next * o_;
-    const real d_a_h_2_ = d_tanh_h_2 * (1 - square(tanh_h_2_));
-    const real g_g_c_ = d_a_h_2_ * centred_c_next_ * p_h_;
-    const real g_p_h_ = d_a_h_2_ * centred_c_next_ * g_c_;
-    const real d_o = d_h_next * tanh_h_2_;
-    const real d_a_o = d_o * (1 - o_) * o_;
-    const real g_g_h_3_ = d_a_o * centred_R_3_h * p_i_2_;
-    const real g_p_i_2_ = d_a_o * centred_R_3_h * g_h_3;
-    const real g_g_x_3_ = d_a_o * centred_A_3_x * p_i_;
-    const real g_p_i_ = d_a_o * centred_A_3_x * g_x_3;
+    const real d_tanh_h_2_ = d_h_next * o_ * (1 - square(tanh_h_2_));
+    const real g_g_c_ = d_tanh_h_2_ * centred_c_next_ * p_h_;
+    const real g_p_h_ = d_tanh_h_2_ * centred_c_next_ * g_c_;
+    const real d_o = d_h_next * (1 - o_) * o_ * tanh_h_2_;
+    const real g_g_h_3_ = d_o * centred_R_3_h * p_i_2_;
+    const real g_p_i_2_ = d_o * centred_R_3_h * g_h_3;
+    const real g_g_x_3_ = d_o * centred_A_3_x * p_i_;
+    const real g_p_i_ = d_o * centred_A_3_x * g_x_3;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_a_h_2 + at * H + k, d_a_h_2_);
+    put(d_tanh_h_2 + at * H + k, d_tanh_h_2_);
     put(g_g_c + at * H + k, g_g_c_);
     put(g_p_h + b * H + k, g_p_h_);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_a_o);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_o);
     put(g_g_h_3 + at * H + k, g_g_h_3_);
     put(g_p_i_2 + b * H + k, g_p_i_2_);
     put(g_g_x_3 + at * H + k, g_g_x_3_);
@@ -896,8 +888,7 @@ extern "C" __global__ void ln_lstm_backward_3(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_3_h + b, part[0]);
 }
 
-// d_a_h = -1 / 2 * p_h**3 * sum_g_p_h
-// d_sum_square_c_next = d_a_h / hidden
+// d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
 extern "C" __global__ void ln_lstm_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_h,  // (T, B, 1)  p_h
@@ -911,20 +902,19 @@ extern "C" __global__ void ln_lstm_backward_4(
     const real p_h_ = get(p_h + at);
     const real sum_g_p_h = get(d_sum_square_c_next + b);
 
-    const real d_a_h = -real(0.5) * cube(p_h_) * sum_g_p_h;
-    const real d_sum_square_c_next_ = d_a_h / real(H);
+    const real d_sum_square_c_next_ = -real(0.5) * cube(p_h_) * sum_g_p_h / real(H);
 
     put(d_sum_square_c_next + b, d_sum_square_c_next_);
 }
 
-// d_square_c_next = d_sum_square_c_next
-// d_centred_c_next = 2 * d_square_c_next * centred_c_next + d_a_h_2 * g_c * p_h
+// d_centred_c_next = d_sum_square_c_next
+// d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
 // g_centre_h = -d_centred_c_next
 extern "C" __global__ void ln_lstm_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_c_next,  // (B, 1)  d_sum_square_c_next
     const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    const storage* __restrict__ d_a_h_2,  // (T, B, H)  d_a_h_2
+    const storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
     const storage* __restrict__ g_c,  // H  g_c
     const storage* __restrict__ p_h,  // (T, B, 1)  p_h
     storage* __restrict__ d_centred_c_next,  // (B, H)  d_centred_c_next
@@ -938,12 +928,12 @@ extern "C" __global__ void ln_lstm_backward_5(
 
     const real d_sum_square_c_next_ = get(d_sum_square_c_next + b);
     const real centred_c_next_ = get(centred_c_next + at * H + k);
-    const real d_a_h_2_ = get(d_a_h_2 + at * H + k);
+    const real d_tanh_h_2_ = get(d_tanh_h_2 + at * H + k);
     const real g_c_ = get(g_c + k);
     const real p_h_ = get(p_h + at);
 
     const real d_square_c_next = d_sum_square_c_next_;
-    const real d_centred_c_next_ = 2 * d_square_c_next * centred_c_next_ + d_a_h_2_ * g_c_ * p_h_;
+    const real d_centred_c_next_ = 2 * d_square_c_next * centred_c_next_ + d_tanh_h_2_ * g_c_ * p_h_;
     const real g_centre_h_ = -d_centred_c_next_;
 
     put(d_centred_c_next + b * H + k, d_centred_c_next_);
@@ -970,7 +960,7 @@ extern "C" __global__ void ln_lstm_backward_6(
     if (threadIdx.x == 0 && b < rows) put(d_sum_c_next + b, part[0]);
 }
 
-// d_sum_c_next = sum_g_centre_h / hidden
+// d_sum_c_next *= 1 / hidden
 extern "C" __global__ void ln_lstm_backward_7(
     const int rows, const int H,
     storage* __restrict__ d_sum_c_next)  // (B, 1)  d_sum_c_next
@@ -986,26 +976,22 @@ extern "C" __global__ void ln_lstm_backward_7(
     put(d_sum_c_next + b, d_sum_c_next_);
 }
 
-// d_c_next = d_c_later + d_centred_c_next + d_sum_c_next
-// d_f = d_c_next * c
-// d_a_f = d_f * (1 - f) * f
-// g_g_h_2 = d_a_f * centred_R_2_h * p_i_2
-// g_p_i_2_2 = d_a_f * centred_R_2_h * g_h_2
-// g_g_x_2 = d_a_f * centred_A_2_x * p_i
-// g_p_i_3 = d_a_f * centred_A_2_x * g_x_2
-// d_g = d_c_next * i
-// d_a_g = d_g * (1 - g**2)
-// g_g_h_1 = d_a_g * centred_R_1_h * p_i_2
-// g_p_i_2_3 = d_a_g * centred_R_1_h * g_h_1
-// g_g_x_1 = d_a_g * centred_A_1_x * p_i
-// g_p_i_4 = d_a_g * centred_A_1_x * g_x_1
-// d_i = d_c_next * g
-// d_a_i_3 = d_i * (1 - i) * i
-// g_g_h_0 = d_a_i_3 * centred_R_0_h * p_i_2
-// g_p_i_2_4 = d_a_i_3 * centred_R_0_h * g_h_0
-// g_g_x_0 = d_a_i_3 * centred_A_0_x * p_i
-// g_p_i_5 = d_a_i_3 * centred_A_0_x * g_x_0
-// d_c = d_c_next * f
+// d_c += d_centred_c_next + d_sum_c_next
+// d_A_2_x = d_c * c * (1 - f) * f
+// g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
+// g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
+// g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
+// g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
+// d_A_1_x = d_c * (1 - g**2) * i
+// g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
+// g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
+// g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
+// g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
+// d_A_0_x = d_c * g * (1 - i) * i
+// g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
+// g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
+// g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+// g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
 extern "C" __global__ void ln_lstm_backward_8(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_c,  // (B, H)  d_c_later
@@ -1019,8 +1005,8 @@ extern "C" __global__ void ln_lstm_backward_8(
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
     const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    const storage* __restrict__ i_,  // (T, B, H)  i
     const storage* __restrict__ g,  // (T, B, H)  g
+    const storage* __restrict__ i_,  // (T, B, H)  i
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
     storage* __restrict__ g_p_i_2_2,  // (B, H)  g_p_i_2_2
@@ -1052,8 +1038,8 @@ extern "C" __global__ void ln_lstm_backward_8(
     const real centred_A_2_x = get(gates + at * (4 * H) + 2 * H + k);
     const real p_i_ = get(p_i + at);
     const real g_x_2 = get(g_x + 2 * H + k);
-    const real i__2 = get(i_ + at * H + k);
     const real g_ = get(g + at * H + k);
+    const real i__2 = get(i_ + at * H + k);
     const real centred_R_1_h = get(gates_2 + at * (4 * H) + H + k);
     const real g_h_1 = get(g_h + H + k);
     const real centred_A_1_x = get(gates + at * (4 * H) + H + k);
@@ -1064,38 +1050,35 @@ extern "C" __global__ void ln_lstm_backward_8(
     const real g_x_0 = get(g_x + k);
 
     const real d_c_next = d_c_later + d_centred_c_next_ + d_sum_c_next_;
-    const real d_f = d_c_next * c_;
-    const real d_a_f = d_f * (1 - f_) * f_;
-    const real g_g_h_2_ = d_a_f * centred_R_2_h * p_i_2_;
-    const real g_p_i_2_2_ = d_a_f * centred_R_2_h * g_h_2;
-    const real g_g_x_2_ = d_a_f * centred_A_2_x * p_i_;
-    const real g_p_i_3_ = d_a_f * centred_A_2_x * g_x_2;
-    const real d_g = d_c_next * i__2;
-    const real d_a_g = d_g * (1 - square(g_));
-    const real g_g_h_1_ = d_a_g * centred_R_1_h * p_i_2_;
-    const real g_p_i_2_3_ = d_a_g * centred_R_1_h * g_h_1;
-    const real g_g_x_1_ = d_a_g * centred_A_1_x * p_i_;
-    const real g_p_i_4_ = d_a_g * centred_A_1_x * g_x_1;
-    const real d_i = d_c_next * g_;
-    const real d_a_i_3 = d_i * (1 - i__2) * i__2;
-    const real g_g_h_0_ = d_a_i_3 * centred_R_0_h * p_i_2_;
-    const real g_p_i_2_4_ = d_a_i_3 * centred_R_0_h * g_h_0;
-    const real g_g_x_0_ = d_a_i_3 * centred_A_0_x * p_i_;
-    const real g_p_i_5_ = d_a_i_3 * centred_A_0_x * g_x_0;
+    const real d_f = d_c_next * c_ * (1 - f_) * f_;
+    const real g_g_h_2_ = d_f * centred_R_2_h * p_i_2_;
+    const real g_p_i_2_2_ = d_f * centred_R_2_h * g_h_2;
+    const real g_g_x_2_ = d_f * centred_A_2_x * p_i_;
+    const real g_p_i_3_ = d_f * centred_A_2_x * g_x_2;
+    const real d_g = d_c_next * (1 - square(g_)) * i__2;
+    const real g_g_h_1_ = d_g * centred_R_1_h * p_i_2_;
+    const real g_p_i_2_3_ = d_g * centred_R_1_h * g_h_1;
+    const real g_g_x_1_ = d_g * centred_A_1_x * p_i_;
+    const real g_p_i_4_ = d_g * centred_A_1_x * g_x_1;
+    const real d_i = d_c_next * g_ * (1 - i__2) * i__2;
+    const real g_g_h_0_ = d_i * centred_R_0_h * p_i_2_;
+    const real g_p_i_2_4_ = d_i * centred_R_0_h * g_h_0;
+    const real g_g_x_0_ = d_i * centred_A_0_x * p_i_;
+    const real g_p_i_5_ = d_i * centred_A_0_x * g_x_0;
     const real d_c_ = d_c_next * f_;
 
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_a_f);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_f);
     put(g_g_h_2 + at * H + k, g_g_h_2_);
     put(g_p_i_2_2 + b * H + k, g_p_i_2_2_);
     put(g_g_x_2 + at * H + k, g_g_x_2_);
     put(g_p_i_3 + at * H + k, g_p_i_3_);
-    put(d_gates + at * (4 * H) + H + k, d_a_g);
+    put(d_gates + at * (4 * H) + H + k, d_g);
     put(g_g_h_1 + at * H + k, g_g_h_1_);
     put(g_p_i_2_3 + b * H + k, g_p_i_2_3_);
     put(g_g_x_1 + at * H + k, g_g_x_1_);
     put(g_p_i_4 + at * H + k, g_p_i_4_);
-    put(d_gates + at * (4 * H) + k, d_a_i_3);
+    put(d_gates + at * (4 * H) + k, d_i);
     put(g_g_h_0 + at * H + k, g_g_h_0_);
     put(g_p_i_2_4 + b * H + k, g_p_i_2_4_);
     put(g_g_x_0 + at * H + k, g_g_x_0_);
@@ -1162,9 +1145,9 @@ extern "C" __global__ void ln_lstm_backward_11(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_2_4 + b, part[0]);
 }
 
-// d_p_i_2 = sum_g_p_i_2 + sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
-// d_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
-// d_sum_square_R_3_h = 1 / 4 * d_a_i_2 / hidden
+// d_sum_square_R_3_h += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
+// d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
+// d_sum_square_R_3_h *= 1 / 4 / hidden
 // d_sum_square_R_2_h = d_sum_square_R_3_h
 // d_sum_square_R_1_h = d_sum_square_R_3_h
 // d_sum_square_R_0_h = d_sum_square_R_3_h
@@ -1203,18 +1186,18 @@ extern "C" __global__ void ln_lstm_backward_12(
     put(d_sum_square_R_0_h + b, d_sum_square_R_0_h_);
 }
 
-// d_square_R_3_h = d_sum_square_R_3_h
-// d_square_R_2_h = d_sum_square_R_2_h
-// d_square_R_1_h = d_sum_square_R_1_h
-// d_square_R_0_h = d_sum_square_R_0_h
-// d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_a_o * g_h_3 * p_i_2
-// g_centre_i_2 = -d_centred_R_3_h
-// d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_f * g_h_2 * p_i_2
-// g_centre_i_2_2 = -d_centred_R_2_h
-// d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_g * g_h_1 * p_i_2
-// g_centre_i_2_3 = -d_centred_R_1_h
-// d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_i_3 * g_h_0 * p_i_2
-// g_centre_i_2_4 = -d_centred_R_0_h
+// d_R_3_h = d_sum_square_R_3_h
+// d_R_2_h = d_sum_square_R_2_h
+// d_R_1_h = d_sum_square_R_1_h
+// d_R_0_h = d_sum_square_R_0_h
+// d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
+// g_centre_i_2 = -d_R_3_h
+// d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
+// g_centre_i_2_2 = -d_R_2_h
+// d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
+// g_centre_i_2_3 = -d_R_1_h
+// d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+// g_centre_i_2_4 = -d_R_0_h
 extern "C" __global__ void ln_lstm_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
@@ -1242,30 +1225,30 @@ extern "C" __global__ void ln_lstm_backward_13(
     const real d_sum_square_R_1_h_ = get(d_sum_square_R_1_h + b);
     const real d_sum_square_R_0_h_ = get(d_sum_square_R_0_h + b);
     const real centred_R_3_h = get(gates_2 + at * (4 * H) + 3 * H + k);
-    const real d_a_o = get(d_gates + at * (4 * H) + 3 * H + k);
+    const real d_o = get(d_gates + at * (4 * H) + 3 * H + k);
     const real g_h_3 = get(g_h + 3 * H + k);
     const real p_i_2_ = get(p_i_2 + at);
     const real centred_R_2_h = get(gates_2 + at * (4 * H) + 2 * H + k);
-    const real d_a_f = get(d_gates + at * (4 * H) + 2 * H + k);
+    const real d_f = get(d_gates + at * (4 * H) + 2 * H + k);
     const real g_h_2 = get(g_h + 2 * H + k);
     const real centred_R_1_h = get(gates_2 + at * (4 * H) + H + k);
-    const real d_a_g = get(d_gates + at * (4 * H) + H + k);
+    const real d_g = get(d_gates + at * (4 * H) + H + k);
     const real g_h_1 = get(g_h + H + k);
     const real centred_R_0_h = get(gates_2 + at * (4 * H) + k);
-    const real d_a_i_3 = get(d_gates + at * (4 * H) + k);
+    const real d_i = get(d_gates + at * (4 * H) + k);
     const real g_h_0 = get(g_h + k);
 
     const real d_square_R_3_h = d_sum_square_R_3_h_;
     const real d_square_R_2_h = d_sum_square_R_2_h_;
     const real d_square_R_1_h = d_sum_square_R_1_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
-    const real d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_a_o * g_h_3 * p_i_2_;
+    const real d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_o * g_h_3 * p_i_2_;
     const real g_centre_i_2_ = -d_centred_R_3_h;
-    const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_f * g_h_2 * p_i_2_;
+    const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_f * g_h_2 * p_i_2_;
     const real g_centre_i_2_2_ = -d_centred_R_2_h;
-    const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_g * g_h_1 * p_i_2_;
+    const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_g * g_h_1 * p_i_2_;
     const real g_centre_i_2_3_ = -d_centred_R_1_h;
-    const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_i_3 * g_h_0 * p_i_2_;
+    const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_i * g_h_0 * p_i_2_;
     const real g_centre_i_2_4_ = -d_centred_R_0_h;
 
     put(d_gates_2 + at * (4 * H) + 3 * H + k, d_centred_R_3_h);
@@ -1358,8 +1341,8 @@ extern "C" __global__ void ln_lstm_backward_17(
     if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_2_4 + b, part[0]);
 }
 
-// d_centre_i_2 = sum_g_centre_i_2 + sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
-// d_sum_R_3_h = 1 / 4 * d_centre_i_2 / hidden
+// d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
+// d_sum_R_3_h *= 1 / 4 / hidden
 // d_sum_R_2_h = d_sum_R_3_h
 // d_sum_R_1_h = d_sum_R_3_h
 // d_sum_R_0_h = d_sum_R_3_h
@@ -1394,10 +1377,6 @@ extern "C" __global__ void ln_lstm_backward_18(
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
-// d_R_3_h = d_centred_R_3_h + d_sum_R_3_h
-// d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-// d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-// d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
 extern "C" __global__ void ln_lstm_backward_19(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
@@ -1432,7 +1411,7 @@ extern "C" __global__ void ln_lstm_backward_19(
     put(d_gates_2 + at * (4 * H) + k, d_R_0_h);
 }
 
-// d_b_3 = the sum of d_a_o
+// d_b_3 = the sum of d_o
 extern "C" __global__ void ln_lstm_backward_20(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1455,10 +1434,10 @@ extern "C" __global__ void ln_lstm_backward_20(
     if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_c = the sum of d_a_h_2
+// d_b_c = the sum of d_tanh_h_2
 extern "C" __global__ void ln_lstm_backward_21(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_h_2,  // (T, B, H)  d_a_h_2
+    const storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
     storage* __restrict__ d_b_c)  // H  b_c
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -1467,7 +1446,7 @@ extern "C" __global__ void ln_lstm_backward_21(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_h_2 + at * H + k);
+        total += get(d_tanh_h_2 + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1568,7 +1547,7 @@ extern "C" __global__ void ln_lstm_backward_25(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_3_x + at, part[0]);
 }
 
-// d_b_2 = the sum of d_a_f
+// d_b_2 = the sum of d_f
 extern "C" __global__ void ln_lstm_backward_26(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1658,7 +1637,7 @@ extern "C" __global__ void ln_lstm_backward_29(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_3 + at, part[0]);
 }
 
-// d_b_1 = the sum of d_a_g
+// d_b_1 = the sum of d_g
 extern "C" __global__ void ln_lstm_backward_30(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1748,7 +1727,7 @@ extern "C" __global__ void ln_lstm_backward_33(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_4 + at, part[0]);
 }
 
-// d_b_0 = the sum of d_a_i_3
+// d_b_0 = the sum of d_i
 extern "C" __global__ void ln_lstm_backward_34(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1838,9 +1817,9 @@ extern "C" __global__ void ln_lstm_backward_37(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_5 + at, part[0]);
 }
 
-// d_p_i = sum_g_p_i + sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
-// d_a_i = -1 / 2 * d_p_i * p_i**3
-// d_sum_square_A_3_x = 1 / 4 * d_a_i / hidden
+// d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
+// d_sum_square_A_3_x *= -1 / 2 * p_i**3
+// d_sum_square_A_3_x *= 1 / 4 / hidden
 // d_sum_square_A_2_x = d_sum_square_A_3_x
 // d_sum_square_A_1_x = d_sum_square_A_3_x
 // d_sum_square_A_0_x = d_sum_square_A_3_x
@@ -1883,14 +1862,14 @@ extern "C" __global__ void ln_lstm_backward_38(
 // d_square_A_2_x = d_sum_square_A_2_x
 // d_square_A_1_x = d_sum_square_A_1_x
 // d_square_A_0_x = d_sum_square_A_0_x
-// d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i
-// g_centre_i = -d_centred_A_3_x
-// d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i
-// g_centre_i_3 = -d_centred_A_2_x
-// d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
-// g_centre_i_4 = -d_centred_A_1_x
-// d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
-// g_centre_i_5 = -d_centred_A_0_x
+// d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+// g_centre_i = -d_A_3_x
+// d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+// g_centre_i_3 = -d_A_2_x
+// d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+// g_centre_i_4 = -d_A_1_x
+// d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
+// g_centre_i_5 = -d_A_0_x
 extern "C" __global__ void ln_lstm_backward_39(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
@@ -1917,30 +1896,30 @@ extern "C" __global__ void ln_lstm_backward_39(
     const real d_sum_square_A_1_x_ = get(d_sum_square_A_1_x + at);
     const real d_sum_square_A_0_x_ = get(d_sum_square_A_0_x + at);
     const real centred_A_3_x = get(gates + at * (4 * H) + 3 * H + k);
-    const real d_a_o = get(d_gates + at * (4 * H) + 3 * H + k);
+    const real d_o = get(d_gates + at * (4 * H) + 3 * H + k);
     const real g_x_3 = get(g_x + 3 * H + k);
     const real p_i_ = get(p_i + at);
     const real centred_A_2_x = get(gates + at * (4 * H) + 2 * H + k);
-    const real d_a_f = get(d_gates + at * (4 * H) + 2 * H + k);
+    const real d_f = get(d_gates + at * (4 * H) + 2 * H + k);
     const real g_x_2 = get(g_x + 2 * H + k);
     const real centred_A_1_x = get(gates + at * (4 * H) + H + k);
-    const real d_a_g = get(d_gates + at * (4 * H) + H + k);
+    const real d_g = get(d_gates + at * (4 * H) + H + k);
     const real g_x_1 = get(g_x + H + k);
     const real centred_A_0_x = get(gates + at * (4 * H) + k);
-    const real d_a_i_3 = get(d_gates + at * (4 * H) + k);
+    const real d_i = get(d_gates + at * (4 * H) + k);
     const real g_x_0 = get(g_x + k);
 
     const real d_square_A_3_x = d_sum_square_A_3_x_;
     const real d_square_A_2_x = d_sum_square_A_2_x_;
     const real d_square_A_1_x = d_sum_square_A_1_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
-    const real d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i_;
+    const real d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_o * g_x_3 * p_i_;
     const real g_centre_i_ = -d_centred_A_3_x;
-    const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i_;
+    const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_f * g_x_2 * p_i_;
     const real g_centre_i_3_ = -d_centred_A_2_x;
-    const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i_;
+    const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_g * g_x_1 * p_i_;
     const real g_centre_i_4_ = -d_centred_A_1_x;
-    const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i_;
+    const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_i * g_x_0 * p_i_;
     const real g_centre_i_5_ = -d_centred_A_0_x;
 
     put(d_gates + at * (4 * H) + 3 * H + k, d_centred_A_3_x);
@@ -2037,8 +2016,8 @@ extern "C" __global__ void ln_lstm_backward_43(
     if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_5 + at, part[0]);
 }
 
-// d_centre_i = sum_g_centre_i + sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
-// d_sum_A_3_x = 1 / 4 * d_centre_i / hidden
+// d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
+// d_sum_A_3_x *= 1 / 4 / hidden
 // d_sum_A_2_x = d_sum_A_3_x
 // d_sum_A_1_x = d_sum_A_3_x
 // d_sum_A_0_x = d_sum_A_3_x
@@ -2074,10 +2053,6 @@ extern "C" __global__ void ln_lstm_backward_44(
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-// d_A_3_x = d_centred_A_3_x + d_sum_A_3_x
-// d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
-// d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
-// d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
 extern "C" __global__ void ln_lstm_backward_45(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x

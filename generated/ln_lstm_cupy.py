@@ -35,7 +35,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "2df786f08e9a5aa3dd870be415fdd36d90b5da09b092845d390314d63289e7a1"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -84,8 +83,6 @@ class Tape(NamedTuple):
     p_h: cp.ndarray  # (T, B, 1)  p_h
     tanh_h_2: cp.ndarray  # (T, B, H)  tanh_h_2
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -162,7 +159,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -212,46 +208,21 @@ def forward(
     centre_h = cp.empty((B, 1), dtype)
     square_c_next = cp.empty((B, H), dtype)
 
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+    # For i: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_1", dtype, T * B, H, (B, 0, H), gates, centre_i)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_2", dtype, T * B, H, (B, 0, H), gates, sum_A_1_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_3", dtype, T * B, H, (B, 0, H), gates, sum_A_2_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_4", dtype, T * B, H, (B, 0, H), gates, sum_A_3_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     launch("ln_lstm_forward_5", dtype, T * B, 1, (B, 0, H), centre_i, sum_A_1_x, sum_A_2_x, sum_A_3_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     launch("ln_lstm_forward_6", dtype, T * B, H, (B, 0, H), gates, centre_i, square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_7", dtype, T * B, H, (B, 0, H), square_A_0_x, p_i)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_8", dtype, T * B, H, (B, 0, H), square_A_1_x, sum_square_A_1_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_9", dtype, T * B, H, (B, 0, H), square_A_2_x, sum_square_A_2_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     row_sum("ln_lstm_forward_10", dtype, T * B, H, (B, 0, H), square_A_3_x, sum_square_A_3_x)
-
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
     launch("ln_lstm_forward_11", dtype, T * B, 1, (B, 0, H), p_i, sum_square_A_1_x, sum_square_A_2_x, sum_square_A_3_x)
 
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-    # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-    # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-    # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+    # For i, g, f and o: what waits for no state, at all steps at once.
     launch("ln_lstm_forward_12", dtype, T * B, H, (B, 0, H), b, gates, g_x, p_i, i, g, f, o)
 
     if initial is None:
@@ -263,65 +234,43 @@ def forward(
 
     R_T = cp.ascontiguousarray(R.T)
     for t in range(0, T):
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_13", dtype, B, H, (B, t, H), gates_2, centre_i_2)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_14", dtype, B, H, (B, t, H), gates_2, sum_R_1_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_15", dtype, B, H, (B, t, H), gates_2, sum_R_2_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_16", dtype, B, H, (B, t, H), gates_2, sum_R_3_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         launch("ln_lstm_forward_17", dtype, B, 1, (H,), centre_i_2, sum_R_1_h, sum_R_2_h, sum_R_3_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         launch("ln_lstm_forward_18", dtype, B, H, (B, t, H), gates_2, centre_i_2, square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_19", dtype, B, H, (B, t, H), square_R_0_h, p_i_2)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_20", dtype, B, H, (H,), square_R_1_h, sum_square_R_1_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_21", dtype, B, H, (H,), square_R_2_h, sum_square_R_2_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         row_sum("ln_lstm_forward_22", dtype, B, H, (H,), square_R_3_h, sum_square_R_3_h)
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         launch("ln_lstm_forward_23", dtype, B, 1, (B, t, H), p_i_2, sum_square_R_1_h, sum_square_R_2_h, sum_square_R_3_h)
 
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0]
+        #     @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x,
+        #     A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
+        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[2])
+        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[3])
         # c' = f * c + i * g
         launch("ln_lstm_forward_24", dtype, B, H, (B, t, H), gates_2, g_h, p_i_2, i, g, f, o, c)
 
         # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         row_sum("ln_lstm_forward_25", dtype, B, H, (B, t, H), c, centre_h)
-
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         launch("ln_lstm_forward_26", dtype, B, 1, (H,), centre_h)
-
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         launch("ln_lstm_forward_27", dtype, B, H, (B, t, H), c, centre_h, centred_c_next, square_c_next)
-
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         row_sum("ln_lstm_forward_28", dtype, B, H, (B, t, H), square_c_next, p_h)
-
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         launch("ln_lstm_forward_29", dtype, B, 1, (B, t, H), p_h)
-
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
         launch("ln_lstm_forward_30", dtype, B, H, (B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
 
         if finished is not None:
@@ -335,7 +284,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -347,7 +296,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, given, constant = tape
+    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -370,7 +319,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_gates_2 = cp.empty((T, B, 4 * H), dtype)
-    d_a_h_2 = cp.empty((T, B, H), dtype)
+    d_tanh_h_2 = cp.empty((T, B, H), dtype)
     g_g_c = cp.empty((T, B, H), dtype)
     g_p_h = cp.empty((B, H), dtype)
     g_g_h_3 = cp.empty((T, B, H), dtype)
@@ -440,22 +389,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_tanh_h_2 = d_h_next * o
-        # d_a_h_2 = d_tanh_h_2 * (1 - tanh_h_2**2)
-        # g_g_c = d_a_h_2 * centred_c_next * p_h
-        # g_p_h = d_a_h_2 * centred_c_next * g_c
-        # d_o = d_h_next * tanh_h_2
-        # d_a_o = d_o * (1 - o) * o
-        # g_g_h_3 = d_a_o * centred_R_3_h * p_i_2
-        # g_p_i_2 = d_a_o * centred_R_3_h * g_h_3
-        # g_g_x_3 = d_a_o * centred_A_3_x * p_i
-        # g_p_i = d_a_o * centred_A_3_x * g_x_3
-        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, p_h, g_c, gates_2, p_i_2, g_h, gates, p_i, g_x, d_a_h_2, g_g_c, g_p_h, d_gates, g_g_h_3, g_p_i_2, g_g_x_3, g_p_i)
+        # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
+        # g_g_c = d_tanh_h_2 * centred_c_next * p_h
+        # g_p_h = d_tanh_h_2 * centred_c_next * g_c
+        # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
+        # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
+        # g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
+        # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
+        # g_p_i = d_A_3_x * centred_A_3_x * g_x_3
+        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, p_h, g_c, gates_2, p_i_2, g_h, gates, p_i, g_x, d_tanh_h_2, g_g_c, g_p_h, d_gates, g_g_h_3, g_p_i_2, g_g_x_3, g_p_i)
 
         # sum_g_p_h = the sum of g_p_h
         row_sum("ln_lstm_backward_2", dtype, B, H, (H,), g_p_h, d_sum_square_c_next)
@@ -463,42 +410,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_p_i_2 = the sum of g_p_i_2
         row_sum("ln_lstm_backward_3", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_3_h)
 
-        # d_a_h = -1 / 2 * p_h**3 * sum_g_p_h
-        # d_sum_square_c_next = d_a_h / hidden
+        # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
         launch("ln_lstm_backward_4", dtype, B, 1, (B, t, H), p_h, d_sum_square_c_next)
 
-        # d_square_c_next = d_sum_square_c_next
-        # d_centred_c_next = 2 * d_square_c_next * centred_c_next + d_a_h_2 * g_c * p_h
+        # d_centred_c_next = d_sum_square_c_next
+        # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
         # g_centre_h = -d_centred_c_next
-        launch("ln_lstm_backward_5", dtype, B, H, (B, t, H), d_sum_square_c_next, centred_c_next, d_a_h_2, g_c, p_h, d_centred_c_next, g_centre_h)
+        launch("ln_lstm_backward_5", dtype, B, H, (B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c, p_h, d_centred_c_next, g_centre_h)
 
         # sum_g_centre_h = the sum of g_centre_h
         row_sum("ln_lstm_backward_6", dtype, B, H, (H,), g_centre_h, d_sum_c_next)
 
-        # d_sum_c_next = sum_g_centre_h / hidden
+        # d_sum_c_next *= 1 / hidden
         launch("ln_lstm_backward_7", dtype, B, 1, (H,), d_sum_c_next)
 
-        # d_c_next = d_c_later + d_centred_c_next + d_sum_c_next
-        # d_f = d_c_next * c
-        # d_a_f = d_f * (1 - f) * f
-        # g_g_h_2 = d_a_f * centred_R_2_h * p_i_2
-        # g_p_i_2_2 = d_a_f * centred_R_2_h * g_h_2
-        # g_g_x_2 = d_a_f * centred_A_2_x * p_i
-        # g_p_i_3 = d_a_f * centred_A_2_x * g_x_2
-        # d_g = d_c_next * i
-        # d_a_g = d_g * (1 - g**2)
-        # g_g_h_1 = d_a_g * centred_R_1_h * p_i_2
-        # g_p_i_2_3 = d_a_g * centred_R_1_h * g_h_1
-        # g_g_x_1 = d_a_g * centred_A_1_x * p_i
-        # g_p_i_4 = d_a_g * centred_A_1_x * g_x_1
-        # d_i = d_c_next * g
-        # d_a_i_3 = d_i * (1 - i) * i
-        # g_g_h_0 = d_a_i_3 * centred_R_0_h * p_i_2
-        # g_p_i_2_4 = d_a_i_3 * centred_R_0_h * g_h_0
-        # g_g_x_0 = d_a_i_3 * centred_A_0_x * p_i
-        # g_p_i_5 = d_a_i_3 * centred_A_0_x * g_x_0
-        # d_c = d_c_next * f
-        launch("ln_lstm_backward_8", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, g_h, gates, p_i, g_x, i, g, d_gates, g_g_h_2, g_p_i_2_2, g_g_x_2, g_p_i_3, g_g_h_1, g_p_i_2_3, g_g_x_1, g_p_i_4, g_g_h_0, g_p_i_2_4, g_g_x_0, g_p_i_5)
+        # d_c += d_centred_c_next + d_sum_c_next
+        # d_A_2_x = d_c * c * (1 - f) * f
+        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
+        # g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
+        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
+        # g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
+        # d_A_1_x = d_c * (1 - g**2) * i
+        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
+        # g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
+        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
+        # g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
+        # d_A_0_x = d_c * g * (1 - i) * i
+        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
+        # g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
+        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+        # g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
+        launch("ln_lstm_backward_8", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, g_h, gates, p_i, g_x, g, i, d_gates, g_g_h_2, g_p_i_2_2, g_g_x_2, g_p_i_3, g_g_h_1, g_p_i_2_3, g_g_x_1, g_p_i_4, g_g_h_0, g_p_i_2_4, g_g_x_0, g_p_i_5)
 
         # sum_g_p_i_2_2 = the sum of g_p_i_2_2
         row_sum("ln_lstm_backward_9", dtype, B, H, (H,), g_p_i_2_2, sum_g_p_i_2_2)
@@ -509,26 +451,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_p_i_2_4 = the sum of g_p_i_2_4
         row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_p_i_2_4, sum_g_p_i_2_4)
 
-        # d_p_i_2 = sum_g_p_i_2 + sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
-        # d_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
-        # d_sum_square_R_3_h = 1 / 4 * d_a_i_2 / hidden
+        # d_sum_square_R_3_h += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
+        # d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
+        # d_sum_square_R_3_h *= 1 / 4 / hidden
         # d_sum_square_R_2_h = d_sum_square_R_3_h
         # d_sum_square_R_1_h = d_sum_square_R_3_h
         # d_sum_square_R_0_h = d_sum_square_R_3_h
         launch("ln_lstm_backward_12", dtype, B, 1, (B, t, H), d_sum_square_R_3_h, sum_g_p_i_2_2, sum_g_p_i_2_3, sum_g_p_i_2_4, p_i_2, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
 
-        # d_square_R_3_h = d_sum_square_R_3_h
-        # d_square_R_2_h = d_sum_square_R_2_h
-        # d_square_R_1_h = d_sum_square_R_1_h
-        # d_square_R_0_h = d_sum_square_R_0_h
-        # d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_a_o * g_h_3 * p_i_2
-        # g_centre_i_2 = -d_centred_R_3_h
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_f * g_h_2 * p_i_2
-        # g_centre_i_2_2 = -d_centred_R_2_h
-        # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_g * g_h_1 * p_i_2
-        # g_centre_i_2_3 = -d_centred_R_1_h
-        # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_i_3 * g_h_0 * p_i_2
-        # g_centre_i_2_4 = -d_centred_R_0_h
+        # d_R_3_h = d_sum_square_R_3_h
+        # d_R_2_h = d_sum_square_R_2_h
+        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_0_h = d_sum_square_R_0_h
+        # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
+        # g_centre_i_2 = -d_R_3_h
+        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
+        # g_centre_i_2_2 = -d_R_2_h
+        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
+        # g_centre_i_2_3 = -d_R_1_h
+        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+        # g_centre_i_2_4 = -d_R_0_h
         launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2, g_centre_i_2_2, g_centre_i_2_3, g_centre_i_2_4)
 
         # sum_g_centre_i_2 = the sum of g_centre_i_2
@@ -543,100 +485,68 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_centre_i_2_4 = the sum of g_centre_i_2_4
         row_sum("ln_lstm_backward_17", dtype, B, H, (H,), g_centre_i_2_4, sum_g_centre_i_2_4)
 
-        # d_centre_i_2 = sum_g_centre_i_2 + sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
-        # d_sum_R_3_h = 1 / 4 * d_centre_i_2 / hidden
+        # d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
+        # d_sum_R_3_h *= 1 / 4 / hidden
         # d_sum_R_2_h = d_sum_R_3_h
         # d_sum_R_1_h = d_sum_R_3_h
         # d_sum_R_0_h = d_sum_R_3_h
         launch("ln_lstm_backward_18", dtype, B, 1, (H,), d_sum_R_3_h, sum_g_centre_i_2_2, sum_g_centre_i_2_3, sum_g_centre_i_2_4, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-
-        # d_R_3_h = d_centred_R_3_h + d_sum_R_3_h
-        # d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-        # d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-        # d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
         launch("ln_lstm_backward_19", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates[..., 3 * H :])
-
-    # d_b_3 = the sum of d_a_o
     column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, d_a_h_2)
-
-    # d_b_c = the sum of d_a_h_2
-    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), d_a_h_2, d_b_c)
+    clear(finished, d_tanh_h_2)
+    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), d_tanh_h_2, d_b_c)
     clear(finished, g_g_c)
-
-    # d_g_c = the sum of g_g_c
     column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
     clear(finished, g_g_h_3)
-
-    # d_g_h_3 = the sum of g_g_h_3
     column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
     clear(finished, g_g_x_3)
-
-    # d_g_x_3 = the sum of g_g_x_3
     column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
 
     # sum_g_p_i = the sum of g_p_i
     row_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_3_x)
     clear(finished, d_gates[..., 2 * H : 3 * H])
-
-    # d_b_2 = the sum of d_a_f
     column_sum("ln_lstm_backward_26", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_g_h_2)
-
-    # d_g_h_2 = the sum of g_g_h_2
     column_sum("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
     clear(finished, g_g_x_2)
-
-    # d_g_x_2 = the sum of g_g_x_2
     column_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
 
     # sum_g_p_i_3 = the sum of g_p_i_3
     row_sum("ln_lstm_backward_29", dtype, T * B, H, (B, 0, H), g_p_i_3, sum_g_p_i_3)
     clear(finished, d_gates[..., H : 2 * H])
-
-    # d_b_1 = the sum of d_a_g
     column_sum("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_g_h_1)
-
-    # d_g_h_1 = the sum of g_g_h_1
     column_sum("ln_lstm_backward_31", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
     clear(finished, g_g_x_1)
-
-    # d_g_x_1 = the sum of g_g_x_1
     column_sum("ln_lstm_backward_32", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
 
     # sum_g_p_i_4 = the sum of g_p_i_4
     row_sum("ln_lstm_backward_33", dtype, T * B, H, (B, 0, H), g_p_i_4, sum_g_p_i_4)
     clear(finished, d_gates[..., :H])
-
-    # d_b_0 = the sum of d_a_i_3
     column_sum("ln_lstm_backward_34", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, g_g_h_0)
-
-    # d_g_h_0 = the sum of g_g_h_0
     column_sum("ln_lstm_backward_35", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
     clear(finished, g_g_x_0)
-
-    # d_g_x_0 = the sum of g_g_x_0
     column_sum("ln_lstm_backward_36", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
 
     # sum_g_p_i_5 = the sum of g_p_i_5
     row_sum("ln_lstm_backward_37", dtype, T * B, H, (B, 0, H), g_p_i_5, sum_g_p_i_5)
     clear(finished, d_gates_2)
-    d_R[...] = cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H))
+    cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
-    # d_p_i = sum_g_p_i + sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
-    # d_a_i = -1 / 2 * d_p_i * p_i**3
-    # d_sum_square_A_3_x = 1 / 4 * d_a_i / hidden
+    # d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
+    # d_sum_square_A_3_x *= -1 / 2 * p_i**3
+    # d_sum_square_A_3_x *= 1 / 4 / hidden
     # d_sum_square_A_2_x = d_sum_square_A_3_x
     # d_sum_square_A_1_x = d_sum_square_A_3_x
     # d_sum_square_A_0_x = d_sum_square_A_3_x
@@ -646,14 +556,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_square_A_2_x = d_sum_square_A_2_x
     # d_square_A_1_x = d_sum_square_A_1_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i
-    # g_centre_i = -d_centred_A_3_x
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i
-    # g_centre_i_3 = -d_centred_A_2_x
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
-    # g_centre_i_4 = -d_centred_A_1_x
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
-    # g_centre_i_5 = -d_centred_A_0_x
+    # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+    # g_centre_i = -d_A_3_x
+    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+    # g_centre_i_3 = -d_A_2_x
+    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+    # g_centre_i_4 = -d_A_1_x
+    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
+    # g_centre_i_5 = -d_A_0_x
     launch("ln_lstm_backward_39", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i, g_centre_i_3, g_centre_i_4, g_centre_i_5)
 
     # sum_g_centre_i = the sum of g_centre_i
@@ -668,23 +578,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # sum_g_centre_i_5 = the sum of g_centre_i_5
     row_sum("ln_lstm_backward_43", dtype, T * B, H, (B, 0, H), g_centre_i_5, sum_g_centre_i_5)
 
-    # d_centre_i = sum_g_centre_i + sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
-    # d_sum_A_3_x = 1 / 4 * d_centre_i / hidden
+    # d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
+    # d_sum_A_3_x *= 1 / 4 / hidden
     # d_sum_A_2_x = d_sum_A_3_x
     # d_sum_A_1_x = d_sum_A_3_x
     # d_sum_A_0_x = d_sum_A_3_x
     launch("ln_lstm_backward_44", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, sum_g_centre_i_3, sum_g_centre_i_4, sum_g_centre_i_5, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
-
-    # d_A_3_x = d_centred_A_3_x + d_sum_A_3_x
-    # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
-    # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
-    # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
     launch("ln_lstm_backward_45", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
     clear(finished, d_gates)
-    d_A[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
@@ -700,7 +605,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -80,8 +80,6 @@ class Tape(NamedTuple):
     p_h: np.ndarray  # (T, B, 1)  p_h
     tanh_h_2: np.ndarray  # (T, B, H)  tanh_h_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -160,7 +158,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -213,16 +210,10 @@ def forward(
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
     centred_A_3_x_all = gates[..., 3 * H :]
-    g_x_0 = g_x[:H]
-    b_0 = b[:H]
-    g_x_1 = g_x[H : 2 * H]
-    b_1 = b[H : 2 * H]
-    g_x_2 = g_x[2 * H : 3 * H]
-    b_2 = b[2 * H : 3 * H]
-    g_x_3 = g_x[3 * H :]
-    b_3 = b[3 * H :]
+    g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
+    b_0, b_1, b_2, b_3 = b[:H], b[H : 2 * H], b[2 * H : 3 * H], b[3 * H :]
 
-    # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+    # For i: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     np.sum(centred_A_0_x_all, axis=-1, keepdims=True, out=centre_i)
     np.sum(centred_A_1_x_all, axis=-1, keepdims=True, out=sum_A_1_x)
@@ -254,17 +245,17 @@ def forward(
     i *= p_i
     i += b_0
 
-    # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
+    # For g: what waits for no state, at all steps at once.
     np.multiply(centred_A_1_x_all, g_x_1, out=g)
     g *= p_i
     g += b_1
 
-    # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
+    # For f: what waits for no state, at all steps at once.
     np.multiply(centred_A_2_x_all, g_x_2, out=f)
     f *= p_i
     f += b_2
 
-    # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+    # For o: what waits for no state, at all steps at once.
     np.multiply(centred_A_3_x_all, g_x_3, out=o)
     o *= p_i
     o += b_3
@@ -279,35 +270,20 @@ def forward(
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_part = s[:, :H]
-    s_part_2 = s[:, H : 2 * H]
-    s_part_3 = s[:, 2 * H : 3 * H]
-    s_part_4 = s[:, 3 * H :]
+    s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
+    ends = each(finished, T)
     for (
-        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t, f_t,
-        o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
-    ) in zip(
-        h[:-1],
-        gates_2,
-        gates_2[..., :H],
-        gates_2[..., H : 2 * H],
-        gates_2[..., 2 * H : 3 * H],
-        gates_2[..., 3 * H :],
-        p_i_2,
-        i,
-        g,
-        f,
-        o,
-        c[1:],
-        c[:-1],
-        centred_c_next,
-        p_h,
-        tanh_h_2,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
+    h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t,
+    f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
+) in zip(
+    h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H : 3 * H],
+    gates_2[..., 3 * H :], p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:],
+    ends, strict=True
+):
+        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[0])
         np.matmul(h_t, R_T, out=gates_2_t)
         np.sum(centred_R_0_h, axis=-1, keepdims=True, out=centre_i_2)
         np.sum(centred_R_1_h, axis=-1, keepdims=True, out=sum_R_1_h)
@@ -336,27 +312,26 @@ def forward(
         np.sqrt(p_i_2_t, out=p_i_2_t)
         np.reciprocal(p_i_2_t, out=p_i_2_t)
 
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0]
+        #     @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x,
+        #     A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
+        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[2])
+        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
+        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @
+        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
+        #     1e-05) + b[3])
         np.multiply(gates_2_t, g_h, out=s)
         s *= p_i_2_t
-
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
         i_t += s_part
-        sigmoid(i_t, out=i_t)
-
-        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
         g_t += s_part_2
-        np.tanh(g_t, out=g_t)
-
-        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
         f_t += s_part_3
-        sigmoid(f_t, out=f_t)
-
-        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
         o_t += s_part_4
+        sigmoid(i_t, out=i_t)
+        np.tanh(g_t, out=g_t)
+        sigmoid(f_t, out=f_t)
         sigmoid(o_t, out=o_t)
 
         # c' = f * c + i * g
@@ -380,7 +355,7 @@ def forward(
         np.tanh(tanh_h_2_t, out=tanh_h_2_t)
         np.multiply(o_t, tanh_h_2_t, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
@@ -391,7 +366,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished)
 
 
 @np.errstate(all="ignore")
@@ -404,7 +379,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, given, constant = tape
+    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -414,7 +389,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    A, R, b, g_h, g_x, b_c, g_c = params
+    A, R, _, g_h, g_x, _, g_c = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -431,30 +406,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_gates_2 = np.empty((T, B, 4 * H), dtype)
-    d_a_h_2 = np.empty((T, B, H), dtype)
+    d_tanh_h_2 = np.empty((T, B, H), dtype)
     g_g_c = np.empty((T, B, H), dtype)
-    g_p_h = np.empty((B, H), dtype)
+    k_g_p_h = np.empty((T, B, H), dtype)
+    k_centred_c = np.empty((T, B, H), dtype)
     g_g_h_3 = np.empty((T, B, H), dtype)
-    g_p_i_2 = np.empty((B, H), dtype)
+    k_g_p_i_2 = np.empty((T, B, H), dtype)
     g_g_x_3 = np.empty((T, B, H), dtype)
     g_p_i = np.empty((T, B, H), dtype)
-    d_sum_square_c_next = np.empty((B, 1), dtype)
-    d_sum_square_R_3_h = np.empty((B, 1), dtype)
-    d_centred_c_next = np.empty((B, H), dtype)
-    g_centre_h = np.empty((B, H), dtype)
-    d_sum_c_next = np.empty((B, 1), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    g_p_i_2_2 = np.empty((B, H), dtype)
+    k_g_p_i_2_2 = np.empty((T, B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
     g_p_i_3 = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    g_p_i_2_3 = np.empty((B, H), dtype)
+    k_g_p_i_2_3 = np.empty((T, B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
     g_p_i_4 = np.empty((T, B, H), dtype)
     g_g_h_0 = np.empty((T, B, H), dtype)
-    g_p_i_2_4 = np.empty((B, H), dtype)
+    k_g_p_i_2_4 = np.empty((T, B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
     g_p_i_5 = np.empty((T, B, H), dtype)
+    k_sum_square_c = np.empty((T, B, 1), dtype)
+    k_a_i_2 = np.empty((T, B, 1), dtype)
+    sum_g_p_h = np.empty((B, 1), dtype)
+    d_p_i_2 = np.empty((B, 1), dtype)
+    g_centre_h = np.empty((B, H), dtype)
+    d_sum_c_next = np.empty((B, 1), dtype)
     sum_g_p_i_2_2 = np.empty((B, 1), dtype)
     sum_g_p_i_2_3 = np.empty((B, 1), dtype)
     sum_g_p_i_2_4 = np.empty((B, 1), dtype)
@@ -500,358 +477,400 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g_c = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 1), dtype)
-    s_3 = np.empty((B, 4 * H), dtype)
-    g_h_3 = g_h[3 * H :]
-    g_x_3 = g_x[3 * H :]
-    g_h_2 = g_h[2 * H : 3 * H]
-    g_x_2 = g_x[2 * H : 3 * H]
-    g_h_1 = g_h[H : 2 * H]
-    g_x_1 = g_x[H : 2 * H]
-    g_h_0 = g_h[:H]
-    g_x_0 = g_x[:H]
-    for (
-        d_y_t, d_a_h_2_t, o_t, tanh_h_2_t, g_g_c_t, centred_c_next_t, p_h_t, d_A_3_x, g_g_h_3_t,
-        centred_R_3_h, p_i_2_t, g_g_x_3_t, centred_A_3_x, p_i_t, g_p_i_t, d_A_2_x, c_t, f_t, g_g_h_2_t,
-        centred_R_2_h, g_g_x_2_t, centred_A_2_x, g_p_i_3_t, d_A_1_x, i_t, g_t, g_g_h_1_t, centred_R_1_h,
-        g_g_x_1_t, centred_A_1_x, g_p_i_4_t, d_A_0_x, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x,
-        g_p_i_5_t, d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_a_h_2),
-        reversed(o),
-        reversed(tanh_h_2),
-        reversed(g_g_c),
-        reversed(centred_c_next),
-        reversed(p_h),
-        reversed(d_gates[..., 3 * H :]),
-        reversed(g_g_h_3),
-        reversed(gates_2[..., 3 * H :]),
-        reversed(p_i_2),
-        reversed(g_g_x_3),
-        reversed(gates[..., 3 * H :]),
-        reversed(p_i),
-        reversed(g_p_i),
-        reversed(d_gates[..., 2 * H : 3 * H]),
-        reversed(c[:-1]),
-        reversed(f),
-        reversed(g_g_h_2),
-        reversed(gates_2[..., 2 * H : 3 * H]),
-        reversed(g_g_x_2),
-        reversed(gates[..., 2 * H : 3 * H]),
-        reversed(g_p_i_3),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(i),
-        reversed(g),
-        reversed(g_g_h_1),
-        reversed(gates_2[..., H : 2 * H]),
-        reversed(g_g_x_1),
-        reversed(gates[..., H : 2 * H]),
-        reversed(g_p_i_4),
-        reversed(d_gates[..., :H]),
-        reversed(g_g_h_0),
-        reversed(gates_2[..., :H]),
-        reversed(g_g_x_0),
-        reversed(gates[..., :H]),
-        reversed(g_p_i_5),
-        reversed(d_gates_2[..., 3 * H :]),
-        reversed(d_gates_2[..., 2 * H : 3 * H]),
-        reversed(d_gates_2[..., H : 2 * H]),
-        reversed(d_gates_2[..., :H]),
-        reversed(d_gates_2),
-        reversed(gates_2),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                np.copyto(d, 0, where=finished_t)
+    s_2 = np.empty((B, H), dtype)
+    s_3 = np.empty((B, H), dtype)
+    s_4 = np.empty((B, H), dtype)
+    s_5 = np.empty((B, H), dtype)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_tanh_h_2_ts = d_tanh_h_2[ts]
+        tanh_h_2_ts = tanh_h_2[ts]
+        o_ts = o[ts]
+        g_g_c_ts = g_g_c[ts]
+        centred_c_next_ts = centred_c_next[ts]
+        p_h_ts = p_h[ts]
+        k_g_p_h_ts = k_g_p_h[ts]
+        k_centred_c_ts = k_centred_c[ts]
+        d_A_3_x_ts = d_gates[ts, :, 3 * H :]
+        d_A_2_x_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
+        d_A_0_x_ts = d_gates[ts, :, :H]
+        g_g_h_3_ts = g_g_h_3[ts]
+        centred_R_3_h_ts = gates_2[ts, :, 3 * H :]
+        centred_R_2_h_ts = gates_2[ts, :, 2 * H : 3 * H]
+        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
+        centred_R_0_h_ts = gates_2[ts, :, :H]
+        p_i_2_ts = p_i_2[ts]
+        k_g_p_i_2_ts = k_g_p_i_2[ts]
+        g_h_3, g_h_2, g_h_1, g_h_0 = g_h[3 * H :], g_h[2 * H : 3 * H], g_h[H : 2 * H], g_h[:H]
+        g_g_x_3_ts = g_g_x_3[ts]
+        centred_A_3_x_ts = gates[ts, :, 3 * H :]
+        centred_A_2_x_ts = gates[ts, :, 2 * H : 3 * H]
+        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        centred_A_0_x_ts = gates[ts, :, :H]
+        p_i_ts = p_i[ts]
+        g_p_i_ts = g_p_i[ts]
+        g_x_3, g_x_2, g_x_1, g_x_0 = g_x[3 * H :], g_x[2 * H : 3 * H], g_x[H : 2 * H], g_x[:H]
+        f_ts = f[ts]
+        c_ts = c[ts]
+        g_g_h_2_ts = g_g_h_2[ts]
+        k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
+        g_g_x_2_ts = g_g_x_2[ts]
+        g_p_i_3_ts = g_p_i_3[ts]
+        g_ts = g[ts]
+        i_ts = i[ts]
+        g_g_h_1_ts = g_g_h_1[ts]
+        k_g_p_i_2_3_ts = k_g_p_i_2_3[ts]
+        g_g_x_1_ts = g_g_x_1[ts]
+        g_p_i_4_ts = g_p_i_4[ts]
+        g_g_h_0_ts = g_g_h_0[ts]
+        k_g_p_i_2_4_ts = k_g_p_i_2_4[ts]
+        g_g_x_0_ts = g_g_x_0[ts]
+        g_p_i_5_ts = g_p_i_5[ts]
+        d_gates_2_ts = d_gates_2[ts]
+        k_sum_square_c_ts = k_sum_square_c[ts]
+        k_a_i_2_ts = k_a_i_2[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_tanh_h_2 = o * (1 - tanh_h_2**2), times d_h in the loop
+        np.multiply(tanh_h_2_ts, tanh_h_2_ts, out=d_tanh_h_2_ts)
+        np.subtract(1, d_tanh_h_2_ts, out=d_tanh_h_2_ts)
+        d_tanh_h_2_ts *= o_ts
 
-        # d_tanh_h_2 = d_h_next * o
-        np.multiply(d_h, o_t, out=d_a_h_2_t)
+        # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
+        np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
 
-        # d_a_h_2 = d_tanh_h_2 * (1 - tanh_h_2**2)
-        np.multiply(tanh_h_2_t, tanh_h_2_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_h_2_t *= s
+        # k_g_p_h = centred_c_next * g_c, times d_tanh_h_2 in the loop
+        np.multiply(centred_c_next_ts, g_c, out=k_g_p_h_ts)
 
-        # g_g_c = d_a_h_2 * centred_c_next * p_h
-        np.multiply(d_a_h_2_t, centred_c_next_t, out=g_g_c_t)
-        g_g_c_t *= p_h_t
+        # k_centred_c = g_c * p_h
+        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)
 
-        # g_p_h = d_a_h_2 * centred_c_next * g_c
-        np.multiply(d_a_h_2_t, centred_c_next_t, out=g_p_h)
-        g_p_h *= g_c
+        # d_A_3_x = (1 - o) * o * tanh_h_2, times d_h in the loop
+        np.subtract(1, o_ts, out=d_A_3_x_ts)
+        d_A_3_x_ts *= o_ts
+        d_A_3_x_ts *= tanh_h_2_ts
 
-        # d_o = d_h_next * tanh_h_2
-        np.multiply(d_h, tanh_h_2_t, out=d_A_3_x)
+        # g_g_h_3 = centred_R_3_h * p_i_2, times d_A_3_x in the loop
+        np.multiply(centred_R_3_h_ts, p_i_2_ts, out=g_g_h_3_ts)
 
-        # d_a_o = d_o * (1 - o) * o
-        np.subtract(1, o_t, out=s)
-        d_A_3_x *= s
-        d_A_3_x *= o_t
+        # k_g_p_i_2 = centred_R_3_h * g_h_3, times d_A_3_x in the loop
+        np.multiply(centred_R_3_h_ts, g_h_3, out=k_g_p_i_2_ts)
 
-        # g_g_h_3 = d_a_o * centred_R_3_h * p_i_2
-        np.multiply(d_A_3_x, centred_R_3_h, out=g_g_h_3_t)
-        g_g_h_3_t *= p_i_2_t
+        # g_g_x_3 = centred_A_3_x * p_i, times d_A_3_x in the loop
+        np.multiply(centred_A_3_x_ts, p_i_ts, out=g_g_x_3_ts)
 
-        # g_p_i_2 = d_a_o * centred_R_3_h * g_h_3
-        np.multiply(d_A_3_x, centred_R_3_h, out=g_p_i_2)
-        g_p_i_2 *= g_h_3
+        # g_p_i = centred_A_3_x * g_x_3, times d_A_3_x in the loop
+        np.multiply(centred_A_3_x_ts, g_x_3, out=g_p_i_ts)
 
-        # g_g_x_3 = d_a_o * centred_A_3_x * p_i
-        np.multiply(d_A_3_x, centred_A_3_x, out=g_g_x_3_t)
-        g_g_x_3_t *= p_i_t
+        # d_A_2_x = c * (1 - f) * f, times d_c in the loop
+        np.subtract(1, f_ts, out=d_A_2_x_ts)
+        d_A_2_x_ts *= c_ts
+        d_A_2_x_ts *= f_ts
 
-        # g_p_i = d_a_o * centred_A_3_x * g_x_3
-        np.multiply(d_A_3_x, centred_A_3_x, out=g_p_i_t)
-        g_p_i_t *= g_x_3
-        np.sum(g_p_h, axis=-1, keepdims=True, out=d_sum_square_c_next)
-        np.sum(g_p_i_2, axis=-1, keepdims=True, out=d_sum_square_R_3_h)
+        # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
+        np.multiply(centred_R_2_h_ts, p_i_2_ts, out=g_g_h_2_ts)
 
-        # d_a_h = -1 / 2 * p_h**3 * sum_g_p_h
-        np.multiply(p_h_t, p_h_t, out=s_2)
-        s_2 *= p_h_t
-        d_sum_square_c_next *= s_2
-        d_sum_square_c_next *= -0.5
+        # k_g_p_i_2_2 = centred_R_2_h * g_h_2, times d_A_2_x in the loop
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_i_2_2_ts)
 
-        # d_sum_square_c_next = d_a_h / hidden
-        d_sum_square_c_next /= (H)
+        # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
+        np.multiply(centred_A_2_x_ts, p_i_ts, out=g_g_x_2_ts)
 
-        # d_square_c_next = d_sum_square_c_next
-        d_centred_c_next[...] = d_sum_square_c_next
+        # g_p_i_3 = centred_A_2_x * g_x_2, times d_A_2_x in the loop
+        np.multiply(centred_A_2_x_ts, g_x_2, out=g_p_i_3_ts)
 
-        # d_centred_c_next = 2 * d_square_c_next * centred_c_next + d_a_h_2 * g_c * p_h
-        d_centred_c_next *= centred_c_next_t
-        d_centred_c_next *= 2
-        np.multiply(d_a_h_2_t, g_c, out=s)
-        s *= p_h_t
-        d_centred_c_next += s
+        # d_A_1_x = (1 - g**2) * i, times d_c in the loop
+        np.multiply(g_ts, g_ts, out=d_A_1_x_ts)
+        np.subtract(1, d_A_1_x_ts, out=d_A_1_x_ts)
+        d_A_1_x_ts *= i_ts
 
-        # g_centre_h = -d_centred_c_next
-        np.multiply(d_centred_c_next, -1, out=g_centre_h)
-        np.sum(g_centre_h, axis=-1, keepdims=True, out=d_sum_c_next)
+        # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
+        np.multiply(centred_R_1_h_ts, p_i_2_ts, out=g_g_h_1_ts)
 
-        # d_sum_c_next = sum_g_centre_h / hidden
-        d_sum_c_next /= (H)
+        # k_g_p_i_2_3 = centred_R_1_h * g_h_1, times d_A_1_x in the loop
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_i_2_3_ts)
 
-        # d_c_next = d_c_later + d_centred_c_next + d_sum_c_next
-        d_c += d_centred_c_next
-        d_c += d_sum_c_next
+        # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
+        np.multiply(centred_A_1_x_ts, p_i_ts, out=g_g_x_1_ts)
 
-        # d_f = d_c_next * c
-        np.multiply(d_c, c_t, out=d_A_2_x)
+        # g_p_i_4 = centred_A_1_x * g_x_1, times d_A_1_x in the loop
+        np.multiply(centred_A_1_x_ts, g_x_1, out=g_p_i_4_ts)
 
-        # d_a_f = d_f * (1 - f) * f
-        np.subtract(1, f_t, out=s)
-        d_A_2_x *= s
-        d_A_2_x *= f_t
+        # d_A_0_x = g * (1 - i) * i, times d_c in the loop
+        np.subtract(1, i_ts, out=d_A_0_x_ts)
+        d_A_0_x_ts *= g_ts
+        d_A_0_x_ts *= i_ts
 
-        # g_g_h_2 = d_a_f * centred_R_2_h * p_i_2
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_g_h_2_t)
-        g_g_h_2_t *= p_i_2_t
+        # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
+        np.multiply(centred_R_0_h_ts, p_i_2_ts, out=g_g_h_0_ts)
 
-        # g_p_i_2_2 = d_a_f * centred_R_2_h * g_h_2
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_i_2_2)
-        g_p_i_2_2 *= g_h_2
+        # k_g_p_i_2_4 = centred_R_0_h * g_h_0, times d_A_0_x in the loop
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_i_2_4_ts)
 
-        # g_g_x_2 = d_a_f * centred_A_2_x * p_i
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_g_x_2_t)
-        g_g_x_2_t *= p_i_t
+        # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
+        np.multiply(centred_A_0_x_ts, p_i_ts, out=g_g_x_0_ts)
 
-        # g_p_i_3 = d_a_f * centred_A_2_x * g_x_2
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_i_3_t)
-        g_p_i_3_t *= g_x_2
+        # g_p_i_5 = centred_A_0_x * g_x_0, times d_A_0_x in the loop
+        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_i_5_ts)
 
-        # d_g = d_c_next * i
-        np.multiply(d_c, i_t, out=d_A_1_x)
+        # d_R_3_h = g_h_3 * p_i_2
+        # d_R_2_h = g_h_2 * p_i_2
+        # d_R_1_h = g_h_1 * p_i_2
+        # d_R_0_h = g_h_0 * p_i_2
+        np.multiply(g_h, p_i_2_ts, out=d_gates_2_ts)
 
-        # d_a_g = d_g * (1 - g**2)
-        np.multiply(g_t, g_t, out=s)
-        np.subtract(1, s, out=s)
-        d_A_1_x *= s
+        # k_sum_square_c = -1 / 2 * p_h**3 / hidden, times sum_g_p_h in the loop
+        np.multiply(p_h_ts, p_h_ts, out=k_sum_square_c_ts)
+        k_sum_square_c_ts *= p_h_ts
+        k_sum_square_c_ts *= -0.5
+        k_sum_square_c_ts /= (H)
 
-        # g_g_h_1 = d_a_g * centred_R_1_h * p_i_2
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_g_h_1_t)
-        g_g_h_1_t *= p_i_2_t
+        # k_a_i_2 = -1 / 2 * p_i_2**3, times d_p_i_2 in the loop
+        np.multiply(p_i_2_ts, p_i_2_ts, out=k_a_i_2_ts)
+        k_a_i_2_ts *= p_i_2_ts
+        k_a_i_2_ts *= -0.5
 
-        # g_p_i_2_3 = d_a_g * centred_R_1_h * g_h_1
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_p_i_2_3)
-        g_p_i_2_3 *= g_h_1
+        for (
+            d_y_t, d_tanh_h_2_t, g_g_c_t, k_g_p_h_t, d_A_3_x, g_g_h_3_t, k_g_p_i_2_t, g_g_x_3_t, g_p_i_t,
+            k_sum_square_c_t, k_centred_c_t, centred_c_next_t, d_A_2_x, g_g_h_2_t, k_g_p_i_2_2_t, g_g_x_2_t,
+            g_p_i_3_t, d_A_1_x, g_g_h_1_t, k_g_p_i_2_3_t, g_g_x_1_t, g_p_i_4_t, d_A_0_x, g_g_h_0_t,
+            k_g_p_i_2_4_t, g_g_x_0_t, g_p_i_5_t, f_t, k_a_i_2_t, d_gates_2_t, d_gates_t, centred_R_3_h,
+            d_R_3_h, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
+        ) in backwards(
+            d_y[ts], d_tanh_h_2_ts, g_g_c_ts, k_g_p_h_ts, d_A_3_x_ts, g_g_h_3_ts, k_g_p_i_2_ts, g_g_x_3_ts,
+            g_p_i_ts, k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts, g_g_h_2_ts,
+            k_g_p_i_2_2_ts, g_g_x_2_ts, g_p_i_3_ts, d_A_1_x_ts, g_g_h_1_ts, k_g_p_i_2_3_ts, g_g_x_1_ts,
+            g_p_i_4_ts, d_A_0_x_ts, g_g_h_0_ts, k_g_p_i_2_4_ts, g_g_x_0_ts, g_p_i_5_ts, f_ts, k_a_i_2_ts,
+            d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :], centred_R_2_h_ts,
+            d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts,
+            d_gates_2[ts, :, :H], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        # g_g_x_1 = d_a_g * centred_A_1_x * p_i
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_g_x_1_t)
-        g_g_x_1_t *= p_i_t
+            d_h += d_y_t
 
-        # g_p_i_4 = d_a_g * centred_A_1_x * g_x_1
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_p_i_4_t)
-        g_p_i_4_t *= g_x_1
+            # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
+            d_tanh_h_2_t *= d_h
 
-        # d_i = d_c_next * g
-        np.multiply(d_c, g_t, out=d_A_0_x)
+            # g_g_c = d_tanh_h_2 * centred_c_next * p_h
+            g_g_c_t *= d_tanh_h_2_t
 
-        # d_a_i_3 = d_i * (1 - i) * i
-        np.subtract(1, i_t, out=s)
-        d_A_0_x *= s
-        d_A_0_x *= i_t
+            # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
+            k_g_p_h_t *= d_tanh_h_2_t
 
-        # g_g_h_0 = d_a_i_3 * centred_R_0_h * p_i_2
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_g_h_0_t)
-        g_g_h_0_t *= p_i_2_t
+            # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
+            d_A_3_x *= d_h
 
-        # g_p_i_2_4 = d_a_i_3 * centred_R_0_h * g_h_0
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_p_i_2_4)
-        g_p_i_2_4 *= g_h_0
+            # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
+            g_g_h_3_t *= d_A_3_x
 
-        # g_g_x_0 = d_a_i_3 * centred_A_0_x * p_i
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_g_x_0_t)
-        g_g_x_0_t *= p_i_t
+            # k_g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
+            k_g_p_i_2_t *= d_A_3_x
 
-        # g_p_i_5 = d_a_i_3 * centred_A_0_x * g_x_0
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_p_i_5_t)
-        g_p_i_5_t *= g_x_0
+            # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
+            g_g_x_3_t *= d_A_3_x
 
-        # d_c = d_c_next * f
-        d_c *= f_t
-        np.sum(g_p_i_2_2, axis=-1, keepdims=True, out=sum_g_p_i_2_2)
-        np.sum(g_p_i_2_3, axis=-1, keepdims=True, out=sum_g_p_i_2_3)
-        np.sum(g_p_i_2_4, axis=-1, keepdims=True, out=sum_g_p_i_2_4)
+            # g_p_i = d_A_3_x * centred_A_3_x * g_x_3
+            g_p_i_t *= d_A_3_x
+            np.sum(k_g_p_h_t, axis=-1, keepdims=True, out=sum_g_p_h)
+            np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=d_p_i_2)
 
-        # d_p_i_2 = sum_g_p_i_2 + sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
-        d_sum_square_R_3_h += sum_g_p_i_2_2
-        d_sum_square_R_3_h += sum_g_p_i_2_3
-        d_sum_square_R_3_h += sum_g_p_i_2_4
+            # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
+            k_sum_square_c_t *= sum_g_p_h
 
-        # d_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
-        np.multiply(p_i_2_t, p_i_2_t, out=s_2)
-        s_2 *= p_i_2_t
-        d_sum_square_R_3_h *= s_2
-        d_sum_square_R_3_h *= -0.5
+            # d_square_c_next = k_sum_square_c
+            s[...] = k_sum_square_c_t
 
-        # d_sum_square_R_3_h = 1 / 4 * d_a_i_2 / hidden
-        d_sum_square_R_3_h *= 0.25
-        d_sum_square_R_3_h /= (H)
+            # k_centred_c = 2 * k_sum_square_c * centred_c_next + d_tanh_h_2 * g_c * p_h
+            k_centred_c_t *= d_tanh_h_2_t
+            np.multiply(s, centred_c_next_t, out=s_2)
+            s_2 *= 2
+            k_centred_c_t += s_2
 
-        # d_sum_square_R_2_h = d_sum_square_R_3_h
-        d_sum_square_R_2_h[...] = d_sum_square_R_3_h
+            # g_centre_h = -k_centred_c
+            np.multiply(k_centred_c_t, -1, out=g_centre_h)
+            np.sum(g_centre_h, axis=-1, keepdims=True, out=d_sum_c_next)
 
-        # d_sum_square_R_1_h = d_sum_square_R_3_h
-        d_sum_square_R_1_h[...] = d_sum_square_R_3_h
+            # d_sum_c_next *= 1 / hidden
+            d_sum_c_next /= (H)
 
-        # d_sum_square_R_0_h = d_sum_square_R_3_h
-        d_sum_square_R_0_h[...] = d_sum_square_R_3_h
+            # d_c += d_sum_c_next + k_centred_c
+            d_c += k_centred_c_t
+            d_c += d_sum_c_next
 
-        # d_square_R_3_h = d_sum_square_R_3_h
-        d_R_3_h[...] = d_sum_square_R_3_h
+            # d_A_2_x = d_c * c * (1 - f) * f
+            d_A_2_x *= d_c
 
-        # d_square_R_2_h = d_sum_square_R_2_h
-        d_R_2_h[...] = d_sum_square_R_2_h
+            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
+            g_g_h_2_t *= d_A_2_x
 
-        # d_square_R_1_h = d_sum_square_R_1_h
-        d_R_1_h[...] = d_sum_square_R_1_h
+            # k_g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
+            k_g_p_i_2_2_t *= d_A_2_x
 
-        # d_square_R_0_h = d_sum_square_R_0_h
-        d_R_0_h[...] = d_sum_square_R_0_h
+            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
+            g_g_x_2_t *= d_A_2_x
 
-        # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_i_3 * g_h_0 * p_i_2
-        # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_g * g_h_1 * p_i_2
-        # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_f * g_h_2 * p_i_2
-        # d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_a_o * g_h_3 * p_i_2
-        d_gates_2_t *= gates_2_t
-        d_gates_2_t *= 2
-        np.multiply(d_gates_t, g_h, out=s_3)
-        s_3 *= p_i_2_t
-        d_gates_2_t += s_3
+            # g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
+            g_p_i_3_t *= d_A_2_x
 
-        # g_centre_i_2 = -d_centred_R_3_h
-        np.multiply(d_R_3_h, -1, out=g_centre_i_2)
+            # d_A_1_x = d_c * (1 - g**2) * i
+            d_A_1_x *= d_c
 
-        # g_centre_i_2_2 = -d_centred_R_2_h
-        np.multiply(d_R_2_h, -1, out=g_centre_i_2_2)
+            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
+            g_g_h_1_t *= d_A_1_x
 
-        # g_centre_i_2_3 = -d_centred_R_1_h
-        np.multiply(d_R_1_h, -1, out=g_centre_i_2_3)
+            # k_g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
+            k_g_p_i_2_3_t *= d_A_1_x
 
-        # g_centre_i_2_4 = -d_centred_R_0_h
-        np.multiply(d_R_0_h, -1, out=g_centre_i_2_4)
-        np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_3_h)
-        np.sum(g_centre_i_2_2, axis=-1, keepdims=True, out=sum_g_centre_i_2_2)
-        np.sum(g_centre_i_2_3, axis=-1, keepdims=True, out=sum_g_centre_i_2_3)
-        np.sum(g_centre_i_2_4, axis=-1, keepdims=True, out=sum_g_centre_i_2_4)
+            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
+            g_g_x_1_t *= d_A_1_x
 
-        # d_centre_i_2 = sum_g_centre_i_2 + sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
-        d_sum_R_3_h += sum_g_centre_i_2_2
-        d_sum_R_3_h += sum_g_centre_i_2_3
-        d_sum_R_3_h += sum_g_centre_i_2_4
+            # g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
+            g_p_i_4_t *= d_A_1_x
 
-        # d_sum_R_3_h = 1 / 4 * d_centre_i_2 / hidden
-        d_sum_R_3_h *= 0.25
-        d_sum_R_3_h /= (H)
+            # d_A_0_x = d_c * g * (1 - i) * i
+            d_A_0_x *= d_c
 
-        # d_sum_R_2_h = d_sum_R_3_h
-        d_sum_R_2_h[...] = d_sum_R_3_h
+            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
+            g_g_h_0_t *= d_A_0_x
 
-        # d_sum_R_1_h = d_sum_R_3_h
-        d_sum_R_1_h[...] = d_sum_R_3_h
+            # k_g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
+            k_g_p_i_2_4_t *= d_A_0_x
 
-        # d_sum_R_0_h = d_sum_R_3_h
-        d_sum_R_0_h[...] = d_sum_R_3_h
+            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+            g_g_x_0_t *= d_A_0_x
 
-        # d_R_3_h = d_centred_R_3_h + d_sum_R_3_h
-        d_R_3_h += d_sum_R_3_h
+            # g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
+            g_p_i_5_t *= d_A_0_x
+            d_c *= f_t
+            np.sum(k_g_p_i_2_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2_2)
+            np.sum(k_g_p_i_2_3_t, axis=-1, keepdims=True, out=sum_g_p_i_2_3)
+            np.sum(k_g_p_i_2_4_t, axis=-1, keepdims=True, out=sum_g_p_i_2_4)
 
-        # d_R_2_h = d_centred_R_2_h + d_sum_R_2_h
-        d_R_2_h += d_sum_R_2_h
+            # d_p_i_2 += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
+            d_p_i_2 += sum_g_p_i_2_2
+            d_p_i_2 += sum_g_p_i_2_3
+            d_p_i_2 += sum_g_p_i_2_4
 
-        # d_R_1_h = d_centred_R_1_h + d_sum_R_1_h
-        d_R_1_h += d_sum_R_1_h
+            # k_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
+            k_a_i_2_t *= d_p_i_2
 
-        # d_R_0_h = d_centred_R_0_h + d_sum_R_0_h
-        d_R_0_h += d_sum_R_0_h
+            # k_a_i_2 *= 1 / 4 / hidden
+            k_a_i_2_t *= 0.25
+            k_a_i_2_t /= (H)
 
-        # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
-        np.matmul(d_gates_2_t, R, out=d_h)
+            # d_sum_square_R_2_h = k_a_i_2
+            d_sum_square_R_2_h[...] = k_a_i_2_t
 
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_sum_square_R_1_h = k_a_i_2
+            d_sum_square_R_1_h[...] = k_a_i_2_t
+
+            # d_sum_square_R_0_h = k_a_i_2
+            d_sum_square_R_0_h[...] = k_a_i_2_t
+
+            # d_square_R_3_h = k_a_i_2
+            s[...] = k_a_i_2_t
+
+            # d_square_R_2_h = d_sum_square_R_2_h
+            s_2[...] = d_sum_square_R_2_h
+
+            # d_square_R_1_h = d_sum_square_R_1_h
+            s_3[...] = d_sum_square_R_1_h
+
+            # d_square_R_0_h = d_sum_square_R_0_h
+            s_4[...] = d_sum_square_R_0_h
+
+            # d_R_3_h = 2 * k_a_i_2 * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
+            # d_R_2_h = 2 * d_sum_square_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
+            # d_R_1_h = 2 * d_sum_square_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
+            # d_R_0_h = 2 * d_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+            d_gates_2_t *= d_gates_t
+            np.multiply(s, centred_R_3_h, out=s_5)
+            s_5 *= 2
+            d_R_3_h += s_5
+            np.multiply(s_2, centred_R_2_h, out=s)
+            s *= 2
+            d_R_2_h += s
+            np.multiply(s_3, centred_R_1_h, out=s_5)
+            s_5 *= 2
+            d_R_1_h += s_5
+            np.multiply(s_4, centred_R_0_h, out=s_2)
+            s_2 *= 2
+            d_R_0_h += s_2
+
+            # g_centre_i_2 = -d_R_3_h
+            np.multiply(d_R_3_h, -1, out=g_centre_i_2)
+
+            # g_centre_i_2_2 = -d_R_2_h
+            np.multiply(d_R_2_h, -1, out=g_centre_i_2_2)
+
+            # g_centre_i_2_3 = -d_R_1_h
+            np.multiply(d_R_1_h, -1, out=g_centre_i_2_3)
+
+            # g_centre_i_2_4 = -d_R_0_h
+            np.multiply(d_R_0_h, -1, out=g_centre_i_2_4)
+            np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_3_h)
+            np.sum(g_centre_i_2_2, axis=-1, keepdims=True, out=sum_g_centre_i_2_2)
+            np.sum(g_centre_i_2_3, axis=-1, keepdims=True, out=sum_g_centre_i_2_3)
+            np.sum(g_centre_i_2_4, axis=-1, keepdims=True, out=sum_g_centre_i_2_4)
+
+            # d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
+            d_sum_R_3_h += sum_g_centre_i_2_2
+            d_sum_R_3_h += sum_g_centre_i_2_3
+            d_sum_R_3_h += sum_g_centre_i_2_4
+
+            # d_sum_R_3_h *= 1 / 4 / hidden
+            d_sum_R_3_h *= 0.25
+            d_sum_R_3_h /= (H)
+
+            # d_sum_R_2_h = d_sum_R_3_h
+            d_sum_R_2_h[...] = d_sum_R_3_h
+
+            # d_sum_R_1_h = d_sum_R_3_h
+            d_sum_R_1_h[...] = d_sum_R_3_h
+
+            # d_sum_R_0_h = d_sum_R_3_h
+            d_sum_R_0_h[...] = d_sum_R_3_h
+            d_R_3_h += d_sum_R_3_h
+            d_R_2_h += d_sum_R_2_h
+            d_R_1_h += d_sum_R_1_h
+            d_R_0_h += d_sum_R_0_h
+
+            # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
+            np.matmul(d_gates_2_t, R, out=d_h)
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_4 = np.empty((T, B, 1), dtype)
-    s_5 = np.empty((T, B, H), dtype)
-    s_6 = np.empty((T, B, H), dtype)
+    s_6 = np.empty((T, B, 1), dtype)
     s_7 = np.empty((T, B, H), dtype)
     s_8 = np.empty((T, B, H), dtype)
     s_9 = np.empty((T, B, H), dtype)
+    s_10 = np.empty((T, B, H), dtype)
+    s_11 = np.empty((T, B, H), dtype)
     d_A_3_x_all = d_gates[..., 3 * H :]
-    d_b_3 = d_b[3 * H :]
-    d_g_h_3 = d_g_h[3 * H :]
-    d_g_x_3 = d_g_x[3 * H :]
     d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
-    d_b_2 = d_b[2 * H : 3 * H]
-    d_g_h_2 = d_g_h[2 * H : 3 * H]
-    d_g_x_2 = d_g_x[2 * H : 3 * H]
     d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_b_1 = d_b[H : 2 * H]
-    d_g_h_1 = d_g_h[H : 2 * H]
-    d_g_x_1 = d_g_x[H : 2 * H]
     d_A_0_x_all = d_gates[..., :H]
-    d_b_0 = d_b[:H]
-    d_g_h_0 = d_g_h[:H]
-    d_g_x_0 = d_g_x[:H]
+    d_b_3, d_b_2, d_b_1, d_b_0 = d_b[3 * H :], d_b[2 * H : 3 * H], d_b[H : 2 * H], d_b[:H]
+    d_g_h_3, d_g_h_2, d_g_h_1, d_g_h_0 = d_g_h[3 * H :], d_g_h[2 * H : 3 * H], d_g_h[H : 2 * H], d_g_h[:H]
+    d_g_x_3, d_g_x_2, d_g_x_1, d_g_x_0 = d_g_x[3 * H :], d_g_x[2 * H : 3 * H], d_g_x[H : 2 * H], d_g_x[:H]
     centred_A_3_x_all = gates[..., 3 * H :]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_A_3_x_all)
     np.matmul(ones, d_A_3_x_all.reshape(T * B, H), out=d_b_3)
-    clear(finished, d_a_h_2)
-    np.matmul(ones, d_a_h_2.reshape(T * B, H), out=d_b_c)
+    clear(finished, d_tanh_h_2)
+    np.matmul(ones, d_tanh_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
     clear(finished, g_g_h_3)
@@ -880,23 +899,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_g_x_0)
     np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
     np.sum(g_p_i_5, axis=-1, keepdims=True, out=sum_g_p_i_5)
-
-    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
-    # d_p_i = sum_g_p_i + sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
+    # d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
     d_sum_square_A_3_x += sum_g_p_i_3
     d_sum_square_A_3_x += sum_g_p_i_4
     d_sum_square_A_3_x += sum_g_p_i_5
 
-    # d_a_i = -1 / 2 * d_p_i * p_i**3
-    np.multiply(p_i, p_i, out=s_4)
-    s_4 *= p_i
-    d_sum_square_A_3_x *= s_4
+    # d_sum_square_A_3_x *= -1 / 2 * p_i**3
+    np.multiply(p_i, p_i, out=s_6)
+    s_6 *= p_i
+    d_sum_square_A_3_x *= s_6
     d_sum_square_A_3_x *= -0.5
 
-    # d_sum_square_A_3_x = 1 / 4 * d_a_i / hidden
+    # d_sum_square_A_3_x *= 1 / 4 / hidden
     d_sum_square_A_3_x *= 0.25
     d_sum_square_A_3_x /= (H)
 
@@ -910,66 +927,58 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x[...] = d_sum_square_A_3_x
 
     # d_square_A_3_x = d_sum_square_A_3_x
-    s_5[...] = d_sum_square_A_3_x
+    s_7[...] = d_sum_square_A_3_x
 
     # d_square_A_2_x = d_sum_square_A_2_x
-    s_6[...] = d_sum_square_A_2_x
+    s_8[...] = d_sum_square_A_2_x
 
     # d_square_A_1_x = d_sum_square_A_1_x
-    s_7[...] = d_sum_square_A_1_x
+    s_9[...] = d_sum_square_A_1_x
 
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_8[...] = d_sum_square_A_0_x
+    s_10[...] = d_sum_square_A_0_x
 
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i
-    # d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i
+    # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     d_gates *= g_x
     d_gates *= p_i
+    np.multiply(s_7, centred_A_3_x_all, out=s_11)
+    s_11 *= 2
+    d_A_3_x_all += s_11
+    np.multiply(s_8, centred_A_2_x_all, out=s_7)
+    s_7 *= 2
+    d_A_2_x_all += s_7
+    np.multiply(s_9, centred_A_1_x_all, out=s_11)
+    s_11 *= 2
+    d_A_1_x_all += s_11
+    np.multiply(s_10, centred_A_0_x_all, out=s_8)
+    s_8 *= 2
+    d_A_0_x_all += s_8
 
-    # d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i
-    np.multiply(s_5, centred_A_3_x_all, out=s_9)
-    s_9 *= 2
-    d_A_3_x_all += s_9
-
-    # g_centre_i = -d_centred_A_3_x
+    # g_centre_i = -d_A_3_x
     np.multiply(d_A_3_x_all, -1, out=g_centre_i)
 
-    # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i
-    np.multiply(s_6, centred_A_2_x_all, out=s_5)
-    s_5 *= 2
-    d_A_2_x_all += s_5
-
-    # g_centre_i_3 = -d_centred_A_2_x
+    # g_centre_i_3 = -d_A_2_x
     np.multiply(d_A_2_x_all, -1, out=g_centre_i_3)
 
-    # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
-    np.multiply(s_7, centred_A_1_x_all, out=s_9)
-    s_9 *= 2
-    d_A_1_x_all += s_9
-
-    # g_centre_i_4 = -d_centred_A_1_x
+    # g_centre_i_4 = -d_A_1_x
     np.multiply(d_A_1_x_all, -1, out=g_centre_i_4)
 
-    # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
-    np.multiply(s_8, centred_A_0_x_all, out=s_6)
-    s_6 *= 2
-    d_A_0_x_all += s_6
-
-    # g_centre_i_5 = -d_centred_A_0_x
+    # g_centre_i_5 = -d_A_0_x
     np.multiply(d_A_0_x_all, -1, out=g_centre_i_5)
     np.sum(g_centre_i, axis=-1, keepdims=True, out=d_sum_A_3_x)
     np.sum(g_centre_i_3, axis=-1, keepdims=True, out=sum_g_centre_i_3)
     np.sum(g_centre_i_4, axis=-1, keepdims=True, out=sum_g_centre_i_4)
     np.sum(g_centre_i_5, axis=-1, keepdims=True, out=sum_g_centre_i_5)
 
-    # d_centre_i = sum_g_centre_i + sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
+    # d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
     d_sum_A_3_x += sum_g_centre_i_3
     d_sum_A_3_x += sum_g_centre_i_4
     d_sum_A_3_x += sum_g_centre_i_5
 
-    # d_sum_A_3_x = 1 / 4 * d_centre_i / hidden
+    # d_sum_A_3_x *= 1 / 4 / hidden
     d_sum_A_3_x *= 0.25
     d_sum_A_3_x /= (H)
 
@@ -981,23 +990,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x = d_sum_A_3_x
     d_sum_A_0_x[...] = d_sum_A_3_x
-
-    # d_A_3_x = d_centred_A_3_x + d_sum_A_3_x
     d_A_3_x_all += d_sum_A_3_x
-
-    # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
     d_A_2_x_all += d_sum_A_2_x
-
-    # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
     d_A_1_x_all += d_sum_A_1_x
-
-    # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
     d_A_0_x_all += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     np.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
-
-    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
@@ -1015,8 +1014,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -1113,6 +1112,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

@@ -33,10 +33,10 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 #endif
 
 
+// For hr': what waits for no state, at all steps at once.
 // m = exp(-exp(nu))
 // lr = m * cos(exp(th))
 // li = m * sin(exp(th))
-// hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 extern "C" __global__ void lru_forward_1(
     const int rows, const int H,
     const storage* __restrict__ nu,  // H  nu
@@ -77,8 +77,7 @@ extern "C" __global__ void lru_forward_1(
     put(exp_ + 2 * H + k, exp_gl);
 }
 
-// hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-// hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+// For hr' and hi': what waits for no state, at all steps at once.
 extern "C" __global__ void lru_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
@@ -231,18 +230,16 @@ extern "C" __global__ void lru_backward_3(
     if (threadIdx.y == 0 && k < I) put(d_D + k, part[0][threadIdx.x]);
 }
 
-// d_hi_next = CiT_d_Ci_hi_next + d_hi_later
-// g_li = d_hi_next * hr
-// g_lr = d_hi_next * hi
-// g_exp_gl = d_hi_next * Bi_x
-// d_Bi_x = d_hi_next * exp_gl
-// d_hr_next = CrT_d_y + d_hr_later
-// g_li_2 = -d_hr_next * hi
-// g_lr_2 = d_hr_next * hr
-// g_exp_gl_2 = d_hr_next * Br_x
-// d_Br_x = d_hr_next * exp_gl
-// d_hr = d_hi_next * li + d_hr_next * lr
-// d_hi = d_hi_next * lr - d_hr_next * li
+// g_li = d_hi * hr
+// g_lr = d_hi * hi
+// g_exp_gl = d_hi * Bi_x
+// d_Bi_x = d_hi * exp_gl
+// g_li_2 = -CrT_d_y * hi
+// g_lr_2 = CrT_d_y * hr
+// g_exp_gl_2 = CrT_d_y * Br_x
+// d_Br_x = CrT_d_y * exp_gl
+// d_hr = CrT_d_y * lr + d_hi * li
+// d_hi = d_hi * lr - CrT_d_y * li
 extern "C" __global__ void lru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ CiT_d_Ci_hi_next,  // (T, B, H)  CiT_d_Ci_hi_next
@@ -506,7 +503,7 @@ extern "C" __global__ void lru_backward_11(
     put(d_gl + k, d_gl_);
 }
 
-// d_x = BiT_d_Bi_x + d_y * D
+// d_x += d_y * D
 extern "C" __global__ void lru_backward_12(
     const int rows, const int B, const int t, const int I,
     storage* __restrict__ d_x,  // (T, B, I)  d_x

@@ -35,7 +35,6 @@ INPUTS = {"x": "input"}
 STATES = {"hr": "hidden", "hi": "hidden"}
 OUTPUTS = {"y": "input"}
 SPEC_SHA256 = "893a27ef77d616f51a0aea7067dd5e4017da0d39d99631a9962bf70f38588f9b"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -78,8 +77,6 @@ class Tape(NamedTuple):
     cos_exp_th: cp.ndarray  # (H,)  cos_exp_th
     sin_exp_th: cp.ndarray  # (H,)  sin_exp_th
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -159,7 +156,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -186,18 +182,14 @@ def forward(
     lr = cp.empty((H,), dtype)
     li = cp.empty((H,), dtype)
 
+    # For hr': what waits for no state, at all steps at once.
     # m = exp(-exp(nu))
     # lr = m * cos(exp(th))
     # li = m * sin(exp(th))
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
     launch("lru_forward_1", dtype, 1, H, (H,), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+    # For hr' and hi': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
     launch("lru_forward_2", dtype, T * B, H, (B, 0, H), gates, exp, x_hr_next, x_hi_next)
 
     if initial is None:
@@ -218,11 +210,7 @@ def forward(
 
     # y = Cr @ hr' + D * x - Ci @ hi'
     cp.matmul(hi[1:].reshape(T * B, H), Ci.T, out=y_.reshape(T * B, I))
-
-    # y = Cr @ hr' + D * x - Ci @ hi'
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
-
-    # y = Cr @ hr' + D * x - Ci @ hi'
     launch("lru_forward_4", dtype, T * B, I, (B, 0, I), y_, Cr_hr_next, D, x)
 
     y = y_
@@ -231,7 +219,7 @@ def forward(
     final = States(hr[T].copy(), hi[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None, constant)
+    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -243,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, given, constant = tape
+    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))
@@ -307,56 +295,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # CiT_d_Ci_hi_next = Ci.T @ d_Ci_hi_next
     cp.matmul(d_Ci_hi_next.reshape(T * B, I), Ci, out=CiT_d_Ci_hi_next.reshape(T * B, H))
-    d_Ci[...] = cp.matmul(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H))
-    d_Cr[...] = cp.matmul(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H))
 
-    # d_D = the sum of g_D
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H), out=d_Ci)
+    cp.matmul(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H), out=d_Cr)
     column_sum("lru_backward_3", dtype, T * B, I, (B, 0, I), g_D, d_D)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_hr, d_hi,)]
-            for d in (d_hr, d_hi,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_hr = d_hr.copy()
+            cp.copyto(d_hr, 0, where=finished[t])
+            kept_hi = d_hi.copy()
+            cp.copyto(d_hi, 0, where=finished[t])
 
-        # d_hi_next = CiT_d_Ci_hi_next + d_hi_later
-        # g_li = d_hi_next * hr
-        # g_lr = d_hi_next * hi
-        # g_exp_gl = d_hi_next * Bi_x
-        # d_Bi_x = d_hi_next * exp_gl
-        # d_hr_next = CrT_d_y + d_hr_later
-        # g_li_2 = -d_hr_next * hi
-        # g_lr_2 = d_hr_next * hr
-        # g_exp_gl_2 = d_hr_next * Br_x
-        # d_Br_x = d_hr_next * exp_gl
-        # d_hr = d_hi_next * li + d_hr_next * lr
-        # d_hi = d_hi_next * lr - d_hr_next * li
+        # g_li = d_hi * hr
+        # g_lr = d_hi * hi
+        # g_exp_gl = d_hi * Bi_x
+        # d_Bi_x = d_hi * exp_gl
+        # g_li_2 = -CrT_d_y * hi
+        # g_lr_2 = CrT_d_y * hr
+        # g_exp_gl_2 = CrT_d_y * Br_x
+        # d_Br_x = CrT_d_y * exp_gl
+        # d_hr = CrT_d_y * lr + d_hi * li
+        # d_hi = d_hi * lr - CrT_d_y * li
         launch("lru_backward_4", dtype, B, H, (B, t, H), CiT_d_Ci_hi_next, d_hi, hr, hi, gates, exp, CrT_d_y, d_hr, li_2, lr_2, g_li, g_lr, g_exp_gl, d_gates, g_li_2, g_lr_2, g_exp_gl_2)
 
         if finished is not None:
-            for d, k in zip((d_hr, d_hi,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_hr, kept_hr, where=finished[t])
+            cp.copyto(d_hi, kept_hi, where=finished[t])
 
-    # BiT_d_Bi_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
+    # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), Br_Bi, out=d_x.reshape(T * B, I))
-    d_Br_Bi[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
 
-    # d_exp_gl = the sum of g_exp_gl
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_Br_Bi)
     column_sum("lru_backward_5", dtype, T * B, H, (B, 0, H), g_exp_gl, d_exp)
-
-    # d_exp_gl_2 = the sum of g_exp_gl_2
     column_sum("lru_backward_6", dtype, T * B, H, (B, 0, H), g_exp_gl_2, d_exp_gl)
-
-    # d_li_2 = the sum of g_li_2
     column_sum("lru_backward_7", dtype, T * B, H, (B, 0, H), g_li_2, d_li)
-
-    # d_lr_2 = the sum of g_lr_2
     column_sum("lru_backward_8", dtype, T * B, H, (B, 0, H), g_lr_2, d_lr)
-
-    # d_li = the sum of g_li
     column_sum("lru_backward_9", dtype, T * B, H, (B, 0, H), g_li, d_parts)
-
-    # d_lr = the sum of g_lr
     column_sum("lru_backward_10", dtype, T * B, H, (B, 0, H), g_lr, d_parts)
 
     # d_exp_gl_3 = d_exp_gl + d_exp_gl_2
@@ -373,7 +350,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_gl = d_exp_gl_3 * exp_gl
     launch("lru_backward_11", dtype, 1, H, (H,), d_exp, d_exp_gl, d_parts, d_li, m, d_lr, exp, cos_exp_th, sin_exp_th, d_nu, d_th, d_gl)
 
-    # d_x = BiT_d_Bi_x + d_y * D
+    # d_x += d_y * D
     launch("lru_backward_12", dtype, T * B, I, (B, 0, I), d_x, D, d_y)
 
     d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
@@ -389,7 +366,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -74,8 +74,6 @@ class Tape(NamedTuple):
     cos_exp_th: np.ndarray  # (H,)  cos_exp_th
     sin_exp_th: np.ndarray  # (H,)  sin_exp_th
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -157,7 +155,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -183,11 +180,8 @@ def forward(
     a_m = np.empty((H,), dtype)
     lr = np.empty((H,), dtype)
     li = np.empty((H,), dtype)
-    exp_nu = exp[:H]
-    exp_th = exp[H : 2 * H]
-    exp_gl = exp[2 * H :]
-    Br_x_all = gates[..., :H]
-    Bi_x_all = gates[..., H:]
+    exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
+    Br_x_all, Bi_x_all = gates[..., :H], gates[..., H:]
 
     # m = exp(-exp(nu))
     np.exp(nu, out=exp_nu)
@@ -203,17 +197,14 @@ def forward(
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+    # For hr': what waits for no state, at all steps at once.
     np.exp(gl, out=exp_gl)
 
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+    # For hr' and hi': what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
     np.multiply(Br_x_all, exp_gl, out=x_hr_next)
 
-    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+    # For hi': what waits for no state, at all steps at once.
     np.multiply(Bi_x_all, exp_gl, out=x_hi_next)
 
     if initial is None:
@@ -224,16 +215,10 @@ def forward(
         hi[0] = check("initial.hi", initial.hi, (B, H))
 
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
-        hr[1:],
-        hr[:-1],
-        hi[:-1],
-        x_hr_next,
-        hi[1:],
-        x_hi_next,
-        each(finished, T),
-        strict=True,
-    ):
+    hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
+):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         np.multiply(hr_t, lr, out=hr_next)
         np.multiply(hi_t, li, out=s)
@@ -246,7 +231,7 @@ def forward(
         hi_next += s
         hi_next += x_hi_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(hr_next, hr_t, where=finished_t)
             np.copyto(hi_next, hi_t, where=finished_t)
 
@@ -264,7 +249,7 @@ def forward(
     final = States(hr[T].copy(), hi[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None, constant)
+    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished)
 
 
 @np.errstate(all="ignore")
@@ -277,7 +262,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, given, constant = tape
+    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))
@@ -287,7 +272,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.hr": hr}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    Br_Bi, Ci, Cr, nu, th, gl, D = params
+    Br_Bi, Ci, Cr, _, _, _, D = params
     d_y = np.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -358,95 +343,73 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     exp_gl = exp[2 * H :]
+    ends = each(finished, T)
     for (
         CiT_d_Ci_hi_next_t, g_li_t, hr_t, g_lr_t, hi_t, g_exp_gl_t, Bi_x, d_Bi_x, CrT_d_y_t, g_li_2_t,
         g_lr_2_t, g_exp_gl_2_t, Br_x, d_Br_x, finished_t,
-    ) in zip(
-        reversed(CiT_d_Ci_hi_next),
-        reversed(g_li),
-        reversed(hr[:-1]),
-        reversed(g_lr),
-        reversed(hi[:-1]),
-        reversed(g_exp_gl),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., H:]),
-        reversed(CrT_d_y),
-        reversed(g_li_2),
-        reversed(g_lr_2),
-        reversed(g_exp_gl_2),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(each(finished, T)),
-        strict=True,
+    ) in backwards(
+        CiT_d_Ci_hi_next, g_li, hr[:-1], g_lr, hi[:-1], g_exp_gl, gates[..., H:], d_gates[..., H:], CrT_d_y,
+        g_li_2, g_lr_2, g_exp_gl_2, gates[..., :H], d_gates[..., :H], ends,
     ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_hr, d_hi,)]
-            for d in (d_hr, d_hi,):
-                np.copyto(d, 0, where=finished_t)
+        if finished is not None:  # a finished sequence hands its gradient on as it is
+            kept_hr = d_hr.copy()
+            np.copyto(d_hr, 0, where=finished_t)
+            kept_hi = d_hi.copy()
+            np.copyto(d_hi, 0, where=finished_t)
 
-        # d_hi_next = CiT_d_Ci_hi_next + d_hi_later
         d_hi += CiT_d_Ci_hi_next_t
 
-        # g_li = d_hi_next * hr
+        # g_li = d_hi * hr
         np.multiply(d_hi, hr_t, out=g_li_t)
 
-        # g_lr = d_hi_next * hi
+        # g_lr = d_hi * hi
         np.multiply(d_hi, hi_t, out=g_lr_t)
 
-        # g_exp_gl = d_hi_next * Bi_x
+        # g_exp_gl = d_hi * Bi_x
         np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
 
-        # d_Bi_x = d_hi_next * exp_gl
+        # d_Bi_x = d_hi * exp_gl
         np.multiply(d_hi, exp_gl, out=d_Bi_x)
-
-        # d_hr_next = CrT_d_y + d_hr_later
         CrT_d_y_t += d_hr
 
-        # g_li_2 = -d_hr_next * hi
+        # g_li_2 = -CrT_d_y * hi
         np.multiply(CrT_d_y_t, hi_t, out=g_li_2_t)
         g_li_2_t *= -1
 
-        # g_lr_2 = d_hr_next * hr
+        # g_lr_2 = CrT_d_y * hr
         np.multiply(CrT_d_y_t, hr_t, out=g_lr_2_t)
 
-        # g_exp_gl_2 = d_hr_next * Br_x
+        # g_exp_gl_2 = CrT_d_y * Br_x
         np.multiply(CrT_d_y_t, Br_x, out=g_exp_gl_2_t)
 
-        # d_Br_x = d_hr_next * exp_gl
+        # d_Br_x = CrT_d_y * exp_gl
         np.multiply(CrT_d_y_t, exp_gl, out=d_Br_x)
 
-        # d_hr = d_hi_next * li + d_hr_next * lr
+        # d_hr = CrT_d_y * lr + d_hi * li
         np.multiply(d_hi, li_2, out=d_hr)
         np.multiply(CrT_d_y_t, lr_2, out=s)
         d_hr += s
 
-        # d_hi = d_hi_next * lr - d_hr_next * li
+        # d_hi = d_hi * lr - CrT_d_y * li
         d_hi *= lr_2
         np.multiply(CrT_d_y_t, li_2, out=s)
         d_hi -= s
 
-        if finished_t is not None:
-            for d, k in zip((d_hr, d_hi,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+        if finished is not None:
+            np.copyto(d_hr, kept_hr, where=finished_t)
+            np.copyto(d_hi, kept_hi, where=finished_t)
 
+    ones = np.ones(T * B, dtype)
     s_2 = np.empty(H, dtype)
     s_3 = np.empty((T, B, I), dtype)
-    d_exp_gl_2 = d_exp[:H]
-    d_exp_gl_2_2 = d_exp_gl[:H]
-    d_li_2 = d_li[:H]
-    d_lr_2 = d_lr[:H]
-    d_li_3 = d_parts[:H]
-    d_lr_3 = d_parts[H : 2 * H]
-    d_exp_gl_3 = d_exp_gl[H:]
-    d_li_3_2 = d_li[H:]
-    d_lr_3_2 = d_lr[H:]
-    d_exp_th = d_exp[2 * H :]
-    exp_th = exp[H : 2 * H]
-    d_m = d_parts[2 * H :]
-    d_exp_nu = d_exp[H : 2 * H]
-    exp_nu = exp[:H]
-    exp_gl_2 = exp[2 * H :]
-    # BiT_d_Bi_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
+    d_exp_gl_2, d_exp_th, d_exp_nu = d_exp[:H], d_exp[2 * H :], d_exp[H : 2 * H]
+    d_exp_gl_2_2, d_exp_gl_3 = d_exp_gl[:H], d_exp_gl[H:]
+    d_li_2, d_li_3_2 = d_li[:H], d_li[H:]
+    d_lr_2, d_lr_3_2 = d_lr[:H], d_lr[H:]
+    d_li_3, d_lr_3, d_m = d_parts[:H], d_parts[H : 2 * H], d_parts[2 * H :]
+    exp_th, exp_nu, exp_gl_2 = exp[H : 2 * H], exp[:H], exp[2 * H :]
+
+    # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     np.matmul(d_gates.reshape(T * B, 2 * H), Br_Bi, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -500,7 +463,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_gl = d_exp_gl_3 * exp_gl
     np.multiply(d_exp_gl_3, exp_gl_2, out=d_gl)
 
-    # d_x = BiT_d_Bi_x + d_y * D
+    # d_x += d_y * D
     np.multiply(d_y, D, out=s_3)
     d_x += s_3
 
@@ -517,8 +480,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -624,3 +587,8 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)

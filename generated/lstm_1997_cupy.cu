@@ -34,9 +34,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// i = sigmoid(W_i @ x + U_i @ h + b_i)
-// g = tanh(W_g @ x + U_g @ h + b_g)
-// o = sigmoid(W_o @ x + U_o @ h + b_o)
+// For i, g and o: what waits for no state, at all steps at once.
 extern "C" __global__ void lstm_1997_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
@@ -109,24 +107,19 @@ extern "C" __global__ void lstm_1997_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_tanh_c = d_h_next * o
-// d_c_next = d_c_later + d_tanh_c * (1 - tanh_c**2)
-// d_o = d_h_next * tanh_c
-// d_a_o = d_o * (1 - o) * o
-// d_g = d_c_next * i
-// d_a_g = d_g * (1 - g**2)
-// d_i = d_c_next * g
-// d_a_i = d_i * (1 - i) * i
-// d_c = d_c_next
+// d_c += d_h * o * (1 - tanh_c**2)
+// d_o = d_h * (1 - o) * o * tanh_c
+// d_g = d_c * (1 - g**2) * i
+// d_i = d_c * g * (1 - i) * i
+// d_c = d_c
 extern "C" __global__ void lstm_1997_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
     storage* __restrict__ d_c,  // (B, H)  d_c_later
+    const storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_i, d_a_o, d_a_g
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_i, d_o, d_g
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -136,34 +129,30 @@ extern "C" __global__ void lstm_1997_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real o = get(gates + at * (3 * H) + H + k);
     const real d_c_later = get(d_c + b * H + k);
+    const real o = get(gates + at * (3 * H) + H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
-    const real i_ = get(gates + at * (3 * H) + k);
     const real g = get(gates + at * (3 * H) + 2 * H + k);
+    const real i_ = get(gates + at * (3 * H) + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_tanh_c = d_h_next * o;
-    const real d_c_next = d_c_later + d_tanh_c * (1 - square(tanh_c_));
-    const real d_o = d_h_next * tanh_c_;
-    const real d_a_o = d_o * (1 - o) * o;
-    const real d_g = d_c_next * i_;
-    const real d_a_g = d_g * (1 - square(g));
-    const real d_i = d_c_next * g;
-    const real d_a_i = d_i * (1 - i_) * i_;
+    const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
+    const real d_o = d_h_next * (1 - o) * o * tanh_c_;
+    const real d_g = d_c_next * (1 - square(g)) * i_;
+    const real d_i = d_c_next * g * (1 - i_) * i_;
     const real d_c_ = d_c_next;
 
     put(d_h + b * H + k, d_h_next);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (3 * H) + H + k, d_a_o);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_g);
-    put(d_gates + at * (3 * H) + k, d_a_i);
+    put(d_gates + at * (3 * H) + H + k, d_o);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_g);
+    put(d_gates + at * (3 * H) + k, d_i);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void lstm_1997_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_i, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_o, d_g
     storage* __restrict__ d_b)  // 3 * H  b_i, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -183,10 +172,10 @@ extern "C" __global__ void lstm_1997_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_o = the sum of d_a_o
+// d_b_o = the sum of d_o
 extern "C" __global__ void lstm_1997_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_i, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_o, d_g
     storage* __restrict__ d_b)  // 3 * H  b_i, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -206,10 +195,10 @@ extern "C" __global__ void lstm_1997_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_g = the sum of d_a_g
+// d_b_g = the sum of d_g
 extern "C" __global__ void lstm_1997_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_i, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_o, d_g
     storage* __restrict__ d_b)  // 3 * H  b_i, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -64,8 +64,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 3 * H)  i, o, g
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -140,7 +138,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -158,10 +155,10 @@ def forward(
     )
     u = np.empty((B, 3 * H), dtype)
 
-    # i = sigmoid(W_i @ x + U_i @ h + b_i)
-    # o = sigmoid(W_o @ x + U_o @ h + b_o)
-    # g = tanh(W_g @ x + U_g @ h + b_g)
+    # For i, o and g: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
+
+    # For i, g and o: what waits for no state, at all steps at once.
     gates += b
 
     if initial is None:
@@ -172,31 +169,17 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
+    ends = each(finished, T)
     for h_t, gates_t, io, g, c_next, i, c_t, tanh_c_t, h_next, o, finished_t in zip(
-        h[:-1],
-        gates,
-        gates[..., : 2 * H],
-        gates[..., 2 * H :],
-        c[1:],
-        gates[..., :H],
-        c[:-1],
-        tanh_c,
-        h[1:],
-        gates[..., H : 2 * H],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates, gates[..., : 2 * H], gates[..., 2 * H :], c[1:], gates[..., :H], c[:-1], tanh_c,
+    h[1:], gates[..., H : 2 * H], ends, strict=True
+):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # o = sigmoid(W_o @ x + U_o @ h + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)
         np.matmul(h_t, U_T, out=u)
         gates_t += u
-
-        # i = sigmoid(W_i @ x + U_i @ h + b_i)
-        # o = sigmoid(W_o @ x + U_o @ h + b_o)
         sigmoid(io, out=io)
-
-        # g = tanh(W_g @ x + U_g @ h + b_g)
         np.tanh(g, out=g)
 
         # c' = c + i * g
@@ -207,7 +190,7 @@ def forward(
         np.tanh(c_next, out=tanh_c_t)
         np.multiply(o, tanh_c_t, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
@@ -217,7 +200,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished)
 
 
 @np.errstate(all="ignore")
@@ -230,7 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, tanh_c, finished, given, constant = tape
+    x, h, c, gates, tanh_c, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -240,7 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -256,78 +239,77 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_U = np.zeros((3 * H, H), dtype)
     d_b = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, 2 * H), dtype)
-    for d_y_t, o, tanh_c_t, d_o, io, d_g, i, g, d_i, d_io, d_gates_t, finished_t in zip(
-        reversed(d_y),
-        reversed(gates[..., H : 2 * H]),
-        reversed(tanh_c),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., : 2 * H]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., :H]),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_c_ts = k_c[ts]
+        tanh_c_ts = tanh_c[ts]
+        o_ts = gates[ts, :, H : 2 * H]
+        io_ts = gates[ts, :, : 2 * H]
+        g_ts = gates[ts, :, 2 * H :]
+        i_ts = gates[ts, :, :H]
+        d_io_ts = d_gates[ts, :, : 2 * H]
+        d_i_ts = d_gates[ts, :, :H]
+        d_o_ts = d_gates[ts, :, H : 2 * H]
+        d_g_ts = d_gates[ts, :, 2 * H :]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_c = o * (1 - tanh_c**2)
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
+        np.subtract(1, k_c_ts, out=k_c_ts)
+        k_c_ts *= o_ts
 
-        # d_tanh_c = d_h_next * o
-        np.multiply(d_h, o, out=s)
+        # d_o = (1 - o) * o * tanh_c, times d_h in the loop
+        # d_i = g * (1 - i) * i, times d_c in the loop
+        np.subtract(1, io_ts, out=d_io_ts)
+        d_i_ts *= g_ts
+        d_io_ts *= io_ts
+        d_o_ts *= tanh_c_ts
 
-        # d_c_next = d_c_later + d_tanh_c * (1 - tanh_c**2)
-        np.multiply(tanh_c_t, tanh_c_t, out=s_2)
-        np.subtract(1, s_2, out=s_2)
-        s_2 *= s
-        d_c += s_2
+        # d_g = (1 - g**2) * i, times d_c in the loop
+        np.multiply(g_ts, g_ts, out=d_g_ts)
+        np.subtract(1, d_g_ts, out=d_g_ts)
+        d_g_ts *= i_ts
 
-        # d_o = d_h_next * tanh_c
-        np.multiply(d_h, tanh_c_t, out=d_o)
+        for d_y_t, k_c_t, d_o, d_g, d_i, d_gates_t, finished_t in backwards(
+            d_y[ts], k_c_ts, d_o_ts, d_g_ts, d_i_ts, d_gates[ts], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_o = d_o * (1 - o) * o
-        np.subtract(1, io, out=s_3)
+            d_h += d_y_t
 
-        # d_g = d_c_next * i
-        np.multiply(d_c, i, out=d_g)
+            # d_c += d_h * o * (1 - tanh_c**2)
+            np.multiply(d_h, k_c_t, out=s)
+            d_c += s
 
-        # d_a_g = d_g * (1 - g**2)
-        np.multiply(g, g, out=s)
-        np.subtract(1, s, out=s)
-        d_g *= s
+            # d_o = d_h * (1 - o) * o * tanh_c
+            d_o *= d_h
 
-        # d_i = d_c_next * g
-        np.multiply(d_c, g, out=d_i)
+            # d_g = d_c * (1 - g**2) * i
+            d_g *= d_c
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_o = d_o * (1 - o) * o
-        d_io *= s_3
-        d_io *= io
+            # d_i = d_c * g * (1 - i) * i
+            d_i *= d_c
 
-        # d_h = U_i.T @ d_a_i + U_o.T @ d_a_o + U_g.T @ d_a_g
-        np.matmul(d_gates_t, U, out=d_h)
+            # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
+            np.matmul(d_gates_t, U, out=d_h)
 
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_i.T @ d_a_i + W_o.T @ d_a_o + W_g.T @ d_a_g
+
+    # d_x = W_i.T @ d_i + W_o.T @ d_o + W_g.T @ d_g
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -348,8 +330,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -455,6 +437,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -33,7 +33,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "99ddd2b7d11e3512ac73fbea0b14925d69bb67d2766dce43654522952abc25c9"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -70,8 +69,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  i, o, g
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -148,7 +145,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -166,14 +162,10 @@ def forward(
     )
     u = cp.empty((B, 3 * H), dtype)
 
-    # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-    # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
-    # g = tanh(W_g @ x + U_g @ h + b_g)
+    # For i, o and g: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-    # g = tanh(W_g @ x + U_g @ h + b_g)
-    # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
+    # For i, g and o: what waits for no state, at all steps at once.
     launch("lstm_cifg_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -190,10 +182,7 @@ def forward(
         # g = tanh(W_g @ x + U_g @ h + b_g)
         cp.matmul(h[t], U_T, out=u)
 
-        # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-        # g = tanh(W_g @ x + U_g @ h + b_g)
         # c' = (1 - i) * c + i * g
-        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         # h' = o * tanh(c')
         launch("lstm_cifg_forward_2", dtype, B, H, (B, t, H), u, c, p, gates, tanh_c, h)
 
@@ -207,7 +196,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -219,7 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, tanh_c, finished, given, constant = tape
+    x, h, c, gates, tanh_c, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -251,50 +240,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_tanh_c = d_h_next * o
-        # d_o = d_h_next * tanh_c
-        # d_a_o = d_o * (1 - o) * o
-        # g_p_o = d_a_o * c_next
-        # d_c_next = d_a_o * p_o + d_c_later + d_tanh_c * (1 - tanh_c**2)
-        # d_g = d_c_next * i
-        # d_a_g = d_g * (1 - g**2)
-        # d_i = d_c_next * (g - c)
+        # d_o = d_h * (1 - o) * o * tanh_c
+        # g_p_o = d_o * c_next
+        # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
+        # d_g = d_c * (1 - g**2) * i
         # not_i = 1 - i
-        # d_a_i = d_i * i * not_i
-        # g_p_i = d_a_i * c
-        # d_c = d_a_i * p_i + d_c_next * not_i
+        # d_i = d_c * (1 - i) * i * (g - c)
+        # g_p_i = d_i * c
+        # d_c = d_c * (1 - i) + d_i * p_i
         launch("lstm_cifg_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_i)
 
-        # d_h = U_i.T @ d_a_i + U_o.T @ d_a_o + U_g.T @ d_a_g
+        # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
         cp.matmul(d_gates[t], U, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_i.T @ d_a_i + W_o.T @ d_a_o + W_g.T @ d_a_g
+    # d_x = W_i.T @ d_i + W_o.T @ d_o + W_g.T @ d_g
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_i = the sum of d_a_i
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("lstm_cifg_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_o = the sum of d_a_o
     column_sum("lstm_cifg_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_g = the sum of d_a_g
     column_sum("lstm_cifg_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_p_i = the sum of g_p_i
     column_sum("lstm_cifg_backward_5", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
-
-    # d_p_o = the sum of g_p_o
     column_sum("lstm_cifg_backward_6", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
@@ -310,7 +287,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

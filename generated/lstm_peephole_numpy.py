@@ -68,8 +68,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 4 * H)  i, f, o, g
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -152,7 +150,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -170,11 +167,10 @@ def forward(
     )
     u = np.empty((B, 4 * H), dtype)
 
-    # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-    # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
-    # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
-    # g = tanh(W_g @ x + U_g @ h + b_g)
+    # For i, f, o and g: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
+
+    # For i, f, g and o: what waits for no state, at all steps at once.
     gates += b
 
     if initial is None:
@@ -186,46 +182,24 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    p_i = p[:H]
-    p_f = p[H : 2 * H]
-    U_if = u[:, : 2 * H]
-    U_g_h = u[:, 3 * H :]
-    p_o = p[2 * H :]
-    U_o_h = u[:, 2 * H : 3 * H]
+    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
+    U_if, U_g_h, U_o_h = u[:, : 2 * H], u[:, 3 * H :], u[:, 2 * H : 3 * H]
+    ends = each(finished, T)
     for h_t, c_t, i, f, if_, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-        h[:-1],
-        c[:-1],
-        gates[..., :H],
-        gates[..., H : 2 * H],
-        gates[..., : 2 * H],
-        gates[..., 3 * H :],
-        c[1:],
-        gates[..., 2 * H : 3 * H],
-        tanh_c,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 3 * H :],
+    c[1:], gates[..., 2 * H : 3 * H], tanh_c, h[1:], ends, strict=True
+):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)
         np.matmul(h_t, U_T, out=u)
-
-        # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         np.multiply(c_t, p_i, out=s)
         i += s
-
-        # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         np.multiply(c_t, p_f, out=s)
         f += s
-
-        # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-        # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         if_ += U_if
         sigmoid(if_, out=if_)
-
-        # g = tanh(W_g @ x + U_g @ h + b_g)
         g += U_g_h
         np.tanh(g, out=g)
 
@@ -233,8 +207,6 @@ def forward(
         np.multiply(c_t, f, out=c_next)
         np.multiply(g, i, out=s)
         c_next += s
-
-        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         np.multiply(c_next, p_o, out=s)
         o += s
         o += U_o_h
@@ -244,7 +216,7 @@ def forward(
         np.tanh(c_next, out=tanh_c_t)
         np.multiply(o, tanh_c_t, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
@@ -254,7 +226,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished)
 
 
 @np.errstate(all="ignore")
@@ -267,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, tanh_c, finished, given, constant = tape
+    x, h, c, gates, tanh_c, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -277,7 +249,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b, p = params
+    W, U, _, p = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -293,6 +265,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
+    k_c = np.empty((T, B, H), dtype)
     g_p_o = np.empty((T, B, H), dtype)
     g_p_f = np.empty((T, B, H), dtype)
     g_p_i = np.empty((T, B, H), dtype)
@@ -303,118 +276,102 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_p = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 3 * H), dtype)
-    s_3 = np.empty((B, H), dtype)
-    s_4 = np.empty((B, 2 * H), dtype)
-    s_2_part = s_2[:, 2 * H :]
-    p_o = p[2 * H :]
-    s_2_part_2 = s_2[:, : 2 * H]
-    p_if = p[: 2 * H]
-    s_4_part = s_4[:, H:]
-    s_4_part_2 = s_4[:, :H]
-    for (
-        d_y_t, o, d_o, tanh_c_t, ifo, g_p_o_t, c_next, d_g, i, g, d_f, c_t, d_i, d_if, if_, g_p_f_t,
-        g_p_i_t, f, d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(gates[..., 2 * H : 3 * H]),
-        reversed(d_gates[..., 2 * H : 3 * H]),
-        reversed(tanh_c),
-        reversed(gates[..., : 3 * H]),
-        reversed(g_p_o),
-        reversed(c[1:]),
-        reversed(d_gates[..., 3 * H :]),
-        reversed(gates[..., :H]),
-        reversed(gates[..., 3 * H :]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(c[:-1]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(gates[..., : 2 * H]),
-        reversed(g_p_f),
-        reversed(g_p_i),
-        reversed(gates[..., H : 2 * H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                np.copyto(d, 0, where=finished_t)
+    s_2 = np.empty((B, 2 * H), dtype)
+    p_o, p_if = p[2 * H :], p[: 2 * H]
+    s_2_part, s_2_part_2 = s_2[:, H:], s_2[:, :H]
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_ifo_ts = d_gates[ts, :, : 3 * H]
+        d_f_ts = d_gates[ts, :, H : 2 * H]
+        d_i_ts = d_gates[ts, :, :H]
+        d_o_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_g_ts = d_gates[ts, :, 3 * H :]
+        ifo_ts = gates[ts, :, : 3 * H]
+        g_ts = gates[ts, :, 3 * H :]
+        o_ts = gates[ts, :, 2 * H : 3 * H]
+        i_ts = gates[ts, :, :H]
+        c_ts = c[ts]
+        tanh_c_ts = tanh_c[ts]
+        k_c_ts = k_c[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_o = (1 - o) * o * tanh_c, times d_h in the loop
+        # d_f = c * (1 - f) * f, times d_c in the loop
+        # d_i = g * (1 - i) * i, times d_c in the loop
+        np.subtract(1, ifo_ts, out=d_ifo_ts)
+        d_f_ts *= c_ts
+        d_i_ts *= g_ts
+        d_ifo_ts *= ifo_ts
+        d_o_ts *= tanh_c_ts
 
-        # d_tanh_c = d_h_next * o
-        np.multiply(d_h, o, out=s)
+        # k_c = o * (1 - tanh_c**2)
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
+        np.subtract(1, k_c_ts, out=k_c_ts)
+        k_c_ts *= o_ts
 
-        # d_o = d_h_next * tanh_c
-        np.multiply(d_h, tanh_c_t, out=d_o)
+        # d_g = (1 - g**2) * i, times d_c in the loop
+        np.multiply(g_ts, g_ts, out=d_g_ts)
+        np.subtract(1, d_g_ts, out=d_g_ts)
+        d_g_ts *= i_ts
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        # d_a_o = d_o * (1 - o) * o
-        np.subtract(1, ifo, out=s_2)
+        for (
+            d_y_t, d_o, g_p_o_t, c_next, k_c_t, d_g, d_f, g_p_f_t, c_t, d_i, g_p_i_t, f, d_if, d_gates_t,
+            finished_t,
+        ) in backwards(
+            d_y[ts], d_o_ts, g_p_o[ts], c[1:][ts], k_c_ts, d_g_ts, d_f_ts, g_p_f[ts], c_ts, d_i_ts, g_p_i[ts],
+            gates[ts, :, H : 2 * H], d_gates[ts, :, : 2 * H], d_gates[ts], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        # d_a_o = d_o * (1 - o) * o
-        d_o *= s_2_part
-        d_o *= o
+            d_h += d_y_t
 
-        # g_p_o = d_a_o * c_next
-        np.multiply(d_o, c_next, out=g_p_o_t)
+            # d_o = d_h * (1 - o) * o * tanh_c
+            d_o *= d_h
 
-        # d_c_next = d_a_o * p_o + d_c_later + d_tanh_c * (1 - tanh_c**2)
-        np.multiply(d_o, p_o, out=s_3)
-        d_c += s_3
-        np.multiply(tanh_c_t, tanh_c_t, out=s_3)
-        np.subtract(1, s_3, out=s_3)
-        s_3 *= s
-        d_c += s_3
+            # g_p_o = d_o * c_next
+            np.multiply(d_o, c_next, out=g_p_o_t)
 
-        # d_g = d_c_next * i
-        np.multiply(d_c, i, out=d_g)
+            # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
+            np.multiply(d_h, k_c_t, out=s)
+            d_c += s
+            np.multiply(d_o, p_o, out=s)
+            d_c += s
 
-        # d_a_g = d_g * (1 - g**2)
-        np.multiply(g, g, out=s)
-        np.subtract(1, s, out=s)
-        d_g *= s
+            # d_g = d_c * (1 - g**2) * i
+            d_g *= d_c
 
-        # d_f = d_c_next * c
-        np.multiply(d_c, c_t, out=d_f)
+            # d_f = d_c * c * (1 - f) * f
+            d_f *= d_c
 
-        # d_i = d_c_next * g
-        np.multiply(d_c, g, out=d_i)
+            # g_p_f = d_f * c
+            np.multiply(d_f, c_t, out=g_p_f_t)
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        d_if *= s_2_part_2
-        d_if *= if_
+            # d_i = d_c * g * (1 - i) * i
+            d_i *= d_c
 
-        # g_p_f = d_a_f * c
-        np.multiply(d_f, c_t, out=g_p_f_t)
+            # g_p_i = d_i * c
+            np.multiply(d_i, c_t, out=g_p_i_t)
 
-        # g_p_i = d_a_i * c
-        np.multiply(d_i, c_t, out=g_p_i_t)
+            # d_c = d_c * f + d_f * p_f + d_i * p_i
+            d_c *= f
+            np.multiply(d_if, p_if, out=s_2)
+            d_c += s_2_part
+            d_c += s_2_part_2
 
-        # d_c = d_a_f * p_f + d_a_i * p_i + d_c_next * f
-        d_c *= f
-        np.multiply(d_if, p_if, out=s_4)
-        d_c += s_4_part
-        d_c += s_4_part_2
+            # d_h = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_g.T @ d_g
+            np.matmul(d_gates_t, U, out=d_h)
 
-        # d_h = U_i.T @ d_a_i + U_f.T @ d_a_f + U_o.T @ d_a_o + U_g.T @ d_a_g
-        np.matmul(d_gates_t, U, out=d_h)
-
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_p_i = d_p[:H]
-    d_p_f = d_p[H : 2 * H]
-    d_p_o = d_p[2 * H :]
-    # d_x = W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_g.T @ d_a_g
+    d_p_i, d_p_f, d_p_o = d_p[:H], d_p[H : 2 * H], d_p[2 * H :]
+
+    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_g.T @ d_g
     np.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -438,8 +395,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -545,6 +502,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

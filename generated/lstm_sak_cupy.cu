@@ -35,10 +35,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
-// f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-// g = tanh(W_g @ x + R_g @ r + b_g)
-// o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
+// For i, f, g and o: what waits for no state, at all steps at once.
 extern "C" __global__ void lstm_sak_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
@@ -144,7 +141,7 @@ extern "C" __global__ void lstm_sak_forward_3(
     put(r + (at + B) * P + k, r_next);
 }
 
-// d_r_next = d_r_later + d_y
+// d_r_next = d_r + d_y
 extern "C" __global__ void lstm_sak_backward_1(
     const int rows, const int B, const int t, const int P,
     const storage* __restrict__ d_r,  // (B, P)  d_r_later
@@ -165,29 +162,24 @@ extern "C" __global__ void lstm_sak_backward_1(
     put(d_r_next + at * P + k, d_r_next_);
 }
 
-// d_tanh_c = PT_d_r_next * o
-// d_o = PT_d_r_next * tanh_c
-// d_a_o = d_o * (1 - o) * o
-// g_p_o = d_a_o * c_next
-// d_c_next = d_a_o * p_o + d_c_later + d_tanh_c * (1 - tanh_c**2)
-// d_g = d_c_next * i
-// d_a_g = d_g * (1 - g**2)
-// d_f = d_c_next * c
-// d_a_f = d_f * (1 - f) * f
-// g_p_f = d_a_f * c
-// d_i = d_c_next * g
-// d_a_i = d_i * (1 - i) * i
-// g_p_i = d_a_i * c
-// d_c = d_a_f * p_f + d_a_i * p_i + d_c_next * f
+// d_o = PT_d_r_next * (1 - o) * o * tanh_c
+// g_p_o = d_o * c_next
+// d_c += PT_d_r_next * o * (1 - tanh_c**2) + d_o * p_o
+// d_g = d_c * (1 - g**2) * i
+// d_f = d_c * c * (1 - f) * f
+// g_p_f = d_f * c
+// d_i = d_c * g * (1 - i) * i
+// g_p_i = d_i * c
+// d_c = d_c * f + d_f * p_f + d_i * p_i
 extern "C" __global__ void lstm_sak_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_o,  // (B, H)  d_o
+    const storage* __restrict__ PT_d_r_next,  // (B, H)  PT_d_r_next
     const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_a_i, d_a_f, d_a_o, d_a_g
+    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
     storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
     storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
     storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
@@ -198,48 +190,43 @@ extern "C" __global__ void lstm_sak_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real PT_d_r_next = get(d_o + b * H + k);
+    const real PT_d_r_next_ = get(PT_d_r_next + b * H + k);
     const real o = get(gates + at * (4 * H) + 2 * H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
     const real c_next = get(c + (at + B) * H + k);
     const real d_c_later = get(d_c + b * H + k);
     const real p_o = get(p + 2 * H + k);
-    const real i_ = get(gates + at * (4 * H) + k);
     const real g = get(gates + at * (4 * H) + 3 * H + k);
+    const real i_ = get(gates + at * (4 * H) + k);
     const real c_ = get(c + at * H + k);
     const real f = get(gates + at * (4 * H) + H + k);
     const real p_f = get(p + H + k);
     const real p_i = get(p + k);
 
-    const real d_tanh_c = PT_d_r_next * o;
-    const real d_o_ = PT_d_r_next * tanh_c_;
-    const real d_a_o = d_o_ * (1 - o) * o;
-    const real g_p_o_ = d_a_o * c_next;
-    const real d_c_next = d_a_o * p_o + d_c_later + d_tanh_c * (1 - square(tanh_c_));
-    const real d_g = d_c_next * i_;
-    const real d_a_g = d_g * (1 - square(g));
-    const real d_f = d_c_next * c_;
-    const real d_a_f = d_f * (1 - f) * f;
-    const real g_p_f_ = d_a_f * c_;
-    const real d_i = d_c_next * g;
-    const real d_a_i = d_i * (1 - i_) * i_;
-    const real g_p_i_ = d_a_i * c_;
-    const real d_c_ = d_a_f * p_f + d_a_i * p_i + d_c_next * f;
+    const real d_o = PT_d_r_next_ * (1 - o) * o * tanh_c_;
+    const real g_p_o_ = d_o * c_next;
+    const real d_c_next = PT_d_r_next_ * o * (1 - square(tanh_c_)) + d_c_later + d_o * p_o;
+    const real d_g = d_c_next * (1 - square(g)) * i_;
+    const real d_f = d_c_next * c_ * (1 - f) * f;
+    const real g_p_f_ = d_f * c_;
+    const real d_i = d_c_next * g * (1 - i_) * i_;
+    const real g_p_i_ = d_i * c_;
+    const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
 
-    put(d_gates + at * (4 * H) + 2 * H + k, d_a_o);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_o);
     put(g_p_o + at * H + k, g_p_o_);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_a_g);
-    put(d_gates + at * (4 * H) + H + k, d_a_f);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_g);
+    put(d_gates + at * (4 * H) + H + k, d_f);
     put(g_p_f + at * H + k, g_p_f_);
-    put(d_gates + at * (4 * H) + k, d_a_i);
+    put(d_gates + at * (4 * H) + k, d_i);
     put(g_p_i + at * H + k, g_p_i_);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void lstm_sak_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_a_i, d_a_f, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -259,10 +246,10 @@ extern "C" __global__ void lstm_sak_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_f = the sum of d_f
 extern "C" __global__ void lstm_sak_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_a_i, d_a_f, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -282,10 +269,10 @@ extern "C" __global__ void lstm_sak_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_o = the sum of d_a_o
+// d_b_o = the sum of d_o
 extern "C" __global__ void lstm_sak_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_a_i, d_a_f, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -305,10 +292,10 @@ extern "C" __global__ void lstm_sak_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_g = the sum of d_a_g
+// d_b_g = the sum of d_g
 extern "C" __global__ void lstm_sak_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_a_i, d_a_f, d_a_o, d_a_g
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

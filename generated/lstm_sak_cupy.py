@@ -35,7 +35,6 @@ INPUTS = {"x": "input"}
 STATES = {"r": "projection", "c": "hidden"}
 OUTPUTS = {"r'": "projection"}
 SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -74,8 +73,6 @@ class Tape(NamedTuple):
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     v_r: cp.ndarray  # (T, B, H)  v_r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", projection: int) -> Params:
@@ -160,7 +157,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -180,16 +176,10 @@ def forward(
     u = cp.empty((B, 4 * H), dtype)
     P_v_r = cp.empty((B, P), dtype)
 
-    # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
-    # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-    # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
-    # g = tanh(W_g @ x + R_g @ r + b_g)
+    # For i, f, o and g: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
 
-    # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
-    # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-    # g = tanh(W_g @ x + R_g @ r + b_g)
-    # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
+    # For i, f, g and o: what waits for no state, at all steps at once.
     launch("lstm_sak_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -208,18 +198,10 @@ def forward(
         # g = tanh(W_g @ x + R_g @ r + b_g)
         cp.matmul(r[t], R_T, out=u)
 
-        # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
-        # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-        # g = tanh(W_g @ x + R_g @ r + b_g)
         # c' = f * c + i * g
-        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
         # r' = P @ (o * tanh(c'))
         launch("lstm_sak_forward_2", dtype, B, H, (B, t, H), u, c, p, gates, tanh_c, v_r)
-
-        # r' = P @ (o * tanh(c'))
         cp.matmul(v_r[t], P_2_T, out=P_v_r)
-
-        # r' = P @ (o * tanh(c'))
         launch("lstm_sak_forward_3", dtype, B, P, (B, t, P), P_v_r, r)
 
         if finished is not None:
@@ -232,7 +214,7 @@ def forward(
     final = States(r[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None, constant)
+    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -244,7 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, P, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, r, c, gates, tanh_c, v_r, finished, given, constant = tape
+    x, r, c, gates, tanh_c, v_r, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.r", r, (T + 1, B, P))
@@ -267,7 +249,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_r_next = cp.empty((T, B, P), dtype)
-    d_o = cp.empty((B, H), dtype)
+    PT_d_r_next = cp.empty((B, H), dtype)
     g_p_o = cp.empty((T, B, H), dtype)
     g_p_f = cp.empty((T, B, H), dtype)
     g_p_i = cp.empty((T, B, H), dtype)
@@ -280,64 +262,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_r, d_c,)]
-            for d in (d_r, d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_r = d_r.copy()
+            cp.copyto(d_r, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_r_next = d_r_later + d_y
+        # d_r_next = d_r + d_y
         launch("lstm_sak_backward_1", dtype, B, P, (B, t, P), d_r, d_y, d_r_next)
 
         # PT_d_r_next = P.T @ d_r_next
-        cp.matmul(d_r_next[t], P_2, out=d_o)
+        cp.matmul(d_r_next[t], P_2, out=PT_d_r_next)
 
-        # d_tanh_c = PT_d_r_next * o
-        # d_o = PT_d_r_next * tanh_c
-        # d_a_o = d_o * (1 - o) * o
-        # g_p_o = d_a_o * c_next
-        # d_c_next = d_a_o * p_o + d_c_later + d_tanh_c * (1 - tanh_c**2)
-        # d_g = d_c_next * i
-        # d_a_g = d_g * (1 - g**2)
-        # d_f = d_c_next * c
-        # d_a_f = d_f * (1 - f) * f
-        # g_p_f = d_a_f * c
-        # d_i = d_c_next * g
-        # d_a_i = d_i * (1 - i) * i
-        # g_p_i = d_a_i * c
-        # d_c = d_a_f * p_f + d_a_i * p_i + d_c_next * f
-        launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), d_o, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
+        # d_o = PT_d_r_next * (1 - o) * o * tanh_c
+        # g_p_o = d_o * c_next
+        # d_c += PT_d_r_next * o * (1 - tanh_c**2) + d_o * p_o
+        # d_g = d_c * (1 - g**2) * i
+        # d_f = d_c * c * (1 - f) * f
+        # g_p_f = d_f * c
+        # d_i = d_c * g * (1 - i) * i
+        # g_p_i = d_i * c
+        # d_c = d_c * f + d_f * p_f + d_i * p_i
+        launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), PT_d_r_next, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
 
-        # d_r = R_i.T @ d_a_i + R_f.T @ d_a_f + R_o.T @ d_a_o + R_g.T @ d_a_g
+        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_o.T @ d_o + R_g.T @ d_g
         cp.matmul(d_gates[t], R, out=d_r)
 
         if finished is not None:
-            for d, k in zip((d_r, d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_r, kept_r, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_g.T @ d_a_g
+    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_g.T @ d_g
     cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I))
-    d_R[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P))
-    d_P[...] = cp.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H))
 
-    # d_b_i = the sum of d_a_i
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), out=d_R)
+    cp.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), out=d_P)
     column_sum("lstm_sak_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_f = the sum of d_a_f
     column_sum("lstm_sak_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_o = the sum of d_a_o
     column_sum("lstm_sak_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_g = the sum of d_a_g
     column_sum("lstm_sak_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_p_i = the sum of g_p_i
     column_sum("lstm_sak_backward_7", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
-
-    # d_p_f = the sum of g_p_f
     column_sum("lstm_sak_backward_8", dtype, T * B, H, (B, 0, H), g_p_f, d_p)
-
-    # d_p_o = the sum of g_p_o
     column_sum("lstm_sak_backward_9", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
 
     d_params = Params(d_W, d_R, d_P, d_b, d_p)
@@ -353,7 +319,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -32,7 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void mgu2_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
@@ -104,16 +104,14 @@ extern "C" __global__ void mgu2_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * f
-// d_a_n = d_n * (1 - n**2)
+// d_n = d_h * f * (1 - n**2)
 extern "C" __global__ void mgu2_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ f,  // (T, B, H)  f
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_a_n)  // (T, B, H)  d_a_n
+    storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -127,15 +125,14 @@ extern "C" __global__ void mgu2_backward_1(
     const real n_ = get(n + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * f_;
-    const real d_a_n_ = d_n * (1 - square(n_));
+    const real d_n_ = d_h_next * f_ * (1 - square(n_));
 
     put(d_h + b * H + k, d_h_next);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
 }
 
-// d_f = U_hT_d_a_n * h + d_h_next * (n - h)
-// d_U_f_h = d_f * (1 - f) * f
+// d_U_f_h = U_hT_d_a_n * h + d_h * (n - h)
+// d_U_f_h *= (1 - f) * f
 extern "C" __global__ void mgu2_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -163,7 +160,7 @@ extern "C" __global__ void mgu2_backward_2(
     put(d_U_f_h + at * H + k, d_U_f_h_);
 }
 
-// d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h_next * (1 - f)
+// d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h * (1 - f)
 extern "C" __global__ void mgu2_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_fT_d_U_f_h,  // (B, H)  U_fT_d_U_f_h
@@ -187,10 +184,10 @@ extern "C" __global__ void mgu2_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void mgu2_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b_h)  // H  b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -199,7 +196,7 @@ extern "C" __global__ void mgu2_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

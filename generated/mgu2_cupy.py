@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "3c21b4f583ddab6fdb5b604b5830dcdcb3d28d36c779e2912ea65e4572c39609"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -65,8 +64,6 @@ class Tape(NamedTuple):
     f: cp.ndarray  # (T, B, H)  f
     fh: cp.ndarray  # (T, B, H)  fh
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -134,7 +131,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -152,10 +148,8 @@ def forward(
     )
     U_h_fh = cp.empty((B, H), dtype)
 
-    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+    # For n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-
-    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     launch("mgu2_forward_1", dtype, T * B, H, (B, 0, H), n, b_h)
 
     if initial is None:
@@ -169,14 +163,10 @@ def forward(
         # f = sigmoid(U_f @ h)
         cp.matmul(h[t], U_f_T, out=f[t])
 
-        # f = sigmoid(U_f @ h)
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         launch("mgu2_forward_2", dtype, B, H, (B, t, H), f, h, fh)
-
-        # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         # h' = (1 - f) * h + f * n
         launch("mgu2_forward_3", dtype, B, H, (B, t, H), U_h_fh, n, f, h)
 
@@ -189,7 +179,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, f, fh, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, f, fh, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -201,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, f, fh, finished, given, constant = tape
+    x, h, n, f, fh, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -218,7 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     d_U_f_h = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
     U_fT_d_U_f_h = cp.empty((B, H), dtype)
@@ -230,40 +220,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * f
-        # d_a_n = d_n * (1 - n**2)
-        launch("mgu2_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, n, d_a_n)
+        # d_n = d_h * f * (1 - n**2)
+        launch("mgu2_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, n, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        cp.matmul(d_a_n[t], U_h, out=U_hT_d_a_n)
+        # U_hT_d_a_n = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
 
-        # d_f = U_hT_d_a_n * h + d_h_next * (n - h)
-        # d_U_f_h = d_f * (1 - f) * f
+        # d_U_f_h = U_hT_d_a_n * h + d_h * (n - h)
+        # d_U_f_h *= (1 - f) * f
         launch("mgu2_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, n, f, d_U_f_h)
 
         # U_fT_d_U_f_h = U_f.T @ d_U_f_h
         cp.matmul(d_U_f_h[t], U_f, out=U_fT_d_U_f_h)
 
-        # d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h_next * (1 - f)
+        # d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h * (1 - f)
         launch("mgu2_backward_3", dtype, B, H, (B, t, H), U_fT_d_U_f_h, U_hT_d_a_n, d_h, f)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_n
-    cp.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    d_W_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I))
-    d_U_f[...] = cp.matmul(d_U_f_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H))
+    # d_x = W_h.T @ d_n
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # d_b_h = the sum of d_a_n
-    column_sum("mgu2_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_b_h)
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    cp.matmul(d_U_f_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
+    cp.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
+    column_sum("mgu2_backward_4", dtype, T * B, H, (B, 0, H), d_n, d_b_h)
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b_h)
     return Grads(
@@ -278,7 +264,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -61,8 +61,6 @@ class Tape(NamedTuple):
     f: np.ndarray  # (T, B, H)  f
     fh: np.ndarray  # (T, B, H)  fh
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -150,7 +147,7 @@ def forward(
     )
     U_h_fh = np.empty((B, H), dtype)
 
-    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+    # For n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 
@@ -161,15 +158,8 @@ def forward(
 
     U_f_T = np.ascontiguousarray(U_f.T)
     U_h_T = np.ascontiguousarray(U_h.T)
-    for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(
-        h[:-1],
-        f,
-        fh,
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(h[:-1], f, fh, n, h[1:], ends, strict=True):
         # f = sigmoid(U_f @ h)
         np.matmul(h_t, U_f_T, out=f_t)
         sigmoid(f_t, out=f_t)
@@ -185,7 +175,7 @@ def forward(
         h_next *= f_t
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -194,7 +184,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, n, f, fh, finished, initial is not None, constant)
+    return y, final, Tape(x, h, n, f, fh, finished)
 
 
 @np.errstate(all="ignore")
@@ -207,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, f, fh, finished, given, constant = tape
+    x, h, n, f, fh, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -216,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_f, U_h, b_h = params
+    W_h, U_f, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -228,8 +218,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     else:
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
-    d_a_n = np.empty((T, B, H), dtype)
+    d_n = np.empty((T, B, H), dtype)
     d_U_f_h = np.empty((T, B, H), dtype)
+    k_U_f_h = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     U_fT_d_U_f_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -239,69 +231,76 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_h = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_a_n_t, f_t, n_t, d_U_f_h_t, h_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_a_n),
-        reversed(f),
-        reversed(n),
-        reversed(d_U_f_h),
-        reversed(h[:-1]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_n_ts = d_n[ts]
+        n_ts = n[ts]
+        f_ts = f[ts]
+        d_U_f_h_ts = d_U_f_h[ts]
+        h_ts = h[ts]
+        k_U_f_h_ts = k_U_f_h[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_n = f * (1 - n**2), times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= f_ts
 
-        # d_n = d_h_next * f
-        np.multiply(d_h, f_t, out=d_a_n_t)
+        # d_U_f_h = n - h
+        np.subtract(n_ts, h_ts, out=d_U_f_h_ts)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_a_n_t *= s
+        # k_U_f_h = (1 - f) * f
+        np.subtract(1, f_ts, out=k_U_f_h_ts)
+        k_U_f_h_ts *= f_ts
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_a_n_t, U_h, out=U_hT_d_a_n)
+        # k_h = 1 - f
+        np.subtract(1, f_ts, out=k_h_ts)
 
-        # d_f = U_hT_d_a_n * h + d_h_next * (n - h)
-        np.multiply(U_hT_d_a_n, h_t, out=d_U_f_h_t)
-        np.subtract(n_t, h_t, out=s)
-        s *= d_h
-        d_U_f_h_t += s
+        for d_y_t, d_n_t, d_U_f_h_t, h_t, k_U_f_h_t, k_h_t, f_t, finished_t in backwards(
+            d_y[ts], d_n_ts, d_U_f_h_ts, h_ts, k_U_f_h_ts, k_h_ts, f_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_U_f_h = d_f * (1 - f) * f
-        np.subtract(1, f_t, out=s)
-        d_U_f_h_t *= s
-        d_U_f_h_t *= f_t
+            d_h += d_y_t
 
-        # U_fT_d_U_f_h = U_f.T @ d_U_f_h
-        np.matmul(d_U_f_h_t, U_f, out=U_fT_d_U_f_h)
+            # d_n = d_h * f * (1 - n**2)
+            d_n_t *= d_h
 
-        # d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h_next * (1 - f)
-        np.subtract(1, f_t, out=s)
-        d_h *= s
-        np.multiply(U_hT_d_a_n, f_t, out=s)
-        d_h += s
-        d_h += U_fT_d_U_f_h
+            # U_hT_d_a_n = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_U_f_h = U_hT_d_a_n * h + d_h * (n - h)
+            d_U_f_h_t *= d_h
+            np.multiply(U_hT_d_a_n, h_t, out=s)
+            d_U_f_h_t += s
+
+            # d_U_f_h *= (1 - f) * f
+            d_U_f_h_t *= k_U_f_h_t
+
+            # U_fT_d_U_f_h = U_f.T @ d_U_f_h
+            np.matmul(d_U_f_h_t, U_f, out=U_fT_d_U_f_h)
+
+            # d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h * (1 - f)
+            d_h *= k_h_t
+            np.multiply(U_hT_d_a_n, f_t, out=s)
+            d_h += s
+            d_h += U_fT_d_U_f_h
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_h.T @ d_a_n
-    np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+
+    # d_x = W_h.T @ d_n
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
+    np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_U_f_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
-    np.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b_h)
     return Grads(
@@ -316,8 +315,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -414,6 +413,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

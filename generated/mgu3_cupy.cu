@@ -49,7 +49,7 @@ extern "C" __global__ void mgu3_forward_1(
     put(f + k, f_);
 }
 
-// n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void mgu3_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
@@ -118,10 +118,8 @@ extern "C" __global__ void mgu3_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// g_f = d_h_next * (n - h)
-// d_n = d_h_next * f
-// d_a_n = d_n * (1 - n**2)
+// g_f = d_h * (n - h)
+// d_n = d_h * f * (1 - n**2)
 extern "C" __global__ void mgu3_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -130,7 +128,7 @@ extern "C" __global__ void mgu3_backward_1(
     const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ f,  // (H,)  f
     storage* __restrict__ g_f,  // (T, B, H)  g_f
-    storage* __restrict__ d_a_n)  // (T, B, H)  d_a_n
+    storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -146,16 +144,15 @@ extern "C" __global__ void mgu3_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real g_f_ = d_h_next * (n_ - h_);
-    const real d_n = d_h_next * f_;
-    const real d_a_n_ = d_n * (1 - square(n_));
+    const real d_n_ = d_h_next * f_ * (1 - square(n_));
 
     put(d_h + b * H + k, d_h_next);
     put(g_f + at * H + k, g_f_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_n + at * H + k, d_n_);
 }
 
 // g_f_2 = U_hT_d_a_n * h
-// d_h = U_hT_d_a_n * f + d_h_next * (1 - f)
+// d_h = U_hT_d_a_n * f + d_h * (1 - f)
 extern "C" __global__ void mgu3_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -228,10 +225,10 @@ extern "C" __global__ void mgu3_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_f_2 + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void mgu3_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 2 * H  b_h, b_f
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -240,7 +237,7 @@ extern "C" __global__ void mgu3_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

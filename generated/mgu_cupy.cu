@@ -32,8 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// f = sigmoid(W_f @ x + U_f @ h + b_f)
-// n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+// For f and n: what waits for no state, at all steps at once.
 extern "C" __global__ void mgu_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
@@ -111,15 +110,13 @@ extern "C" __global__ void mgu_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * f
-// d_a_n = d_n * (1 - n**2)
+// d_n = d_h * f * (1 - n**2)
 extern "C" __global__ void mgu_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -133,22 +130,21 @@ extern "C" __global__ void mgu_backward_1(
     const real n = get(gates + at * (2 * H) + H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * f;
-    const real d_a_n = d_n * (1 - square(n));
+    const real d_n = d_h_next * f * (1 - square(n));
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (2 * H) + H + k, d_a_n);
+    put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_f = U_hT_d_a_n * h + d_h_next * (n - h)
-// d_a_f = d_f * (1 - f) * f
+// d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+// d_a_f *= (1 - f) * f
 extern "C" __global__ void mgu_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -168,7 +164,7 @@ extern "C" __global__ void mgu_backward_2(
     put(d_gates + at * (2 * H) + k, d_a_f);
 }
 
-// d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h_next * (1 - f)
+// d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
 extern "C" __global__ void mgu_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_fT_d_a_f,  // (B, H)  U_fT_d_a_f
@@ -195,7 +191,7 @@ extern "C" __global__ void mgu_backward_3(
 // d_b_f = the sum of d_a_f
 extern "C" __global__ void mgu_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_f, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_f, d_n
     storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -215,10 +211,10 @@ extern "C" __global__ void mgu_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void mgu_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_f, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_f, d_n
     storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

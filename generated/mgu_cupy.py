@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b720fe063bb67d41756c2a844a4fff5df78af12d1936ff530e6b8d57d29885b7"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -64,8 +63,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 2 * H)  f, n
     fh: cp.ndarray  # (T, B, H)  fh
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -137,7 +134,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -155,12 +151,8 @@ def forward(
     U_f_h = cp.empty((B, H), dtype)
     U_h_fh = cp.empty((B, H), dtype)
 
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
-    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+    # For f and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
-    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     launch("mgu_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -174,14 +166,10 @@ def forward(
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         cp.matmul(h[t], U_f_T, out=U_f_h)
 
-        # f = sigmoid(W_f @ x + U_f @ h + b_f)
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         launch("mgu_forward_2", dtype, B, H, (B, t, H), U_f_h, gates, h, fh)
-
-        # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         # h' = (1 - f) * h + f * n
         launch("mgu_forward_3", dtype, B, H, (B, t, H), U_h_fh, gates, h)
 
@@ -194,7 +182,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, fh, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, fh, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -206,7 +194,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, fh, finished, given, constant = tape
+    x, h, gates, fh, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -234,42 +222,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * f
-        # d_a_n = d_n * (1 - n**2)
+        # d_n = d_h * f * (1 - n**2)
         launch("mgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
+        # U_hT_d_a_n = U_h.T @ d_n
         cp.matmul(d_gates[t, :, H:], U_h, out=U_hT_d_a_n)
 
-        # d_f = U_hT_d_a_n * h + d_h_next * (n - h)
-        # d_a_f = d_f * (1 - f) * f
+        # d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+        # d_a_f *= (1 - f) * f
         launch("mgu_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, gates, d_gates)
 
         # U_fT_d_a_f = U_f.T @ d_a_f
         cp.matmul(d_gates[t, :, :H], U_f, out=U_fT_d_a_f)
 
-        # d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h_next * (1 - f)
+        # d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
         launch("mgu_backward_3", dtype, B, H, (B, t, H), U_fT_d_a_f, U_hT_d_a_n, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_f.T @ d_a_f + W_h.T @ d_a_n
+    # d_x = W_f.T @ d_a_f + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U_f[...] = cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H))
 
-    # d_b_f = the sum of d_a_f
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
+    cp.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     column_sum("mgu_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("mgu_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_f, d_U_h, d_b)
@@ -285,7 +267,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -31,9 +31,9 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// For h': what waits for no state, at all steps at once.
 // z = sigmoid(W_z @ x + b_z)
 // n = W_h @ x + b_h
-// h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
@@ -83,12 +83,11 @@ extern "C" __global__ void mingru_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * z
-// d_z = d_h_next * n - d_h_next * h
+// d_n = d_h * z
+// d_a_z = d_h * n - d_h * h
 // not_z = 1 - z
-// d_a_z = d_z * z * not_z
-// d_h = d_h_next * not_z
+// d_a_z *= (1 - z) * z
+// d_h *= 1 - z
 extern "C" __global__ void mingru_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later

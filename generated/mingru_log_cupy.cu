@@ -32,10 +32,10 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// For h': what waits for no state, at all steps at once.
 // z = sigmoid(W_z @ x)
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
-// h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_log_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, a
@@ -87,14 +87,12 @@ extern "C" __global__ void mingru_log_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * z
-// d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-// d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-// d_z = d_h_next * n - d_h_next * h
+// d_a = d_h * z
+// d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
+// d_W_z_x = d_h * n - d_h * h
 // not_z = 1 - z
-// d_W_z_x = d_z * z * not_z
-// d_h = d_h_next * not_z
+// d_W_z_x *= (1 - z) * z
+// d_h *= 1 - z
 extern "C" __global__ void mingru_log_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -121,8 +119,7 @@ extern "C" __global__ void mingru_log_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n = d_h_next * z;
-    const real d_sigmoid_a = d_n * (a >= 0 ? 0 : 1);
-    const real d_a = d_n * (a >= 0 ? 1 : 0) + d_sigmoid_a * (1 - sigmoid_a_) * sigmoid_a_;
+    const real d_a = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0 ? 1 : 0);
     const real d_z = d_h_next * n_ - d_h_next * h_;
     const real not_z = 1 - z;
     const real d_W_z_x = d_z * z * not_z;

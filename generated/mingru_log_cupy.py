@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "435738d2cacb7caac598b7343570e6186e7c64558d435d9a5df465fbf1c8490f"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -64,8 +63,6 @@ class Tape(NamedTuple):
     sigmoid_a: cp.ndarray  # (T, B, H)  sigmoid_a
     n: cp.ndarray  # (T, B, H)  n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -127,7 +124,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -149,10 +145,8 @@ def forward(
     # a = W_h @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # z = sigmoid(W_z @ x)
-    # a = W_h @ x
+    # For h': what waits for no state, at all steps at once.
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    # h' = (1 - z) * h + z * n
     launch("mingru_log_forward_1", dtype, T * B, H, (B, 0, H), gates, sigmoid_a, n, x_h_next)
 
     if initial is None:
@@ -173,7 +167,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -185,7 +179,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_a, n, finished, given, constant = tape
+    x, h, gates, sigmoid_a, n, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -208,27 +202,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * z
-        # d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-        # d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        # d_z = d_h_next * n - d_h_next * h
+        # d_a = d_h * z
+        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
+        # d_W_z_x = d_h * n - d_h * h
         # not_z = 1 - z
-        # d_W_z_x = d_z * z * not_z
-        # d_h = d_h_next * not_z
+        # d_W_z_x *= (1 - z) * z
+        # d_h *= 1 - z
         launch("mingru_log_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_a
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
     d_params = Params(d_W)
     return Grads(
@@ -243,7 +235,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -60,8 +60,6 @@ class Tape(NamedTuple):
     sigmoid_a: np.ndarray  # (T, B, H)  sigmoid_a
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -125,7 +123,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -143,14 +140,11 @@ def forward(
     )
     x_h_next = np.empty((T, B, H), dtype)
     s = np.empty((T, B, H), dtype)
-    z_all = gates[..., :H]
-    a_all = gates[..., H:]
+    z_all, a_all = gates[..., :H], gates[..., H:]
 
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(W_z @ x)
     sigmoid(z_all, out=z_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
@@ -158,7 +152,7 @@ def forward(
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
-    # h' = (1 - z) * h + z * n
+    # For h': what waits for no state, at all steps at once.
     np.multiply(n, z_all, out=x_h_next)
 
     if initial is None:
@@ -166,20 +160,16 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    ends = each(finished, T)
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-        h[1:],
-        gates[..., :H],
-        h[:-1],
-        x_h_next,
-        each(finished, T),
-        strict=True,
-    ):
+    h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+):
         # h' = (1 - z) * h + z * n
         np.subtract(1, z, out=h_next)
         h_next *= h_t
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -188,7 +178,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished)
 
 
 @np.errstate(all="ignore")
@@ -201,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_a, n, finished, given, constant = tape
+    x, h, gates, sigmoid_a, n, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -223,64 +213,69 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
+    k_a_2 = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    for d_y_t, d_a, z, a, sigmoid_a_t, d_W_z_x, n_t, h_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(gates[..., H:]),
-        reversed(sigmoid_a),
-        reversed(d_gates[..., :H]),
-        reversed(n),
-        reversed(h[:-1]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_a_ts, d_W_z_x_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        a_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
+        k_a_2_ts = k_a_2[ts]
+        sigmoid_a_ts = sigmoid_a[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a = where(a >= 0, 1, 0)
+        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z, out=d_a)
+        # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
+        np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
+        choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
+        k_a_2_ts *= s_ts
+        k_a_2_ts *= sigmoid_a_ts
 
-        # d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-        choose(np.real(a) >= 0, 0, 1, out=s)
-        s *= d_a
+        # d_W_z_x = (1 - z) * z, times d_z in the loop
+        np.subtract(1, z_ts, out=d_W_z_x_ts)
+        d_W_z_x_ts *= z_ts
 
-        # d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        choose(np.real(a) >= 0, 1, 0, out=s_2)
-        d_a *= s_2
-        np.subtract(1, sigmoid_a_t, out=s_2)
-        s_2 *= s
-        s_2 *= sigmoid_a_t
-        d_a += s_2
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # d_z = d_h_next * n - d_h_next * h
-        np.multiply(d_h, n_t, out=d_W_z_x)
-        np.multiply(d_h, h_t, out=s)
-        d_W_z_x -= s
+        for d_y_t, z, d_a, k_a_2_t, n_t, h_t, d_W_z_x, k_h_t, finished_t in backwards(
+            d_y[ts], z_ts, d_a_ts, k_a_2_ts, n[ts], h[ts], d_W_z_x_ts, k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=s_2)
+            d_h += d_y_t
 
-        # d_W_z_x = d_z * z * not_z
-        d_W_z_x *= s_2
-        d_W_z_x *= z
+            # d_n = d_h * z
+            np.multiply(d_h, z, out=s)
 
-        # d_h = d_h_next * not_z
-        d_h *= s_2
+            # d_a = d_h * (1 - sigmoid_a) * sigmoid_a * z * where(a >= 0, 0, 1) + d_h * z * where(a >= 0,
+            #     1, 0)
+            d_a *= s
+            np.multiply(s, k_a_2_t, out=s_2)
+            d_a += s_2
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_z = d_h * n - d_h * h
+            np.multiply(d_h, n_t, out=s)
+            np.multiply(d_h, h_t, out=s_2)
+            s -= s_2
+
+            # d_W_z_x = (1 - z) * z * (d_h * n - d_h * h)
+            d_W_z_x *= s
+
+            # d_h *= 1 - z
+            d_h *= k_h_t
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_a
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -301,8 +296,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -408,6 +403,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

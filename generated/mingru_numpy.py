@@ -57,8 +57,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -126,7 +124,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -141,18 +138,15 @@ def forward(
         gates=(T, B, 2 * H),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    z_all = gates[..., :H]
-    n_all = gates[..., H:]
+    z_all, n_all = gates[..., :H], gates[..., H:]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-
-    # z = sigmoid(W_z @ x + b_z)
     sigmoid(z_all, out=z_all)
 
-    # h' = (1 - z) * h + z * n
+    # For h': what waits for no state, at all steps at once.
     np.multiply(n_all, z_all, out=x_h_next)
 
     if initial is None:
@@ -160,20 +154,16 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    ends = each(finished, T)
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-        h[1:],
-        gates[..., :H],
-        h[:-1],
-        x_h_next,
-        each(finished, T),
-        strict=True,
-    ):
+    h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+):
         # h' = (1 - z) * h + z * n
         np.subtract(1, z, out=h_next)
         h_next *= h_t
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -182,7 +172,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -195,7 +185,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -204,7 +194,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b = params
+    W, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -217,52 +207,54 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_n, z, d_z, n, h_t, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., H:]),
-        reversed(h[:-1]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    s_2 = np.empty((B, H), dtype)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_a_z_ts = d_gates[ts, :, :H]
+        z_ts = gates[ts, :, :H]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a_z = (1 - z) * z, times d_z in the loop
+        np.subtract(1, z_ts, out=d_a_z_ts)
+        d_a_z_ts *= z_ts
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z, out=d_n)
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # d_z = d_h_next * n - d_h_next * h
-        np.multiply(d_h, n, out=d_z)
-        np.multiply(d_h, h_t, out=s)
-        d_z -= s
+        for d_y_t, d_n, z, n, h_t, d_a_z, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # not_z = 1 - z
-        np.subtract(1, z, out=s)
+            d_h += d_y_t
 
-        # d_a_z = d_z * z * not_z
-        d_z *= s
-        d_z *= z
+            # d_n = d_h * z
+            np.multiply(d_h, z, out=d_n)
 
-        # d_h = d_h_next * not_z
-        d_h *= s
+            # d_z = d_h * n - d_h * h
+            np.multiply(d_h, n, out=s)
+            np.multiply(d_h, h_t, out=s_2)
+            s -= s_2
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
+            d_a_z *= s
+
+            # d_h *= 1 - z
+            d_h *= k_h_t
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
+
     # d_x = W_z.T @ d_a_z + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
@@ -283,8 +275,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -390,6 +382,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

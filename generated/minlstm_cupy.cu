@@ -34,11 +34,11 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// For h': what waits for no state, at all steps at once.
 // f = sigmoid(W_f @ x)
 // i = sigmoid(W_i @ x)
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
-// h' = f * h / (f + i) + i * n / (f + i)
 extern "C" __global__ void minlstm_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  f, i, a
@@ -94,17 +94,15 @@ extern "C" __global__ void minlstm_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
 // s_f_i = 1 / (f + i)
-// d_n = d_h_next * i * s_f_i
-// d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-// d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-// s_f_i_2 = 1 / (f + i)**2
-// d_i = d_h_next * (n * s_f_i - i * n * s_f_i_2) - d_h_next * f * h * s_f_i_2
-// d_W_i_x = d_i * (1 - i) * i
-// d_f = d_h_next * (h * s_f_i - f * h * s_f_i_2) - d_h_next * i * n * s_f_i_2
-// d_W_f_x = d_f * (1 - f) * f
-// d_h = d_h_next * f * s_f_i
+// d_a = d_h * i / (f + i)
+// d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
+// d_W_f_x = 1 / (f + i)**2
+// d_W_i_x = d_h * (n / (f + i) - i * n * d_W_f_x) - d_h * f * h * d_W_f_x
+// d_W_i_x *= (1 - i) * i
+// d_W_f_x = d_h * (h / (f + i) - f * h * d_W_f_x) - d_h * i * n * d_W_f_x
+// d_W_f_x *= (1 - f) * f
+// d_h *= f / (f + i)
 extern "C" __global__ void minlstm_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -133,8 +131,7 @@ extern "C" __global__ void minlstm_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real s_f_i = 1 / (f + i_);
     const real d_n = d_h_next * i_ * s_f_i;
-    const real d_sigmoid_a = d_n * (a >= 0 ? 0 : 1);
-    const real d_a = d_n * (a >= 0 ? 1 : 0) + d_sigmoid_a * (1 - sigmoid_a_) * sigmoid_a_;
+    const real d_a = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0 ? 1 : 0);
     const real s_f_i_2 = 1 / square(f + i_);
     const real d_i = d_h_next * (n_ * s_f_i - i_ * n_ * s_f_i_2) - d_h_next * f * h_ * s_f_i_2;
     const real d_W_i_x = d_i * (1 - i_) * i_;

@@ -33,7 +33,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "5c40321330f1ec07314a5f6156530911d60df8ac12afcb1606678a46fc21e5a0"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -66,8 +65,6 @@ class Tape(NamedTuple):
     sigmoid_a: cp.ndarray  # (T, B, H)  sigmoid_a
     n: cp.ndarray  # (T, B, H)  n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -130,7 +127,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -153,11 +149,8 @@ def forward(
     # a = W_h @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # f = sigmoid(W_f @ x)
-    # i = sigmoid(W_i @ x)
-    # a = W_h @ x
+    # For h': what waits for no state, at all steps at once.
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    # h' = f * h / (f + i) + i * n / (f + i)
     launch("minlstm_forward_1", dtype, T * B, H, (B, 0, H), gates, sigmoid_a, n, x_h_next)
 
     if initial is None:
@@ -179,7 +172,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -191,7 +184,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_a, n, finished, given, constant = tape
+    x, h, gates, sigmoid_a, n, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -214,31 +207,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
         # s_f_i = 1 / (f + i)
-        # d_n = d_h_next * i * s_f_i
-        # d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-        # d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        # s_f_i_2 = 1 / (f + i)**2
-        # d_i = d_h_next * (n * s_f_i - i * n * s_f_i_2) - d_h_next * f * h * s_f_i_2
-        # d_W_i_x = d_i * (1 - i) * i
-        # d_f = d_h_next * (h * s_f_i - f * h * s_f_i_2) - d_h_next * i * n * s_f_i_2
-        # d_W_f_x = d_f * (1 - f) * f
-        # d_h = d_h_next * f * s_f_i
+        # d_a = d_h * i / (f + i)
+        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
+        # d_W_f_x = 1 / (f + i)**2
+        # d_W_i_x = d_h * (n / (f + i) - i * n * d_W_f_x) - d_h * f * h * d_W_f_x
+        # d_W_i_x *= (1 - i) * i
+        # d_W_f_x = d_h * (h / (f + i) - f * h * d_W_f_x) - d_h * i * n * d_W_f_x
+        # d_W_f_x *= (1 - f) * f
+        # d_h *= f / (f + i)
         launch("minlstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_f.T @ d_W_f_x + W_i.T @ d_W_i_x + W_h.T @ d_a
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
     d_params = Params(d_W)
@@ -254,7 +245,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

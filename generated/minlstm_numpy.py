@@ -62,8 +62,6 @@ class Tape(NamedTuple):
     sigmoid_a: np.ndarray  # (T, B, H)  sigmoid_a
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -128,7 +126,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -155,9 +152,6 @@ def forward(
     # i = sigmoid(W_i @ x)
     # a = W_h @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # f = sigmoid(W_f @ x)
-    # i = sigmoid(W_i @ x)
     sigmoid(fi_all, out=fi_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
@@ -165,7 +159,7 @@ def forward(
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
-    # h' = f * h / (f + i) + i * n / (f + i)
+    # For h': what waits for no state, at all steps at once.
     np.multiply(i_all, n, out=x_h_next)
     np.add(f_all, i_all, out=s)
     x_h_next /= s
@@ -176,22 +170,17 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     s_2 = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for h_next, f, h_t, i, x_h_next_t, finished_t in zip(
-        h[1:],
-        gates[..., :H],
-        h[:-1],
-        gates[..., H : 2 * H],
-        x_h_next,
-        each(finished, T),
-        strict=True,
-    ):
+    h[1:], gates[..., :H], h[:-1], gates[..., H : 2 * H], x_h_next, ends, strict=True
+):
         # h' = f * h / (f + i) + i * n / (f + i)
         np.multiply(f, h_t, out=h_next)
         np.add(f, i, out=s_2)
         h_next /= s_2
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, sigmoid_a, n)
 
@@ -201,7 +190,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished)
 
 
 @np.errstate(all="ignore")
@@ -214,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_a, n, finished, given, constant = tape
+    x, h, gates, sigmoid_a, n, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -236,100 +225,130 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_h = np.empty((T, B, H), dtype)
+    k_a = np.empty((T, B, H), dtype)
+    k_a_2 = np.empty((T, B, H), dtype)
+    k_i_2 = np.empty((T, B, H), dtype)
+    k_W_i_x = np.empty((T, B, H), dtype)
+    k_f = np.empty((T, B, H), dtype)
+    k_W_f_x = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
-    s_4 = np.empty((B, 2 * H), dtype)
-    for d_y_t, f, i, d_a, a, sigmoid_a_t, d_W_f_x, d_W_i_x, n_t, h_t, fi, d_W_fi, finished_t in zip(
-        reversed(d_y),
-        reversed(gates[..., :H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., 2 * H :]),
-        reversed(sigmoid_a),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(n),
-        reversed(h[:-1]),
-        reversed(gates[..., : 2 * H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        k_h_ts = k_h[ts]
+        f_ts, i_ts, a_ts = gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :]
+        d_a_ts = d_gates[ts, :, 2 * H :]
+        d_W_f_x_ts = d_gates[ts, :, :H]
+        d_W_i_x_ts = d_gates[ts, :, H : 2 * H]
+        k_a_ts = k_a[ts]
+        k_a_2_ts = k_a_2[ts]
+        sigmoid_a_ts = sigmoid_a[ts]
+        n_ts = n[ts]
+        k_i_2_ts = k_i_2[ts]
+        h_ts = h[ts]
+        k_W_i_x_ts = k_W_i_x[ts]
+        k_f_ts = k_f[ts]
+        k_W_f_x_ts = k_W_f_x[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_h = 1 / (f + i)
+        np.add(f_ts, i_ts, out=k_h_ts)
+        np.reciprocal(k_h_ts, out=k_h_ts)
 
-        # s_f_i = 1 / (f + i)
-        np.add(f, i, out=s)
-        np.reciprocal(s, out=s)
+        # d_a = i / (f + i), times d_h in the loop
+        np.multiply(i_ts, k_h_ts, out=d_a_ts)
 
-        # d_n = d_h_next * i * s_f_i
-        np.multiply(d_h, i, out=d_a)
-        d_a *= s
+        # k_a = where(a >= 0, 1, 0)
+        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)
 
-        # d_sigmoid_a = d_n * where(a >= 0, 0, 1)
-        choose(np.real(a) >= 0, 0, 1, out=s_2)
-        s_2 *= d_a
+        # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
+        np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
+        choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
+        k_a_2_ts *= s_ts
+        k_a_2_ts *= sigmoid_a_ts
 
-        # d_a = d_n * where(a >= 0, 1, 0) + d_sigmoid_a * (1 - sigmoid_a) * sigmoid_a
-        choose(np.real(a) >= 0, 1, 0, out=s_3)
-        d_a *= s_3
-        np.subtract(1, sigmoid_a_t, out=s_3)
-        s_3 *= s_2
-        s_3 *= sigmoid_a_t
-        d_a += s_3
+        # d_W_f_x = 1 / (f + i)**2
+        np.add(f_ts, i_ts, out=s_ts)
+        np.multiply(s_ts, s_ts, out=d_W_f_x_ts)
+        np.reciprocal(d_W_f_x_ts, out=d_W_f_x_ts)
 
-        # s_f_i_2 = 1 / (f + i)**2
-        np.add(f, i, out=s_2)
-        np.multiply(s_2, s_2, out=d_W_f_x)
-        np.reciprocal(d_W_f_x, out=d_W_f_x)
+        # d_W_i_x = n / (f + i) - i * n / (f + i)**2
+        np.multiply(n_ts, k_h_ts, out=d_W_i_x_ts)
+        np.multiply(i_ts, n_ts, out=s_ts)
+        s_ts *= d_W_f_x_ts
+        d_W_i_x_ts -= s_ts
 
-        # d_i = d_h_next * (n * s_f_i - i * n * s_f_i_2) - d_h_next * f * h * s_f_i_2
-        np.multiply(n_t, s, out=d_W_i_x)
-        np.multiply(i, n_t, out=s_3)
-        s_3 *= d_W_f_x
-        d_W_i_x -= s_3
-        d_W_i_x *= d_h
-        np.multiply(d_h, f, out=s_2)
-        s_2 *= h_t
-        s_2 *= d_W_f_x
-        d_W_i_x -= s_2
+        # k_i_2 = -f * h / (f + i)**2
+        np.multiply(f_ts, h_ts, out=k_i_2_ts)
+        k_i_2_ts *= d_W_f_x_ts
+        k_i_2_ts *= -1
 
-        # d_W_f_x = d_f * (1 - f) * f
-        # d_W_i_x = d_i * (1 - i) * i
-        np.subtract(1, fi, out=s_4)
+        # k_W_i_x = (1 - i) * i
+        np.subtract(1, i_ts, out=k_W_i_x_ts)
+        k_W_i_x_ts *= i_ts
 
-        # d_f = d_h_next * (h * s_f_i - f * h * s_f_i_2) - d_h_next * i * n * s_f_i_2
-        np.multiply(h_t, s, out=s_3)
-        np.multiply(f, h_t, out=s_2)
-        s_2 *= d_W_f_x
-        s_3 -= s_2
-        s_3 *= d_h
-        np.multiply(d_h, i, out=s_2)
-        s_2 *= n_t
-        s_2 *= d_W_f_x
-        np.subtract(s_3, s_2, out=d_W_f_x)
+        # k_f = h / (f + i) - f * h / (f + i)**2
+        np.multiply(h_ts, k_h_ts, out=k_f_ts)
+        k_f_ts += k_i_2_ts
 
-        # d_W_f_x = d_f * (1 - f) * f
-        # d_W_i_x = d_i * (1 - i) * i
-        d_W_fi *= s_4
-        d_W_fi *= fi
+        # d_W_f_x = -i * n / (f + i)**2
+        d_W_f_x_ts *= i_ts
+        d_W_f_x_ts *= n_ts
+        d_W_f_x_ts *= -1
 
-        # d_h = d_h_next * f * s_f_i
-        d_h *= f
-        d_h *= s
+        # k_W_f_x = (1 - f) * f
+        np.subtract(1, f_ts, out=k_W_f_x_ts)
+        k_W_f_x_ts *= f_ts
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+        # k_h = f / (f + i)
+        k_h_ts *= f_ts
+
+        for (
+            d_y_t, d_a, k_a_t, k_a_2_t, d_W_i_x, k_i_2_t, k_W_i_x_t, d_W_f_x, k_f_t, k_W_f_x_t, k_h_t,
+            finished_t,
+        ) in backwards(
+            d_y[ts], d_a_ts, k_a_ts, k_a_2_ts, d_W_i_x_ts, k_i_2_ts, k_W_i_x_ts, d_W_f_x_ts, k_f_ts,
+            k_W_f_x_ts, k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+
+            d_h += d_y_t
+
+            # d_a = d_h * i / (f + i)
+            d_a *= d_h
+
+            # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
+            np.multiply(d_a, k_a_t, out=s)
+            np.multiply(d_a, k_a_2_t, out=s_2)
+            np.add(s, s_2, out=d_a)
+
+            # d_W_i_x = d_h * (n / (f + i) - i * n / (f + i)**2) - d_h * f * h / (f + i)**2
+            d_W_i_x *= d_h
+            np.multiply(d_h, k_i_2_t, out=s)
+            d_W_i_x += s
+
+            # d_W_i_x *= (1 - i) * i
+            d_W_i_x *= k_W_i_x_t
+
+            # d_W_f_x = d_h * (h / (f + i) - f * h / (f + i)**2) - d_h * i * n / (f + i)**2
+            d_W_f_x *= d_h
+            np.multiply(d_h, k_f_t, out=s_2)
+            d_W_f_x += s_2
+
+            # d_W_f_x *= (1 - f) * f
+            d_W_f_x *= k_W_f_x_t
+
+            # d_h *= f / (f + i)
+            d_h *= k_h_t
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     # d_x = W_f.T @ d_W_f_x + W_i.T @ d_W_i_x + W_h.T @ d_a
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
@@ -352,8 +371,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -459,6 +478,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

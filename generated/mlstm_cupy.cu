@@ -36,10 +36,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// i = sigmoid(W_i @ x + U_i @ m + b_i)
-// f = sigmoid(W_f @ x + U_f @ m + b_f)
-// o = sigmoid(W_o @ x + U_o @ m + b_o)
-// u = tanh(W_u @ x + U_u @ m + b_u)
+// For i, f, o and u: what waits for no state, at all steps at once.
 extern "C" __global__ void mlstm_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
@@ -143,27 +140,20 @@ extern "C" __global__ void mlstm_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_tanh_c = d_h_next * o
-// d_c_next = d_c_later + d_tanh_c * (1 - tanh_c**2)
-// d_u = d_c_next * i
-// d_a_u = d_u * (1 - u**2)
-// d_o = d_h_next * tanh_c
-// d_a_o = d_o * (1 - o) * o
-// d_f = d_c_next * c
-// d_a_f = d_f * (1 - f) * f
-// d_i = d_c_next * u
-// d_a_i = d_i * (1 - i) * i
-// d_c = d_c_next * f
+// d_c += d_h * o * (1 - tanh_c**2)
+// d_u = d_c * i * (1 - u**2)
+// d_o = d_h * (1 - o) * o * tanh_c
+// d_f = d_c * c * (1 - f) * f
+// d_i = d_c * (1 - i) * i * u
 extern "C" __global__ void mlstm_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
     storage* __restrict__ d_c,  // (B, H)  d_c_later
+    const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates)  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    storage* __restrict__ d_gates)  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -173,8 +163,8 @@ extern "C" __global__ void mlstm_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real o = get(gates + at * (5 * H) + 3 * H + k);
     const real d_c_later = get(d_c + b * H + k);
+    const real o = get(gates + at * (5 * H) + 3 * H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
     const real i_ = get(gates + at * (5 * H) + H + k);
     const real u = get(gates + at * (5 * H) + 4 * H + k);
@@ -182,24 +172,19 @@ extern "C" __global__ void mlstm_backward_1(
     const real f = get(gates + at * (5 * H) + 2 * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_tanh_c = d_h_next * o;
-    const real d_c_next = d_c_later + d_tanh_c * (1 - square(tanh_c_));
-    const real d_u = d_c_next * i_;
-    const real d_a_u = d_u * (1 - square(u));
-    const real d_o = d_h_next * tanh_c_;
-    const real d_a_o = d_o * (1 - o) * o;
-    const real d_f = d_c_next * c_;
-    const real d_a_f = d_f * (1 - f) * f;
-    const real d_i = d_c_next * u;
-    const real d_a_i = d_i * (1 - i_) * i_;
+    const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
+    const real d_u = d_c_next * i_ * (1 - square(u));
+    const real d_o = d_h_next * (1 - o) * o * tanh_c_;
+    const real d_f = d_c_next * c_ * (1 - f) * f;
+    const real d_i = d_c_next * (1 - i_) * i_ * u;
     const real d_c_ = d_c_next * f;
 
     put(d_h + b * H + k, d_h_next);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (5 * H) + 4 * H + k, d_a_u);
-    put(d_gates + at * (5 * H) + 3 * H + k, d_a_o);
-    put(d_gates + at * (5 * H) + 2 * H + k, d_a_f);
-    put(d_gates + at * (5 * H) + H + k, d_a_i);
+    put(d_gates + at * (5 * H) + 4 * H + k, d_u);
+    put(d_gates + at * (5 * H) + 3 * H + k, d_o);
+    put(d_gates + at * (5 * H) + 2 * H + k, d_f);
+    put(d_gates + at * (5 * H) + H + k, d_i);
 }
 
 // d_W_m_x = d_m * U_m_h
@@ -209,7 +194,7 @@ extern "C" __global__ void mlstm_backward_2(
     const storage* __restrict__ U_m_h,  // (T, B, H)  U_m_h
     const storage* __restrict__ d_m,  // (B, H)  d_m
     const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
-    storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
     storage* __restrict__ d_U_m_h)  // (T, B, H)  d_U_m_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -229,10 +214,10 @@ extern "C" __global__ void mlstm_backward_2(
     put(d_U_m_h + at * H + k, d_U_m_h_);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void mlstm_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -252,10 +237,10 @@ extern "C" __global__ void mlstm_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_f = the sum of d_f
 extern "C" __global__ void mlstm_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -275,10 +260,10 @@ extern "C" __global__ void mlstm_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_o = the sum of d_a_o
+// d_b_o = the sum of d_o
 extern "C" __global__ void mlstm_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -298,10 +283,10 @@ extern "C" __global__ void mlstm_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_u = the sum of d_a_u
+// d_b_u = the sum of d_u
 extern "C" __global__ void mlstm_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_a_i, d_a_f, d_a_o, d_a_u
+    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

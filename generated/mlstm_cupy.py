@@ -37,7 +37,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6082f5d634b4bad7176acb9e6d23f28b2f64d3369c535e7aaf3e8d7c0a444c36"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -76,8 +75,6 @@ class Tape(NamedTuple):
     m: cp.ndarray  # (T, B, H)  m
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -157,7 +154,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -177,17 +173,10 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # m = (U_m @ h) * (W_m @ x)
-    # i = sigmoid(W_i @ x + U_i @ m + b_i)
-    # f = sigmoid(W_f @ x + U_f @ m + b_f)
-    # o = sigmoid(W_o @ x + U_o @ m + b_o)
-    # u = tanh(W_u @ x + U_u @ m + b_u)
+    # For m, i, f, o and u: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
 
-    # i = sigmoid(W_i @ x + U_i @ m + b_i)
-    # f = sigmoid(W_f @ x + U_f @ m + b_f)
-    # o = sigmoid(W_o @ x + U_o @ m + b_o)
-    # u = tanh(W_u @ x + U_u @ m + b_u)
+    # For i, f, o and u: what waits for no state, at all steps at once.
     launch("mlstm_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -202,8 +191,6 @@ def forward(
     for t in range(0, T):
         # m = (U_m @ h) * (W_m @ x)
         cp.matmul(h[t], U_m_T, out=U_m_h[t])
-
-        # m = (U_m @ h) * (W_m @ x)
         launch("mlstm_forward_2", dtype, B, H, (B, t, H), U_m_h, gates, m)
 
         # i = sigmoid(W_i @ x + U_i @ m + b_i)
@@ -212,10 +199,6 @@ def forward(
         # u = tanh(W_u @ x + U_u @ m + b_u)
         cp.matmul(m[t], U_T, out=u)
 
-        # i = sigmoid(W_i @ x + U_i @ m + b_i)
-        # f = sigmoid(W_f @ x + U_f @ m + b_f)
-        # o = sigmoid(W_o @ x + U_o @ m + b_o)
-        # u = tanh(W_u @ x + U_u @ m + b_u)
         # c' = f * c + i * u
         # h' = o * tanh(c')
         launch("mlstm_forward_3", dtype, B, H, (B, t, H), u, gates, c, tanh_c, h)
@@ -230,7 +213,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -242,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, U_m_h, m, tanh_c, finished, given, constant = tape
+    x, h, c, gates, U_m_h, m, tanh_c, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -274,25 +257,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_tanh_c = d_h_next * o
-        # d_c_next = d_c_later + d_tanh_c * (1 - tanh_c**2)
-        # d_u = d_c_next * i
-        # d_a_u = d_u * (1 - u**2)
-        # d_o = d_h_next * tanh_c
-        # d_a_o = d_o * (1 - o) * o
-        # d_f = d_c_next * c
-        # d_a_f = d_f * (1 - f) * f
-        # d_i = d_c_next * u
-        # d_a_i = d_i * (1 - i) * i
-        # d_c = d_c_next * f
-        launch("mlstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_c, tanh_c, c, d_gates)
+        # d_c += d_h * o * (1 - tanh_c**2)
+        # d_u = d_c * i * (1 - u**2)
+        # d_o = d_h * (1 - o) * o * tanh_c
+        # d_f = d_c * c * (1 - f) * f
+        # d_i = d_c * (1 - i) * i * u
+        launch("mlstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, d_c, gates, tanh_c, c, d_gates)
 
-        # d_m = U_i.T @ d_a_i + U_f.T @ d_a_f + U_o.T @ d_a_o + U_u.T @ d_a_u
+        # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
         cp.matmul(d_gates[t, :, H:], U, out=d_m)
 
         # d_W_m_x = d_m * U_m_h
@@ -303,25 +280,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         cp.matmul(d_U_m_h[t], U_m, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_m.T @ d_W_m_x + W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_u.T @ d_a_u
+    # d_x = W_m.T @ d_W_m_x + W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_u.T @ d_u
     cp.matmul(d_gates.reshape(T * B, 5 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 5 * H).T, x.reshape(T * B, I))
-    d_U_m[...] = cp.matmul(d_U_m_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
-    d_U[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 4 * H).T, m.reshape(T * B, H))
 
-    # d_b_i = the sum of d_a_i
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 5 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_U_m_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_m)
+    cp.matmul(d_gates[..., H:].reshape(T * B, 4 * H).T, m.reshape(T * B, H), out=d_U)
     column_sum("mlstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_f = the sum of d_a_f
     column_sum("mlstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_o = the sum of d_a_o
     column_sum("mlstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_u = the sum of d_a_u
     column_sum("mlstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_m, d_U, d_b)
@@ -337,7 +308,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

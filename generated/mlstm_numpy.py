@@ -72,8 +72,6 @@ class Tape(NamedTuple):
     m: np.ndarray  # (T, B, H)  m
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -155,7 +153,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -176,17 +173,10 @@ def forward(
     u = np.empty((B, 4 * H), dtype)
     ifou_all = gates[..., H:]
 
-    # m = (U_m @ h) * (W_m @ x)
-    # i = sigmoid(W_i @ x + U_i @ m + b_i)
-    # f = sigmoid(W_f @ x + U_f @ m + b_f)
-    # o = sigmoid(W_o @ x + U_o @ m + b_o)
-    # u = tanh(W_u @ x + U_u @ m + b_u)
+    # For m, i, f, o and u: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
 
-    # i = sigmoid(W_i @ x + U_i @ m + b_i)
-    # f = sigmoid(W_f @ x + U_f @ m + b_f)
-    # o = sigmoid(W_o @ x + U_o @ m + b_o)
-    # u = tanh(W_u @ x + U_u @ m + b_u)
+    # For i, f, o and u: what waits for no state, at all steps at once.
     ifou_all += b
 
     if initial is None:
@@ -199,24 +189,14 @@ def forward(
     U_m_T = np.ascontiguousarray(U_m.T)
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    for h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, u_2, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t in zip(
-        h[:-1],
-        U_m_h,
-        m,
-        gates[..., :H],
-        gates[..., H:],
-        gates[..., H : 4 * H],
-        gates[..., 4 * H :],
-        c[1:],
-        c[:-1],
-        gates[..., 2 * H : 3 * H],
-        gates[..., H : 2 * H],
-        tanh_c,
-        h[1:],
-        gates[..., 3 * H : 4 * H],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for (
+    h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, u_2, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t,
+) in zip(
+    h[:-1], U_m_h, m, gates[..., :H], gates[..., H:], gates[..., H : 4 * H], gates[..., 4 * H :],
+    c[1:], c[:-1], gates[..., 2 * H : 3 * H], gates[..., H : 2 * H], tanh_c, h[1:],
+    gates[..., 3 * H : 4 * H], ends, strict=True
+):
         # m = (U_m @ h) * (W_m @ x)
         np.matmul(h_t, U_m_T, out=U_m_h_t)
         np.multiply(U_m_h_t, W_m_x, out=m_t)
@@ -227,13 +207,7 @@ def forward(
         # u = tanh(W_u @ x + U_u @ m + b_u)
         np.matmul(m_t, U_T, out=u)
         ifou += u
-
-        # i = sigmoid(W_i @ x + U_i @ m + b_i)
-        # f = sigmoid(W_f @ x + U_f @ m + b_f)
-        # o = sigmoid(W_o @ x + U_o @ m + b_o)
         sigmoid(ifo, out=ifo)
-
-        # u = tanh(W_u @ x + U_u @ m + b_u)
         np.tanh(u_2, out=u_2)
 
         # c' = f * c + i * u
@@ -245,7 +219,7 @@ def forward(
         np.tanh(c_next, out=tanh_c_t)
         np.multiply(o, tanh_c_t, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
@@ -255,7 +229,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished)
 
 
 @np.errstate(all="ignore")
@@ -268,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, U_m_h, m, tanh_c, finished, given, constant = tape
+    x, h, c, gates, U_m_h, m, tanh_c, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -278,7 +252,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U_m, U, b = params
+    W, U_m, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -295,6 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 5 * H), dtype)
     d_U_m_h = np.empty((T, B, H), dtype)
+    k_c = np.empty((T, B, H), dtype)
     d_m = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((5 * H, I), dtype)
@@ -303,100 +278,91 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((4 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, 3 * H), dtype)
-    for (
-        d_y_t, o, tanh_c_t, d_u, i, u_2, d_o, ifo, d_f, c_t, d_i, d_ifo, f, d_ifou, d_W_m_x, U_m_h_t,
-        d_U_m_h_t, W_m_x, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(gates[..., 3 * H : 4 * H]),
-        reversed(tanh_c),
-        reversed(d_gates[..., 4 * H :]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(gates[..., 4 * H :]),
-        reversed(d_gates[..., 3 * H : 4 * H]),
-        reversed(gates[..., H : 4 * H]),
-        reversed(d_gates[..., 2 * H : 3 * H]),
-        reversed(c[:-1]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(d_gates[..., H : 4 * H]),
-        reversed(gates[..., 2 * H : 3 * H]),
-        reversed(d_gates[..., H:]),
-        reversed(d_gates[..., :H]),
-        reversed(U_m_h),
-        reversed(d_U_m_h),
-        reversed(gates[..., :H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_c_ts = k_c[ts]
+        tanh_c_ts = tanh_c[ts]
+        o_ts = gates[ts, :, 3 * H : 4 * H]
+        u_ts = gates[ts, :, 4 * H :]
+        i_ts = gates[ts, :, H : 2 * H]
+        ifo_ts = gates[ts, :, H : 4 * H]
+        d_u_ts = d_gates[ts, :, 4 * H :]
+        d_ifo_ts = d_gates[ts, :, H : 4 * H]
+        d_f_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_o_ts = d_gates[ts, :, 3 * H : 4 * H]
+        d_i_ts = d_gates[ts, :, H : 2 * H]
+        c_ts = c[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_c = o * (1 - tanh_c**2)
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
+        np.subtract(1, k_c_ts, out=k_c_ts)
+        k_c_ts *= o_ts
 
-        # d_tanh_c = d_h_next * o
-        np.multiply(d_h, o, out=s)
+        # d_u = i * (1 - u**2), times d_c in the loop
+        np.multiply(u_ts, u_ts, out=d_u_ts)
+        np.subtract(1, d_u_ts, out=d_u_ts)
+        d_u_ts *= i_ts
 
-        # d_c_next = d_c_later + d_tanh_c * (1 - tanh_c**2)
-        np.multiply(tanh_c_t, tanh_c_t, out=s_2)
-        np.subtract(1, s_2, out=s_2)
-        s_2 *= s
-        d_c += s_2
+        # d_o = (1 - o) * o * tanh_c, times d_h in the loop
+        # d_f = c * (1 - f) * f, times d_c in the loop
+        # d_i = (1 - i) * i * u, times d_c in the loop
+        np.subtract(1, ifo_ts, out=d_ifo_ts)
+        d_f_ts *= c_ts
+        d_ifo_ts *= ifo_ts
+        d_o_ts *= tanh_c_ts
+        d_i_ts *= u_ts
 
-        # d_u = d_c_next * i
-        np.multiply(d_c, i, out=d_u)
+        for (
+            d_y_t, k_c_t, d_u, d_o, d_f, d_i, f, d_ifou, d_W_m_x, U_m_h_t, d_U_m_h_t, W_m_x, finished_t,
+        ) in backwards(
+            d_y[ts], k_c_ts, d_u_ts, d_o_ts, d_f_ts, d_i_ts, gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H:],
+            d_gates[ts, :, :H], U_m_h[ts], d_U_m_h[ts], gates[ts, :, :H], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        # d_a_u = d_u * (1 - u**2)
-        np.multiply(u_2, u_2, out=s)
-        np.subtract(1, s, out=s)
-        d_u *= s
+            d_h += d_y_t
 
-        # d_o = d_h_next * tanh_c
-        np.multiply(d_h, tanh_c_t, out=d_o)
+            # d_c += d_h * o * (1 - tanh_c**2)
+            np.multiply(d_h, k_c_t, out=s)
+            d_c += s
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        # d_a_o = d_o * (1 - o) * o
-        np.subtract(1, ifo, out=s_3)
+            # d_u = d_c * i * (1 - u**2)
+            d_u *= d_c
 
-        # d_f = d_c_next * c
-        np.multiply(d_c, c_t, out=d_f)
+            # d_o = d_h * (1 - o) * o * tanh_c
+            d_o *= d_h
 
-        # d_i = d_c_next * u
-        np.multiply(d_c, u_2, out=d_i)
+            # d_f = d_c * c * (1 - f) * f
+            d_f *= d_c
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        # d_a_o = d_o * (1 - o) * o
-        d_ifo *= s_3
-        d_ifo *= ifo
+            # d_i = d_c * (1 - i) * i * u
+            d_i *= d_c
+            d_c *= f
 
-        # d_c = d_c_next * f
-        d_c *= f
+            # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
+            np.matmul(d_ifou, U, out=d_m)
 
-        # d_m = U_i.T @ d_a_i + U_f.T @ d_a_f + U_o.T @ d_a_o + U_u.T @ d_a_u
-        np.matmul(d_ifou, U, out=d_m)
+            # d_W_m_x = d_m * U_m_h
+            np.multiply(d_m, U_m_h_t, out=d_W_m_x)
 
-        # d_W_m_x = d_m * U_m_h
-        np.multiply(d_m, U_m_h_t, out=d_W_m_x)
+            # d_U_m_h = d_m * W_m_x
+            np.multiply(d_m, W_m_x, out=d_U_m_h_t)
 
-        # d_U_m_h = d_m * W_m_x
-        np.multiply(d_m, W_m_x, out=d_U_m_h_t)
+            # d_h = U_m.T @ d_U_m_h
+            np.matmul(d_U_m_h_t, U_m, out=d_h)
 
-        # d_h = U_m.T @ d_U_m_h
-        np.matmul(d_U_m_h_t, U_m, out=d_h)
-
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_ifou_all = d_gates[..., H:]
-    # d_x = W_m.T @ d_W_m_x + W_i.T @ d_a_i + W_f.T @ d_a_f + W_o.T @ d_a_o + W_u.T @ d_a_u
+
+    # d_x = W_m.T @ d_W_m_x + W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_u.T @ d_u
     np.matmul(d_gates.reshape(T * B, 5 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -418,8 +384,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -525,6 +491,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

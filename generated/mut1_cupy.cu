@@ -33,7 +33,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// n = tanh(U_h @ (r * h) + tanh(x) + b_h)
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void mut1_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ x,  // (T, B, H)  x
@@ -57,8 +57,8 @@ extern "C" __global__ void mut1_forward_1(
     put(n + at * H + k, x_n);
 }
 
+// For r: what waits for no state, at all steps at once.
 // z = sigmoid(W_z @ x + b_z)
-// r = sigmoid(W_r @ x + U_r @ h + b_r)
 extern "C" __global__ void mut1_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
@@ -138,20 +138,17 @@ extern "C" __global__ void mut1_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_n = d_h_next * z
-// d_a_n = d_n * (1 - n**2)
-// d_z = d_h_next * (n - h)
-// d_a_z = d_z * (1 - z) * z
+// d_x = d_h * (1 - n**2) * z
+// d_z = d_h * (1 - z) * z * (n - h)
 extern "C" __global__ void mut1_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     const storage* __restrict__ n,  // (T, B, H)  n
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z, d_a_r
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -161,29 +158,26 @@ extern "C" __global__ void mut1_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real z = get(gates + at * (2 * H) + k);
     const real n_ = get(n + at * H + k);
+    const real z = get(gates + at * (2 * H) + k);
     const real h_ = get(h + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * z;
-    const real d_a_n = d_n * (1 - square(n_));
-    const real d_z = d_h_next * (n_ - h_);
-    const real d_a_z = d_z * (1 - z) * z;
+    const real d_n = d_h_next * (1 - square(n_)) * z;
+    const real d_z = d_h_next * (1 - z) * z * (n_ - h_);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_x + at * H + k, d_a_n);
-    put(d_gates + at * (2 * H) + k, d_a_z);
+    put(d_x + at * H + k, d_n);
+    put(d_gates + at * (2 * H) + k, d_z);
 }
 
-// d_r = U_hT_d_a_n * h
-// d_a_r = d_r * (1 - r) * r
+// d_r = U_hT_d_a_n * h * (1 - r) * r
 extern "C" __global__ void mut1_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z, d_a_r
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -195,13 +189,12 @@ extern "C" __global__ void mut1_backward_2(
     const real h_ = get(h + at * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
 
-    const real d_r = U_hT_d_a_n_ * h_;
-    const real d_a_r = d_r * (1 - r) * r;
+    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
 
-    put(d_gates + at * (2 * H) + H + k, d_a_r);
+    put(d_gates + at * (2 * H) + H + k, d_r);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * (1 - z)
+// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
 extern "C" __global__ void mut1_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -226,10 +219,10 @@ extern "C" __global__ void mut1_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void mut1_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_r
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -249,10 +242,10 @@ extern "C" __global__ void mut1_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_r = the sum of d_a_r
+// d_b_r = the sum of d_r
 extern "C" __global__ void mut1_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_r
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -272,7 +265,7 @@ extern "C" __global__ void mut1_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void mut1_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_x,  // (T, B, H)  d_x
@@ -295,7 +288,7 @@ extern "C" __global__ void mut1_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_rT_d_a_r + d_a_n * (1 - tanh_x**2)
+// d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
 extern "C" __global__ void mut1_backward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ W_rT_d_a_r,  // (T, B, H)  W_rT_d_a_r
@@ -309,10 +302,10 @@ extern "C" __global__ void mut1_backward_7(
     const long long at = (long long)t * B + b;
 
     const real W_rT_d_a_r_ = get(W_rT_d_a_r + at * H + k);
-    const real d_a_n = get(d_x + at * H + k);
+    const real d_n = get(d_x + at * H + k);
     const real tanh_x_ = get(tanh_x + at * H + k);
 
-    const real d_x_ = W_rT_d_a_r_ + d_a_n * (1 - square(tanh_x_));
+    const real d_x_ = W_rT_d_a_r_ + d_n * (1 - square(tanh_x_));
 
     put(d_x + at * H + k, d_x_);
 }

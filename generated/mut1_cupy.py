@@ -31,7 +31,6 @@ INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "dffcc647fec459890d59b443469780a8f3fa8d8741f3a520167aff9d9722a670"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -68,8 +67,6 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -142,7 +139,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -162,15 +158,12 @@ def forward(
     U_r_h = cp.empty((B, H), dtype)
     U_h_hr = cp.empty((B, H), dtype)
 
-    # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
+    # For n: what waits for no state, at all steps at once.
     launch("mut1_forward_1", dtype, T * B, H, (B, 0, H), x, b, tanh_x, n)
 
+    # For r: what waits for no state, at all steps at once.
     # z = sigmoid(W_z @ x + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = sigmoid(W_z @ x + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
     launch("mut1_forward_2", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -184,14 +177,10 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         cp.matmul(h[t], U_r_T, out=U_r_h)
 
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         launch("mut1_forward_3", dtype, B, H, (B, t, H), U_r_h, gates, h, hr)
-
-        # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         # h' = (1 - z) * h + z * n
         launch("mut1_forward_4", dtype, B, H, (B, t, H), U_h_hr, n, h, gates)
 
@@ -204,7 +193,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -216,7 +205,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, tanh_x, n, hr, finished, given, constant = tape
+    x, h, gates, tanh_x, n, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
@@ -245,50 +234,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_n = d_h_next * z
-        # d_a_n = d_n * (1 - n**2)
-        # d_z = d_h_next * (n - h)
-        # d_a_z = d_z * (1 - z) * z
-        launch("mut1_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, n, h, d_x, d_gates)
+        # d_x = d_h * (1 - n**2) * z
+        # d_z = d_h * (1 - z) * z * (n - h)
+        launch("mut1_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
+        # U_hT_d_a_n = U_h.T @ d_x
         cp.matmul(d_x[t], U_h, out=U_hT_d_a_n)
 
-        # d_r = U_hT_d_a_n * h
-        # d_a_r = d_r * (1 - r) * r
+        # d_r = U_hT_d_a_n * h * (1 - r) * r
         launch("mut1_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_gates)
 
-        # U_rT_d_a_r = U_r.T @ d_a_r
+        # U_rT_d_a_r = U_r.T @ d_r
         cp.matmul(d_gates[t, :, H:], U_r, out=U_rT_d_a_r)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * (1 - z)
+        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
         launch("mut1_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_a_r, d_h, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # W_rT_d_a_r = W_z.T @ d_a_z + W_r.T @ d_a_r
+    # W_rT_d_a_r = W_z.T @ d_z + W_r.T @ d_r
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_rT_d_a_r.reshape(T * B, H))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H))
-    d_U_r[...] = cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
+    cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
+    cp.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum("mut1_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_r = the sum of d_a_r
     column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("mut1_backward_6", dtype, T * B, H, (B, 0, H), d_x, d_b)
 
-    # d_x = W_rT_d_a_r + d_a_n * (1 - tanh_x**2)
+    # d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
     launch("mut1_backward_7", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
 
     d_params = Params(d_W, d_U_r, d_U_h, d_b)
@@ -304,7 +283,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, H)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

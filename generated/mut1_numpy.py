@@ -64,8 +64,6 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     hr: np.ndarray  # (T, B, H)  hr
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -140,7 +138,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -159,20 +156,17 @@ def forward(
     )
     U_r_h = np.empty((B, H), dtype)
     U_h_hr = np.empty((B, H), dtype)
-    b_h = b[2 * H :]
-    b_zr = b[: 2 * H]
+    b_h, b_zr = b[2 * H :], b[: 2 * H]
     z_all = gates[..., :H]
 
-    # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
+    # For n: what waits for no state, at all steps at once.
     np.tanh(x, out=tanh_x)
     np.add(b_h, tanh_x, out=n)
 
+    # For r: what waits for no state, at all steps at once.
     # z = sigmoid(W_z @ x + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_zr
-
-    # z = sigmoid(W_z @ x + b_z)
     sigmoid(z_all, out=z_all)
 
     if initial is None:
@@ -182,16 +176,10 @@ def forward(
 
     U_r_T = np.ascontiguousarray(U_r.T)
     U_h_T = np.ascontiguousarray(U_h.T)
+    ends = each(finished, T)
     for h_t, r, hr_t, n_t, h_next, z, finished_t in zip(
-        h[:-1],
-        gates[..., H:],
-        hr,
-        n,
-        h[1:],
-        gates[..., :H],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., H:], hr, n, h[1:], gates[..., :H], ends, strict=True
+):
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_r_T, out=U_r_h)
         r += U_r_h
@@ -208,7 +196,7 @@ def forward(
         h_next *= z
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -217,7 +205,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished)
 
 
 @np.errstate(all="ignore")
@@ -230,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, tanh_x, n, hr, finished, given, constant = tape
+    x, h, gates, tanh_x, n, hr, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
@@ -239,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U_r, U_h, b = params
+    W, U_r, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -253,6 +241,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_x = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     U_rT_d_a_r = np.empty((B, H), dtype)
     W_rT_d_a_r = np.empty((T, B, H), dtype)
@@ -262,74 +251,71 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_x_t, z, n_t, d_z, h_t, d_r, r, finished_t in zip(
-        reversed(d_y),
-        reversed(d_x),
-        reversed(gates[..., :H]),
-        reversed(n),
-        reversed(d_gates[..., :H]),
-        reversed(h[:-1]),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., H:]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_x_ts = d_x[ts]
+        n_ts = n[ts]
+        z_ts, gates_ts = gates[ts, :, :H], gates[ts]
+        d_gates_ts, d_r_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
+        h_ts = h[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_x = (1 - n**2) * z, times d_h in the loop
+        np.multiply(n_ts, n_ts, out=d_x_ts)
+        np.subtract(1, d_x_ts, out=d_x_ts)
+        d_x_ts *= z_ts
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z, out=d_x_t)
+        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_z = (1 - z) * z * (n - h), times d_h in the loop
+        np.subtract(1, gates_ts, out=d_gates_ts)
+        d_r_ts *= h_ts
+        np.subtract(n_ts, h_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_gates_ts *= gates_ts
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n_t, n_t, out=s)
-        np.subtract(1, s, out=s)
-        d_x_t *= s
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # d_z = d_h_next * (n - h)
-        np.subtract(n_t, h_t, out=d_z)
-        d_z *= d_h
+        for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
+            d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h_ts, gates[ts, :, H:], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_z = d_z * (1 - z) * z
-        np.subtract(1, z, out=s)
-        d_z *= s
-        d_z *= z
+            d_h += d_y_t
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_x_t, U_h, out=U_hT_d_a_n)
+            # d_x = d_h * (1 - n**2) * z
+            d_x_t *= d_h
 
-        # d_r = U_hT_d_a_n * h
-        np.multiply(U_hT_d_a_n, h_t, out=d_r)
+            # d_z = d_h * (1 - z) * z * (n - h)
+            d_z *= d_h
 
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, r, out=s)
-        d_r *= s
-        d_r *= r
+            # U_hT_d_a_n = U_h.T @ d_x
+            np.matmul(d_x_t, U_h, out=U_hT_d_a_n)
 
-        # U_rT_d_a_r = U_r.T @ d_a_r
-        np.matmul(d_r, U_r, out=U_rT_d_a_r)
+            # d_r = U_hT_d_a_n * h * (1 - r) * r
+            d_r *= U_hT_d_a_n
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * (1 - z)
-        np.subtract(1, z, out=s)
-        d_h *= s
-        np.multiply(U_hT_d_a_n, r, out=s)
-        d_h += s
-        d_h += U_rT_d_a_r
+            # U_rT_d_a_r = U_r.T @ d_r
+            np.matmul(d_r, U_r, out=U_rT_d_a_r)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
+            d_h *= k_h_t
+            np.multiply(U_hT_d_a_n, r, out=s)
+            d_h += s
+            d_h += U_rT_d_a_r
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty((T, B, H), dtype)
     d_r_all = d_gates[..., H:]
-    d_b_zr = d_b[: 2 * H]
-    d_b_h = d_b[2 * H :]
-    # W_rT_d_a_r = W_z.T @ d_a_z + W_r.T @ d_a_r
+    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
+
+    # W_rT_d_a_r = W_z.T @ d_z + W_r.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_rT_d_a_r.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
@@ -339,7 +325,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
     np.matmul(ones, d_x.reshape(T * B, H), out=d_b_h)
 
-    # d_x = W_rT_d_a_r + d_a_n * (1 - tanh_x**2)
+    # d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
     np.multiply(tanh_x, tanh_x, out=s_2)
     np.subtract(1, s_2, out=s_2)
     d_x *= s_2
@@ -358,8 +344,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -464,6 +450,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

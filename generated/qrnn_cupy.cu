@@ -54,8 +54,7 @@ extern "C" __global__ void qrnn_forward_1(
     put(xp + (at + B) * I + k, xp_next);
 }
 
-// z = tanh(W_z @ x + V_z @ xp + b_z)
-// f = sigmoid(W_f @ x + V_f @ xp + b_f)
+// For z and f: what waits for no state, at all steps at once.
 extern "C" __global__ void qrnn_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
@@ -140,14 +139,13 @@ extern "C" __global__ void qrnn_forward_4(
     put(h + at * H + k, h_);
 }
 
-// d_o = d_y * c_next
-// d_a_o = d_o * (1 - o) * o
+// d_o = d_y * c_next * (1 - o) * o
 extern "C" __global__ void qrnn_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_z, d_a_f, d_a_o
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_f, d_o
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -159,16 +157,15 @@ extern "C" __global__ void qrnn_backward_1(
     const real d_y_ = get(d_y + at * H + k);
     const real o = get(gates + at * (3 * H) + 2 * H + k);
 
-    const real d_o = d_y_ * c_next;
-    const real d_a_o = d_o * (1 - o) * o;
+    const real d_o = d_y_ * c_next * (1 - o) * o;
 
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_o);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_o);
 }
 
-// d_b_o = the sum of d_a_o
+// d_b_o = the sum of d_o
 extern "C" __global__ void qrnn_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_f, d_a_o
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_f, d_o
     storage* __restrict__ d_b)  // 3 * H  b_z, b_f, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -188,7 +185,7 @@ extern "C" __global__ void qrnn_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_xp_next = d_xp_later
+// d_xp_next = d_xp
 extern "C" __global__ void qrnn_backward_3(
     const int rows, const int B, const int t, const int I,
     const storage* __restrict__ d_xp,  // (B, I)  d_xp_later
@@ -207,20 +204,18 @@ extern "C" __global__ void qrnn_backward_3(
     put(d_xp_next + at * I + k, d_xp_next_);
 }
 
-// d_c_next = d_c_later + d_y * o
-// d_f = d_c_next * (z - c)
+// d_c += d_y * o
 // not_f = 1 - f
-// d_a_f = d_f * f * not_f
-// d_z = d_c_next * f
-// d_a_z = d_z * (1 - z**2)
-// d_c = d_c_next * not_f
+// d_f = d_c * (1 - f) * f * (z - c)
+// d_z = d_c * f * (1 - z**2)
+// d_c *= 1 - f
 extern "C" __global__ void qrnn_backward_4(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
     const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_z, d_a_f, d_a_o
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_f, d_o
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -231,21 +226,19 @@ extern "C" __global__ void qrnn_backward_4(
     const real d_c_later = get(d_c + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
     const real o = get(gates + at * (3 * H) + 2 * H + k);
+    const real f = get(gates + at * (3 * H) + H + k);
     const real c_ = get(c + at * H + k);
     const real z = get(gates + at * (3 * H) + k);
-    const real f = get(gates + at * (3 * H) + H + k);
 
     const real d_c_next = d_c_later + d_y_ * o;
-    const real d_f = d_c_next * (z - c_);
     const real not_f = 1 - f;
-    const real d_a_f = d_f * f * not_f;
-    const real d_z = d_c_next * f;
-    const real d_a_z = d_z * (1 - square(z));
+    const real d_f = d_c_next * f * not_f * (z - c_);
+    const real d_z = d_c_next * f * (1 - square(z));
     const real d_c_ = d_c_next * not_f;
 
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (3 * H) + H + k, d_a_f);
-    put(d_gates + at * (3 * H) + k, d_a_z);
+    put(d_gates + at * (3 * H) + H + k, d_f);
+    put(d_gates + at * (3 * H) + k, d_z);
 }
 
 // d_xp = V_fT_d_a_f + V_oT_d_a_o
@@ -269,10 +262,10 @@ extern "C" __global__ void qrnn_backward_5(
     put(d_xp + b * I + k, d_xp_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void qrnn_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_f, d_a_o
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_f, d_o
     storage* __restrict__ d_b)  // 3 * H  b_z, b_f, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -292,10 +285,10 @@ extern "C" __global__ void qrnn_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_f = the sum of d_f
 extern "C" __global__ void qrnn_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_f, d_a_o
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_f, d_o
     storage* __restrict__ d_b)  // 3 * H  b_z, b_f, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -315,7 +308,7 @@ extern "C" __global__ void qrnn_backward_7(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_fT_d_a_f + W_oT_d_a_o + d_xp_next
+// d_x += W_fT_d_a_f + d_xp_next
 extern "C" __global__ void qrnn_backward_8(
     const int rows, const int B, const int t, const int I,
     const storage* __restrict__ W_fT_d_a_f,  // (T, B, I)  W_fT_d_a_f

@@ -35,7 +35,6 @@ INPUTS = {"x": "input"}
 STATES = {"c": "hidden", "xp": "input"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "b4c746e45041bc5c0a086ee90352df26ac3d139efd91b5b53e61bcabad3bde62"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -71,8 +70,6 @@ class Tape(NamedTuple):
     xp: cp.ndarray  # (T + 1, B, I)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  z, f, o
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -147,7 +144,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -169,13 +165,10 @@ def forward(
     # xp' = x
     launch("qrnn_forward_1", dtype, T * B, I, (B, 0, I), x, xp)
 
-    # z = tanh(W_z @ x + V_z @ xp + b_z)
-    # f = sigmoid(W_f @ x + V_f @ xp + b_f)
-    # o = sigmoid(W_o @ x + V_o @ xp + b_o)
+    # For z, f and o: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # z = tanh(W_z @ x + V_z @ xp + b_z)
-    # f = sigmoid(W_f @ x + V_f @ xp + b_f)
+    # For z and f: what waits for no state, at all steps at once.
     launch("qrnn_forward_2", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -191,8 +184,6 @@ def forward(
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         cp.matmul(xp[t], V_T, out=u)
 
-        # z = tanh(W_z @ x + V_z @ xp + b_z)
-        # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         # c' = (1 - f) * c + z * f
         launch("qrnn_forward_3", dtype, B, H, (B, t, H), u, gates, c)
 
@@ -203,7 +194,6 @@ def forward(
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     cp.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
 
-    # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     # h = o * c'
     launch("qrnn_forward_4", dtype, T * B, H, (B, 0, H), V_o_xp, gates, b, c, h)
 
@@ -213,7 +203,7 @@ def forward(
     final = States(c[T].copy(), xp[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, c, xp, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -225,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, xp, gates, finished, given, constant = tape
+    x, c, xp, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.c", c, (T + 1, B, H))
@@ -257,61 +247,57 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_V_o = cp.zeros((H, I), dtype)
     d_b = cp.zeros((3 * H,), dtype)
 
-    # d_o = d_y * c_next
-    # d_a_o = d_o * (1 - o) * o
+    # d_o = d_y * c_next * (1 - o) * o
     launch("qrnn_backward_1", dtype, T * B, H, (B, 0, H), c, d_y, gates, d_gates)
 
-    # W_oT_d_a_o = W_o.T @ d_a_o
+    # d_x = W_o.T @ d_o
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
 
-    # V_oT_d_a_o = V_o.T @ d_a_o
+    # V_oT_d_a_o = V_o.T @ d_o
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), V_o, out=V_oT_d_a_o.reshape(T * B, I))
-    d_W[2 * H :] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, I))
-    d_V_o[...] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, xp[:-1].reshape(T * B, I))
 
-    # d_b_o = the sum of d_a_o
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, xp[:-1].reshape(T * B, I), out=d_V_o)
     column_sum("qrnn_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_c, d_xp,)]
-            for d in (d_c, d_xp,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
+            kept_xp = d_xp.copy()
+            cp.copyto(d_xp, 0, where=finished[t])
 
-        # d_xp_next = d_xp_later
+        # d_xp_next = d_xp
         launch("qrnn_backward_3", dtype, B, I, (B, t, I), d_xp, d_xp_next)
 
-        # d_c_next = d_c_later + d_y * o
-        # d_f = d_c_next * (z - c)
+        # d_c += d_y * o
         # not_f = 1 - f
-        # d_a_f = d_f * f * not_f
-        # d_z = d_c_next * f
-        # d_a_z = d_z * (1 - z**2)
-        # d_c = d_c_next * not_f
+        # d_f = d_c * (1 - f) * f * (z - c)
+        # d_z = d_c * f * (1 - z**2)
+        # d_c *= 1 - f
         launch("qrnn_backward_4", dtype, B, H, (B, t, H), d_c, d_y, gates, c, d_gates)
 
-        # V_fT_d_a_f = V_z.T @ d_a_z + V_f.T @ d_a_f
+        # V_fT_d_a_f = V_z.T @ d_z + V_f.T @ d_f
         cp.matmul(d_gates[t, :, : 2 * H], V, out=V_fT_d_a_f)
 
         # d_xp = V_fT_d_a_f + V_oT_d_a_o
         launch("qrnn_backward_5", dtype, B, I, (B, t, I), V_fT_d_a_f, V_oT_d_a_o, d_xp)
 
         if finished is not None:
-            for d, k in zip((d_c, d_xp,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
+            cp.copyto(d_xp, kept_xp, where=finished[t])
 
-    # W_fT_d_a_f = W_z.T @ d_a_z + W_f.T @ d_a_f
+    # W_fT_d_a_f = W_z.T @ d_z + W_f.T @ d_f
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, I))
-    d_W[: 2 * H] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_V[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
     column_sum("qrnn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_f = the sum of d_a_f
     column_sum("qrnn_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
-    # d_x = W_fT_d_a_f + W_oT_d_a_o + d_xp_next
+    # d_x += W_fT_d_a_f + d_xp_next
     launch("qrnn_backward_8", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
 
     d_params = Params(d_W, d_V, d_V_o, d_b)
@@ -327,7 +313,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

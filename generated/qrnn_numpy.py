@@ -67,8 +67,6 @@ class Tape(NamedTuple):
     xp: np.ndarray  # (T + 1, B, I)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  z, f, o
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -145,7 +143,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -169,13 +166,10 @@ def forward(
     # xp' = x
     xp[1:][...] = x
 
-    # z = tanh(W_z @ x + V_z @ xp + b_z)
-    # f = sigmoid(W_f @ x + V_f @ xp + b_f)
-    # o = sigmoid(W_o @ x + V_o @ xp + b_o)
+    # For z, f and o: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # z = tanh(W_z @ x + V_z @ xp + b_z)
-    # f = sigmoid(W_f @ x + V_f @ xp + b_f)
+    # For z and f: what waits for no state, at all steps at once.
     zf_all += b_zf
 
     if initial is None:
@@ -186,26 +180,16 @@ def forward(
         xp[0] = check("initial.xp", initial.xp, (B, I))
 
     V_T = np.ascontiguousarray(V.T)
+    ends = each(finished, T)
     for xp_t, zf, z, f, c_next, c_t, xp_next, finished_t in zip(
-        xp[:-1],
-        gates[..., : 2 * H],
-        gates[..., :H],
-        gates[..., H : 2 * H],
-        c[1:],
-        c[:-1],
-        xp[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
+    strict=True
+):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         np.matmul(xp_t, V_T, out=u)
         zf += u
-
-        # z = tanh(W_z @ x + V_z @ xp + b_z)
         np.tanh(z, out=z)
-
-        # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         sigmoid(f, out=f)
 
         # c' = (1 - f) * c + z * f
@@ -213,7 +197,7 @@ def forward(
         c_next *= f
         c_next += c_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(c_next, c_t, where=finished_t)
             np.copyto(xp_next, xp_t, where=finished_t)
 
@@ -234,7 +218,7 @@ def forward(
     final = States(c[T].copy(), xp[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, c, xp, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -247,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, xp, gates, finished, given, constant = tape
+    x, c, xp, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.c", c, (T + 1, B, H))
@@ -257,7 +241,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.c": c}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, V, V_o, b = params
+    W, V, V_o, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -273,6 +257,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_xp = check("d_final.xp", d_final.xp, (B, I))
         d_xp = same("d_final.xp", d_xp, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     V_oT_d_a_o = np.empty((T, B, I), dtype)
     d_xp_next = np.empty((T, B, I), dtype)
@@ -285,21 +270,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
+    d_fo_all = d_gates[..., H:]
     d_o_all = d_gates[..., 2 * H :]
-    o_all = gates[..., 2 * H :]
+    d_f_all = d_gates[..., H : 2 * H]
+    d_z_all = d_gates[..., :H]
+    fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
     d_b_o = d_b[2 * H :]
-    # d_o = d_y * c_next
-    np.multiply(d_y, c[1:], out=d_o_all)
+    # d_o = d_y * c_next * (1 - o) * o
+    # d_f = (1 - f) * f * (z - c)
+    np.subtract(1, fo_all, out=d_fo_all)
+    d_o_all *= d_y
+    d_o_all *= c[1:]
+    np.subtract(z_all, c[:-1], out=s)
+    d_f_all *= s
+    d_fo_all *= fo_all
 
-    # d_a_o = d_o * (1 - o) * o
-    np.subtract(1, o_all, out=s)
-    d_o_all *= s
-    d_o_all *= o_all
+    # d_z = f * (1 - z**2)
+    np.multiply(z_all, z_all, out=d_z_all)
+    np.subtract(1, d_z_all, out=d_z_all)
+    d_z_all *= f_all
 
-    # W_oT_d_a_o = W_o.T @ d_a_o
+    # k_c = 1 - f
+    np.subtract(1, f_all, out=k_c)
+
+    # d_x = W_o.T @ d_o
     np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
 
-    # V_oT_d_a_o = V_o.T @ d_a_o
+    # V_oT_d_a_o = V_o.T @ d_o
     np.matmul(d_o_all.reshape(T * B, H), V_o, out=V_oT_d_a_o.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -308,68 +305,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b_o)
 
     s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
-    for d_xp_next_t, d_y_t, o, d_f, z, c_t, f, d_z, d_zf, V_oT_d_a_o_t, finished_t in zip(
-        reversed(d_xp_next),
-        reversed(d_y),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., :H]),
-        reversed(c[:-1]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(V_oT_d_a_o),
-        reversed(each(finished, T)),
-        strict=True,
+    ends = each(finished, T)
+    for d_xp_next_t, d_y_t, o, d_f, d_z, k_c_t, d_zf, V_oT_d_a_o_t, finished_t in backwards(
+        d_xp_next, d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates[..., :H], k_c,
+        d_gates[..., : 2 * H], V_oT_d_a_o, ends,
     ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_c, d_xp,)]
-            for d in (d_c, d_xp,):
-                np.copyto(d, 0, where=finished_t)
+        if finished is not None:  # a finished sequence hands its gradient on as it is
+            kept_c = d_c.copy()
+            np.copyto(d_c, 0, where=finished_t)
+            kept_xp = d_xp.copy()
+            np.copyto(d_xp, 0, where=finished_t)
 
-        # d_xp_next = d_xp_later
+        # d_xp_next = d_xp
         d_xp_next_t[...] = d_xp
 
-        # d_c_next = d_c_later + d_y * o
+        # d_c += d_y * o
         np.multiply(d_y_t, o, out=s_2)
         d_c += s_2
-
-        # d_f = d_c_next * (z - c)
-        np.subtract(z, c_t, out=d_f)
         d_f *= d_c
+        d_z *= d_c
+        d_c *= k_c_t
 
-        # not_f = 1 - f
-        np.subtract(1, f, out=s_2)
-
-        # d_a_f = d_f * f * not_f
-        d_f *= f
-        d_f *= s_2
-
-        # d_z = d_c_next * f
-        np.multiply(d_c, f, out=d_z)
-
-        # d_a_z = d_z * (1 - z**2)
-        np.multiply(z, z, out=s_3)
-        np.subtract(1, s_3, out=s_3)
-        d_z *= s_3
-
-        # d_c = d_c_next * not_f
-        d_c *= s_2
-
-        # V_fT_d_a_f = V_z.T @ d_a_z + V_f.T @ d_a_f
+        # V_fT_d_a_f = V_z.T @ d_z + V_f.T @ d_f
         np.matmul(d_zf, V, out=V_fT_d_a_f)
 
         # d_xp = V_fT_d_a_f + V_oT_d_a_o
         np.add(V_fT_d_a_f, V_oT_d_a_o_t, out=d_xp)
 
-        if finished_t is not None:
-            for d, k in zip((d_c, d_xp,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+        if finished is not None:
+            np.copyto(d_c, kept_c, where=finished_t)
+            np.copyto(d_xp, kept_xp, where=finished_t)
 
+    ones = np.ones(T * B, dtype)
     d_zf_all = d_gates[..., : 2 * H]
     d_b_zf = d_b[: 2 * H]
-    # W_fT_d_a_f = W_z.T @ d_a_z + W_f.T @ d_a_f
+
+    # W_fT_d_a_f = W_z.T @ d_z + W_f.T @ d_f
     np.matmul(d_zf_all.reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -377,7 +348,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
     np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b_zf)
 
-    # d_x = W_fT_d_a_f + W_oT_d_a_o + d_xp_next
+    # d_x += W_fT_d_a_f + d_xp_next
     d_x += W_fT_d_a_f
     d_x += d_xp_next
 
@@ -394,8 +365,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -501,6 +472,11 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -34,9 +34,8 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// For i and f: what waits for no state, at all steps at once.
 // a = W_c @ x
-// i = sigmoid(W_i @ x + U_i @ h + b_i)
-// f = sigmoid(W_f @ x + U_f @ h + b_f)
 extern "C" __global__ void ran_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  a, i, f
@@ -100,14 +99,10 @@ extern "C" __global__ void ran_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_c_next = d_c_later + d_h_next * (1 - h_next**2)
-// d_f = d_c_next * c
-// d_a_f = d_f * (1 - f) * f
-// d_i = d_c_next * a
-// d_a_i = d_i * (1 - i) * i
-// d_a = d_c_next * i
-// d_c = d_c_next * f
+// d_c += d_h * (1 - h_next**2)
+// d_f = d_c * c * (1 - f) * f
+// d_i = d_c * a * (1 - i) * i
+// d_a = d_c * i
 extern "C" __global__ void ran_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -116,7 +111,7 @@ extern "C" __global__ void ran_backward_1(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ gates,  // (T, B, 3 * H)  a, i, f
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_a_i, d_a_f
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_i, d_f
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -135,24 +130,22 @@ extern "C" __global__ void ran_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * (1 - square(h_next));
-    const real d_f = d_c_next * c_;
-    const real d_a_f = d_f * (1 - f) * f;
-    const real d_i = d_c_next * a;
-    const real d_a_i = d_i * (1 - i_) * i_;
+    const real d_f = d_c_next * c_ * (1 - f) * f;
+    const real d_i = d_c_next * a * (1 - i_) * i_;
     const real d_a = d_c_next * i_;
     const real d_c_ = d_c_next * f;
 
     put(d_h + b * H + k, d_h_next);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_f);
-    put(d_gates + at * (3 * H) + H + k, d_a_i);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_f);
+    put(d_gates + at * (3 * H) + H + k, d_i);
     put(d_gates + at * (3 * H) + k, d_a);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void ran_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_i, d_a_f
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_i, d_f
     storage* __restrict__ d_b)  // 2 * H  b_i, b_f
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -172,10 +165,10 @@ extern "C" __global__ void ran_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_f = the sum of d_f
 extern "C" __global__ void ran_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_a_i, d_a_f
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_i, d_f
     storage* __restrict__ d_b)  // 2 * H  b_i, b_f
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

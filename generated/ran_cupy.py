@@ -33,7 +33,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "f1b6e151cbaab530bcd56ac6e8057f6cdd624527ac6c6b6635eac1d34ee9ec5c"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -68,8 +67,6 @@ class Tape(NamedTuple):
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  a, i, f
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -140,7 +137,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -157,14 +153,9 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
+    # For i and f: what waits for no state, at all steps at once.
     # a = W_c @ x
-    # i = sigmoid(W_i @ x + U_i @ h + b_i)
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # a = W_c @ x
-    # i = sigmoid(W_i @ x + U_i @ h + b_i)
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
     launch("ran_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -180,8 +171,6 @@ def forward(
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         cp.matmul(h[t], U_T, out=u)
 
-        # i = sigmoid(W_i @ x + U_i @ h + b_i)
-        # f = sigmoid(W_f @ x + U_f @ h + b_f)
         # c' = a * i + f * c
         # h' = tanh(c')
         launch("ran_forward_2", dtype, B, H, (B, t, H), u, gates, c, h)
@@ -196,7 +185,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -208,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, finished, given, constant = tape
+    x, h, c, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -237,36 +226,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_c_next = d_c_later + d_h_next * (1 - h_next**2)
-        # d_f = d_c_next * c
-        # d_a_f = d_f * (1 - f) * f
-        # d_i = d_c_next * a
-        # d_a_i = d_i * (1 - i) * i
-        # d_a = d_c_next * i
-        # d_c = d_c_next * f
+        # d_c += d_h * (1 - h_next**2)
+        # d_f = d_c * c * (1 - f) * f
+        # d_i = d_c * a * (1 - i) * i
+        # d_a = d_c * i
         launch("ran_backward_1", dtype, B, H, (B, t, H), d_h, d_y, d_c, h, c, gates, d_gates)
 
-        # d_h = U_i.T @ d_a_i + U_f.T @ d_a_f
+        # d_h = U_i.T @ d_i + U_f.T @ d_f
         cp.matmul(d_gates[t, :, H:], U, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_c.T @ d_a + W_i.T @ d_a_i + W_f.T @ d_a_f
+    # d_x = W_c.T @ d_a + W_i.T @ d_i + W_f.T @ d_f
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_i = the sum of d_a_i
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("ran_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_f = the sum of d_a_f
     column_sum("ran_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
@@ -282,7 +266,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

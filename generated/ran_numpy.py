@@ -64,8 +64,6 @@ class Tape(NamedTuple):
     c: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  a, i, f
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -138,7 +136,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -156,13 +153,9 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     if_all = gates[..., H:]
 
+    # For i and f: what waits for no state, at all steps at once.
     # a = W_c @ x
-    # i = sigmoid(W_i @ x + U_i @ h + b_i)
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # i = sigmoid(W_i @ x + U_i @ h + b_i)
-    # f = sigmoid(W_f @ x + U_f @ h + b_f)
     if_all += b
 
     if initial is None:
@@ -174,18 +167,11 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for h_t, if_, c_next, a, i, c_t, f, h_next, finished_t in zip(
-        h[:-1],
-        gates[..., H:],
-        c[1:],
-        gates[..., :H],
-        gates[..., H : 2 * H],
-        c[:-1],
-        gates[..., 2 * H :],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., H:], c[1:], gates[..., :H], gates[..., H : 2 * H], c[:-1], gates[..., 2 * H :],
+    h[1:], ends, strict=True
+):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         np.matmul(h_t, U_T, out=u)
@@ -200,7 +186,7 @@ def forward(
         # h' = tanh(c')
         np.tanh(c_next, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
@@ -210,7 +196,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -223,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, finished, given, constant = tape
+    x, h, c, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -233,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -249,73 +235,69 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    for d_y_t, h_next, d_f, c_t, if_, d_i, a, d_if, d_a, i, f, finished_t in zip(
-        reversed(d_y),
-        reversed(h[1:]),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(c[:-1]),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., H:]),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(gates[..., 2 * H :]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c,)]
-            for d in (d_h, d_c,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_c_ts = k_c[ts]
+        h_ts = h[1:][ts]
+        d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
+        if_ts, a_ts = gates[ts, :, H:], gates[ts, :, :H]
+        c_ts = c[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_c = 1 - h_next**2
+        np.multiply(h_ts, h_ts, out=k_c_ts)
+        np.subtract(1, k_c_ts, out=k_c_ts)
 
-        # d_c_next = d_c_later + d_h_next * (1 - h_next**2)
-        np.multiply(h_next, h_next, out=s)
-        np.subtract(1, s, out=s)
-        s *= d_h
-        d_c += s
+        # d_f = c * (1 - f) * f, times d_c in the loop
+        # d_i = a * (1 - i) * i, times d_c in the loop
+        np.subtract(1, if_ts, out=d_if_ts)
+        d_f_ts *= c_ts
+        d_i_ts *= a_ts
+        d_if_ts *= if_ts
 
-        # d_f = d_c_next * c
-        np.multiply(d_c, c_t, out=d_f)
+        for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
+            d_y[ts], k_c_ts, d_f_ts, d_i_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H],
+            gates[ts, :, 2 * H :], d_if_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        np.subtract(1, if_, out=s_2)
+            d_h += d_y_t
 
-        # d_i = d_c_next * a
-        np.multiply(d_c, a, out=d_i)
+            # d_c += d_h * (1 - h_next**2)
+            np.multiply(d_h, k_c_t, out=s)
+            d_c += s
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_f = d_f * (1 - f) * f
-        d_if *= s_2
-        d_if *= if_
+            # d_f = d_c * c * (1 - f) * f
+            d_f *= d_c
 
-        # d_a = d_c_next * i
-        np.multiply(d_c, i, out=d_a)
+            # d_i = d_c * a * (1 - i) * i
+            d_i *= d_c
 
-        # d_c = d_c_next * f
-        d_c *= f
+            # d_a = d_c * i
+            np.multiply(d_c, i, out=d_a)
+            d_c *= f
 
-        # d_h = U_i.T @ d_a_i + U_f.T @ d_a_f
-        np.matmul(d_if, U, out=d_h)
+            # d_h = U_i.T @ d_i + U_f.T @ d_f
+            np.matmul(d_if, U, out=d_h)
 
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_if_all = d_gates[..., H:]
-    # d_x = W_c.T @ d_a + W_i.T @ d_a_i + W_f.T @ d_a_f
+
+    # d_x = W_c.T @ d_a + W_i.T @ d_i + W_f.T @ d_f
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -336,8 +318,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -443,6 +425,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

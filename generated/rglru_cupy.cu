@@ -55,10 +55,10 @@ extern "C" __global__ void rglru_forward_1(
     put(softplus_k + k, softplus_k_);
 }
 
+// For h': what waits for no state, at all steps at once.
 // i = sigmoid(W_i @ x + b_i)
 // r = sigmoid(W_a @ x + b_a)
 // la = -8 * r * softplus(k)
-// h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
 extern "C" __global__ void rglru_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
@@ -125,32 +125,26 @@ extern "C" __global__ void rglru_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_p_h = d_h_next * i * x
-// d_a_h_2 = 1 / 2 * d_p_h / p_h
-// d_exp_h = -d_a_h_2
-// d_a_h = d_exp_h * exp_h
-// d_exp_la = d_h_next * h
-// d_la = 2 * d_a_h + d_exp_la * exp_la
-// g_softplus_k = -8 * d_la * r
-// d_r = -8 * d_la * softplus_k
-// d_a_r = d_r * (1 - r) * r
-// d_i = d_h_next * p_h * x
-// d_a_i = d_i * (1 - i) * i
-// d_h = d_h_next * exp_la
+// d_x = d_h + d_y
+// d_r = -1 / 2 * d_x * exp_h * i * x / p_h
+// d_r = 2 * d_r + d_x * exp_la * h
+// g_softplus_k = -8 * d_r * r
+// d_r *= -8 * (1 - r) * r * softplus_k
+// d_i = d_x * (1 - i) * i * p_h * x
+// d_h = d_x * exp_la
 extern "C" __global__ void rglru_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
-    const storage* __restrict__ x,  // (T, B, H)  x
-    const storage* __restrict__ p_h,  // (T, B, H)  p_h
     const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
+    const storage* __restrict__ p_h,  // (T, B, H)  p_h
+    const storage* __restrict__ x,  // (T, B, H)  x
     const storage* __restrict__ exp_la,  // (T, B, H)  exp_la
+    const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ softplus_k,  // (H,)  softplus_k
     storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_i, d_a_r
+    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
     storage* __restrict__ g_softplus_k)  // (T, B, H)  g_softplus_k
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -161,33 +155,27 @@ extern "C" __global__ void rglru_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real i_ = get(gates + at * (2 * H) + k);
-    const real x_ = get(x + at * H + k);
-    const real p_h_ = get(p_h + at * H + k);
     const real exp_h_ = get(exp_h + at * H + k);
-    const real h_ = get(h + at * H + k);
+    const real i_ = get(gates + at * (2 * H) + k);
+    const real p_h_ = get(p_h + at * H + k);
+    const real x_ = get(x + at * H + k);
     const real exp_la_ = get(exp_la + at * H + k);
+    const real h_ = get(h + at * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
     const real softplus_k_ = get(softplus_k + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_p_h = d_h_next * i_ * x_;
-    const real d_a_h_2 = real(0.5) * d_p_h / p_h_;
-    const real d_exp_h = -d_a_h_2;
-    const real d_a_h = d_exp_h * exp_h_;
-    const real d_exp_la = d_h_next * h_;
-    const real d_la = 2 * d_a_h + d_exp_la * exp_la_;
+    const real d_exp_h = -real(0.5) * d_h_next * exp_h_ * i_ * x_ / p_h_;
+    const real d_la = 2 * d_exp_h + d_h_next * exp_la_ * h_;
     const real g_softplus_k_ = -8 * d_la * r;
-    const real d_r = -8 * d_la * softplus_k_;
-    const real d_a_r = d_r * (1 - r) * r;
-    const real d_i = d_h_next * p_h_ * x_;
-    const real d_a_i = d_i * (1 - i_) * i_;
+    const real d_r = -8 * d_la * (1 - r) * r * softplus_k_;
+    const real d_i = d_h_next * (1 - i_) * i_ * p_h_ * x_;
     const real d_h_ = d_h_next * exp_la_;
 
     put(d_x + at * H + k, d_h_next);
-    put(d_gates + at * (2 * H) + H + k, d_a_r);
+    put(d_gates + at * (2 * H) + H + k, d_r);
     put(g_softplus_k + at * H + k, g_softplus_k_);
-    put(d_gates + at * (2 * H) + k, d_a_i);
+    put(d_gates + at * (2 * H) + k, d_i);
     put(d_h + b * H + k, d_h_);
 }
 
@@ -214,10 +202,10 @@ extern "C" __global__ void rglru_backward_2(
     if (threadIdx.y == 0 && k < H) put(d_softplus_k + k, part[0][threadIdx.x]);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void rglru_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_i, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
     storage* __restrict__ d_b)  // 2 * H  b_i, b_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -237,10 +225,10 @@ extern "C" __global__ void rglru_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_a = the sum of d_a_r
+// d_b_a = the sum of d_r
 extern "C" __global__ void rglru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_i, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
     storage* __restrict__ d_b)  // 2 * H  b_i, b_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -260,7 +248,7 @@ extern "C" __global__ void rglru_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_aT_d_a_r + d_h_next * i * p_h
+// d_x = W_aT_d_a_r + d_x * i * p_h
 extern "C" __global__ void rglru_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ W_aT_d_a_r,  // (T, B, H)  W_aT_d_a_r
@@ -364,17 +352,16 @@ extern "C" __global__ void rglru_first_backward_2(
     put(d_h_2 + at * H + k, d_h);
 }
 
-// d_h_next = d_h_later + d_y
-// d_i = d_h_next * x
-// d_a_i = d_i * (1 - i) * i
+// d_x = d_h + d_y
+// d_i = d_x * (1 - i) * i * x
 extern "C" __global__ void rglru_first_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ x,  // (T, B, H)  x
     const storage* __restrict__ i_,  // (T, B, H)  i
+    const storage* __restrict__ x,  // (T, B, H)  x
     storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_a_i)  // (T, B, H)  d_a_i
+    storage* __restrict__ d_i)  // (T, B, H)  d_i
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -384,18 +371,17 @@ extern "C" __global__ void rglru_first_backward_3(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real x_ = get(x + at * H + k);
     const real i__2 = get(i_ + at * H + k);
+    const real x_ = get(x + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_i = d_h_next * x_;
-    const real d_a_i_ = d_i * (1 - i__2) * i__2;
+    const real d_i_ = d_h_next * (1 - i__2) * i__2 * x_;
 
     put(d_x + at * H + k, d_h_next);
-    put(d_a_i + at * H + k, d_a_i_);
+    put(d_i + at * H + k, d_i_);
 }
 
-// d_h_2 = d_h
+// d_h = d_h
 extern "C" __global__ void rglru_first_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h_2,  // (T, B, H)  d_h
@@ -414,10 +400,10 @@ extern "C" __global__ void rglru_first_backward_4(
     put(d_h + b * H + k, d_h_2_);
 }
 
-// d_b_i = the sum of d_a_i
+// d_b_i = the sum of d_i
 extern "C" __global__ void rglru_first_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_i,  // (T, B, H)  d_a_i
+    const storage* __restrict__ d_i,  // (T, B, H)  d_i
     storage* __restrict__ d_b)  // 2 * H  b_i, b_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -426,7 +412,7 @@ extern "C" __global__ void rglru_first_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_i + at * H + k);
+        total += get(d_i + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -437,7 +423,7 @@ extern "C" __global__ void rglru_first_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_iT_d_a_i + d_h_next * i
+// d_x = W_iT_d_a_i + d_x * i
 extern "C" __global__ void rglru_first_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ W_iT_d_a_i,  // (T, B, H)  W_iT_d_a_i

@@ -36,7 +36,6 @@ INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -74,7 +73,6 @@ class Tape(NamedTuple):
     softplus_k: cp.ndarray  # (H,)  softplus_k
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     first_tape: Any  # what the first step left behind
 
 
@@ -144,7 +142,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -171,10 +168,7 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # i = sigmoid(W_i @ x + b_i)
-    # r = sigmoid(W_a @ x + b_a)
-    # la = -8 * r * softplus(k)
-    # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+    # For h': what waits for no state, at all steps at once.
     launch("rglru_forward_2", dtype, T * B, H, (B, 0, H), gates, b, softplus_k, x, exp_h, exp_la, p_h, x_h_next)
 
     if initial is None:
@@ -203,7 +197,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, constant, first_tape)
+    return y, final, Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -215,12 +209,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, constant, first_tape = tape
+    x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, b, k_ = (cp.asarray(array, order="C") for array in params)
+    W, b, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -235,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     start = int(not given and T > 0)
     if start:  # the first step went another way: up to the end, this is about the steps behind it
         T -= 1
-        whole = (x, h, d_y,)
+        kept_first = (x, h, d_y,)
         x = x[1:]
         h = h[1:]
         gates = gates[1:]
@@ -256,45 +250,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_p_h = d_h_next * i * x
-        # d_a_h_2 = 1 / 2 * d_p_h / p_h
-        # d_exp_h = -d_a_h_2
-        # d_a_h = d_exp_h * exp_h
-        # d_exp_la = d_h_next * h
-        # d_la = 2 * d_a_h + d_exp_la * exp_la
-        # g_softplus_k = -8 * d_la * r
-        # d_r = -8 * d_la * softplus_k
-        # d_a_r = d_r * (1 - r) * r
-        # d_i = d_h_next * p_h * x
-        # d_a_i = d_i * (1 - i) * i
-        # d_h = d_h_next * exp_la
-        launch("rglru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, x, p_h, exp_h, h, exp_la, softplus_k, d_x, d_gates, g_softplus_k)
+        # d_x = d_h + d_y
+        # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
+        # d_r = 2 * d_r + d_x * exp_la * h
+        # g_softplus_k = -8 * d_r * r
+        # d_r *= -8 * (1 - r) * r * softplus_k
+        # d_i = d_x * (1 - i) * i * p_h * x
+        # d_h = d_x * exp_la
+        launch("rglru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k, d_x, d_gates, g_softplus_k)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # W_aT_d_a_r = W_i.T @ d_a_i + W_a.T @ d_a_r
+    # W_aT_d_a_r = W_i.T @ d_i + W_a.T @ d_r
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_aT_d_a_r.reshape(T * B, H))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H))
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
     clear(finished, g_softplus_k)
-
-    # d_softplus_k = the sum of g_softplus_k
     column_sum("rglru_backward_2", dtype, T * B, H, (B, 0, H), g_softplus_k, d_softplus_k)
-
-    # d_b_i = the sum of d_a_i
     column_sum("rglru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_a = the sum of d_a_r
     column_sum("rglru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
-    # d_x = W_aT_d_a_r + d_h_next * i * p_h
+    # d_x = W_aT_d_a_r + d_x * i * p_h
     launch("rglru_backward_5", dtype, T * B, H, (B, 0, H), W_aT_d_a_r, d_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
@@ -303,13 +285,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_b, d_k)
     if start:
-        *d_inputs, d_h, d_first = first_step_backward(
-            params, *whole, d_h, finished_first, *first_tape
+        first_d_x, d_h, d_first = first_step_backward(
+            params, *kept_first, d_h, finished_first, *first_tape
         )
-        d_x, = (
-            cp.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
-        )
-        d_params = Params(*(a + b for a, b in zip(d_params, d_first, strict=True)))
+        d_x = cp.concatenate((first_d_x[None], d_x))
+        d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,
         x=d_x,
@@ -322,46 +302,45 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, H)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
 
 def first_step(params, x, h, dtype):
-    """The step that is taken instead of the first one where no initial state is given."""
+    """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
     H, = measure(params)
     B = x.shape[1]
-    W, b, k_ = (cp.asarray(array, order="C") for array in params)
+    W, b, _ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
     W_i_T = cp.ascontiguousarray(W[:H].T)
 
     # i = sigmoid(W_i @ x + b_i)
     cp.matmul(x[0], W_i_T, out=i[0])
 
-    # i = sigmoid(W_i @ x + b_i)
     # h' = i * x
     launch("rglru_first_forward_1", dtype, B, H, (B, 0, H), i, b, x, h)
 
-    return h[1], i,
+    return h[1], i
 
 
 def first_step_backward(params, x, h, d_y, d_h, finished, i):
     """Pull gradients back through `first_step`."""
     H, = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, b, k_ = (cp.asarray(array, order="C") for array in params)
+    W, b, _ = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [d.copy() for d in (d_h,)]
-        for d in (d_h,):
-            cp.copyto(d, 0, where=finished)
-    d_a_i = cp.empty((1, B, H), dtype)
+        kept_h = d_h.copy()
+        cp.copyto(d_h, 0, where=finished)
+    d_i = cp.empty((1, B, H), dtype)
     d_h_2 = cp.empty((1, B, H), dtype)
     d_x = cp.empty((1, B, H), dtype)
     W_iT_d_a_i = cp.empty((1, B, H), dtype)
     d_W = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_k = cp.zeros((H,), dtype)
+    W_i = W[:H]
 
     # d_b_a = 0
     # d_k = 0
@@ -370,29 +349,27 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     # d_h = 0
     launch("rglru_first_backward_2", dtype, B, H, (B, 0, H), d_h_2)
 
-    # d_h_next = d_h_later + d_y
-    # d_i = d_h_next * x
-    # d_a_i = d_i * (1 - i) * i
-    launch("rglru_first_backward_3", dtype, B, H, (B, 0, H), d_h, d_y, x, i, d_x, d_a_i)
+    # d_x = d_h + d_y
+    # d_i = d_x * (1 - i) * i * x
+    launch("rglru_first_backward_3", dtype, B, H, (B, 0, H), d_h, d_y, i, x, d_x, d_i)
 
-    # d_h_2 = d_h
+    # d_h = d_h
     launch("rglru_first_backward_4", dtype, B, H, (B, 0, H), d_h_2, d_h)
 
-    # W_iT_d_a_i = W_i.T @ d_a_i
-    cp.matmul(d_a_i[0], W[:H], out=W_iT_d_a_i[0])
-    clear(finished, d_a_i[0])
-    d_W[:H] = cp.matmul(d_a_i[0].T, x[0])
+    # W_iT_d_a_i = W_i.T @ d_i
+    cp.matmul(d_i[0], W_i, out=W_iT_d_a_i[0])
+    clear(finished, d_i[0])
+    cp.matmul(d_i[0].T, x[0], out=d_W[:H])
 
-    # d_b_i = the sum of d_a_i
-    column_sum("rglru_first_backward_5", dtype, B, H, (B, 0, H), d_a_i, d_b)
+    # The gradients of the parameters: all steps in one product each.
+    column_sum("rglru_first_backward_5", dtype, B, H, (B, 0, H), d_i, d_b)
 
-    # d_x = W_iT_d_a_i + d_h_next * i
+    # d_x = W_iT_d_a_i + d_x * i
     launch("rglru_first_backward_6", dtype, B, H, (B, 0, H), W_iT_d_a_i, d_x, i)
 
     if finished is not None:
         clear(finished, d_x[0])
-        for d, k in zip((d_h,), kept, strict=True):
-            cp.copyto(d, k, where=finished)
+        cp.copyto(d_h, kept_h, where=finished)
     return d_x[0], d_h, Params(d_W, d_b, d_k)
 
 

@@ -70,7 +70,6 @@ class Tape(NamedTuple):
     softplus_k: np.ndarray  # (H,)  softplus_k
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     first_tape: Any  # what the first step left behind
 
 
@@ -142,7 +141,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -161,8 +159,7 @@ def forward(
         softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    r_all = gates[..., H:]
-    i_all = gates[..., :H]
+    r_all, i_all = gates[..., H:], gates[..., :H]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -172,12 +169,10 @@ def forward(
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
     sigmoid(gates, out=gates)
-
-    # la = -8 * r * softplus(k)
     np.multiply(r_all, softplus_k, out=exp_h)
     exp_h *= -8
 
-    # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+    # For h': what waits for no state, at all steps at once.
     np.exp(exp_h, out=exp_la)
     exp_h *= 2
     np.exp(exp_h, out=exp_h)
@@ -198,19 +193,15 @@ def forward(
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
 
+    ends = each(finished, T)
     for h_next, exp_la_t, h_t, x_h_next_t, finished_t in zip(
-        h[start + 1 :],
-        exp_la[start:],
-        h[start:-1],
-        x_h_next[start:],
-        each(finished, T)[start:],
-        strict=True,
-    ):
+    h[start + 1 :], exp_la[start:], h[start:-1], x_h_next[start:], ends[start:], strict=True
+):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
         np.multiply(exp_la_t, h_t, out=h_next)
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, exp_h, exp_la, p_h)
 
@@ -220,7 +211,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, constant, first_tape)
+    return y, final, Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
 
 
 @np.errstate(all="ignore")
@@ -233,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, constant, first_tape = tape
+    x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
@@ -242,7 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b, k_ = params
+    W, _, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -268,6 +259,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 2 * H), dtype)
+    k_la = np.empty((T, B, H), dtype)
+    k_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, H), dtype)
     g_softplus_k = np.empty((T, B, H), dtype)
     W_aT_d_a_r = np.empty((T, B, H), dtype)
@@ -277,90 +270,77 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_k = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, 2 * H), dtype)
-    for (
-        d_x_t, d_y_t, d_r, i_2, x_t_, p_h_t, exp_h_t, h_t, exp_la_t, g_softplus_k_t, r, gates_t, d_i,
-        d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_x),
-        reversed(d_y),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(x),
-        reversed(p_h),
-        reversed(exp_h),
-        reversed(h[:-1]),
-        reversed(exp_la),
-        reversed(g_softplus_k),
-        reversed(gates[..., H:]),
-        reversed(gates),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        exp_h_ts = exp_h[ts]
+        i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
+        x_ts = x[ts]
+        p_h_ts = p_h[ts]
+        k_la_ts = k_la[ts]
+        exp_la_ts = exp_la[ts]
+        h_ts = h[ts]
+        k_r_ts = k_r[ts]
 
-        # d_h_next = d_h_later + d_y
-        np.add(d_h, d_y_t, out=d_x_t)
+        # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
+        np.multiply(exp_h_ts, i_ts, out=d_r_ts)
+        d_r_ts *= x_ts
+        d_r_ts *= -0.5
+        d_r_ts /= p_h_ts
 
-        # d_p_h = d_h_next * i * x
-        np.multiply(d_x_t, i_2, out=d_r)
-        d_r *= x_t_
+        # k_la = exp_la * h
+        np.multiply(exp_la_ts, h_ts, out=k_la_ts)
 
-        # d_a_h_2 = 1 / 2 * d_p_h / p_h
-        d_r *= 0.5
-        d_r /= p_h_t
+        # k_r = -8 * (1 - r) * r * softplus_k
+        np.subtract(1, r_ts, out=k_r_ts)
+        k_r_ts *= r_ts
+        k_r_ts *= softplus_k
+        k_r_ts *= -8
 
-        # d_exp_h = -d_a_h_2
-        d_r *= -1
+        # d_i = (1 - i) * i * p_h * x, times d_x in the loop
+        np.subtract(1, i_ts, out=d_i_ts)
+        d_i_ts *= i_ts
+        d_i_ts *= p_h_ts
+        d_i_ts *= x_ts
 
-        # d_a_h = d_exp_h * exp_h
-        d_r *= exp_h_t
+        for d_x_t, d_y_t, d_r, k_la_t, g_softplus_k_t, r, k_r_t, d_i_2, exp_la_t, finished_t in backwards(
+            d_x[ts], d_y[ts], d_r_ts, k_la_ts, g_softplus_k[ts], r_ts, k_r_ts, d_i_ts, exp_la_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_exp_la = d_h_next * h
-        np.multiply(d_x_t, h_t, out=s)
+            # d_x = d_h + d_y
+            np.add(d_h, d_y_t, out=d_x_t)
 
-        # d_la = 2 * d_a_h + d_exp_la * exp_la
-        d_r *= 2
-        np.multiply(s, exp_la_t, out=s_2)
-        d_r += s_2
+            # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
+            d_r *= d_x_t
 
-        # g_softplus_k = -8 * d_la * r
-        np.multiply(d_r, r, out=g_softplus_k_t)
-        g_softplus_k_t *= -8
+            # d_r = 2 * d_r + d_x * exp_la * h
+            d_r *= 2
+            np.multiply(d_x_t, k_la_t, out=s)
+            d_r += s
 
-        # d_r = -8 * d_la * softplus_k
-        d_r *= softplus_k
-        d_r *= -8
+            # g_softplus_k = -8 * d_r * r
+            np.multiply(d_r, r, out=g_softplus_k_t)
+            g_softplus_k_t *= -8
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, gates_t, out=s_3)
+            # d_r *= -8 * (1 - r) * r * softplus_k
+            d_r *= k_r_t
 
-        # d_i = d_h_next * p_h * x
-        np.multiply(d_x_t, p_h_t, out=d_i)
-        d_i *= x_t_
+            # d_i = d_x * (1 - i) * i * p_h * x
+            d_i_2 *= d_x_t
 
-        # d_a_i = d_i * (1 - i) * i
-        # d_a_r = d_r * (1 - r) * r
-        d_gates_t *= s_3
-        d_gates_t *= gates_t
+            # d_h = d_x * exp_la
+            np.multiply(d_x_t, exp_la_t, out=d_h)
 
-        # d_h = d_h_next * exp_la
-        np.multiply(d_x_t, exp_la_t, out=d_h)
-
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     i_all = gates[..., :H]
-    # W_aT_d_a_r = W_i.T @ d_a_i + W_a.T @ d_a_r
+
+    # W_aT_d_a_r = W_i.T @ d_i + W_a.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_aT_d_a_r.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
@@ -370,7 +350,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_softplus_k.reshape(T * B, H), out=d_softplus_k)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    # d_x = W_aT_d_a_r + d_h_next * i * p_h
+    # d_x = W_aT_d_a_r + d_x * i * p_h
     d_x *= i_all
     d_x *= p_h
     d_x += W_aT_d_a_r
@@ -384,10 +364,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     d_params = Params(d_W, d_b, d_k)
     if start:
-        *d_inputs, d_h, d_first = first_step_backward(params, *kept_first, d_h, finished_first, *first_tape)
-        d_x, = (
-            np.concatenate((one[None], rest)) for one, rest in zip(d_inputs, (d_x,), strict=True)
+        first_d_x, d_h, d_first = first_step_backward(
+            params, *kept_first, d_h, finished_first, *first_tape
         )
+        d_x = np.concatenate((first_d_x[None], d_x))
         d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
     return Grads(
         params=d_params,
@@ -401,8 +381,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -411,7 +391,7 @@ def first_step(params, x, h_t):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
     H, = measure(params)
     B, dtype = x.shape[0], h_t.dtype
-    W, b, k_ = params
+    W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
     W_i_T = np.ascontiguousarray(W[:H].T)
@@ -432,24 +412,21 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     """Pull gradients back through `first_step`."""
     H, = measure(params)
     B, dtype = x.shape[0], h_t.dtype
-    W, b, k_ = params
+    W, _, _ = params
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
-        kept = [d.copy() for d in (d_h,)]
-        for d in (d_h,):
-            np.copyto(d, 0, where=finished)
-    d_a_i = np.empty((B, H), dtype)
+        kept_h = d_h.copy()
+        np.copyto(d_h, 0, where=finished)
+    d_i = np.empty((B, H), dtype)
     d_h_2 = np.empty((B, H), dtype)
     d_x = np.empty((B, H), dtype)
     W_iT_d_a_i = np.empty((B, H), dtype)
     d_W = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_k = np.zeros((H,), dtype)
-    ones = np.ones(B, dtype)
-    d_b_a = d_b[H:]
-    s = np.empty((B, H), dtype)
     W_i = W[:H]
-    d_b_i = d_b[:H]
+    ones = np.ones(B, dtype)
+    d_b_a, d_b_i = d_b[H:], d_b[:H]
 
     # d_b_a = 0
     d_b_a[...] = 0
@@ -460,34 +437,31 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     # d_h = 0
     d_h_2[...] = 0
 
-    # d_h_next = d_h_later + d_y
+    # d_x = d_h + d_y
     np.add(d_h, d_y, out=d_x)
 
-    # d_i = d_h_next * x
-    np.multiply(d_x, x, out=d_a_i)
+    # d_i = d_x * (1 - i) * i * x
+    np.subtract(1, i, out=d_i)
+    d_i *= d_x
+    d_i *= i
+    d_i *= x
 
-    # d_a_i = d_i * (1 - i) * i
-    np.subtract(1, i, out=s)
-    d_a_i *= s
-    d_a_i *= i
-
-    # d_h_2 = d_h
+    # d_h = d_h
     d_h[...] = d_h_2
 
-    # W_iT_d_a_i = W_i.T @ d_a_i
-    np.matmul(d_a_i, W_i, out=W_iT_d_a_i)
-    clear(finished, d_a_i)
-    np.matmul(d_a_i.T, x, out=d_W[:H])
-    np.matmul(ones, d_a_i, out=d_b_i)
+    # W_iT_d_a_i = W_i.T @ d_i
+    np.matmul(d_i, W_i, out=W_iT_d_a_i)
+    clear(finished, d_i)
+    np.matmul(d_i.T, x, out=d_W[:H])
+    np.matmul(ones, d_i, out=d_b_i)
 
-    # d_x = W_iT_d_a_i + d_h_next * i
+    # d_x = W_iT_d_a_i + d_x * i
     d_x *= i
     d_x += W_iT_d_a_i
 
     if finished is not None:
         clear(finished, d_x)
-        for d, k in zip((d_h,), kept, strict=True):
-            np.copyto(d, k, where=finished)
+        np.copyto(d_h, kept_h, where=finished)
     return d_x, d_h, Params(d_W, d_b, d_k)
 
 
@@ -591,6 +565,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

@@ -38,8 +38,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-// t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
+// For a1 and t1: what waits for no state, at all steps at once.
 extern "C" __global__ void rhn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
@@ -162,18 +161,15 @@ extern "C" __global__ void rhn_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_t3 = d_h_next * (a3 - s2)
-// d_a_t3 = d_t3 * (1 - t3) * t3
-// d_a3 = d_h_next * t3
-// d_a_a3 = d_a3 * (1 - a3**2)
+// d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+// d_a3 = d_h * (1 - a3**2) * t3
 extern "C" __global__ void rhn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
     const storage* __restrict__ s2,  // (T, B, H)  s2
-    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  d_a_a3, d_a_t3
+    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  d_a3, d_t3
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -188,21 +184,17 @@ extern "C" __global__ void rhn_backward_1(
     const real t3 = get(gates_3 + at * (2 * H) + H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_t3 = d_h_next * (a3 - s2_);
-    const real d_a_t3 = d_t3 * (1 - t3) * t3;
-    const real d_a3 = d_h_next * t3;
-    const real d_a_a3 = d_a3 * (1 - square(a3));
+    const real d_t3 = d_h_next * (1 - t3) * t3 * (a3 - s2_);
+    const real d_a3 = d_h_next * (1 - square(a3)) * t3;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates_3 + at * (2 * H) + H + k, d_a_t3);
-    put(d_gates_3 + at * (2 * H) + k, d_a_a3);
+    put(d_gates_3 + at * (2 * H) + H + k, d_t3);
+    put(d_gates_3 + at * (2 * H) + k, d_a3);
 }
 
-// d_s2 = U_t3T_d_a_t3 + d_h_next * (1 - t3)
-// d_t2 = d_s2 * (a2 - s1)
-// d_a_t2 = d_t2 * (1 - t2) * t2
-// d_a2 = d_s2 * t2
-// d_a_a2 = d_a2 * (1 - a2**2)
+// d_s1 += d_h * (1 - t3)
+// d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
+// d_a2 = d_s1 * (1 - a2**2) * t2
 extern "C" __global__ void rhn_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_s1,  // (B, H)  d_s1
@@ -210,7 +202,7 @@ extern "C" __global__ void rhn_backward_2(
     const storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
     const storage* __restrict__ s1,  // (T, B, H)  s1
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  d_a_a2, d_a_t2
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  d_a2, d_t2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -226,21 +218,17 @@ extern "C" __global__ void rhn_backward_2(
     const real t2 = get(gates_2 + at * (2 * H) + H + k);
 
     const real d_s2 = U_t3T_d_a_t3 + d_h_next * (1 - t3);
-    const real d_t2 = d_s2 * (a2 - s1_);
-    const real d_a_t2 = d_t2 * (1 - t2) * t2;
-    const real d_a2 = d_s2 * t2;
-    const real d_a_a2 = d_a2 * (1 - square(a2));
+    const real d_t2 = d_s2 * (1 - t2) * t2 * (a2 - s1_);
+    const real d_a2 = d_s2 * (1 - square(a2)) * t2;
 
     put(d_s1 + b * H + k, d_s2);
-    put(d_gates_2 + at * (2 * H) + H + k, d_a_t2);
-    put(d_gates_2 + at * (2 * H) + k, d_a_a2);
+    put(d_gates_2 + at * (2 * H) + H + k, d_t2);
+    put(d_gates_2 + at * (2 * H) + k, d_a2);
 }
 
-// d_s1 = U_t2T_d_a_t2 + d_s2 * (1 - t2)
-// d_t1 = d_s1 * (a1 - h)
-// d_a_t1 = d_t1 * (1 - t1) * t1
-// d_a1 = d_s1 * t1
-// d_a_a1 = d_a1 * (1 - a1**2)
+// d_s1 = U_t2T_d_a_t2 + d_s1 * (1 - t2)
+// d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
+// d_a1 = d_s1 * (1 - a1**2) * t1
 extern "C" __global__ void rhn_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_t2T_d_a_t2,  // (B, H)  U_t2T_d_a_t2
@@ -248,7 +236,7 @@ extern "C" __global__ void rhn_backward_3(
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_a1, d_a_t1
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a1, d_t1
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -264,14 +252,12 @@ extern "C" __global__ void rhn_backward_3(
     const real t1 = get(gates + at * (2 * H) + H + k);
 
     const real d_s1_ = U_t2T_d_a_t2_ + d_s2 * (1 - t2);
-    const real d_t1 = d_s1_ * (a1 - h_);
-    const real d_a_t1 = d_t1 * (1 - t1) * t1;
-    const real d_a1 = d_s1_ * t1;
-    const real d_a_a1 = d_a1 * (1 - square(a1));
+    const real d_t1 = d_s1_ * (1 - t1) * t1 * (a1 - h_);
+    const real d_a1 = d_s1_ * (1 - square(a1)) * t1;
 
     put(d_s1 + b * H + k, d_s1_);
-    put(d_gates + at * (2 * H) + H + k, d_a_t1);
-    put(d_gates + at * (2 * H) + k, d_a_a1);
+    put(d_gates + at * (2 * H) + H + k, d_t1);
+    put(d_gates + at * (2 * H) + k, d_a1);
 }
 
 // d_h = U_t1T_d_a_t1 + d_s1 * (1 - t1)
@@ -297,10 +283,10 @@ extern "C" __global__ void rhn_backward_4(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h1 = the sum of d_a_a1
+// d_b_h1 = the sum of d_a1
 extern "C" __global__ void rhn_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_a1, d_a_t1
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a1, d_t1
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -320,10 +306,10 @@ extern "C" __global__ void rhn_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_t1 = the sum of d_a_t1
+// d_b_t1 = the sum of d_t1
 extern "C" __global__ void rhn_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_a1, d_a_t1
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a1, d_t1
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -343,10 +329,10 @@ extern "C" __global__ void rhn_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h2 = the sum of d_a_a2
+// d_b_h2 = the sum of d_a2
 extern "C" __global__ void rhn_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_a2, d_a_t2
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a2, d_t2
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -366,10 +352,10 @@ extern "C" __global__ void rhn_backward_7(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_t2 = the sum of d_a_t2
+// d_b_t2 = the sum of d_t2
 extern "C" __global__ void rhn_backward_8(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a_a2, d_a_t2
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a2, d_t2
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -389,10 +375,10 @@ extern "C" __global__ void rhn_backward_8(
     if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h3 = the sum of d_a_a3
+// d_b_h3 = the sum of d_a3
 extern "C" __global__ void rhn_backward_9(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a_a3, d_a_t3
+    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a3, d_t3
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -412,10 +398,10 @@ extern "C" __global__ void rhn_backward_9(
     if (threadIdx.y == 0 && k < H) put(d_b + 4 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_t3 = the sum of d_a_t3
+// d_b_t3 = the sum of d_t3
 extern "C" __global__ void rhn_backward_10(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a_a3, d_a_t3
+    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a3, d_t3
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -41,7 +41,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -80,8 +79,6 @@ class Tape(NamedTuple):
     s1: cp.ndarray  # (T, B, H)  s1
     s2: cp.ndarray  # (T, B, H)  s2
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -163,7 +160,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -183,12 +179,8 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
-    # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-    # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
+    # For a1 and t1: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-    # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
     launch("rhn_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -204,8 +196,6 @@ def forward(
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         cp.matmul(h[t], U_T, out=u)
 
-        # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-        # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         # s1 = h + t1 * (a1 - h)
         launch("rhn_forward_2", dtype, B, H, (B, t, H), u, gates, h, s1)
 
@@ -213,8 +203,6 @@ def forward(
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         cp.matmul(s1[t], U_2_T, out=gates_2[t])
 
-        # a2 = tanh(U_h2 @ s1 + b_h2)
-        # t2 = sigmoid(U_t2 @ s1 + b_t2)
         # s2 = s1 + t2 * (a2 - s1)
         launch("rhn_forward_3", dtype, B, H, (B, t, H), gates_2, b, s1, s2)
 
@@ -222,8 +210,6 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         cp.matmul(s2[t], U_3_T, out=gates_3[t])
 
-        # a3 = tanh(U_h3 @ s2 + b_h3)
-        # t3 = sigmoid(U_t3 @ s2 + b_t3)
         # h' = s2 + t3 * (a3 - s2)
         launch("rhn_forward_4", dtype, B, H, (B, t, H), gates_3, b, s2, h)
 
@@ -236,7 +222,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -248,7 +234,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, gates_3, s1, s2, finished, given, constant = tape
+    x, h, gates, gates_2, gates_3, s1, s2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -280,70 +266,51 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_t3 = d_h_next * (a3 - s2)
-        # d_a_t3 = d_t3 * (1 - t3) * t3
-        # d_a3 = d_h_next * t3
-        # d_a_a3 = d_a3 * (1 - a3**2)
+        # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+        # d_a3 = d_h * (1 - a3**2) * t3
         launch("rhn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
 
-        # U_t3T_d_a_t3 = U_h3.T @ d_a_a3 + U_t3.T @ d_a_t3
+        # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
         cp.matmul(d_gates_3[t], U_3, out=d_s1)
 
-        # d_s2 = U_t3T_d_a_t3 + d_h_next * (1 - t3)
-        # d_t2 = d_s2 * (a2 - s1)
-        # d_a_t2 = d_t2 * (1 - t2) * t2
-        # d_a2 = d_s2 * t2
-        # d_a_a2 = d_a2 * (1 - a2**2)
+        # d_s1 += d_h * (1 - t3)
+        # d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
+        # d_a2 = d_s1 * (1 - a2**2) * t2
         launch("rhn_backward_2", dtype, B, H, (B, t, H), d_s1, d_h, gates_3, gates_2, s1, d_gates_2)
 
-        # U_t2T_d_a_t2 = U_h2.T @ d_a_a2 + U_t2.T @ d_a_t2
+        # U_t2T_d_a_t2 = U_h2.T @ d_a2 + U_t2.T @ d_t2
         cp.matmul(d_gates_2[t], U_2, out=U_t2T_d_a_t2)
 
-        # d_s1 = U_t2T_d_a_t2 + d_s2 * (1 - t2)
-        # d_t1 = d_s1 * (a1 - h)
-        # d_a_t1 = d_t1 * (1 - t1) * t1
-        # d_a1 = d_s1 * t1
-        # d_a_a1 = d_a1 * (1 - a1**2)
+        # d_s1 = U_t2T_d_a_t2 + d_s1 * (1 - t2)
+        # d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
+        # d_a1 = d_s1 * (1 - a1**2) * t1
         launch("rhn_backward_3", dtype, B, H, (B, t, H), U_t2T_d_a_t2, d_s1, gates_2, gates, h, d_gates)
 
-        # U_t1T_d_a_t1 = U_h1.T @ d_a_a1 + U_t1.T @ d_a_t1
+        # U_t1T_d_a_t1 = U_h1.T @ d_a1 + U_t1.T @ d_t1
         cp.matmul(d_gates[t], U, out=U_t1T_d_a_t1)
 
         # d_h = U_t1T_d_a_t1 + d_s1 * (1 - t1)
         launch("rhn_backward_4", dtype, B, H, (B, t, H), U_t1T_d_a_t1, d_s1, gates, d_h)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_a1 + W_t.T @ d_a_t1
+    # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    d_U_2[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H))
-    d_U_3[...] = cp.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H))
 
-    # d_b_h1 = the sum of d_a_a1
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), out=d_U_2)
+    cp.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), out=d_U_3)
     column_sum("rhn_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_t1 = the sum of d_a_t1
     column_sum("rhn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h2 = the sum of d_a_a2
     column_sum("rhn_backward_7", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-
-    # d_b_t2 = the sum of d_a_t2
     column_sum("rhn_backward_8", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-
-    # d_b_h3 = the sum of d_a_a3
     column_sum("rhn_backward_9", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
-
-    # d_b_t3 = the sum of d_a_t3
     column_sum("rhn_backward_10", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
@@ -359,7 +326,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -76,8 +76,6 @@ class Tape(NamedTuple):
     s1: np.ndarray  # (T, B, H)  s1
     s2: np.ndarray  # (T, B, H)  s2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -161,7 +159,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -182,8 +179,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     b_h1t1 = b[: 2 * H]
 
-    # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
-    # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
+    # For a1 and t1: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_h1t1
 
@@ -195,34 +191,17 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
-    b_h2t2 = b[2 * H : 4 * H]
-    b_h3t3 = b[4 * H :]
+    b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
+    ends = each(finished, T)
     for h_t, gates_t, a1, t1, s1_t, gates_2_t, a2, t2, s2_t, gates_3_t, a3, t3, h_next, finished_t in zip(
-        h[:-1],
-        gates,
-        gates[..., :H],
-        gates[..., H:],
-        s1,
-        gates_2,
-        gates_2[..., :H],
-        gates_2[..., H:],
-        s2,
-        gates_3,
-        gates_3[..., :H],
-        gates_3[..., H:],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
+    s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
+):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         np.matmul(h_t, U_T, out=u)
         gates_t += u
-
-        # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         np.tanh(a1, out=a1)
-
-        # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         sigmoid(t1, out=t1)
 
         # s1 = h + t1 * (a1 - h)
@@ -234,11 +213,7 @@ def forward(
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         np.matmul(s1_t, U_2_T, out=gates_2_t)
         gates_2_t += b_h2t2
-
-        # a2 = tanh(U_h2 @ s1 + b_h2)
         np.tanh(a2, out=a2)
-
-        # t2 = sigmoid(U_t2 @ s1 + b_t2)
         sigmoid(t2, out=t2)
 
         # s2 = s1 + t2 * (a2 - s1)
@@ -250,11 +225,7 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         np.matmul(s2_t, U_3_T, out=gates_3_t)
         gates_3_t += b_h3t3
-
-        # a3 = tanh(U_h3 @ s2 + b_h3)
         np.tanh(a3, out=a3)
-
-        # t3 = sigmoid(U_t3 @ s2 + b_t3)
         sigmoid(t3, out=t3)
 
         # h' = s2 + t3 * (a3 - s2)
@@ -262,7 +233,7 @@ def forward(
         h_next *= t3
         h_next += s2_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -271,7 +242,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished)
 
 
 @np.errstate(all="ignore")
@@ -284,7 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, gates_3, s1, s2, finished, given, constant = tape
+    x, h, gates, gates_2, gates_3, s1, s2, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -293,7 +264,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, U_2, U_3, b = params
+    W, U, U_2, U_3, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -308,7 +279,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_gates_2 = np.empty((T, B, 2 * H), dtype)
     d_gates_3 = np.empty((T, B, 2 * H), dtype)
-    d_s1 = np.empty((B, H), dtype)
+    k_s2 = np.empty((T, B, H), dtype)
+    k_s1 = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
+    U_t3T_d_a_t3 = np.empty((B, H), dtype)
     U_t2T_d_a_t2 = np.empty((B, H), dtype)
     U_t1T_d_a_t1 = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -318,125 +292,123 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_3 = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((6 * H,), dtype)
 
-    s = np.empty((B, H), dtype)
-    for (
-        d_y_t, d_t3, a3, s2_t, t3, d_a3, d_gates_3_t, d_t2, a2, s1_t, t2, d_a2, d_gates_2_t, d_t1, a1, h_t,
-        t1, d_a1, d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_gates_3[..., H:]),
-        reversed(gates_3[..., :H]),
-        reversed(s2),
-        reversed(gates_3[..., H:]),
-        reversed(d_gates_3[..., :H]),
-        reversed(d_gates_3),
-        reversed(d_gates_2[..., H:]),
-        reversed(gates_2[..., :H]),
-        reversed(s1),
-        reversed(gates_2[..., H:]),
-        reversed(d_gates_2[..., :H]),
-        reversed(d_gates_2),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(h[:-1]),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
+        t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
+        s2_ts = s2[ts]
+        k_s2_ts = k_s2[ts]
+        d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
+        t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
+        s1_ts = s1[ts]
+        k_s1_ts = k_s1[ts]
+        d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        t1_ts, a1_ts = gates[ts, :, H:], gates[ts, :, :H]
+        h_ts = h[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_t3 = (1 - t3) * t3 * (a3 - s2), times d_h in the loop
+        np.subtract(1, t3_ts, out=d_t3_ts)
+        np.subtract(a3_ts, s2_ts, out=s_ts)
+        d_t3_ts *= s_ts
+        d_t3_ts *= t3_ts
 
-        # d_t3 = d_h_next * (a3 - s2)
-        np.subtract(a3, s2_t, out=d_t3)
-        d_t3 *= d_h
+        # d_a3 = (1 - a3**2) * t3, times d_h in the loop
+        np.multiply(a3_ts, a3_ts, out=d_a3_ts)
+        np.subtract(1, d_a3_ts, out=d_a3_ts)
+        d_a3_ts *= t3_ts
 
-        # d_a_t3 = d_t3 * (1 - t3) * t3
-        np.subtract(1, t3, out=s)
-        d_t3 *= s
-        d_t3 *= t3
+        # k_s2 = 1 - t3
+        np.subtract(1, t3_ts, out=k_s2_ts)
 
-        # d_a3 = d_h_next * t3
-        np.multiply(d_h, t3, out=d_a3)
+        # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
+        np.subtract(1, t2_ts, out=d_t2_ts)
+        np.subtract(a2_ts, s1_ts, out=s_ts)
+        d_t2_ts *= s_ts
+        d_t2_ts *= t2_ts
 
-        # d_a_a3 = d_a3 * (1 - a3**2)
-        np.multiply(a3, a3, out=s)
-        np.subtract(1, s, out=s)
-        d_a3 *= s
+        # d_a2 = (1 - a2**2) * t2, times k_s2 in the loop
+        np.multiply(a2_ts, a2_ts, out=d_a2_ts)
+        np.subtract(1, d_a2_ts, out=d_a2_ts)
+        d_a2_ts *= t2_ts
 
-        # U_t3T_d_a_t3 = U_h3.T @ d_a_a3 + U_t3.T @ d_a_t3
-        np.matmul(d_gates_3_t, U_3, out=d_s1)
+        # k_s1 = 1 - t2
+        np.subtract(1, t2_ts, out=k_s1_ts)
 
-        # d_s2 = U_t3T_d_a_t3 + d_h_next * (1 - t3)
-        np.subtract(1, t3, out=s)
-        s *= d_h
-        d_s1 += s
+        # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
+        np.subtract(1, t1_ts, out=d_t1_ts)
+        np.subtract(a1_ts, h_ts, out=s_ts)
+        d_t1_ts *= s_ts
+        d_t1_ts *= t1_ts
 
-        # d_t2 = d_s2 * (a2 - s1)
-        np.subtract(a2, s1_t, out=d_t2)
-        d_t2 *= d_s1
+        # d_a1 = (1 - a1**2) * t1, times k_s2 in the loop
+        np.multiply(a1_ts, a1_ts, out=d_a1_ts)
+        np.subtract(1, d_a1_ts, out=d_a1_ts)
+        d_a1_ts *= t1_ts
 
-        # d_a_t2 = d_t2 * (1 - t2) * t2
-        np.subtract(1, t2, out=s)
-        d_t2 *= s
-        d_t2 *= t2
+        # k_h = 1 - t1
+        np.subtract(1, t1_ts, out=k_h_ts)
 
-        # d_a2 = d_s2 * t2
-        np.multiply(d_s1, t2, out=d_a2)
+        for (
+            d_y_t, d_t3, d_a3, d_gates_3_t, k_s2_t, d_t2, d_a2, d_gates_2_t, k_s1_t, d_t1, d_a1, d_gates_t,
+            k_h_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_t3_ts, d_a3_ts, d_gates_3[ts], k_s2_ts, d_t2_ts, d_a2_ts, d_gates_2[ts], k_s1_ts,
+            d_t1_ts, d_a1_ts, d_gates[ts], k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_a2 = d_a2 * (1 - a2**2)
-        np.multiply(a2, a2, out=s)
-        np.subtract(1, s, out=s)
-        d_a2 *= s
+            d_h += d_y_t
 
-        # U_t2T_d_a_t2 = U_h2.T @ d_a_a2 + U_t2.T @ d_a_t2
-        np.matmul(d_gates_2_t, U_2, out=U_t2T_d_a_t2)
+            # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+            d_t3 *= d_h
 
-        # d_s1 = U_t2T_d_a_t2 + d_s2 * (1 - t2)
-        np.subtract(1, t2, out=s)
-        d_s1 *= s
-        d_s1 += U_t2T_d_a_t2
+            # d_a3 = d_h * (1 - a3**2) * t3
+            d_a3 *= d_h
 
-        # d_t1 = d_s1 * (a1 - h)
-        np.subtract(a1, h_t, out=d_t1)
-        d_t1 *= d_s1
+            # U_t3T_d_a_t3 = U_h3.T @ d_a3 + U_t3.T @ d_t3
+            np.matmul(d_gates_3_t, U_3, out=U_t3T_d_a_t3)
 
-        # d_a_t1 = d_t1 * (1 - t1) * t1
-        np.subtract(1, t1, out=s)
-        d_t1 *= s
-        d_t1 *= t1
+            # k_s2 = U_t3T_d_a_t3 + d_h * (1 - t3)
+            k_s2_t *= d_h
+            k_s2_t += U_t3T_d_a_t3
 
-        # d_a1 = d_s1 * t1
-        np.multiply(d_s1, t1, out=d_a1)
+            # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
+            d_t2 *= k_s2_t
 
-        # d_a_a1 = d_a1 * (1 - a1**2)
-        np.multiply(a1, a1, out=s)
-        np.subtract(1, s, out=s)
-        d_a1 *= s
+            # d_a2 = k_s2 * (1 - a2**2) * t2
+            d_a2 *= k_s2_t
 
-        # U_t1T_d_a_t1 = U_h1.T @ d_a_a1 + U_t1.T @ d_a_t1
-        np.matmul(d_gates_t, U, out=U_t1T_d_a_t1)
+            # U_t2T_d_a_t2 = U_h2.T @ d_a2 + U_t2.T @ d_t2
+            np.matmul(d_gates_2_t, U_2, out=U_t2T_d_a_t2)
 
-        # d_h = U_t1T_d_a_t1 + d_s1 * (1 - t1)
-        np.subtract(1, t1, out=d_h)
-        d_h *= d_s1
-        d_h += U_t1T_d_a_t1
+            # k_s2 = U_t2T_d_a_t2 + k_s2 * (1 - t2)
+            k_s2_t *= k_s1_t
+            k_s2_t += U_t2T_d_a_t2
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
+            d_t1 *= k_s2_t
+
+            # d_a1 = k_s2 * (1 - a1**2) * t1
+            d_a1 *= k_s2_t
+
+            # U_t1T_d_a_t1 = U_h1.T @ d_a1 + U_t1.T @ d_t1
+            np.matmul(d_gates_t, U, out=U_t1T_d_a_t1)
+
+            # d_h = U_t1T_d_a_t1 + k_s2 * (1 - t1)
+            np.multiply(k_s2_t, k_h_t, out=d_h)
+            d_h += U_t1T_d_a_t1
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h1t1 = d_b[: 2 * H]
-    d_b_h2t2 = d_b[2 * H : 4 * H]
-    d_b_h3t3 = d_b[4 * H :]
-    # d_x = W_h.T @ d_a_a1 + W_t.T @ d_a_t1
+    d_b_h1t1, d_b_h2t2, d_b_h3t3 = d_b[: 2 * H], d_b[2 * H : 4 * H], d_b[4 * H :]
+
+    # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -461,8 +433,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -568,6 +540,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -29,7 +29,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real square(real a) { return a * a; }
 
-// h' = tanh(W_h @ x + U_h @ h + b_h)
+// For h': what waits for no state, at all steps at once.
 extern "C" __global__ void rnn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ x_h,  // (T, B, H)  x_h
@@ -71,8 +71,7 @@ extern "C" __global__ void rnn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_a_h = d_h_next * (1 - h_next**2)
+// d_a_h = d_h * (1 - h_next**2)
 extern "C" __global__ void rnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later

@@ -52,8 +52,6 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -120,7 +118,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -136,7 +133,7 @@ def forward(
     x_h = np.empty((T, B, H), dtype)
     U_h_h = np.empty((B, H), dtype)
 
-    # h' = tanh(W_h @ x + U_h @ h + b_h)
+    # For h': what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
     x_h += b_h
 
@@ -146,19 +143,14 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_h_T = np.ascontiguousarray(U_h.T)
-    for h_t, x_h_t, h_next, finished_t in zip(
-        h[:-1],
-        x_h,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ends = each(finished, T)
+    for h_t, x_h_t, h_next, finished_t in zip(h[:-1], x_h, h[1:], ends, strict=True):
         # h' = tanh(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_h_T, out=U_h_h)
         x_h_t += U_h_h
         np.tanh(x_h_t, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -167,7 +159,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, finished, initial is not None, constant)
+    return y, final, Tape(x, h, finished)
 
 
 @np.errstate(all="ignore")
@@ -180,7 +172,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, finished, given, constant = tape
+    x, h, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -189,7 +181,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W_h, U_h, b_h = params
+    W_h, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -207,34 +199,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h = np.zeros((H, H), dtype)
     d_b_h = np.zeros((H,), dtype)
 
-    for d_y_t, d_a_h_t, h_next, finished_t in zip(
-        reversed(d_y),
-        reversed(d_a_h),
-        reversed(h[1:]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_a_h_ts = d_a_h[ts]
+        h_ts = h[1:][ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a_h = 1 - h_next**2, times d_h in the loop
+        np.multiply(h_ts, h_ts, out=d_a_h_ts)
+        np.subtract(1, d_a_h_ts, out=d_a_h_ts)
 
-        # d_a_h = d_h_next * (1 - h_next**2)
-        np.multiply(h_next, h_next, out=d_a_h_t)
-        np.subtract(1, d_a_h_t, out=d_a_h_t)
-        d_a_h_t *= d_h
+        for d_y_t, d_a_h_t, finished_t in backwards(d_y[ts], d_a_h_ts, ends[ts]):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_h = U_h.T @ d_a_h
-        np.matmul(d_a_h_t, U_h, out=d_h)
+            d_h += d_y_t
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_a_h = d_h * (1 - h_next**2)
+            d_a_h_t *= d_h
+
+            # d_h = U_h.T @ d_a_h
+            np.matmul(d_a_h_t, U_h, out=d_h)
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
+
     # d_x = W_h.T @ d_a_h
     np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
@@ -256,8 +247,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -354,3 +345,14 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))

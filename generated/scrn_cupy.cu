@@ -30,7 +30,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// s' = (1 - alpha) * (B @ x) + alpha * s
+// For s': what waits for no state, at all steps at once.
 extern "C" __global__ void scrn_forward_1(
     const int rows, const int B, const int t, const int H, const int M,
     storage* __restrict__ gates)  // (T, B, H + M)  x_s_next, W_h_x
@@ -92,8 +92,7 @@ extern "C" __global__ void scrn_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y_h
-// d_a_h = d_h_next * (1 - h_next) * h_next
+// d_a_h = d_h * (1 - h_next) * h_next
 extern "C" __global__ void scrn_backward_1(
     const int rows, const int B, const int t, const int H, const int M,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -118,9 +117,9 @@ extern "C" __global__ void scrn_backward_1(
     put(d_gates + at * (H + M) + M + k, d_a_h);
 }
 
-// d_s_next = PT_d_a_h + d_s_later + d_y_s
-// d_B_x = 0.050000000000000044 * d_s_next
-// d_s = 0.95 * d_s_next
+// d_s += PT_d_a_h + d_y_s
+// d_B_x = 0.050000000000000044 * d_s
+// d_s *= 0.95
 extern "C" __global__ void scrn_backward_2(
     const int rows, const int B, const int t, const int H, const int M,
     const storage* __restrict__ PT_d_a_h,  // (B, M)  PT_d_a_h

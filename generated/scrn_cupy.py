@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "s": "memory"}
 OUTPUTS = {"h'": "hidden", "s'": "memory"}
 SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -63,8 +62,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     s: cp.ndarray  # (T + 1, B, M)  the initial state first
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int) -> Params:
@@ -133,7 +130,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -151,11 +147,10 @@ def forward(
     P_s_next = cp.empty((B, H), dtype)
     U_h_h = cp.empty((B, H), dtype)
 
-    # s' = (1 - alpha) * (B @ x) + alpha * s
-    # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
+    # For s' and h': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
 
-    # s' = (1 - alpha) * (B @ x) + alpha * s
+    # For s': what waits for no state, at all steps at once.
     launch("scrn_forward_1", dtype, T * B, M, (B, 0, H, M), gates)
 
     if initial is None:
@@ -173,11 +168,7 @@ def forward(
 
         # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         cp.matmul(s[t + 1], P_T, out=P_s_next)
-
-        # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         cp.matmul(h[t], U_h_T, out=U_h_h)
-
-        # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         launch("scrn_forward_3", dtype, B, H, (B, t, H, M), P_s_next, U_h_h, gates, h)
 
         if finished is not None:
@@ -193,7 +184,7 @@ def forward(
     final = States(h[T].copy(), s[T].copy())
     if tape is False:
         return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None, constant)
+    return (y_h, y_s), final, Tape(x, h, s, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -205,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, M, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, s, finished, given, constant = tape
+    x, h, s, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -241,12 +232,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_s,)]
-            for d in (d_h, d_s,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_s = d_s.copy()
+            cp.copyto(d_s, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y_h
-        # d_a_h = d_h_next * (1 - h_next) * h_next
+        # d_a_h = d_h * (1 - h_next) * h_next
         launch("scrn_backward_1", dtype, B, H, (B, t, H, M), d_h, d_y_h, h, d_gates)
 
         # PT_d_a_h = P.T @ d_a_h
@@ -255,20 +246,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_h = U_h.T @ d_a_h
         cp.matmul(d_gates[t, :, M:], U_h, out=d_h)
 
-        # d_s_next = PT_d_a_h + d_s_later + d_y_s
-        # d_B_x = 0.050000000000000044 * d_s_next
-        # d_s = 0.95 * d_s_next
+        # d_s += PT_d_a_h + d_y_s
+        # d_B_x = 0.050000000000000044 * d_s
+        # d_s *= 0.95
         launch("scrn_backward_2", dtype, B, M, (B, t, H, M), PT_d_a_h, d_s, d_y_s, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h, d_s,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_s, kept_s, where=finished[t])
 
     # d_x = B.T @ d_B_x + W_h.T @ d_a_h
     cp.matmul(d_gates.reshape(T * B, H + M), B_W_h, out=d_x.reshape(T * B, I))
-    d_B_W_h[...] = cp.matmul(d_gates.reshape(T * B, H + M).T, x.reshape(T * B, I))
-    d_P[...] = cp.matmul(d_gates[..., M:].reshape(T * B, H).T, s[1:].reshape(T * B, M))
-    d_U_h[...] = cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H))
+
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, H + M).T, x.reshape(T * B, I), out=d_B_W_h)
+    cp.matmul(d_gates[..., M:].reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
+    cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
     d_params = Params(d_B_W_h, d_P, d_U_h)
     return Grads(
@@ -283,7 +276,7 @@ def step(
 ) -> tuple[tuple[cp.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return tuple(part[0] for part in y), final
 

@@ -59,8 +59,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     s: np.ndarray  # (T + 1, B, M)  the initial state first
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int) -> Params:
@@ -131,7 +129,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -150,11 +147,10 @@ def forward(
     U_h_h = np.empty((B, H), dtype)
     x_s_next_all = gates[..., :M]
 
-    # s' = (1 - alpha) * (B @ x) + alpha * s
-    # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
+    # For s' and h': what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
 
-    # s' = (1 - alpha) * (B @ x) + alpha * s
+    # For s': what waits for no state, at all steps at once.
     x_s_next_all *= 0.050000000000000044
 
     if initial is None:
@@ -166,16 +162,10 @@ def forward(
 
     P_T = np.ascontiguousarray(P.T)
     U_h_T = np.ascontiguousarray(U_h.T)
+    ends = each(finished, T)
     for s_next, s_t, x_s_next, h_t, W_h_x, h_next, finished_t in zip(
-        s[1:],
-        s[:-1],
-        gates[..., :M],
-        h[:-1],
-        gates[..., M:],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    s[1:], s[:-1], gates[..., :M], h[:-1], gates[..., M:], h[1:], ends, strict=True
+):
         # s' = (1 - alpha) * (B @ x) + alpha * s
         np.multiply(s_t, 0.95, out=s_next)
         s_next += x_s_next
@@ -187,7 +177,7 @@ def forward(
         W_h_x += U_h_h
         sigmoid(W_h_x, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(s_next, s_t, where=finished_t)
 
@@ -200,7 +190,7 @@ def forward(
     final = States(h[T].copy(), s[T].copy())
     if tape is False:
         return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None, constant)
+    return (y_h, y_s), final, Tape(x, h, s, finished)
 
 
 @np.errstate(all="ignore")
@@ -213,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, M, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, s, finished, given, constant = tape
+    x, h, s, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -251,56 +241,58 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_P = np.zeros((H, M), dtype)
     d_U_h = np.zeros((H, H), dtype)
 
-    for d_y_h_t, d_h_2, h_next, d_y_s_t, d_B_x, finished_t in zip(
-        reversed(d_y_h),
-        reversed(d_gates[..., M:]),
-        reversed(h[1:]),
-        reversed(d_y_s),
-        reversed(d_gates[..., :M]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_s,)]
-            for d in (d_h, d_s,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_a_h_ts = d_gates[ts, :, M:]
+        h_ts = h[1:][ts]
 
-        # d_h_next = d_h_later + d_y_h
-        d_h += d_y_h_t
+        # d_a_h = (1 - h_next) * h_next, times d_h in the loop
+        np.subtract(1, h_ts, out=d_a_h_ts)
+        d_a_h_ts *= h_ts
 
-        # d_a_h = d_h_next * (1 - h_next) * h_next
-        np.subtract(1, h_next, out=d_h_2)
-        d_h_2 *= d_h
-        d_h_2 *= h_next
+        for d_y_h_t, d_a_h, d_y_s_t, d_B_x, finished_t in backwards(
+            d_y_h[ts], d_a_h_ts, d_y_s[ts], d_gates[ts, :, :M], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_s = d_s.copy()
+                np.copyto(d_s, 0, where=finished_t)
 
-        # PT_d_a_h = P.T @ d_a_h
-        np.matmul(d_h_2, P, out=PT_d_a_h)
+            d_h += d_y_h_t
 
-        # d_h = U_h.T @ d_a_h
-        np.matmul(d_h_2, U_h, out=d_h)
+            # d_a_h = d_h * (1 - h_next) * h_next
+            d_a_h *= d_h
 
-        # d_s_next = PT_d_a_h + d_s_later + d_y_s
-        d_s += PT_d_a_h
-        d_s += d_y_s_t
+            # PT_d_a_h = P.T @ d_a_h
+            np.matmul(d_a_h, P, out=PT_d_a_h)
 
-        # d_B_x = 0.050000000000000044 * d_s_next
-        np.multiply(d_s, 0.050000000000000044, out=d_B_x)
+            # d_h = U_h.T @ d_a_h
+            np.matmul(d_a_h, U_h, out=d_h)
 
-        # d_s = 0.95 * d_s_next
-        d_s *= 0.95
+            # d_s += PT_d_a_h + d_y_s
+            d_s += PT_d_a_h
+            d_s += d_y_s_t
 
-        if finished_t is not None:
-            for d, k in zip((d_h, d_s,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_B_x = 0.050000000000000044 * d_s
+            np.multiply(d_s, 0.050000000000000044, out=d_B_x)
 
-    d_h_all = d_gates[..., M:]
+            # d_s *= 0.95
+            d_s *= 0.95
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_s, kept_s, where=finished_t)
+
+    d_a_h_all = d_gates[..., M:]
+
     # d_x = B.T @ d_B_x + W_h.T @ d_a_h
     np.matmul(d_gates.reshape(T * B, H + M), B_W_h, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, H + M).T, x.reshape(T * B, I), out=d_B_W_h)
-    np.matmul(d_h_all.reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
-    np.matmul(d_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
+    np.matmul(d_a_h_all.reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
+    np.matmul(d_a_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
     d_params = Params(d_B_W_h, d_P, d_U_h)
     return Grads(
@@ -315,8 +307,8 @@ def step(
 ) -> tuple[tuple[np.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return tuple(part[0] for part in y), final
 
@@ -423,6 +415,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -36,7 +36,7 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 __device__ inline real smaller(real a, real b) { return a <= b ? a : b; }
 
-// z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void sgu_forward_1(
     const int rows, const int H,
     const storage* __restrict__ b_,  // 2 * H  b_g, b_z
@@ -53,8 +53,8 @@ extern "C" __global__ void sgu_forward_1(
     put(bias_z + k, bias_z_);
 }
 
+// For z: what waits for no state, at all steps at once.
 // a = W_g @ x + b_g
-// z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
 extern "C" __global__ void sgu_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
@@ -141,31 +141,26 @@ extern "C" __global__ void sgu_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_z = d_h_next * (n - h)
-// d_maximum_z = d_z * where(maximum_z <= 1, 1, 0)
-// d_a_z = d_maximum_z * where(a_z >= 0, 1, 0)
+// d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
 // d_W_z_x = 0.2 * d_a_z
 // d_U_z_h = d_W_z_x
-// d_n = d_h_next * z
-// d_a_n = -d_n * expm1(-n)
-// d_g = d_a_n * h
-// d_U_g_ah = d_g * (1 - g**2)
+// d_n = -d_h * z * expm1(-n)
+// d_g = d_n * (1 - g**2) * h
 extern "C" __global__ void sgu_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ maximum_z,  // (T, B, H)  maximum_z
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
+    const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ maximum_z,  // (T, B, H)  maximum_z
+    const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ g,  // (T, B, H)  g
     storage* __restrict__ d_a_z,  // (T, B, H)  d_a_z
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a, d_W_z_x
     storage* __restrict__ d_U_z_h,  // (T, B, H)  d_U_z_h
-    storage* __restrict__ d_a_n,  // (B, H)  d_a_n
-    storage* __restrict__ d_U_g_ah)  // (T, B, H)  d_U_g_ah
+    storage* __restrict__ d_n,  // (B, H)  d_n
+    storage* __restrict__ d_g)  // (T, B, H)  d_g
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -175,42 +170,38 @@ extern "C" __global__ void sgu_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real h_ = get(h + at * H + k);
-    const real n_ = get(n + at * H + k);
-    const real maximum_z_ = get(maximum_z + at * H + k);
     const real a_z = get(gates + at * (2 * H) + H + k);
+    const real h_ = get(h + at * H + k);
+    const real maximum_z_ = get(maximum_z + at * H + k);
+    const real n_ = get(n + at * H + k);
     const real z_ = get(z + at * H + k);
     const real g_ = get(g + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_z = d_h_next * (n_ - h_);
-    const real d_maximum_z = d_z * (maximum_z_ <= 1 ? 1 : 0);
-    const real d_a_z_ = d_maximum_z * (a_z >= 0 ? 1 : 0);
+    const real d_a_z_ = d_h_next * (a_z >= 0 ? 1 : 0) * (maximum_z_ <= 1 ? 1 : 0) * (n_ - h_);
     const real d_W_z_x = real(0.2) * d_a_z_;
     const real d_U_z_h_ = d_W_z_x;
-    const real d_n = d_h_next * z_;
-    const real d_a_n_ = -d_n * expm1(-n_);
-    const real d_g = d_a_n_ * h_;
-    const real d_U_g_ah_ = d_g * (1 - square(g_));
+    const real d_n_ = -d_h_next * z_ * expm1(-n_);
+    const real d_g_ = d_n_ * (1 - square(g_)) * h_;
 
     put(d_h + b * H + k, d_h_next);
     put(d_a_z + at * H + k, d_a_z_);
     put(d_gates + at * (2 * H) + H + k, d_W_z_x);
     put(d_U_z_h + at * H + k, d_U_z_h_);
-    put(d_a_n + b * H + k, d_a_n_);
-    put(d_U_g_ah + at * H + k, d_U_g_ah_);
+    put(d_n + b * H + k, d_n_);
+    put(d_g + at * H + k, d_g_);
 }
 
 // d_a = U_gT_d_U_g_ah * h
-// d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_a_n * g + d_h_next * (1 - z)
+// d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + d_n * g
 extern "C" __global__ void sgu_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_gT_d_U_g_ah,  // (B, H)  U_gT_d_U_g_ah
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    const storage* __restrict__ d_a_n,  // (B, H)  d_a_n
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_n,  // (B, H)  d_n
     const storage* __restrict__ g,  // (T, B, H)  g
     const storage* __restrict__ z,  // (T, B, H)  z
     storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a, d_W_z_x
@@ -225,13 +216,13 @@ extern "C" __global__ void sgu_backward_2(
     const real h_ = get(h + at * H + k);
     const real U_zT_d_U_z_h_ = get(U_zT_d_U_z_h + b * H + k);
     const real a = get(gates + at * (2 * H) + k);
-    const real d_a_n_ = get(d_a_n + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_n_ = get(d_n + b * H + k);
     const real g_ = get(g + at * H + k);
     const real z_ = get(z + at * H + k);
 
     const real d_a = U_gT_d_U_g_ah_ * h_;
-    const real d_h_ = U_gT_d_U_g_ah_ * a + U_zT_d_U_z_h_ + d_a_n_ * g_ + d_h_next * (1 - z_);
+    const real d_h_ = U_gT_d_U_g_ah_ * a + U_zT_d_U_z_h_ + d_h_next * (1 - z_) + d_n_ * g_;
 
     put(d_gates + at * (2 * H) + k, d_a);
     put(d_h + b * H + k, d_h_);

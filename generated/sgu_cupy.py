@@ -32,7 +32,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "eb5d26b439908c143c89d26fb25fb3675c6257ddb9805cedd9b29d3a96932aaa"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -71,8 +70,6 @@ class Tape(NamedTuple):
     maximum_z: cp.ndarray  # (T, B, H)  maximum_z
     z: cp.ndarray  # (T, B, H)  z
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -144,7 +141,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -166,15 +162,11 @@ def forward(
     U_z_h = cp.empty((B, H), dtype)
     bias_z = cp.empty((H,), dtype)
 
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
+    # For z: what waits for no state, at all steps at once.
     launch("sgu_forward_1", dtype, 1, H, (H,), b, bias_z)
 
     # a = W_g @ x + b_g
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # a = W_g @ x + b_g
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
     launch("sgu_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias_z)
 
     if initial is None:
@@ -187,16 +179,12 @@ def forward(
     for t in range(0, T):
         # g = tanh(U_g @ (a * h))
         launch("sgu_forward_3", dtype, B, H, (B, t, H), gates, h, ah)
-
-        # g = tanh(U_g @ (a * h))
         cp.matmul(ah[t], U_g_T, out=g[t])
 
         # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
         cp.matmul(h[t], U_z_T, out=U_z_h)
 
-        # g = tanh(U_g @ (a * h))
         # n = softplus(g * h)
-        # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
         # h' = (1 - z) * h + n * z
         launch("sgu_forward_4", dtype, B, H, (B, t, H), g, h, U_z_h, gates, n, maximum_z, z)
 
@@ -210,7 +198,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -222,7 +210,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, ah, g, n, maximum_z, z, finished, given, constant = tape
+    x, h, gates, ah, g, n, maximum_z, z, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -240,10 +228,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
-    d_U_g_ah = cp.empty((T, B, H), dtype)
+    d_g = cp.empty((T, B, H), dtype)
     d_U_z_h = cp.empty((T, B, H), dtype)
     d_a_z = cp.empty((T, B, H), dtype)
-    d_a_n = cp.empty((B, H), dtype)
+    d_n = cp.empty((B, H), dtype)
     U_zT_d_U_z_h = cp.empty((B, H), dtype)
     U_gT_d_U_g_ah = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -255,50 +243,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_z = d_h_next * (n - h)
-        # d_maximum_z = d_z * where(maximum_z <= 1, 1, 0)
-        # d_a_z = d_maximum_z * where(a_z >= 0, 1, 0)
+        # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
         # d_W_z_x = 0.2 * d_a_z
         # d_U_z_h = d_W_z_x
-        # d_n = d_h_next * z
-        # d_a_n = -d_n * expm1(-n)
-        # d_g = d_a_n * h
-        # d_U_g_ah = d_g * (1 - g**2)
-        launch("sgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, maximum_z, gates, z, g, d_a_z, d_gates, d_U_z_h, d_a_n, d_U_g_ah)
+        # d_n = -d_h * z * expm1(-n)
+        # d_g = d_n * (1 - g**2) * h
+        launch("sgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, d_a_z, d_gates, d_U_z_h, d_n, d_g)
 
         # U_zT_d_U_z_h = U_z.T @ d_U_z_h
         cp.matmul(d_U_z_h[t], U_z, out=U_zT_d_U_z_h)
 
-        # U_gT_d_U_g_ah = U_g.T @ d_U_g_ah
-        cp.matmul(d_U_g_ah[t], U_g, out=U_gT_d_U_g_ah)
+        # U_gT_d_U_g_ah = U_g.T @ d_g
+        cp.matmul(d_g[t], U_g, out=U_gT_d_U_g_ah)
 
         # d_a = U_gT_d_U_g_ah * h
-        # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_a_n * g + d_h_next * (1 - z)
-        launch("sgu_backward_2", dtype, B, H, (B, t, H), U_gT_d_U_g_ah, h, U_zT_d_U_z_h, gates, d_a_n, d_h, g, z, d_gates)
+        # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + d_n * g
+        launch("sgu_backward_2", dtype, B, H, (B, t, H), U_gT_d_U_g_ah, h, U_zT_d_U_z_h, gates, d_h, d_n, g, z, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    clear(finished, d_U_g_ah)
-    d_U_g[...] = cp.matmul(d_U_g_ah.reshape(T * B, H).T, ah.reshape(T * B, H))
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    clear(finished, d_g)
+    cp.matmul(d_g.reshape(T * B, H).T, ah.reshape(T * B, H), out=d_U_g)
     clear(finished, d_U_z_h)
-    d_U_z[...] = cp.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
+    cp.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
     clear(finished, d_a_z)
-
-    # d_bias_z = the sum of d_a_z
     column_sum("sgu_backward_3", dtype, T * B, H, (B, 0, H), d_a_z, d_bias_z)
-
-    # d_b_g = the sum of d_a
     column_sum("sgu_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     # d_b_z = 0.2 * d_bias_z
@@ -318,7 +297,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -67,8 +67,6 @@ class Tape(NamedTuple):
     maximum_z: np.ndarray  # (T, B, H)  maximum_z
     z: np.ndarray  # (T, B, H)  z
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -142,7 +140,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -163,22 +160,15 @@ def forward(
     )
     U_z_h = np.empty((B, H), dtype)
     bias_z = np.empty((H,), dtype)
-    b_z = b[H:]
-    a_all = gates[..., :H]
-    b_g = b[:H]
-    a_z_all = gates[..., H:]
+    b_z, b_g = b[H:], b[:H]
+    a_all, a_z_all = gates[..., :H], gates[..., H:]
 
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
+    # For z: what waits for no state, at all steps at once.
     np.multiply(b_z, 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # a = W_g @ x + b_g
     a_all += b_g
-
-    # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
     a_z_all *= 0.2
     a_z_all += bias_z
 
@@ -190,34 +180,21 @@ def forward(
     U_g_T = np.ascontiguousarray(U_g.T)
     U_z_T = np.ascontiguousarray(U_z.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for ah_t, a, h_t, g_t, n_t, a_z, maximum_z_t, z_t, h_next, finished_t in zip(
-        ah,
-        gates[..., :H],
-        h[:-1],
-        g,
-        n,
-        gates[..., H:],
-        maximum_z,
-        z,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    ah, gates[..., :H], h[:-1], g, n, gates[..., H:], maximum_z, z, h[1:], ends, strict=True
+):
         # g = tanh(U_g @ (a * h))
         np.multiply(a, h_t, out=ah_t)
         np.matmul(ah_t, U_g_T, out=g_t)
 
         # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
         np.matmul(h_t, U_z_T, out=U_z_h)
-
-        # g = tanh(U_g @ (a * h))
         np.tanh(g_t, out=g_t)
 
         # n = softplus(g * h)
         np.multiply(g_t, h_t, out=n_t)
         softplus(n_t, out=n_t)
-
-        # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
         np.multiply(U_z_h, 0.2, out=s)
         a_z += s
         a_z += 0.5
@@ -229,7 +206,7 @@ def forward(
         h_next *= z_t
         h_next += h_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, ah, g, n, maximum_z, z)
 
@@ -239,7 +216,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished)
 
 
 @np.errstate(all="ignore")
@@ -252,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, ah, g, n, maximum_z, z, finished, given, constant = tape
+    x, h, gates, ah, g, n, maximum_z, z, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -261,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U_g, U_z, b = params
+    W, U_g, U_z, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -274,10 +251,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
-    d_U_g_ah = np.empty((T, B, H), dtype)
+    d_g = np.empty((T, B, H), dtype)
     d_U_z_h = np.empty((T, B, H), dtype)
     d_a_z = np.empty((T, B, H), dtype)
-    d_a_n = np.empty((B, H), dtype)
+    k_n = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     U_zT_d_U_z_h = np.empty((B, H), dtype)
     U_gT_d_U_g_ah = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -288,103 +266,100 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for (
-        d_y_t, d_a_z_t, n_t, h_t, maximum_z_t, a_z, d_W_z_x, d_U_z_h_t, z_t, d_U_g_ah_t, g_t, d_a, a,
-        finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_a_z),
-        reversed(n),
-        reversed(h[:-1]),
-        reversed(maximum_z),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., H:]),
-        reversed(d_U_z_h),
-        reversed(z),
-        reversed(d_U_g_ah),
-        reversed(g),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., :H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_a_z_ts = d_a_z[ts]
+        a_z_ts = gates[ts, :, H:]
+        maximum_z_ts = maximum_z[ts]
+        n_ts = n[ts]
+        h_ts = h[ts]
+        k_n_ts = k_n[ts]
+        z_ts = z[ts]
+        d_g_ts = d_g[ts]
+        g_ts = g[ts]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
+        choose(np.real(a_z_ts) >= 0, 1, 0, out=d_a_z_ts)
+        choose(np.real(maximum_z_ts) <= 1, 1, 0, out=s_ts)
+        d_a_z_ts *= s_ts
+        np.subtract(n_ts, h_ts, out=s_ts)
+        d_a_z_ts *= s_ts
 
-        # d_z = d_h_next * (n - h)
-        np.subtract(n_t, h_t, out=d_a_z_t)
-        d_a_z_t *= d_h
+        # k_n = -z * expm1(-n), times d_h in the loop
+        np.multiply(n_ts, -1, out=k_n_ts)
+        np.expm1(k_n_ts, out=k_n_ts)
+        k_n_ts *= z_ts
+        k_n_ts *= -1
 
-        # d_maximum_z = d_z * where(maximum_z <= 1, 1, 0)
-        choose(np.real(maximum_z_t) <= 1, 1, 0, out=s)
-        d_a_z_t *= s
+        # d_g = (1 - g**2) * h, times k_n in the loop
+        np.multiply(g_ts, g_ts, out=d_g_ts)
+        np.subtract(1, d_g_ts, out=d_g_ts)
+        d_g_ts *= h_ts
 
-        # d_a_z = d_maximum_z * where(a_z >= 0, 1, 0)
-        choose(np.real(a_z) >= 0, 1, 0, out=s)
-        d_a_z_t *= s
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # d_W_z_x = 0.2 * d_a_z
-        np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
+        for (
+            d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_a_z_ts, d_gates[ts, :, H:], d_U_z_h[ts], k_n_ts, d_g_ts, d_gates[ts, :, :H], h_ts,
+            k_h_ts, gates[ts, :, :H], g_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_U_z_h = d_W_z_x
-        d_U_z_h_t[...] = d_W_z_x
+            d_h += d_y_t
 
-        # d_n = d_h_next * z
-        np.multiply(d_h, z_t, out=d_a_n)
+            # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+            d_a_z_t *= d_h
 
-        # d_a_n = -d_n * expm1(-n)
-        np.multiply(n_t, -1, out=s)
-        np.expm1(s, out=s)
-        d_a_n *= s
-        d_a_n *= -1
+            # d_W_z_x = 0.2 * d_a_z
+            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
 
-        # d_g = d_a_n * h
-        np.multiply(d_a_n, h_t, out=d_U_g_ah_t)
+            # d_U_z_h = d_W_z_x
+            d_U_z_h_t[...] = d_W_z_x
 
-        # d_U_g_ah = d_g * (1 - g**2)
-        np.multiply(g_t, g_t, out=s)
-        np.subtract(1, s, out=s)
-        d_U_g_ah_t *= s
+            # k_n = -d_h * z * expm1(-n)
+            k_n_t *= d_h
 
-        # U_zT_d_U_z_h = U_z.T @ d_U_z_h
-        np.matmul(d_U_z_h_t, U_z, out=U_zT_d_U_z_h)
+            # d_g = k_n * (1 - g**2) * h
+            d_g_t *= k_n_t
 
-        # U_gT_d_U_g_ah = U_g.T @ d_U_g_ah
-        np.matmul(d_U_g_ah_t, U_g, out=U_gT_d_U_g_ah)
+            # U_zT_d_U_z_h = U_z.T @ d_U_z_h
+            np.matmul(d_U_z_h_t, U_z, out=U_zT_d_U_z_h)
 
-        # d_a = U_gT_d_U_g_ah * h
-        np.multiply(U_gT_d_U_g_ah, h_t, out=d_a)
+            # U_gT_d_U_g_ah = U_g.T @ d_g
+            np.matmul(d_g_t, U_g, out=U_gT_d_U_g_ah)
 
-        # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_a_n * g + d_h_next * (1 - z)
-        np.subtract(1, z_t, out=s)
-        d_h *= s
-        np.multiply(U_gT_d_U_g_ah, a, out=s)
-        d_h += s
-        np.multiply(d_a_n, g_t, out=s)
-        d_h += s
-        d_h += U_zT_d_U_z_h
+            # d_a = U_gT_d_U_g_ah * h
+            np.multiply(U_gT_d_U_g_ah, h_t, out=d_a)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + k_n * g
+            d_h *= k_h_t
+            np.multiply(U_gT_d_U_g_ah, a, out=s)
+            d_h += s
+            np.multiply(k_n_t, g_t, out=s)
+            d_h += s
+            d_h += U_zT_d_U_z_h
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_a_all = d_gates[..., :H]
-    d_b_g = d_b[:H]
-    d_b_z = d_b[H:]
+    d_b_g, d_b_z = d_b[:H], d_b[H:]
+
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    clear(finished, d_U_g_ah)
-    np.matmul(d_U_g_ah.reshape(T * B, H).T, ah.reshape(T * B, H), out=d_U_g)
+    clear(finished, d_g)
+    np.matmul(d_g.reshape(T * B, H).T, ah.reshape(T * B, H), out=d_U_g)
     clear(finished, d_U_z_h)
     np.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
     clear(finished, d_a_z)
@@ -408,8 +383,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -515,6 +490,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

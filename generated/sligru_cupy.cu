@@ -36,8 +36,7 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
@@ -62,7 +61,7 @@ extern "C" __global__ void sligru_forward_1(
     put(valid_n + at * H + k, valid_n_);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_z,  // (T, B, H)  valid_z
@@ -85,7 +84,7 @@ extern "C" __global__ void sligru_forward_2(
     if (threadIdx.y == 0 && k < H) put(sum_ + k, part[0][threadIdx.x]);
 }
 
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ valid_n,  // (T, B, H)  valid_n
@@ -108,8 +107,7 @@ extern "C" __global__ void sligru_forward_3(
     if (threadIdx.y == 0 && k < H) put(sum_ + H + k, part[0][threadIdx.x]);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_4(
     const int rows, const int H,
     const real count,
@@ -146,8 +144,7 @@ extern "C" __global__ void sligru_forward_4(
     put(new_mean + k, new_mean_n);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_5(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
@@ -188,7 +185,7 @@ extern "C" __global__ void sligru_forward_5(
     put(gates_2 + at * (2 * H) + H + k, centred_n);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+// For z: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ spread_z,  // (T, B, H)  spread_z
@@ -211,7 +208,7 @@ extern "C" __global__ void sligru_forward_6(
     if (threadIdx.y == 0 && k < H) put(sum_spread + k, part[0][threadIdx.x]);
 }
 
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ spread_n,  // (T, B, H)  spread_n
@@ -234,8 +231,7 @@ extern "C" __global__ void sligru_forward_7(
     if (threadIdx.y == 0 && k < H) put(sum_spread + H + k, part[0][threadIdx.x]);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_8(
     const int rows, const int H,
     const real count,
@@ -274,8 +270,7 @@ extern "C" __global__ void sligru_forward_8(
     put(new_var + k, new_var_n);
 }
 
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-// n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+// For z and n: what waits for no state, at all steps at once.
 extern "C" __global__ void sligru_forward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
@@ -495,8 +490,8 @@ extern "C" __global__ void sligru_forward_17(
     put(h + (at + B) * H + k, h_next);
 }
 
-// normed_z = centred_z * scale_z
-// normed_n = centred_n * scale_n
+// g_g_z = centred_z * scale_z
+// g_g_h = centred_n * scale_n
 extern "C" __global__ void sligru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
@@ -522,24 +517,17 @@ extern "C" __global__ void sligru_backward_1(
     put(g_g_h + at * H + k, normed_n);
 }
 
-// d_h_next = d_h_later + d_y
-// not_z = 1 - z
-// d_n = d_h_next * not_z
-// d_a_n = d_n * step(n)
-// g_p_z = d_a_n * centred_U_h_h
-// g_g_h = d_a_n * normed_n
-// d_normed_n = d_a_n * g_h
-// g_scale_n = d_normed_n * centred_n
-// d_centred_n = d_normed_n * scale_n
-// g_used_mean_n = -d_centred_n
-// d_z = d_h_next * (h - n)
-// d_a_z_2 = d_z * z * not_z
-// g_p_z_2 = d_a_z_2 * centred_U_z_h
-// g_g_z = d_a_z_2 * normed_z
-// d_normed_z = d_a_z_2 * g_z
-// g_scale_z = d_normed_z * centred_z
-// d_centred_z = d_normed_z * scale_z
-// g_used_mean_z = -d_centred_z
+// d_z = 1 - z
+// d_n = d_h * d_z * step(n)
+// g_p_z = d_n * centred_U_h_h
+// d_W_h_x = d_n * g_h
+// g_scale_n = d_W_h_x * centred_n
+// g_used_mean_n = -d_W_h_x
+// d_z *= d_h * z * (h - n)
+// g_p_z_2 = d_z * centred_U_z_h
+// d_W_z_x = d_z * g_z
+// g_scale_z = d_W_z_x * centred_z
+// g_used_mean_z = -d_W_z_x
 extern "C" __global__ void sligru_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -553,8 +541,8 @@ extern "C" __global__ void sligru_backward_2(
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ d_a_z_2,  // (T, B, H)  d_a_z_2
-    storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    storage* __restrict__ d_z,  // (T, B, H)  d_z
+    storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ g_p_z,  // (B, H)  g_p_z
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
@@ -587,26 +575,24 @@ extern "C" __global__ void sligru_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
-    const real d_n = d_h_next * not_z;
-    const real d_a_n_ = d_n * step(n_);
-    const real g_p_z_ = d_a_n_ * centred_U_h_h;
-    const real g_g_h_ = d_a_n_ * normed_n;
-    const real d_normed_n = d_a_n_ * g_h;
+    const real d_n_ = d_h_next * not_z * step(n_);
+    const real g_p_z_ = d_n_ * centred_U_h_h;
+    const real g_g_h_ = d_n_ * normed_n;
+    const real d_normed_n = d_n_ * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
-    const real d_z = d_h_next * (h_ - n_);
-    const real d_a_z_2_ = d_z * z_ * not_z;
-    const real g_p_z_2_ = d_a_z_2_ * centred_U_z_h;
-    const real g_g_z_ = d_a_z_2_ * normed_z;
-    const real d_normed_z = d_a_z_2_ * g_z;
+    const real d_z_ = d_h_next * z_ * not_z * (h_ - n_);
+    const real g_p_z_2_ = d_z_ * centred_U_z_h;
+    const real g_g_z_ = d_z_ * normed_z;
+    const real d_normed_z = d_z_ * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
     const real g_used_mean_z_ = -d_centred_z;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_a_z_2 + at * H + k, d_a_z_2_);
-    put(d_a_n + at * H + k, d_a_n_);
+    put(d_z + at * H + k, d_z_);
+    put(d_n + at * H + k, d_n_);
     put(g_p_z + b * H + k, g_p_z_);
     put(g_g_h + at * H + k, g_g_h_);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
@@ -659,9 +645,8 @@ extern "C" __global__ void sligru_backward_4(
     if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2 + b, part[0]);
 }
 
-// d_p_z = sum_g_p_z + sum_g_p_z_2
-// d_a_z = -1 / 2 * d_p_z * p_z**3
-// d_sum_square_U_z_h = 1 / 2 * d_a_z / hidden
+// d_sum_square_U_z_h *= -1 / 2 * p_z**3
+// d_sum_square_U_z_h *= 1 / 2 / hidden
 // d_sum_square_U_h_h = d_sum_square_U_z_h
 extern "C" __global__ void sligru_backward_5(
     const int rows, const int B, const int t, const int H,
@@ -688,20 +673,20 @@ extern "C" __global__ void sligru_backward_5(
     put(d_sum_square_U_h_h + b, d_sum_square_U_h_h_);
 }
 
-// d_square_U_z_h = d_sum_square_U_z_h
-// d_square_U_h_h = d_sum_square_U_h_h
-// d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2 * p_z
-// g_centre_z = -d_centred_U_z_h
-// d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
-// g_centre_z_2 = -d_centred_U_h_h
+// d_U_z_h = d_sum_square_U_z_h
+// d_U_h_h = d_sum_square_U_h_h
+// d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
+// g_centre_z = -d_U_z_h
+// d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
+// g_centre_z_2 = -d_U_h_h
 extern "C" __global__ void sligru_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     const storage* __restrict__ d_sum_square_U_h_h,  // (B, 1)  d_sum_square_U_h_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    const storage* __restrict__ d_a_z_2,  // (T, B, H)  d_a_z_2
+    const storage* __restrict__ d_z,  // (T, B, H)  d_z
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
     storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
     storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
@@ -715,16 +700,16 @@ extern "C" __global__ void sligru_backward_6(
     const real d_sum_square_U_z_h_ = get(d_sum_square_U_z_h + b);
     const real d_sum_square_U_h_h_ = get(d_sum_square_U_h_h + b);
     const real centred_U_z_h = get(gates + at * (2 * H) + H + k);
-    const real d_a_z_2_ = get(d_a_z_2 + at * H + k);
+    const real d_z_ = get(d_z + at * H + k);
     const real p_z_ = get(p_z + at);
     const real centred_U_h_h = get(gates + at * (2 * H) + k);
-    const real d_a_n_ = get(d_a_n + at * H + k);
+    const real d_n_ = get(d_n + at * H + k);
 
     const real d_square_U_z_h = d_sum_square_U_z_h_;
     const real d_square_U_h_h = d_sum_square_U_h_h_;
-    const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2_ * p_z_;
+    const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_z_ * p_z_;
     const real g_centre_z_ = -d_centred_U_z_h;
-    const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n_ * p_z_;
+    const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_n_ * p_z_;
     const real g_centre_z_2_ = -d_centred_U_h_h;
 
     put(d_gates_2 + at * (2 * H) + H + k, d_centred_U_z_h);
@@ -773,8 +758,7 @@ extern "C" __global__ void sligru_backward_8(
     if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2 + b, part[0]);
 }
 
-// d_centre_z = sum_g_centre_z + sum_g_centre_z_2
-// d_sum_U_z_h = 1 / 2 * d_centre_z / hidden
+// d_sum_U_z_h *= 1 / 2 / hidden
 // d_sum_U_h_h = d_sum_U_z_h
 extern "C" __global__ void sligru_backward_9(
     const int rows, const int H,
@@ -797,8 +781,6 @@ extern "C" __global__ void sligru_backward_9(
     put(d_sum_U_h_h + b, d_sum_U_h_h_);
 }
 
-// d_U_z_h = d_centred_U_z_h + d_sum_U_z_h
-// d_U_h_h = d_centred_U_h_h + d_sum_U_h_h
 extern "C" __global__ void sligru_backward_10(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
@@ -823,7 +805,7 @@ extern "C" __global__ void sligru_backward_10(
     put(d_gates_2 + at * (2 * H) + k, d_U_h_h);
 }
 
-// d_h = U_zT_d_U_z_h + d_h_next * z
+// d_h = U_zT_d_U_z_h + d_h * z
 extern "C" __global__ void sligru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
@@ -937,10 +919,10 @@ extern "C" __global__ void sligru_backward_15(
     if (threadIdx.y == 0 && k < H) put(d_used_mean + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_a_z_2
+// d_b_z = the sum of d_z
 extern "C" __global__ void sligru_backward_16(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_z_2,  // (T, B, H)  d_a_z_2
+    const storage* __restrict__ d_z,  // (T, B, H)  d_z
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -949,7 +931,7 @@ extern "C" __global__ void sligru_backward_16(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_z_2 + at * H + k);
+        total += get(d_z + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -960,10 +942,10 @@ extern "C" __global__ void sligru_backward_16(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void sligru_backward_17(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -972,7 +954,7 @@ extern "C" __global__ void sligru_backward_17(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_n + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1181,8 +1163,8 @@ extern "C" __global__ void sligru_backward_24(
     put(d_sum + k, d_sum_z);
 }
 
-// d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-// d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
+// d_W_h_x += d_batch_centred_n + d_sum_n * valid
+// d_W_z_x += d_batch_centred_z + d_sum_z * valid
 extern "C" __global__ void sligru_backward_25(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n

@@ -31,7 +31,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "d020ddb793f48e9395a4b5918d542f8797867cad358f477ae200b8abd17ceffa"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -72,8 +71,6 @@ class Tape(NamedTuple):
     p_z: cp.ndarray  # (T, B, 1)  p_z
     scale: cp.ndarray  # (2 * H,)  scale_z, scale_n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     valid: cp.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -174,7 +171,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -225,50 +221,31 @@ def forward(
     update = bool(training) and buffers is not None and seen > 0
     running = init_buffers(H, dtype=dtype) if buffers is None else buffers
     mean_z = check("buffers.mean_z", running.mean_z, (H,))
+    same("buffers.mean_z", mean_z, dtype)
     var_z = check("buffers.var_z", running.var_z, (H,))
+    same("buffers.var_z", var_z, dtype)
     mean_n = check("buffers.mean_n", running.mean_n, (H,))
+    same("buffers.mean_n", mean_n, dtype)
     var_n = check("buffers.var_n", running.var_n, (H,))
-    precision(params, None, **{f"buffers.{name}": array for name, array in running._asdict().items()})
+    same("buffers.var_n", var_n, dtype)
     training = float(bool(training))
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates_2, valid, valid_z, valid_n)
-    clear(finished, valid_z)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # The gradients of the parameters: all steps in one product each.
+    clear(finished, valid_z)
     column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
     clear(finished, valid_n)
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates_2, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
     clear(finished, spread_z)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     column_sum("sligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
     clear(finished, spread_n)
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     column_sum("sligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     launch("sligru_forward_9", dtype, T * B, H, (B, 0, H), gates_2, scale, b, g, z, n)
 
     if update:
@@ -284,32 +261,19 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
+        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         cp.matmul(h[t], U_T, out=gates[t])
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_10", dtype, B, H, (B, t, H), gates, centre_z)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_11", dtype, B, H, (B, t, H), gates, sum_U_z_h)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_12", dtype, B, 1, (H,), centre_z, sum_U_z_h)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_13", dtype, B, H, (B, t, H), gates, centre_z, square_U_h_h, square_U_z_h)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_14", dtype, B, H, (B, t, H), square_U_h_h, p_z)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         row_sum("sligru_forward_15", dtype, B, H, (H,), square_U_z_h, sum_square_U_z_h)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         launch("sligru_forward_16", dtype, B, 1, (B, t, H), p_z, sum_square_U_z_h)
 
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
+        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         # h' = (1 - z) * n + z * h
         launch("sligru_forward_17", dtype, B, H, (B, t, H), gates, p_z, z, n, h)
 
@@ -323,7 +287,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not None, constant, valid, count, training)
+    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -335,7 +299,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, given, constant, valid, count, training = tape
+    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -356,8 +320,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
     g_g_z = cp.empty((T, B, H), dtype)
     g_g_h = cp.empty((T, B, H), dtype)
-    d_a_z_2 = cp.empty((T, B, H), dtype)
-    d_a_n = cp.empty((T, B, H), dtype)
+    d_z = cp.empty((T, B, H), dtype)
+    d_n = cp.empty((T, B, H), dtype)
     g_p_z = cp.empty((B, H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
@@ -394,35 +358,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((2 * H,), dtype)
     d_g = cp.zeros((2 * H,), dtype)
 
-    # normed_z = centred_z * scale_z
-    # normed_n = centred_n * scale_n
+    # g_g_z = centred_z * scale_z
+    # g_g_h = centred_n * scale_n
     launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates_2, scale, g_g_z, g_g_h)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # not_z = 1 - z
-        # d_n = d_h_next * not_z
-        # d_a_n = d_n * step(n)
-        # g_p_z = d_a_n * centred_U_h_h
-        # g_g_h = d_a_n * normed_n
-        # d_normed_n = d_a_n * g_h
-        # g_scale_n = d_normed_n * centred_n
-        # d_centred_n = d_normed_n * scale_n
-        # g_used_mean_n = -d_centred_n
-        # d_z = d_h_next * (h - n)
-        # d_a_z_2 = d_z * z * not_z
-        # g_p_z_2 = d_a_z_2 * centred_U_z_h
-        # g_g_z = d_a_z_2 * normed_z
-        # d_normed_z = d_a_z_2 * g_z
-        # g_scale_z = d_normed_z * centred_z
-        # d_centred_z = d_normed_z * scale_z
-        # g_used_mean_z = -d_centred_z
-        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, gates, g_g_h, g, gates_2, scale, h, g_g_z, d_a_z_2, d_a_n, g_p_z, d_gates, g_scale_n, g_used_mean_n, g_p_z_2, g_scale_z, g_used_mean_z)
+        # d_z = 1 - z
+        # d_n = d_h * d_z * step(n)
+        # g_p_z = d_n * centred_U_h_h
+        # d_W_h_x = d_n * g_h
+        # g_scale_n = d_W_h_x * centred_n
+        # g_used_mean_n = -d_W_h_x
+        # d_z *= d_h * z * (h - n)
+        # g_p_z_2 = d_z * centred_U_z_h
+        # d_W_z_x = d_z * g_z
+        # g_scale_z = d_W_z_x * centred_z
+        # g_used_mean_z = -d_W_z_x
+        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, gates, g_g_h, g, gates_2, scale, h, g_g_z, d_z, d_n, g_p_z, d_gates, g_scale_n, g_used_mean_n, g_p_z_2, g_scale_z, g_used_mean_z)
 
         # sum_g_p_z = the sum of g_p_z
         row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_z_h)
@@ -430,19 +386,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_p_z_2 = the sum of g_p_z_2
         row_sum("sligru_backward_4", dtype, B, H, (H,), g_p_z_2, sum_g_p_z_2)
 
-        # d_p_z = sum_g_p_z + sum_g_p_z_2
-        # d_a_z = -1 / 2 * d_p_z * p_z**3
-        # d_sum_square_U_z_h = 1 / 2 * d_a_z / hidden
+        # d_sum_square_U_z_h *= -1 / 2 * p_z**3
+        # d_sum_square_U_z_h *= 1 / 2 / hidden
         # d_sum_square_U_h_h = d_sum_square_U_z_h
         launch("sligru_backward_5", dtype, B, 1, (B, t, H), d_sum_square_U_z_h, sum_g_p_z_2, p_z, d_sum_square_U_h_h)
 
-        # d_square_U_z_h = d_sum_square_U_z_h
-        # d_square_U_h_h = d_sum_square_U_h_h
-        # d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2 * p_z
-        # g_centre_z = -d_centred_U_z_h
-        # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
-        # g_centre_z_2 = -d_centred_U_h_h
-        launch("sligru_backward_6", dtype, B, H, (B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_a_z_2, p_z, d_a_n, d_gates_2, g_centre_z, g_centre_z_2)
+        # d_U_z_h = d_sum_square_U_z_h
+        # d_U_h_h = d_sum_square_U_h_h
+        # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
+        # g_centre_z = -d_U_z_h
+        # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
+        # g_centre_z_2 = -d_U_h_h
+        launch("sligru_backward_6", dtype, B, H, (B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_z, p_z, d_n, d_gates_2, g_centre_z, g_centre_z_2)
 
         # sum_g_centre_z = the sum of g_centre_z
         row_sum("sligru_backward_7", dtype, B, H, (H,), g_centre_z, d_sum_U_z_h)
@@ -450,58 +405,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # sum_g_centre_z_2 = the sum of g_centre_z_2
         row_sum("sligru_backward_8", dtype, B, H, (H,), g_centre_z_2, sum_g_centre_z_2)
 
-        # d_centre_z = sum_g_centre_z + sum_g_centre_z_2
-        # d_sum_U_z_h = 1 / 2 * d_centre_z / hidden
+        # d_sum_U_z_h *= 1 / 2 / hidden
         # d_sum_U_h_h = d_sum_U_z_h
         launch("sligru_backward_9", dtype, B, 1, (H,), d_sum_U_z_h, sum_g_centre_z_2, d_sum_U_h_h)
-
-        # d_U_z_h = d_centred_U_z_h + d_sum_U_z_h
-        # d_U_h_h = d_centred_U_h_h + d_sum_U_h_h
         launch("sligru_backward_10", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
 
         # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         cp.matmul(d_gates_2[t], U, out=U_zT_d_U_z_h)
 
-        # d_h = U_zT_d_U_z_h + d_h_next * z
+        # d_h = U_zT_d_U_z_h + d_h * z
         launch("sligru_backward_11", dtype, B, H, (B, t, H), U_zT_d_U_z_h, d_h, z)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
-    d_U[...] = cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
+    cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     clear(finished, g_scale_n)
-
-    # d_scale_n = the sum of g_scale_n
     column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
     clear(finished, g_scale_z)
-
-    # d_scale_z = the sum of g_scale_z
     column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
     clear(finished, g_used_mean_z)
-
-    # d_used_mean_z = the sum of g_used_mean_z
     column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
     clear(finished, g_used_mean_n)
-
-    # d_used_mean_n = the sum of g_used_mean_n
     column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
-    clear(finished, d_a_z_2)
-
-    # d_b_z = the sum of d_a_z_2
-    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), d_a_z_2, d_b)
-    clear(finished, d_a_n)
-
-    # d_b_h = the sum of d_a_n
-    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
+    clear(finished, d_z)
+    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), d_z, d_b)
+    clear(finished, d_n)
+    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), d_n, d_b)
     clear(finished, g_g_z)
-
-    # d_g_z = the sum of g_g_z
     column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
     clear(finished, g_g_h)
-
-    # d_g_h = the sum of g_g_h
     column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -519,12 +454,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # g_batch_mean_z = -d_batch_centred_z
     launch("sligru_backward_21", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
     clear(finished, g_batch_mean_z)
-
-    # d_batch_mean_z = the sum of g_batch_mean_z
     column_sum("sligru_backward_22", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
     clear(finished, g_batch_mean_n)
-
-    # d_batch_mean_n = the sum of g_batch_mean_n
     column_sum("sligru_backward_23", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
@@ -534,14 +465,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_z = d_batch_mean_z_2 * s_count_2
     launch("sligru_backward_24", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
 
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
+    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
+    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
     launch("sligru_backward_25", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
@@ -557,7 +488,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 

@@ -68,8 +68,6 @@ class Tape(NamedTuple):
     p_z: np.ndarray  # (T, B, 1)  p_z
     scale: np.ndarray  # (2 * H,)  scale_z, scale_n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
     valid: np.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -172,7 +170,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -234,130 +231,76 @@ def forward(
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
-    centred_z_all = gates_2[..., :H]
-    centred_n_all = gates_2[..., H:]
-    sum_z = sum_[:H]
-    sum_n = sum_[H:]
-    used_mean_z = used_mean[:H]
-    batch_mean_z = batch_mean[:H]
-    new_mean_z = new_mean[H:]
-    used_mean_n = used_mean[H:]
-    batch_mean_n = batch_mean[H:]
-    new_mean_n = new_mean[:H]
-    sum_spread_z = sum_spread[:H]
-    sum_spread_n = sum_spread[H:]
-    s_count_2_3 = s_count_2[1:]
-    used_var_z = used_var[:H]
-    batch_var_z = batch_var[:H]
-    s_count_3_2 = s_count_2[:1]
-    new_var_z = new_var[H:]
-    used_var_n = used_var[H:]
-    batch_var_n = batch_var[H:]
-    new_var_n = new_var[:H]
-    scale_z = scale[:H]
-    g_z = g[:H]
-    b_z = b[:H]
-    scale_n = scale[H:]
-    g_h = g[H:]
-    b_h = b[H:]
+    centred_z_all, centred_n_all = gates_2[..., :H], gates_2[..., H:]
+    sum_z, sum_n = sum_[:H], sum_[H:]
+    used_mean_z, used_mean_n = used_mean[:H], used_mean[H:]
+    batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
+    new_mean_z, new_mean_n = new_mean[H:], new_mean[:H]
+    sum_spread_z, sum_spread_n = sum_spread[:H], sum_spread[H:]
+    s_count_2_3, s_count_3_2 = s_count_2[1:], s_count_2[:1]
+    used_var_z, used_var_n = used_var[:H], used_var[H:]
+    batch_var_z, batch_var_n = batch_var[:H], batch_var[H:]
+    new_var_z, new_var_n = new_var[H:], new_var[:H]
+    scale_z, scale_n = scale[:H], scale[H:]
+    g_z, g_h = g[:H], g[H:]
+    b_z, b_h = b[:H], b[H:]
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For z and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # For z: what waits for no state, at all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
 
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    # For n: what waits for no state, at all steps at once.
     np.multiply(centred_n_all, valid, out=valid_n)
 
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, valid_z)
     np.matmul(ones, valid_z.reshape(T * B, H), out=sum_z)
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     clear(finished, valid_n)
     np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count, sum_, out=batch_mean)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean_z)
     np.multiply(batch_mean_z, 0.05, out=new_mean_z)
     np.multiply(mean_z, 0.95, out=s)
     new_mean_z += s
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     choose(np.real(training) > 0, batch_mean_n, mean_n, out=used_mean_n)
     np.multiply(batch_mean_n, 0.05, out=new_mean_n)
     np.multiply(mean_n, 0.95, out=s)
     new_mean_n += s
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.subtract(centred_z_all, batch_mean_z, out=batch_centred_z)
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     gates_2 -= used_mean
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     clear(finished, spread_z)
     np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread_z)
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     clear(finished, spread_n)
     np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     np.reciprocal(count, out=s_count_2_3)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(s_count_2_3, sum_spread, out=batch_var)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
     choose(np.real(training) > 0, batch_var_z, var_z, out=used_var_z)
     np.subtract(count, 1, out=s_2)
     np.maximum(s_2, 1, out=s_count_3_2)
     np.reciprocal(s_count_3_2, out=s_count_3_2)
     np.multiply(batch_var_z, count, out=new_var_z)
     np.multiply(var_z, 0.95, out=s)
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-    np.add(used_var, 1e-05, out=var_eps)
-    np.sqrt(var_eps, out=scale)
-    np.reciprocal(scale, out=scale)
     np.multiply(batch_var_n, count, out=new_var_n)
     new_var *= s_count_3_2
     new_var *= 0.05
     new_var_z += s
     np.multiply(var_n, 0.95, out=s)
     new_var_n += s
-
-    # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
+    np.add(used_var, 1e-05, out=var_eps)
+    np.sqrt(var_eps, out=scale)
+    np.reciprocal(scale, out=scale)
     np.multiply(centred_z_all, scale_z, out=z)
     z *= g_z
     z += b_z
-
-    # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
     np.multiply(centred_n_all, scale_n, out=n)
     n *= g_h
     n += b_h
@@ -375,21 +318,13 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s_3 = np.empty((B, 2 * H), dtype)
-    s_3_part = s_3[:, H:]
-    s_3_part_2 = s_3[:, :H]
+    s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
+    ends = each(finished, T)
     for h_t, gates_t, centred_U_h_h, centred_U_z_h, p_z_t, z_t, n_t, h_next, finished_t in zip(
-        h[:-1],
-        gates,
-        gates[..., :H],
-        gates[..., H:],
-        p_z,
-        z,
-        n,
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+    h[:-1], gates, gates[..., :H], gates[..., H:], p_z, z, n, h[1:], ends, strict=True
+):
+        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
+        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         np.matmul(h_t, U_T, out=gates_t)
         np.sum(centred_U_h_h, axis=-1, keepdims=True, out=centre_z)
         np.sum(centred_U_z_h, axis=-1, keepdims=True, out=sum_U_z_h)
@@ -408,16 +343,12 @@ def forward(
         np.sqrt(p_z_t, out=p_z_t)
         np.reciprocal(p_z_t, out=p_z_t)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
+        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
+        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         np.multiply(gates_t, p_z_t, out=s_3)
-
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         z_t += s_3_part
-        sigmoid(z_t, out=z_t)
-
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         n_t += s_3_part_2
+        sigmoid(z_t, out=z_t)
         np.maximum(n_t, 0, out=n_t)
 
         # h' = (1 - z) * n + z * h
@@ -425,7 +356,7 @@ def forward(
         h_next *= z_t
         h_next += n_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z)
 
@@ -435,7 +366,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not None, constant, valid, count, training)
+    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training)
 
 
 @np.errstate(all="ignore")
@@ -448,7 +379,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, given, constant, valid, count, training = tape
+    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -457,7 +388,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b, g = params
+    W, U, _, g = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -473,15 +404,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = np.empty((T, B, 2 * H), dtype)
     g_g_z = np.empty((T, B, H), dtype)
     g_g_h = np.empty((T, B, H), dtype)
-    d_a_z_2 = np.empty((T, B, H), dtype)
-    d_a_n = np.empty((T, B, H), dtype)
+    d_z = np.empty((T, B, H), dtype)
+    d_n = np.empty((T, B, H), dtype)
+    k_a_z = np.empty((T, B, 1), dtype)
     g_p_z = np.empty((B, H), dtype)
     g_scale_n = np.empty((T, B, H), dtype)
     g_used_mean_n = np.empty((T, B, H), dtype)
     g_p_z_2 = np.empty((B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
     g_used_mean_z = np.empty((T, B, H), dtype)
-    d_sum_square_U_z_h = np.empty((B, 1), dtype)
+    d_p_z = np.empty((B, 1), dtype)
     sum_g_p_z_2 = np.empty((B, 1), dtype)
     d_sum_square_U_h_h = np.empty((B, 1), dtype)
     g_centre_z = np.empty((B, H), dtype)
@@ -511,206 +443,168 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_g = np.zeros((2 * H,), dtype)
 
-    centred_z_all = gates_2[..., :H]
-    scale_z = scale[:H]
-    centred_n_all = gates_2[..., H:]
-    scale_n = scale[H:]
-    # normed_z = centred_z * scale_z
-    np.multiply(centred_z_all, scale_z, out=g_g_z)
-
-    # normed_n = centred_n * scale_n
-    np.multiply(centred_n_all, scale_n, out=g_g_h)
-
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 1), dtype)
-    g_h = g[H:]
-    g_z = g[:H]
-    for (
-        d_y_t, d_a_z_2_t, z_t, d_a_n_t, n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, h_t,
-        centred_U_z_h, g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t,
-        g_used_mean_z_t, p_z_t, d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(d_a_z_2),
-        reversed(z),
-        reversed(d_a_n),
-        reversed(n),
-        reversed(gates[..., :H]),
-        reversed(g_g_h),
-        reversed(d_gates[..., H:]),
-        reversed(g_scale_n),
-        reversed(gates_2[..., H:]),
-        reversed(h[:-1]),
-        reversed(gates[..., H:]),
-        reversed(g_g_z),
-        reversed(d_gates[..., :H]),
-        reversed(g_scale_z),
-        reversed(gates_2[..., :H]),
-        reversed(d_gates),
-        reversed(g_used_mean_n),
-        reversed(g_used_mean_z),
-        reversed(p_z),
-        reversed(d_gates_2[..., H:]),
-        reversed(d_gates_2[..., :H]),
-        reversed(d_gates_2),
-        reversed(gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    g_h, g_z = g[H:], g[:H]
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        g_g_z_ts = g_g_z[ts]
+        centred_z_ts, centred_n_ts = gates_2[ts, :, :H], gates_2[ts, :, H:]
+        scale_z, scale_n = scale[:H], scale[H:]
+        g_g_h_ts = g_g_h[ts]
+        d_z_ts = d_z[ts]
+        z_ts = z[ts]
+        d_n_ts = d_n[ts]
+        n_ts = n[ts]
+        h_ts = h[ts]
+        k_a_z_ts = k_a_z[ts]
+        p_z_ts = p_z[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # g_g_z = centred_z * scale_z, times d_z in the loop
+        np.multiply(centred_z_ts, scale_z, out=g_g_z_ts)
 
-        # not_z = 1 - z
-        np.subtract(1, z_t, out=d_a_z_2_t)
+        # g_g_h = centred_n * scale_n, times d_n in the loop
+        np.multiply(centred_n_ts, scale_n, out=g_g_h_ts)
 
-        # d_n = d_h_next * not_z
-        np.multiply(d_h, d_a_z_2_t, out=d_a_n_t)
+        # d_z = 1 - z
+        np.subtract(1, z_ts, out=d_z_ts)
 
-        # d_a_n = d_n * step(n)
-        np.greater(n_t, 0, out=s)
-        d_a_n_t *= s
+        # d_n = (1 - z) * step(n), times d_h in the loop
+        np.greater(n_ts, 0, out=d_n_ts)
+        d_n_ts *= d_z_ts
 
-        # g_p_z = d_a_n * centred_U_h_h
-        np.multiply(d_a_n_t, centred_U_h_h, out=g_p_z)
+        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        np.subtract(h_ts, n_ts, out=s_ts)
+        d_z_ts *= s_ts
+        d_z_ts *= z_ts
 
-        # g_g_h = d_a_n * normed_n
-        g_g_h_t *= d_a_n_t
+        # k_a_z = -1 / 2 * p_z**3, times d_p_z in the loop
+        np.multiply(p_z_ts, p_z_ts, out=k_a_z_ts)
+        k_a_z_ts *= p_z_ts
+        k_a_z_ts *= -0.5
 
-        # d_normed_n = d_a_n * g_h
-        np.multiply(d_a_n_t, g_h, out=d_W_h_x)
+        for (
+            d_y_t, d_n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, d_z_t, centred_U_z_h,
+            g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t, g_used_mean_z_t, k_a_z_t,
+            d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, p_z_t, z_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_n_ts, gates[ts, :, :H], g_g_h_ts, d_gates[ts, :, H:], g_scale_n[ts], centred_n_ts,
+            d_z_ts, gates[ts, :, H:], g_g_z_ts, d_gates[ts, :, :H], g_scale_z[ts], centred_z_ts, d_gates[ts],
+            g_used_mean_n[ts], g_used_mean_z[ts], k_a_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H],
+            d_gates_2[ts], gates[ts], p_z_ts, z_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # g_scale_n = d_normed_n * centred_n
-        np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
+            d_h += d_y_t
 
-        # d_z = d_h_next * (h - n)
-        np.subtract(h_t, n_t, out=s)
-        s *= d_h
+            # d_n = d_h * (1 - z) * step(n)
+            d_n_t *= d_h
 
-        # d_a_z_2 = d_z * z * not_z
-        d_a_z_2_t *= s
-        d_a_z_2_t *= z_t
+            # g_p_z = d_n * centred_U_h_h
+            np.multiply(d_n_t, centred_U_h_h, out=g_p_z)
 
-        # g_p_z_2 = d_a_z_2 * centred_U_z_h
-        np.multiply(d_a_z_2_t, centred_U_z_h, out=g_p_z_2)
+            # g_g_h = d_n * centred_n * scale_n
+            g_g_h_t *= d_n_t
 
-        # g_g_z = d_a_z_2 * normed_z
-        g_g_z_t *= d_a_z_2_t
+            # d_W_h_x = d_n * g_h
+            np.multiply(d_n_t, g_h, out=d_W_h_x)
 
-        # d_normed_z = d_a_z_2 * g_z
-        np.multiply(d_a_z_2_t, g_z, out=d_W_z_x)
+            # g_scale_n = d_W_h_x * centred_n
+            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
 
-        # g_scale_z = d_normed_z * centred_z
-        np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z_t *= d_h
 
-        # d_centred_z = d_normed_z * scale_z
-        # d_centred_n = d_normed_n * scale_n
-        d_gates_t *= scale
+            # g_p_z_2 = d_z * centred_U_z_h
+            np.multiply(d_z_t, centred_U_z_h, out=g_p_z_2)
 
-        # g_used_mean_n = -d_centred_n
-        np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
+            # g_g_z = d_z * centred_z * scale_z
+            g_g_z_t *= d_z_t
 
-        # g_used_mean_z = -d_centred_z
-        np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
-        np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_U_z_h)
-        np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
+            # d_W_z_x = d_z * g_z
+            np.multiply(d_z_t, g_z, out=d_W_z_x)
 
-        # d_p_z = sum_g_p_z + sum_g_p_z_2
-        d_sum_square_U_z_h += sum_g_p_z_2
+            # g_scale_z = d_W_z_x * centred_z
+            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            d_gates_t *= scale
 
-        # d_a_z = -1 / 2 * d_p_z * p_z**3
-        np.multiply(p_z_t, p_z_t, out=s_2)
-        s_2 *= p_z_t
-        d_sum_square_U_z_h *= s_2
-        d_sum_square_U_z_h *= -0.5
+            # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
 
-        # d_sum_square_U_z_h = 1 / 2 * d_a_z / hidden
-        d_sum_square_U_z_h *= 0.5
-        d_sum_square_U_z_h /= (H)
+            # g_used_mean_z = -d_W_z_x
+            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
+            np.sum(g_p_z, axis=-1, keepdims=True, out=d_p_z)
+            np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
+            d_p_z += sum_g_p_z_2
 
-        # d_sum_square_U_h_h = d_sum_square_U_z_h
-        d_sum_square_U_h_h[...] = d_sum_square_U_z_h
+            # k_a_z = -1 / 2 * d_p_z * p_z**3
+            k_a_z_t *= d_p_z
 
-        # d_square_U_z_h = d_sum_square_U_z_h
-        d_U_z_h[...] = d_sum_square_U_z_h
+            # k_a_z *= 1 / 2 / hidden
+            k_a_z_t *= 0.5
+            k_a_z_t /= (H)
 
-        # d_square_U_h_h = d_sum_square_U_h_h
-        d_U_h_h[...] = d_sum_square_U_h_h
+            # d_sum_square_U_h_h = k_a_z
+            d_sum_square_U_h_h[...] = k_a_z_t
 
-        # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
-        # d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2 * p_z
-        d_gates_2_t *= gates_t
-        d_gates_2_t *= 2
+            # d_U_z_h = k_a_z
+            d_U_z_h[...] = k_a_z_t
 
-        # d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2 * p_z
-        np.multiply(d_a_z_2_t, p_z_t, out=s)
-        d_U_z_h += s
+            # d_U_h_h = d_sum_square_U_h_h
+            d_U_h_h[...] = d_sum_square_U_h_h
 
-        # g_centre_z = -d_centred_U_z_h
-        np.multiply(d_U_z_h, -1, out=g_centre_z)
+            # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
+            # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
+            d_gates_2_t *= gates_t
+            d_gates_2_t *= 2
+            np.multiply(d_z_t, p_z_t, out=s)
+            d_U_z_h += s
+            np.multiply(d_n_t, p_z_t, out=s)
+            d_U_h_h += s
 
-        # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
-        np.multiply(d_a_n_t, p_z_t, out=s)
-        d_U_h_h += s
+            # g_centre_z = -d_U_z_h
+            np.multiply(d_U_z_h, -1, out=g_centre_z)
 
-        # g_centre_z_2 = -d_centred_U_h_h
-        np.multiply(d_U_h_h, -1, out=g_centre_z_2)
-        np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
-        np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
+            # g_centre_z_2 = -d_U_h_h
+            np.multiply(d_U_h_h, -1, out=g_centre_z_2)
+            np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
+            np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
+            d_sum_U_z_h += sum_g_centre_z_2
 
-        # d_centre_z = sum_g_centre_z + sum_g_centre_z_2
-        d_sum_U_z_h += sum_g_centre_z_2
+            # d_sum_U_z_h *= 1 / 2 / hidden
+            d_sum_U_z_h *= 0.5
+            d_sum_U_z_h /= (H)
 
-        # d_sum_U_z_h = 1 / 2 * d_centre_z / hidden
-        d_sum_U_z_h *= 0.5
-        d_sum_U_z_h /= (H)
+            # d_sum_U_h_h = d_sum_U_z_h
+            d_sum_U_h_h[...] = d_sum_U_z_h
+            d_U_z_h += d_sum_U_z_h
+            d_U_h_h += d_sum_U_h_h
 
-        # d_sum_U_h_h = d_sum_U_z_h
-        d_sum_U_h_h[...] = d_sum_U_z_h
+            # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
+            np.matmul(d_gates_2_t, U, out=U_zT_d_U_z_h)
 
-        # d_U_z_h = d_centred_U_z_h + d_sum_U_z_h
-        d_U_z_h += d_sum_U_z_h
+            # d_h = U_zT_d_U_z_h + d_h * z
+            d_h *= z_t
+            d_h += U_zT_d_U_z_h
 
-        # d_U_h_h = d_centred_U_h_h + d_sum_U_h_h
-        d_U_h_h += d_sum_U_h_h
-
-        # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-        np.matmul(d_gates_2_t, U, out=U_zT_d_U_z_h)
-
-        # d_h = U_zT_d_U_z_h + d_h_next * z
-        d_h *= z_t
-        d_h += U_zT_d_U_z_h
-
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_3 = np.empty((T, B, 2 * H), dtype)
-    d_scale_n = d_scale[:H]
-    d_scale_z = d_scale[H:]
-    d_used_mean_z = d_used_mean[:H]
-    d_used_mean_n = d_used_mean[H:]
-    d_b_z = d_b[:H]
-    d_b_h = d_b[H:]
-    d_g_z = d_g[:H]
-    d_g_h = d_g[H:]
-    d_var_eps_n = d_var_eps[:H]
-    scale_n = scale[H:]
-    d_var_eps_z = d_var_eps[H:]
-    scale_z = scale[:H]
-    d_sum_spread_n = d_sum_spread[:H]
-    d_sum_spread_z = d_sum_spread[H:]
-    d_batch_mean_z = d_batch_mean[:H]
-    d_batch_mean_n = d_batch_mean[H:]
-    d_sum_n = d_sum[H:]
-    d_sum_z = d_sum[:H]
-    d_W_h_x_all = d_gates[..., H:]
-    d_W_z_x_all = d_gates[..., :H]
+    s_2 = np.empty((T, B, 2 * H), dtype)
+    d_scale_n, d_scale_z = d_scale[:H], d_scale[H:]
+    d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
+    d_b_z, d_b_h = d_b[:H], d_b[H:]
+    d_g_z, d_g_h = d_g[:H], d_g[H:]
+    d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
+    scale_n_2, scale_z_2 = scale[H:], scale[:H]
+    d_sum_spread_n, d_sum_spread_z = d_sum_spread[:H], d_sum_spread[H:]
+    d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
+    d_sum_n, d_sum_z = d_sum[H:], d_sum[:H]
+    d_W_h_x_all, d_W_z_x_all = d_gates[..., H:], d_gates[..., :H]
+
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
@@ -722,38 +616,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
-    clear(finished, d_a_z_2)
-    np.matmul(ones, d_a_z_2.reshape(T * B, H), out=d_b_z)
-    clear(finished, d_a_n)
-    np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
+    clear(finished, d_z)
+    np.matmul(ones, d_z.reshape(T * B, H), out=d_b_z)
+    clear(finished, d_n)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
     clear(finished, g_g_z)
     np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
     clear(finished, g_g_h)
     np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    np.multiply(scale_n, scale_n, out=d_var_eps_n)
-    d_var_eps_n *= scale_n
-
-    # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
-    # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
-    choose(np.real(training) > 0, 1, 0, out=d_batch_var)
-
-    # s_count = 1 / count
-    np.reciprocal(count, out=s_count_3)
-
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    np.multiply(scale_z, scale_z, out=d_var_eps_z)
-    d_var_eps_z *= scale_z
-
-    # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
+    np.multiply(scale_n_2, scale_n_2, out=d_var_eps_n)
+    d_var_eps_n *= scale_n_2
+    np.multiply(scale_z_2, scale_z_2, out=d_var_eps_z)
+    d_var_eps_z *= scale_z_2
     d_var_eps *= d_scale
     d_var_eps *= -0.5
 
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
+    choose(np.real(training) > 0, 1, 0, out=d_batch_var)
     d_batch_var *= d_var_eps
+
+    # s_count = 1 / count
+    np.reciprocal(count, out=s_count_3)
 
     # d_sum_spread_n = d_batch_var_n * s_count
     # d_sum_spread_z = d_batch_var_z * s_count
@@ -798,21 +685,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_z = d_batch_mean_z_2 * s_count_2
     np.multiply(d_batch_mean_z_2, s_count_2_2, out=d_sum_z)
 
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
-    np.multiply(d_sum, valid, out=s_3)
-    d_gates += s_3
-
-    # d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
+    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
+    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
+    np.multiply(d_sum, valid, out=s_2)
+    d_gates += s_2
     d_W_h_x_all += d_batch_centred_n
-
-    # d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
     d_W_z_x_all += d_batch_centred_z
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-
-    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
@@ -830,8 +711,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
@@ -937,6 +818,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

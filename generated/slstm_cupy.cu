@@ -42,10 +42,7 @@ __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(e
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
-// ip = W_i @ x + U_i @ h + b_i
-// fp = W_f @ x + U_f @ h + b_f
-// zp = W_z @ x + U_z @ h + b_z
-// op = W_o @ x + U_o @ h + b_o
+// For ip, fp, zp and op: what waits for no state, at all steps at once.
 extern "C" __global__ void slstm_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
@@ -148,12 +145,12 @@ extern "C" __global__ void slstm_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// lf = m - softplus_lf
+// d_ip = m - softplus_lf
 extern "C" __global__ void slstm_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ m,  // (T + 1, B, H)  m
     const storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -169,41 +166,34 @@ extern "C" __global__ void slstm_backward_1(
     put(d_gates + at * (4 * H) + k, lf);
 }
 
-// d_h_next = d_h_later + d_y
-// s_n_next = 1 / n_next
-// d_sigmoid_op = d_h_next * c_next * s_n_next
-// d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / n_next**2
-// d_c_next = d_c_later + d_h_next * sigmoid_op * s_n_next
-// d_tanh_zp = d_c_next * i
-// d_f = d_c_next * c + d_n_next * n
-// d_a_f = d_f * f
-// d_i = d_c_next * tanh_zp + d_n_next
-// d_a_i = d_i * i
-// d_m_next = d_m_later - d_a_f - d_a_i
-// d_maximum_ip = d_m_next * where(n == 0, 0, 1)
-// d_lf = d_a_f + d_maximum_ip * where(ip >= lf, 0, 1)
-// d_softplus_lf = -d_lf
-// d_a_lf = -d_softplus_lf * expm1(-softplus_lf)
-// d_op = d_sigmoid_op * (1 - sigmoid_op) * sigmoid_op
-// d_zp = d_tanh_zp * (1 - tanh_zp**2)
-// d_fp = -d_a_lf
-// d_ip = d_a_i + d_m_next * where(n == 0, 1, 0) + d_maximum_ip * where(ip >= lf, 1, 0)
-// d_c = d_c_next * f
-// d_n = d_n_next * f
-// d_m = d_lf
+// d_n += -d_h * c_next * sigmoid_op / n_next**2
+// d_sigmoid_op = 1 / n_next
+// d_c += d_h * sigmoid_op * d_sigmoid_op
+// d_f = d_c * c + d_n * n
+// d_a_f = f * (d_c * c + d_n * n)
+// d_i = d_c * tanh_zp + d_n
+// d_a_i = i * (d_c * tanh_zp + d_n)
+// d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
+// d_maximum_ip = d_m * where(n == 0, 0, 1)
+// d_lf = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
+// d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
+// d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+// d_fp = -expm1(-softplus_lf) * (d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n))
+// d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i * (d_c * tanh_zp + d_n)
+// d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
 extern "C" __global__ void slstm_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ n,  // (T + 1, B, H)  n
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ d_n,  // (B, H)  d_n_later
+    const storage* __restrict__ n,  // (T + 1, B, H)  n
     const storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
     storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ i_,  // (T, B, H)  i
     const storage* __restrict__ f,  // (T, B, H)  f
+    const storage* __restrict__ i_,  // (T, B, H)  i
     storage* __restrict__ d_m,  // (B, H)  d_m_later
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -213,27 +203,25 @@ extern "C" __global__ void slstm_backward_2(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real n_next = get(n + (at + B) * H + k);
     const real c_next = get(c + (at + B) * H + k);
     const real d_n_later = get(d_n + b * H + k);
+    const real n_next = get(n + (at + B) * H + k);
     const real sigmoid_op = get(gates + at * (4 * H) + 3 * H + k);
     const real d_c_later = get(d_c + b * H + k);
-    const real i__2 = get(i_ + at * H + k);
     const real c_ = get(c + at * H + k);
     const real n_ = get(n + at * H + k);
     const real f_ = get(f + at * H + k);
     const real tanh_zp = get(gates + at * (4 * H) + 2 * H + k);
+    const real i__2 = get(i_ + at * H + k);
     const real d_m_later = get(d_m + b * H + k);
     const real ip = get(gates + at * (4 * H) + k);
     const real lf = get(d_gates + at * (4 * H) + k);
     const real softplus_lf = get(gates + at * (4 * H) + H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real s_n_next = 1 / n_next;
-    const real d_sigmoid_op = d_h_next * c_next * s_n_next;
     const real d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / square(n_next);
+    const real s_n_next = 1 / n_next;
     const real d_c_next = d_c_later + d_h_next * sigmoid_op * s_n_next;
-    const real d_tanh_zp = d_c_next * i__2;
     const real d_f = d_c_next * c_ + d_n_next * n_;
     const real d_a_f = d_f * f_;
     const real d_i = d_c_next * tanh_zp + d_n_next;
@@ -241,22 +229,20 @@ extern "C" __global__ void slstm_backward_2(
     const real d_m_next = d_m_later - d_a_f - d_a_i;
     const real d_maximum_ip = d_m_next * (n_ == 0 ? 0 : 1);
     const real d_lf = d_a_f + d_maximum_ip * (ip >= lf ? 0 : 1);
-    const real d_softplus_lf = -d_lf;
-    const real d_a_lf = -d_softplus_lf * expm1(-softplus_lf);
-    const real d_op = d_sigmoid_op * (1 - sigmoid_op) * sigmoid_op;
-    const real d_zp = d_tanh_zp * (1 - square(tanh_zp));
-    const real d_fp = -d_a_lf;
+    const real d_sigmoid_op = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;
+    const real d_tanh_zp = d_c_next * i__2 * (1 - square(tanh_zp));
+    const real d_fp = -d_lf * expm1(-softplus_lf);
     const real d_ip = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);
     const real d_c_ = d_c_next * f_;
     const real d_n_ = d_n_next * f_;
     const real d_m_ = d_lf;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_op);
     put(d_n + b * H + k, d_n_);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_sigmoid_op);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_zp);
     put(d_m + b * H + k, d_m_);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_tanh_zp);
     put(d_gates + at * (4 * H) + H + k, d_fp);
     put(d_gates + at * (4 * H) + k, d_ip);
 }
@@ -264,7 +250,7 @@ extern "C" __global__ void slstm_backward_2(
 // d_b_i = the sum of d_ip
 extern "C" __global__ void slstm_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -287,7 +273,7 @@ extern "C" __global__ void slstm_backward_3(
 // d_b_f = the sum of d_fp
 extern "C" __global__ void slstm_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -307,10 +293,10 @@ extern "C" __global__ void slstm_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_z = the sum of d_zp
+// d_b_z = the sum of d_tanh_zp
 extern "C" __global__ void slstm_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -330,10 +316,10 @@ extern "C" __global__ void slstm_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_b_o = the sum of d_op
+// d_b_o = the sum of d_sigmoid_op
 extern "C" __global__ void slstm_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_zp, d_op
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

@@ -45,7 +45,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden", "n": "hidden", "m": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "8181d6693adcb0e0dab062c4efa9714b0eb016e91385db88a6b09b2cdfb7bdee"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -86,8 +85,6 @@ class Tape(NamedTuple):
     f: cp.ndarray  # (T, B, H)  f
     i: cp.ndarray  # (T, B, H)  i
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -163,7 +160,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -184,16 +180,8 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # ip = W_i @ x + U_i @ h + b_i
-    # fp = W_f @ x + U_f @ h + b_f
-    # zp = W_z @ x + U_z @ h + b_z
-    # op = W_o @ x + U_o @ h + b_o
+    # For ip, fp, zp and op: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-
-    # ip = W_i @ x + U_i @ h + b_i
-    # fp = W_f @ x + U_f @ h + b_f
-    # zp = W_z @ x + U_z @ h + b_z
-    # op = W_o @ x + U_o @ h + b_o
     launch("slstm_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -215,10 +203,6 @@ def forward(
         # op = W_o @ x + U_o @ h + b_o
         cp.matmul(h[t], U_T, out=u)
 
-        # ip = W_i @ x + U_i @ h + b_i
-        # fp = W_f @ x + U_f @ h + b_f
-        # zp = W_z @ x + U_z @ h + b_z
-        # op = W_o @ x + U_o @ h + b_o
         # lf = m - softplus(-fp)
         # m' = where(n == 0, ip, maximum(ip, lf))
         # i = exp(ip - m')
@@ -241,7 +225,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -253,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, n, m, gates, f, i, finished, given, constant = tape
+    x, h, c, n, m, gates, f, i, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -288,62 +272,58 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = cp.zeros((4 * H, H), dtype)
     d_b = cp.zeros((4 * H,), dtype)
 
-    # lf = m - softplus_lf
+    # d_ip = m - softplus_lf
     launch("slstm_backward_1", dtype, T * B, H, (B, 0, H), m, gates, d_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c, d_n, d_m,)]
-            for d in (d_h, d_c, d_n, d_m,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
+            kept_n = d_n.copy()
+            cp.copyto(d_n, 0, where=finished[t])
+            kept_m = d_m.copy()
+            cp.copyto(d_m, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # s_n_next = 1 / n_next
-        # d_sigmoid_op = d_h_next * c_next * s_n_next
-        # d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / n_next**2
-        # d_c_next = d_c_later + d_h_next * sigmoid_op * s_n_next
-        # d_tanh_zp = d_c_next * i
-        # d_f = d_c_next * c + d_n_next * n
-        # d_a_f = d_f * f
-        # d_i = d_c_next * tanh_zp + d_n_next
-        # d_a_i = d_i * i
-        # d_m_next = d_m_later - d_a_f - d_a_i
-        # d_maximum_ip = d_m_next * where(n == 0, 0, 1)
-        # d_lf = d_a_f + d_maximum_ip * where(ip >= lf, 0, 1)
-        # d_softplus_lf = -d_lf
-        # d_a_lf = -d_softplus_lf * expm1(-softplus_lf)
-        # d_op = d_sigmoid_op * (1 - sigmoid_op) * sigmoid_op
-        # d_zp = d_tanh_zp * (1 - tanh_zp**2)
-        # d_fp = -d_a_lf
-        # d_ip = d_a_i + d_m_next * where(n == 0, 1, 0) + d_maximum_ip * where(ip >= lf, 1, 0)
-        # d_c = d_c_next * f
-        # d_n = d_n_next * f
-        # d_m = d_lf
-        launch("slstm_backward_2", dtype, B, H, (B, t, H), d_h, d_y, n, c, d_n, gates, d_c, i, f, d_m, d_gates)
+        # d_n += -d_h * c_next * sigmoid_op / n_next**2
+        # d_sigmoid_op = 1 / n_next
+        # d_c += d_h * sigmoid_op * d_sigmoid_op
+        # d_f = d_c * c + d_n * n
+        # d_a_f = f * (d_c * c + d_n * n)
+        # d_i = d_c * tanh_zp + d_n
+        # d_a_i = i * (d_c * tanh_zp + d_n)
+        # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
+        # d_maximum_ip = d_m * where(n == 0, 0, 1)
+        # d_lf = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
+        # d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
+        # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+        # d_fp = -expm1(-softplus_lf) * (d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f *
+        #     (d_c * c + d_n * n))
+        # d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i *
+        #     (d_c * tanh_zp + d_n)
+        # d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
+        launch("slstm_backward_2", dtype, B, H, (B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates)
 
-        # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_zp + U_o.T @ d_op
+        # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
         cp.matmul(d_gates[t], U, out=d_h)
 
         if finished is not None:
-            for d, k in zip((d_h, d_c, d_n, d_m,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
+            cp.copyto(d_n, kept_n, where=finished[t])
+            cp.copyto(d_m, kept_m, where=finished[t])
 
-    # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_zp + W_o.T @ d_op
+    # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_tanh_zp + W_o.T @ d_sigmoid_op
     cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
+
+    # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H))
-
-    # d_b_i = the sum of d_ip
+    cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum("slstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_f = the sum of d_fp
     column_sum("slstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_z = the sum of d_zp
     column_sum("slstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_o = the sum of d_op
     column_sum("slstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     clear(finished, d_x)
 
@@ -360,7 +340,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -82,8 +82,6 @@ class Tape(NamedTuple):
     f: np.ndarray  # (T, B, H)  f
     i: np.ndarray  # (T, B, H)  i
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -161,7 +159,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -182,10 +179,7 @@ def forward(
     )
     u = np.empty((B, 4 * H), dtype)
 
-    # ip = W_i @ x + U_i @ h + b_i
-    # fp = W_f @ x + U_f @ h + b_f
-    # zp = W_z @ x + U_z @ h + b_z
-    # op = W_o @ x + U_o @ h + b_o
+    # For ip, fp, zp and op: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 
@@ -202,28 +196,14 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for (
-        h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next, sigmoid_op,
-        h_next, finished_t,
-    ) in zip(
-        h[:-1],
-        gates,
-        gates[..., H : 2 * H],
-        f,
-        m[:-1],
-        gates[..., :H],
-        m[1:],
-        n[:-1],
-        i,
-        gates[..., 2 * H : 3 * H],
-        c[1:],
-        c[:-1],
-        n[1:],
-        gates[..., 3 * H :],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next,
+    sigmoid_op, h_next, finished_t,
+) in zip(
+    h[:-1], gates, gates[..., H : 2 * H], f, m[:-1], gates[..., :H], m[1:], n[:-1], i,
+    gates[..., 2 * H : 3 * H], c[1:], c[:-1], n[1:], gates[..., 3 * H :], h[1:], ends, strict=True
+):
         # ip = W_i @ x + U_i @ h + b_i
         # fp = W_f @ x + U_f @ h + b_f
         # zp = W_z @ x + U_z @ h + b_z
@@ -263,7 +243,7 @@ def forward(
         np.multiply(c_next, sigmoid_op, out=h_next)
         h_next /= n_next
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
             np.copyto(n_next, n_t, where=finished_t)
@@ -276,7 +256,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None, constant)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished)
 
 
 @np.errstate(all="ignore")
@@ -289,7 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, n, m, gates, f, i, finished, given, constant = tape
+    x, h, c, n, m, gates, f, i, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -301,7 +281,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, b = params
+    W, U, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -323,149 +303,169 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_m = check("d_final.m", d_final.m, (B, H))
         d_m = same("d_final.m", d_m, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
+    k_n = np.empty((T, B, H), dtype)
+    k_c = np.empty((T, B, H), dtype)
+    k_maximum_ip = np.empty((T, B, H), dtype)
+    k_lf = np.empty((T, B, H), dtype)
+    k_ip = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((4 * H, I), dtype)
     d_U = np.zeros((4 * H, H), dtype)
     d_b = np.zeros((4 * H,), dtype)
 
-    d_ip_all = d_gates[..., :H]
-    softplus_lf_all = gates[..., H : 2 * H]
-    # lf = m - softplus_lf
-    np.subtract(m[:-1], softplus_lf_all, out=d_ip_all)
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)
-    s_4 = np.empty((B, H), dtype)
-    for (
-        d_y_t, n_next, d_op, c_next, sigmoid_op, d_zp, i_t, c_t, n_t, f_t, tanh_zp, ip, d_ip, d_fp,
-        softplus_lf, d_gates_t, finished_t,
-    ) in zip(
-        reversed(d_y),
-        reversed(n[1:]),
-        reversed(d_gates[..., 3 * H :]),
-        reversed(c[1:]),
-        reversed(gates[..., 3 * H :]),
-        reversed(d_gates[..., 2 * H : 3 * H]),
-        reversed(i),
-        reversed(c[:-1]),
-        reversed(n[:-1]),
-        reversed(f),
-        reversed(gates[..., 2 * H : 3 * H]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(d_gates),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h, d_c, d_n, d_m,)]
-            for d in (d_h, d_c, d_n, d_m,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_ip_ts = d_gates[ts, :, :H]
+        d_sigmoid_op_ts = d_gates[ts, :, 3 * H :]
+        d_tanh_zp_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_fp_ts = d_gates[ts, :, H : 2 * H]
+        m_ts = m[ts]
+        softplus_lf_ts = gates[ts, :, H : 2 * H]
+        sigmoid_op_ts = gates[ts, :, 3 * H :]
+        ip_ts = gates[ts, :, :H]
+        tanh_zp_ts = gates[ts, :, 2 * H : 3 * H]
+        k_n_ts = k_n[ts]
+        c_ts = c[1:][ts]
+        n_ts, n_ts_2 = n[1:][ts], n[ts]
+        k_c_ts = k_c[ts]
+        k_maximum_ip_ts = k_maximum_ip[ts]
+        k_lf_ts = k_lf[ts]
+        i_ts = i[ts]
+        k_ip_ts = k_ip[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_ip = m - softplus_lf
+        np.subtract(m_ts, softplus_lf_ts, out=d_ip_ts)
 
-        # s_n_next = 1 / n_next
-        np.reciprocal(n_next, out=s)
+        # k_n = -c_next * sigmoid_op / n_next**2
+        np.multiply(c_ts, sigmoid_op_ts, out=k_n_ts)
+        np.multiply(n_ts, n_ts, out=s_ts)
+        k_n_ts /= s_ts
+        k_n_ts *= -1
 
-        # d_sigmoid_op = d_h_next * c_next * s_n_next
-        np.multiply(d_h, c_next, out=d_op)
-        d_op *= s
+        # d_sigmoid_op = 1 / n_next
+        np.reciprocal(n_ts, out=d_sigmoid_op_ts)
 
-        # d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / n_next**2
-        np.multiply(d_h, c_next, out=s_2)
-        s_2 *= sigmoid_op
-        np.multiply(n_next, n_next, out=s_3)
-        s_2 /= s_3
-        d_n -= s_2
+        # k_c = sigmoid_op / n_next
+        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)
 
-        # d_c_next = d_c_later + d_h_next * sigmoid_op * s_n_next
-        np.multiply(d_h, s, out=s_3)
-        s_3 *= sigmoid_op
-        d_c += s_3
+        # k_maximum_ip = where(n == 0, 0, 1), times d_m in the loop
+        choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip_ts)
 
-        # d_tanh_zp = d_c_next * i
-        np.multiply(d_c, i_t, out=d_zp)
+        # k_lf = where(ip >= m - softplus_lf, 0, 1)
+        choose(np.real(ip_ts) >= np.real(d_ip_ts), 0, 1, out=k_lf_ts)
 
-        # d_f = d_c_next * c + d_n_next * n
-        np.multiply(d_c, c_t, out=s_2)
-        np.multiply(d_n, n_t, out=s)
-        s_2 += s
+        # d_sigmoid_op = c_next * (1 - sigmoid_op) * sigmoid_op / n_next, times d_h in the loop
+        np.subtract(1, sigmoid_op_ts, out=s_ts)
+        d_sigmoid_op_ts *= s_ts
+        d_sigmoid_op_ts *= c_ts
+        d_sigmoid_op_ts *= sigmoid_op_ts
 
-        # d_a_f = d_f * f
-        np.multiply(s_2, f_t, out=s_3)
+        # d_tanh_zp = i * (1 - tanh_zp**2), times d_c in the loop
+        np.multiply(tanh_zp_ts, tanh_zp_ts, out=d_tanh_zp_ts)
+        np.subtract(1, d_tanh_zp_ts, out=d_tanh_zp_ts)
+        d_tanh_zp_ts *= i_ts
 
-        # d_i = d_c_next * tanh_zp + d_n_next
-        np.multiply(d_c, tanh_zp, out=s)
-        s += d_n
+        # d_fp = -expm1(-softplus_lf), times k_lf in the loop
+        np.multiply(softplus_lf_ts, -1, out=d_fp_ts)
+        np.expm1(d_fp_ts, out=d_fp_ts)
+        d_fp_ts *= -1
 
-        # d_a_i = d_i * i
-        np.multiply(s, i_t, out=s_2)
+        # k_ip = where(n == 0, 1, 0)
+        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)
 
-        # d_m_next = d_m_later - d_a_f - d_a_i
-        d_m -= s_3
-        d_m -= s_2
+        # d_ip = where(ip >= m - softplus_lf, 1, 0)
+        choose(np.real(ip_ts) >= np.real(d_ip_ts), 1, 0, out=d_ip_ts)
 
-        # d_maximum_ip = d_m_next * where(n == 0, 0, 1)
-        choose(np.real(n_t) == 0, 0, 1, out=s)
-        s *= d_m
+        for (
+            d_y_t, k_n_t, k_c_t, c_t, n_t, f_t, tanh_zp, i_t, k_maximum_ip_t, k_lf_t, d_sigmoid_op, d_tanh_zp,
+            d_fp, d_ip, k_ip_t, d_gates_t, finished_t,
+        ) in backwards(
+            d_y[ts], k_n_ts, k_c_ts, c[ts], n_ts_2, f[ts], tanh_zp_ts, i_ts, k_maximum_ip_ts, k_lf_ts,
+            d_sigmoid_op_ts, d_tanh_zp_ts, d_fp_ts, d_ip_ts, k_ip_ts, d_gates[ts], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
+                kept_n = d_n.copy()
+                np.copyto(d_n, 0, where=finished_t)
+                kept_m = d_m.copy()
+                np.copyto(d_m, 0, where=finished_t)
 
-        # d_lf = d_a_f + d_maximum_ip * where(ip >= lf, 0, 1)
-        choose(np.real(ip) >= np.real(d_ip), 0, 1, out=s_4)
-        s_4 *= s
-        s_4 += s_3
+            d_h += d_y_t
 
-        # d_softplus_lf = -d_lf
-        np.multiply(s_4, -1, out=d_fp)
+            # d_n += -d_h * c_next * sigmoid_op / n_next**2
+            np.multiply(d_h, k_n_t, out=s)
+            d_n += s
 
-        # d_a_lf = -d_softplus_lf * expm1(-softplus_lf)
-        np.multiply(softplus_lf, -1, out=s_3)
-        np.expm1(s_3, out=s_3)
-        d_fp *= s_3
-        d_fp *= -1
+            # d_c += d_h * sigmoid_op / n_next
+            np.multiply(d_h, k_c_t, out=s)
+            d_c += s
 
-        # d_op = d_sigmoid_op * (1 - sigmoid_op) * sigmoid_op
-        np.subtract(1, sigmoid_op, out=s_3)
-        d_op *= s_3
-        d_op *= sigmoid_op
+            # d_f = d_c * c + d_n * n
+            np.multiply(d_c, c_t, out=s)
+            np.multiply(d_n, n_t, out=s_2)
+            s += s_2
 
-        # d_zp = d_tanh_zp * (1 - tanh_zp**2)
-        np.multiply(tanh_zp, tanh_zp, out=s_3)
-        np.subtract(1, s_3, out=s_3)
-        d_zp *= s_3
+            # d_a_f = f * (d_c * c + d_n * n)
+            np.multiply(s, f_t, out=s_2)
 
-        # d_fp = -d_a_lf
-        d_fp *= -1
+            # d_i = d_c * tanh_zp + d_n
+            np.multiply(d_c, tanh_zp, out=s)
+            s += d_n
 
-        # d_ip = d_a_i + d_m_next * where(n == 0, 1, 0) + d_maximum_ip * where(ip >= lf, 1, 0)
-        choose(np.real(ip) >= np.real(d_ip), 1, 0, out=d_ip)
-        d_ip *= s
-        choose(np.real(n_t) == 0, 1, 0, out=s_3)
-        s_3 *= d_m
-        d_ip += s_3
-        d_ip += s_2
+            # d_a_i = i * (d_c * tanh_zp + d_n)
+            np.multiply(s, i_t, out=s_3)
 
-        # d_c = d_c_next * f
-        d_c *= f_t
+            # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
+            d_m -= s_2
+            d_m -= s_3
 
-        # d_n = d_n_next * f
-        d_n *= f_t
+            # k_maximum_ip = d_m * where(n == 0, 0, 1)
+            k_maximum_ip_t *= d_m
 
-        # d_m = d_lf
-        d_m[...] = s_4
+            # k_lf = f * (d_c * c + d_n * n) + k_maximum_ip * where(ip >= m - softplus_lf, 0, 1)
+            k_lf_t *= k_maximum_ip_t
+            k_lf_t += s_2
 
-        # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_zp + U_o.T @ d_op
-        np.matmul(d_gates_t, U, out=d_h)
+            # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
+            d_sigmoid_op *= d_h
 
-        if finished_t is not None:
-            for d, k in zip((d_h, d_c, d_n, d_m,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+            d_tanh_zp *= d_c
+
+            # d_fp = -k_lf * expm1(-softplus_lf)
+            d_fp *= k_lf_t
+
+            # d_ip = d_m * where(n == 0, 1, 0) + i * (d_c * tanh_zp + d_n) + k_maximum_ip * where(ip >= m
+            #     - softplus_lf, 1, 0)
+            d_ip *= k_maximum_ip_t
+            np.multiply(d_m, k_ip_t, out=s)
+            d_ip += s
+            d_ip += s_3
+            d_c *= f_t
+            d_n *= f_t
+
+            # d_m = k_lf
+            d_m[...] = k_lf_t
+
+            # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
+            np.matmul(d_gates_t, U, out=d_h)
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
+                np.copyto(d_c, kept_c, where=finished_t)
+                np.copyto(d_n, kept_n, where=finished_t)
+                np.copyto(d_m, kept_m, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_zp + W_o.T @ d_op
+
+    # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_tanh_zp + W_o.T @ d_sigmoid_op
     np.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -488,8 +488,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -595,6 +595,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:

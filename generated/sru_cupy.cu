@@ -33,9 +33,8 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// For f and r: what waits for no state, at all steps at once.
 // u = W_c @ x
-// f = sigmoid(W_f @ x + v_f * c + b_f)
-// r = sigmoid(W_r @ x + v_r * c + b_r)
 extern "C" __global__ void sru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
@@ -101,16 +100,15 @@ extern "C" __global__ void sru_forward_2(
     put(h + at * H + k, h_);
 }
 
-// d_r = d_y * (c_next - 1.7320508075688772 * x)
-// d_a_r = d_r * (1 - r) * r
-// g_v_r = d_a_r * c
+// d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
+// g_v_r = d_r * c
 extern "C" __global__ void sru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ x,  // (T, B, H)  x
     const storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_a_f, d_a_r
+    const storage* __restrict__ x,  // (T, B, H)  x
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
     storage* __restrict__ g_v_r)  // (T, B, H)  g_v_r
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -121,22 +119,21 @@ extern "C" __global__ void sru_backward_1(
 
     const real c_next = get(c + (at + B) * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real x_ = get(x + at * H + k);
     const real r = get(gates + at * (3 * H) + 2 * H + k);
+    const real x_ = get(x + at * H + k);
     const real c_ = get(c + at * H + k);
 
-    const real d_r = d_y_ * (c_next - real(1.7320508075688772) * x_);
-    const real d_a_r = d_r * (1 - r) * r;
-    const real g_v_r_ = d_a_r * c_;
+    const real d_r = d_y_ * (1 - r) * r * (c_next - real(1.7320508075688772) * x_);
+    const real g_v_r_ = d_r * c_;
 
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_r);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_r);
     put(g_v_r + at * H + k, g_v_r_);
 }
 
-// d_b_r = the sum of d_a_r
+// d_b_r = the sum of d_r
 extern "C" __global__ void sru_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_a_f, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
     storage* __restrict__ d_b)  // 2 * H  b_f, b_r
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -179,20 +176,18 @@ extern "C" __global__ void sru_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_v + H + k, part[0][threadIdx.x]);
 }
 
-// d_c_next = d_c_later + d_y * r
-// d_f = d_c_next * (c - u)
-// not_f = 1 - f
-// d_a_f = d_f * f * not_f
-// g_v_f = d_a_f * c
-// d_u = d_c_next * not_f
-// d_c = d_a_f * v_f + d_a_r * v_r + d_c_next * f
+// d_c += d_y * r
+// d_u = 1 - f
+// d_f = d_c * f * d_u * (c - u)
+// g_v_f = d_f * c
+// d_c = d_c * f + d_f * v_f + d_r * v_r
 extern "C" __global__ void sru_backward_4(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
     const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_a_f, d_a_r
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
     const storage* __restrict__ v,  // 2 * H  v_f, v_r
     storage* __restrict__ g_v_f)  // (T, B, H)  g_v_f
 {
@@ -205,31 +200,30 @@ extern "C" __global__ void sru_backward_4(
     const real d_c_later = get(d_c + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
     const real r = get(gates + at * (3 * H) + 2 * H + k);
+    const real f = get(gates + at * (3 * H) + H + k);
     const real c_ = get(c + at * H + k);
     const real u = get(gates + at * (3 * H) + k);
-    const real f = get(gates + at * (3 * H) + H + k);
-    const real d_a_r = get(d_gates + at * (3 * H) + 2 * H + k);
+    const real d_r = get(d_gates + at * (3 * H) + 2 * H + k);
     const real v_f = get(v + k);
     const real v_r = get(v + H + k);
 
     const real d_c_next = d_c_later + d_y_ * r;
-    const real d_f = d_c_next * (c_ - u);
     const real not_f = 1 - f;
-    const real d_a_f = d_f * f * not_f;
-    const real g_v_f_ = d_a_f * c_;
+    const real d_f = d_c_next * f * not_f * (c_ - u);
+    const real g_v_f_ = d_f * c_;
     const real d_u = d_c_next * not_f;
-    const real d_c_ = d_a_f * v_f + d_a_r * v_r + d_c_next * f;
+    const real d_c_ = d_c_next * f + d_f * v_f + d_r * v_r;
 
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (3 * H) + H + k, d_a_f);
     put(d_gates + at * (3 * H) + k, d_u);
+    put(d_gates + at * (3 * H) + H + k, d_f);
     put(g_v_f + at * H + k, g_v_f_);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_f = the sum of d_f
 extern "C" __global__ void sru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_a_f, d_a_r
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
     storage* __restrict__ d_b)  // 2 * H  b_f, b_r
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -272,7 +266,7 @@ extern "C" __global__ void sru_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_v + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_fT_d_a_f + W_rT_d_a_r + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+// d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
 extern "C" __global__ void sru_backward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ W_fT_d_a_f,  // (T, B, H)  W_fT_d_a_f

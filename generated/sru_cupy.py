@@ -35,7 +35,6 @@ INPUTS = {"x": "hidden"}
 STATES = {"c": "hidden"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -68,8 +67,6 @@ class Tape(NamedTuple):
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  u, f, r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -140,7 +137,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -156,14 +152,9 @@ def forward(
     )
     h = cp.empty((T, B, H), dtype)
 
+    # For f and r: what waits for no state, at all steps at once.
     # u = W_c @ x
-    # f = sigmoid(W_f @ x + v_f * c + b_f)
-    # r = sigmoid(W_r @ x + v_r * c + b_r)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # u = W_c @ x
-    # f = sigmoid(W_f @ x + v_f * c + b_f)
-    # r = sigmoid(W_r @ x + v_r * c + b_r)
     launch("sru_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -187,7 +178,7 @@ def forward(
     final = States(c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, c, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -199,7 +190,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, gates, finished, given, constant = tape
+    x, c, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))
@@ -225,51 +216,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((2 * H,), dtype)
     d_v = cp.zeros((2 * H,), dtype)
 
-    # d_r = d_y * (c_next - 1.7320508075688772 * x)
-    # d_a_r = d_r * (1 - r) * r
-    # g_v_r = d_a_r * c
-    launch("sru_backward_1", dtype, T * B, H, (B, 0, H), c, d_y, x, gates, d_gates, g_v_r)
+    # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
+    # g_v_r = d_r * c
+    launch("sru_backward_1", dtype, T * B, H, (B, 0, H), c, d_y, gates, x, d_gates, g_v_r)
 
-    # W_rT_d_a_r = W_r.T @ d_a_r
+    # d_x = W_r.T @ d_r
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
-    d_W[2 * H :] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H))
 
-    # d_b_r = the sum of d_a_r
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
     column_sum("sru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_v_r = the sum of g_v_r
     column_sum("sru_backward_3", dtype, T * B, H, (B, 0, H), g_v_r, d_v)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_c,)]
-            for d in (d_c,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_c = d_c.copy()
+            cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c_next = d_c_later + d_y * r
-        # d_f = d_c_next * (c - u)
-        # not_f = 1 - f
-        # d_a_f = d_f * f * not_f
-        # g_v_f = d_a_f * c
-        # d_u = d_c_next * not_f
-        # d_c = d_a_f * v_f + d_a_r * v_r + d_c_next * f
+        # d_c += d_y * r
+        # d_u = 1 - f
+        # d_f = d_c * f * d_u * (c - u)
+        # g_v_f = d_f * c
+        # d_c = d_c * f + d_f * v_f + d_r * v_r
         launch("sru_backward_4", dtype, B, H, (B, t, H), d_c, d_y, gates, c, d_gates, v, g_v_f)
 
         if finished is not None:
-            for d, k in zip((d_c,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_c, kept_c, where=finished[t])
 
-    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_a_f
+    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_f
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, H))
-    d_W[: 2 * H] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H))
 
-    # d_b_f = the sum of d_a_f
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
     column_sum("sru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_v_f = the sum of g_v_f
     column_sum("sru_backward_6", dtype, T * B, H, (B, 0, H), g_v_f, d_v)
 
-    # d_x = W_fT_d_a_f + W_rT_d_a_r + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+    # d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     launch("sru_backward_7", dtype, T * B, H, (B, 0, H), W_fT_d_a_f, d_x, d_y, gates)
 
     d_params = Params(d_W, d_b, d_v)
@@ -285,7 +267,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, H)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -64,8 +64,6 @@ class Tape(NamedTuple):
     c: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  u, f, r
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -138,7 +136,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -155,13 +152,9 @@ def forward(
     h = np.empty((T, B, H), dtype)
     fr_all = gates[..., H:]
 
+    # For f and r: what waits for no state, at all steps at once.
     # u = W_c @ x
-    # f = sigmoid(W_f @ x + v_f * c + b_f)
-    # r = sigmoid(W_r @ x + v_r * c + b_r)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # f = sigmoid(W_f @ x + v_f * c + b_f)
-    # r = sigmoid(W_r @ x + v_r * c + b_r)
     fr_all += b
 
     if initial is None:
@@ -170,20 +163,12 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
 
     s = np.empty((B, H), dtype)
-    v_f = v[:H]
-    v_r = v[H:]
+    v_f, v_r = v[:H], v[H:]
+    ends = each(finished, T)
     for c_t, f, r, fr, c_next, u, h_t, x_t_, finished_t in zip(
-        c[:-1],
-        gates[..., H : 2 * H],
-        gates[..., 2 * H :],
-        gates[..., H:],
-        c[1:],
-        gates[..., :H],
-        h,
-        x,
-        each(finished, T),
-        strict=True,
-    ):
+    c[:-1], gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., H:], c[1:], gates[..., :H], h, x,
+    ends, strict=True
+):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
         np.multiply(c_t, v_f, out=s)
         f += s
@@ -191,9 +176,6 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         np.multiply(c_t, v_r, out=s)
         r += s
-
-        # f = sigmoid(W_f @ x + v_f * c + b_f)
-        # r = sigmoid(W_r @ x + v_r * c + b_r)
         sigmoid(fr, out=fr)
 
         # c' = f * c + u * (1 - f)
@@ -208,7 +190,7 @@ def forward(
         np.multiply(c_next, r, out=s)
         h_t += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(c_next, c_t, where=finished_t)
 
     y = h
@@ -217,7 +199,7 @@ def forward(
     final = States(c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, c, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -230,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, gates, finished, given, constant = tape
+    x, c, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))
@@ -239,7 +221,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.c": c}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b, v = params
+    W, _, v = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -262,24 +244,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
+    d_fr_all = d_gates[..., H:]
     d_r_all = d_gates[..., 2 * H :]
-    r_all = gates[..., 2 * H :]
+    d_f_all = d_gates[..., H : 2 * H]
+    d_u_all = d_gates[..., :H]
+    fr_all, u_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
     d_b_r = d_b[H:]
     d_v_r = d_v[H:]
-    # d_r = d_y * (c_next - 1.7320508075688772 * x)
-    np.multiply(x, 1.7320508075688772, out=d_r_all)
-    np.subtract(c[1:], d_r_all, out=d_r_all)
-    d_r_all *= d_y
-
-    # d_a_r = d_r * (1 - r) * r
-    np.subtract(1, r_all, out=s)
+    # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
+    # d_f = (1 - f) * f * (c - u)
+    np.subtract(1, fr_all, out=d_fr_all)
+    np.multiply(x, 1.7320508075688772, out=s)
+    np.subtract(c[1:], s, out=s)
     d_r_all *= s
-    d_r_all *= r_all
+    d_r_all *= d_y
+    np.subtract(c[:-1], u_all, out=s)
+    d_f_all *= s
+    d_fr_all *= fr_all
 
-    # g_v_r = d_a_r * c
+    # g_v_r = d_r * c
     np.multiply(d_r_all, c[:-1], out=g_v_r)
 
-    # W_rT_d_a_r = W_r.T @ d_a_r
+    # d_u = 1 - f
+    np.subtract(1, f_all, out=d_u_all)
+
+    # d_x = W_r.T @ d_r
     np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
@@ -289,64 +278,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 2 * H), dtype)
-    s_3_part = s_3[:, :H]
-    s_3_part_2 = s_3[:, H:]
-    for d_y_t, r, d_f, c_t, u, d_u, f, g_v_f_t, d_fr, finished_t in zip(
-        reversed(d_y),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(c[:-1]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(g_v_f),
-        reversed(d_gates[..., H:]),
-        reversed(each(finished, T)),
-        strict=True,
+    s_3_part, s_3_part_2 = s_3[:, :H], s_3[:, H:]
+    ends = each(finished, T)
+    for d_y_t, r, d_f, g_v_f_t, c_t, d_u, f, d_fr, finished_t in backwards(
+        d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], g_v_f, c[:-1], d_gates[..., :H],
+        gates[..., H : 2 * H], d_gates[..., H:], ends,
     ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_c,)]
-            for d in (d_c,):
-                np.copyto(d, 0, where=finished_t)
+        if finished is not None:  # a finished sequence hands its gradient on as it is
+            kept_c = d_c.copy()
+            np.copyto(d_c, 0, where=finished_t)
 
-        # d_c_next = d_c_later + d_y * r
+        # d_c += d_y * r
         np.multiply(d_y_t, r, out=s_2)
         d_c += s_2
-
-        # d_f = d_c_next * (c - u)
-        np.subtract(c_t, u, out=d_f)
         d_f *= d_c
 
-        # not_f = 1 - f
-        np.subtract(1, f, out=d_u)
-
-        # d_a_f = d_f * f * not_f
-        d_f *= f
-        d_f *= d_u
-
-        # g_v_f = d_a_f * c
+        # g_v_f = d_f * c
         np.multiply(d_f, c_t, out=g_v_f_t)
-
-        # d_u = d_c_next * not_f
         d_u *= d_c
 
-        # d_c = d_a_f * v_f + d_a_r * v_r + d_c_next * f
+        # d_c = d_c * f + d_f * v_f + d_r * v_r
         d_c *= f
         np.multiply(d_fr, v, out=s_3)
         d_c += s_3_part
         d_c += s_3_part_2
 
-        if finished_t is not None:
-            for d, k in zip((d_c,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+        if finished is not None:
+            np.copyto(d_c, kept_c, where=finished_t)
 
+    ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_uf_all = d_gates[..., : 2 * H]
-    d_f_all = d_gates[..., H : 2 * H]
+    d_uf_all, d_f_all = d_gates[..., : 2 * H], d_gates[..., H : 2 * H]
     d_b_f = d_b[:H]
     d_v_f = d_v[:H]
     r_all = gates[..., 2 * H :]
-    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_a_f
+
+    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_f
     np.matmul(d_uf_all.reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
@@ -354,7 +321,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_f_all.reshape(T * B, H), out=d_b_f)
     np.matmul(ones, g_v_f.reshape(T * B, H), out=d_v_f)
 
-    # d_x = W_fT_d_a_f + W_rT_d_a_r + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+    # d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     np.multiply(r_all, 1.7320508075688772, out=s)
     np.subtract(1.7320508075688772, s, out=s)
     s *= d_y
@@ -374,8 +341,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -480,6 +447,11 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -32,8 +32,8 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// For k: what waits for no state, at all steps at once.
 // z = tanh(W_z @ x + b_z)
-// k = sigmoid(W_k @ x + U_k @ h + b_k)
 extern "C" __global__ void star_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
@@ -86,12 +86,9 @@ extern "C" __global__ void star_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_a_h = d_h_next * (1 - h_next**2)
-// d_k = d_a_h * (z - h)
-// d_a_k = d_k * (1 - k) * k
-// d_z = d_a_h * k
-// d_a_z = d_z * (1 - z**2)
+// d_a_h = d_h * (1 - h_next**2)
+// d_k = d_a_h * (1 - k) * k * (z - h)
+// d_z = d_a_h * k * (1 - z**2)
 extern "C" __global__ void star_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -99,7 +96,7 @@ extern "C" __global__ void star_backward_1(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
     storage* __restrict__ d_a_h,  // (B, H)  d_a_h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z, d_a_k
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_k
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -111,20 +108,18 @@ extern "C" __global__ void star_backward_1(
     const real d_y_ = get(d_y + at * H + k);
     const real h_next = get(h + (at + B) * H + k);
     const real h_ = get(h + at * H + k);
-    const real z = get(gates + at * (2 * H) + k);
     const real k_ = get(gates + at * (2 * H) + H + k);
+    const real z = get(gates + at * (2 * H) + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * (1 - square(h_next));
-    const real d_k = d_a_h_ * (z - h_);
-    const real d_a_k = d_k * (1 - k_) * k_;
-    const real d_z = d_a_h_ * k_;
-    const real d_a_z = d_z * (1 - square(z));
+    const real d_k = d_a_h_ * (1 - k_) * k_ * (z - h_);
+    const real d_z = d_a_h_ * k_ * (1 - square(z));
 
     put(d_h + b * H + k, d_h_next);
     put(d_a_h + b * H + k, d_a_h_);
-    put(d_gates + at * (2 * H) + H + k, d_a_k);
-    put(d_gates + at * (2 * H) + k, d_a_z);
+    put(d_gates + at * (2 * H) + H + k, d_k);
+    put(d_gates + at * (2 * H) + k, d_z);
 }
 
 // d_h = U_kT_d_a_k + d_a_h * (1 - k)
@@ -150,10 +145,10 @@ extern "C" __global__ void star_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void star_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_k
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_k
     storage* __restrict__ d_b)  // 2 * H  b_z, b_k
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -173,10 +168,10 @@ extern "C" __global__ void star_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_k = the sum of d_a_k
+// d_b_k = the sum of d_k
 extern "C" __global__ void star_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_z, d_a_k
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_k
     storage* __restrict__ d_b)  // 2 * H  b_z, b_k
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

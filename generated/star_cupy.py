@@ -29,7 +29,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "51aeafba1e5da2fef09d8313329cf164bd3d7ed5cfcafd5a4decc0336d601228"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -62,8 +61,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 2 * H)  z, k
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -132,7 +129,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -148,12 +144,9 @@ def forward(
     )
     U_k_h = cp.empty((B, H), dtype)
 
+    # For k: what waits for no state, at all steps at once.
     # z = tanh(W_z @ x + b_z)
-    # k = sigmoid(W_k @ x + U_k @ h + b_k)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # z = tanh(W_z @ x + b_z)
-    # k = sigmoid(W_k @ x + U_k @ h + b_k)
     launch("star_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -166,7 +159,6 @@ def forward(
         # k = sigmoid(W_k @ x + U_k @ h + b_k)
         cp.matmul(h[t], U_k_T, out=U_k_h)
 
-        # k = sigmoid(W_k @ x + U_k @ h + b_k)
         # h' = tanh((1 - k) * h + z * k)
         launch("star_forward_2", dtype, B, H, (B, t, H), U_k_h, gates, h)
 
@@ -179,7 +171,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -191,7 +183,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -218,37 +210,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_a_h = d_h_next * (1 - h_next**2)
-        # d_k = d_a_h * (z - h)
-        # d_a_k = d_k * (1 - k) * k
-        # d_z = d_a_h * k
-        # d_a_z = d_z * (1 - z**2)
+        # d_a_h = d_h * (1 - h_next**2)
+        # d_k = d_a_h * (1 - k) * k * (z - h)
+        # d_z = d_a_h * k * (1 - z**2)
         launch("star_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, gates, d_a_h, d_gates)
 
-        # U_kT_d_a_k = U_k.T @ d_a_k
+        # U_kT_d_a_k = U_k.T @ d_k
         cp.matmul(d_gates[t, :, H:], U_k, out=U_kT_d_a_k)
 
         # d_h = U_kT_d_a_k + d_a_h * (1 - k)
         launch("star_backward_2", dtype, B, H, (B, t, H), U_kT_d_a_k, d_a_h, gates, d_h)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_k.T @ d_a_k
+    # d_x = W_z.T @ d_z + W_k.T @ d_k
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
-    d_U_k[...] = cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_k)
     column_sum("star_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_k = the sum of d_a_k
     column_sum("star_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_k, d_b)
@@ -264,7 +249,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

@@ -58,8 +58,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  z, k
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -130,7 +128,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -147,12 +144,10 @@ def forward(
     U_k_h = np.empty((B, H), dtype)
     z_all = gates[..., :H]
 
+    # For k: what waits for no state, at all steps at once.
     # z = tanh(W_z @ x + b_z)
-    # k = sigmoid(W_k @ x + U_k @ h + b_k)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-
-    # z = tanh(W_z @ x + b_z)
     np.tanh(z_all, out=z_all)
 
     if initial is None:
@@ -162,14 +157,10 @@ def forward(
 
     U_k_T = np.ascontiguousarray(U_k.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for h_t, k_, z, h_next, finished_t in zip(
-        h[:-1],
-        gates[..., H:],
-        gates[..., :H],
-        h[1:],
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., H:], gates[..., :H], h[1:], ends, strict=True
+):
         # k = sigmoid(W_k @ x + U_k @ h + b_k)
         np.matmul(h_t, U_k_T, out=U_k_h)
         k_ += U_k_h
@@ -181,7 +172,7 @@ def forward(
         s += h_t
         np.tanh(s, out=h_next)
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -190,7 +181,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -203,7 +194,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -212,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U_k, b = params
+    W, U_k, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -225,70 +216,73 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
-    d_a_h = np.empty((B, H), dtype)
+    k_a_h = np.empty((T, B, H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     U_kT_d_a_k = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U_k = np.zeros((H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
-    s = np.empty((B, H), dtype)
-    for d_y_t, h_next, d_k, z, h_t, k_, d_z, finished_t in zip(
-        reversed(d_y),
-        reversed(h[1:]),
-        reversed(d_gates[..., H:]),
-        reversed(gates[..., :H]),
-        reversed(h[:-1]),
-        reversed(gates[..., H:]),
-        reversed(d_gates[..., :H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        k_a_h_ts = k_a_h[ts]
+        h_ts, h_ts_2 = h[1:][ts], h[ts]
+        d_k_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        k_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
+        k_h_ts = k_h[ts]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_a_h = 1 - h_next**2, times d_h in the loop
+        np.multiply(h_ts, h_ts, out=k_a_h_ts)
+        np.subtract(1, k_a_h_ts, out=k_a_h_ts)
 
-        # d_a_h = d_h_next * (1 - h_next**2)
-        np.multiply(h_next, h_next, out=d_a_h)
-        np.subtract(1, d_a_h, out=d_a_h)
-        d_a_h *= d_h
+        # d_k = (1 - k) * k * (z - h), times k_a_h in the loop
+        np.subtract(1, k_ts, out=d_k_ts)
+        np.subtract(z_ts, h_ts_2, out=s_ts)
+        d_k_ts *= s_ts
+        d_k_ts *= k_ts
 
-        # d_k = d_a_h * (z - h)
-        np.subtract(z, h_t, out=d_k)
-        d_k *= d_a_h
+        # d_z = k * (1 - z**2), times k_a_h in the loop
+        np.multiply(z_ts, z_ts, out=d_z_ts)
+        np.subtract(1, d_z_ts, out=d_z_ts)
+        d_z_ts *= k_ts
 
-        # d_a_k = d_k * (1 - k) * k
-        np.subtract(1, k_, out=s)
-        d_k *= s
-        d_k *= k_
+        # k_h = 1 - k
+        np.subtract(1, k_ts, out=k_h_ts)
 
-        # d_z = d_a_h * k
-        np.multiply(d_a_h, k_, out=d_z)
+        for d_y_t, k_a_h_t, d_k, d_z, k_h_t, finished_t in backwards(
+            d_y[ts], k_a_h_ts, d_k_ts, d_z_ts, k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_z = d_z * (1 - z**2)
-        np.multiply(z, z, out=s)
-        np.subtract(1, s, out=s)
-        d_z *= s
+            d_h += d_y_t
 
-        # U_kT_d_a_k = U_k.T @ d_a_k
-        np.matmul(d_k, U_k, out=U_kT_d_a_k)
+            # k_a_h = d_h * (1 - h_next**2)
+            k_a_h_t *= d_h
 
-        # d_h = U_kT_d_a_k + d_a_h * (1 - k)
-        np.subtract(1, k_, out=d_h)
-        d_h *= d_a_h
-        d_h += U_kT_d_a_k
+            # d_k = k_a_h * (1 - k) * k * (z - h)
+            d_k *= k_a_h_t
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_z = k_a_h * k * (1 - z**2)
+            d_z *= k_a_h_t
+
+            # U_kT_d_a_k = U_k.T @ d_k
+            np.matmul(d_k, U_k, out=U_kT_d_a_k)
+
+            # d_h = U_kT_d_a_k + k_a_h * (1 - k)
+            np.multiply(k_a_h_t, k_h_t, out=d_h)
+            d_h += U_kT_d_a_k
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_k_all = d_gates[..., H:]
-    # d_x = W_z.T @ d_a_z + W_k.T @ d_a_k
+
+    # d_x = W_z.T @ d_z + W_k.T @ d_k
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -309,8 +303,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -416,6 +410,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

@@ -31,9 +31,9 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// For h': what waits for no state, at all steps at once.
 // z = W_z @ x
 // f = sigmoid(W_f @ x + b_f)
-// h' = f * h + z * (1 - f)
 extern "C" __global__ void t_rnn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, f
@@ -82,12 +82,9 @@ extern "C" __global__ void t_rnn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// d_f = d_h_next * h - d_h_next * z
-// not_f = 1 - f
-// d_a_f = d_f * f * not_f
-// d_z = d_h_next * not_f
-// d_h = d_h_next * f
+// d_a_f = d_h * h - d_h * z
+// d_z = 1 - f
+// d_a_f *= f * d_z
 extern "C" __global__ void t_rnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later

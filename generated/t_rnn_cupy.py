@@ -28,7 +28,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "8cd24048a9b4ed090d1242e56c9f5ea26cca0d98cc95bbf1dc0f0bc7d216bae9"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -60,8 +59,6 @@ class Tape(NamedTuple):
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 2 * H)  z, f
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -126,7 +123,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
@@ -146,9 +142,7 @@ def forward(
     # f = sigmoid(W_f @ x + b_f)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # z = W_z @ x
-    # f = sigmoid(W_f @ x + b_f)
-    # h' = f * h + z * (1 - f)
+    # For h': what waits for no state, at all steps at once.
     launch("t_rnn_forward_1", dtype, T * B, H, (B, 0, H), gates, b_f, x_h_next)
 
     if initial is None:
@@ -169,7 +163,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -181,7 +175,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -205,27 +199,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_f = d_h_next * h - d_h_next * z
-        # not_f = 1 - f
-        # d_a_f = d_f * f * not_f
-        # d_z = d_h_next * not_f
-        # d_h = d_h_next * f
+        # d_a_f = d_h * h - d_h * z
+        # d_z = 1 - f
+        # d_a_f *= f * d_z
         launch("t_rnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, gates, d_gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
 
-    # d_b_f = the sum of d_a_f
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum("t_rnn_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b_f)
 
     d_params = Params(d_W, d_b_f)
@@ -241,7 +230,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

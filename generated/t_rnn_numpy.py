@@ -56,8 +56,6 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     gates: np.ndarray  # (T, B, 2 * H)  z, f
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
-    constant: list[str]  # inputs that were (B, size), constant in time
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -124,7 +122,6 @@ def forward(
         raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
-    constant = []
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -139,18 +136,15 @@ def forward(
         gates=(T, B, 2 * H),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    f_all = gates[..., H:]
-    z_all = gates[..., :H]
+    f_all, z_all = gates[..., H:], gates[..., :H]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # f = sigmoid(W_f @ x + b_f)
     f_all += b_f
     sigmoid(f_all, out=f_all)
 
-    # h' = f * h + z * (1 - f)
+    # For h': what waits for no state, at all steps at once.
     np.subtract(1, f_all, out=x_h_next)
     x_h_next *= z_all
 
@@ -159,19 +153,15 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    ends = each(finished, T)
     for h_next, f, h_t, x_h_next_t, finished_t in zip(
-        h[1:],
-        gates[..., H:],
-        h[:-1],
-        x_h_next,
-        each(finished, T),
-        strict=True,
-    ):
+    h[1:], gates[..., H:], h[:-1], x_h_next, ends, strict=True
+):
         # h' = f * h + z * (1 - f)
         np.multiply(f, h_t, out=h_next)
         h_next += x_h_next_t
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -180,7 +170,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None, constant)
+    return y, final, Tape(x, h, gates, finished)
 
 
 @np.errstate(all="ignore")
@@ -193,7 +183,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, finished, given, constant = tape
+    x, h, gates, finished = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -202,7 +192,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, b_f = params
+    W, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -220,54 +210,52 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_f = np.zeros((H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, d_f, h_t, z, d_z, f, finished_t in zip(
-        reversed(d_y),
-        reversed(d_gates[..., H:]),
-        reversed(h[:-1]),
-        reversed(gates[..., :H]),
-        reversed(d_gates[..., :H]),
-        reversed(gates[..., H:]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    s_2 = np.empty((B, H), dtype)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        d_a_f_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        f_ts = gates[ts, :, H:]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # d_a_f = (1 - f) * f, times d_f in the loop
+        np.subtract(1, f_ts, out=d_a_f_ts)
+        d_a_f_ts *= f_ts
 
-        # d_f = d_h_next * h - d_h_next * z
-        np.multiply(d_h, h_t, out=d_f)
-        np.multiply(d_h, z, out=s)
-        d_f -= s
+        # d_z = 1 - f, times d_h in the loop
+        np.subtract(1, f_ts, out=d_z_ts)
 
-        # not_f = 1 - f
-        np.subtract(1, f, out=d_z)
+        for d_y_t, h_t, z, d_a_f, d_z, f, finished_t in backwards(
+            d_y[ts], h[ts], gates[ts, :, :H], d_a_f_ts, d_z_ts, f_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_f = d_f * f * not_f
-        d_f *= f
-        d_f *= d_z
+            d_h += d_y_t
 
-        # d_z = d_h_next * not_f
-        d_z *= d_h
+            # d_f = d_h * h - d_h * z
+            np.multiply(d_h, h_t, out=s)
+            np.multiply(d_h, z, out=s_2)
+            s -= s_2
 
-        # d_h = d_h_next * f
-        d_h *= f
+            # d_a_f = (1 - f) * f * (d_h * h - d_h * z)
+            d_a_f *= s
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_z = d_h * (1 - f)
+            d_z *= d_h
+            d_h *= f
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_f_all = d_gates[..., H:]
+    d_a_f_all = d_gates[..., H:]
+
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_f_all.reshape(T * B, H), out=d_b_f)
+    np.matmul(ones, d_a_f_all.reshape(T * B, H), out=d_b_f)
 
     d_params = Params(d_W, d_b_f)
     return Grads(
@@ -282,8 +270,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 
@@ -389,6 +377,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

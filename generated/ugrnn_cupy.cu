@@ -32,8 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// g = sigmoid(W_g @ x + U_g @ h + b_g)
-// n = tanh(W_c @ x + U_c @ h + b_c)
+// For g and n: what waits for no state, at all steps at once.
 extern "C" __global__ void ugrnn_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
@@ -89,19 +88,16 @@ extern "C" __global__ void ugrnn_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// d_h_next = d_h_later + d_y
-// not_g = 1 - g
-// d_n = d_h_next * not_g
-// d_a_n = d_n * (1 - n**2)
-// d_g = d_h_next * (h - n)
-// d_a_g = d_g * g * not_g
+// d_g = 1 - g
+// d_n = d_h * (1 - n**2) * d_g
+// d_g *= d_h * g * (h - n)
 extern "C" __global__ void ugrnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_g, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_g, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -117,17 +113,15 @@ extern "C" __global__ void ugrnn_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_n = d_h_next * not_g;
-    const real d_a_n = d_n * (1 - square(n));
-    const real d_g = d_h_next * (h_ - n);
-    const real d_a_g = d_g * g * not_g;
+    const real d_n = d_h_next * (1 - square(n)) * not_g;
+    const real d_g = d_h_next * g * not_g * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (2 * H) + k, d_a_g);
-    put(d_gates + at * (2 * H) + H + k, d_a_n);
+    put(d_gates + at * (2 * H) + k, d_g);
+    put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_h = U_cT_d_a_n + d_h_next * g
+// d_h = U_cT_d_a_n + d_h * g
 extern "C" __global__ void ugrnn_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_cT_d_a_n,  // (B, H)  U_cT_d_a_n
@@ -149,10 +143,10 @@ extern "C" __global__ void ugrnn_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_g = the sum of d_a_g
+// d_b_g = the sum of d_g
 extern "C" __global__ void ugrnn_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_g, d_n
     storage* __restrict__ d_b)  // 2 * H  b_g, b_c
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -172,10 +166,10 @@ extern "C" __global__ void ugrnn_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_c = the sum of d_a_n
+// d_b_c = the sum of d_n
 extern "C" __global__ void ugrnn_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a_g, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_g, d_n
     storage* __restrict__ d_b)  // 2 * H  b_g, b_c
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

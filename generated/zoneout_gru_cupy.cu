@@ -34,9 +34,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// z = sigmoid(W_z @ x + U_z @ h + b_z)
-// r = sigmoid(W_r @ x + U_r @ h + b_r)
-// n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+// For z, r and n: what waits for no state, at all steps at once.
 extern "C" __global__ void zoneout_gru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
@@ -128,7 +126,7 @@ extern "C" __global__ void zoneout_gru_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// k = h * (1 - z) + n * z
+// d_m = h * (1 - z) + n * z
 extern "C" __global__ void zoneout_gru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ h,  // (T + 1, B, H)  h
@@ -150,11 +148,9 @@ extern "C" __global__ void zoneout_gru_backward_1(
     put(d_m + at * H + k, k_);
 }
 
-// d_h_next = d_h_later + d_y
-// d_k = d_h_next * (1 - m)
-// d_n = d_k * z
-// d_a_n = d_n * (1 - n**2)
-// d_m = d_h_next * (h - k)
+// d_k = d_h * (1 - m)
+// d_n = d_k * (1 - n**2) * z
+// d_m = d_h * (h - d_m)
 extern "C" __global__ void zoneout_gru_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -164,7 +160,7 @@ extern "C" __global__ void zoneout_gru_backward_2(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ d_m,  // (T, B, H)  d_m
     storage* __restrict__ d_k,  // (B, H)  d_k
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_z, d_a_r, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_r, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -175,34 +171,31 @@ extern "C" __global__ void zoneout_gru_backward_2(
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
     const real m_ = get(m + at * H + k);
-    const real z = get(gates + at * (3 * H) + k);
     const real n = get(gates + at * (3 * H) + 2 * H + k);
+    const real z = get(gates + at * (3 * H) + k);
     const real h_ = get(h + at * H + k);
     const real k_ = get(d_m + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real d_k_ = d_h_next * (1 - m_);
-    const real d_n = d_k_ * z;
-    const real d_a_n = d_n * (1 - square(n));
+    const real d_n = d_k_ * (1 - square(n)) * z;
     const real d_m_ = d_h_next * (h_ - k_);
 
     put(d_h + b * H + k, d_h_next);
     put(d_k + b * H + k, d_k_);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_a_n);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
     put(d_m + at * H + k, d_m_);
 }
 
-// d_r = U_hT_d_a_n * h
-// d_a_r = d_r * (1 - r) * r
-// d_z = d_k * (n - h)
-// d_a_z = d_z * (1 - z) * z
+// d_r = U_hT_d_a_n * h * (1 - r) * r
+// d_z = d_k * (1 - z) * z * (n - h)
 extern "C" __global__ void zoneout_gru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ d_k,  // (B, H)  d_k
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a_z, d_a_r, d_a_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_r, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -217,16 +210,14 @@ extern "C" __global__ void zoneout_gru_backward_3(
     const real n = get(gates + at * (3 * H) + 2 * H + k);
     const real z = get(gates + at * (3 * H) + k);
 
-    const real d_r = U_hT_d_a_n_ * h_;
-    const real d_a_r = d_r * (1 - r) * r;
-    const real d_z = d_k_ * (n - h_);
-    const real d_a_z = d_z * (1 - z) * z;
+    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
+    const real d_z = d_k_ * (1 - z) * z * (n - h_);
 
-    put(d_gates + at * (3 * H) + H + k, d_a_r);
-    put(d_gates + at * (3 * H) + k, d_a_z);
+    put(d_gates + at * (3 * H) + H + k, d_r);
+    put(d_gates + at * (3 * H) + k, d_z);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * m + d_k * (1 - z)
+// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * m + d_k * (1 - z)
 extern "C" __global__ void zoneout_gru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
@@ -255,10 +246,10 @@ extern "C" __global__ void zoneout_gru_backward_4(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_z = the sum of d_a_z
+// d_b_z = the sum of d_z
 extern "C" __global__ void zoneout_gru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -278,10 +269,10 @@ extern "C" __global__ void zoneout_gru_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_r = the sum of d_a_r
+// d_b_r = the sum of d_r
 extern "C" __global__ void zoneout_gru_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -301,10 +292,10 @@ extern "C" __global__ void zoneout_gru_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
-// d_b_h = the sum of d_a_n
+// d_b_h = the sum of d_n
 extern "C" __global__ void zoneout_gru_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a_z, d_a_r, d_a_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_r, d_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.

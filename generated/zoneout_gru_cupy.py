@@ -33,7 +33,6 @@ INPUTS = {"x": "input", "m": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "04c84873911c30471e392c926b1d7a14eda95686918feb55107453bcba658100"
-
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -70,7 +69,6 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  z, r, n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
 
 
@@ -169,14 +167,8 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     U_h_hr = cp.empty((B, H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For z, r and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     launch("zoneout_gru_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -191,15 +183,10 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         cp.matmul(h[t], U_T, out=u)
 
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         launch("zoneout_gru_forward_2", dtype, B, H, (B, t, H), u, gates, h, hr)
-
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         # k = (1 - z) * h + z * n
         # h' = h * m + k * (1 - m)
         launch("zoneout_gru_forward_3", dtype, B, H, (B, t, H), U_h_hr, gates, h, m)
@@ -213,7 +200,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, constant)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -225,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, m, h, gates, hr, finished, given, constant = tape
+    x, m, h, gates, hr, finished, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -253,54 +240,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h = cp.zeros((H, H), dtype)
     d_b = cp.zeros((3 * H,), dtype)
 
-    # k = h * (1 - z) + n * z
+    # d_m = h * (1 - z) + n * z
     launch("zoneout_gru_backward_1", dtype, T * B, H, (B, 0, H), h, gates, d_m)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                cp.copyto(d, 0, where=finished[t])
+            kept_h = d_h.copy()
+            cp.copyto(d_h, 0, where=finished[t])
 
-        # d_h_next = d_h_later + d_y
-        # d_k = d_h_next * (1 - m)
-        # d_n = d_k * z
-        # d_a_n = d_n * (1 - n**2)
-        # d_m = d_h_next * (h - k)
+        # d_k = d_h * (1 - m)
+        # d_n = d_k * (1 - n**2) * z
+        # d_m = d_h * (h - d_m)
         launch("zoneout_gru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, m, gates, h, d_m, d_k, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
+        # U_hT_d_a_n = U_h.T @ d_n
         cp.matmul(d_gates[t, :, 2 * H :], U_h, out=U_hT_d_a_n)
 
-        # d_r = U_hT_d_a_n * h
-        # d_a_r = d_r * (1 - r) * r
-        # d_z = d_k * (n - h)
-        # d_a_z = d_z * (1 - z) * z
+        # d_r = U_hT_d_a_n * h * (1 - r) * r
+        # d_z = d_k * (1 - z) * z * (n - h)
         launch("zoneout_gru_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_k, d_gates)
 
-        # U_rT_d_a_r = U_z.T @ d_a_z + U_r.T @ d_a_r
+        # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t, :, : 2 * H], U, out=U_rT_d_a_r)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * m + d_k * (1 - z)
+        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * m + d_k * (1 - z)
         launch("zoneout_gru_backward_4", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_a_r, d_h, d_k, m, gates)
 
         if finished is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                cp.copyto(d, k, where=finished[t])
+            cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
+    # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
-    d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
-    d_U[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
-    d_U_h[...] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H))
 
-    # d_b_z = the sum of d_a_z
+    # The gradients of the parameters: all steps in one product each.
+    cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum("zoneout_gru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_r = the sum of d_a_r
     column_sum("zoneout_gru_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_h = the sum of d_a_n
     column_sum("zoneout_gru_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_U_h, d_b)
@@ -317,7 +294,7 @@ def step(
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t is {getattr(x_t, 'shape', x_t)}, expected (B, I)")
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, m=m)
     return y[0], final
 

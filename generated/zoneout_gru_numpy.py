@@ -66,7 +66,6 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 3 * H)  z, r, n
     hr: np.ndarray  # (T, B, H)  hr
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
-    given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
 
 
@@ -167,9 +166,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     U_h_hr = np.empty((B, H), dtype)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
-    # r = sigmoid(W_r @ x + U_r @ h + b_r)
-    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    # For z, r and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 
@@ -181,18 +178,11 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     U_h_T = np.ascontiguousarray(U_h.T)
     s = np.empty((B, H), dtype)
+    ends = each(finished, T)
     for h_t, zr, hr_t, r, n, z, h_next, m_t, finished_t in zip(
-        h[:-1],
-        gates[..., : 2 * H],
-        hr,
-        gates[..., H : 2 * H],
-        gates[..., 2 * H :],
-        gates[..., :H],
-        h[1:],
-        m,
-        each(finished, T),
-        strict=True,
-    ):
+    h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., :H],
+    h[1:], m, ends, strict=True
+):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_T, out=u)
@@ -215,7 +205,7 @@ def forward(
         h_next *= m_t
         h_next += s
 
-        if finished_t is not None:
+        if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
     y = h[1:].copy()
@@ -224,7 +214,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, constant)
 
 
 @np.errstate(all="ignore")
@@ -237,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, m, h, gates, hr, finished, given, constant = tape
+    x, m, h, gates, hr, finished, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -246,7 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
     if precision(params, None, **{"tape.h": h}) != dtype:
         raise TypeError("params are complex, but backward works on float32 and float64")
-    W, U, U_h, b = params
+    W, U, U_h, _ = params
     d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -259,8 +249,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    k_h = np.empty((T, B, H), dtype)
     d_m = np.empty((T, B, H), dtype)
-    d_k = np.empty((B, H), dtype)
+    k_k = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     U_rT_d_a_r = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -269,94 +260,96 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h = np.zeros((H, H), dtype)
     d_b = np.zeros((3 * H,), dtype)
 
-    n_all = gates[..., 2 * H :]
-    z_all = gates[..., :H]
-    # k = h * (1 - z) + n * z
-    np.subtract(n_all, h[:-1], out=d_m)
-    d_m *= z_all
-    d_m += h[:-1]
-
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    for d_y_t, m_t, d_n, z, n, d_m_t, h_t, d_r, zr, d_z, d_zr, r, finished_t in zip(
-        reversed(d_y),
-        reversed(m),
-        reversed(d_gates[..., 2 * H :]),
-        reversed(gates[..., :H]),
-        reversed(gates[..., 2 * H :]),
-        reversed(d_m),
-        reversed(h[:-1]),
-        reversed(d_gates[..., H : 2 * H]),
-        reversed(gates[..., : 2 * H]),
-        reversed(d_gates[..., :H]),
-        reversed(d_gates[..., : 2 * H]),
-        reversed(gates[..., H : 2 * H]),
-        reversed(each(finished, T)),
-        strict=True,
-    ):
-        if finished_t is not None:  # a finished sequence hands its gradient on as it is
-            kept = [d.copy() for d in (d_h,)]
-            for d in (d_h,):
-                np.copyto(d, 0, where=finished_t)
+    ends = each(finished, T)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
+        k_h_ts = k_h[ts]
+        z_ts = gates[ts, :, :H]
+        n_ts = gates[ts, :, 2 * H :]
+        r_ts = gates[ts, :, H : 2 * H]
+        zr_ts = gates[ts, :, : 2 * H]
+        d_m_ts = d_m[ts]
+        h_ts = h[ts]
+        k_k_ts = k_k[ts]
+        m_ts = m[ts]
+        d_n_ts = d_gates[ts, :, 2 * H :]
+        d_r_ts = d_gates[ts, :, H : 2 * H]
+        d_z_ts = d_gates[ts, :, :H]
+        d_zr_ts = d_gates[ts, :, : 2 * H]
 
-        # d_h_next = d_h_later + d_y
-        d_h += d_y_t
+        # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h_ts)
 
-        # d_k = d_h_next * (1 - m)
-        np.subtract(1, m_t, out=d_k)
-        d_k *= d_h
+        # d_m = h * (1 - z) + n * z
+        np.multiply(h_ts, k_h_ts, out=d_m_ts)
+        np.multiply(n_ts, z_ts, out=s_ts)
+        d_m_ts += s_ts
 
-        # d_n = d_k * z
-        np.multiply(d_k, z, out=d_n)
+        # k_k = 1 - m, times d_h in the loop
+        np.subtract(1, m_ts, out=k_k_ts)
 
-        # d_a_n = d_n * (1 - n**2)
-        np.multiply(n, n, out=s)
-        np.subtract(1, s, out=s)
-        d_n *= s
+        # d_n = (1 - n**2) * z, times k_k in the loop
+        np.multiply(n_ts, n_ts, out=d_n_ts)
+        np.subtract(1, d_n_ts, out=d_n_ts)
+        d_n_ts *= z_ts
 
-        # d_m = d_h_next * (h - k)
-        np.subtract(h_t, d_m_t, out=d_m_t)
-        d_m_t *= d_h
+        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_z = (1 - z) * z * (n - h), times k_k in the loop
+        np.subtract(1, r_ts, out=d_r_ts)
+        d_r_ts *= h_ts
+        np.subtract(n_ts, h_ts, out=d_z_ts)
+        d_z_ts *= k_h_ts
+        d_zr_ts *= zr_ts
 
-        # U_hT_d_a_n = U_h.T @ d_a_n
-        np.matmul(d_n, U_h, out=U_hT_d_a_n)
+        # d_m = h - h * (1 - z) - n * z, times d_h in the loop
+        np.subtract(h_ts, d_m_ts, out=d_m_ts)
 
-        # d_r = U_hT_d_a_n * h
-        np.multiply(U_hT_d_a_n, h_t, out=d_r)
+        for d_y_t, k_k_t, d_n, d_m_t, d_r, d_z, d_zr, m_t, r, k_h_t, finished_t in backwards(
+            d_y[ts], k_k_ts, d_n_ts, d_m_ts, d_r_ts, d_z_ts, d_zr_ts, m_ts, r_ts, k_h_ts, ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_h = d_h.copy()
+                np.copyto(d_h, 0, where=finished_t)
 
-        # d_a_z = d_z * (1 - z) * z
-        # d_a_r = d_r * (1 - r) * r
-        np.subtract(1, zr, out=s_2)
+            d_h += d_y_t
 
-        # d_z = d_k * (n - h)
-        np.subtract(n, h_t, out=d_z)
-        d_z *= d_k
+            # k_k = d_h * (1 - m)
+            k_k_t *= d_h
 
-        # d_a_z = d_z * (1 - z) * z
-        # d_a_r = d_r * (1 - r) * r
-        d_zr *= s_2
-        d_zr *= zr
+            # d_n = k_k * (1 - n**2) * z
+            d_n *= k_k_t
 
-        # U_rT_d_a_r = U_z.T @ d_a_z + U_r.T @ d_a_r
-        np.matmul(d_zr, U, out=U_rT_d_a_r)
+            # d_m = d_h * (h - h * (1 - z) - n * z)
+            d_m_t *= d_h
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h_next * m + d_k * (1 - z)
-        d_h *= m_t
-        np.multiply(U_hT_d_a_n, r, out=s)
-        d_h += s
-        np.subtract(1, z, out=s)
-        s *= d_k
-        d_h += s
-        d_h += U_rT_d_a_r
+            # U_hT_d_a_n = U_h.T @ d_n
+            np.matmul(d_n, U_h, out=U_hT_d_a_n)
 
-        if finished_t is not None:
-            for d, k in zip((d_h,), kept, strict=True):
-                np.copyto(d, k, where=finished_t)
+            # d_r = U_hT_d_a_n * h * (1 - r) * r
+            d_r *= U_hT_d_a_n
+
+            # d_z = k_k * (1 - z) * z * (n - h)
+            d_z *= k_k_t
+
+            # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
+            np.matmul(d_zr, U, out=U_rT_d_a_r)
+
+            # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * m + k_k * (1 - z)
+            d_h *= m_t
+            np.multiply(U_hT_d_a_n, r, out=s)
+            d_h += s
+            np.multiply(k_k_t, k_h_t, out=s)
+            d_h += s
+            d_h += U_rT_d_a_r
+
+            if finished is not None:
+                np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zr_all = d_gates[..., : 2 * H]
-    d_n_all = d_gates[..., 2 * H :]
-    # d_x = W_z.T @ d_a_z + W_r.T @ d_a_r + W_h.T @ d_a_n
+    d_zr_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
+
+    # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
@@ -379,8 +372,8 @@ def step(
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if x_t.ndim != 2:
-        raise ValueError(f"x_t has shape {x_t.shape}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False, m=m)
     return y[0], final
 
@@ -486,6 +479,17 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def each(finished: np.ndarray | None, T: int) -> Any:
     """`finished` step by step."""
     return [None] * T if finished is None else finished
+
+
+def backwards(*arrays: Any) -> Any:
+    """The steps of all arrays together, from the last one to the first."""
+    return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def sigmoid(a: np.ndarray, out: np.ndarray) -> None:

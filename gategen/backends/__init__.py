@@ -14,10 +14,14 @@ NAMES = ("numpy", "cupy")
 
 @dataclass(frozen=True)
 class Backend:
-    """A target language: `files(plan)` gives the text of each generated file by its name."""
+    """A target language: `files(plan)` gives the text of each generated file by its name.
+
+    `arrays`: whether it works on whole arrays, so that a call is dear and memory cheap.
+    """
 
     name: str
     files: Callable[[Plan], dict[str, str]]
+    arrays: bool
 
 
 def find(name: str) -> Backend:
@@ -25,4 +29,4 @@ def find(name: str) -> Backend:
     if name not in NAMES:
         raise SpecError(f"there is no backend {name!r}", hint=f"backends: {', '.join(NAMES)}")
     module = import_module(f"gategen.backends.{name}")
-    return Backend(name, module.files)
+    return Backend(name, module.files, module.ARRAYS)

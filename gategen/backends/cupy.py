@@ -9,22 +9,27 @@ summation.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import sympy as sp
 
 from gategen import language as lang
+from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host
+from gategen.backends.instructions import View
 from gategen.backends.module import (
     Module,
     Scope,
     heading,
+    own_memory,
     passing,
+    returned_together,
     rule_context,
     rule_of,
     signature,
     stack_of,
+    with_fields,
 )
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
@@ -40,12 +45,11 @@ from gategen.plan import (
     Slot,
     Stage,
     Sum,
-    Weight,
 )
 from gategen.printer import ATOM, SUM, Printer
-from gategen.render import render
+from gategen.render import module_text, render
 
-ALL, LOOP = "all", "loop"
+ARRAYS = False
 
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
@@ -61,7 +65,7 @@ def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
     name, made = plan.cell.name, context(plan)
     return {
-        f"{name}_cupy.py": render("cupy/module.py.jinja", made),
+        f"{name}_cupy.py": module_text(made),
         f"{name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
     }
 
@@ -156,7 +160,7 @@ def mentions(text: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
-class Emitter:
+class Emitter(Host):
     """Kernels and launches of one level of a schedule."""
 
     def __init__(
@@ -166,125 +170,21 @@ class Emitter:
         pair: Pair,
         schedule: Schedule,
         where: str,
-        once: bool,
         prefix: str,
+        kernels: list[CudaKernel],
     ) -> None:
-        self.module, self.names, self.pair, self.schedule = module, names, pair, schedule
-        self.where, self.once, self.prefix = where, once, prefix
-        self.time = "0" if once else "t"
-        self.kernels: list[CudaKernel] = []
-        self.weights: dict[str, str] = {}
-        self.lines: list[str] = []
-        self.zeroed: set[Value] = set()  # behind the lengths
+        super().__init__(module, names, pair, schedule, where, "cp")
+        self.prefix, self.kernels = prefix, kernels
+        self.time = "0" if where == ONCE else "t"
 
-    # ------------------------------------------------------------------------------------------ host
+    def part(self, source: str, wish: str) -> str:
+        return source
 
-    def run(self, stages: Sequence[Stage]) -> None:
-        for stage in stages:
-            match stage:
-                case Kernel():
-                    self.kernel(stage)
-                case MatMul():
-                    self.matmul(stage)
-                case Sum():
-                    self.row_sum(stage)
-                case OuterSum():
-                    self.outer_sum(stage)
-                case ColumnSum():
-                    self.column_sums(stage)
-
-    def say(self, comment: Sequence[str], line: str) -> None:
-        lead = [""] if self.lines else []
-        self.lines += [*lead, *(f"# {text}" for text in comment), line] if comment else [line]
-
-    def host(self, *values: Value) -> str:
-        """Neighbouring values as an array on the host's side, (T, B, ·) or (B, ·)."""
-        slots = [self.schedule.slot[v] for v in values]
-        first, stop = slots[0], slots[-1].stop
-        buffer = self.buffer(first.buffer)
-        size = self.names.size
-        if buffer is None:
-            base = self.field(first.buffer)
-            field = self.module.fields.get(first.buffer.removeprefix(GRADIENT))
-            if field is None or not field.rows or size(stop - first.start) == size(field.height):
-                return base
-            return f"{base}[{self.span(first.start, stop, field.height)}]"
-        base = self.names.known[buffer.name]
-        whole = size(buffer.width) == size(stop - first.start)
-        inner = "" if whole else self.span(first.start, stop, buffer.width)
-        if buffer.kind in ("row", "carry"):
-            return base if whole else f"{base}[:, {inner}]"
-        if buffer.kind == "static":
-            return base if whole else f"{base}[{inner}]"
-        if self.where == ALL:
-            time = {0: "[:-1]", 1: "[1:]"}[first.shift] if buffer.kind == "state" else ""
-            return f"{base}{time}" if whole else f"{base}{time}[..., {inner}]"
-        at = self.time if not first.shift else ("1" if self.once else f"{self.time} + 1")
-        return f"{base}[{at}]" if whole else f"{base}[{at}, :, {inner}]"
-
-    def buffer(self, name: str) -> Buffer | None:
-        """The buffer of that name in this rule's memory; None for a field or a number."""
-        return self.module.buffers_of[id(self.schedule)].get(name)
-
-    def field(self, name: str) -> str:
-        return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
-
-    def span(self, start: sp.Expr, stop: sp.Expr, whole: sp.Expr) -> str:
-        size = self.names.size
-        low = "" if start == 0 else size(start)
-        high = "" if size(stop) == size(whole) else size(stop)
-        return f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
-
-    def flat(self, values: Sequence[Value]) -> str:
-        """All steps as rows of one matrix."""
-        text = self.host(*values)
-        if self.where != ALL:
-            return text
-        slots = [self.schedule.slot[v] for v in values]
-        return f"{text}.reshape(T * B, {self.names.size(slots[-1].stop - slots[0].start)})"
-
-    def weight(self, weight: Weight, transposed: bool) -> str:
-        part = self.weight_part(weight, "")
-        if transposed or self.where == ALL:
-            return part if transposed else f"{part}.T"
-        source = f"cp.ascontiguousarray({part}.T)"
-        stem = self.names.known["field", weight.field]
-        wish = f"{stem}_T" if part == stem else f"{stem}_{weight.members[0].split('_')[-1]}_T"
-        if source not in self.weights:
-            self.weights[source] = self.names.of((self.where, source), wish)
-        return self.weights[source]
-
-    def weight_part(self, weight: Weight, prefix: str) -> str:
-        field = self.module.fields[weight.field]
-        base = self.names.known["field", prefix + weight.field]
-        size = self.names.size
-        whole = size(weight.stop - weight.start) == size(field.height)
-        rows = "" if whole else self.span(weight.start, weight.stop, field.height)
-        if weight.columns is not None:
-            return f"{base}[{rows or ':'}, {self.span(*weight.columns, field.width)}]"
-        return f"{base}[{rows}]" if rows else base
-
-    def comment(self, *names: str) -> tuple[str, ...]:
-        return self.module.comment(self.schedule, names)
-
-    def matmul(self, stage: MatMul) -> None:
-        operand, out = self.flat(stage.operand), self.flat(stage.out)
-        weight = self.weight(stage.weight, stage.transposed)
-        comment = self.comment(*(v.name for v in stage.out))
-        if stage.add:
-            whole = self.host(*stage.out)
-            self.say(comment, f"{whole}[...] += cp.matmul({operand}, {weight}).reshape({whole}.shape)")
-        else:
-            self.say(comment, f"cp.matmul({operand}, {weight}, out={out})")
-
-    def outer_sum(self, stage: OuterSum) -> None:
-        left, right = self.flat(stage.left), self.flat(stage.right)
-        part = self.weight_part(stage.weight, GRADIENT)
-        sign = "+=" if stage.add else "="
-        target = part if part.endswith("]") else f"{part}[...]"
-        self.clear(stage.left)
-        self.clear(stage.right)
-        self.say((), f"{target} {sign} cp.matmul({left}.T, {right})")
+    def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
+        at = self.time if not view.shift else "1" if self.where == ONCE else f"{self.time} + 1"
+        return (
+            f"{base}[{at}]" if whole else f"{base}[{at}, :, {self.span(view.start, view.stop, buffer.width)}]"
+        )
 
     # ------------------------------------------------------------------------------------------ kernels
 
@@ -302,6 +202,9 @@ class Emitter:
 
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
+
+    def field_name(self, name: str) -> str:
+        return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
 
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
@@ -327,7 +230,7 @@ class Emitter:
             if name in names:
                 continue
             buffer = self.buffer(name)
-            host = self.names.known[name] if buffer else self.field(name)
+            host = self.names.known[name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
             qualifier = "" if name in out else "const "
             made[name] = Argument(
@@ -369,7 +272,7 @@ class Emitter:
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
         text = "\n".join([*loads, *computes, *writes])
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
-        comment = self.comment(*(op.out.name for op in kernel.ops))
+        comment = self.comment(*(op.out for op in kernel.ops))
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
         self.finish("launch", rows, width, arguments, comment, index, text, (loads, computes, writes))
 
@@ -407,6 +310,7 @@ class Emitter:
         text: str,
         body: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ()),
         ends: tuple[str, str] = ("", ""),
+        cleared: Iterable[str] = (),
     ) -> None:
         """Note the kernel and the line that launches it: rows, B and t, the sizes it mentions, its arrays."""
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
@@ -420,24 +324,23 @@ class Emitter:
         passed = ", ".join([{"t": at}.get(word, word) for word in (*numbers, *letters)])
         arrays = ", ".join(a.host for a in arguments)
         tail = "," if passed and "," not in passed else ""
-        self.say(comment, f'{kind}("{name}", dtype, {rows}, {width}, ({passed}{tail}), {arrays})')
+        self.say(
+            SUMS if kind == "column_sum" else comment,
+            *cleared,
+            f'{kind}("{name}", dtype, {rows}, {width}, ({passed}{tail}), {arrays})',
+        )
 
     def row_sum(self, stage: Sum) -> None:
         self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
 
-    def column_sums(self, stage: ColumnSum) -> None:
-        self.clear(stage.operand)
+    def column_sum(self, stage: ColumnSum) -> None:
+        cleared = self.cleared(stage.operand)
         for out, operand in zip(stage.out, stage.operand, strict=True):
-            self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B")
+            self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B", cleared)
 
-    def clear(self, operand: Sequence[Value]) -> None:
-        """Zeros behind the lengths, where they do not come of themselves."""
-        needed = self.module.clears(self.schedule, self.schedule.slot[operand[0]])
-        if needed and not self.zeroed.issuperset(operand):
-            self.zeroed.update(operand)
-            self.say((), f"clear(finished, {self.host(*operand)})")
-
-    def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
+    def reduction(
+        self, kind: str, out: Value, operand: Value, rows: str, cleared: Iterable[str] = ()
+    ) -> None:
         arguments, buffers = self.gather([operand], [out], self.words())
         slot = self.schedule.slot
         width = self.size(length(operand.size))
@@ -445,10 +348,12 @@ class Emitter:
         index = self.address(slot[out], "k" if kind == "column_sum" else "0").removesuffix(" + 0")
         base = buffers[slot[out].buffer]
         target = base if index == "0" else f"{base} + {index}"
-        comment = self.comment(out.name) or (f"{out.name} = the sum of {operand.name}",)
+        comment = self.comment(out) or (f"{out.name} = the sum of {operand.name}",)
         text = f"{source} {target}"
         lines = sum_index(text)
-        self.finish(kind, rows, width, arguments, comment, lines, text, ends=(source, target))
+        self.finish(
+            kind, rows, width, arguments, comment, lines, text, ends=(source, target), cleared=cleared
+        )
 
 
 def unique(wish: str, taken: set[str]) -> str:
@@ -507,8 +412,10 @@ class CupyModule(Module):
     xp = "cp"
 
     def shape_of(self, name: str) -> str:
-        """Whoever gave it gave an array of the device."""
-        return f"{name}.shape"
+        return f"{name}.shape"  # an array on the device, or an error of its own
+
+    def broadcast(self, name: str, shape: str) -> str:
+        return f"cp.ascontiguousarray(cp.broadcast_to({name}, {shape}))"
 
 
 def context(plan: Plan) -> dict[str, Any]:
@@ -518,8 +425,8 @@ def context(plan: Plan) -> dict[str, Any]:
     made: dict[str, Any] = {
         **heading(module),
         **signature(module),
-        "forward": function_context(module, step, step.forward, "forward", False),
-        "backward": function_context(module, step, step.backward, "backward", False),
+        "forward": function_context(module, step, step.forward, "forward"),
+        "backward": function_context(module, step, step.backward, "backward"),
         "first": once_context(module, plan.first, "first") if plan.first else None,
         "start": once_context(module, plan.start, "start") if plan.start else None,
     }
@@ -531,12 +438,17 @@ def context(plan: Plan) -> dict[str, Any]:
     return {
         **made,
         "target": "CuPy",
+        "numpy": False,
+        "cupy": True,
         "xp": "cp",
         "as_array": "cp.ascontiguousarray",
         "dtypes": "float32, float64, float16 or bfloat16",
+        "parameters": '(cp.asarray(array, order="C") for array in params)',
+        "finished_now": "finished[t]",
+        "seen": "float(valid.astype(np.float64).sum())",
+        "real_dtype": "dtype",
         "kernels": kernels,
         "functions": used_functions(kernels),
-        "first_step": "start" if plan.first else "0",
     }
 
 
@@ -546,62 +458,82 @@ def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
     return {name: f"{name}(" in text for name in names}
 
 
-def function_context(module: Module, pair: Pair, schedule: Schedule, name: str, once: bool) -> dict[str, Any]:
+def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
     """The lines of one direction, and the kernels they launch."""
-    names = module.names.inner()
+    names, graph = module.names.inner(), schedule.graph
     kernels: list[CudaKernel] = []
-    made: dict[str, Any] = {}
-    weights: list[str] = []
-    level = LOOP if once else ALL
-    for part, where, stages in (
-        ("before", level, schedule.before),
-        ("loop", LOOP, schedule.loop),
-        ("after", level, schedule.after),
-    ):
-        emitter = Emitter(module, names, pair, schedule, where, once, name)
-        emitter.kernels = kernels
-        emitter.run(stages)
-        made[part] = "\n".join(emitter.lines)
-        weights += [f"{wish} = {source}" for source, wish in emitter.weights.items()]
-        if part == "before" and not schedule.graph.backwards:
-            made["updates"] = tuple({"name": n, "value": emitter.host(v)} for n, v in schedule.graph.sums)
-        if part == "after":
-            made["outputs"] = tuple((n, emitter.host(v)) for n, v in schedule.graph.outputs)
-    own = [b for b in schedule.buffers if b.kind in ("row", "time", "static")]
-    return {
-        **made,
-        "weights": tuple(dict.fromkeys(weights)),
+    before, loop, after = (
+        Emitter(module, names, pair, schedule, where, name, kernels) for where in (ALL, LOOP, ALL)
+    )
+    before.run(schedule.before)
+    loop.run(schedule.loop)
+    after.run(schedule.after)
+    states = [] if graph.backwards else [module.names.known[c.name] for c in graph.states]
+    forward = f"for t in range({'start' if module.plan.first else '0'}, T):"
+    made = {
+        "before": before.text,
+        "ahead": "",
+        "loop": loop.text,
+        "after": after.text,
+        "prepare": (),
+        "prepare_ahead": (),
+        "prepare_loop": tuple(f"{wish} = {source}" for source, wish in loop.weights.items()),
+        "prepare_after": (),
+        "ends": bool(after.text),
+        "head": "for t in reversed(range(T)):" if graph.backwards else forward,
+        "kept": tuple({"next": f"{h}[t + 1]", "current": f"{h}[t]"} for h in states),
+        "memory": own_memory(module, schedule),
+        "outputs": tuple((n, after.value(v)) for n, v in graph.outputs),
+        "updates": ()
+        if graph.backwards
+        else tuple({"name": n, "value": before.value(v)} for n, v in graph.sums),
         "kernels": tuple(kernels),
-        "memory": tuple(
-            {"name": module.names.known[b.name], "shape": once_shape(module, b) if once else module.shape(b)}
-            for b in own
-        ),
     }
+    return with_fields(module, made)
 
 
-def once_shape(module: Module, buffer: Buffer) -> str:
-    return module.shape(buffer).replace("(T, B", "(1, B")
+def once(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
+    """The lines of one direction of a rule for one step, over the arrays of all steps at t = 0."""
+    kernels: list[CudaKernel] = []
+    lines = Emitter(module, module.names.inner(), pair, schedule, ONCE, name, kernels)
+    lines.run(schedule.stages)
+    memory = (
+        {**item, "shape": item["shape"].replace("(T, B", "(1, B")} for item in own_memory(module, schedule)
+    )
+    made = {
+        "text": lines.text,
+        "lines": tuple(f"{wish} = {source}" for source, wish in lines.weights.items()),
+        "outputs": tuple((n, lines.value(v)) for n, v in schedule.graph.outputs),
+        "memory": tuple(memory),
+        "kernels": tuple(kernels),
+    }
+    return with_fields(module, made)
 
 
 def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
-    """A rule for one step, over the arrays of all steps at t = 0."""
-    forward = function_context(module, pair, pair.forward, f"{name}_forward", True)
-    backward = function_context(module, pair, pair.backward, f"{name}_backward", True)
-    for part in (forward, backward):
-        part["text"] = "\n\n".join(part[k] for k in ("before", "loop", "after") if part[k])
+    """A rule for one step as two functions."""
+    forward = once(module, pair, pair.forward, f"{name}_forward")
+    backward = once(module, pair, pair.backward, f"{name}_backward")
     rule = rule_of(module, pair)
     states = [module.names.known[s.name] for s in module.cell.states]
     results = [source for _, source in forward["outputs"]]
+    parameters = ", ".join(["params", *rule.inputs, *states, "dtype"])
+    returned = [*results, *(rule.held if rule.states else ())]
     return {
         **rule_context(module, rule, backward),
         "forward": forward,
         "backward": backward,
-        "forward_parameters": ", ".join(["params", *rule.inputs, *states, "dtype"]),
+        "forward_work": forward["memory"],
+        "backward_work": backward["memory"],
+        "measured": "B = x.shape[1]",
+        "measured_back": f"B, dtype = x.shape[1], {states[0]}.dtype",
+        "forward_parameters": parameters,
+        "forward_arguments": parameters,
         "results": "".join(f"{name}, " for name in rule.outputs),
-        "returned": ", ".join([*results, *rule.held]),
+        "returned": returned_together(returned),
         "backward_parameters": ", ".join(
             ["params", *rule.inputs, *states, *rule.seeds, *rule.carries, "finished", *rule.held]
         ),
-        "whole": ", ".join([*rule.inputs, *states, *rule.later_seeds]),
-        "start_results": ", ".join(results),
+        "kept": ", ".join([*rule.inputs, *states, *rule.later_seeds]),
+        "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
     }

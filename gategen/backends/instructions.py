@@ -437,6 +437,52 @@ def widened(a: Operand, b: Operand) -> Operand:
     return a
 
 
+# ---------------------------------------------------------------------------------------------- blocks
+
+
+def blocks(instructions: Sequence[Instruction]) -> list[list[Instruction]]:
+    """The instructions in an order in which those that work for one value, or share a call, stand together.
+
+    Each block is as small as the dependences allow: values whose instructions wait for each other are one.
+    """
+    before = dependencies(instructions)
+    owner: dict[str, int] = {}
+    group = list(range(len(instructions)))
+
+    def root(k: int) -> int:
+        while group[k] != k:
+            k = group[k]
+        return k
+
+    for k, one in enumerate(instructions):
+        for op in one.ops:
+            group[root(k)] = root(owner.setdefault(op, k))
+    while True:
+        made: dict[int, list[int]] = {}
+        for k in range(len(instructions)):
+            made.setdefault(root(k), []).append(k)
+        waits = {
+            name: {root(j) for k in members for j in before[k]} - {name} for name, members in made.items()
+        }
+        order: list[int] = []
+        while ready := [name for name in made if name not in order and waits[name].issubset(order)]:
+            order.append(ready[0])
+        if len(order) == len(made):
+            return [[instructions[k] for k in made[name]] for name in order]
+        first, second, *_ = cycle(waits, next(name for name in made if name not in order), order)
+        group[first] = second
+
+
+def cycle(waits: dict[int, set[int]], start: int, done: Sequence[int]) -> list[int]:
+    """Names that wait for each other, in a ring."""
+    path = [start]
+    while True:
+        following = min(name for name in waits[path[-1]] if name not in done)
+        if following in path:
+            return path[path.index(following) :]
+        path.append(following)
+
+
 # ---------------------------------------------------------------------------------------------- scratch
 
 

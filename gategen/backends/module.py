@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,12 +21,12 @@ from typing import Any
 import sympy as sp
 
 from gategen import language as lang
-from gategen.graph import Pointwise, fresh, length
+from gategen.backends.comments import NONE, comments
+from gategen.graph import Pointwise, Value, fresh, length
 from gategen.plan import (
+    GRADIENT,
     Buffer,
     Field,
-    Kernel,
-    MatMul,
     Pair,
     Plan,
     Schedule,
@@ -122,7 +123,7 @@ class Module:
         self.helpers: set[str] = set()
         self.fields = {f.name: f for f in plan.fields}
         self.buffers_of: dict[int, dict[str, Buffer]] = {}  # by id of a schedule: rules share names only
-        self.equations = equation_comments(plan)
+        self.comments = comments(plan)
         sizes = size_letters(plan)
         self.names = Scope({*WORDS, *sizes.values()}, sizes, {})
         for f in plan.fields:
@@ -152,6 +153,10 @@ class Module:
     def shape_of(self, name: str) -> str:
         """The shape of what the caller gave, which need not be an array yet."""
         return f"np.shape({name})"
+
+    def broadcast(self, name: str, shape: str) -> str:
+        """An input that may be constant in time, at every step."""
+        return f"np.broadcast_to({name}, {shape})"
 
     def carry(self, state: str, pair: Pair) -> str:
         """The name of the carried gradient of a state."""
@@ -208,9 +213,12 @@ class Module:
             return []
         return [k for k, b in enumerate(tape_buffers(self.plan.first)) if b.kind != "static"]
 
-    def comment(self, schedule: Schedule, ops: Iterable[str]) -> tuple[str, ...]:
-        known = self.equations.get(id(schedule), {})
-        return tuple(dict.fromkeys(line for op in ops if (line := known.get(op))))
+    def comment(self, schedule: Schedule, values: Iterable[Value]) -> tuple[str, ...]:
+        return self.comments.get(id(schedule), NONE).of(values)
+
+    def gradient_field(self, name: str) -> Field | None:
+        """The field whose gradient has this name."""
+        return self.fields.get(name.removeprefix(GRADIENT)) if name.startswith(GRADIENT) else None
 
     def shape(self, buffer: Buffer, once: bool = False) -> str:
         """The shape of a buffer as text: `(T, B, 3 * H)`."""
@@ -220,55 +228,6 @@ class Module:
         if once and lead:
             lead = "B, "
         return f"({lead}{self.names.size(buffer.width)}{',' if not lead else ''})"
-
-
-def equation_comments(plan: Plan) -> dict[int, dict[str, str]]:
-    """For each schedule, the line of mathematics that every op is part of."""
-    cell = plan.cell
-    found: dict[int, dict[str, str]] = {}
-    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first)):
-        if pair is None:
-            continue
-        lines = dict(zip((_target(eq) for eq in equations), cell.text(equations), strict=True))
-        found[id(pair.forward)] = forward_comments(pair.forward, lines)
-        found[id(pair.backward)] = backward_comments(pair.backward)
-    return found
-
-
-def _target(eq: lang.Eq) -> str:
-    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
-
-
-def forward_comments(schedule: Schedule, lines: dict[str, str]) -> dict[str, str]:
-    """Each op belongs to the first equation whose value needs it."""
-    ops: dict[str, Any] = {op.out.name: op for op in schedule.graph.ops}
-    ops |= {op.out.name: op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops}
-    found: dict[str, str] = {}
-    for name, line in lines.items():
-        front = [name]
-        while front:
-            at = front.pop()
-            if at in found or (at in lines and at != name):
-                continue
-            found[at] = line
-            if at in ops:
-                front += [v.name for v in ops[at].reads]
-    return found
-
-
-def backward_comments(schedule: Schedule) -> dict[str, str]:
-    """Each op is its own line: `d_a_n = d_n * (1 - n**2)`."""
-    order = [op for stage in schedule.stages if isinstance(stage, Kernel) for op in stage.ops]
-    printer = Printer({op.out.name: k for k, op in enumerate(order)})
-    found = {op.out.name: f"{op.out.name} = {printer(op.expr)}" for op in order}
-    for stage in schedule.stages:
-        if isinstance(stage, MatMul):
-            for out in stage.out:
-                terms = " + ".join(
-                    f"{m}.T @ {v}" for m, v in zip(stage.weight.members, stage.operand, strict=False)
-                )
-                found.setdefault(out.name, f"{out.name} = {terms}")
-    return found
 
 
 def heading(module: Module) -> dict[str, Any]:
@@ -321,9 +280,14 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     ]
     tape += [
         {"name": "finished", "type": f"{array} | None", "comment": "(T, B, 1) where a sequence is over"},
-        {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"},
-        {"name": "constant", "type": "list[str]", "comment": "inputs that were (B, size), constant in time"},
     ]
+    if made["first"] or made["start"]:
+        tape.append(
+            {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"}
+        )
+    if made["extra"]:
+        comment = "inputs that were (B, size), constant in time"
+        tape.append({"name": "constant", "type": "list[str]", "comment": comment})
     if made["buffers"]:
         tape += [
             {
@@ -462,9 +426,19 @@ def rule_context(module: Module, rule: Rule, backward: dict[str, Any]) -> dict[s
     return {
         "carries": rule.carries,
         "carry_names": ", ".join(rule.carries),
+        "kept_carries": tuple(
+            {"carry": carry, "kept": module.names.known["kept", state]}
+            for carry, state in zip(rule.carries, rule.states, strict=True)
+        ),
         "carried": ", ".join(rule.carried),
         "own_d_inputs": ", ".join(d_inputs),
-        "d_inputs": ", ".join(module.input_gradient(s.name) for s in module.cell.inputs),
+        "d_first": ", ".join(
+            module.names.of(("first gradient", s.name), f"first_d_{s.name}") for s in module.cell.inputs
+        ),
+        "joined": tuple(
+            {"name": module.input_gradient(s.name), "first": module.names.known["first gradient", s.name]}
+            for s in module.cell.inputs
+        ),
         "later": (*rule.inputs, *arrays, *over_time, *rule.later_seeds),
         "gradients_returned": ", ".join([*d_inputs, *rule.carries]),
         "gradient_names": ", ".join(rule.seeds),
@@ -497,7 +471,6 @@ def signature(module: Module) -> dict[str, Any]:
         "fields": fields,
         "members": members,
         "quoted_members": tuple(f'"{m}"' for m in members),
-        "unpacked": ", ".join(f["name"] for f in fields) + ("," if len(fields) == 1 else ""),
         "field_gradients": ", ".join(f["gradient"] for f in fields),
         "expected_shapes": ", ".join(f["shape"] for f in fields),
         "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
@@ -609,6 +582,7 @@ def input_context(module: Module, symbol: Any) -> dict[str, str]:
         "argument": argument,
         "size": letter,
         "shape": f"(T, B, {letter})",
+        "broadcast": module.broadcast(name, f"(T, B, {letter})"),
         "result": gradient
         if name == "x"
         else f'{gradient}.sum(axis=0) if "{argument}" in constant else {gradient}',
@@ -627,6 +601,7 @@ def state_context(module: Module, symbol: Any) -> dict[str, str]:
         "name": symbol.name,
         "array": module.names.known[symbol.name],
         "carry": module.carry(symbol.name, module.plan.step),
+        "kept": module.names.of(("kept", symbol.name), f"kept_{symbol.name}"),
         "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
         "initial": module.number(initial) if initial.is_number else "",
     }
@@ -700,3 +675,25 @@ def late_sizes(module: Module, known: dict[str, str]) -> dict[str, str]:
         if isinstance(symbol.size, str) and symbol.size not in known:
             found.setdefault(symbol.size, module.names.known[symbol.name])
     return found
+
+
+def own_memory(module: Module, schedule: Schedule, once: bool = False) -> tuple[dict[str, str], ...]:
+    """Names and shapes of the buffers a function makes for itself: all but inputs, states and carries."""
+    return tuple(
+        {"name": module.names.known[b.name], "shape": module.shape(b, once)}
+        for b in schedule.buffers
+        if b.kind in ("row", "time", "static")
+    )
+
+
+def returned_together(names: Sequence[str]) -> str:
+    """What a function returns as one tuple."""
+    return ", ".join(names) + ("," if len(names) == 1 else "")
+
+
+def with_fields(module: Module, function: dict[str, Any]) -> dict[str, Any]:
+    """A function, unpacking those fields of `params` that its lines mention."""
+    names = [module.names.known["field", f.name] for f in module.plan.fields]
+    words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, function.values()))))
+    targets = [name if name in words else "_" for name in names]
+    return {**function, "unpacked": "" if set(targets) <= {"_"} else returned_together(targets)}

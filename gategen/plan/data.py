@@ -147,10 +147,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A graph, cut into stages, with a place for every value that needs one."""
+    """A graph, cut into stages, with a place for every value that needs one.
+
+    `ahead` is what the loop over time computes for a few steps at once, before it takes them one by one.
+    """
 
     graph: Graph
     before: tuple[Stage, ...]
+    ahead: tuple[Stage, ...]
     loop: tuple[Stage, ...]
     after: tuple[Stage, ...]
     buffers: tuple[Buffer, ...]
@@ -166,7 +170,7 @@ class Schedule:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return (*self.before, *self.loop, *self.after)
+        return (*self.before, *self.ahead, *self.loop, *self.after)
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,11 @@ class Pair:
     forward: Schedule
     backward: Schedule
     tape: tuple[Value, ...]
+
+    @cached_property
+    def buffers(self) -> dict[str, Buffer]:
+        """The buffers of both directions by name."""
+        return {b.name: b for schedule in (self.forward, self.backward) for b in schedule.buffers}
 
     @property
     def saved(self) -> tuple[Buffer, ...]:

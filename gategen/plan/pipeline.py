@@ -5,7 +5,9 @@ from __future__ import annotations
 from gategen.adjoint import adjoint
 from gategen.cell import Cell
 from gategen.graph import Graph, flatten, start
+from gategen.plan.ahead import ahead
 from gategen.plan.classify import classify
+from gategen.plan.compose import compose
 from gategen.plan.data import Pair, Plan
 from gategen.plan.ends import alive, distinct_ends, kept_carries
 from gategen.plan.hoist import hoist
@@ -16,10 +18,13 @@ from gategen.plan.stages import draft
 from gategen.plan.write import write
 
 
-def plan(cell: Cell) -> Plan:
-    """What runs when and where, for a cell and its gradient."""
+def plan(cell: Cell, arrays: bool = False) -> Plan:
+    """What runs when and where, for a cell and its gradient.
+
+    With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
+    """
     forward = distinct_ends(alive(hoist(flatten(cell))))
-    backward = derive(forward)
+    backward = derive(forward, arrays)
     layout = lay_out(cell, forward, backward)
     first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
     beginning = start(cell)
@@ -27,18 +32,19 @@ def plan(cell: Cell) -> Plan:
         cell,
         classify(forward),
         layout.fields,
-        pair(forward, backward, layout),
+        pair(forward, backward, layout, arrays),
         pair(first, derive(first), layout) if first else None,
         pair(beginning, derive(beginning), layout) if beginning else None,
     )
 
 
-def derive(forward: Graph) -> Graph:
+def derive(forward: Graph, arrays: bool = False) -> Graph:
     """The backward step of a forward one, ready to be planned."""
-    return distinct_ends(alive(kept_carries(retape(forward, adjoint(forward)))))
+    backward = compose(forward, retape(forward, adjoint(forward)))
+    return distinct_ends(alive(kept_carries(ahead(backward) if arrays else backward)))
 
 
-def pair(forward: Graph, backward: Graph, layout: Layout) -> Pair:
+def pair(forward: Graph, backward: Graph, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
@@ -54,4 +60,4 @@ def pair(forward: Graph, backward: Graph, layout: Layout) -> Pair:
     known = {v: ahead.slot[v] for v in reads if v in ahead.slot}
     taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in ahead.buffers)}
     steps = draft(backward)
-    return Pair(ahead, write(steps, layout, place(steps, layout, (), known, taken)), tape)
+    return Pair(ahead, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)

@@ -50,7 +50,12 @@ def stage_rows(pair: Pair) -> list[tuple[str, str, str]]:
     """Direction, when, and what is done: a row a stage, `when` only where it changes."""
     rows = []
     for name, schedule in (("forward", pair.forward), ("backward", pair.backward)):
-        for when, stages in (("before", schedule.before), ("step", schedule.loop), ("after", schedule.after)):
+        for when, stages in (
+            ("before", schedule.before),
+            ("ahead", schedule.ahead),
+            ("step", schedule.loop),
+            ("after", schedule.after),
+        ):
             for k, stage in enumerate(stages):
                 rows.append((name, when if k == 0 else "", stage_text(stage, schedule)))
     return rows

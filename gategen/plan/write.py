@@ -32,11 +32,42 @@ from gategen.plan.place import Memory
 from gategen.plan.stages import Draft, Step
 
 
-def write(draft: Draft, layout: Layout, memory: Memory) -> Schedule:
-    """The schedule of a draft whose values are placed."""
+def write(draft: Draft, layout: Layout, memory: Memory, arrays: bool = False) -> Schedule:
+    """The schedule of a draft whose values are placed; with `arrays` the loop computes ahead what it can."""
     writer = Writer(draft, layout, memory.slots)
     before, loop, after = (tuple(writer.stages(draft.stages[which])) for which in (BEFORE, LOOP, AFTER))
-    return Schedule(draft.graph, before, loop, after, tuple(memory.buffers), tuple(memory.slots.items()))
+    before, ahead = parted(before) if arrays and draft.graph.backwards else (before, ())
+    buffers, slots = tuple(memory.buffers), tuple(memory.slots.items())
+    return Schedule(draft.graph, before, ahead, loop, after, buffers, slots)
+
+
+def parted(stages: Sequence[Stage]) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """What must be done for all steps at once, and the arithmetic that only the loop waits for."""
+    early: list[Stage] = []
+    ahead: list[Stage] = []
+    needed: set[Value] = set()
+    for stage in reversed(stages):
+        if isinstance(stage, Kernel) and not stage.static and needed.isdisjoint(op.out for op in stage.ops):
+            ahead.insert(0, stage)
+        else:
+            early.insert(0, stage)
+            needed.update(reads_of(stage))
+    return tuple(early), tuple(ahead)
+
+
+def reads_of(stage: Stage) -> Iterator[Value]:
+    """What a stage reads."""
+    match stage:
+        case Kernel(ops):
+            yield from (v for op in ops for v in op.reads)
+        case MatMul(_, operand, _, _, _):
+            yield from operand
+        case OuterSum(_, left, right, _):
+            yield from (*left, *right)
+        case Sum(_, operand):
+            yield operand
+        case ColumnSum(_, operand):
+            yield from operand
 
 
 class Writer:

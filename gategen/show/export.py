@@ -229,6 +229,7 @@ def _schedule(schedule: Schedule, saved: set[str]) -> Json:
     return {
         "buffers": [{**_buffer(buffer), "saved": buffer.name in saved} for buffer in schedule.buffers],
         "before": [_stage(stage, printer) for stage in schedule.before],
+        "ahead": [_stage(stage, printer) for stage in schedule.ahead],
         "loop": [_stage(stage, printer) for stage in schedule.loop],
         "after": [_stage(stage, printer) for stage in schedule.after],
     }

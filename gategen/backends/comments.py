@@ -1,0 +1,173 @@
+"""The line of mathematics above each piece of generated code.
+
+Forward that is an equation of the cell. Backward it is the gradient's formula, by the names that memory has
+in the code: what is added to or multiplied in place later is written out where the last of it happens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from gategen import language as lang
+from gategen.cell import Cell
+from gategen.graph import Pointwise, Value
+from gategen.plan import Kernel, MatMul, Pair, Plan, Schedule, Stage, offset_rank
+from gategen.printer import Printer
+
+OBVIOUS = re.compile(r"\w+ [+*]= \w+")  # the code says the same
+
+
+@dataclass(frozen=True)
+class Comments:
+    """Of one schedule: a line for each value, and the gates that a value known before the loop is part of."""
+
+    lines: Mapping[str, str]
+    parts: Mapping[str, str]
+
+    def of(self, values: Iterable[Value]) -> tuple[str, ...]:
+        """The lines for some values, each once."""
+        names = [v.name for v in values]
+        gates = list(dict.fromkeys(self.parts[n] for n in names if n in self.parts))
+        early = [f"For {listed(gates)}: what waits for no state, at all steps at once."] if gates else []
+        lines = (self.lines[n] for n in names if n not in self.parts and n in self.lines)
+        return tuple(dict.fromkeys([*early, *(line for line in lines if not OBVIOUS.fullmatch(line))]))
+
+
+NONE = Comments({}, {})
+
+
+def listed(names: Sequence[str]) -> str:
+    """`z, r and n`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def comments(plan: Plan) -> dict[int, Comments]:
+    """Those of every schedule of a cell, by its `id`."""
+    cell = plan.cell
+    found: dict[int, Comments] = {}
+    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first), (plan.start, ())):
+        if pair is not None:
+            found[id(pair.forward)] = forward_comments(cell, pair.forward, equations)
+            found[id(pair.backward)] = backward_comments(pair)
+    return found
+
+
+def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
+    """Each value belongs to the first equation that needs it."""
+    reads = {op.out.name: [v.name for v in op.reads] for op in schedule.graph.ops}
+    reads |= {op.out.name: [v.name for v in op.reads] for op in pointwise(schedule.stages)}
+    early = {name for stage in schedule.before for name in outs(stage)}
+    targets = [target(eq) for eq in equations]
+    lines: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for eq, name, line in zip(equations, targets, cell.text(tuple(equations)), strict=True):
+        front = [name]
+        while front:
+            at = front.pop()
+            if at in lines or (at in targets and at != name):
+                continue
+            lines[at] = line
+            if at in early and name not in early:
+                parts[at] = f"{eq.lhs}" if isinstance(eq.lhs, lang.Next) else name
+            front += reads.get(at, [])
+    return Comments(lines, parts)
+
+
+def target(eq: lang.Eq) -> str:
+    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
+
+
+def outs(stage: Stage) -> list[str]:
+    """The names of what a stage computes."""
+    if isinstance(stage, Kernel):
+        return [op.out.name for op in stage.ops]
+    out = getattr(stage, "out", ())
+    return [v.name for v in (out if isinstance(out, tuple) else (out,))]
+
+
+def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
+    return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
+
+
+# ---------------------------------------------------------------------------------------------- backward
+
+
+def backward_comments(pair: Pair) -> Comments:
+    """`d_n = d_h * z * (1 - n**2)`, for every gradient that has a name in the code."""
+    schedule = pair.backward
+    order = pointwise(schedule.stages)
+    names = {v.name: memory_name(v, pair, schedule) for op in order for v in (op.out, *op.reads)}
+    ahead = {name for stage in schedule.ahead for name in outs(stage)}
+    heirs = in_place(order, schedule, ahead)
+    printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
+    whole: dict[Value, sp.Expr] = {}
+    lines: dict[str, str] = {}
+    for op in order:
+        expr = op.expr.xreplace(whole)
+        if op.out not in schedule.slot or op.out.name in ahead:
+            whole[op.out] = expr
+        lines[op.out.name] = formula(names[op.out.name], expr, printer)
+        if op.out in heirs:
+            lines[op.out.name] += f", times {heirs[op.out]} in the loop"
+    for stage in schedule.stages:
+        if isinstance(stage, MatMul):
+            lines |= product_lines(stage, pair, schedule)
+    return Comments(lines, {})
+
+
+def formula(name: str, expr: sp.Expr, printer: Printer) -> str:
+    """`name = expr`, or `name += ...` and `name *= ...` where the code adds to what is there."""
+    terms = [printer(term) for term in printer.terms(expr)]
+    if len(terms) > 1 and terms.count(name) == 1:
+        own = next(term for term in sp.Add.make_args(expr) if printer(term) == name)
+        return f"{name} += {printer(expr - own)}"
+    factors = [printer(factor) for factor in sp.Mul.make_args(expr)]
+    if len(factors) > 1 and factors.count(name) == 1:
+        own = next(factor for factor in sp.Mul.make_args(expr) if printer(factor) == name)
+        return f"{name} *= {printer(expr / own)}"
+    return f"{name} = {printer(expr)}"
+
+
+def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) -> dict[Value, str]:
+    """The factors that are computed ahead where the gradient will be, with what is still to come."""
+    found: dict[Value, str] = {}
+    for op in order:
+        factors = sp.Mul.make_args(op.expr)
+        for factor in factors:
+            here = isinstance(factor, Value) and schedule.slot.get(factor) == schedule.slot.get(op.out, 0)
+            if here and factor.name in ahead and op.out.name not in ahead:
+                rest = sp.Mul(*(f for f in factors if f != factor))
+                names = {v.name: memory_name(v, None, schedule) for v in rest.free_symbols}
+                found[factor] = Printer({}, names)(rest)
+    return found
+
+
+def product_lines(stage: MatMul, pair: Pair, schedule: Schedule) -> dict[str, str]:
+    operands = [memory_name(v, pair, schedule) for v in stage.operand]
+    terms = [f"{m}.T @ {v}" for m, v in zip(stage.weight.members, operands, strict=False)]
+    return {v.name: f"{memory_name(v, pair, schedule)} = {' + '.join(terms)}" for v in stage.out}
+
+
+def memory_name(value: Value, pair: Pair | None, schedule: Schedule) -> str:
+    """What the code calls the memory of a value: a carried gradient, a member of a stack, a state."""
+    slot = schedule.slot.get(value)
+    buffers = pair.buffers if pair else schedule.buffer
+    buffer = buffers.get(slot.buffer) if slot else None
+    name: str = value.name
+    if slot is None or buffer is None or not buffer.starts:
+        return name
+    member = next(
+        (
+            m
+            for m, at in zip(buffer.members, buffer.starts, strict=True)
+            if offset_rank(at) == offset_rank(slot.start)
+        ),
+        name,
+    )
+    if buffer.kind == "carry":
+        return buffer.name
+    return f"{member}_next" if slot.shift else member

@@ -1,0 +1,279 @@
+"""The Python side of a backend: the lines that run the stages of one level of a schedule.
+
+NumPy and CuPy say the same of matrices, fields, views and sums over steps; that is here. What a pointwise
+stage and a sum over features become, and what step t of an array is called, is for each backend to say.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import sympy as sp
+
+from gategen.backends.instructions import View, slot_view
+from gategen.backends.module import Module, Scope
+from gategen.graph import Value, length
+from gategen.plan import (
+    GRADIENT,
+    Buffer,
+    ColumnSum,
+    Field,
+    Kernel,
+    MatMul,
+    OuterSum,
+    Pair,
+    Schedule,
+    Slot,
+    Stage,
+    Sum,
+    Weight,
+    offset_rank,
+)
+
+# Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
+ALL, AHEAD, LOOP, ONCE = "all", "ahead", "loop", "once"
+STEPPED = ("input", "state", "time")
+SUMS = ("The gradients of the parameters: all steps in one product each.",)
+
+
+@dataclass
+class Block:
+    """Lines under one comment."""
+
+    comment: tuple[str, ...]
+    lines: list[str] = field(default_factory=list)
+
+
+class Host(ABC):
+    """The lines of one level of a schedule, and what must be made before them."""
+
+    def __init__(
+        self, module: Module, names: Scope, pair: Pair, schedule: Schedule, where: str, xp: str
+    ) -> None:
+        self.module, self.names, self.pair, self.schedule = module, names, pair, schedule
+        self.where, self.xp = where, xp
+        self.weights: dict[str, str] = {}  # made once, by what they are
+        self.blocks: list[Block] = []
+        self.said: set[str] = set()
+        self.zeroed: set[Value] = set()  # behind the lengths
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            match stage:
+                case Kernel():
+                    self.kernel(stage)
+                case MatMul():
+                    self.matmul(stage)
+                case Sum():
+                    self.row_sum(stage)
+                case OuterSum():
+                    self.outer_sum(stage)
+                case ColumnSum():
+                    self.column_sum(stage)
+
+    @abstractmethod
+    def kernel(self, kernel: Kernel) -> None:
+        """The lines of pointwise ops."""
+
+    @abstractmethod
+    def row_sum(self, stage: Sum) -> None:
+        """The line of a sum over the features."""
+
+    @abstractmethod
+    def column_sum(self, stage: ColumnSum) -> None:
+        """The line of a sum over all steps and rows."""
+
+    # ------------------------------------------------------------------------------------------ text
+
+    def say(self, comment: Sequence[str], *lines: str) -> None:
+        """Lines under a comment; what was said before is not said again."""
+        new = tuple(line for line in dict.fromkeys(comment) if line not in self.said)
+        self.said.update(new)
+        if new or not self.blocks:
+            self.blocks.append(Block(new))
+        self.blocks[-1].lines.extend(lines)
+
+    @property
+    def text(self) -> str:
+        """All lines, a blank line between blocks."""
+        return "\n\n".join(
+            "\n".join([*commented(block.comment), *block.lines]) for block in self.blocks if block.lines
+        )
+
+    def comment(self, *values: Value) -> tuple[str, ...]:
+        return self.module.comment(self.schedule, values)
+
+    # ------------------------------------------------------------------------------------------ places
+
+    def buffer(self, name: str) -> Buffer | None:
+        """The buffer of that name in this rule's memory; None for a field or a number."""
+        return self.pair.buffers.get(name)
+
+    def value(self, *values: Value) -> str:
+        """Neighbouring values as one array."""
+        return self.place(joined([self.schedule.slot[v] for v in values]))
+
+    def place(self, view: View) -> str:
+        """What a stretch of memory is called here."""
+        assert isinstance(view.buffer, str)
+        buffer = self.buffer(view.buffer)
+        if buffer is None:
+            return self.field_part(view)
+        base = self.names.known[buffer.name]
+        whole = self.same(buffer.width, view.stop - view.start)
+        if buffer.kind in STEPPED and self.where in (AHEAD, LOOP, ONCE):
+            return self.at_step(buffer, view, base, whole)
+        inner = self.span(view.start, view.stop, buffer.width)
+        if buffer.kind in STEPPED:
+            base += {("state", 0): "[:-1]", ("state", 1): "[1:]"}.get((buffer.kind, view.shift), "")
+            return base if whole else self.part(f"{base}[..., {inner}]", f"{self.short(view, buffer)}_all")
+        if whole:
+            return base
+        wish = self.short(view, buffer)
+        return self.part(f"{base}[{inner}]" if buffer.kind == "static" else f"{base}[:, {inner}]", wish)
+
+    @abstractmethod
+    def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
+        """An array of all steps, at the step or steps at hand."""
+
+    @abstractmethod
+    def part(self, source: str, wish: str) -> str:
+        """A part of an array."""
+
+    def field_part(self, view: View) -> str:
+        """Part of a parameter, or of its gradient."""
+        assert isinstance(view.buffer, str)
+        found = self.module.fields.get(view.buffer.removeprefix(GRADIENT))
+        base = self.names.known.get(("field", view.buffer)) or self.names.of(
+            ("given", view.buffer), view.buffer
+        )
+        if found is None or not found.rows or self.same(view.stop - view.start, found.height):
+            return base
+        prefix = "d_" if view.buffer.startswith(GRADIENT) else ""
+        inside = members_between(found.members, starts(found), view)
+        return self.part(
+            f"{base}[{self.span(view.start, view.stop, found.height)}]", prefix + joint_name(inside)
+        )
+
+    def short(self, view: View, buffer: Buffer) -> str:
+        return joint_name(members_between(buffer.members, buffer.starts, view))
+
+    def same(self, a: sp.Expr, b: sp.Expr) -> bool:
+        return self.names.size(a) == self.names.size(b)
+
+    def span(self, start: sp.Expr, stop: sp.Expr, whole: sp.Expr) -> str:
+        """`H : 2 * H`, without the ends of the whole."""
+        low = "" if start == 0 else self.names.size(start)
+        high = "" if self.same(stop, whole) else self.names.size(stop)
+        return f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
+
+    def flat(self, values: Sequence[Value]) -> str:
+        """All steps as rows of one matrix."""
+        text = self.value(*values)
+        if self.where != ALL:
+            return text
+        slot = joined([self.schedule.slot[v] for v in values])
+        return f"{text}.reshape(T * B, {self.names.size(slot.stop - slot.start)})"
+
+    # ------------------------------------------------------------------------------------------ products
+
+    def weight_part(self, weight: Weight, prefix: str = "") -> str:
+        """Rows and columns of a field, or of its gradient."""
+        found = self.module.fields[weight.field]
+        base = self.names.known["field", prefix + weight.field]
+        whole = self.same(weight.stop - weight.start, found.height)
+        rows = "" if whole else self.span(weight.start, weight.stop, found.height)
+        if weight.columns is not None:
+            return f"{base}[{rows or ':'}, {self.span(*weight.columns, found.width)}]"
+        return f"{base}[{rows}]" if rows else base
+
+    def weight(self, weight: Weight, transposed: bool) -> str:
+        """The right side of a product; in the loop one that lies as products want it, made once."""
+        part = self.weight_part(weight)
+        if self.where == ALL:
+            return part if transposed else f"{part}.T"
+        base = self.names.known["field", weight.field]
+        wish = base if part == base else f"{base}_{joint_name([m.split('_', 1)[-1] for m in weight.members])}"
+        if transposed:
+            return base if part == base else self.made_once(part, wish)
+        return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")
+
+    def made_once(self, source: str, wish: str) -> str:
+        if source not in self.weights:
+            self.weights[source] = self.names.of((self.where, source), wish)
+        return self.weights[source]
+
+    def matmul(self, stage: MatMul) -> None:
+        operand, weight = self.flat(stage.operand), self.weight(stage.weight, stage.transposed)
+        if stage.add:
+            whole = self.value(*stage.out)
+            line = f"{whole}[...] += ({operand} @ {weight}).reshape({whole}.shape)"
+        else:
+            line = f"{self.xp}.matmul({operand}, {weight}, out={self.flat(stage.out)})"
+        self.say(self.comment(*stage.out), line)
+
+    def outer_sum(self, stage: OuterSum) -> None:
+        left, right = self.flat(stage.left), self.flat(stage.right)
+        target = self.weight_part(stage.weight, GRADIENT)
+        lines = [*self.cleared(stage.left), *self.cleared(stage.right)]
+        if stage.add:
+            lines.append(f"{target} += {left}.T @ {right}")
+        else:
+            lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
+        self.say(SUMS if self.where == ALL else (), *lines)
+
+    def cleared(self, operand: Sequence[Value]) -> Iterable[str]:
+        """Zeros behind the lengths, where they do not come of themselves."""
+        needed = self.module.clears(self.schedule, self.schedule.slot[operand[0]])
+        if needed and not self.zeroed.issuperset(operand):
+            self.zeroed.update(operand)
+            yield f"clear(finished, {self.value(*operand)})"
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def joined(slots: Sequence[Slot]) -> View:
+    """Neighbouring slots as one stretch."""
+    first = slot_view(slots[0])
+    return View(first.buffer, first.start, slots[-1].stop, first.shift, first.single)
+
+
+def starts(found: Field) -> list[sp.Expr]:
+    """Where each member of a field begins."""
+    at: sp.Expr = sp.S.Zero
+    made = []
+    for rows in found.rows:
+        made.append(at)
+        at += length(rows)
+    return made
+
+
+def members_between(members: Sequence[str], starts: Sequence[sp.Expr], view: View) -> list[str]:
+    """The members that a stretch holds."""
+    low, high = offset_rank(view.start), offset_rank(view.stop)
+    return [m for m, at in zip(members, starts, strict=True) if low <= offset_rank(at) < high]
+
+
+def joint_name(members: Sequence[str]) -> str:
+    """`zr` for z and r, `d_zr` for d_z and d_r, `b_zr` for b_z and b_r."""
+    prefix = "d_" if all(m.startswith("d_") for m in members) else ""
+    stems = [m.removeprefix("d_") if prefix else m for m in members]
+    if len(stems) == 1:
+        return prefix + stems[0]
+    shared = {s.split("_")[0] for s in stems}
+    if len(shared) == 1 and all("_" in s for s in stems):
+        return prefix + shared.pop() + "_" + "".join(s.split("_", 1)[1].split("_")[0] for s in stems)
+    return prefix + ("".join(stems) if all(len(s) <= 2 for s in stems) else "_".join(stems))
+
+
+def commented(lines: Iterable[str]) -> list[str]:
+    """Lines as comments, no longer than a line of code."""
+    made: list[str] = []
+    for line in lines:
+        first, *rest = textwrap.wrap(line, 92, break_long_words=False) or [""]
+        made += [f"# {first}", *(f"#     {part}" for part in rest)]
+    return made

@@ -1,0 +1,88 @@
+"""compose: write a gradient's chain of factors in one line, as a person does.
+
+The chain rule gives `d_n = d_h * z` and `d_a_n = d_n * (1 - n**2)`; where nothing else reads `d_n`, that is
+`d_n = d_h * z * (1 - n**2)`. A product joins a product or a sum, a sum joins a sum; nothing is multiplied
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import sympy as sp
+
+from gategen.graph import Graph, Op, Pointwise, Value, check, levels, values_in
+from gategen.plan.ends import reading
+from gategen.plan.groups import readers_of
+
+WIDE = 6  # values in one line; more are hard to read
+
+
+def compose(forward: Graph, backward: Graph) -> Graph:
+    """The backward graph with its single-reader factors and terms where they are read."""
+    level = levels(backward)
+    readers = readers_of(backward)
+    ends = {v for _, v in (*backward.outputs, *backward.sums)} | {c.next for c in backward.states}
+    inside: dict[Value, sp.Expr] = {}
+    ops: list[Op] = []
+    for op in backward.ops:
+        if isinstance(op, Pointwise):
+            op = Pointwise(op.out, op.expr.xreplace(inside))
+            reader = readers[op.out][0] if len(readers[op.out]) == 1 and op.out not in ends else None
+            if isinstance(reader, Pointwise) and level[reader.out] == level[op.out] and joins(op, reader):
+                inside[op.out] = op.expr
+                continue
+        ops.append(op)
+    return named_by_gates(forward, check(replace(backward, ops=tuple(ops))))
+
+
+def joins(op: Pointwise, reader: Pointwise) -> bool:
+    """Whether the reader's line can hold what `op` computes without being multiplied out."""
+    if op.out.static or op.out.shape != reader.out.shape or not isinstance(op.expr, (sp.Mul, sp.Add)):
+        return False
+    if len({*values_in(op.expr), *values_in(reader.expr)}) > WIDE + 1:
+        return False
+    if sum(node == op.out for node in sp.preorder_traversal(reader.expr)) != 1:
+        return False
+    terms = sp.Add.make_args(reader.expr)
+    if op.out in terms:
+        return len(terms) > 1
+    return isinstance(op.expr, sp.Mul) and any(op.out in sp.Mul.make_args(term) for term in terms)
+
+
+def named_by_gates(forward: Graph, backward: Graph) -> Graph:
+    """The graph with `d_z` for the gradient at the argument of the gate z, where no other is left."""
+    taken = {value.name for value in backward.values}
+    names: dict[Value, Value] = {}
+    nexts = {f"d_{carry.next}" for carry in forward.states}
+    gates = gates_of(readers_of(forward))
+    for op in backward.ops:
+        gate = gates.get(op.out.name)
+        if gate and gate not in taken and op.out.name not in nexts:
+            names[op.out] = Value(gate, op.out.shape, op.out.static)
+            taken.add(gate)
+    return renamed(backward, names)
+
+
+def gates_of(readers: Mapping[Value, list[Op]]) -> dict[str, str]:
+    """For each value that only one function of one argument reads: the names of the two gradients."""
+    found: dict[str, str] = {}
+    for value, ops in readers.items():
+        op = ops[0]
+        if len(ops) == 1 and isinstance(op, Pointwise) and op.expr.args == (value,):
+            found[f"d_{value.name}"] = f"d_{op.out.name}"
+    return found
+
+
+def renamed(graph: Graph, names: Mapping[Value, Value]) -> Graph:
+    """The graph with other names for some of its values."""
+
+    def new(value: Value) -> Value:
+        return names.get(value, value)
+
+    ops = tuple(replace(reading(op, names), out=new(op.out)) for op in graph.ops)
+    states = tuple(replace(c, next=new(c.next)) for c in graph.states)
+    outputs = tuple((name, new(v)) for name, v in graph.outputs)
+    sums = tuple((name, new(v)) for name, v in graph.sums)
+    return check(replace(graph, ops=ops, states=states, outputs=outputs, sums=sums))
