@@ -61,6 +61,7 @@ class Tape(NamedTuple):
     z: np.ndarray  # (T + 1, B, H)  the initial state first
     tanh_z: np.ndarray  # (T, B, H)  tanh_z
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -191,7 +192,7 @@ def forward(
     final = States(y_[T].copy(), z[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished)
+    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -204,7 +205,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, y_, z, tanh_z, finished = tape
+    x, y_, z, tanh_z, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.y_", y_, (T + 1, B, H))

@@ -56,6 +56,7 @@ class Tape(NamedTuple):
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -156,7 +157,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, finished)
+    return y, final, Tape(x, h, finished, initial is not None)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -168,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, finished = tape
+    x, h, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

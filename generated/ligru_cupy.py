@@ -69,6 +69,7 @@ class Tape(NamedTuple):
     n: cp.ndarray  # (T, B, H)  n
     scale: cp.ndarray  # (2 * H,)  scale_z, scale_n
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
     valid: cp.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -265,7 +266,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training)
+    return y, final, Tape(x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, initial is not None, valid, count, training)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -277,7 +278,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, valid, count, training = tape
+    x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, _, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -69,6 +69,7 @@ class Tape(NamedTuple):
     n: np.ndarray  # (T, B, H)  n
     p_z_2: np.ndarray  # (T, B, 1)  p_z_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -304,7 +305,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished)
+    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -317,7 +318,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished = tape
+    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

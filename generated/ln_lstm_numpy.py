@@ -80,6 +80,7 @@ class Tape(NamedTuple):
     p_h: np.ndarray  # (T, B, 1)  p_h
     tanh_h_2: np.ndarray  # (T, B, H)  tanh_h_2
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -366,7 +367,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished)
+    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -379,7 +380,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished = tape
+    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -74,6 +74,7 @@ class Tape(NamedTuple):
     cos_exp_th: np.ndarray  # (H,)  cos_exp_th
     sin_exp_th: np.ndarray  # (H,)  sin_exp_th
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -249,7 +250,7 @@ def forward(
     final = States(hr[T].copy(), hi[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished)
+    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -262,7 +263,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished = tape
+    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))

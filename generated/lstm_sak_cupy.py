@@ -73,6 +73,7 @@ class Tape(NamedTuple):
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     v_r: cp.ndarray  # (T, B, H)  v_r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", projection: int) -> Params:
@@ -214,7 +215,7 @@ def forward(
     final = States(r[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished)
+    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -226,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, P, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, r, c, gates, tanh_c, v_r, finished = tape
+    x, r, c, gates, tanh_c, v_r, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.r", r, (T + 1, B, P))

@@ -60,6 +60,7 @@ class Tape(NamedTuple):
     gates: np.ndarray  # (T, B, 2 * H)  f, n
     fh: np.ndarray  # (T, B, H)  fh
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -190,7 +191,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, fh, finished)
+    return y, final, Tape(x, h, gates, fh, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -203,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, fh, finished = tape
+    x, h, gates, fh, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -75,6 +75,7 @@ class Tape(NamedTuple):
     m: cp.ndarray  # (T, B, H)  m
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -213,7 +214,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished)
+    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished, initial is not None)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -225,7 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, U_m_h, m, tanh_c, finished = tape
+    x, h, c, gates, U_m_h, m, tanh_c, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

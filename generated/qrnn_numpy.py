@@ -67,6 +67,7 @@ class Tape(NamedTuple):
     xp: np.ndarray  # (T + 1, B, I)  the initial state first
     gates: np.ndarray  # (T, B, 3 * H)  z, f, o
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -218,7 +219,7 @@ def forward(
     final = States(c[T].copy(), xp[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished)
+    return y, final, Tape(x, c, xp, gates, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -231,7 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, xp, gates, finished = tape
+    x, c, xp, gates, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.c", c, (T + 1, B, H))

@@ -59,6 +59,7 @@ class Tape(NamedTuple):
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     s: np.ndarray  # (T + 1, B, M)  the initial state first
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int) -> Params:
@@ -190,7 +191,7 @@ def forward(
     final = States(h[T].copy(), s[T].copy())
     if tape is False:
         return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -203,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, M, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, s, finished = tape
+    x, h, s, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -68,6 +68,7 @@ class Tape(NamedTuple):
     p_z: np.ndarray  # (T, B, 1)  p_z
     scale: np.ndarray  # (2 * H,)  scale_z, scale_n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
     valid: np.ndarray  # (T, B, 1) 1 where a sequence still runs, else 0
     count: float  # how many positions that is
     training: float  # 1 where the batch gave the statistics, else 0
@@ -366,7 +367,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training)
+    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not None, valid, count, training)
 
 
 @np.errstate(all="ignore")
@@ -379,7 +380,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, valid, count, training = tape
+    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid, count, training = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

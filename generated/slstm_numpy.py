@@ -82,6 +82,7 @@ class Tape(NamedTuple):
     f: np.ndarray  # (T, B, H)  f
     i: np.ndarray  # (T, B, H)  i
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -256,7 +257,7 @@ def forward(
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -269,7 +270,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, n, m, gates, f, i, finished = tape
+    x, h, c, n, m, gates, f, i, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

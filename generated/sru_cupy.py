@@ -67,6 +67,7 @@ class Tape(NamedTuple):
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
     gates: cp.ndarray  # (T, B, 3 * H)  u, f, r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
@@ -178,7 +179,7 @@ def forward(
     final = States(c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, c, gates, finished)
+    return y, final, Tape(x, c, gates, finished, initial is not None)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -190,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     H, = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, gates, finished = tape
+    x, c, gates, finished, _ = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))

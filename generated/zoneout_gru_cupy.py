@@ -69,6 +69,7 @@ class Tape(NamedTuple):
     gates: cp.ndarray  # (T, B, 3 * H)  z, r, n
     hr: cp.ndarray  # (T, B, H)  hr
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
+    given: bool  # whether the caller gave the initial states
     constant: list[str]  # inputs that were (B, size), constant in time
 
 
@@ -200,7 +201,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -212,7 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, m, h, gates, hr, finished, constant = tape
+    x, m, h, gates, hr, finished, _, constant = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))

@@ -473,6 +473,7 @@ def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) 
     made = {
         "before": before.text,
         "ahead": "",
+        "chunked": False,
         "loop": loop.text,
         "after": after.text,
         "prepare": (),
@@ -515,6 +516,8 @@ def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
     forward = once(module, pair, pair.forward, f"{name}_forward")
     backward = once(module, pair, pair.backward, f"{name}_backward")
     rule = rule_of(module, pair)
+    if not rule.states:  # computes its forward values anew
+        backward = with_fields(module, backward, forward["text"], *forward["lines"])
     states = [module.names.known[s.name] for s in module.cell.states]
     results = [source for _, source in forward["outputs"]]
     parameters = ", ".join(["params", *rule.inputs, *states, "dtype"])

@@ -53,7 +53,7 @@ WORDS = frozenset(
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
     given first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest
+    finished_first d_inputs one rest ends ts chunks backwards
     cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
@@ -69,7 +69,7 @@ SIZE_WORDS = frozenset(
 GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
-    Buffers init_buffers measure precision check same memory over each first_step start_states forward launch
+    Buffers init_buffers measure precision check same memory over each backwards chunks first_step start_states forward launch
     row_sum column_sum number
     """.split()
 ) | {*HELPERS, *dir(builtins)}
@@ -281,10 +281,8 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     tape += [
         {"name": "finished", "type": f"{array} | None", "comment": "(T, B, 1) where a sequence is over"},
     ]
-    if made["first"] or made["start"]:
-        tape.append(
-            {"name": "given", "type": "bool", "comment": "whether the caller gave the initial states"}
-        )
+    comment = "whether the caller gave the initial states"
+    tape.append({"name": "given", "type": "bool", "comment": comment})
     if made["extra"]:
         comment = "inputs that were (B, size), constant in time"
         tape.append({"name": "constant", "type": "list[str]", "comment": comment})
@@ -303,10 +301,11 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     targets = [item["name"] for item in tape]
     values = ["initial is not None" if name == "given" else name for name in targets]
     outputs = output_context(module, made, inside)
+    ruled = made["first"] or made["start"]  # there is a rule of its own for states that nobody gave
     single = len(outputs) == 1
     return {
         "tape": tuple(tape),
-        "tape_targets": ", ".join(targets),
+        "tape_targets": ", ".join(name if name != "given" or ruled else "_" for name in targets),
         "tape_values": ", ".join(values),
         "memory": tuple(memory),
         "memory_names": ", ".join(item["name"] for item in memory) + ("," if len(memory) == 1 else ""),
@@ -691,9 +690,9 @@ def returned_together(names: Sequence[str]) -> str:
     return ", ".join(names) + ("," if len(names) == 1 else "")
 
 
-def with_fields(module: Module, function: dict[str, Any]) -> dict[str, Any]:
-    """A function, unpacking those fields of `params` that its lines mention."""
+def with_fields(module: Module, function: dict[str, Any], *texts: str) -> dict[str, Any]:
+    """A function, unpacking those fields of `params` that its lines, or further texts, mention."""
     names = [module.names.known["field", f.name] for f in module.plan.fields]
-    words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, function.values()))))
+    words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, (*function.values(), *texts)))))
     targets = [name if name in words else "_" for name in names]
     return {**function, "unpacked": "" if set(targets) <= {"_"} else returned_together(targets)}

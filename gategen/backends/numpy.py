@@ -306,6 +306,8 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
     nexts = [module.names.of(("once", s, 1), f"{names[s]}_next") for s in rule.states]
     arrays = [names[s] for s in rule.states]
     forward, backward = once(module, pair, pair.forward), once(module, pair, pair.backward)
+    if not rule.states:  # computes its forward values anew
+        backward = with_fields(module, backward, forward["text"], *forward["lines"])
     results = [source for _, source in forward["outputs"]]
     steps = [name for both in zip(now, nexts, strict=True) for name in both]
     whole = [f"{name}[0]" for name in rule.inputs], [f"{name}[0]" for name in rule.later_seeds]
@@ -367,6 +369,7 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
     made = {
         "before": before.text,
         "ahead": ahead.text,
+        "chunked": bool(schedule.ahead),
         "loop": loop.text,
         "after": after.text,
         "prepare": before.prepare,
