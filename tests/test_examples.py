@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import MINUTES
 
 from gategen.build import build
 from gategen.load import load
@@ -20,7 +21,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 
 def run(*options):
     command = [sys.executable, str(EXAMPLES / "digits.py"), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
