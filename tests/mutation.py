@@ -36,15 +36,17 @@ from mutants import (
     ADJOINT,
     CUPY,
     DERIVATION,
-    NUMPY,
+    MODULE_TESTS,
     ON_CUDA,
     ON_NUMPY,
     PLAN,
+    PLAN_VALUES,
     PLANS,
+    PRINTERS,
     PROCESSES,
+    PRODUCTS,
     ROOT,
     SECOND,
-    SURVIVORS,
     copied,
     first_failure,
 )
@@ -233,14 +235,14 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "gategen/backends/instructions.py": ((INSTRUCTIONS,), ON_NUMPY),
     "gategen/backends/": (ON_NUMPY,),
     "gategen/": (DERIVATION, PLANS),
-    "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
+    "generated/": (MODULE_TESTS,),  # of which `OneModule` leaves those of the cell
 }
 REST = {  # for what those do not find
-    "gategen/plan/": (PLAN, SURVIVORS, RANDOM),
-    "gategen/backends/": (SURVIVORS, "tests/test_printer.py", RANDOM),
+    "gategen/plan/": (PLAN, PLAN_VALUES, PRODUCTS, RANDOM),
+    "gategen/backends/": (PLAN_VALUES, PRODUCTS, *PRINTERS, "tests/test_printer.py", RANDOM),
     "gategen/": (GRAPH, ADJOINT, SECOND),
 }
-MODULES_OF_CELLS = (NUMPY, CUPY)  # and these, of the cells whose generated files the mutant changes
+MODULES_OF_CELLS = (*MODULE_TESTS, CUPY)  # and these, of the cells whose generated files the mutant changes
 AT_MOST = 3  # built-in ones of these cells, and as many others
 
 TEXTS = """
