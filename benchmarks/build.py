@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import venv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ import click
 from cpu import ROOT, cpu, git, written  # the neighbour file
 
 TURNS = 3
+SOURCES = ("gategen", "templates")
 MYCELL = str(ROOT / "examples" / "mycell.py")
 COMMANDS = (  # after `gategen`
     ("--help",),
@@ -38,6 +40,11 @@ COMMANDS = (  # after `gategen`
     ("verify", MYCELL),
 )
 LONG = (("build",), ("verify",))  # every cell
+FRESH = (  # in a new environment, from a copy of the checkout
+    ("pip install -e '.[examples]' in a new environment", "python -m pip install -q -e '.[examples]'"),
+    ("python examples/digits.py", "python examples/digits.py"),
+    ("pytest -n auto", "python -m pip install -q -e '.[test]'", "python -m pytest -n auto"),
+)
 IMPORT = """
 import sys, time, importlib.util, typing, numpy
 for path in sys.argv[1:]:
@@ -85,6 +92,24 @@ def printed(program: str, *words: str) -> list[float]:
     return list(map(float, done.stdout.split()))
 
 
+def fresh() -> Iterator[dict[str, Any]]:
+    """What README tells a reader to do in a new environment; the last of several commands is timed."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy, own = Path(folder) / "checkout", Path(folder) / "own"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
+        venv.create(own, with_pip=True)
+        env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        env |= {"PATH": f"{own / 'bin'}{os.pathsep}{os.environ['PATH']}", "GATEGEN_CACHE": f"{folder}/cache"}
+        for what, *commands in FRESH:
+            for command in commands:
+                began = time.perf_counter()
+                done = subprocess.run(
+                    ["bash", "-c", command], cwd=copy, env=env, stdout=subprocess.DEVNULL, check=False
+                )
+                assert done.returncode == 0 or "pytest" in command, f"{command}: {done.returncode}"
+            yield record(what, [time.perf_counter() - began])
+
+
 def record(what: str, seconds: Sequence[float]) -> dict[str, Any]:
     return {"what": what, "seconds": [round(s, 4) for s in seconds]}
 
@@ -97,6 +122,7 @@ def records(long: bool) -> list[dict[str, Any]]:
         found.append(record(said, [timed(*words) for _ in range(TURNS)]))
     for words in LONG if long else ():
         found.append(record(f"gategen {' '.join(words)} (every cell)", [timed(*words)]))
+    found += fresh() if long else []
     modules = sorted(map(str, (ROOT / "generated").glob("*_numpy.py")))
     imports = [printed(IMPORT, *modules) for _ in range(TURNS)]
     slowest = max(range(len(modules)), key=lambda k: median(turn[k] for turn in imports))
@@ -118,8 +144,8 @@ def facts() -> dict[str, Any]:
     from importlib.metadata import version
 
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "changed": git("status", "--porcelain", "--", "gategen", "templates") != "",
+        "commit": git("log", "-1", "--format=%H", "--", *SOURCES),  # of what is measured
+        "changed": git("status", "--porcelain", "--", *SOURCES) != "",
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "sympy", "jinja2")},
@@ -132,7 +158,7 @@ def facts() -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--long", is_flag=True, help="Build and verify every cell as well: minutes.")
+@click.option("--long", is_flag=True, help="Every cell, and README's installations, as well: minutes.")
 @click.option(
     "--out",
     default=ROOT / "benchmarks" / "results" / "build.json",

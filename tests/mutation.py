@@ -8,7 +8,7 @@
 needs what the tests need. A line for each mutant says which test found it, or that it lives; the survivors
 follow with what was changed, and a table by file ends the report. Where `mutants.py` has bugs that a person
 thought of, here chance picks them, so some change nothing that can be observed. What became of the survivors
-is told in `mutation.md`.
+is told in `docs/judges.md`.
 """
 
 from __future__ import annotations

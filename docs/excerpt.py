@@ -1,0 +1,44 @@
+"""Puts lines of the generated GRU into README, between two marks, so that it shows what is generated.
+
+    python docs/excerpt.py
+
+A test compares the two, and says so when they differ. Where the lines it begins with are gone, name others in
+`START`.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README, MODULE = ROOT / "README.md", ROOT / "generated" / "gru_numpy.py"
+START, PARAGRAPHS = "# d_a_n = ", 2  # of `backward`: the comment that the excerpt begins with, and how much
+BEGIN, END = "<!-- docs/excerpt.py: begin -->\n", "<!-- end -->"
+
+
+def wanted() -> str:
+    """The excerpt as it stands in the generated module, without its indentation."""
+    backward = MODULE.read_text("utf-8").partition("\ndef backward(")[2]
+    paragraphs = backward.split("\n\n")
+    for k, paragraph in enumerate(paragraphs):
+        if paragraph.lstrip().startswith(START):
+            return textwrap.dedent("\n\n".join(paragraphs[k : k + PARAGRAPHS])).strip("\n")
+    comments = "\n".join(dict.fromkeys(re.findall(r"^ +# \w+ = .*", backward, re.M)))
+    raise SystemExit(f"no part of backward in {MODULE} begins with {START!r}; there are\n{comments}")
+
+
+def shown() -> str:
+    """The excerpt as README has it."""
+    return README.read_text("utf-8").partition(BEGIN)[2].partition(END)[0].strip("\n")
+
+
+def block() -> str:
+    return f"```python\n{wanted()}\n```"
+
+
+if __name__ == "__main__":
+    old = README.read_text("utf-8")
+    before, _, rest = old.partition(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{block()}\n\n{END}{rest.partition(END)[2]}", "utf-8")
