@@ -2,8 +2,8 @@
 
     python docs/excerpt.py
 
-A test compares the two, and says so when they differ. Where the lines it begins with are gone, name others in
-`START`.
+A test compares the two, and says so when they differ. Where the line it begins with is gone, `START`
+must describe another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README, MODULE = ROOT / "README.md", ROOT / "generated" / "gru_numpy.py"
-START, PARAGRAPHS = "# d_a_n = ", 2  # of `backward`: the comment that the excerpt begins with, and how much
+# The comment that the excerpt begins with, in the loop of `backward`, and how many lines it has at least.
+START, LINES = r" +# d_\w+ = (?!.*in the loop).*\(1 - n\*\*2\)", 6
 BEGIN, END = "<!-- docs/excerpt.py: begin -->\n", "<!-- end -->"
 
 
@@ -23,10 +24,14 @@ def wanted() -> str:
     backward = MODULE.read_text("utf-8").partition("\ndef backward(")[2]
     paragraphs = backward.split("\n\n")
     for k, paragraph in enumerate(paragraphs):
-        if paragraph.lstrip().startswith(START):
-            return textwrap.dedent("\n\n".join(paragraphs[k : k + PARAGRAPHS])).strip("\n")
+        if re.match(START, paragraph.lstrip("\n")):
+            excerpt = paragraph
+            while excerpt.count("\n") + 1 < LINES:
+                k += 1
+                excerpt += f"\n\n{paragraphs[k]}"
+            return textwrap.dedent(excerpt).strip("\n")
     comments = "\n".join(dict.fromkeys(re.findall(r"^ +# \w+ = .*", backward, re.M)))
-    raise SystemExit(f"no part of backward in {MODULE} begins with {START!r}; there are\n{comments}")
+    raise SystemExit(f"no part of backward in {MODULE} begins as {START!r} says; there are\n{comments}")
 
 
 def shown() -> str:
