@@ -3,7 +3,8 @@
 A digit is a sequence of eight rows of eight pixels (scikit-learn's bundled data set: nothing is downloaded).
 The output of the last step goes through one linear layer into a softmax. What belongs to a cell comes from
 its generated module; the linear layer, the loss and the optimiser are written out here. Prints a table and a
-comparison of small cells with the GRU, and draws the learning curves.
+comparison of small cells with the GRU, and draws the learning curves into `out/`, which git ignores. The
+figure of README is drawn by `python examples/digits.py --figure examples/digits.png`.
 """
 
 from __future__ import annotations
@@ -343,9 +344,9 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 )
 @click.option(
     "--figure",
-    default=ROOT / "examples" / "digits.png",
+    default=ROOT / "out" / "digits.png",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the learning curves go.  [default: examples/digits.png]",
+    help="Where the learning curves go.  [default: out/digits.png]",
 )
 def main(epochs: int, hidden: int, seeds: int, cells: str, figure: Path) -> None:
     """Train cells on handwritten digits; print a table and draw the learning curves."""

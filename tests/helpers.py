@@ -25,6 +25,7 @@ SIZES = {
     "projection": 8,
 }  # all distinct, and distinct from STEPS and BATCH
 TINY = 1e-30
+MINUTES = 600  # seconds that another process may take: a test is not decided by how busy a machine is
 
 
 @dataclass(frozen=True)

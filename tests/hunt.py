@@ -26,9 +26,8 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from random_cells import Drawn, rolled, spec
-from test_numpy_modules import (
-    TINY,
+from helpers import TINY
+from points import (
     Point,
     by_graph,
     forward,
@@ -38,6 +37,7 @@ from test_numpy_modules import (
     loss,
     point_of,
 )
+from random_cells import Drawn, rolled, spec
 
 from gategen import emulator
 from gategen import language as lang

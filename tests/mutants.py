@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PARTS = ("gategen", "templates", "tests", "pyproject.toml")
 PROCESSES = 2
-TIMEOUT = 200  # seconds for one of the first stages, which take five; a bug that makes it longer is found too
+TIMEOUT = 600  # seconds for one of the first stages, which take five; a bug that never ends is found too
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,19 @@ class Result:
 # ---------------------------------------------------------------------------------------------- the tests
 
 ADJOINT, SECOND, PLAN = "tests/test_adjoint.py", "tests/test_second_derivatives.py", "tests/test_plan.py"
-NUMPY, CUPY, SURVIVORS = (
-    "tests/test_numpy_modules.py",
-    "tests/test_cupy_modules.py",
-    "tests/test_survivors.py",
+VALUES, GRADIENTS = "tests/test_module_values.py", "tests/test_module_gradients.py"
+MODULE_TESTS = (
+    VALUES,
+    GRADIENTS,
+    *(f"tests/test_{of}.py" for of in "lengths tape batch_norm names".split()),
+    *(f"tests/test_module_{of}.py" for of in "parameters behaviour errors".split()),
 )
+CUPY, PLAN_VALUES, PRODUCTS = (
+    "tests/test_cupy_modules.py",
+    "tests/test_plan_values.py",
+    "tests/test_cuda_products.py",
+)
+PRINTERS = ("tests/test_numpy_backend.py", "tests/test_cuda_printer.py")
 QUICK = ("gru", "gru_after", "lstm", "caru", "ligru", "sligru")
 ODD = ("gru_concat", "stacked", "twice", "swapped", "narrow", "every_function")
 
@@ -75,18 +83,20 @@ DERIVATION = (
     *of_cells(SECOND, "test_the_adjoint_of_the_adjoint_gives_hessian_products", ["gru"]),
 )
 PLANS = (
-    f"{SURVIVORS}::test_a_gradient_is_not_replaced_before_the_one_it_replaces_was_read",
-    f"{SURVIVORS}::test_a_kernel_waits_for_one_of_another_size",
-    f"{SURVIVORS}::test_gates_that_no_order_puts_beside_each_other_get_products_of_their_own",
+    f"{PLAN_VALUES}::test_a_gradient_is_not_replaced_before_the_one_it_replaces_was_read",
+    f"{PLAN_VALUES}::test_a_kernel_waits_for_one_of_another_size",
+    f"{PLAN_VALUES}::test_gates_that_no_order_puts_beside_each_other_get_products_of_their_own",
     PLAN,
     f"--deselect={PLAN}::test_a_plan_reads_as_it_should",
     f"--deselect={PLAN}::test_show_prints_the_plan",
 )
 ON_NUMPY = (
-    f"{SURVIVORS}::test_a_result_may_lie_where_an_operand_was",
-    *of_cells(NUMPY, "test_every_entry_of_every_gradient_is_right", (*QUICK, *ODD)),
-    *of_cells(NUMPY, "test_gradients_are_right_from_every_start", ["caru", "opened"], "own_start-lengths-"),
-    *of_cells(NUMPY, "test_forward_is_what_the_equations_say", ["caru", "opened"], "own_start-lengths-"),
+    f"{PLAN_VALUES}::test_a_result_may_lie_where_an_operand_was",
+    *of_cells(GRADIENTS, "test_every_entry_of_every_gradient_is_right", (*QUICK, *ODD)),
+    *of_cells(
+        GRADIENTS, "test_gradients_are_right_from_every_start", ["caru", "opened"], "own_start-lengths-"
+    ),
+    *of_cells(VALUES, "test_forward_is_what_the_equations_say", ["caru", "opened"], "own_start-lengths-"),
 )
 ON_CUDA = (
     *of_cells(
@@ -96,7 +106,7 @@ ON_CUDA = (
     ),
     f"{CUPY}::test_a_row_is_summed_by_more_threads_than_a_block_has",
     *of_cells(
-        SURVIVORS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
+        PRODUCTS, "test_the_cuda_of_cells_that_use_a_matrix_twice_agrees_with_numpy", ["stacked", "twice"]
     ),
 )
 STAGES: tuple[tuple[str, ...], ...] = (
@@ -104,10 +114,10 @@ STAGES: tuple[tuple[str, ...], ...] = (
     PLANS,
     ON_NUMPY,
     ON_CUDA,
-    (SURVIVORS, ADJOINT, SECOND),
+    (PLAN_VALUES, PRODUCTS, *PRINTERS, ADJOINT, SECOND),
     (
-        f"{NUMPY}::test_forward_is_what_the_equations_say",
-        f"{NUMPY}::test_gradients_are_right_from_every_start",
+        f"{VALUES}::test_forward_is_what_the_equations_say",
+        f"{GRADIENTS}::test_gradients_are_right_from_every_start",
     ),
     (CUPY,),
 )

@@ -8,7 +8,7 @@
 needs what the tests need. A line for each mutant says which test found it, or that it lives; the survivors
 follow with what was changed, and a table by file ends the report. Where `mutants.py` has bugs that a person
 thought of, here chance picks them, so some change nothing that can be observed. What became of the survivors
-is told in `mutation.md`.
+is told in `docs/judges.md`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ from mutants import (
     ADJOINT,
     CUPY,
     DERIVATION,
-    NUMPY,
+    MODULE_TESTS,
     ON_CUDA,
     ON_NUMPY,
     PLAN,
+    PLAN_VALUES,
     PLANS,
+    PRINTERS,
     PROCESSES,
+    PRODUCTS,
     ROOT,
     SECOND,
-    SURVIVORS,
     copied,
     first_failure,
 )
@@ -221,7 +223,7 @@ def enumerated(files: Iterable[str]) -> list[Mutant]:
 
 # ---------------------------------------------------------------------------------------------- judging
 
-ALARM = 300  # seconds; no stage takes so long, so a mutant that makes one longer is found
+ALARM = 600  # seconds; no stage takes nearly so long, so a mutant that never ends is found
 
 # The tests that see most of what a file does, from cheap to dear.
 QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -233,14 +235,14 @@ QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
     "gategen/backends/instructions.py": ((INSTRUCTIONS,), ON_NUMPY),
     "gategen/backends/": (ON_NUMPY,),
     "gategen/": (DERIVATION, PLANS),
-    "generated/": ((NUMPY,),),  # of which `OneModule` leaves those of the cell
+    "generated/": (MODULE_TESTS,),  # of which `OneModule` leaves those of the cell
 }
 REST = {  # for what those do not find
-    "gategen/plan/": (PLAN, SURVIVORS, RANDOM),
-    "gategen/backends/": (SURVIVORS, "tests/test_printer.py", RANDOM),
+    "gategen/plan/": (PLAN, PLAN_VALUES, PRODUCTS, RANDOM),
+    "gategen/backends/": (PLAN_VALUES, PRODUCTS, *PRINTERS, "tests/test_printer.py", RANDOM),
     "gategen/": (GRAPH, ADJOINT, SECOND),
 }
-MODULES_OF_CELLS = (NUMPY, CUPY)  # and these, of the cells whose generated files the mutant changes
+MODULES_OF_CELLS = (*MODULE_TESTS, CUPY)  # and these, of the cells whose generated files the mutant changes
 AT_MOST = 3  # built-in ones of these cells, and as many others
 
 TEXTS = """

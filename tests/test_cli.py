@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from helpers import MINUTES
 from test_build import FakeBackend
 
 from gategen import __version__, backends, cli
@@ -160,12 +161,17 @@ def test_what_is_wrong_with_an_argument_is_said_briefly(run, arguments, words):
 
 
 def test_control_c_ends_quietly(tmp_path):
-    (tmp_path / "slow.py").write_text("import time\nprint('running', flush=True)\ntime.sleep(60)\n")
+    # One long sleep would go on where the signal comes just before it.
+    endless = "import time\nprint('running', flush=True)\nwhile True:\n    time.sleep(0.1)\n"
+    (tmp_path / "slow.py").write_text(endless)
     command = [sys.executable, "-m", "gategen", "show", str(tmp_path / "slow.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stdout.readline() == "running\n"
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=30)
+        try:
+            _, err = running.communicate(timeout=MINUTES)
+        finally:
+            running.kill()
     assert running.returncode == 130
     assert err.strip() == ""
 

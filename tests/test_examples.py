@@ -1,26 +1,23 @@
-"""The examples run, the cells learn, and the README says what is so."""
+"""The examples run, and the cells learn."""
 
 import importlib.util
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import MINUTES
 
-from gategen.build import build
 from gategen.load import load
 from gategen.verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 
 def run(*options):
     command = [sys.executable, str(EXAMPLES / "digits.py"), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MINUTES, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -54,6 +51,11 @@ def test_digits_takes_a_spec_file_and_compares_with_the_gru(tmp_path):
     assert "67 %" in printed
 
 
+def test_digits_leaves_the_figure_of_all_cells_alone(digits):
+    (figure,) = (option for option in digits.main.params if option.name == "figure")
+    assert figure.default == digits.ROOT / "out" / "digits.png"
+
+
 def test_the_gru_learns_to_read_digits(digits):
     (gru,) = digits.modules(["gru"])
     curve = digits.train(gru, digits.digits(), hidden=32, epochs=5, seed=0)
@@ -85,45 +87,6 @@ def test_the_classifier_has_the_gradient_of_its_loss(digits):
             a += step * d
         sides.append(loss())
     assert derived == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
-
-
-def block(word):
-    """The only Python block of the README that has this in it."""
-    (found,) = (text for text in BLOCKS if word in text)
-    return found
-
-
-def run_in(folder, program, *paths):
-    command = [sys.executable, "-c", program]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_lines_that_the_readme_shows_are_generated():
-    generated = (ROOT / "generated" / "gru_numpy.py").read_text("utf-8")
-    assert block("# d_a_n") in generated
-
-
-def test_the_specs_in_the_readme_are_those_of_the_files():
-    equations = [line for line in block("gru = Cell(").splitlines() if line.strip().startswith("Eq(")]
-    spec = (ROOT / "gategen" / "cells" / "gru.py").read_text("utf-8")
-    assert len(equations) == 4
-    assert all(line in spec for line in equations)
-    body = block("mycell = Cell(").rstrip().removesuffix(")")
-    assert body in (EXAMPLES / "mycell.py").read_text("utf-8")
-
-
-@pytest.mark.parametrize("word", ["gru.forward", "net.backward"])
-def test_the_readme_uses_modules_as_they_are(tmp_path, word):
-    run_in(tmp_path, block(word), ROOT)
-
-
-def test_the_cell_of_the_readme_learns(tmp_path):
-    build(load(EXAMPLES / "mycell.py"), ["numpy"], tmp_path / "generated")
-    printed = run_in(tmp_path, block("mycell.forward"), tmp_path)
-    assert float(printed.split()[-1]) > 0.9
 
 
 PAPERS = sorted((EXAMPLES / "papers").glob("*.gate"))

@@ -136,7 +136,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed():
 
 # Runs every NumPy module where nothing can be imported but the standard library and NumPy.
 ALONE = """
-import sys, time, importlib.util
+import sys, importlib.util
 folder, packages, *names = sys.argv[1:]
 
 class Guard:
@@ -153,13 +153,11 @@ import typing
 def load(name):
     spec = importlib.util.spec_from_file_location(name, f"{folder}/{name}.py")
     module = importlib.util.module_from_spec(spec)
-    began = time.perf_counter()
     spec.loader.exec_module(module)
-    return module, time.perf_counter() - began
+    return module
 
 for name in names:
-    loads = [load(name) for _ in range(3)]
-    module = loads[0][0]
+    module = load(name)
     params = module.init(4, 4, seed=0, **dict.fromkeys(module.SIZES[2:], 4))
     x = np.ones((5, 2, 4), np.float32)
     initial = module.States(*(np.full((2, 4), 0.5, np.float32) for _ in module.States._fields))
@@ -167,11 +165,11 @@ for name in names:
     y, final, tape = module.forward(params, x, initial=initial, **further)
     grads = module.backward(params, tape, tuple(map(np.ones_like, y)) if type(y) is tuple else y, final)
     assert np.shape(y)[-3:] == (5, 2, 4) and grads.x.shape == x.shape
-    print(name, min(seconds for _, seconds in loads))
+    print(name)
 """
 
 
-def test_every_module_runs_without_gategen_and_loads_fast(tmp_path):
+def test_every_module_runs_without_gategen(tmp_path):
     names = [f"{name}_numpy" for name in CELLS]
     for name in CELLS:
         for file, text in files(name, "numpy").items():
@@ -180,10 +178,22 @@ def test_every_module_runs_without_gategen_and_loads_fast(tmp_path):
     command = [sys.executable, "-I", "-S", "-c", ALONE, str(tmp_path), packages, *names]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    seconds = {name: float(took) for name, took in map(str.split, done.stdout.splitlines())}
-    assert set(seconds) == set(names)
-    slow = {name: took for name, took in seconds.items() if took > 0.03}
-    assert not slow, slow
+    assert done.stdout.split() == names
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_module_computes_nothing_when_it_is_imported(name):
+    """It states and defines, and so it loads fast: benchmarks/build.py says how fast."""
+    for statement in ast.parse(files(name, "numpy")[f"{name}_numpy.py"]).body:
+        match statement:
+            case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.Expr(value=ast.Constant()):
+                pass
+            case ast.ClassDef(body=body):
+                assert all(isinstance(part, (ast.AnnAssign, ast.Expr, ast.Pass)) for part in body)
+            case ast.Assign(value=value):
+                ast.literal_eval(value)
+            case _:
+                raise AssertionError(ast.unparse(statement))
 
 
 def test_the_guard_of_the_test_above_refuses_gategen(tmp_path):

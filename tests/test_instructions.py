@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sympy as sp
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gategen import language as lang
@@ -129,7 +129,7 @@ parts = st.tuples(st.sampled_from("pq"), st.integers(0, 3))
 steps = st.lists(st.tuples(names, parts, parts, parts, st.booleans()), max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_merging_and_scratch_used_again_change_no_number(steps):
     instructions = programme(steps)

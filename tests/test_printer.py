@@ -255,7 +255,7 @@ def test_printed_text_has_the_value_of_the_expression(expr: sp.Expr) -> None:
     assert read_back == pytest.approx(float(numeric(plain, VALUES)), rel=1e-9, abs=1e-9 * max(parts))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_are_printed_to_the_last_digit(value: float) -> None:
     assert eval(text(sp.Float(value))) == value

@@ -10,8 +10,8 @@ import pytest
 from helpers import along, directions, forward_derivative, gradients, loss, random_case
 from hunt import assert_cuda_is_right, findings, judged
 from hypothesis import HealthCheck, assume, given, settings
+from points import by_graph, point_of
 from random_cells import Drawn, cells, rolled, spec
-from test_numpy_modules import by_graph, point_of
 
 from gategen import emulator
 from gategen.build import generate

@@ -1,13 +1,16 @@
 """The text form: what it says, that it says as much as the Python form, and that reading it runs nothing."""
 
 import ast
-import time
+import faulthandler
+import itertools
+import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sympy as sp
-from helpers import CELLS
+from helpers import CELLS, MINUTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -445,20 +448,45 @@ def test_a_payload_in_a_comment_or_docstring_is_text(tmp_path):
 
 # ------------------------------------------------------------------------------------------ nothing
 
-SECOND = 1.0
+AT_MOST = 8_000_000  # the dearest text below takes 3.4 million, which is about half a second
 
 
-def outcome(source):
-    """The cell or None; only a `SpecError` may come out, and within a second."""
-    begun = time.process_time()
-    with warnings.catch_warnings():
+class TooLong(BaseException):
+    """More calls than allowed. Nothing on the way catches it."""
+
+
+@contextmanager
+def calls_up_to(limit):
+    """Counts function calls instead of seconds, and stops at so many; what hangs in one call ends the run."""
+    count = itertools.count(1)
+
+    def counted(frame, event, arg):
+        if event in ("call", "c_call") and next(count) > limit:
+            raise TooLong
+
+    faulthandler.dump_traceback_later(MINUTES, exit=True, file=sys.__stderr__)
+    sys.setprofile(counted)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def outcome(source, limit=AT_MOST):
+    """The cell or None; only a `SpecError` may come out, and before long."""
+    with warnings.catch_warnings(), calls_up_to(limit):
         warnings.simplefilter("ignore")
         try:
             return parsed(source)
         except SpecError:
             return None
-        finally:
-            assert time.process_time() - begun < SECOND, source[:200]
+
+
+def test_what_goes_on_is_stopped():
+    with pytest.raises(TooLong), calls_up_to(1000):
+        while True:
+            len("")
 
 
 def deep(opening, inner="x", closing=")", times=29):
@@ -530,7 +558,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_text_is_answered_within_a_second(source):
+def test_a_hostile_text_is_answered_before_long(source):
     outcome(source)
 
 
@@ -542,22 +570,13 @@ TOWERS = """
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_number_of_many_digits_is_refused_before_it_is_computed(tower):
-    begun = time.process_time()
-    assert "too large" in refused(f"h' = W_h @ x + h * {tower}").message
-    assert time.process_time() - begun < SECOND / 5
+    with calls_up_to(20_000):
+        assert "too large" in refused(f"h' = W_h @ x + h * {tower}").message
 
 
 def test_twenty_lines_are_read_in_a_moment():
-    source = text.write(CELLS["lstm"]) + "\n".join(
-        f"z{k} = sigmoid(W_{k} @ x + U_{k} @ h + b_{k})" for k in range(12)
-    )
-    outcome(source)
-    times = []
-    for _ in range(5):
-        begun = time.process_time()
-        outcome(source)
-        times.append(time.process_time() - begun)
-    assert min(times) < 0.05 * SECOND
+    more = "\n".join(f"z{k} = sigmoid(W_{k} @ x + U_{k} @ h + b_{k})" for k in range(12))
+    assert outcome(f"{text.write(CELLS['lstm']).rstrip()}\n{more}", 300_000) is not None
 
 
 # ------------------------------------------------------------------------------------------ anything

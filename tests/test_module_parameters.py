@@ -1,0 +1,173 @@
+"""Parameters and what else a module says of itself: `init`, `pack`, `unpack`, sizes, signatures."""
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+
+import numpy as np
+import pytest
+from points import (
+    CELLS,
+    SIZES,
+    B,
+    T,
+    assert_same,
+    every_cell,
+    forward,
+    random_point,
+    sizes_of,
+)
+
+from gategen import Cell, Eq, inputs, matrices, states, tanh, vectors
+from gategen.verify import imported, written
+
+
+@every_cell
+def test_unpack_gives_views_under_the_names_of_the_spec(module_of, name):
+    point = random_point(name, module_of(name))
+    module, params = point.module, point.params
+    views = module.unpack(params)
+    assert set(views) == {a.name for a in point.cell.arrays}
+    for key, view in views.items():
+        np.testing.assert_array_equal(view, point.values[key])
+        assert any(np.shares_memory(view, field) for field in params), key
+    assert_same(module.pack(views), params)
+    _, _, tape = forward(point, True)
+    grads = module.backward(params, tape, None).params
+    for key, view in module.unpack(grads).items():
+        assert view.shape == point.values[key].shape
+        assert any(np.shares_memory(view, field) for field in grads), key
+
+
+@pytest.mark.parametrize("name", ["leaky", "narrow", "reservoir"])
+def test_a_scalar_may_have_one_entry(module_of, name):
+    point = random_point(name, module_of(name))
+    given = {a.name: point.values[a.name] for a in point.cell.arrays}
+    wider = {key: value[None] if value.shape == () else value for key, value in given.items()}
+    assert_same(point.module.pack(wider), point.params)
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_init_is_uniform_and_seeded(module_of, name, dtype):
+    module, cell = module_of(name), CELLS[name]
+    further = dict(zip((s for s in cell.sizes if s not in SIZES), (30, 50, 70), strict=False))
+    keywords = init_keywords(module, further)
+    params = module.init(20, 40, seed=7, dtype=dtype, **keywords)
+    assert_same(params, module.init(20, 40, seed=7, dtype=np.dtype(dtype), **keywords))
+    assert all(isinstance(field, np.ndarray) and field.dtype == dtype for field in params)
+    drawn = np.concatenate([np.empty(0), *(field.ravel() for field in params)])
+    assert not drawn.size or np.abs(drawn).max() <= np.float32(40**-0.5)
+    assert np.unique(drawn).size >= 0.99 * drawn.size
+    other = module.init(20, 40, seed=8, dtype=dtype, **keywords)
+    assert not drawn.size or not np.array_equal(params[0], other[0])
+    if drawn.size > 500:
+        assert np.abs(drawn).max() > 0.95 * 40**-0.5 and abs(drawn.mean()) < 0.1 * 40**-0.5
+    x = np.zeros((T, B, 20), dtype)
+    given = {
+        key: np.zeros((B, {"input": 20, "hidden": 40, **further}.get(s.size, s.size)), dtype)
+        for key, s in zip(module.Grads._fields[2:-1], cell.inputs[1:], strict=True)
+    }
+    size = {"input": 20, "hidden": 40, **further}.get(cell.inputs[0].size, cell.inputs[0].size)
+    y, *_ = module.forward(params, x if size == 20 else np.zeros((T, B, size), dtype), **given)
+    assert (y[0] if isinstance(y, tuple) else y).dtype == dtype
+
+
+def init_keywords(module: ModuleType, further: Mapping[str, int]) -> dict[str, int]:
+    """The further sizes by the names of the arguments of `init`."""
+    code = module.init.__code__
+    names = code.co_varnames[code.co_argcount + 2 : code.co_argcount + code.co_kwonlyargcount]
+    return dict(zip(names, further.values(), strict=True))
+
+
+@every_cell
+def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name):
+    module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
+    keywords = init_keywords(module, dict.fromkeys(further, 1))
+    taken = {*module.init.__code__.co_names, *module.init.__code__.co_varnames} - {*keywords}
+    wishes = [f"{s}_" if s in taken else s for s in further]
+    others = [{*further} - {s} for s in further]
+    assert list(keywords) == [f"{w}_2" if w in o else w for w, o in zip(wishes, others, strict=True)]
+    params = module.init(1, 1, **keywords)
+    assert all(set(array.shape) <= set(range(1, 7)) for array in params)
+    for wrong in (0, -1, 1.0):
+        with pytest.raises(ValueError, match=rf"input_size is {wrong}, expected a positive integer"):
+            module.init(wrong, 1, **keywords)
+        with pytest.raises(ValueError, match=rf"hidden_size is {wrong}, expected a positive integer"):
+            module.init(1, wrong, **keywords)
+        for key in keywords:
+            with pytest.raises(ValueError, match=rf"{key} is {wrong}, expected a positive integer"):
+                module.init(1, 1, **keywords | {key: wrong})
+    for dtype, said in ((int, "int64"), (None, "None")):
+        with pytest.raises(TypeError, match=f"dtype is {said}"):
+            module.init(1, 1, dtype=dtype, **keywords)
+
+
+def test_init_without_a_seed_differs_every_time(module_of):
+    one, other = (module_of("gru").init(3, 4) for _ in range(2))
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_every_fact_of_a_cell_is_in_its_checksum(tmp_path):
+    W, b, c = matrices("W"), vectors("b"), states("c")
+
+    def checksum(**options):
+        x, h = inputs("x", size=options.pop("size", "input")), states("h", initial=options.pop("initial", 0))
+        fixed = options.pop("fixed", b)
+        output = h.next if options.pop("other", False) else c.next
+        cell = Cell("one", Eq(h.next, tanh(W @ x + fixed) * h), Eq(c.next, h), output=output)
+        return imported(written(cell, "numpy", tmp_path)).SPEC_SHA256
+
+    c = states("c")
+    options = (
+        {},
+        {"initial": 1},
+        {"size": "memory"},
+        {"other": True},
+        {"fixed": vectors("b", trainable=False)},
+    )
+    found = [checksum(**given) for given in (*options, {})]
+    assert len(set(found)) == len(options) and found[0] == found[-1]
+
+
+@every_cell
+def test_a_module_says_what_it_is(module_of, name):
+    module, cell = module_of(name), CELLS[name]
+    assert cell.name == module.NAME
+    assert tuple(cell.text()) == module.EQUATIONS
+    assert tuple(cell.sizes) == module.SIZES
+    assert len(module.SPEC_SHA256) == 64
+    assert module.States._fields == tuple(s.name for s in cell.states)
+    assert module.Grads._fields[0] == "params" and module.Grads._fields[-1] == "initial"
+    assert module.Grads._fields[1] == "x"
+
+
+@every_cell
+def test_what_is_optional_is_given_by_name(module_of, name):
+    module = module_of(name)
+    for function, by_place in (
+        (module.init, ["input_size", "hidden_size"]),
+        (module.forward, ["params", "x"]),
+        (module.backward, ["params", "tape", "d_y", "d_final"]),
+        (module.step, ["params", "x_t", "state"]),
+    ):
+        kinds = {key: p.kind for key, p in inspect.signature(function).parameters.items()}
+        assert [key for key, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY] == by_place
+        assert all(kinds[key] is inspect.Parameter.POSITIONAL_OR_KEYWORD for key in by_place)
+
+
+@every_cell
+def test_a_module_says_how_wide_everything_is(module_of, name):
+    module, point = module_of(name), random_point(name, module_of(name))
+    y, final, tape = module.forward(point.params, point.x, initial=point.states, tape=True, **point.further)
+    grads = module.backward(point.params, tape, None)
+    sizes = sizes_of(point)
+    for said, arrays in (
+        (module.INPUTS, grads[1:-1]),
+        (module.STATES, final),
+        (module.OUTPUTS, y if isinstance(y, tuple) else (y,)),
+    ):
+        assert [sizes.get(size, size) for size in said.values()] == [array.shape[-1] for array in arrays]
+    assert tuple(module.INPUTS) == module.Grads._fields[1:-1]
+    assert tuple(module.STATES) == module.States._fields
+    assert list(module.OUTPUTS) == [str(symbol) for symbol in CELLS[name].outputs]

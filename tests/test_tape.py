@@ -1,0 +1,91 @@
+"""The tape between `forward` and `backward`, and steps without one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from points import (
+    LENGTHS,
+    NORMED,
+    T,
+    assert_same,
+    built_in_cell,
+    every_cell,
+    forward,
+    gradients,
+    named,
+    random_point,
+    with_initial,
+)
+
+
+@every_cell
+@with_initial
+def test_the_tape_is_not_consumed(module_of, name, initial):
+    point = random_point(name, module_of(name), lengths=LENGTHS, initial=initial)
+    module, params = point.module, point.params
+    _, _, tape = forward(point, True)
+    d_y = point.d_y if len(point.d_y) > 1 else point.d_y[0]
+    d_final = module.States(*point.d_final)
+    first = named(point, module.backward(params, tape, d_y, d_final))
+    module.backward(params, tape, None, module.States(*(d + 1 for d in d_final)))
+    again = named(point, module.backward(params, tape, d_y, d_final))
+    assert_same(again.values(), first.values())
+
+
+@every_cell
+@with_initial
+def test_a_tape_can_be_used_again(module_of, name, initial):
+    module = module_of(name)
+    earlier, point = (random_point(name, module, seed=s, initial=initial, lengths=LENGTHS) for s in (3, 4))
+    earlier = replace(earlier, lengths=None)
+    _, _, tape = forward(earlier, True)
+    y, final, reused = forward(point, tape)
+    wanted_y, wanted_final, _ = forward(point, True)
+    assert_same((*y, *final), (*wanted_y, *wanted_final))
+    kept = [a for a in tape if isinstance(a, np.ndarray)]
+    assert any(np.shares_memory(a, b) for a in kept for b in reused if isinstance(b, np.ndarray))
+    d_y = point.d_y if len(point.d_y) > 1 else point.d_y[0]
+    grads = module.backward(point.params, reused, d_y, module.States(*point.d_final))
+    assert_same(named(point, grads).values(), gradients(point).values())
+    assert_same((*y, *final), (*wanted_y, *wanted_final))  # and the outputs are not in the tape's memory
+    forward(earlier, reused)
+    assert_same((*y, *final), (*wanted_y, *wanted_final))
+
+
+@built_in_cell
+def test_a_tape_of_other_shapes_is_refused(module_of, name):
+    module = module_of(name)
+    _, _, tape = forward(random_point(name, module), True)
+    with pytest.raises(ValueError, match=r"tape\.\w+ .*expected"):
+        forward(random_point(name, module, steps=T + 1), tape)
+    with pytest.raises(ValueError, match=r"tape\.\w+ .*expected"):
+        forward(random_point(name, module).astype("float32"), tape)
+
+
+@every_cell
+def test_without_a_tape_nothing_is_kept_and_nothing_changes(module_of, name):
+    point = random_point(name, module_of(name), initial=False)
+    without, taped = forward(point, False), forward(point, True)
+    assert without[2] is None and isinstance(taped[2], point.module.Tape)
+    assert not taped[2].given and forward(replace(point, initial=True), True)[2].given
+    assert_same((*without[0], *without[1]), (*taped[0], *taped[1]))
+
+
+@every_cell
+@with_initial
+def test_a_loop_of_steps_is_forward(module_of, name, initial):
+    point = random_point(name, module_of(name), initial=initial, training=False)
+    y, final, _ = forward(point)
+    state = point.states if initial else None
+    options = {}
+    if name in NORMED:
+        options["buffers"] = point.module.Buffers(**point.buffers)
+    for t in range(T):
+        further = {key: value[t] for key, value in point.further.items()}
+        y_t, state = point.module.step(point.params, point.x[t], state, **further, **options)
+        for found, wanted in zip(y_t if isinstance(y_t, tuple) else (y_t,), y, strict=True):
+            np.testing.assert_allclose(found, wanted[t], rtol=1e-14, atol=1e-15)
+    assert isinstance(state, point.module.States)
+    for found, wanted in zip(state, final, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-14, atol=1e-15)
