@@ -228,14 +228,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a_n = np.empty((T, B, H), dtype)
-    g_sigmoid_alpha = np.empty((T, B, H), dtype)
     g_sigmoid_beta = np.empty((T, B, H), dtype)
+    g_sigmoid_alpha = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    sum_g_sigmoid_alpha = np.empty((T, B, 1), dtype)
     sum_g_sigmoid_beta = np.empty((T, B, 1), dtype)
-    d_sigmoid_alpha = np.empty((1,), dtype)
+    sum_g_sigmoid_alpha = np.empty((T, B, 1), dtype)
     d_sigmoid_beta = np.empty((1,), dtype)
+    d_sigmoid_alpha = np.empty((1,), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U_h = np.zeros((H, H), dtype)
     d_b_h = np.zeros((H,), dtype)
@@ -243,12 +243,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_beta = np.zeros((), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, g_sigmoid_alpha_t, n_t, g_sigmoid_beta_t, h_t, d_a_n_t, finished_t in zip(
+    for d_y_t, g_sigmoid_beta_t, h_t, g_sigmoid_alpha_t, n_t, d_a_n_t, finished_t in zip(
         reversed(d_y),
-        reversed(g_sigmoid_alpha),
-        reversed(n),
         reversed(g_sigmoid_beta),
         reversed(h[:-1]),
+        reversed(g_sigmoid_alpha),
+        reversed(n),
         reversed(d_a_n),
         reversed(each(finished, T)),
         strict=True,
@@ -261,11 +261,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_h_next = d_h_later + d_y
         d_h += d_y_t
 
-        # g_sigmoid_alpha = d_h_next * n
-        np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
-
         # g_sigmoid_beta = d_h_next * h
         np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
+
+        # g_sigmoid_alpha = d_h_next * n
+        np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
 
         # d_n = d_h_next * sigmoid_alpha
         np.multiply(d_h, sigmoid_alpha, out=d_a_n_t)
@@ -291,8 +291,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_beta_2 = d_beta.reshape(1)
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    np.sum(g_sigmoid_alpha, axis=-1, keepdims=True, out=sum_g_sigmoid_alpha)
     np.sum(g_sigmoid_beta, axis=-1, keepdims=True, out=sum_g_sigmoid_beta)
+    np.sum(g_sigmoid_alpha, axis=-1, keepdims=True, out=sum_g_sigmoid_alpha)
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -369,42 +369,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = np.empty((T, B, 3 * H), dtype)
     g_c_2 = np.empty((T, B, H), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    g_p_z_2 = np.empty((B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
-    g_p_z = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    g_p_z_2_2 = np.empty((B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
-    g_p_z_3 = np.empty((T, B, H), dtype)
+    g_p_z_2 = np.empty((B, H), dtype)
+    g_p_z = np.empty((T, B, H), dtype)
     g_g_h_0 = np.empty((T, B, H), dtype)
-    g_p_z_2_3 = np.empty((B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
-    g_p_z_4 = np.empty((T, B, H), dtype)
     d_sum_square_R_2_h = np.empty((B, 1), dtype)
-    sum_g_p_z_2_2 = np.empty((B, 1), dtype)
-    sum_g_p_z_2_3 = np.empty((B, 1), dtype)
     d_sum_square_R_1_h = np.empty((B, 1), dtype)
     d_sum_square_R_0_h = np.empty((B, 1), dtype)
     g_centre_z_2 = np.empty((B, H), dtype)
-    g_centre_z_2_2 = np.empty((B, H), dtype)
-    g_centre_z_2_3 = np.empty((B, H), dtype)
     d_sum_R_2_h = np.empty((B, 1), dtype)
-    sum_g_centre_z_2_2 = np.empty((B, 1), dtype)
-    sum_g_centre_z_2_3 = np.empty((B, 1), dtype)
     d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
     R_2T_d_R_2_h = np.empty((B, H), dtype)
     d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
-    sum_g_p_z_3 = np.empty((T, B, 1), dtype)
-    sum_g_p_z_4 = np.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
     g_centre_z = np.empty((T, B, H), dtype)
-    g_centre_z_3 = np.empty((T, B, H), dtype)
-    g_centre_z_4 = np.empty((T, B, H), dtype)
     d_sum_A_2_x = np.empty((T, B, 1), dtype)
-    sum_g_centre_z_3 = np.empty((T, B, 1), dtype)
-    sum_g_centre_z_4 = np.empty((T, B, 1), dtype)
     d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -416,21 +400,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g_x = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 1), dtype)
-    s_3 = np.empty((B, 3 * H), dtype)
+    s_2 = np.empty((B, 2 * H), dtype)
+    s_3 = np.empty((B, 1), dtype)
+    s_4 = np.empty((B, 3 * H), dtype)
     g_h_2 = g_h[2 * H :]
-    g_x_2 = g_x[2 * H :]
     c_2 = c[2 * H :]
-    g_h_1 = g_h[H : 2 * H]
-    g_x_1 = g_x[H : 2 * H]
-    g_h_0 = g_h[:H]
-    g_x_0 = g_x[:H]
-    s_3_part = s_3[:, 2 * H :]
+    g_hh = g_h[: 2 * H]
+    s_2_part = s_2[:, H:]
+    s_2_part_2 = s_2[:, :H]
+    g_x_2 = g_x[2 * H :]
+    g_xx = g_x[: 2 * H]
+    s_4_part = s_4[:, 2 * H :]
     for (
         d_y_t, d_A_0_x, z_t, d_A_2_x, n_t, g_c_2_t, r_t, g_g_h_2_t, centred_R_2_h, p_z_2_t, g_g_x_2_t,
-        centred_A_2_x, p_z_t, g_p_z_t, d_A_1_x, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x,
-        g_p_z_3_t, h_t, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, g_p_z_4_t, d_R_2_h, d_R_1_h,
-        d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
+        centred_A_2_x, p_z_t, d_A_1_x, g_g_h_1_t, centred_R_1_h, g_g_x_1_t, centred_A_1_x, h_t, d_A_01,
+        centred_RR, g_p_z_t, centred_AA, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x, d_R_2_h,
+        d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
     ) in zip(
         reversed(d_y),
         reversed(d_gates[..., :H]),
@@ -445,19 +430,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         reversed(g_g_x_2),
         reversed(gates[..., 2 * H :]),
         reversed(p_z),
-        reversed(g_p_z),
         reversed(d_gates[..., H : 2 * H]),
         reversed(g_g_h_1),
         reversed(gates_2[..., H : 2 * H]),
         reversed(g_g_x_1),
         reversed(gates[..., H : 2 * H]),
-        reversed(g_p_z_3),
         reversed(h[:-1]),
+        reversed(d_gates[..., : 2 * H]),
+        reversed(gates_2[..., : 2 * H]),
+        reversed(g_p_z),
+        reversed(gates[..., : 2 * H]),
         reversed(g_g_h_0),
         reversed(gates_2[..., :H]),
         reversed(g_g_x_0),
         reversed(gates[..., :H]),
-        reversed(g_p_z_4),
         reversed(d_gates_2[..., 2 * H :]),
         reversed(d_gates_2[..., H : 2 * H]),
         reversed(d_gates_2[..., :H]),
@@ -494,18 +480,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         g_g_h_2_t *= p_z_2_t
         g_g_h_2_t *= r_t
 
-        # g_p_z_2 = d_a_n * centred_R_2_h * g_h_2 * r
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_z_2)
-        g_p_z_2 *= g_h_2
-        g_p_z_2 *= r_t
-
         # g_g_x_2 = d_a_n * centred_A_2_x * p_z
         np.multiply(d_A_2_x, centred_A_2_x, out=g_g_x_2_t)
         g_g_x_2_t *= p_z_t
-
-        # g_p_z = d_a_n * centred_A_2_x * g_x_2
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_z_t)
-        g_p_z_t *= g_x_2
 
         # d_r = d_a_n * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
         np.multiply(centred_R_2_h, g_h_2, out=d_A_1_x)
@@ -522,17 +499,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_A_1_x, centred_R_1_h, out=g_g_h_1_t)
         g_g_h_1_t *= p_z_2_t
 
-        # g_p_z_2_2 = d_a_r * centred_R_1_h * g_h_1
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_p_z_2_2)
-        g_p_z_2_2 *= g_h_1
-
         # g_g_x_1 = d_a_r * centred_A_1_x * p_z
         np.multiply(d_A_1_x, centred_A_1_x, out=g_g_x_1_t)
         g_g_x_1_t *= p_z_t
-
-        # g_p_z_3 = d_a_r * centred_A_1_x * g_x_1
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_p_z_3_t)
-        g_p_z_3_t *= g_x_1
 
         # d_z = d_h_next * (h - n)
         np.subtract(h_t, n_t, out=s)
@@ -542,33 +511,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x *= s
         d_A_0_x *= z_t
 
+        # g_p_z_2 = d_a_n * centred_R_2_h * g_h_2 * r + d_a_r * centred_R_1_h * g_h_1 + d_a_z_3 * centred_R_0_h * g_h_0
+        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_z_2)
+        g_p_z_2 *= g_h_2
+        g_p_z_2 *= r_t
+        np.multiply(d_A_01, centred_RR, out=s_2)
+        s_2 *= g_hh
+        g_p_z_2 += s_2_part
+        g_p_z_2 += s_2_part_2
+
+        # g_p_z = d_a_n * centred_A_2_x * g_x_2 + d_a_r * centred_A_1_x * g_x_1 + d_a_z_3 * centred_A_0_x * g_x_0
+        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_z_t)
+        g_p_z_t *= g_x_2
+        np.multiply(d_A_01, centred_AA, out=s_2)
+        s_2 *= g_xx
+        g_p_z_t += s_2_part
+        g_p_z_t += s_2_part_2
+
         # g_g_h_0 = d_a_z_3 * centred_R_0_h * p_z_2
         np.multiply(d_A_0_x, centred_R_0_h, out=g_g_h_0_t)
         g_g_h_0_t *= p_z_2_t
 
-        # g_p_z_2_3 = d_a_z_3 * centred_R_0_h * g_h_0
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_p_z_2_3)
-        g_p_z_2_3 *= g_h_0
-
         # g_g_x_0 = d_a_z_3 * centred_A_0_x * p_z
         np.multiply(d_A_0_x, centred_A_0_x, out=g_g_x_0_t)
         g_g_x_0_t *= p_z_t
-
-        # g_p_z_4 = d_a_z_3 * centred_A_0_x * g_x_0
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_p_z_4_t)
-        g_p_z_4_t *= g_x_0
         np.sum(g_p_z_2, axis=-1, keepdims=True, out=d_sum_square_R_2_h)
-        np.sum(g_p_z_2_2, axis=-1, keepdims=True, out=sum_g_p_z_2_2)
-        np.sum(g_p_z_2_3, axis=-1, keepdims=True, out=sum_g_p_z_2_3)
 
-        # d_p_z_2 = sum_g_p_z_2 + sum_g_p_z_2_2 + sum_g_p_z_2_3
-        d_sum_square_R_2_h += sum_g_p_z_2_2
-        d_sum_square_R_2_h += sum_g_p_z_2_3
-
-        # d_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
-        np.multiply(p_z_2_t, p_z_2_t, out=s_2)
-        s_2 *= p_z_2_t
-        d_sum_square_R_2_h *= s_2
+        # d_a_z_2 = -1 / 2 * p_z_2**3 * sum_g_p_z_2
+        np.multiply(p_z_2_t, p_z_2_t, out=s_3)
+        s_3 *= p_z_2_t
+        d_sum_square_R_2_h *= s_3
         d_sum_square_R_2_h *= -0.5
 
         # d_sum_square_R_2_h = 1 / 3 * d_a_z_2 / hidden
@@ -595,34 +567,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
         d_gates_2_t *= gates_2_t
         d_gates_2_t *= 2
-        np.multiply(d_gates_t, g_h, out=s_3)
-        s_3 *= p_z_2_t
+        np.multiply(d_gates_t, g_h, out=s_4)
+        s_4 *= p_z_2_t
 
         # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        s_3_part *= r_t
+        s_4_part *= r_t
 
         # d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_a_z_3 * g_h_0 * p_z_2
         # d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_a_r * g_h_1 * p_z_2
         # d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_a_n * g_h_2 * p_z_2 * r
-        d_gates_2_t += s_3
+        d_gates_2_t += s_4
 
-        # g_centre_z_2 = -d_centred_R_2_h
-        np.multiply(d_R_2_h, -1, out=g_centre_z_2)
-
-        # g_centre_z_2_2 = -d_centred_R_1_h
-        np.multiply(d_R_1_h, -1, out=g_centre_z_2_2)
-
-        # g_centre_z_2_3 = -d_centred_R_0_h
-        np.multiply(d_R_0_h, -1, out=g_centre_z_2_3)
+        # g_centre_z_2 = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h
+        np.multiply(d_R_0_h, -1, out=g_centre_z_2)
+        g_centre_z_2 -= d_R_1_h
+        g_centre_z_2 -= d_R_2_h
         np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_2_h)
-        np.sum(g_centre_z_2_2, axis=-1, keepdims=True, out=sum_g_centre_z_2_2)
-        np.sum(g_centre_z_2_3, axis=-1, keepdims=True, out=sum_g_centre_z_2_3)
 
-        # d_centre_z_2 = sum_g_centre_z_2 + sum_g_centre_z_2_2 + sum_g_centre_z_2_3
-        d_sum_R_2_h += sum_g_centre_z_2_2
-        d_sum_R_2_h += sum_g_centre_z_2_3
-
-        # d_sum_R_2_h = 1 / 3 * d_centre_z_2 / hidden
+        # d_sum_R_2_h = 1 / 3 * sum_g_centre_z_2 / hidden
         d_sum_R_2_h *= 0.3333333333333333
         d_sum_R_2_h /= (H)
 
@@ -653,65 +615,51 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_4 = np.empty((T, B, 1), dtype)
-    s_5 = np.empty((T, B, H), dtype)
+    s_5 = np.empty((T, B, 1), dtype)
     s_6 = np.empty((T, B, H), dtype)
     s_7 = np.empty((T, B, H), dtype)
     s_8 = np.empty((T, B, H), dtype)
-    d_A_2_x_all = d_gates[..., 2 * H :]
-    d_b_2 = d_b[2 * H :]
+    s_9 = np.empty((T, B, H), dtype)
     d_c_2 = d_c[2 * H :]
-    d_g_h_2 = d_g_h[2 * H :]
-    d_g_x_2 = d_g_x[2 * H :]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_b_1 = d_b[H : 2 * H]
-    d_g_h_1 = d_g_h[H : 2 * H]
-    d_g_x_1 = d_g_x[H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
-    d_b_0 = d_b[:H]
     d_g_h_0 = d_g_h[:H]
+    d_g_h_1 = d_g_h[H : 2 * H]
+    d_g_h_2 = d_g_h[2 * H :]
     d_g_x_0 = d_g_x[:H]
+    d_g_x_1 = d_g_x[H : 2 * H]
+    d_g_x_2 = d_g_x[2 * H :]
     centred_A_2_x_all = gates[..., 2 * H :]
+    d_A_2_x_all = d_gates[..., 2 * H :]
     centred_A_1_x_all = gates[..., H : 2 * H]
+    d_A_1_x_all = d_gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
+    d_A_0_x_all = d_gates[..., :H]
     d_c_01 = d_c[: 2 * H]
     d_b_01 = d_b[: 2 * H]
-    clear(finished, d_A_2_x_all)
-    np.matmul(ones, d_A_2_x_all.reshape(T * B, H), out=d_b_2)
-    clear(finished, g_c_2)
-    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
-    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_2_x)
-    clear(finished, d_A_1_x_all)
-    np.matmul(ones, d_A_1_x_all.reshape(T * B, H), out=d_b_1)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    np.sum(g_p_z_3, axis=-1, keepdims=True, out=sum_g_p_z_3)
-    clear(finished, d_A_0_x_all)
-    np.matmul(ones, d_A_0_x_all.reshape(T * B, H), out=d_b_0)
-    clear(finished, g_g_h_0)
-    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
-    clear(finished, g_g_x_0)
-    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    np.sum(g_p_z_4, axis=-1, keepdims=True, out=sum_g_p_z_4)
-
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    clear(finished, d_gates)
+    np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
+    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_2_x)
+    clear(finished, g_c_2)
+    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
+    clear(finished, g_g_h_0)
+    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
+    clear(finished, g_g_h_1)
+    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
+    clear(finished, g_g_h_2)
+    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
+    clear(finished, g_g_x_0)
+    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
+    clear(finished, g_g_x_1)
+    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
+    clear(finished, g_g_x_2)
+    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
 
-    # d_p_z = sum_g_p_z + sum_g_p_z_3 + sum_g_p_z_4
-    d_sum_square_A_2_x += sum_g_p_z_3
-    d_sum_square_A_2_x += sum_g_p_z_4
-
-    # d_a_z = -1 / 2 * d_p_z * p_z**3
-    np.multiply(p_z, p_z, out=s_4)
-    s_4 *= p_z
-    d_sum_square_A_2_x *= s_4
+    # d_a_z = -1 / 2 * p_z**3 * sum_g_p_z
+    np.multiply(p_z, p_z, out=s_5)
+    s_5 *= p_z
+    d_sum_square_A_2_x *= s_5
     d_sum_square_A_2_x *= -0.5
 
     # d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
@@ -725,13 +673,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x[...] = d_sum_square_A_2_x
 
     # d_square_A_2_x = d_sum_square_A_2_x
-    s_5[...] = d_sum_square_A_2_x
+    s_6[...] = d_sum_square_A_2_x
 
     # d_square_A_1_x = d_sum_square_A_1_x
-    s_6[...] = d_sum_square_A_1_x
+    s_7[...] = d_sum_square_A_1_x
 
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_7[...] = d_sum_square_A_0_x
+    s_8[...] = d_sum_square_A_0_x
 
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
@@ -740,41 +688,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates *= p_z
 
     # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_n * g_x_2 * p_z
-    np.multiply(s_5, centred_A_2_x_all, out=s_8)
-    s_8 *= 2
-    d_A_2_x_all += s_8
-
-    # g_centre_z = -d_centred_A_2_x
-    np.multiply(d_A_2_x_all, -1, out=g_centre_z)
+    np.multiply(s_6, centred_A_2_x_all, out=s_9)
+    s_9 *= 2
+    d_A_2_x_all += s_9
 
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
-    np.multiply(s_6, centred_A_1_x_all, out=s_5)
-    s_5 *= 2
-    d_A_1_x_all += s_5
-
-    # g_centre_z_3 = -d_centred_A_1_x
-    np.multiply(d_A_1_x_all, -1, out=g_centre_z_3)
+    np.multiply(s_7, centred_A_1_x_all, out=s_6)
+    s_6 *= 2
+    d_A_1_x_all += s_6
 
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
-    np.multiply(s_7, centred_A_0_x_all, out=s_8)
-    s_8 *= 2
-    d_A_0_x_all += s_8
+    np.multiply(s_8, centred_A_0_x_all, out=s_9)
+    s_9 *= 2
+    d_A_0_x_all += s_9
 
-    # g_centre_z_4 = -d_centred_A_0_x
-    np.multiply(d_A_0_x_all, -1, out=g_centre_z_4)
+    # g_centre_z = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x
+    np.multiply(d_A_0_x_all, -1, out=g_centre_z)
+    g_centre_z -= d_A_1_x_all
+    g_centre_z -= d_A_2_x_all
 
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
     d_c_01[...] = d_b_01
     np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_2_x)
-    np.sum(g_centre_z_3, axis=-1, keepdims=True, out=sum_g_centre_z_3)
-    np.sum(g_centre_z_4, axis=-1, keepdims=True, out=sum_g_centre_z_4)
 
-    # d_centre_z = sum_g_centre_z + sum_g_centre_z_3 + sum_g_centre_z_4
-    d_sum_A_2_x += sum_g_centre_z_3
-    d_sum_A_2_x += sum_g_centre_z_4
-
-    # d_sum_A_2_x = 1 / 3 * d_centre_z / hidden
+    # d_sum_A_2_x = 1 / 3 * sum_g_centre_z / hidden
     d_sum_A_2_x *= 0.3333333333333333
     d_sum_A_2_x /= (H)
 

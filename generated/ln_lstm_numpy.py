@@ -432,61 +432,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_gates_2 = np.empty((T, B, 4 * H), dtype)
     d_a_h_2 = np.empty((T, B, H), dtype)
-    g_g_c = np.empty((T, B, H), dtype)
     g_p_h = np.empty((B, H), dtype)
+    g_g_c = np.empty((T, B, H), dtype)
     g_g_h_3 = np.empty((T, B, H), dtype)
-    g_p_i_2 = np.empty((B, H), dtype)
     g_g_x_3 = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     d_sum_square_c_next = np.empty((B, 1), dtype)
-    d_sum_square_R_3_h = np.empty((B, 1), dtype)
     d_centred_c_next = np.empty((B, H), dtype)
     g_centre_h = np.empty((B, H), dtype)
     d_sum_c_next = np.empty((B, 1), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    g_p_i_2_2 = np.empty((B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
-    g_p_i_3 = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    g_p_i_2_3 = np.empty((B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
-    g_p_i_4 = np.empty((T, B, H), dtype)
+    g_p_i_2 = np.empty((B, H), dtype)
+    g_p_i = np.empty((T, B, H), dtype)
     g_g_h_0 = np.empty((T, B, H), dtype)
-    g_p_i_2_4 = np.empty((B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
-    g_p_i_5 = np.empty((T, B, H), dtype)
-    sum_g_p_i_2_2 = np.empty((B, 1), dtype)
-    sum_g_p_i_2_3 = np.empty((B, 1), dtype)
-    sum_g_p_i_2_4 = np.empty((B, 1), dtype)
+    d_sum_square_R_3_h = np.empty((B, 1), dtype)
     d_sum_square_R_2_h = np.empty((B, 1), dtype)
     d_sum_square_R_1_h = np.empty((B, 1), dtype)
     d_sum_square_R_0_h = np.empty((B, 1), dtype)
     g_centre_i_2 = np.empty((B, H), dtype)
-    g_centre_i_2_2 = np.empty((B, H), dtype)
-    g_centre_i_2_3 = np.empty((B, H), dtype)
-    g_centre_i_2_4 = np.empty((B, H), dtype)
     d_sum_R_3_h = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_2 = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_3 = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_4 = np.empty((B, 1), dtype)
     d_sum_R_2_h = np.empty((B, 1), dtype)
     d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
     d_sum_square_A_3_x = np.empty((T, B, 1), dtype)
-    sum_g_p_i_3 = np.empty((T, B, 1), dtype)
-    sum_g_p_i_4 = np.empty((T, B, 1), dtype)
-    sum_g_p_i_5 = np.empty((T, B, 1), dtype)
     d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
     g_centre_i = np.empty((T, B, H), dtype)
-    g_centre_i_3 = np.empty((T, B, H), dtype)
-    g_centre_i_4 = np.empty((T, B, H), dtype)
-    g_centre_i_5 = np.empty((T, B, H), dtype)
     d_sum_A_3_x = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_3 = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_4 = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_5 = np.empty((T, B, 1), dtype)
     d_sum_A_2_x = np.empty((T, B, 1), dtype)
     d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
@@ -501,28 +477,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 1), dtype)
-    s_3 = np.empty((B, 4 * H), dtype)
-    g_h_3 = g_h[3 * H :]
-    g_x_3 = g_x[3 * H :]
+    s_3 = np.empty((B, 2 * H), dtype)
+    s_4 = np.empty((B, 4 * H), dtype)
     g_h_2 = g_h[2 * H : 3 * H]
+    g_hh = g_h[: 2 * H]
+    s_3_part = s_3[:, H:]
+    s_3_part_2 = s_3[:, :H]
+    g_h_3 = g_h[3 * H :]
     g_x_2 = g_x[2 * H : 3 * H]
-    g_h_1 = g_h[H : 2 * H]
-    g_x_1 = g_x[H : 2 * H]
-    g_h_0 = g_h[:H]
-    g_x_0 = g_x[:H]
+    g_xx = g_x[: 2 * H]
+    g_x_3 = g_x[3 * H :]
     for (
-        d_y_t, d_a_h_2_t, o_t, tanh_h_2_t, g_g_c_t, centred_c_next_t, p_h_t, d_A_3_x, g_g_h_3_t,
-        centred_R_3_h, p_i_2_t, g_g_x_3_t, centred_A_3_x, p_i_t, g_p_i_t, d_A_2_x, c_t, f_t, g_g_h_2_t,
-        centred_R_2_h, g_g_x_2_t, centred_A_2_x, g_p_i_3_t, d_A_1_x, i_t, g_t, g_g_h_1_t, centred_R_1_h,
-        g_g_x_1_t, centred_A_1_x, g_p_i_4_t, d_A_0_x, g_g_h_0_t, centred_R_0_h, g_g_x_0_t, centred_A_0_x,
-        g_p_i_5_t, d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t, finished_t,
+        d_y_t, d_a_h_2_t, o_t, tanh_h_2_t, centred_c_next_t, g_g_c_t, p_h_t, d_A_3_x, g_g_h_3_t,
+        centred_R_3_h, p_i_2_t, g_g_x_3_t, centred_A_3_x, p_i_t, d_A_2_x, c_t, f_t, g_g_h_2_t,
+        centred_R_2_h, g_g_x_2_t, centred_A_2_x, d_A_1_x, i_t, g_t, g_g_h_1_t, centred_R_1_h, g_g_x_1_t,
+        centred_A_1_x, d_A_0_x, d_A_01, centred_RR, g_p_i_t, centred_AA, g_g_h_0_t, centred_R_0_h,
+        g_g_x_0_t, centred_A_0_x, d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, gates_2_t, d_gates_t,
+        finished_t,
     ) in zip(
         reversed(d_y),
         reversed(d_a_h_2),
         reversed(o),
         reversed(tanh_h_2),
-        reversed(g_g_c),
         reversed(centred_c_next),
+        reversed(g_g_c),
         reversed(p_h),
         reversed(d_gates[..., 3 * H :]),
         reversed(g_g_h_3),
@@ -531,7 +509,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         reversed(g_g_x_3),
         reversed(gates[..., 3 * H :]),
         reversed(p_i),
-        reversed(g_p_i),
         reversed(d_gates[..., 2 * H : 3 * H]),
         reversed(c[:-1]),
         reversed(f),
@@ -539,7 +516,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         reversed(gates_2[..., 2 * H : 3 * H]),
         reversed(g_g_x_2),
         reversed(gates[..., 2 * H : 3 * H]),
-        reversed(g_p_i_3),
         reversed(d_gates[..., H : 2 * H]),
         reversed(i),
         reversed(g),
@@ -547,13 +523,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         reversed(gates_2[..., H : 2 * H]),
         reversed(g_g_x_1),
         reversed(gates[..., H : 2 * H]),
-        reversed(g_p_i_4),
         reversed(d_gates[..., :H]),
+        reversed(d_gates[..., : 2 * H]),
+        reversed(gates_2[..., : 2 * H]),
+        reversed(g_p_i),
+        reversed(gates[..., : 2 * H]),
         reversed(g_g_h_0),
         reversed(gates_2[..., :H]),
         reversed(g_g_x_0),
         reversed(gates[..., :H]),
-        reversed(g_p_i_5),
         reversed(d_gates_2[..., 3 * H :]),
         reversed(d_gates_2[..., 2 * H : 3 * H]),
         reversed(d_gates_2[..., H : 2 * H]),
@@ -580,13 +558,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, s, out=s)
         d_a_h_2_t *= s
 
-        # g_g_c = d_a_h_2 * centred_c_next * p_h
-        np.multiply(d_a_h_2_t, centred_c_next_t, out=g_g_c_t)
-        g_g_c_t *= p_h_t
-
         # g_p_h = d_a_h_2 * centred_c_next * g_c
         np.multiply(d_a_h_2_t, centred_c_next_t, out=g_p_h)
         g_p_h *= g_c
+
+        # g_g_c = d_a_h_2 * centred_c_next * p_h
+        np.multiply(d_a_h_2_t, centred_c_next_t, out=g_g_c_t)
+        g_g_c_t *= p_h_t
 
         # d_o = d_h_next * tanh_h_2
         np.multiply(d_h, tanh_h_2_t, out=d_A_3_x)
@@ -600,19 +578,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_A_3_x, centred_R_3_h, out=g_g_h_3_t)
         g_g_h_3_t *= p_i_2_t
 
-        # g_p_i_2 = d_a_o * centred_R_3_h * g_h_3
-        np.multiply(d_A_3_x, centred_R_3_h, out=g_p_i_2)
-        g_p_i_2 *= g_h_3
-
         # g_g_x_3 = d_a_o * centred_A_3_x * p_i
         np.multiply(d_A_3_x, centred_A_3_x, out=g_g_x_3_t)
         g_g_x_3_t *= p_i_t
-
-        # g_p_i = d_a_o * centred_A_3_x * g_x_3
-        np.multiply(d_A_3_x, centred_A_3_x, out=g_p_i_t)
-        g_p_i_t *= g_x_3
         np.sum(g_p_h, axis=-1, keepdims=True, out=d_sum_square_c_next)
-        np.sum(g_p_i_2, axis=-1, keepdims=True, out=d_sum_square_R_3_h)
 
         # d_a_h = -1 / 2 * p_h**3 * sum_g_p_h
         np.multiply(p_h_t, p_h_t, out=s_2)
@@ -656,17 +625,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_A_2_x, centred_R_2_h, out=g_g_h_2_t)
         g_g_h_2_t *= p_i_2_t
 
-        # g_p_i_2_2 = d_a_f * centred_R_2_h * g_h_2
-        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_i_2_2)
-        g_p_i_2_2 *= g_h_2
-
         # g_g_x_2 = d_a_f * centred_A_2_x * p_i
         np.multiply(d_A_2_x, centred_A_2_x, out=g_g_x_2_t)
         g_g_x_2_t *= p_i_t
-
-        # g_p_i_3 = d_a_f * centred_A_2_x * g_x_2
-        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_i_3_t)
-        g_p_i_3_t *= g_x_2
 
         # d_g = d_c_next * i
         np.multiply(d_c, i_t, out=d_A_1_x)
@@ -680,17 +641,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_A_1_x, centred_R_1_h, out=g_g_h_1_t)
         g_g_h_1_t *= p_i_2_t
 
-        # g_p_i_2_3 = d_a_g * centred_R_1_h * g_h_1
-        np.multiply(d_A_1_x, centred_R_1_h, out=g_p_i_2_3)
-        g_p_i_2_3 *= g_h_1
-
         # g_g_x_1 = d_a_g * centred_A_1_x * p_i
         np.multiply(d_A_1_x, centred_A_1_x, out=g_g_x_1_t)
         g_g_x_1_t *= p_i_t
-
-        # g_p_i_4 = d_a_g * centred_A_1_x * g_x_1
-        np.multiply(d_A_1_x, centred_A_1_x, out=g_p_i_4_t)
-        g_p_i_4_t *= g_x_1
 
         # d_i = d_c_next * g
         np.multiply(d_c, g_t, out=d_A_0_x)
@@ -700,34 +653,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x *= s
         d_A_0_x *= i_t
 
+        # g_p_i_2 = d_a_f * centred_R_2_h * g_h_2 + d_a_g * centred_R_1_h * g_h_1 + d_a_i_3 * centred_R_0_h * g_h_0 + d_a_o * centred_R_3_h * g_h_3
+        np.multiply(d_A_2_x, centred_R_2_h, out=g_p_i_2)
+        g_p_i_2 *= g_h_2
+        np.multiply(d_A_01, centred_RR, out=s_3)
+        s_3 *= g_hh
+        g_p_i_2 += s_3_part
+        g_p_i_2 += s_3_part_2
+        np.multiply(d_A_3_x, centred_R_3_h, out=s)
+        s *= g_h_3
+        g_p_i_2 += s
+
+        # g_p_i = d_a_f * centred_A_2_x * g_x_2 + d_a_g * centred_A_1_x * g_x_1 + d_a_i_3 * centred_A_0_x * g_x_0 + d_a_o * centred_A_3_x * g_x_3
+        np.multiply(d_A_2_x, centred_A_2_x, out=g_p_i_t)
+        g_p_i_t *= g_x_2
+        np.multiply(d_A_01, centred_AA, out=s_3)
+        s_3 *= g_xx
+        g_p_i_t += s_3_part
+        g_p_i_t += s_3_part_2
+        np.multiply(d_A_3_x, centred_A_3_x, out=s)
+        s *= g_x_3
+        g_p_i_t += s
+
         # g_g_h_0 = d_a_i_3 * centred_R_0_h * p_i_2
         np.multiply(d_A_0_x, centred_R_0_h, out=g_g_h_0_t)
         g_g_h_0_t *= p_i_2_t
-
-        # g_p_i_2_4 = d_a_i_3 * centred_R_0_h * g_h_0
-        np.multiply(d_A_0_x, centred_R_0_h, out=g_p_i_2_4)
-        g_p_i_2_4 *= g_h_0
 
         # g_g_x_0 = d_a_i_3 * centred_A_0_x * p_i
         np.multiply(d_A_0_x, centred_A_0_x, out=g_g_x_0_t)
         g_g_x_0_t *= p_i_t
 
-        # g_p_i_5 = d_a_i_3 * centred_A_0_x * g_x_0
-        np.multiply(d_A_0_x, centred_A_0_x, out=g_p_i_5_t)
-        g_p_i_5_t *= g_x_0
-
         # d_c = d_c_next * f
         d_c *= f_t
-        np.sum(g_p_i_2_2, axis=-1, keepdims=True, out=sum_g_p_i_2_2)
-        np.sum(g_p_i_2_3, axis=-1, keepdims=True, out=sum_g_p_i_2_3)
-        np.sum(g_p_i_2_4, axis=-1, keepdims=True, out=sum_g_p_i_2_4)
+        np.sum(g_p_i_2, axis=-1, keepdims=True, out=d_sum_square_R_3_h)
 
-        # d_p_i_2 = sum_g_p_i_2 + sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
-        d_sum_square_R_3_h += sum_g_p_i_2_2
-        d_sum_square_R_3_h += sum_g_p_i_2_3
-        d_sum_square_R_3_h += sum_g_p_i_2_4
-
-        # d_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
+        # d_a_i_2 = -1 / 2 * p_i_2**3 * sum_g_p_i_2
         np.multiply(p_i_2_t, p_i_2_t, out=s_2)
         s_2 *= p_i_2_t
         d_sum_square_R_3_h *= s_2
@@ -764,32 +724,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_a_o * g_h_3 * p_i_2
         d_gates_2_t *= gates_2_t
         d_gates_2_t *= 2
-        np.multiply(d_gates_t, g_h, out=s_3)
-        s_3 *= p_i_2_t
-        d_gates_2_t += s_3
+        np.multiply(d_gates_t, g_h, out=s_4)
+        s_4 *= p_i_2_t
+        d_gates_2_t += s_4
 
-        # g_centre_i_2 = -d_centred_R_3_h
-        np.multiply(d_R_3_h, -1, out=g_centre_i_2)
-
-        # g_centre_i_2_2 = -d_centred_R_2_h
-        np.multiply(d_R_2_h, -1, out=g_centre_i_2_2)
-
-        # g_centre_i_2_3 = -d_centred_R_1_h
-        np.multiply(d_R_1_h, -1, out=g_centre_i_2_3)
-
-        # g_centre_i_2_4 = -d_centred_R_0_h
-        np.multiply(d_R_0_h, -1, out=g_centre_i_2_4)
+        # g_centre_i_2 = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h - d_centred_R_3_h
+        np.multiply(d_R_0_h, -1, out=g_centre_i_2)
+        g_centre_i_2 -= d_R_1_h
+        g_centre_i_2 -= d_R_2_h
+        g_centre_i_2 -= d_R_3_h
         np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_3_h)
-        np.sum(g_centre_i_2_2, axis=-1, keepdims=True, out=sum_g_centre_i_2_2)
-        np.sum(g_centre_i_2_3, axis=-1, keepdims=True, out=sum_g_centre_i_2_3)
-        np.sum(g_centre_i_2_4, axis=-1, keepdims=True, out=sum_g_centre_i_2_4)
 
-        # d_centre_i_2 = sum_g_centre_i_2 + sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
-        d_sum_R_3_h += sum_g_centre_i_2_2
-        d_sum_R_3_h += sum_g_centre_i_2_3
-        d_sum_R_3_h += sum_g_centre_i_2_4
-
-        # d_sum_R_3_h = 1 / 4 * d_centre_i_2 / hidden
+        # d_sum_R_3_h = 1 / 4 * sum_g_centre_i_2 / hidden
         d_sum_R_3_h *= 0.25
         d_sum_R_3_h /= (H)
 
@@ -822,78 +768,59 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_4 = np.empty((T, B, 1), dtype)
-    s_5 = np.empty((T, B, H), dtype)
+    s_5 = np.empty((T, B, 1), dtype)
     s_6 = np.empty((T, B, H), dtype)
     s_7 = np.empty((T, B, H), dtype)
     s_8 = np.empty((T, B, H), dtype)
     s_9 = np.empty((T, B, H), dtype)
-    d_A_3_x_all = d_gates[..., 3 * H :]
-    d_b_3 = d_b[3 * H :]
-    d_g_h_3 = d_g_h[3 * H :]
-    d_g_x_3 = d_g_x[3 * H :]
-    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
-    d_b_2 = d_b[2 * H : 3 * H]
-    d_g_h_2 = d_g_h[2 * H : 3 * H]
-    d_g_x_2 = d_g_x[2 * H : 3 * H]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_b_1 = d_b[H : 2 * H]
-    d_g_h_1 = d_g_h[H : 2 * H]
-    d_g_x_1 = d_g_x[H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
-    d_b_0 = d_b[:H]
+    s_10 = np.empty((T, B, H), dtype)
     d_g_h_0 = d_g_h[:H]
+    d_g_h_1 = d_g_h[H : 2 * H]
+    d_g_h_2 = d_g_h[2 * H : 3 * H]
+    d_g_h_3 = d_g_h[3 * H :]
     d_g_x_0 = d_g_x[:H]
+    d_g_x_1 = d_g_x[H : 2 * H]
+    d_g_x_2 = d_g_x[2 * H : 3 * H]
+    d_g_x_3 = d_g_x[3 * H :]
     centred_A_3_x_all = gates[..., 3 * H :]
+    d_A_3_x_all = d_gates[..., 3 * H :]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
+    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
     centred_A_1_x_all = gates[..., H : 2 * H]
+    d_A_1_x_all = d_gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
-    clear(finished, d_A_3_x_all)
-    np.matmul(ones, d_A_3_x_all.reshape(T * B, H), out=d_b_3)
+    d_A_0_x_all = d_gates[..., :H]
+    # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_gates_2)
+    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_3_x)
+    clear(finished, d_gates)
+    np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_a_h_2)
     np.matmul(ones, d_a_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
-    clear(finished, g_g_h_3)
-    np.matmul(ones, g_g_h_3.reshape(T * B, H), out=d_g_h_3)
-    clear(finished, g_g_x_3)
-    np.matmul(ones, g_g_x_3.reshape(T * B, H), out=d_g_x_3)
-    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_3_x)
-    clear(finished, d_A_2_x_all)
-    np.matmul(ones, d_A_2_x_all.reshape(T * B, H), out=d_b_2)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
-    np.sum(g_p_i_3, axis=-1, keepdims=True, out=sum_g_p_i_3)
-    clear(finished, d_A_1_x_all)
-    np.matmul(ones, d_A_1_x_all.reshape(T * B, H), out=d_b_1)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    np.sum(g_p_i_4, axis=-1, keepdims=True, out=sum_g_p_i_4)
-    clear(finished, d_A_0_x_all)
-    np.matmul(ones, d_A_0_x_all.reshape(T * B, H), out=d_b_0)
     clear(finished, g_g_h_0)
     np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
+    clear(finished, g_g_h_1)
+    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
+    clear(finished, g_g_h_2)
+    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
+    clear(finished, g_g_h_3)
+    np.matmul(ones, g_g_h_3.reshape(T * B, H), out=d_g_h_3)
     clear(finished, g_g_x_0)
     np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    np.sum(g_p_i_5, axis=-1, keepdims=True, out=sum_g_p_i_5)
+    clear(finished, g_g_x_1)
+    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
+    clear(finished, g_g_x_2)
+    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
+    clear(finished, g_g_x_3)
+    np.matmul(ones, g_g_x_3.reshape(T * B, H), out=d_g_x_3)
 
-    # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates_2)
-    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-
-    # d_p_i = sum_g_p_i + sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
-    d_sum_square_A_3_x += sum_g_p_i_3
-    d_sum_square_A_3_x += sum_g_p_i_4
-    d_sum_square_A_3_x += sum_g_p_i_5
-
-    # d_a_i = -1 / 2 * d_p_i * p_i**3
-    np.multiply(p_i, p_i, out=s_4)
-    s_4 *= p_i
-    d_sum_square_A_3_x *= s_4
+    # d_a_i = -1 / 2 * p_i**3 * sum_g_p_i
+    np.multiply(p_i, p_i, out=s_5)
+    s_5 *= p_i
+    d_sum_square_A_3_x *= s_5
     d_sum_square_A_3_x *= -0.5
 
     # d_sum_square_A_3_x = 1 / 4 * d_a_i / hidden
@@ -910,16 +837,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x[...] = d_sum_square_A_3_x
 
     # d_square_A_3_x = d_sum_square_A_3_x
-    s_5[...] = d_sum_square_A_3_x
+    s_6[...] = d_sum_square_A_3_x
 
     # d_square_A_2_x = d_sum_square_A_2_x
-    s_6[...] = d_sum_square_A_2_x
+    s_7[...] = d_sum_square_A_2_x
 
     # d_square_A_1_x = d_sum_square_A_1_x
-    s_7[...] = d_sum_square_A_1_x
+    s_8[...] = d_sum_square_A_1_x
 
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_8[...] = d_sum_square_A_0_x
+    s_9[...] = d_sum_square_A_0_x
 
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
@@ -929,47 +856,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates *= p_i
 
     # d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_a_o * g_x_3 * p_i
-    np.multiply(s_5, centred_A_3_x_all, out=s_9)
-    s_9 *= 2
-    d_A_3_x_all += s_9
-
-    # g_centre_i = -d_centred_A_3_x
-    np.multiply(d_A_3_x_all, -1, out=g_centre_i)
+    np.multiply(s_6, centred_A_3_x_all, out=s_10)
+    s_10 *= 2
+    d_A_3_x_all += s_10
 
     # d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_a_f * g_x_2 * p_i
-    np.multiply(s_6, centred_A_2_x_all, out=s_5)
-    s_5 *= 2
-    d_A_2_x_all += s_5
-
-    # g_centre_i_3 = -d_centred_A_2_x
-    np.multiply(d_A_2_x_all, -1, out=g_centre_i_3)
+    np.multiply(s_7, centred_A_2_x_all, out=s_6)
+    s_6 *= 2
+    d_A_2_x_all += s_6
 
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
-    np.multiply(s_7, centred_A_1_x_all, out=s_9)
-    s_9 *= 2
-    d_A_1_x_all += s_9
-
-    # g_centre_i_4 = -d_centred_A_1_x
-    np.multiply(d_A_1_x_all, -1, out=g_centre_i_4)
+    np.multiply(s_8, centred_A_1_x_all, out=s_10)
+    s_10 *= 2
+    d_A_1_x_all += s_10
 
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
-    np.multiply(s_8, centred_A_0_x_all, out=s_6)
-    s_6 *= 2
-    d_A_0_x_all += s_6
+    np.multiply(s_9, centred_A_0_x_all, out=s_7)
+    s_7 *= 2
+    d_A_0_x_all += s_7
 
-    # g_centre_i_5 = -d_centred_A_0_x
-    np.multiply(d_A_0_x_all, -1, out=g_centre_i_5)
+    # g_centre_i = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x
+    np.multiply(d_A_0_x_all, -1, out=g_centre_i)
+    g_centre_i -= d_A_1_x_all
+    g_centre_i -= d_A_2_x_all
+    g_centre_i -= d_A_3_x_all
     np.sum(g_centre_i, axis=-1, keepdims=True, out=d_sum_A_3_x)
-    np.sum(g_centre_i_3, axis=-1, keepdims=True, out=sum_g_centre_i_3)
-    np.sum(g_centre_i_4, axis=-1, keepdims=True, out=sum_g_centre_i_4)
-    np.sum(g_centre_i_5, axis=-1, keepdims=True, out=sum_g_centre_i_5)
 
-    # d_centre_i = sum_g_centre_i + sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
-    d_sum_A_3_x += sum_g_centre_i_3
-    d_sum_A_3_x += sum_g_centre_i_4
-    d_sum_A_3_x += sum_g_centre_i_5
-
-    # d_sum_A_3_x = 1 / 4 * d_centre_i / hidden
+    # d_sum_A_3_x = 1 / 4 * sum_g_centre_i / hidden
     d_sum_A_3_x *= 0.25
     d_sum_A_3_x /= (H)
 

@@ -227,24 +227,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a_n = np.empty((T, B, H), dtype)
-    g_f = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
-    g_f_2 = np.empty((T, B, H), dtype)
+    g_f = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_f = np.empty((H,), dtype)
-    d_f_2 = np.empty((2 * H,), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U_h = np.zeros((H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    for d_y_t, g_f_t, n_t, h_t, d_a_n_t, g_f_2_t, finished_t in zip(
+    for d_y_t, d_a_n_t, n_t, g_f_t, h_t, finished_t in zip(
         reversed(d_y),
-        reversed(g_f),
-        reversed(n),
-        reversed(h[:-1]),
         reversed(d_a_n),
-        reversed(g_f_2),
+        reversed(n),
+        reversed(g_f),
+        reversed(h[:-1]),
         reversed(each(finished, T)),
         strict=True,
     ):
@@ -255,10 +252,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_h_next = d_h_later + d_y
         d_h += d_y_t
-
-        # g_f = d_h_next * (n - h)
-        np.subtract(n_t, h_t, out=g_f_t)
-        g_f_t *= d_h
 
         # d_n = d_h_next * f
         np.multiply(d_h, f, out=d_a_n_t)
@@ -271,8 +264,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # U_hT_d_a_n = U_h.T @ d_a_n
         np.matmul(d_a_n_t, U_h, out=U_hT_d_a_n)
 
-        # g_f_2 = U_hT_d_a_n * h
-        np.multiply(U_hT_d_a_n, h_t, out=g_f_2_t)
+        # g_f = U_hT_d_a_n * h + d_h_next * (n - h)
+        np.multiply(U_hT_d_a_n, h_t, out=g_f_t)
+        np.subtract(n_t, h_t, out=s)
+        s *= d_h
+        g_f_t += s
 
         # d_h = U_hT_d_a_n * f + d_h_next * (1 - f)
         np.subtract(U_hT_d_a_n, d_h, out=s)
@@ -284,9 +280,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d, k, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_f_2_2 = d_f_2[:H]
     d_b_h = d_b[:H]
-    d_f_3 = d_f_2[H:]
     d_b_f = d_b[H:]
     # d_x = W_h.T @ d_a_n
     np.matmul(d_a_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -295,15 +289,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_f.reshape(T * B, H), out=d_f)
-    np.matmul(ones, g_f_2.reshape(T * B, H), out=d_f_2_2)
     np.matmul(ones, d_a_n.reshape(T * B, H), out=d_b_h)
 
-    # d_f_3 = d_f + d_f_2
-    np.add(d_f, d_f_2_2, out=d_f_3)
-
-    # d_b_f = d_f_3 * (1 - f) * f
+    # d_b_f = d_f * (1 - f) * f
     np.subtract(1, f, out=d_b_f)
-    d_b_f *= d_f_3
+    d_b_f *= d_f
     d_b_f *= f
 
     d_params = Params(d_W_h, d_U_h, d_b)

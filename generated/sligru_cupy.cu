@@ -526,7 +526,6 @@ extern "C" __global__ void sligru_backward_1(
 // not_z = 1 - z
 // d_n = d_h_next * not_z
 // d_a_n = d_n * step(n)
-// g_p_z = d_a_n * centred_U_h_h
 // g_g_h = d_a_n * normed_n
 // d_normed_n = d_a_n * g_h
 // g_scale_n = d_normed_n * centred_n
@@ -534,7 +533,7 @@ extern "C" __global__ void sligru_backward_1(
 // g_used_mean_n = -d_centred_n
 // d_z = d_h_next * (h - n)
 // d_a_z_2 = d_z * z * not_z
-// g_p_z_2 = d_a_z_2 * centred_U_z_h
+// g_p_z = d_a_n * centred_U_h_h + d_a_z_2 * centred_U_z_h
 // g_g_z = d_a_z_2 * normed_z
 // d_normed_z = d_a_z_2 * g_z
 // g_scale_z = d_normed_z * centred_z
@@ -546,20 +545,19 @@ extern "C" __global__ void sligru_backward_2(
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
     const storage* __restrict__ g,  // 2 * H  g_z, g_h
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_a_z_2,  // (T, B, H)  d_a_z_2
     storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
-    storage* __restrict__ g_p_z,  // (B, H)  g_p_z
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
-    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
+    storage* __restrict__ g_p_z,  // (B, H)  g_p_z
     storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
     storage* __restrict__ g_used_mean_z)  // (T, B, H)  g_used_mean_z
 {
@@ -573,12 +571,12 @@ extern "C" __global__ void sligru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real z_ = get(z + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real centred_U_h_h = get(gates + at * (2 * H) + k);
     const real normed_n = get(g_g_h + at * H + k);
     const real g_h = get(g + H + k);
     const real centred_n = get(gates_2 + at * (2 * H) + H + k);
     const real scale_n = get(scale + H + k);
     const real h_ = get(h + at * H + k);
+    const real centred_U_h_h = get(gates + at * (2 * H) + k);
     const real centred_U_z_h = get(gates + at * (2 * H) + H + k);
     const real normed_z = get(g_g_z + at * H + k);
     const real g_z = get(g + k);
@@ -589,7 +587,6 @@ extern "C" __global__ void sligru_backward_2(
     const real not_z = 1 - z_;
     const real d_n = d_h_next * not_z;
     const real d_a_n_ = d_n * step(n_);
-    const real g_p_z_ = d_a_n_ * centred_U_h_h;
     const real g_g_h_ = d_a_n_ * normed_n;
     const real d_normed_n = d_a_n_ * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
@@ -597,7 +594,7 @@ extern "C" __global__ void sligru_backward_2(
     const real g_used_mean_n_ = -d_centred_n;
     const real d_z = d_h_next * (h_ - n_);
     const real d_a_z_2_ = d_z * z_ * not_z;
-    const real g_p_z_2_ = d_a_z_2_ * centred_U_z_h;
+    const real g_p_z_ = d_a_n_ * centred_U_h_h + d_a_z_2_ * centred_U_z_h;
     const real g_g_z_ = d_a_z_2_ * normed_z;
     const real d_normed_z = d_a_z_2_ * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
@@ -607,12 +604,11 @@ extern "C" __global__ void sligru_backward_2(
     put(d_h + b * H + k, d_h_next);
     put(d_a_z_2 + at * H + k, d_a_z_2_);
     put(d_a_n + at * H + k, d_a_n_);
-    put(g_p_z + b * H + k, g_p_z_);
     put(g_g_h + at * H + k, g_g_h_);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
     put(g_used_mean_n + at * H + k, g_used_mean_n_);
-    put(g_p_z_2 + b * H + k, g_p_z_2_);
+    put(g_p_z + b * H + k, g_p_z_);
     put(g_g_z + at * H + k, g_g_z_);
     put(d_gates + at * (2 * H) + k, d_centred_z);
     put(g_scale_z + at * H + k, g_scale_z_);
@@ -639,35 +635,13 @@ extern "C" __global__ void sligru_backward_3(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_U_z_h + b, part[0]);
 }
 
-// sum_g_p_z_2 = the sum of g_p_z_2
-extern "C" __global__ void sligru_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ sum_g_p_z_2)  // (B, 1)  sum_g_p_z_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2 + b, part[0]);
-}
-
-// d_p_z = sum_g_p_z + sum_g_p_z_2
-// d_a_z = -1 / 2 * d_p_z * p_z**3
+// d_a_z = -1 / 2 * p_z**3 * sum_g_p_z
 // d_sum_square_U_z_h = 1 / 2 * d_a_z / hidden
 // d_sum_square_U_h_h = d_sum_square_U_z_h
-extern "C" __global__ void sligru_backward_5(
+extern "C" __global__ void sligru_backward_4(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
-    const storage* __restrict__ sum_g_p_z_2,  // (B, 1)  sum_g_p_z_2
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
+    storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     storage* __restrict__ d_sum_square_U_h_h)  // (B, 1)  d_sum_square_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -675,12 +649,10 @@ extern "C" __global__ void sligru_backward_5(
     const int b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_z = get(d_sum_square_U_z_h + b);
-    const real sum_g_p_z_2_ = get(sum_g_p_z_2 + b);
     const real p_z_ = get(p_z + at);
+    const real sum_g_p_z = get(d_sum_square_U_z_h + b);
 
-    const real d_p_z = sum_g_p_z + sum_g_p_z_2_;
-    const real d_a_z = -real(0.5) * d_p_z * cube(p_z_);
+    const real d_a_z = -real(0.5) * cube(p_z_) * sum_g_p_z;
     const real d_sum_square_U_z_h_ = real(0.5) * d_a_z / real(H);
     const real d_sum_square_U_h_h_ = d_sum_square_U_z_h_;
 
@@ -691,10 +663,9 @@ extern "C" __global__ void sligru_backward_5(
 // d_square_U_z_h = d_sum_square_U_z_h
 // d_square_U_h_h = d_sum_square_U_h_h
 // d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2 * p_z
-// g_centre_z = -d_centred_U_z_h
 // d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
-// g_centre_z_2 = -d_centred_U_h_h
-extern "C" __global__ void sligru_backward_6(
+// g_centre_z = -d_centred_U_h_h - d_centred_U_z_h
+extern "C" __global__ void sligru_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     const storage* __restrict__ d_sum_square_U_h_h,  // (B, 1)  d_sum_square_U_h_h
@@ -703,8 +674,7 @@ extern "C" __global__ void sligru_backward_6(
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
     const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
-    storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
-    storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
+    storage* __restrict__ g_centre_z)  // (B, H)  g_centre_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -723,18 +693,16 @@ extern "C" __global__ void sligru_backward_6(
     const real d_square_U_z_h = d_sum_square_U_z_h_;
     const real d_square_U_h_h = d_sum_square_U_h_h_;
     const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_a_z_2_ * p_z_;
-    const real g_centre_z_ = -d_centred_U_z_h;
     const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n_ * p_z_;
-    const real g_centre_z_2_ = -d_centred_U_h_h;
+    const real g_centre_z_ = -d_centred_U_h_h - d_centred_U_z_h;
 
     put(d_gates_2 + at * (2 * H) + H + k, d_centred_U_z_h);
     put(d_gates_2 + at * (2 * H) + k, d_centred_U_h_h);
     put(g_centre_z + b * H + k, g_centre_z_);
-    put(g_centre_z_2 + b * H + k, g_centre_z_2_);
 }
 
 // sum_g_centre_z = the sum of g_centre_z
-extern "C" __global__ void sligru_backward_7(
+extern "C" __global__ void sligru_backward_6(
     const int rows, const int H,
     const storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
     storage* __restrict__ d_sum_U_z_h)  // (B, 1)  d_sum_U_z_h
@@ -753,33 +721,11 @@ extern "C" __global__ void sligru_backward_7(
     if (threadIdx.x == 0 && b < rows) put(d_sum_U_z_h + b, part[0]);
 }
 
-// sum_g_centre_z_2 = the sum of g_centre_z_2
-extern "C" __global__ void sligru_backward_8(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_z_2,  // (B, H)  g_centre_z_2
-    storage* __restrict__ sum_g_centre_z_2)  // (B, 1)  sum_g_centre_z_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2 + b, part[0]);
-}
-
-// d_centre_z = sum_g_centre_z + sum_g_centre_z_2
-// d_sum_U_z_h = 1 / 2 * d_centre_z / hidden
+// d_sum_U_z_h = 1 / 2 * sum_g_centre_z / hidden
 // d_sum_U_h_h = d_sum_U_z_h
-extern "C" __global__ void sligru_backward_9(
+extern "C" __global__ void sligru_backward_7(
     const int rows, const int H,
     storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
-    const storage* __restrict__ sum_g_centre_z_2,  // (B, 1)  sum_g_centre_z_2
     storage* __restrict__ d_sum_U_h_h)  // (B, 1)  d_sum_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -787,10 +733,8 @@ extern "C" __global__ void sligru_backward_9(
     const int b = i;
 
     const real sum_g_centre_z = get(d_sum_U_z_h + b);
-    const real sum_g_centre_z_2_ = get(sum_g_centre_z_2 + b);
 
-    const real d_centre_z = sum_g_centre_z + sum_g_centre_z_2_;
-    const real d_sum_U_z_h_ = real(0.5) * d_centre_z / real(H);
+    const real d_sum_U_z_h_ = real(0.5) * sum_g_centre_z / real(H);
     const real d_sum_U_h_h_ = d_sum_U_z_h_;
 
     put(d_sum_U_z_h + b, d_sum_U_z_h_);
@@ -799,7 +743,7 @@ extern "C" __global__ void sligru_backward_9(
 
 // d_U_z_h = d_centred_U_z_h + d_sum_U_z_h
 // d_U_h_h = d_centred_U_h_h + d_sum_U_h_h
-extern "C" __global__ void sligru_backward_10(
+extern "C" __global__ void sligru_backward_8(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
     const storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
@@ -824,7 +768,7 @@ extern "C" __global__ void sligru_backward_10(
 }
 
 // d_h = U_zT_d_U_z_h + d_h_next * z
-extern "C" __global__ void sligru_backward_11(
+extern "C" __global__ void sligru_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -846,7 +790,7 @@ extern "C" __global__ void sligru_backward_11(
 }
 
 // d_scale_n = the sum of g_scale_n
-extern "C" __global__ void sligru_backward_12(
+extern "C" __global__ void sligru_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -869,7 +813,7 @@ extern "C" __global__ void sligru_backward_12(
 }
 
 // d_scale_z = the sum of g_scale_z
-extern "C" __global__ void sligru_backward_13(
+extern "C" __global__ void sligru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -892,7 +836,7 @@ extern "C" __global__ void sligru_backward_13(
 }
 
 // d_used_mean_z = the sum of g_used_mean_z
-extern "C" __global__ void sligru_backward_14(
+extern "C" __global__ void sligru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_z,  // (T, B, H)  g_used_mean_z
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -915,7 +859,7 @@ extern "C" __global__ void sligru_backward_14(
 }
 
 // d_used_mean_n = the sum of g_used_mean_n
-extern "C" __global__ void sligru_backward_15(
+extern "C" __global__ void sligru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -938,7 +882,7 @@ extern "C" __global__ void sligru_backward_15(
 }
 
 // d_b_z = the sum of d_a_z_2
-extern "C" __global__ void sligru_backward_16(
+extern "C" __global__ void sligru_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_a_z_2,  // (T, B, H)  d_a_z_2
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
@@ -961,7 +905,7 @@ extern "C" __global__ void sligru_backward_16(
 }
 
 // d_b_h = the sum of d_a_n
-extern "C" __global__ void sligru_backward_17(
+extern "C" __global__ void sligru_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_a_n,  // (T, B, H)  d_a_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
@@ -984,7 +928,7 @@ extern "C" __global__ void sligru_backward_17(
 }
 
 // d_g_z = the sum of g_g_z
-extern "C" __global__ void sligru_backward_18(
+extern "C" __global__ void sligru_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -1007,7 +951,7 @@ extern "C" __global__ void sligru_backward_18(
 }
 
 // d_g_h = the sum of g_g_h
-extern "C" __global__ void sligru_backward_19(
+extern "C" __global__ void sligru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -1036,7 +980,7 @@ extern "C" __global__ void sligru_backward_19(
 // d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
 // d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
 // d_sum_spread_z = d_batch_var_z * s_count
-extern "C" __global__ void sligru_backward_20(
+extern "C" __global__ void sligru_backward_18(
     const int rows, const int H,
     const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
@@ -1069,7 +1013,7 @@ extern "C" __global__ void sligru_backward_20(
 // g_batch_mean_n = -d_batch_centred_n
 // d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
 // g_batch_mean_z = -d_batch_centred_z
-extern "C" __global__ void sligru_backward_21(
+extern "C" __global__ void sligru_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
     const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
@@ -1104,7 +1048,7 @@ extern "C" __global__ void sligru_backward_21(
 }
 
 // d_batch_mean_z = the sum of g_batch_mean_z
-extern "C" __global__ void sligru_backward_22(
+extern "C" __global__ void sligru_backward_20(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_z,  // (T, B, H)  g_batch_mean_z
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1127,7 +1071,7 @@ extern "C" __global__ void sligru_backward_22(
 }
 
 // d_batch_mean_n = the sum of g_batch_mean_n
-extern "C" __global__ void sligru_backward_23(
+extern "C" __global__ void sligru_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1154,7 +1098,7 @@ extern "C" __global__ void sligru_backward_23(
 // d_sum_n = d_batch_mean_n_2 * s_count_2
 // d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
 // d_sum_z = d_batch_mean_z_2 * s_count_2
-extern "C" __global__ void sligru_backward_24(
+extern "C" __global__ void sligru_backward_22(
     const int rows, const int H,
     const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
     const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -1183,7 +1127,7 @@ extern "C" __global__ void sligru_backward_24(
 
 // d_W_h_x = d_batch_centred_n + d_centred_n + d_sum_n * valid
 // d_W_z_x = d_batch_centred_z + d_centred_z + d_sum_z * valid
-extern "C" __global__ void sligru_backward_25(
+extern "C" __global__ void sligru_backward_23(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x

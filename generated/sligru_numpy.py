@@ -475,19 +475,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_g_h = np.empty((T, B, H), dtype)
     d_a_z_2 = np.empty((T, B, H), dtype)
     d_a_n = np.empty((T, B, H), dtype)
-    g_p_z = np.empty((B, H), dtype)
     g_scale_n = np.empty((T, B, H), dtype)
     g_used_mean_n = np.empty((T, B, H), dtype)
-    g_p_z_2 = np.empty((B, H), dtype)
+    g_p_z = np.empty((B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
     g_used_mean_z = np.empty((T, B, H), dtype)
     d_sum_square_U_z_h = np.empty((B, 1), dtype)
-    sum_g_p_z_2 = np.empty((B, 1), dtype)
     d_sum_square_U_h_h = np.empty((B, 1), dtype)
     g_centre_z = np.empty((B, H), dtype)
-    g_centre_z_2 = np.empty((B, H), dtype)
     d_sum_U_z_h = np.empty((B, 1), dtype)
-    sum_g_centre_z_2 = np.empty((B, 1), dtype)
     d_sum_U_h_h = np.empty((B, 1), dtype)
     U_zT_d_U_z_h = np.empty((B, H), dtype)
     d_batch_centred_n = np.empty((T, B, H), dtype)
@@ -526,7 +522,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_h = g[H:]
     g_z = g[:H]
     for (
-        d_y_t, d_a_z_2_t, z_t, d_a_n_t, n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, h_t,
+        d_y_t, d_a_z_2_t, z_t, d_a_n_t, n_t, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, h_t, centred_U_h_h,
         centred_U_z_h, g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t,
         g_used_mean_z_t, p_z_t, d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, finished_t,
     ) in zip(
@@ -535,12 +531,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         reversed(z),
         reversed(d_a_n),
         reversed(n),
-        reversed(gates[..., :H]),
         reversed(g_g_h),
         reversed(d_gates[..., H:]),
         reversed(g_scale_n),
         reversed(gates_2[..., H:]),
         reversed(h[:-1]),
+        reversed(gates[..., :H]),
         reversed(gates[..., H:]),
         reversed(g_g_z),
         reversed(d_gates[..., :H]),
@@ -575,9 +571,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.greater(n_t, 0, out=s)
         d_a_n_t *= s
 
-        # g_p_z = d_a_n * centred_U_h_h
-        np.multiply(d_a_n_t, centred_U_h_h, out=g_p_z)
-
         # g_g_h = d_a_n * normed_n
         g_g_h_t *= d_a_n_t
 
@@ -595,8 +588,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_z_2_t *= s
         d_a_z_2_t *= z_t
 
-        # g_p_z_2 = d_a_z_2 * centred_U_z_h
-        np.multiply(d_a_z_2_t, centred_U_z_h, out=g_p_z_2)
+        # g_p_z = d_a_n * centred_U_h_h + d_a_z_2 * centred_U_z_h
+        np.multiply(d_a_n_t, centred_U_h_h, out=g_p_z)
+        np.multiply(d_a_z_2_t, centred_U_z_h, out=s)
+        g_p_z += s
 
         # g_g_z = d_a_z_2 * normed_z
         g_g_z_t *= d_a_z_2_t
@@ -617,12 +612,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_used_mean_z = -d_centred_z
         np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
         np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_U_z_h)
-        np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
 
-        # d_p_z = sum_g_p_z + sum_g_p_z_2
-        d_sum_square_U_z_h += sum_g_p_z_2
-
-        # d_a_z = -1 / 2 * d_p_z * p_z**3
+        # d_a_z = -1 / 2 * p_z**3 * sum_g_p_z
         np.multiply(p_z_t, p_z_t, out=s_2)
         s_2 *= p_z_t
         d_sum_square_U_z_h *= s_2
@@ -650,22 +641,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_a_z_2_t, p_z_t, out=s)
         d_U_z_h += s
 
-        # g_centre_z = -d_centred_U_z_h
-        np.multiply(d_U_z_h, -1, out=g_centre_z)
-
         # d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_a_n * p_z
         np.multiply(d_a_n_t, p_z_t, out=s)
         d_U_h_h += s
 
-        # g_centre_z_2 = -d_centred_U_h_h
-        np.multiply(d_U_h_h, -1, out=g_centre_z_2)
+        # g_centre_z = -d_centred_U_h_h - d_centred_U_z_h
+        np.multiply(d_U_h_h, -1, out=g_centre_z)
+        g_centre_z -= d_U_z_h
         np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
-        np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
 
-        # d_centre_z = sum_g_centre_z + sum_g_centre_z_2
-        d_sum_U_z_h += sum_g_centre_z_2
-
-        # d_sum_U_z_h = 1 / 2 * d_centre_z / hidden
+        # d_sum_U_z_h = 1 / 2 * sum_g_centre_z / hidden
         d_sum_U_z_h *= 0.5
         d_sum_U_z_h /= (H)
 
