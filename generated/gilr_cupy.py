@@ -229,10 +229,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
 
     # d_b_g = the sum of d_a_g
-    column_sum("gilr_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_j = the sum of d_a_j
-    column_sum("gilr_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("gilr_backward_2", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_b)
     return Grads(

@@ -266,13 +266,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_A[:, H:] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
 
     # d_b_r = the sum of d_a_r
-    column_sum("gru_concat_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_z = the sum of d_a_z
-    column_sum("gru_concat_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_a_n
-    column_sum("gru_concat_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("gru_concat_backward_4", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_A, d_b)
     return Grads(

@@ -277,10 +277,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("gru_type1_backward_4", dtype, T * B, H, (B, 0, H), d_a_n, d_b)
 
     # d_b_z = the sum of d_a_z
-    column_sum("gru_type1_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_r = the sum of d_a_r
-    column_sum("gru_type1_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("gru_type1_backward_5", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b)
     return Grads(

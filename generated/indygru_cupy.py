@@ -251,22 +251,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I))
 
     # d_b_r = the sum of d_a_r
-    column_sum("indygru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_z = the sum of d_a_z
-    column_sum("indygru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_a_n
-    column_sum("indygru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("indygru_backward_2", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     # d_u_r = the sum of g_u_r
-    column_sum("indygru_backward_5", dtype, T * B, H, (B, 0, H), g_u_r, d_u)
+    column_sum("indygru_backward_3", dtype, T * B, H, (B, 0, H), g_u_r, d_u)
 
     # d_u_z = the sum of g_u_z
-    column_sum("indygru_backward_6", dtype, T * B, H, (B, 0, H), g_u_z, d_u)
+    column_sum("indygru_backward_4", dtype, T * B, H, (B, 0, H), g_u_z, d_u)
 
     # d_u_h = the sum of g_u_h
-    column_sum("indygru_backward_7", dtype, T * B, H, (B, 0, H), g_u_h, d_u)
+    column_sum("indygru_backward_5", dtype, T * B, H, (B, 0, H), g_u_h, d_u)
 
     d_params = Params(d_W, d_b, d_u)
     return Grads(

@@ -263,10 +263,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, log_z.reshape(T * B, H))
 
     # d_b_z = the sum of d_a_z_2
-    column_sum("libru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_a_n
-    column_sum("libru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("libru_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)

@@ -865,6 +865,8 @@ extern "C" __global__ void ln_gru_backward_8(
 }
 
 // d_bias_z_3 = the sum of d_a_z_3
+// d_bias_r = the sum of d_a_r
+// d_bias_n = the sum of d_a_n
 extern "C" __global__ void ln_gru_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -874,7 +876,7 @@ extern "C" __global__ void ln_gru_backward_9(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (3 * H) + k);
     }
@@ -884,57 +886,11 @@ extern "C" __global__ void ln_gru_backward_9(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_bias_r = the sum of d_a_r
-extern "C" __global__ void ln_gru_backward_10(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ d_b)  // 3 * H  b[0], b[1], b[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_bias_n = the sum of d_a_n
-extern "C" __global__ void ln_gru_backward_11(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ d_b)  // 3 * H  b[0], b[1], b[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // sum_g_p_z = the sum of g_p_z
-extern "C" __global__ void ln_gru_backward_12(
+extern "C" __global__ void ln_gru_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
     storage* __restrict__ d_sum_square_A_2_x)  // (T, B, 1)  d_sum_square_A_2_x
@@ -955,7 +911,7 @@ extern "C" __global__ void ln_gru_backward_12(
 }
 
 // d_c_2 = the sum of g_c_2
-extern "C" __global__ void ln_gru_backward_13(
+extern "C" __global__ void ln_gru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
     storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
@@ -978,7 +934,7 @@ extern "C" __global__ void ln_gru_backward_13(
 }
 
 // d_g_h_0 = the sum of g_g_h_0
-extern "C" __global__ void ln_gru_backward_14(
+extern "C" __global__ void ln_gru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
     storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
@@ -1001,7 +957,7 @@ extern "C" __global__ void ln_gru_backward_14(
 }
 
 // d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_gru_backward_15(
+extern "C" __global__ void ln_gru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
     storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
@@ -1024,7 +980,7 @@ extern "C" __global__ void ln_gru_backward_15(
 }
 
 // d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_gru_backward_16(
+extern "C" __global__ void ln_gru_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
     storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
@@ -1047,7 +1003,7 @@ extern "C" __global__ void ln_gru_backward_16(
 }
 
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_gru_backward_17(
+extern "C" __global__ void ln_gru_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
     storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
@@ -1070,7 +1026,7 @@ extern "C" __global__ void ln_gru_backward_17(
 }
 
 // d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_gru_backward_18(
+extern "C" __global__ void ln_gru_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
     storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
@@ -1093,7 +1049,7 @@ extern "C" __global__ void ln_gru_backward_18(
 }
 
 // d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_gru_backward_19(
+extern "C" __global__ void ln_gru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
     storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
@@ -1119,7 +1075,7 @@ extern "C" __global__ void ln_gru_backward_19(
 // d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
 // d_sum_square_A_1_x = d_sum_square_A_2_x
 // d_sum_square_A_0_x = d_sum_square_A_2_x
-extern "C" __global__ void ln_gru_backward_20(
+extern "C" __global__ void ln_gru_backward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
     storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
@@ -1151,7 +1107,7 @@ extern "C" __global__ void ln_gru_backward_20(
 // d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
 // d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
 // g_centre_z = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x
-extern "C" __global__ void ln_gru_backward_21(
+extern "C" __global__ void ln_gru_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
     const storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
@@ -1198,7 +1154,7 @@ extern "C" __global__ void ln_gru_backward_21(
 
 // d_bias_z_3_2 = d_bias_z_3
 // d_bias_r_2 = d_bias_r
-extern "C" __global__ void ln_gru_backward_22(
+extern "C" __global__ void ln_gru_backward_20(
     const int rows, const int H,
     const storage* __restrict__ d_b,  // 3 * H  b[0], b[1], b[2]
     storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
@@ -1218,7 +1174,7 @@ extern "C" __global__ void ln_gru_backward_22(
 }
 
 // sum_g_centre_z = the sum of g_centre_z
-extern "C" __global__ void ln_gru_backward_23(
+extern "C" __global__ void ln_gru_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_z,  // (T, B, H)  g_centre_z
     storage* __restrict__ d_sum_A_2_x)  // (T, B, 1)  d_sum_A_2_x
@@ -1241,7 +1197,7 @@ extern "C" __global__ void ln_gru_backward_23(
 // d_sum_A_2_x = 1 / 3 * sum_g_centre_z / hidden
 // d_sum_A_1_x = d_sum_A_2_x
 // d_sum_A_0_x = d_sum_A_2_x
-extern "C" __global__ void ln_gru_backward_24(
+extern "C" __global__ void ln_gru_backward_22(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
     storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
@@ -1266,7 +1222,7 @@ extern "C" __global__ void ln_gru_backward_24(
 // d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
 // d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
 // d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
-extern "C" __global__ void ln_gru_backward_25(
+extern "C" __global__ void ln_gru_backward_23(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     const storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x

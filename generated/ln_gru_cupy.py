@@ -414,50 +414,46 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
 
     # d_bias_z_3 = the sum of d_a_z_3
-    column_sum("ln_gru_backward_9", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_bias_r = the sum of d_a_r
-    column_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_bias_n = the sum of d_a_n
-    column_sum("ln_gru_backward_11", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("ln_gru_backward_9", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     # sum_g_p_z = the sum of g_p_z
-    row_sum("ln_gru_backward_12", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
+    row_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
     clear(finished, g_c_2)
 
     # d_c_2 = the sum of g_c_2
-    column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
+    column_sum("ln_gru_backward_11", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
     clear(finished, g_g_h_0)
 
     # d_g_h_0 = the sum of g_g_h_0
-    column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
+    column_sum("ln_gru_backward_12", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
     clear(finished, g_g_h_1)
 
     # d_g_h_1 = the sum of g_g_h_1
-    column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
+    column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
     clear(finished, g_g_h_2)
 
     # d_g_h_2 = the sum of g_g_h_2
-    column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
+    column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
     clear(finished, g_g_x_0)
 
     # d_g_x_0 = the sum of g_g_x_0
-    column_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
+    column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
     clear(finished, g_g_x_1)
 
     # d_g_x_1 = the sum of g_g_x_1
-    column_sum("ln_gru_backward_18", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
+    column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
     clear(finished, g_g_x_2)
 
     # d_g_x_2 = the sum of g_g_x_2
-    column_sum("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
+    column_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
 
     # d_a_z = -1 / 2 * p_z**3 * sum_g_p_z
     # d_sum_square_A_2_x = 1 / 3 * d_a_z / hidden
     # d_sum_square_A_1_x = d_sum_square_A_2_x
     # d_sum_square_A_0_x = d_sum_square_A_2_x
-    launch("ln_gru_backward_20", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    launch("ln_gru_backward_18", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
 
     # d_square_A_2_x = d_sum_square_A_2_x
     # d_square_A_1_x = d_sum_square_A_1_x
@@ -466,24 +462,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_r * g_x_1 * p_z
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_z_3 * g_x_0 * p_z
     # g_centre_z = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x
-    launch("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
+    launch("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
 
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
-    launch("ln_gru_backward_22", dtype, 1, H, (H,), d_b, d_c)
+    launch("ln_gru_backward_20", dtype, 1, H, (H,), d_b, d_c)
 
     # sum_g_centre_z = the sum of g_centre_z
-    row_sum("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_2_x)
+    row_sum("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_2_x)
 
     # d_sum_A_2_x = 1 / 3 * sum_g_centre_z / hidden
     # d_sum_A_1_x = d_sum_A_2_x
     # d_sum_A_0_x = d_sum_A_2_x
-    launch("ln_gru_backward_24", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_gru_backward_22", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
     # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
     # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
-    launch("ln_gru_backward_25", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

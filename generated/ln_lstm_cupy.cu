@@ -1283,6 +1283,9 @@ extern "C" __global__ void ln_lstm_backward_14(
 }
 
 // d_b_0 = the sum of d_a_i_3
+// d_b_1 = the sum of d_a_g
+// d_b_2 = the sum of d_a_f
+// d_b_3 = the sum of d_a_o
 extern "C" __global__ void ln_lstm_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1292,7 +1295,7 @@ extern "C" __global__ void ln_lstm_backward_15(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (4 * H) + k);
     }
@@ -1302,80 +1305,11 @@ extern "C" __global__ void ln_lstm_backward_15(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_1 = the sum of d_a_g
-extern "C" __global__ void ln_lstm_backward_16(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_b_2 = the sum of d_a_f
-extern "C" __global__ void ln_lstm_backward_17(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_3 = the sum of d_a_o
-extern "C" __global__ void ln_lstm_backward_18(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 3 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_b_c = the sum of d_a_h_2
-extern "C" __global__ void ln_lstm_backward_19(
+extern "C" __global__ void ln_lstm_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_a_h_2,  // (T, B, H)  d_a_h_2
     storage* __restrict__ d_b_c)  // H  b_c
@@ -1398,7 +1332,7 @@ extern "C" __global__ void ln_lstm_backward_19(
 }
 
 // d_g_c = the sum of g_g_c
-extern "C" __global__ void ln_lstm_backward_20(
+extern "C" __global__ void ln_lstm_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ d_g_c)  // H  g_c
@@ -1421,7 +1355,7 @@ extern "C" __global__ void ln_lstm_backward_20(
 }
 
 // d_g_h_0 = the sum of g_g_h_0
-extern "C" __global__ void ln_lstm_backward_21(
+extern "C" __global__ void ln_lstm_backward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -1444,7 +1378,7 @@ extern "C" __global__ void ln_lstm_backward_21(
 }
 
 // d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_lstm_backward_22(
+extern "C" __global__ void ln_lstm_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -1467,7 +1401,7 @@ extern "C" __global__ void ln_lstm_backward_22(
 }
 
 // d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_lstm_backward_23(
+extern "C" __global__ void ln_lstm_backward_20(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -1490,7 +1424,7 @@ extern "C" __global__ void ln_lstm_backward_23(
 }
 
 // d_g_h_3 = the sum of g_g_h_3
-extern "C" __global__ void ln_lstm_backward_24(
+extern "C" __global__ void ln_lstm_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -1513,7 +1447,7 @@ extern "C" __global__ void ln_lstm_backward_24(
 }
 
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_lstm_backward_25(
+extern "C" __global__ void ln_lstm_backward_22(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
@@ -1536,7 +1470,7 @@ extern "C" __global__ void ln_lstm_backward_25(
 }
 
 // d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_lstm_backward_26(
+extern "C" __global__ void ln_lstm_backward_23(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
@@ -1559,7 +1493,7 @@ extern "C" __global__ void ln_lstm_backward_26(
 }
 
 // d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_lstm_backward_27(
+extern "C" __global__ void ln_lstm_backward_24(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
@@ -1582,7 +1516,7 @@ extern "C" __global__ void ln_lstm_backward_27(
 }
 
 // d_g_x_3 = the sum of g_g_x_3
-extern "C" __global__ void ln_lstm_backward_28(
+extern "C" __global__ void ln_lstm_backward_25(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_3,  // (T, B, H)  g_g_x_3
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
@@ -1609,7 +1543,7 @@ extern "C" __global__ void ln_lstm_backward_28(
 // d_sum_square_A_2_x = d_sum_square_A_3_x
 // d_sum_square_A_1_x = d_sum_square_A_3_x
 // d_sum_square_A_0_x = d_sum_square_A_3_x
-extern "C" __global__ void ln_lstm_backward_29(
+extern "C" __global__ void ln_lstm_backward_26(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
     storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
@@ -1646,7 +1580,7 @@ extern "C" __global__ void ln_lstm_backward_29(
 // d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
 // d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
 // g_centre_i = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x
-extern "C" __global__ void ln_lstm_backward_30(
+extern "C" __global__ void ln_lstm_backward_27(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
     const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
@@ -1700,7 +1634,7 @@ extern "C" __global__ void ln_lstm_backward_30(
 }
 
 // sum_g_centre_i = the sum of g_centre_i
-extern "C" __global__ void ln_lstm_backward_31(
+extern "C" __global__ void ln_lstm_backward_28(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_i,  // (T, B, H)  g_centre_i
     storage* __restrict__ d_sum_A_3_x)  // (T, B, 1)  d_sum_A_3_x
@@ -1724,7 +1658,7 @@ extern "C" __global__ void ln_lstm_backward_31(
 // d_sum_A_2_x = d_sum_A_3_x
 // d_sum_A_1_x = d_sum_A_3_x
 // d_sum_A_0_x = d_sum_A_3_x
-extern "C" __global__ void ln_lstm_backward_32(
+extern "C" __global__ void ln_lstm_backward_29(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x
     storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
@@ -1753,7 +1687,7 @@ extern "C" __global__ void ln_lstm_backward_32(
 // d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
 // d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
 // d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
-extern "C" __global__ void ln_lstm_backward_33(
+extern "C" __global__ void ln_lstm_backward_30(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     const storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x

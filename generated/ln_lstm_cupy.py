@@ -518,63 +518,57 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
 
     # d_b_0 = the sum of d_a_i_3
-    column_sum("ln_lstm_backward_15", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_1 = the sum of d_a_g
-    column_sum("ln_lstm_backward_16", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_2 = the sum of d_a_f
-    column_sum("ln_lstm_backward_17", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_3 = the sum of d_a_o
-    column_sum("ln_lstm_backward_18", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("ln_lstm_backward_15", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
     clear(finished, d_a_h_2)
 
     # d_b_c = the sum of d_a_h_2
-    column_sum("ln_lstm_backward_19", dtype, T * B, H, (B, 0, H), d_a_h_2, d_b_c)
+    column_sum("ln_lstm_backward_16", dtype, T * B, H, (B, 0, H), d_a_h_2, d_b_c)
     clear(finished, g_g_c)
 
     # d_g_c = the sum of g_g_c
-    column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
+    column_sum("ln_lstm_backward_17", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
     clear(finished, g_g_h_0)
 
     # d_g_h_0 = the sum of g_g_h_0
-    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
+    column_sum("ln_lstm_backward_18", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
     clear(finished, g_g_h_1)
 
     # d_g_h_1 = the sum of g_g_h_1
-    column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
+    column_sum("ln_lstm_backward_19", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
     clear(finished, g_g_h_2)
 
     # d_g_h_2 = the sum of g_g_h_2
-    column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
+    column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
     clear(finished, g_g_h_3)
 
     # d_g_h_3 = the sum of g_g_h_3
-    column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
+    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
     clear(finished, g_g_x_0)
 
     # d_g_x_0 = the sum of g_g_x_0
-    column_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
+    column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
     clear(finished, g_g_x_1)
 
     # d_g_x_1 = the sum of g_g_x_1
-    column_sum("ln_lstm_backward_26", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
+    column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
     clear(finished, g_g_x_2)
 
     # d_g_x_2 = the sum of g_g_x_2
-    column_sum("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
+    column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
     clear(finished, g_g_x_3)
 
     # d_g_x_3 = the sum of g_g_x_3
-    column_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
+    column_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
 
     # d_a_i = -1 / 2 * p_i**3 * sum_g_p_i
     # d_sum_square_A_3_x = 1 / 4 * d_a_i / hidden
     # d_sum_square_A_2_x = d_sum_square_A_3_x
     # d_sum_square_A_1_x = d_sum_square_A_3_x
     # d_sum_square_A_0_x = d_sum_square_A_3_x
-    launch("ln_lstm_backward_29", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    launch("ln_lstm_backward_26", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
 
     # d_square_A_3_x = d_sum_square_A_3_x
     # d_square_A_2_x = d_sum_square_A_2_x
@@ -585,22 +579,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_a_g * g_x_1 * p_i
     # d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_a_i_3 * g_x_0 * p_i
     # g_centre_i = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x
-    launch("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
+    launch("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
 
     # sum_g_centre_i = the sum of g_centre_i
-    row_sum("ln_lstm_backward_31", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_3_x)
+    row_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_3_x)
 
     # d_sum_A_3_x = 1 / 4 * sum_g_centre_i / hidden
     # d_sum_A_2_x = d_sum_A_3_x
     # d_sum_A_1_x = d_sum_A_3_x
     # d_sum_A_0_x = d_sum_A_3_x
-    launch("ln_lstm_backward_32", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_lstm_backward_29", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_A_3_x = d_centred_A_3_x + d_sum_A_3_x
     # d_A_2_x = d_centred_A_2_x + d_sum_A_2_x
     # d_A_1_x = d_centred_A_1_x + d_sum_A_1_x
     # d_A_0_x = d_centred_A_0_x + d_sum_A_0_x
-    launch("ln_lstm_backward_33", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))

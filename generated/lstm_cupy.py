@@ -283,16 +283,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H))
 
     # d_b_i = the sum of d_a_i
-    column_sum("lstm_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_f = the sum of d_a_f
-    column_sum("lstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_o = the sum of d_a_o
-    column_sum("lstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_g = the sum of d_a_g
-    column_sum("lstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("lstm_backward_2", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(

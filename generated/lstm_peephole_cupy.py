@@ -296,25 +296,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H))
 
     # d_b_i = the sum of d_a_i
-    column_sum("lstm_peephole_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_f = the sum of d_a_f
-    column_sum("lstm_peephole_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_o = the sum of d_a_o
-    column_sum("lstm_peephole_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_g = the sum of d_a_g
-    column_sum("lstm_peephole_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("lstm_peephole_backward_2", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
 
     # d_p_i = the sum of g_p_i
-    column_sum("lstm_peephole_backward_6", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
+    column_sum("lstm_peephole_backward_3", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
 
     # d_p_f = the sum of g_p_f
-    column_sum("lstm_peephole_backward_7", dtype, T * B, H, (B, 0, H), g_p_f, d_p)
+    column_sum("lstm_peephole_backward_4", dtype, T * B, H, (B, 0, H), g_p_f, d_p)
 
     # d_p_o = the sum of g_p_o
-    column_sum("lstm_peephole_backward_8", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
+    column_sum("lstm_peephole_backward_5", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
     return Grads(

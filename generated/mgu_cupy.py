@@ -267,10 +267,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h[...] = cp.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H))
 
     # d_b_f = the sum of d_a_f
-    column_sum("mgu_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_a_n
-    column_sum("mgu_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mgu_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_f, d_U_h, d_b)
     return Grads(

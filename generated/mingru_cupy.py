@@ -228,10 +228,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I))
 
     # d_b_z = the sum of d_a_z
-    column_sum("mingru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_n
-    column_sum("mingru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mingru_backward_2", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_b)
     return Grads(

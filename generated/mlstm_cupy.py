@@ -313,16 +313,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates[..., H:].reshape(T * B, 4 * H).T, m.reshape(T * B, H))
 
     # d_b_i = the sum of d_a_i
-    column_sum("mlstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_f = the sum of d_a_f
-    column_sum("mlstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_o = the sum of d_a_o
-    column_sum("mlstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_u = the sum of d_a_u
-    column_sum("mlstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mlstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_m, d_U, d_b)
     return Grads(

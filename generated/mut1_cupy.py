@@ -280,16 +280,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h[...] = cp.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H))
 
     # d_b_z = the sum of d_a_z
-    column_sum("mut1_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_r = the sum of d_a_r
-    column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mut1_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     # d_b_h = the sum of d_a_n
-    column_sum("mut1_backward_6", dtype, T * B, H, (B, 0, H), d_x, d_b)
+    column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_x, d_b)
 
     # d_x = W_rT_d_a_r + d_a_n * (1 - tanh_x**2)
-    launch("mut1_backward_7", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
+    launch("mut1_backward_6", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
 
     d_params = Params(d_W, d_U_r, d_U_h, d_b)
     return Grads(

@@ -306,13 +306,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_V[...] = cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I))
 
     # d_b_z = the sum of d_a_z
-    column_sum("qrnn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_f = the sum of d_a_f
-    column_sum("qrnn_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("qrnn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     # d_x = W_fT_d_a_f + W_oT_d_a_o + d_xp_next
-    launch("qrnn_backward_8", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
+    launch("qrnn_backward_7", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
 
     d_params = Params(d_W, d_V, d_V_o, d_b)
     return Grads(

@@ -329,22 +329,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_3[...] = cp.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H))
 
     # d_b_h1 = the sum of d_a_a1
-    column_sum("rhn_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_t1 = the sum of d_a_t1
-    column_sum("rhn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("rhn_backward_5", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     # d_b_h2 = the sum of d_a_a2
-    column_sum("rhn_backward_7", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-
     # d_b_t2 = the sum of d_a_t2
-    column_sum("rhn_backward_8", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
+    column_sum("rhn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates_2, d_b)
 
     # d_b_h3 = the sum of d_a_a3
-    column_sum("rhn_backward_9", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
-
     # d_b_t3 = the sum of d_a_t3
-    column_sum("rhn_backward_10", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
+    column_sum("rhn_backward_7", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_b)
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
     return Grads(

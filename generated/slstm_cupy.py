@@ -335,16 +335,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H))
 
     # d_b_i = the sum of d_ip
-    column_sum("slstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_f = the sum of d_fp
-    column_sum("slstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_z = the sum of d_zp
-    column_sum("slstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_o = the sum of d_op
-    column_sum("slstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("slstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)

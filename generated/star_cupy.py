@@ -246,10 +246,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_k[...] = cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H))
 
     # d_b_z = the sum of d_a_z
-    column_sum("star_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_k = the sum of d_a_k
-    column_sum("star_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("star_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_k, d_b)
     return Grads(

@@ -248,10 +248,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U[...] = cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H))
 
     # d_b_g = the sum of d_a_g
-    column_sum("ugrnn_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_c = the sum of d_a_n
-    column_sum("ugrnn_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("ugrnn_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(

@@ -295,13 +295,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h[...] = cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H))
 
     # d_b_z = the sum of d_a_z
-    column_sum("zoneout_gru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_r = the sum of d_a_r
-    column_sum("zoneout_gru_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
     # d_b_h = the sum of d_a_n
-    column_sum("zoneout_gru_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("zoneout_gru_backward_5", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_U_h, d_b)
     return Grads(

@@ -423,12 +423,11 @@ class Emitter:
         self.say(comment, f'{kind}("{name}", dtype, {rows}, {width}, ({passed}{tail}), {arrays})')
 
     def row_sum(self, stage: Sum) -> None:
-        self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
+        self.reduction("row_sum", (stage.out,), (stage.operand,))
 
     def column_sums(self, stage: ColumnSum) -> None:
         self.clear(stage.operand)
-        for out, operand in zip(stage.out, stage.operand, strict=True):
-            self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B")
+        self.reduction("column_sum", stage.out, stage.operand)
 
     def clear(self, operand: Sequence[Value]) -> None:
         """Zeros behind the lengths, where they do not come of themselves."""
@@ -437,18 +436,20 @@ class Emitter:
             self.zeroed.update(operand)
             self.say((), f"clear(finished, {self.host(*operand)})")
 
-    def reduction(self, kind: str, out: Value, operand: Value, rows: str) -> None:
-        arguments, buffers = self.gather([operand], [out], self.words())
-        slot = self.schedule.slot
-        width = self.size(length(operand.size))
-        source = f"{buffers[slot[operand].buffer]} + {self.address(slot[operand], 'k')}"
-        index = self.address(slot[out], "k" if kind == "column_sum" else "0").removesuffix(" + 0")
-        base = buffers[slot[out].buffer]
+    def reduction(self, kind: str, outs: Sequence[Value], operands: Sequence[Value]) -> None:
+        """One launch for sums of neighbours into neighbours."""
+        arguments, buffers = self.gather(operands, outs, self.words())
+        out, operand = (self.schedule.slot[values[0]] for values in (outs, operands))
+        width = self.size(sp.Add(*(length(v.size) for v in operands)))
+        source = f"{buffers[operand.buffer]} + {self.address(operand, 'k')}"
+        index = self.address(out, "k" if kind == "column_sum" else "0").removesuffix(" + 0")
+        base = buffers[out.buffer]
         target = base if index == "0" else f"{base} + {index}"
-        comment = self.comment(out.name) or (f"{out.name} = the sum of {operand.name}",)
+        named = tuple(f"{a.name} = the sum of {b.name}" for a, b in zip(outs, operands, strict=True))
+        comment = self.comment(*(v.name for v in outs)) or named
         text = f"{source} {target}"
-        lines = sum_index(text)
-        self.finish(kind, rows, width, arguments, comment, lines, text, ends=(source, target))
+        rows = "T * B" if self.where == ALL else "B"
+        self.finish(kind, rows, width, arguments, comment, sum_index(text), text, ends=(source, target))
 
 
 def unique(wish: str, taken: set[str]) -> str:
