@@ -15,11 +15,14 @@ what the forward step saved. The result reads the forward values as inputs and r
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
+from collections.abc import Iterator
 
 import sympy as sp
 
 from gategen.graph import BatchSum, Builder, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value, check
+from gategen.language import Size
 
 Ends = tuple[tuple[str, Value], ...]
 
@@ -43,11 +46,21 @@ def partial(op: Pointwise, by: Value) -> sp.Expr:
     return derivative.replace(sp.DiracDelta, lambda *_: sp.S.Zero)  # what SymPy has `sign` jump by
 
 
+def is_narrow(value: Value, size: Size) -> bool:
+    """Whether `value` was broadcast over the features of something of this size."""
+    return bool(value.size == 1 and size != 1)
+
+
 class _Adjoint:
     def __init__(self, graph: Graph) -> None:
         self.forward = graph
         self.builder = Builder(v.name for v in graph.values)
         self.terms: dict[Value, list[sp.Expr]] = defaultdict(list)
+        # Terms to be summed over features, or over steps and rows, by their own size, and after how many ops
+        # the last of them was known.
+        self.broadcast: dict[Value, dict[tuple[Size, bool], list[sp.Expr]]] = defaultdict(dict)
+        self.complete: dict[tuple[Value, Size, bool], int] = {}
+        self.moved: dict[Value, int] = {}
         self.totals: dict[Value, Value | None] = {}
         self.laters: set[Value] = set()
         self.active = self.differentiable()
@@ -103,7 +116,7 @@ class _Adjoint:
                 (*inputs, *(v for v in taped if not v.static)),
                 (*seeds, *(v for v in taped if v.static)),
                 states,
-                tuple(self.builder.ops),
+                self.ordered(),
                 outputs,
                 sums,
                 tuple(v for v in self.forward.fixed if v in reads),
@@ -112,12 +125,18 @@ class _Adjoint:
             )
         )
 
+    def ordered(self) -> tuple[Op, ...]:
+        """The ops; one that adds up terms comes right behind the last of them, whose memory is free there."""
+        moved = self.moved
+        at = {op.out: (moved.get(op.out, k), op.out not in moved) for k, op in enumerate(self.builder.ops)}
+        return tuple(sorted(self.builder.ops, key=lambda op: at[op.out]))
+
     # ------------------------------------------------------------------------------------------ gradients
 
     def total(self, value: Value) -> Value | None:
         """The whole gradient of a value, named; None where nothing reached it."""
         if value not in self.totals:
-            terms = self.terms.get(value, [])
+            terms = [*self.terms.get(value, ()), *self.reduced(value)]
             if not terms:
                 self.totals[value] = None
             elif len(terms) == 1 and self.is_whole(terms[0], value):
@@ -149,24 +168,35 @@ class _Adjoint:
         return {op.out for op in self.builder.ops}
 
     def give(self, value: Value, term: sp.Expr, size_from: Value) -> None:
-        """Add `term` to the gradient of `value`, summed over whatever `value` was broadcast over."""
+        """Add `term` to the gradient of `value`, to be summed over whatever `value` was broadcast over."""
         if value not in self.active or term == 0:
             return
-        builder = self.builder
         step = not size_from.static
-        narrow = value.size == 1 and size_from.size != 1
-        if narrow or (value.static and step):
-            named = term
-            if not isinstance(term, Value):
+        if is_narrow(value, size_from.size) or (value.static and step):
+            self.broadcast[value].setdefault((size_from.size, step), []).append(term)
+            self.complete[value, size_from.size, step] = len(self.builder.ops)
+        else:
+            self.terms[value].append(term)
+
+    def reduced(self, value: Value) -> Iterator[Value]:
+        """What reached a broadcast value: one sum for all terms of one size."""
+        builder = self.builder
+        for (size, step), terms in self.broadcast[value].items():
+            total = sp.Add(*terms)
+            if total == 0:
+                continue
+            named = total
+            if not isinstance(total, Value):
                 named = builder.once(
-                    term, lambda: builder.pointwise(f"g_{value.name}", term, size=size_from.size, step=step)
+                    total,
+                    functools.partial(builder.pointwise, f"g_{value.name}", total, size=size, step=step),
                 )
-            if narrow:
+                self.moved.setdefault(named, self.complete[value, size, step])
+            if is_narrow(value, size):
                 named = builder.reduced(f"sum_{named}", named)
             if value.static and step:
                 named = builder.summed(f"d_{value.name}", named, value.shape)
-            term = named
-        self.terms[value].append(term)
+            yield named
 
     def pull(self, op: Op) -> None:
         if op.out not in self.active:

@@ -235,10 +235,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    column_sum("brc_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("brc_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("brc_backward_5", dtype, T * B, H, (B, 0, H), g_w_z, d_w)
-    column_sum("brc_backward_6", dtype, T * B, H, (B, 0, H), g_w_a, d_w)
+    column_sum("brc_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("brc_backward_4", dtype, T * B, H, (B, 0, H), g_w_z, d_w)
+    column_sum("brc_backward_5", dtype, T * B, H, (B, 0, H), g_w_a, d_w)
 
     d_params = Params(d_W, d_b, d_w)
     return Grads(

@@ -282,12 +282,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("caru_code_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("caru_code_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("caru_code_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_c)
+    column_sum("caru_code_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("caru_code_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 
     # d_bias_z_2 = d_bias_z
-    launch("caru_code_backward_7", dtype, 1, H, (H,), d_b, d_c)
+    launch("caru_code_backward_6", dtype, 1, H, (H,), d_b, d_c)
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:

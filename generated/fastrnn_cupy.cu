@@ -102,18 +102,18 @@ extern "C" __global__ void fastrnn_forward_3(
     put(h + (at + B) * H + k, h_next);
 }
 
-// g_sigmoid_alpha = d_h * n
 // g_sigmoid_beta = d_h * h
+// g_sigmoid_alpha = d_h * n
 // d_n = d_h * (1 - n**2) * sigmoid_alpha
 extern "C" __global__ void fastrnn_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
     storage* __restrict__ g_sigmoid_beta,  // (T, B, H)  g_sigmoid_beta
+    storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
     storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -124,18 +124,18 @@ extern "C" __global__ void fastrnn_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real n_ = get(n + at * H + k);
     const real h_ = get(h + at * H + k);
+    const real n_ = get(n + at * H + k);
     const real sigmoid_alpha_ = get(sigmoid_alpha);
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_sigmoid_alpha_ = d_h_next * n_;
     const real g_sigmoid_beta_ = d_h_next * h_;
+    const real g_sigmoid_alpha_ = d_h_next * n_;
     const real d_n_ = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
 
     put(d_h + b * H + k, d_h_next);
-    put(g_sigmoid_alpha + at * H + k, g_sigmoid_alpha_);
     put(g_sigmoid_beta + at * H + k, g_sigmoid_beta_);
+    put(g_sigmoid_alpha + at * H + k, g_sigmoid_alpha_);
     put(d_n + at * H + k, d_n_);
 }
 
@@ -160,29 +160,8 @@ extern "C" __global__ void fastrnn_backward_2(
     put(d_h + b * H + k, d_h_);
 }
 
-// sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
-extern "C" __global__ void fastrnn_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
-    storage* __restrict__ sum_g_sigmoid_alpha)  // (T, B, 1)  sum_g_sigmoid_alpha
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_sigmoid_alpha + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_sigmoid_alpha + at, part[0]);
-}
-
 // sum_g_sigmoid_beta = the sum of g_sigmoid_beta
-extern "C" __global__ void fastrnn_backward_4(
+extern "C" __global__ void fastrnn_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_sigmoid_beta,  // (T, B, H)  g_sigmoid_beta
     storage* __restrict__ sum_g_sigmoid_beta)  // (T, B, 1)  sum_g_sigmoid_beta
@@ -200,6 +179,27 @@ extern "C" __global__ void fastrnn_backward_4(
         __syncthreads();
     }
     if (threadIdx.x == 0 && b < rows) put(sum_g_sigmoid_beta + at, part[0]);
+}
+
+// sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
+extern "C" __global__ void fastrnn_backward_4(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
+    storage* __restrict__ sum_g_sigmoid_alpha)  // (T, B, 1)  sum_g_sigmoid_alpha
+{
+    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
+    __shared__ real part[128];
+    const int b = blockIdx.x;
+    const long long at = (long long)t * B + b;
+    real total = 0;
+    for (int k = threadIdx.x; k < H; k += 128) total += get(g_sigmoid_alpha + at * H + k);
+    part[threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 64; n > 0; n /= 2) {
+        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0 && b < rows) put(sum_g_sigmoid_alpha + at, part[0]);
 }
 
 // d_sigmoid_alpha = the sum of sum_g_sigmoid_alpha

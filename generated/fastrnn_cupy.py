@@ -210,14 +210,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = cp.empty((T, B, H), dtype)
-    g_sigmoid_alpha = cp.empty((T, B, H), dtype)
     g_sigmoid_beta = cp.empty((T, B, H), dtype)
+    g_sigmoid_alpha = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    sum_g_sigmoid_alpha = cp.empty((T, B, 1), dtype)
     sum_g_sigmoid_beta = cp.empty((T, B, 1), dtype)
-    d_sigmoid_alpha = cp.empty((1,), dtype)
+    sum_g_sigmoid_alpha = cp.empty((T, B, 1), dtype)
     d_sigmoid_beta = cp.empty((1,), dtype)
+    d_sigmoid_alpha = cp.empty((1,), dtype)
     d_W_h = cp.zeros((H, I), dtype)
     d_U_h = cp.zeros((H, H), dtype)
     d_b_h = cp.zeros((H,), dtype)
@@ -229,10 +229,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_alpha = d_h * n
         # g_sigmoid_beta = d_h * h
+        # g_sigmoid_alpha = d_h * n
         # d_n = d_h * (1 - n**2) * sigmoid_alpha
-        launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, h, sigmoid_alpha, g_sigmoid_alpha, g_sigmoid_beta, d_n)
+        launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta, g_sigmoid_alpha, d_n)
 
         # U_hT_d_a_n = U_h.T @ d_n
         cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
@@ -246,11 +246,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = W_h.T @ d_n
     cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
 
-    # sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
-    row_sum("fastrnn_backward_3", dtype, T * B, H, (B, 0, H), g_sigmoid_alpha, sum_g_sigmoid_alpha)
-
     # sum_g_sigmoid_beta = the sum of g_sigmoid_beta
-    row_sum("fastrnn_backward_4", dtype, T * B, H, (B, 0, H), g_sigmoid_beta, sum_g_sigmoid_beta)
+    row_sum("fastrnn_backward_3", dtype, T * B, H, (B, 0, H), g_sigmoid_beta, sum_g_sigmoid_beta)
+
+    # sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
+    row_sum("fastrnn_backward_4", dtype, T * B, H, (B, 0, H), g_sigmoid_alpha, sum_g_sigmoid_alpha)
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

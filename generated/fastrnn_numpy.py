@@ -221,14 +221,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = np.empty((T, B, H), dtype)
-    g_sigmoid_alpha = np.empty((T, B, H), dtype)
     g_sigmoid_beta = np.empty((T, B, H), dtype)
+    g_sigmoid_alpha = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    sum_g_sigmoid_alpha = np.empty((T, B, 1), dtype)
     sum_g_sigmoid_beta = np.empty((T, B, 1), dtype)
-    d_sigmoid_alpha = np.empty((1,), dtype)
+    sum_g_sigmoid_alpha = np.empty((T, B, 1), dtype)
     d_sigmoid_beta = np.empty((1,), dtype)
+    d_sigmoid_alpha = np.empty((1,), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U_h = np.zeros((H, H), dtype)
     d_b_h = np.zeros((H,), dtype)
@@ -245,8 +245,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= sigmoid_alpha
 
-        for d_y_t, g_sigmoid_alpha_t, n_t, g_sigmoid_beta_t, h_t, d_n_t, finished_t in backwards(
-            d_y[ts], g_sigmoid_alpha[ts], n_ts, g_sigmoid_beta[ts], h[ts], d_n_ts, ends[ts],
+        for d_y_t, g_sigmoid_beta_t, h_t, g_sigmoid_alpha_t, n_t, d_n_t, finished_t in backwards(
+            d_y[ts], g_sigmoid_beta[ts], h[ts], g_sigmoid_alpha[ts], n_ts, d_n_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -254,11 +254,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # g_sigmoid_alpha = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
-
             # g_sigmoid_beta = d_h * h
             np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
+
+            # g_sigmoid_alpha = d_h * n
+            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
 
             # d_n = d_h * (1 - n**2) * sigmoid_alpha
             d_n_t *= d_h
@@ -279,8 +279,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-    np.sum(g_sigmoid_alpha, axis=-1, keepdims=True, out=sum_g_sigmoid_alpha)
     np.sum(g_sigmoid_beta, axis=-1, keepdims=True, out=sum_g_sigmoid_beta)
+    np.sum(g_sigmoid_alpha, axis=-1, keepdims=True, out=sum_g_sigmoid_alpha)
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

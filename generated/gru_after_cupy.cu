@@ -195,6 +195,8 @@ extern "C" __global__ void gru_after_backward_2(
 }
 
 // d_bias_z = the sum of d_z
+// d_bias_r = the sum of d_r
+// d_bias_n = the sum of d_n
 extern "C" __global__ void gru_after_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
@@ -204,7 +206,7 @@ extern "C" __global__ void gru_after_backward_3(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (4 * H) + H + k);
     }
@@ -214,57 +216,11 @@ extern "C" __global__ void gru_after_backward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_bias_r = the sum of d_r
-extern "C" __global__ void gru_after_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
-    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_bias_n = the sum of d_n
-extern "C" __global__ void gru_after_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
-    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 3 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_c_h = the sum of d_v_n
-extern "C" __global__ void gru_after_backward_6(
+extern "C" __global__ void gru_after_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
     storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h
@@ -288,7 +244,7 @@ extern "C" __global__ void gru_after_backward_6(
 
 // d_bias_z_2 = d_bias_z
 // d_bias_r_2 = d_bias_r
-extern "C" __global__ void gru_after_backward_7(
+extern "C" __global__ void gru_after_backward_5(
     const int rows, const int H,
     const storage* __restrict__ d_b,  // 3 * H  b_z, b_r, b_h
     storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h

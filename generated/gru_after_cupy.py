@@ -252,14 +252,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("gru_after_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("gru_after_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("gru_after_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("gru_after_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_c)
+    column_sum("gru_after_backward_3", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
+    column_sum("gru_after_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 
     # d_bias_z_2 = d_bias_z
     # d_bias_r_2 = d_bias_r
-    launch("gru_after_backward_7", dtype, 1, H, (H,), d_b, d_c)
+    launch("gru_after_backward_5", dtype, 1, H, (H,), d_b, d_c)
 
     d_params = Params(d_W, d_U, d_b, d_c)
     return Grads(

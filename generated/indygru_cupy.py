@@ -236,12 +236,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    column_sum("indygru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("indygru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("indygru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("indygru_backward_5", dtype, T * B, H, (B, 0, H), g_u_r, d_u)
-    column_sum("indygru_backward_6", dtype, T * B, H, (B, 0, H), g_u_z, d_u)
-    column_sum("indygru_backward_7", dtype, T * B, H, (B, 0, H), g_u_h, d_u)
+    column_sum("indygru_backward_2", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
+    column_sum("indygru_backward_3", dtype, T * B, H, (B, 0, H), g_u_r, d_u)
+    column_sum("indygru_backward_4", dtype, T * B, H, (B, 0, H), g_u_z, d_u)
+    column_sum("indygru_backward_5", dtype, T * B, H, (B, 0, H), g_u_h, d_u)
 
     d_params = Params(d_W, d_b, d_u)
     return Grads(

@@ -238,8 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("janet_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("janet_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("janet_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_b)
     return Grads(

@@ -555,6 +555,7 @@ extern "C" __global__ void ligru_backward_7(
 }
 
 // d_b_z = the sum of d_z
+// d_b_h = the sum of d_n
 extern "C" __global__ void ligru_backward_8(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
@@ -564,7 +565,7 @@ extern "C" __global__ void ligru_backward_8(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates_2 + at * (2 * H) + k);
     }
@@ -574,34 +575,11 @@ extern "C" __global__ void ligru_backward_8(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_h = the sum of d_n
-extern "C" __global__ void ligru_backward_9(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
-    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates_2 + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_g_z = the sum of g_g_z
-extern "C" __global__ void ligru_backward_10(
+extern "C" __global__ void ligru_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -624,7 +602,7 @@ extern "C" __global__ void ligru_backward_10(
 }
 
 // d_g_h = the sum of g_g_h
-extern "C" __global__ void ligru_backward_11(
+extern "C" __global__ void ligru_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -653,7 +631,7 @@ extern "C" __global__ void ligru_backward_11(
 // d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
 // d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
 // d_sum_spread_z = d_batch_var_z * s_count
-extern "C" __global__ void ligru_backward_12(
+extern "C" __global__ void ligru_backward_11(
     const int rows, const int H,
     const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
@@ -686,7 +664,7 @@ extern "C" __global__ void ligru_backward_12(
 // g_batch_mean_n = -d_batch_centred_n
 // d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
 // g_batch_mean_z = -d_batch_centred_z
-extern "C" __global__ void ligru_backward_13(
+extern "C" __global__ void ligru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
     const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
@@ -721,7 +699,7 @@ extern "C" __global__ void ligru_backward_13(
 }
 
 // d_batch_mean_z = the sum of g_batch_mean_z
-extern "C" __global__ void ligru_backward_14(
+extern "C" __global__ void ligru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_z,  // (T, B, H)  g_batch_mean_z
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -744,7 +722,7 @@ extern "C" __global__ void ligru_backward_14(
 }
 
 // d_batch_mean_n = the sum of g_batch_mean_n
-extern "C" __global__ void ligru_backward_15(
+extern "C" __global__ void ligru_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -771,7 +749,7 @@ extern "C" __global__ void ligru_backward_15(
 // d_sum_n = d_batch_mean_n_2 * s_count_2
 // d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
 // d_sum_z = d_batch_mean_z_2 * s_count_2
-extern "C" __global__ void ligru_backward_16(
+extern "C" __global__ void ligru_backward_15(
     const int rows, const int H,
     const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
     const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -800,7 +778,7 @@ extern "C" __global__ void ligru_backward_16(
 
 // d_W_h_x += d_batch_centred_n + d_sum_n * valid
 // d_W_z_x += d_batch_centred_z + d_sum_z * valid
-extern "C" __global__ void ligru_backward_17(
+extern "C" __global__ void ligru_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x

@@ -558,19 +558,15 @@ extern "C" __global__ void ln_gru_forward_21(
 // d_A_2_x = d_h * (1 - n**2) * d_A_0_x
 // g_c_2 = d_A_2_x * r
 // g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
-// g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
 // g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
-// g_p_z = d_A_2_x * centred_A_2_x * g_x_2
 // d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
 // g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
-// g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
 // g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
-// g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
 // d_A_0_x *= d_h * z * (h - n)
+// g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x * centred_R_2_h * g_h_2 * r
+// g_p_z = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x * centred_A_2_x * g_x_2
 // g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-// g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
 // g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-// g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
 extern "C" __global__ void ln_gru_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -580,26 +576,22 @@ extern "C" __global__ void ln_gru_backward_1(
     const storage* __restrict__ r,  // (T, B, H)  r
     const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
     const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
     const storage* __restrict__ c,  // 3 * H  c[0], c[1], c[2]
+    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
     const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
     storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
     storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
     storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ g_p_z_2_2,  // (B, H)  g_p_z_2_2
     storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ g_p_z_3,  // (T, B, H)  g_p_z_3
+    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
+    storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
     storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
-    storage* __restrict__ g_p_z_2_3,  // (B, H)  g_p_z_2_3
-    storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
-    storage* __restrict__ g_p_z_4)  // (T, B, H)  g_p_z_4
+    storage* __restrict__ g_g_x_0)  // (T, B, H)  g_g_x_0
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -614,57 +606,49 @@ extern "C" __global__ void ln_gru_backward_1(
     const real r_ = get(r + at * H + k);
     const real centred_R_2_h = get(gates_2 + at * (3 * H) + 2 * H + k);
     const real p_z_2_ = get(p_z_2 + at);
-    const real g_h_2 = get(g_h + 2 * H + k);
     const real centred_A_2_x = get(gates + at * (3 * H) + 2 * H + k);
     const real p_z_ = get(p_z + at);
-    const real g_x_2 = get(g_x + 2 * H + k);
     const real c_2 = get(c + 2 * H + k);
+    const real g_h_2 = get(g_h + 2 * H + k);
     const real centred_R_1_h = get(gates_2 + at * (3 * H) + H + k);
-    const real g_h_1 = get(g_h + H + k);
     const real centred_A_1_x = get(gates + at * (3 * H) + H + k);
-    const real g_x_1 = get(g_x + H + k);
     const real h_ = get(h + at * H + k);
     const real centred_R_0_h = get(gates_2 + at * (3 * H) + k);
     const real g_h_0 = get(g_h + k);
+    const real g_h_1 = get(g_h + H + k);
     const real centred_A_0_x = get(gates + at * (3 * H) + k);
     const real g_x_0 = get(g_x + k);
+    const real g_x_1 = get(g_x + H + k);
+    const real g_x_2 = get(g_x + 2 * H + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * (1 - square(n_)) * not_z;
     const real g_c_2_ = d_n * r_;
     const real g_g_h_2_ = d_n * centred_R_2_h * p_z_2_ * r_;
-    const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_;
     const real g_g_x_2_ = d_n * centred_A_2_x * p_z_;
-    const real g_p_z_ = d_n * centred_A_2_x * g_x_2;
     const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
     const real g_g_h_1_ = d_r * centred_R_1_h * p_z_2_;
-    const real g_p_z_2_2_ = d_r * centred_R_1_h * g_h_1;
     const real g_g_x_1_ = d_r * centred_A_1_x * p_z_;
-    const real g_p_z_3_ = d_r * centred_A_1_x * g_x_1;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+    const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z * centred_R_0_h * g_h_0;
+    const real g_p_z_ = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x * g_x_0;
     const real g_g_h_0_ = d_z * centred_R_0_h * p_z_2_;
-    const real g_p_z_2_3_ = d_z * centred_R_0_h * g_h_0;
     const real g_g_x_0_ = d_z * centred_A_0_x * p_z_;
-    const real g_p_z_4_ = d_z * centred_A_0_x * g_x_0;
 
     put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (3 * H) + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_n);
     put(g_c_2 + at * H + k, g_c_2_);
     put(g_g_h_2 + at * H + k, g_g_h_2_);
-    put(g_p_z_2 + b * H + k, g_p_z_2_);
     put(g_g_x_2 + at * H + k, g_g_x_2_);
-    put(g_p_z + at * H + k, g_p_z_);
     put(d_gates + at * (3 * H) + H + k, d_r);
     put(g_g_h_1 + at * H + k, g_g_h_1_);
-    put(g_p_z_2_2 + b * H + k, g_p_z_2_2_);
     put(g_g_x_1 + at * H + k, g_g_x_1_);
-    put(g_p_z_3 + at * H + k, g_p_z_3_);
+    put(g_p_z_2 + b * H + k, g_p_z_2_);
+    put(g_p_z + at * H + k, g_p_z_);
     put(g_g_h_0 + at * H + k, g_g_h_0_);
-    put(g_p_z_2_3 + b * H + k, g_p_z_2_3_);
     put(g_g_x_0 + at * H + k, g_g_x_0_);
-    put(g_p_z_4 + at * H + k, g_p_z_4_);
 }
 
 // sum_g_p_z_2 = the sum of g_p_z_2
@@ -687,57 +671,14 @@ extern "C" __global__ void ln_gru_backward_2(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_2_h + b, part[0]);
 }
 
-// sum_g_p_z_2_2 = the sum of g_p_z_2_2
-extern "C" __global__ void ln_gru_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_z_2_2,  // (B, H)  g_p_z_2_2
-    storage* __restrict__ sum_g_p_z_2_2)  // (B, 1)  sum_g_p_z_2_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_2_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2_2 + b, part[0]);
-}
-
-// sum_g_p_z_2_3 = the sum of g_p_z_2_3
-extern "C" __global__ void ln_gru_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_z_2_3,  // (B, H)  g_p_z_2_3
-    storage* __restrict__ sum_g_p_z_2_3)  // (B, 1)  sum_g_p_z_2_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_2_3 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2_3 + b, part[0]);
-}
-
-// d_sum_square_R_2_h += sum_g_p_z_2_2 + sum_g_p_z_2_3
 // d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
 // d_sum_square_R_2_h *= 1 / 3 / hidden
 // d_sum_square_R_1_h = d_sum_square_R_2_h
 // d_sum_square_R_0_h = d_sum_square_R_2_h
-extern "C" __global__ void ln_gru_backward_5(
+extern "C" __global__ void ln_gru_backward_3(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
-    const storage* __restrict__ sum_g_p_z_2_2,  // (B, 1)  sum_g_p_z_2_2
-    const storage* __restrict__ sum_g_p_z_2_3,  // (B, 1)  sum_g_p_z_2_3
     const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
+    storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
     storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
 {
@@ -746,13 +687,10 @@ extern "C" __global__ void ln_gru_backward_5(
     const int b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_z_2 = get(d_sum_square_R_2_h + b);
-    const real sum_g_p_z_2_2_ = get(sum_g_p_z_2_2 + b);
-    const real sum_g_p_z_2_3_ = get(sum_g_p_z_2_3 + b);
     const real p_z_2_ = get(p_z_2 + at);
+    const real sum_g_p_z_2 = get(d_sum_square_R_2_h + b);
 
-    const real d_p_z_2 = sum_g_p_z_2 + sum_g_p_z_2_2_ + sum_g_p_z_2_3_;
-    const real d_a_z_2 = -real(0.5) * d_p_z_2 * cube(p_z_2_);
+    const real d_a_z_2 = -real(0.5) * cube(p_z_2_) * sum_g_p_z_2;
     const real d_sum_square_R_2_h_ = real(0.3333333333333333) * d_a_z_2 / real(H);
     const real d_sum_square_R_1_h_ = d_sum_square_R_2_h_;
     const real d_sum_square_R_0_h_ = d_sum_square_R_2_h_;
@@ -766,12 +704,10 @@ extern "C" __global__ void ln_gru_backward_5(
 // d_R_1_h = d_sum_square_R_1_h
 // d_R_0_h = d_sum_square_R_0_h
 // d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-// g_centre_z_2 = -d_R_2_h
 // d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-// g_centre_z_2_2 = -d_R_1_h
 // d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
-// g_centre_z_2_3 = -d_R_0_h
-extern "C" __global__ void ln_gru_backward_6(
+// g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
+extern "C" __global__ void ln_gru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
     const storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
@@ -782,9 +718,7 @@ extern "C" __global__ void ln_gru_backward_6(
     const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
     const storage* __restrict__ r,  // (T, B, H)  r
     storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    storage* __restrict__ g_centre_z_2,  // (B, H)  g_centre_z_2
-    storage* __restrict__ g_centre_z_2_2,  // (B, H)  g_centre_z_2_2
-    storage* __restrict__ g_centre_z_2_3)  // (B, H)  g_centre_z_2_3
+    storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -811,22 +745,18 @@ extern "C" __global__ void ln_gru_backward_6(
     const real d_square_R_1_h = d_sum_square_R_1_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
-    const real g_centre_z_2_ = -d_centred_R_2_h;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
-    const real g_centre_z_2_2_ = -d_centred_R_1_h;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
-    const real g_centre_z_2_3_ = -d_centred_R_0_h;
+    const real g_centre_z_2_ = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
 
     put(d_gates_2 + at * (3 * H) + 2 * H + k, d_centred_R_2_h);
     put(d_gates_2 + at * (3 * H) + H + k, d_centred_R_1_h);
     put(d_gates_2 + at * (3 * H) + k, d_centred_R_0_h);
     put(g_centre_z_2 + b * H + k, g_centre_z_2_);
-    put(g_centre_z_2_2 + b * H + k, g_centre_z_2_2_);
-    put(g_centre_z_2_3 + b * H + k, g_centre_z_2_3_);
 }
 
 // sum_g_centre_z_2 = the sum of g_centre_z_2
-extern "C" __global__ void ln_gru_backward_7(
+extern "C" __global__ void ln_gru_backward_5(
     const int rows, const int H,
     const storage* __restrict__ g_centre_z_2,  // (B, H)  g_centre_z_2
     storage* __restrict__ d_sum_R_2_h)  // (B, 1)  d_sum_R_2_h
@@ -845,55 +775,12 @@ extern "C" __global__ void ln_gru_backward_7(
     if (threadIdx.x == 0 && b < rows) put(d_sum_R_2_h + b, part[0]);
 }
 
-// sum_g_centre_z_2_2 = the sum of g_centre_z_2_2
-extern "C" __global__ void ln_gru_backward_8(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_z_2_2,  // (B, H)  g_centre_z_2_2
-    storage* __restrict__ sum_g_centre_z_2_2)  // (B, 1)  sum_g_centre_z_2_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_2_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2_2 + b, part[0]);
-}
-
-// sum_g_centre_z_2_3 = the sum of g_centre_z_2_3
-extern "C" __global__ void ln_gru_backward_9(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_z_2_3,  // (B, H)  g_centre_z_2_3
-    storage* __restrict__ sum_g_centre_z_2_3)  // (B, 1)  sum_g_centre_z_2_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_2_3 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2_3 + b, part[0]);
-}
-
-// d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
 // d_sum_R_2_h *= 1 / 3 / hidden
 // d_sum_R_1_h = d_sum_R_2_h
 // d_sum_R_0_h = d_sum_R_2_h
-extern "C" __global__ void ln_gru_backward_10(
+extern "C" __global__ void ln_gru_backward_6(
     const int rows, const int H,
     storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
-    const storage* __restrict__ sum_g_centre_z_2_2,  // (B, 1)  sum_g_centre_z_2_2
-    const storage* __restrict__ sum_g_centre_z_2_3,  // (B, 1)  sum_g_centre_z_2_3
     storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
@@ -902,11 +789,8 @@ extern "C" __global__ void ln_gru_backward_10(
     const int b = i;
 
     const real sum_g_centre_z_2 = get(d_sum_R_2_h + b);
-    const real sum_g_centre_z_2_2_ = get(sum_g_centre_z_2_2 + b);
-    const real sum_g_centre_z_2_3_ = get(sum_g_centre_z_2_3 + b);
 
-    const real d_centre_z_2 = sum_g_centre_z_2 + sum_g_centre_z_2_2_ + sum_g_centre_z_2_3_;
-    const real d_sum_R_2_h_ = real(0.3333333333333333) * d_centre_z_2 / real(H);
+    const real d_sum_R_2_h_ = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
     const real d_sum_R_1_h_ = d_sum_R_2_h_;
     const real d_sum_R_0_h_ = d_sum_R_2_h_;
 
@@ -915,7 +799,7 @@ extern "C" __global__ void ln_gru_backward_10(
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
-extern "C" __global__ void ln_gru_backward_11(
+extern "C" __global__ void ln_gru_backward_7(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
     const storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
@@ -945,7 +829,7 @@ extern "C" __global__ void ln_gru_backward_11(
 }
 
 // d_h = R_2T_d_R_2_h + d_h * z
-extern "C" __global__ void ln_gru_backward_12(
+extern "C" __global__ void ln_gru_backward_8(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ R_2T_d_R_2_h,  // (B, H)  R_2T_d_R_2_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -966,8 +850,10 @@ extern "C" __global__ void ln_gru_backward_12(
     put(d_h + b * H + k, d_h_);
 }
 
+// d_bias_z_3 = the sum of d_z
+// d_bias_r = the sum of d_r
 // d_bias_n = the sum of d_n
-extern "C" __global__ void ln_gru_backward_13(
+extern "C" __global__ void ln_gru_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     storage* __restrict__ d_b)  // 3 * H  b[0], b[1], b[2]
@@ -976,9 +862,9 @@ extern "C" __global__ void ln_gru_backward_13(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + 2 * H + k);
+        total += get(d_gates + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -986,11 +872,32 @@ extern "C" __global__ void ln_gru_backward_13(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_b + k, part[0][threadIdx.x]);
+}
+
+// sum_g_p_z = the sum of g_p_z
+extern "C" __global__ void ln_gru_backward_10(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
+    storage* __restrict__ d_sum_square_A_2_x)  // (T, B, 1)  d_sum_square_A_2_x
+{
+    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
+    __shared__ real part[128];
+    const int b = blockIdx.x;
+    const long long at = (long long)t * B + b;
+    real total = 0;
+    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z + at * H + k);
+    part[threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 64; n > 0; n /= 2) {
+        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_2_x + at, part[0]);
 }
 
 // d_c_2 = the sum of g_c_2
-extern "C" __global__ void ln_gru_backward_14(
+extern "C" __global__ void ln_gru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
     storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
@@ -1012,188 +919,8 @@ extern "C" __global__ void ln_gru_backward_14(
     if (threadIdx.y == 0 && k < H) put(d_c + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_gru_backward_15(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_gru_backward_16(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// sum_g_p_z = the sum of g_p_z
-extern "C" __global__ void ln_gru_backward_17(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
-    storage* __restrict__ d_sum_square_A_2_x)  // (T, B, 1)  d_sum_square_A_2_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_2_x + at, part[0]);
-}
-
-// d_bias_r = the sum of d_r
-extern "C" __global__ void ln_gru_backward_18(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ d_b)  // 3 * H  b[0], b[1], b[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_gru_backward_19(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_gru_backward_20(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
-}
-
-// sum_g_p_z_3 = the sum of g_p_z_3
-extern "C" __global__ void ln_gru_backward_21(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_z_3,  // (T, B, H)  g_p_z_3
-    storage* __restrict__ sum_g_p_z_3)  // (T, B, 1)  sum_g_p_z_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_3 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_3 + at, part[0]);
-}
-
-// d_bias_z_3 = the sum of d_z
-extern "C" __global__ void ln_gru_backward_22(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ d_b)  // 3 * H  b[0], b[1], b[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
 // d_g_h_0 = the sum of g_g_h_0
-extern "C" __global__ void ln_gru_backward_23(
+extern "C" __global__ void ln_gru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
     storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
@@ -1215,8 +942,54 @@ extern "C" __global__ void ln_gru_backward_23(
     if (threadIdx.y == 0 && k < H) put(d_g_h + k, part[0][threadIdx.x]);
 }
 
+// d_g_h_1 = the sum of g_g_h_1
+extern "C" __global__ void ln_gru_backward_13(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
+    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h_1 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
+}
+
+// d_g_h_2 = the sum of g_g_h_2
+extern "C" __global__ void ln_gru_backward_14(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
+    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h_2 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
+}
+
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_gru_backward_24(
+extern "C" __global__ void ln_gru_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
     storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
@@ -1238,38 +1011,60 @@ extern "C" __global__ void ln_gru_backward_24(
     if (threadIdx.y == 0 && k < H) put(d_g_x + k, part[0][threadIdx.x]);
 }
 
-// sum_g_p_z_4 = the sum of g_p_z_4
-extern "C" __global__ void ln_gru_backward_25(
+// d_g_x_1 = the sum of g_g_x_1
+extern "C" __global__ void ln_gru_backward_16(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_z_4,  // (T, B, H)  g_p_z_4
-    storage* __restrict__ sum_g_p_z_4)  // (T, B, 1)  sum_g_p_z_4
+    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
+    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
 {
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_4 + at * H + k);
-    part[threadIdx.x] = total;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_x_1 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_4 + at, part[0]);
+    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
 }
 
-// d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
+// d_g_x_2 = the sum of g_g_x_2
+extern "C" __global__ void ln_gru_backward_17(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
+    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_x_2 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
+}
+
 // d_sum_square_A_2_x *= -1 / 2 * p_z**3
 // d_sum_square_A_2_x *= 1 / 3 / hidden
 // d_sum_square_A_1_x = d_sum_square_A_2_x
 // d_sum_square_A_0_x = d_sum_square_A_2_x
-extern "C" __global__ void ln_gru_backward_26(
+extern "C" __global__ void ln_gru_backward_18(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
-    const storage* __restrict__ sum_g_p_z_3,  // (T, B, 1)  sum_g_p_z_3
-    const storage* __restrict__ sum_g_p_z_4,  // (T, B, 1)  sum_g_p_z_4
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
+    storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
     storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
 {
@@ -1278,13 +1073,10 @@ extern "C" __global__ void ln_gru_backward_26(
     const long long b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_z = get(d_sum_square_A_2_x + at);
-    const real sum_g_p_z_3_ = get(sum_g_p_z_3 + at);
-    const real sum_g_p_z_4_ = get(sum_g_p_z_4 + at);
     const real p_z_ = get(p_z + at);
+    const real sum_g_p_z = get(d_sum_square_A_2_x + at);
 
-    const real d_p_z = sum_g_p_z + sum_g_p_z_3_ + sum_g_p_z_4_;
-    const real d_a_z = -real(0.5) * d_p_z * cube(p_z_);
+    const real d_a_z = -real(0.5) * cube(p_z_) * sum_g_p_z;
     const real d_sum_square_A_2_x_ = real(0.3333333333333333) * d_a_z / real(H);
     const real d_sum_square_A_1_x_ = d_sum_square_A_2_x_;
     const real d_sum_square_A_0_x_ = d_sum_square_A_2_x_;
@@ -1298,12 +1090,10 @@ extern "C" __global__ void ln_gru_backward_26(
 // d_square_A_1_x = d_sum_square_A_1_x
 // d_square_A_0_x = d_sum_square_A_0_x
 // d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-// g_centre_z = -d_A_2_x
 // d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
-// g_centre_z_3 = -d_A_1_x
 // d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
-// g_centre_z_4 = -d_A_0_x
-extern "C" __global__ void ln_gru_backward_27(
+// g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
+extern "C" __global__ void ln_gru_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
     const storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
@@ -1312,9 +1102,7 @@ extern "C" __global__ void ln_gru_backward_27(
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ g_centre_z,  // (T, B, H)  g_centre_z
-    storage* __restrict__ g_centre_z_3,  // (T, B, H)  g_centre_z_3
-    storage* __restrict__ g_centre_z_4)  // (T, B, H)  g_centre_z_4
+    storage* __restrict__ g_centre_z)  // (T, B, H)  g_centre_z
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -1340,23 +1128,19 @@ extern "C" __global__ void ln_gru_backward_27(
     const real d_square_A_1_x = d_sum_square_A_1_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_n * g_x_2 * p_z_;
-    const real g_centre_z_ = -d_centred_A_2_x;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_r * g_x_1 * p_z_;
-    const real g_centre_z_3_ = -d_centred_A_1_x;
     const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_z * g_x_0 * p_z_;
-    const real g_centre_z_4_ = -d_centred_A_0_x;
+    const real g_centre_z_ = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
 
     put(d_gates + at * (3 * H) + 2 * H + k, d_centred_A_2_x);
-    put(g_centre_z + at * H + k, g_centre_z_);
     put(d_gates + at * (3 * H) + H + k, d_centred_A_1_x);
-    put(g_centre_z_3 + at * H + k, g_centre_z_3_);
     put(d_gates + at * (3 * H) + k, d_centred_A_0_x);
-    put(g_centre_z_4 + at * H + k, g_centre_z_4_);
+    put(g_centre_z + at * H + k, g_centre_z_);
 }
 
 // d_bias_z_3_2 = d_bias_z_3
 // d_bias_r_2 = d_bias_r
-extern "C" __global__ void ln_gru_backward_28(
+extern "C" __global__ void ln_gru_backward_20(
     const int rows, const int H,
     const storage* __restrict__ d_b,  // 3 * H  b[0], b[1], b[2]
     storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
@@ -1376,7 +1160,7 @@ extern "C" __global__ void ln_gru_backward_28(
 }
 
 // sum_g_centre_z = the sum of g_centre_z
-extern "C" __global__ void ln_gru_backward_29(
+extern "C" __global__ void ln_gru_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_z,  // (T, B, H)  g_centre_z
     storage* __restrict__ d_sum_A_2_x)  // (T, B, 1)  d_sum_A_2_x
@@ -1396,57 +1180,12 @@ extern "C" __global__ void ln_gru_backward_29(
     if (threadIdx.x == 0 && b < rows) put(d_sum_A_2_x + at, part[0]);
 }
 
-// sum_g_centre_z_3 = the sum of g_centre_z_3
-extern "C" __global__ void ln_gru_backward_30(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_centre_z_3,  // (T, B, H)  g_centre_z_3
-    storage* __restrict__ sum_g_centre_z_3)  // (T, B, 1)  sum_g_centre_z_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_3 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_3 + at, part[0]);
-}
-
-// sum_g_centre_z_4 = the sum of g_centre_z_4
-extern "C" __global__ void ln_gru_backward_31(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_centre_z_4,  // (T, B, H)  g_centre_z_4
-    storage* __restrict__ sum_g_centre_z_4)  // (T, B, 1)  sum_g_centre_z_4
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_4 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_4 + at, part[0]);
-}
-
-// d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
 // d_sum_A_2_x *= 1 / 3 / hidden
 // d_sum_A_1_x = d_sum_A_2_x
 // d_sum_A_0_x = d_sum_A_2_x
-extern "C" __global__ void ln_gru_backward_32(
+extern "C" __global__ void ln_gru_backward_22(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
-    const storage* __restrict__ sum_g_centre_z_3,  // (T, B, 1)  sum_g_centre_z_3
-    const storage* __restrict__ sum_g_centre_z_4,  // (T, B, 1)  sum_g_centre_z_4
     storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
@@ -1456,11 +1195,8 @@ extern "C" __global__ void ln_gru_backward_32(
     const long long at = (long long)t * B + b;
 
     const real sum_g_centre_z = get(d_sum_A_2_x + at);
-    const real sum_g_centre_z_3_ = get(sum_g_centre_z_3 + at);
-    const real sum_g_centre_z_4_ = get(sum_g_centre_z_4 + at);
 
-    const real d_centre_z = sum_g_centre_z + sum_g_centre_z_3_ + sum_g_centre_z_4_;
-    const real d_sum_A_2_x_ = real(0.3333333333333333) * d_centre_z / real(H);
+    const real d_sum_A_2_x_ = real(0.3333333333333333) * sum_g_centre_z / real(H);
     const real d_sum_A_1_x_ = d_sum_A_2_x_;
     const real d_sum_A_0_x_ = d_sum_A_2_x_;
 
@@ -1469,7 +1205,7 @@ extern "C" __global__ void ln_gru_backward_32(
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-extern "C" __global__ void ln_gru_backward_33(
+extern "C" __global__ void ln_gru_backward_23(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     const storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x

@@ -273,42 +273,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 3 * H), dtype)
     g_c_2 = cp.empty((T, B, H), dtype)
     g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_p_z_2 = cp.empty((B, H), dtype)
     g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_p_z = cp.empty((T, B, H), dtype)
     g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_p_z_2_2 = cp.empty((B, H), dtype)
     g_g_x_1 = cp.empty((T, B, H), dtype)
-    g_p_z_3 = cp.empty((T, B, H), dtype)
+    g_p_z_2 = cp.empty((B, H), dtype)
+    g_p_z = cp.empty((T, B, H), dtype)
     g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_p_z_2_3 = cp.empty((B, H), dtype)
     g_g_x_0 = cp.empty((T, B, H), dtype)
-    g_p_z_4 = cp.empty((T, B, H), dtype)
     d_sum_square_R_2_h = cp.empty((B, 1), dtype)
-    sum_g_p_z_2_2 = cp.empty((B, 1), dtype)
-    sum_g_p_z_2_3 = cp.empty((B, 1), dtype)
     d_sum_square_R_1_h = cp.empty((B, 1), dtype)
     d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     g_centre_z_2 = cp.empty((B, H), dtype)
-    g_centre_z_2_2 = cp.empty((B, H), dtype)
-    g_centre_z_2_3 = cp.empty((B, H), dtype)
     d_sum_R_2_h = cp.empty((B, 1), dtype)
-    sum_g_centre_z_2_2 = cp.empty((B, 1), dtype)
-    sum_g_centre_z_2_3 = cp.empty((B, 1), dtype)
     d_sum_R_1_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
     R_2T_d_R_2_h = cp.empty((B, H), dtype)
     d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_g_p_z_3 = cp.empty((T, B, 1), dtype)
-    sum_g_p_z_4 = cp.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
     g_centre_z = cp.empty((T, B, H), dtype)
-    g_centre_z_3 = cp.empty((T, B, H), dtype)
-    g_centre_z_4 = cp.empty((T, B, H), dtype)
     d_sum_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_g_centre_z_3 = cp.empty((T, B, 1), dtype)
-    sum_g_centre_z_4 = cp.empty((T, B, 1), dtype)
     d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -328,143 +312,105 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_A_2_x = d_h * (1 - n**2) * d_A_0_x
         # g_c_2 = d_A_2_x * r
         # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
-        # g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
         # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
-        # g_p_z = d_A_2_x * centred_A_2_x * g_x_2
         # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
         # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
-        # g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
         # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
-        # g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
         # d_A_0_x *= d_h * z * (h - n)
+        # g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
+        #     centred_R_2_h * g_h_2 * r
+        # g_p_z = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
+        #     centred_A_2_x * g_x_2
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-        # g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-        # g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
-        launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, g_h, gates, p_z, g_x, c, h, d_gates, g_c_2, g_g_h_2, g_p_z_2, g_g_x_2, g_p_z, g_g_h_1, g_p_z_2_2, g_g_x_1, g_p_z_3, g_g_h_0, g_p_z_2_3, g_g_x_0, g_p_z_4)
+        launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h, h, g_x, d_gates, g_c_2, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0, g_g_x_0)
 
         # sum_g_p_z_2 = the sum of g_p_z_2
         row_sum("ln_gru_backward_2", dtype, B, H, (H,), g_p_z_2, d_sum_square_R_2_h)
 
-        # sum_g_p_z_2_2 = the sum of g_p_z_2_2
-        row_sum("ln_gru_backward_3", dtype, B, H, (H,), g_p_z_2_2, sum_g_p_z_2_2)
-
-        # sum_g_p_z_2_3 = the sum of g_p_z_2_3
-        row_sum("ln_gru_backward_4", dtype, B, H, (H,), g_p_z_2_3, sum_g_p_z_2_3)
-
-        # d_sum_square_R_2_h += sum_g_p_z_2_2 + sum_g_p_z_2_3
         # d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
         # d_sum_square_R_2_h *= 1 / 3 / hidden
         # d_sum_square_R_1_h = d_sum_square_R_2_h
         # d_sum_square_R_0_h = d_sum_square_R_2_h
-        launch("ln_gru_backward_5", dtype, B, 1, (B, t, H), d_sum_square_R_2_h, sum_g_p_z_2_2, sum_g_p_z_2_3, p_z_2, d_sum_square_R_1_h, d_sum_square_R_0_h)
+        launch("ln_gru_backward_3", dtype, B, 1, (B, t, H), p_z_2, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
 
         # d_R_2_h = d_sum_square_R_2_h
         # d_R_1_h = d_sum_square_R_1_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-        # g_centre_z_2 = -d_R_2_h
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-        # g_centre_z_2_2 = -d_R_1_h
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
-        # g_centre_z_2_3 = -d_R_0_h
-        launch("ln_gru_backward_6", dtype, B, H, (B, t, H), d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2, g_centre_z_2_2, g_centre_z_2_3)
+        # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
+        launch("ln_gru_backward_4", dtype, B, H, (B, t, H), d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2)
 
         # sum_g_centre_z_2 = the sum of g_centre_z_2
-        row_sum("ln_gru_backward_7", dtype, B, H, (H,), g_centre_z_2, d_sum_R_2_h)
+        row_sum("ln_gru_backward_5", dtype, B, H, (H,), g_centre_z_2, d_sum_R_2_h)
 
-        # sum_g_centre_z_2_2 = the sum of g_centre_z_2_2
-        row_sum("ln_gru_backward_8", dtype, B, H, (H,), g_centre_z_2_2, sum_g_centre_z_2_2)
-
-        # sum_g_centre_z_2_3 = the sum of g_centre_z_2_3
-        row_sum("ln_gru_backward_9", dtype, B, H, (H,), g_centre_z_2_3, sum_g_centre_z_2_3)
-
-        # d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
         # d_sum_R_2_h *= 1 / 3 / hidden
         # d_sum_R_1_h = d_sum_R_2_h
         # d_sum_R_0_h = d_sum_R_2_h
-        launch("ln_gru_backward_10", dtype, B, 1, (H,), d_sum_R_2_h, sum_g_centre_z_2_2, sum_g_centre_z_2_3, d_sum_R_1_h, d_sum_R_0_h)
-        launch("ln_gru_backward_11", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        launch("ln_gru_backward_6", dtype, B, 1, (H,), d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        launch("ln_gru_backward_7", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
 
         # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=R_2T_d_R_2_h)
 
         # d_h = R_2T_d_R_2_h + d_h * z
-        launch("ln_gru_backward_12", dtype, B, H, (B, t, H), R_2T_d_R_2_h, d_h, z)
+        launch("ln_gru_backward_8", dtype, B, H, (B, t, H), R_2T_d_R_2_h, d_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates[..., 2 * H :])
-    column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_c_2)
-    column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
-    clear(finished, g_g_h_2)
-    column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
-    clear(finished, g_g_x_2)
-    column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
-
-    # sum_g_p_z = the sum of g_p_z
-    row_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
-    clear(finished, d_gates[..., H : 2 * H])
-    column_sum("ln_gru_backward_18", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_g_h_1)
-    column_sum("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
-    clear(finished, g_g_x_1)
-    column_sum("ln_gru_backward_20", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
-
-    # sum_g_p_z_3 = the sum of g_p_z_3
-    row_sum("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), g_p_z_3, sum_g_p_z_3)
-    clear(finished, d_gates[..., :H])
-    column_sum("ln_gru_backward_22", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_g_h_0)
-    column_sum("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
-    clear(finished, g_g_x_0)
-    column_sum("ln_gru_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
-
-    # sum_g_p_z_4 = the sum of g_p_z_4
-    row_sum("ln_gru_backward_25", dtype, T * B, H, (B, 0, H), g_p_z_4, sum_g_p_z_4)
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    clear(finished, d_gates)
+    column_sum("ln_gru_backward_9", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
-    # d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
+    # sum_g_p_z = the sum of g_p_z
+    row_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
+    clear(finished, g_c_2)
+    column_sum("ln_gru_backward_11", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
+    clear(finished, g_g_h_0)
+    column_sum("ln_gru_backward_12", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
+    clear(finished, g_g_h_1)
+    column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
+    clear(finished, g_g_h_2)
+    column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
+    clear(finished, g_g_x_0)
+    column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
+    clear(finished, g_g_x_1)
+    column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
+    clear(finished, g_g_x_2)
+    column_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
+
     # d_sum_square_A_2_x *= -1 / 2 * p_z**3
     # d_sum_square_A_2_x *= 1 / 3 / hidden
     # d_sum_square_A_1_x = d_sum_square_A_2_x
     # d_sum_square_A_0_x = d_sum_square_A_2_x
-    launch("ln_gru_backward_26", dtype, T * B, 1, (B, 0, H), d_sum_square_A_2_x, sum_g_p_z_3, sum_g_p_z_4, p_z, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    launch("ln_gru_backward_18", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
 
     # d_square_A_2_x = d_sum_square_A_2_x
     # d_square_A_1_x = d_sum_square_A_1_x
     # d_square_A_0_x = d_sum_square_A_0_x
     # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # g_centre_z = -d_A_2_x
     # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
-    # g_centre_z_3 = -d_A_1_x
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
-    # g_centre_z_4 = -d_A_0_x
-    launch("ln_gru_backward_27", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z, g_centre_z_3, g_centre_z_4)
+    # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
+    launch("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
 
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
-    launch("ln_gru_backward_28", dtype, 1, H, (H,), d_b, d_c)
+    launch("ln_gru_backward_20", dtype, 1, H, (H,), d_b, d_c)
 
     # sum_g_centre_z = the sum of g_centre_z
-    row_sum("ln_gru_backward_29", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_2_x)
+    row_sum("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_2_x)
 
-    # sum_g_centre_z_3 = the sum of g_centre_z_3
-    row_sum("ln_gru_backward_30", dtype, T * B, H, (B, 0, H), g_centre_z_3, sum_g_centre_z_3)
-
-    # sum_g_centre_z_4 = the sum of g_centre_z_4
-    row_sum("ln_gru_backward_31", dtype, T * B, H, (B, 0, H), g_centre_z_4, sum_g_centre_z_4)
-
-    # d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
     # d_sum_A_2_x *= 1 / 3 / hidden
     # d_sum_A_1_x = d_sum_A_2_x
     # d_sum_A_0_x = d_sum_A_2_x
-    launch("ln_gru_backward_32", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, sum_g_centre_z_3, sum_g_centre_z_4, d_sum_A_1_x, d_sum_A_0_x)
-    launch("ln_gru_backward_33", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_gru_backward_22", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

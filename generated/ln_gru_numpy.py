@@ -342,44 +342,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 3 * H), dtype)
     d_gates_2 = np.empty((T, B, 3 * H), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    k_g_p_z_2 = np.empty((T, B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
-    g_p_z = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    k_g_p_z_2_2 = np.empty((T, B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
-    g_p_z_3 = np.empty((T, B, H), dtype)
-    g_g_h_0 = np.empty((T, B, H), dtype)
+    k_g_p_z_2 = np.empty((T, B, H), dtype)
+    k_g_p_z_2_2 = np.empty((T, B, H), dtype)
     k_g_p_z_2_3 = np.empty((T, B, H), dtype)
+    g_p_z = np.empty((T, B, H), dtype)
+    k_g_p_z_3 = np.empty((T, B, H), dtype)
+    k_g_p_z_4 = np.empty((T, B, H), dtype)
+    g_g_h_0 = np.empty((T, B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
-    g_p_z_4 = np.empty((T, B, H), dtype)
     k_a_z_2 = np.empty((T, B, 1), dtype)
     g_c_2 = np.empty((T, B, H), dtype)
-    d_p_z_2 = np.empty((B, 1), dtype)
-    sum_g_p_z_2_2 = np.empty((B, 1), dtype)
-    sum_g_p_z_2_3 = np.empty((B, 1), dtype)
+    sum_g_p_z_2 = np.empty((B, 1), dtype)
     d_sum_square_R_1_h = np.empty((B, 1), dtype)
     d_sum_square_R_0_h = np.empty((B, 1), dtype)
     g_centre_z_2 = np.empty((B, H), dtype)
-    g_centre_z_2_2 = np.empty((B, H), dtype)
-    g_centre_z_2_3 = np.empty((B, H), dtype)
     d_sum_R_2_h = np.empty((B, 1), dtype)
-    sum_g_centre_z_2_2 = np.empty((B, 1), dtype)
-    sum_g_centre_z_2_3 = np.empty((B, 1), dtype)
     d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
     R_2T_d_R_2_h = np.empty((B, H), dtype)
     d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
-    sum_g_p_z_3 = np.empty((T, B, 1), dtype)
-    sum_g_p_z_4 = np.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
     g_centre_z = np.empty((T, B, H), dtype)
-    g_centre_z_3 = np.empty((T, B, H), dtype)
-    g_centre_z_4 = np.empty((T, B, H), dtype)
     d_sum_A_2_x = np.empty((T, B, 1), dtype)
-    sum_g_centre_z_3 = np.empty((T, B, 1), dtype)
-    sum_g_centre_z_4 = np.empty((T, B, 1), dtype)
     d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -408,25 +396,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         centred_R_0_h_ts = gates_2[ts, :, :H]
         p_z_2_ts = p_z_2[ts]
         r_ts = r[ts]
-        k_g_p_z_2_ts = k_g_p_z_2[ts]
-        g_h_2, g_h_1, g_h_0 = g_h[2 * H :], g_h[H : 2 * H], g_h[:H]
         g_g_x_2_ts = g_g_x_2[ts]
         centred_A_2_x_ts = gates[ts, :, 2 * H :]
         centred_A_1_x_ts = gates[ts, :, H : 2 * H]
         centred_A_0_x_ts = gates[ts, :, :H]
         p_z_ts = p_z[ts]
-        g_p_z_ts = g_p_z[ts]
-        g_x_2, g_x_1, g_x_0 = g_x[2 * H :], g_x[H : 2 * H], g_x[:H]
+        g_h_2, g_h_0, g_h_1 = g_h[2 * H :], g_h[:H], g_h[H : 2 * H]
         c_2 = c[2 * H :]
         g_g_h_1_ts = g_g_h_1[ts]
-        k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
         g_g_x_1_ts = g_g_x_1[ts]
-        g_p_z_3_ts = g_p_z_3[ts]
         h_ts = h[ts]
-        g_g_h_0_ts = g_g_h_0[ts]
+        k_g_p_z_2_ts = k_g_p_z_2[ts]
+        k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
         k_g_p_z_2_3_ts = k_g_p_z_2_3[ts]
+        g_p_z_ts = g_p_z[ts]
+        g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
+        k_g_p_z_3_ts = k_g_p_z_3[ts]
+        k_g_p_z_4_ts = k_g_p_z_4[ts]
+        g_g_h_0_ts = g_g_h_0[ts]
         g_g_x_0_ts = g_g_x_0[ts]
-        g_p_z_4_ts = g_p_z_4[ts]
         d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
         k_a_z_2_ts = k_a_z_2[ts]
 
@@ -442,15 +430,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(centred_R_2_h_ts, p_z_2_ts, out=g_g_h_2_ts)
         g_g_h_2_ts *= r_ts
 
-        # k_g_p_z_2 = centred_R_2_h * g_h_2 * r, times d_A_2_x in the loop
-        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_ts)
-        k_g_p_z_2_ts *= r_ts
-
         # g_g_x_2 = centred_A_2_x * p_z, times d_A_2_x in the loop
         np.multiply(centred_A_2_x_ts, p_z_ts, out=g_g_x_2_ts)
-
-        # g_p_z = centred_A_2_x * g_x_2, times d_A_2_x in the loop
-        np.multiply(centred_A_2_x_ts, g_x_2, out=g_p_z_ts)
 
         # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2), times d_A_2_x in the loop
         np.subtract(1, r_ts, out=d_A_1_x_ts)
@@ -463,31 +444,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
         np.multiply(centred_R_1_h_ts, p_z_2_ts, out=g_g_h_1_ts)
 
-        # k_g_p_z_2_2 = centred_R_1_h * g_h_1, times d_A_1_x in the loop
-        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_z_2_2_ts)
-
         # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
         np.multiply(centred_A_1_x_ts, p_z_ts, out=g_g_x_1_ts)
-
-        # g_p_z_3 = centred_A_1_x * g_x_1, times d_A_1_x in the loop
-        np.multiply(centred_A_1_x_ts, g_x_1, out=g_p_z_3_ts)
 
         # d_A_0_x = (1 - z) * z * (h - n), times d_h in the loop
         np.subtract(h_ts, n_ts, out=s_ts)
         d_A_0_x_ts *= s_ts
         d_A_0_x_ts *= z_ts
 
+        # k_g_p_z_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_z_2_ts)
+
+        # k_g_p_z_2_2 = centred_R_1_h * g_h_1
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_z_2_2_ts)
+
+        # k_g_p_z_2_3 = centred_R_2_h * g_h_2 * r
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3_ts)
+        k_g_p_z_2_3_ts *= r_ts
+
+        # g_p_z = centred_A_0_x * g_x_0
+        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_z_ts)
+
+        # k_g_p_z_3 = centred_A_1_x * g_x_1
+        np.multiply(centred_A_1_x_ts, g_x_1, out=k_g_p_z_3_ts)
+
+        # k_g_p_z_4 = centred_A_2_x * g_x_2
+        np.multiply(centred_A_2_x_ts, g_x_2, out=k_g_p_z_4_ts)
+
         # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
         np.multiply(centred_R_0_h_ts, p_z_2_ts, out=g_g_h_0_ts)
 
-        # k_g_p_z_2_3 = centred_R_0_h * g_h_0, times d_A_0_x in the loop
-        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_z_2_3_ts)
-
         # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
         np.multiply(centred_A_0_x_ts, p_z_ts, out=g_g_x_0_ts)
-
-        # g_p_z_4 = centred_A_0_x * g_x_0, times d_A_0_x in the loop
-        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_z_4_ts)
 
         # d_R_2_h = g_h_2 * p_z_2 * r
         # d_R_1_h = g_h_1 * p_z_2
@@ -495,20 +483,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(g_h, p_z_2_ts, out=d_gates_2_ts)
         d_R_2_h_ts *= r_ts
 
-        # k_a_z_2 = -1 / 2 * p_z_2**3, times d_p_z_2 in the loop
+        # k_a_z_2 = -1 / 2 * p_z_2**3, times sum_g_p_z_2 in the loop
         np.multiply(p_z_2_ts, p_z_2_ts, out=k_a_z_2_ts)
         k_a_z_2_ts *= p_z_2_ts
         k_a_z_2_ts *= -0.5
 
         for (
-            d_y_t, d_A_2_x, g_c_2_t, r_t, g_g_h_2_t, k_g_p_z_2_t, g_g_x_2_t, g_p_z_t, d_A_1_x, g_g_h_1_t,
-            k_g_p_z_2_2_t, g_g_x_1_t, g_p_z_3_t, d_A_0_x, g_g_h_0_t, k_g_p_z_2_3_t, g_g_x_0_t, g_p_z_4_t,
-            k_a_z_2_t, d_gates_2_t, d_gates_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h,
-            d_R_0_h, z_t, finished_t,
+            d_y_t, d_A_2_x, g_c_2_t, r_t, g_g_h_2_t, g_g_x_2_t, d_A_1_x, g_g_h_1_t, g_g_x_1_t, d_A_0_x,
+            k_g_p_z_2_t, k_g_p_z_2_3_t, k_g_p_z_2_2_t, g_p_z_t, k_g_p_z_4_t, k_g_p_z_3_t, g_g_h_0_t,
+            g_g_x_0_t, k_a_z_2_t, d_gates_2_t, d_gates_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h,
+            centred_R_0_h, d_R_0_h, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, g_g_h_2_ts, k_g_p_z_2_ts, g_g_x_2_ts, g_p_z_ts, d_A_1_x_ts,
-            g_g_h_1_ts, k_g_p_z_2_2_ts, g_g_x_1_ts, g_p_z_3_ts, d_A_0_x_ts, g_g_h_0_ts, k_g_p_z_2_3_ts,
-            g_g_x_0_ts, g_p_z_4_ts, k_a_z_2_ts, d_gates_2_ts, d_gates[ts], centred_R_2_h_ts, d_R_2_h_ts,
+            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, g_g_h_2_ts, g_g_x_2_ts, d_A_1_x_ts, g_g_h_1_ts, g_g_x_1_ts,
+            d_A_0_x_ts, k_g_p_z_2_ts, k_g_p_z_2_3_ts, k_g_p_z_2_2_ts, g_p_z_ts, k_g_p_z_4_ts, k_g_p_z_3_ts,
+            g_g_h_0_ts, g_g_x_0_ts, k_a_z_2_ts, d_gates_2_ts, d_gates[ts], centred_R_2_h_ts, d_R_2_h_ts,
             centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts,
             ends[ts],
         ):
@@ -527,14 +515,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
             g_g_h_2_t *= d_A_2_x
 
-            # k_g_p_z_2 = d_A_2_x * centred_R_2_h * g_h_2 * r
-            k_g_p_z_2_t *= d_A_2_x
-
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
             g_g_x_2_t *= d_A_2_x
-
-            # g_p_z = d_A_2_x * centred_A_2_x * g_x_2
-            g_p_z_t *= d_A_2_x
 
             # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
             d_A_1_x *= d_A_2_x
@@ -542,39 +524,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
             g_g_h_1_t *= d_A_1_x
 
-            # k_g_p_z_2_2 = d_A_1_x * centred_R_1_h * g_h_1
-            k_g_p_z_2_2_t *= d_A_1_x
-
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
             g_g_x_1_t *= d_A_1_x
-
-            # g_p_z_3 = d_A_1_x * centred_A_1_x * g_x_1
-            g_p_z_3_t *= d_A_1_x
 
             # d_A_0_x = d_h * (1 - z) * z * (h - n)
             d_A_0_x *= d_h
 
+            # k_g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
+            #     centred_R_2_h * g_h_2 * r
+            k_g_p_z_2_t *= d_A_0_x
+            np.multiply(d_A_2_x, k_g_p_z_2_3_t, out=s)
+            k_g_p_z_2_t += s
+            np.multiply(d_A_1_x, k_g_p_z_2_2_t, out=s)
+            k_g_p_z_2_t += s
+
+            # g_p_z = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
+            #     centred_A_2_x * g_x_2
+            g_p_z_t *= d_A_0_x
+            np.multiply(d_A_2_x, k_g_p_z_4_t, out=s)
+            g_p_z_t += s
+            np.multiply(d_A_1_x, k_g_p_z_3_t, out=s)
+            g_p_z_t += s
+
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
             g_g_h_0_t *= d_A_0_x
 
-            # k_g_p_z_2_3 = d_A_0_x * centred_R_0_h * g_h_0
-            k_g_p_z_2_3_t *= d_A_0_x
-
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
             g_g_x_0_t *= d_A_0_x
+            np.sum(k_g_p_z_2_t, axis=-1, keepdims=True, out=sum_g_p_z_2)
 
-            # g_p_z_4 = d_A_0_x * centred_A_0_x * g_x_0
-            g_p_z_4_t *= d_A_0_x
-            np.sum(k_g_p_z_2_t, axis=-1, keepdims=True, out=d_p_z_2)
-            np.sum(k_g_p_z_2_2_t, axis=-1, keepdims=True, out=sum_g_p_z_2_2)
-            np.sum(k_g_p_z_2_3_t, axis=-1, keepdims=True, out=sum_g_p_z_2_3)
-
-            # d_p_z_2 += sum_g_p_z_2_2 + sum_g_p_z_2_3
-            d_p_z_2 += sum_g_p_z_2_2
-            d_p_z_2 += sum_g_p_z_2_3
-
-            # k_a_z_2 = -1 / 2 * d_p_z_2 * p_z_2**3
-            k_a_z_2_t *= d_p_z_2
+            # k_a_z_2 = -1 / 2 * p_z_2**3 * sum_g_p_z_2
+            k_a_z_2_t *= sum_g_p_z_2
 
             # k_a_z_2 *= 1 / 3 / hidden
             k_a_z_2_t *= 0.3333333333333333
@@ -609,21 +589,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_4 *= 2
             d_R_0_h += s_4
 
-            # g_centre_z_2 = -d_R_2_h
-            np.multiply(d_R_2_h, -1, out=g_centre_z_2)
-
-            # g_centre_z_2_2 = -d_R_1_h
-            np.multiply(d_R_1_h, -1, out=g_centre_z_2_2)
-
-            # g_centre_z_2_3 = -d_R_0_h
-            np.multiply(d_R_0_h, -1, out=g_centre_z_2_3)
+            # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
+            np.multiply(d_R_0_h, -1, out=g_centre_z_2)
+            g_centre_z_2 -= d_R_1_h
+            g_centre_z_2 -= d_R_2_h
             np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_2_h)
-            np.sum(g_centre_z_2_2, axis=-1, keepdims=True, out=sum_g_centre_z_2_2)
-            np.sum(g_centre_z_2_3, axis=-1, keepdims=True, out=sum_g_centre_z_2_3)
-
-            # d_sum_R_2_h += sum_g_centre_z_2_2 + sum_g_centre_z_2_3
-            d_sum_R_2_h += sum_g_centre_z_2_2
-            d_sum_R_2_h += sum_g_centre_z_2_3
 
             # d_sum_R_2_h *= 1 / 3 / hidden
             d_sum_R_2_h *= 0.3333333333333333
@@ -654,47 +624,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_7 = np.empty((T, B, H), dtype)
     s_8 = np.empty((T, B, H), dtype)
     s_9 = np.empty((T, B, H), dtype)
-    d_A_2_x_all = d_gates[..., 2 * H :]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
-    d_b_2, d_b_1, d_b_0, d_b_01 = d_b[2 * H :], d_b[H : 2 * H], d_b[:H], d_b[: 2 * H]
     d_c_2, d_c_01 = d_c[2 * H :], d_c[: 2 * H]
-    d_g_h_2, d_g_h_1, d_g_h_0 = d_g_h[2 * H :], d_g_h[H : 2 * H], d_g_h[:H]
-    d_g_x_2, d_g_x_1, d_g_x_0 = d_g_x[2 * H :], d_g_x[H : 2 * H], d_g_x[:H]
+    d_g_h_0, d_g_h_1, d_g_h_2 = d_g_h[:H], d_g_h[H : 2 * H], d_g_h[2 * H :]
+    d_g_x_0, d_g_x_1, d_g_x_2 = d_g_x[:H], d_g_x[H : 2 * H], d_g_x[2 * H :]
     centred_A_2_x_all = gates[..., 2 * H :]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
+    d_A_2_x_all = d_gates[..., 2 * H :]
+    d_A_1_x_all = d_gates[..., H : 2 * H]
+    d_A_0_x_all = d_gates[..., :H]
+    d_b_01 = d_b[: 2 * H]
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_A_2_x_all)
-    np.matmul(ones, d_A_2_x_all.reshape(T * B, H), out=d_b_2)
-    clear(finished, g_c_2)
-    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
-    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_2_x)
-    clear(finished, d_A_1_x_all)
-    np.matmul(ones, d_A_1_x_all.reshape(T * B, H), out=d_b_1)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    np.sum(g_p_z_3, axis=-1, keepdims=True, out=sum_g_p_z_3)
-    clear(finished, d_A_0_x_all)
-    np.matmul(ones, d_A_0_x_all.reshape(T * B, H), out=d_b_0)
-    clear(finished, g_g_h_0)
-    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
-    clear(finished, g_g_x_0)
-    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    np.sum(g_p_z_4, axis=-1, keepdims=True, out=sum_g_p_z_4)
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-
-    # d_sum_square_A_2_x += sum_g_p_z_3 + sum_g_p_z_4
-    d_sum_square_A_2_x += sum_g_p_z_3
-    d_sum_square_A_2_x += sum_g_p_z_4
+    clear(finished, d_gates)
+    np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
+    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_2_x)
+    clear(finished, g_c_2)
+    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
+    clear(finished, g_g_h_0)
+    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
+    clear(finished, g_g_h_1)
+    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
+    clear(finished, g_g_h_2)
+    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
+    clear(finished, g_g_x_0)
+    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
+    clear(finished, g_g_x_1)
+    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
+    clear(finished, g_g_x_2)
+    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
 
     # d_sum_square_A_2_x *= -1 / 2 * p_z**3
     np.multiply(p_z, p_z, out=s_5)
@@ -736,25 +696,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_9 *= 2
     d_A_0_x_all += s_9
 
-    # g_centre_z = -d_A_2_x
-    np.multiply(d_A_2_x_all, -1, out=g_centre_z)
-
-    # g_centre_z_3 = -d_A_1_x
-    np.multiply(d_A_1_x_all, -1, out=g_centre_z_3)
-
-    # g_centre_z_4 = -d_A_0_x
-    np.multiply(d_A_0_x_all, -1, out=g_centre_z_4)
+    # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
+    np.multiply(d_A_0_x_all, -1, out=g_centre_z)
+    g_centre_z -= d_A_1_x_all
+    g_centre_z -= d_A_2_x_all
 
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
     d_c_01[...] = d_b_01
     np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_2_x)
-    np.sum(g_centre_z_3, axis=-1, keepdims=True, out=sum_g_centre_z_3)
-    np.sum(g_centre_z_4, axis=-1, keepdims=True, out=sum_g_centre_z_4)
-
-    # d_sum_A_2_x += sum_g_centre_z_3 + sum_g_centre_z_4
-    d_sum_A_2_x += sum_g_centre_z_3
-    d_sum_A_2_x += sum_g_centre_z_4
 
     # d_sum_A_2_x *= 1 / 3 / hidden
     d_sum_A_2_x *= 0.3333333333333333

@@ -776,13 +776,11 @@ extern "C" __global__ void ln_lstm_forward_30(
 }
 
 // d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-// g_g_c = d_tanh_h_2 * centred_c_next * p_h
 // g_p_h = d_tanh_h_2 * centred_c_next * g_c
+// g_g_c = d_tanh_h_2 * centred_c_next * p_h
 // d_A_3_x = d_h * (1 - o) * o * tanh_h_2
 // g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-// g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
 // g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
-// g_p_i = d_A_3_x * centred_A_3_x * g_x_3
 extern "C" __global__ void ln_lstm_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -790,22 +788,18 @@ extern "C" __global__ void ln_lstm_backward_1(
     const storage* __restrict__ o,  // (T, B, H)  o
     const storage* __restrict__ tanh_h_2,  // (T, B, H)  tanh_h_2
     const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
     const storage* __restrict__ g_c,  // H  g_c
+    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
     const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
     storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
-    storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ g_p_h,  // (B, H)  g_p_h
+    storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
-    storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
-    storage* __restrict__ g_g_x_3,  // (T, B, H)  g_g_x_3
-    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
+    storage* __restrict__ g_g_x_3)  // (T, B, H)  g_g_x_3
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -818,34 +812,28 @@ extern "C" __global__ void ln_lstm_backward_1(
     const real o_ = get(o + at * H + k);
     const real tanh_h_2_ = get(tanh_h_2 + at * H + k);
     const real centred_c_next_ = get(centred_c_next + at * H + k);
-    const real p_h_ = get(p_h + at);
     const real g_c_ = get(g_c + k);
+    const real p_h_ = get(p_h + at);
     const real centred_R_3_h = get(gates_2 + at * (4 * H) + 3 * H + k);
     const real p_i_2_ = get(p_i_2 + at);
-    const real g_h_3 = get(g_h + 3 * H + k);
     const real centred_A_3_x = get(gates + at * (4 * H) + 3 * H + k);
     const real p_i_ = get(p_i + at);
-    const real g_x_3 = get(g_x + 3 * H + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real d_tanh_h_2_ = d_h_next * o_ * (1 - square(tanh_h_2_));
-    const real g_g_c_ = d_tanh_h_2_ * centred_c_next_ * p_h_;
     const real g_p_h_ = d_tanh_h_2_ * centred_c_next_ * g_c_;
+    const real g_g_c_ = d_tanh_h_2_ * centred_c_next_ * p_h_;
     const real d_o = d_h_next * (1 - o_) * o_ * tanh_h_2_;
     const real g_g_h_3_ = d_o * centred_R_3_h * p_i_2_;
-    const real g_p_i_2_ = d_o * centred_R_3_h * g_h_3;
     const real g_g_x_3_ = d_o * centred_A_3_x * p_i_;
-    const real g_p_i_ = d_o * centred_A_3_x * g_x_3;
 
     put(d_h + b * H + k, d_h_next);
     put(d_tanh_h_2 + at * H + k, d_tanh_h_2_);
-    put(g_g_c + at * H + k, g_g_c_);
     put(g_p_h + b * H + k, g_p_h_);
+    put(g_g_c + at * H + k, g_g_c_);
     put(d_gates + at * (4 * H) + 3 * H + k, d_o);
     put(g_g_h_3 + at * H + k, g_g_h_3_);
-    put(g_p_i_2 + b * H + k, g_p_i_2_);
     put(g_g_x_3 + at * H + k, g_g_x_3_);
-    put(g_p_i + at * H + k, g_p_i_);
 }
 
 // sum_g_p_h = the sum of g_p_h
@@ -868,28 +856,8 @@ extern "C" __global__ void ln_lstm_backward_2(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_c_next + b, part[0]);
 }
 
-// sum_g_p_i_2 = the sum of g_p_i_2
-extern "C" __global__ void ln_lstm_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
-    storage* __restrict__ d_sum_square_R_3_h)  // (B, 1)  d_sum_square_R_3_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_3_h + b, part[0]);
-}
-
 // d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-extern "C" __global__ void ln_lstm_backward_4(
+extern "C" __global__ void ln_lstm_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_h,  // (T, B, 1)  p_h
     storage* __restrict__ d_sum_square_c_next)  // (B, 1)  d_sum_square_c_next
@@ -910,7 +878,7 @@ extern "C" __global__ void ln_lstm_backward_4(
 // d_centred_c_next = d_sum_square_c_next
 // d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
 // g_centre_h = -d_centred_c_next
-extern "C" __global__ void ln_lstm_backward_5(
+extern "C" __global__ void ln_lstm_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_c_next,  // (B, 1)  d_sum_square_c_next
     const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
@@ -941,7 +909,7 @@ extern "C" __global__ void ln_lstm_backward_5(
 }
 
 // sum_g_centre_h = the sum of g_centre_h
-extern "C" __global__ void ln_lstm_backward_6(
+extern "C" __global__ void ln_lstm_backward_5(
     const int rows, const int H,
     const storage* __restrict__ g_centre_h,  // (B, H)  g_centre_h
     storage* __restrict__ d_sum_c_next)  // (B, 1)  d_sum_c_next
@@ -961,7 +929,7 @@ extern "C" __global__ void ln_lstm_backward_6(
 }
 
 // d_sum_c_next *= 1 / hidden
-extern "C" __global__ void ln_lstm_backward_7(
+extern "C" __global__ void ln_lstm_backward_6(
     const int rows, const int H,
     storage* __restrict__ d_sum_c_next)  // (B, 1)  d_sum_c_next
 {
@@ -979,20 +947,16 @@ extern "C" __global__ void ln_lstm_backward_7(
 // d_c += d_centred_c_next + d_sum_c_next
 // d_A_2_x = d_c * c * (1 - f) * f
 // g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
-// g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
 // g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
-// g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
 // d_A_1_x = d_c * (1 - g**2) * i
 // g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
-// g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
 // g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
-// g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
 // d_A_0_x = d_c * g * (1 - i) * i
+// g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x * centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
+// g_p_i = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x * centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
 // g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-// g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
 // g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-// g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
-extern "C" __global__ void ln_lstm_backward_8(
+extern "C" __global__ void ln_lstm_backward_7(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ d_centred_c_next,  // (B, H)  d_centred_c_next
@@ -1001,25 +965,21 @@ extern "C" __global__ void ln_lstm_backward_8(
     const storage* __restrict__ f,  // (T, B, H)  f
     const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
     const storage* __restrict__ g,  // (T, B, H)  g
     const storage* __restrict__ i_,  // (T, B, H)  i
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
+    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
     storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ g_p_i_2_2,  // (B, H)  g_p_i_2_2
     storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ g_p_i_3,  // (T, B, H)  g_p_i_3
     storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ g_p_i_2_3,  // (B, H)  g_p_i_2_3
     storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ g_p_i_4,  // (T, B, H)  g_p_i_4
+    storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
+    storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
     storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
-    storage* __restrict__ g_p_i_2_4,  // (B, H)  g_p_i_2_4
-    storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
-    storage* __restrict__ g_p_i_5)  // (T, B, H)  g_p_i_5
+    storage* __restrict__ g_g_x_0)  // (T, B, H)  g_g_x_0
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -1034,130 +994,83 @@ extern "C" __global__ void ln_lstm_backward_8(
     const real f_ = get(f + at * H + k);
     const real centred_R_2_h = get(gates_2 + at * (4 * H) + 2 * H + k);
     const real p_i_2_ = get(p_i_2 + at);
-    const real g_h_2 = get(g_h + 2 * H + k);
     const real centred_A_2_x = get(gates + at * (4 * H) + 2 * H + k);
     const real p_i_ = get(p_i + at);
-    const real g_x_2 = get(g_x + 2 * H + k);
     const real g_ = get(g + at * H + k);
     const real i__2 = get(i_ + at * H + k);
     const real centred_R_1_h = get(gates_2 + at * (4 * H) + H + k);
-    const real g_h_1 = get(g_h + H + k);
     const real centred_A_1_x = get(gates + at * (4 * H) + H + k);
-    const real g_x_1 = get(g_x + H + k);
     const real centred_R_0_h = get(gates_2 + at * (4 * H) + k);
+    const real centred_R_3_h = get(gates_2 + at * (4 * H) + 3 * H + k);
+    const real d_o = get(d_gates + at * (4 * H) + 3 * H + k);
     const real g_h_0 = get(g_h + k);
+    const real g_h_1 = get(g_h + H + k);
+    const real g_h_2 = get(g_h + 2 * H + k);
+    const real g_h_3 = get(g_h + 3 * H + k);
     const real centred_A_0_x = get(gates + at * (4 * H) + k);
+    const real centred_A_3_x = get(gates + at * (4 * H) + 3 * H + k);
     const real g_x_0 = get(g_x + k);
+    const real g_x_1 = get(g_x + H + k);
+    const real g_x_2 = get(g_x + 2 * H + k);
+    const real g_x_3 = get(g_x + 3 * H + k);
 
     const real d_c_next = d_c_later + d_centred_c_next_ + d_sum_c_next_;
     const real d_f = d_c_next * c_ * (1 - f_) * f_;
     const real g_g_h_2_ = d_f * centred_R_2_h * p_i_2_;
-    const real g_p_i_2_2_ = d_f * centred_R_2_h * g_h_2;
     const real g_g_x_2_ = d_f * centred_A_2_x * p_i_;
-    const real g_p_i_3_ = d_f * centred_A_2_x * g_x_2;
     const real d_g = d_c_next * (1 - square(g_)) * i__2;
     const real g_g_h_1_ = d_g * centred_R_1_h * p_i_2_;
-    const real g_p_i_2_3_ = d_g * centred_R_1_h * g_h_1;
     const real g_g_x_1_ = d_g * centred_A_1_x * p_i_;
-    const real g_p_i_4_ = d_g * centred_A_1_x * g_x_1;
     const real d_i = d_c_next * g_ * (1 - i__2) * i__2;
+    const real g_p_i_2_ = d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i * centred_R_0_h * g_h_0 + d_o * centred_R_3_h * g_h_3;
+    const real g_p_i_ = d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i * centred_A_0_x * g_x_0 + d_o * centred_A_3_x * g_x_3;
     const real g_g_h_0_ = d_i * centred_R_0_h * p_i_2_;
-    const real g_p_i_2_4_ = d_i * centred_R_0_h * g_h_0;
     const real g_g_x_0_ = d_i * centred_A_0_x * p_i_;
-    const real g_p_i_5_ = d_i * centred_A_0_x * g_x_0;
     const real d_c_ = d_c_next * f_;
 
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (4 * H) + 2 * H + k, d_f);
     put(g_g_h_2 + at * H + k, g_g_h_2_);
-    put(g_p_i_2_2 + b * H + k, g_p_i_2_2_);
     put(g_g_x_2 + at * H + k, g_g_x_2_);
-    put(g_p_i_3 + at * H + k, g_p_i_3_);
     put(d_gates + at * (4 * H) + H + k, d_g);
     put(g_g_h_1 + at * H + k, g_g_h_1_);
-    put(g_p_i_2_3 + b * H + k, g_p_i_2_3_);
     put(g_g_x_1 + at * H + k, g_g_x_1_);
-    put(g_p_i_4 + at * H + k, g_p_i_4_);
     put(d_gates + at * (4 * H) + k, d_i);
+    put(g_p_i_2 + b * H + k, g_p_i_2_);
+    put(g_p_i + at * H + k, g_p_i_);
     put(g_g_h_0 + at * H + k, g_g_h_0_);
-    put(g_p_i_2_4 + b * H + k, g_p_i_2_4_);
     put(g_g_x_0 + at * H + k, g_g_x_0_);
-    put(g_p_i_5 + at * H + k, g_p_i_5_);
 }
 
-// sum_g_p_i_2_2 = the sum of g_p_i_2_2
-extern "C" __global__ void ln_lstm_backward_9(
+// sum_g_p_i_2 = the sum of g_p_i_2
+extern "C" __global__ void ln_lstm_backward_8(
     const int rows, const int H,
-    const storage* __restrict__ g_p_i_2_2,  // (B, H)  g_p_i_2_2
-    storage* __restrict__ sum_g_p_i_2_2)  // (B, 1)  sum_g_p_i_2_2
+    const storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
+    storage* __restrict__ d_sum_square_R_3_h)  // (B, 1)  d_sum_square_R_3_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
     const int b = blockIdx.x;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_2_2 + b * H + k);
+    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_2 + b * H + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_2_2 + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_3_h + b, part[0]);
 }
 
-// sum_g_p_i_2_3 = the sum of g_p_i_2_3
-extern "C" __global__ void ln_lstm_backward_10(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_i_2_3,  // (B, H)  g_p_i_2_3
-    storage* __restrict__ sum_g_p_i_2_3)  // (B, 1)  sum_g_p_i_2_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_2_3 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_2_3 + b, part[0]);
-}
-
-// sum_g_p_i_2_4 = the sum of g_p_i_2_4
-extern "C" __global__ void ln_lstm_backward_11(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_i_2_4,  // (B, H)  g_p_i_2_4
-    storage* __restrict__ sum_g_p_i_2_4)  // (B, 1)  sum_g_p_i_2_4
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_2_4 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_2_4 + b, part[0]);
-}
-
-// d_sum_square_R_3_h += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
 // d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
 // d_sum_square_R_3_h *= 1 / 4 / hidden
 // d_sum_square_R_2_h = d_sum_square_R_3_h
 // d_sum_square_R_1_h = d_sum_square_R_3_h
 // d_sum_square_R_0_h = d_sum_square_R_3_h
-extern "C" __global__ void ln_lstm_backward_12(
+extern "C" __global__ void ln_lstm_backward_9(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
-    const storage* __restrict__ sum_g_p_i_2_2,  // (B, 1)  sum_g_p_i_2_2
-    const storage* __restrict__ sum_g_p_i_2_3,  // (B, 1)  sum_g_p_i_2_3
-    const storage* __restrict__ sum_g_p_i_2_4,  // (B, 1)  sum_g_p_i_2_4
     const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
+    storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
     storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
     storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
@@ -1167,14 +1080,10 @@ extern "C" __global__ void ln_lstm_backward_12(
     const int b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_i_2 = get(d_sum_square_R_3_h + b);
-    const real sum_g_p_i_2_2_ = get(sum_g_p_i_2_2 + b);
-    const real sum_g_p_i_2_3_ = get(sum_g_p_i_2_3 + b);
-    const real sum_g_p_i_2_4_ = get(sum_g_p_i_2_4 + b);
     const real p_i_2_ = get(p_i_2 + at);
+    const real sum_g_p_i_2 = get(d_sum_square_R_3_h + b);
 
-    const real d_p_i_2 = sum_g_p_i_2 + sum_g_p_i_2_2_ + sum_g_p_i_2_3_ + sum_g_p_i_2_4_;
-    const real d_a_i_2 = -real(0.5) * d_p_i_2 * cube(p_i_2_);
+    const real d_a_i_2 = -real(0.5) * cube(p_i_2_) * sum_g_p_i_2;
     const real d_sum_square_R_3_h_ = real(0.25) * d_a_i_2 / real(H);
     const real d_sum_square_R_2_h_ = d_sum_square_R_3_h_;
     const real d_sum_square_R_1_h_ = d_sum_square_R_3_h_;
@@ -1191,14 +1100,11 @@ extern "C" __global__ void ln_lstm_backward_12(
 // d_R_1_h = d_sum_square_R_1_h
 // d_R_0_h = d_sum_square_R_0_h
 // d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-// g_centre_i_2 = -d_R_3_h
 // d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-// g_centre_i_2_2 = -d_R_2_h
 // d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-// g_centre_i_2_3 = -d_R_1_h
 // d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
-// g_centre_i_2_4 = -d_R_0_h
-extern "C" __global__ void ln_lstm_backward_13(
+// g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
+extern "C" __global__ void ln_lstm_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
     const storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
@@ -1209,10 +1115,7 @@ extern "C" __global__ void ln_lstm_backward_13(
     const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
     const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
     storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    storage* __restrict__ g_centre_i_2,  // (B, H)  g_centre_i_2
-    storage* __restrict__ g_centre_i_2_2,  // (B, H)  g_centre_i_2_2
-    storage* __restrict__ g_centre_i_2_3,  // (B, H)  g_centre_i_2_3
-    storage* __restrict__ g_centre_i_2_4)  // (B, H)  g_centre_i_2_4
+    storage* __restrict__ g_centre_i_2)  // (B, H)  g_centre_i_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -1243,26 +1146,20 @@ extern "C" __global__ void ln_lstm_backward_13(
     const real d_square_R_1_h = d_sum_square_R_1_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
     const real d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_o * g_h_3 * p_i_2_;
-    const real g_centre_i_2_ = -d_centred_R_3_h;
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_f * g_h_2 * p_i_2_;
-    const real g_centre_i_2_2_ = -d_centred_R_2_h;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_g * g_h_1 * p_i_2_;
-    const real g_centre_i_2_3_ = -d_centred_R_1_h;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_i * g_h_0 * p_i_2_;
-    const real g_centre_i_2_4_ = -d_centred_R_0_h;
+    const real g_centre_i_2_ = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h - d_centred_R_3_h;
 
     put(d_gates_2 + at * (4 * H) + 3 * H + k, d_centred_R_3_h);
     put(d_gates_2 + at * (4 * H) + 2 * H + k, d_centred_R_2_h);
     put(d_gates_2 + at * (4 * H) + H + k, d_centred_R_1_h);
     put(d_gates_2 + at * (4 * H) + k, d_centred_R_0_h);
     put(g_centre_i_2 + b * H + k, g_centre_i_2_);
-    put(g_centre_i_2_2 + b * H + k, g_centre_i_2_2_);
-    put(g_centre_i_2_3 + b * H + k, g_centre_i_2_3_);
-    put(g_centre_i_2_4 + b * H + k, g_centre_i_2_4_);
 }
 
 // sum_g_centre_i_2 = the sum of g_centre_i_2
-extern "C" __global__ void ln_lstm_backward_14(
+extern "C" __global__ void ln_lstm_backward_11(
     const int rows, const int H,
     const storage* __restrict__ g_centre_i_2,  // (B, H)  g_centre_i_2
     storage* __restrict__ d_sum_R_3_h)  // (B, 1)  d_sum_R_3_h
@@ -1281,77 +1178,13 @@ extern "C" __global__ void ln_lstm_backward_14(
     if (threadIdx.x == 0 && b < rows) put(d_sum_R_3_h + b, part[0]);
 }
 
-// sum_g_centre_i_2_2 = the sum of g_centre_i_2_2
-extern "C" __global__ void ln_lstm_backward_15(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_i_2_2,  // (B, H)  g_centre_i_2_2
-    storage* __restrict__ sum_g_centre_i_2_2)  // (B, 1)  sum_g_centre_i_2_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_2_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_2_2 + b, part[0]);
-}
-
-// sum_g_centre_i_2_3 = the sum of g_centre_i_2_3
-extern "C" __global__ void ln_lstm_backward_16(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_i_2_3,  // (B, H)  g_centre_i_2_3
-    storage* __restrict__ sum_g_centre_i_2_3)  // (B, 1)  sum_g_centre_i_2_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_2_3 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_2_3 + b, part[0]);
-}
-
-// sum_g_centre_i_2_4 = the sum of g_centre_i_2_4
-extern "C" __global__ void ln_lstm_backward_17(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_i_2_4,  // (B, H)  g_centre_i_2_4
-    storage* __restrict__ sum_g_centre_i_2_4)  // (B, 1)  sum_g_centre_i_2_4
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_2_4 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_2_4 + b, part[0]);
-}
-
-// d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
 // d_sum_R_3_h *= 1 / 4 / hidden
 // d_sum_R_2_h = d_sum_R_3_h
 // d_sum_R_1_h = d_sum_R_3_h
 // d_sum_R_0_h = d_sum_R_3_h
-extern "C" __global__ void ln_lstm_backward_18(
+extern "C" __global__ void ln_lstm_backward_12(
     const int rows, const int H,
     storage* __restrict__ d_sum_R_3_h,  // (B, 1)  d_sum_R_3_h
-    const storage* __restrict__ sum_g_centre_i_2_2,  // (B, 1)  sum_g_centre_i_2_2
-    const storage* __restrict__ sum_g_centre_i_2_3,  // (B, 1)  sum_g_centre_i_2_3
-    const storage* __restrict__ sum_g_centre_i_2_4,  // (B, 1)  sum_g_centre_i_2_4
     storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
     storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
@@ -1361,12 +1194,8 @@ extern "C" __global__ void ln_lstm_backward_18(
     const int b = i;
 
     const real sum_g_centre_i_2 = get(d_sum_R_3_h + b);
-    const real sum_g_centre_i_2_2_ = get(sum_g_centre_i_2_2 + b);
-    const real sum_g_centre_i_2_3_ = get(sum_g_centre_i_2_3 + b);
-    const real sum_g_centre_i_2_4_ = get(sum_g_centre_i_2_4 + b);
 
-    const real d_centre_i_2 = sum_g_centre_i_2 + sum_g_centre_i_2_2_ + sum_g_centre_i_2_3_ + sum_g_centre_i_2_4_;
-    const real d_sum_R_3_h_ = real(0.25) * d_centre_i_2 / real(H);
+    const real d_sum_R_3_h_ = real(0.25) * sum_g_centre_i_2 / real(H);
     const real d_sum_R_2_h_ = d_sum_R_3_h_;
     const real d_sum_R_1_h_ = d_sum_R_3_h_;
     const real d_sum_R_0_h_ = d_sum_R_3_h_;
@@ -1377,7 +1206,7 @@ extern "C" __global__ void ln_lstm_backward_18(
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
-extern "C" __global__ void ln_lstm_backward_19(
+extern "C" __global__ void ln_lstm_backward_13(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     const storage* __restrict__ d_sum_R_3_h,  // (B, 1)  d_sum_R_3_h
@@ -1411,8 +1240,32 @@ extern "C" __global__ void ln_lstm_backward_19(
     put(d_gates_2 + at * (4 * H) + k, d_R_0_h);
 }
 
+// sum_g_p_i = the sum of g_p_i
+extern "C" __global__ void ln_lstm_backward_14(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
+    storage* __restrict__ d_sum_square_A_3_x)  // (T, B, 1)  d_sum_square_A_3_x
+{
+    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
+    __shared__ real part[128];
+    const int b = blockIdx.x;
+    const long long at = (long long)t * B + b;
+    real total = 0;
+    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i + at * H + k);
+    part[threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 64; n > 0; n /= 2) {
+        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_3_x + at, part[0]);
+}
+
+// d_b_0 = the sum of d_i
+// d_b_1 = the sum of d_g
+// d_b_2 = the sum of d_f
 // d_b_3 = the sum of d_o
-extern "C" __global__ void ln_lstm_backward_20(
+extern "C" __global__ void ln_lstm_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
@@ -1421,9 +1274,9 @@ extern "C" __global__ void ln_lstm_backward_20(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 3 * H + k);
+        total += get(d_gates + at * (4 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1431,11 +1284,11 @@ extern "C" __global__ void ln_lstm_backward_20(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_b_c = the sum of d_tanh_h_2
-extern "C" __global__ void ln_lstm_backward_21(
+extern "C" __global__ void ln_lstm_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
     storage* __restrict__ d_b_c)  // H  b_c
@@ -1458,7 +1311,7 @@ extern "C" __global__ void ln_lstm_backward_21(
 }
 
 // d_g_c = the sum of g_g_c
-extern "C" __global__ void ln_lstm_backward_22(
+extern "C" __global__ void ln_lstm_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ d_g_c)  // H  g_c
@@ -1480,278 +1333,8 @@ extern "C" __global__ void ln_lstm_backward_22(
     if (threadIdx.y == 0 && k < H) put(d_g_c + k, part[0][threadIdx.x]);
 }
 
-// d_g_h_3 = the sum of g_g_h_3
-extern "C" __global__ void ln_lstm_backward_23(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_3 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 3 * H + k, part[0][threadIdx.x]);
-}
-
-// d_g_x_3 = the sum of g_g_x_3
-extern "C" __global__ void ln_lstm_backward_24(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_3,  // (T, B, H)  g_g_x_3
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_3 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 3 * H + k, part[0][threadIdx.x]);
-}
-
-// sum_g_p_i = the sum of g_p_i
-extern "C" __global__ void ln_lstm_backward_25(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
-    storage* __restrict__ d_sum_square_A_3_x)  // (T, B, 1)  d_sum_square_A_3_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_3_x + at, part[0]);
-}
-
-// d_b_2 = the sum of d_f
-extern "C" __global__ void ln_lstm_backward_26(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_lstm_backward_27(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_lstm_backward_28(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// sum_g_p_i_3 = the sum of g_p_i_3
-extern "C" __global__ void ln_lstm_backward_29(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_i_3,  // (T, B, H)  g_p_i_3
-    storage* __restrict__ sum_g_p_i_3)  // (T, B, 1)  sum_g_p_i_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_3 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_3 + at, part[0]);
-}
-
-// d_b_1 = the sum of d_g
-extern "C" __global__ void ln_lstm_backward_30(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_lstm_backward_31(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_lstm_backward_32(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
-}
-
-// sum_g_p_i_4 = the sum of g_p_i_4
-extern "C" __global__ void ln_lstm_backward_33(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_i_4,  // (T, B, H)  g_p_i_4
-    storage* __restrict__ sum_g_p_i_4)  // (T, B, 1)  sum_g_p_i_4
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_4 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_4 + at, part[0]);
-}
-
-// d_b_0 = the sum of d_i
-extern "C" __global__ void ln_lstm_backward_34(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_b)  // 4 * H  b[0], b[1], b[2], b[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
 // d_g_h_0 = the sum of g_g_h_0
-extern "C" __global__ void ln_lstm_backward_35(
+extern "C" __global__ void ln_lstm_backward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -1773,8 +1356,77 @@ extern "C" __global__ void ln_lstm_backward_35(
     if (threadIdx.y == 0 && k < H) put(d_g_h + k, part[0][threadIdx.x]);
 }
 
+// d_g_h_1 = the sum of g_g_h_1
+extern "C" __global__ void ln_lstm_backward_19(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
+    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h_1 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
+}
+
+// d_g_h_2 = the sum of g_g_h_2
+extern "C" __global__ void ln_lstm_backward_20(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
+    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h_2 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
+}
+
+// d_g_h_3 = the sum of g_g_h_3
+extern "C" __global__ void ln_lstm_backward_21(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
+    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_h_3 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_h + 3 * H + k, part[0][threadIdx.x]);
+}
+
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_lstm_backward_36(
+extern "C" __global__ void ln_lstm_backward_22(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
@@ -1796,40 +1448,84 @@ extern "C" __global__ void ln_lstm_backward_36(
     if (threadIdx.y == 0 && k < H) put(d_g_x + k, part[0][threadIdx.x]);
 }
 
-// sum_g_p_i_5 = the sum of g_p_i_5
-extern "C" __global__ void ln_lstm_backward_37(
+// d_g_x_1 = the sum of g_g_x_1
+extern "C" __global__ void ln_lstm_backward_23(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_i_5,  // (T, B, H)  g_p_i_5
-    storage* __restrict__ sum_g_p_i_5)  // (T, B, 1)  sum_g_p_i_5
+    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
+    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
 {
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_i_5 + at * H + k);
-    part[threadIdx.x] = total;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_x_1 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_i_5 + at, part[0]);
+    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
 }
 
-// d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
+// d_g_x_2 = the sum of g_g_x_2
+extern "C" __global__ void ln_lstm_backward_24(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
+    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_x_2 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
+}
+
+// d_g_x_3 = the sum of g_g_x_3
+extern "C" __global__ void ln_lstm_backward_25(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ g_g_x_3,  // (T, B, H)  g_g_x_3
+    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(g_g_x_3 + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_g_x + 3 * H + k, part[0][threadIdx.x]);
+}
+
 // d_sum_square_A_3_x *= -1 / 2 * p_i**3
 // d_sum_square_A_3_x *= 1 / 4 / hidden
 // d_sum_square_A_2_x = d_sum_square_A_3_x
 // d_sum_square_A_1_x = d_sum_square_A_3_x
 // d_sum_square_A_0_x = d_sum_square_A_3_x
-extern "C" __global__ void ln_lstm_backward_38(
+extern "C" __global__ void ln_lstm_backward_26(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
-    const storage* __restrict__ sum_g_p_i_3,  // (T, B, 1)  sum_g_p_i_3
-    const storage* __restrict__ sum_g_p_i_4,  // (T, B, 1)  sum_g_p_i_4
-    const storage* __restrict__ sum_g_p_i_5,  // (T, B, 1)  sum_g_p_i_5
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
+    storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
     storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
     storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
@@ -1839,14 +1535,10 @@ extern "C" __global__ void ln_lstm_backward_38(
     const long long b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_i = get(d_sum_square_A_3_x + at);
-    const real sum_g_p_i_3_ = get(sum_g_p_i_3 + at);
-    const real sum_g_p_i_4_ = get(sum_g_p_i_4 + at);
-    const real sum_g_p_i_5_ = get(sum_g_p_i_5 + at);
     const real p_i_ = get(p_i + at);
+    const real sum_g_p_i = get(d_sum_square_A_3_x + at);
 
-    const real d_p_i = sum_g_p_i + sum_g_p_i_3_ + sum_g_p_i_4_ + sum_g_p_i_5_;
-    const real d_a_i = -real(0.5) * d_p_i * cube(p_i_);
+    const real d_a_i = -real(0.5) * cube(p_i_) * sum_g_p_i;
     const real d_sum_square_A_3_x_ = real(0.25) * d_a_i / real(H);
     const real d_sum_square_A_2_x_ = d_sum_square_A_3_x_;
     const real d_sum_square_A_1_x_ = d_sum_square_A_3_x_;
@@ -1863,14 +1555,11 @@ extern "C" __global__ void ln_lstm_backward_38(
 // d_square_A_1_x = d_sum_square_A_1_x
 // d_square_A_0_x = d_sum_square_A_0_x
 // d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-// g_centre_i = -d_A_3_x
 // d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-// g_centre_i_3 = -d_A_2_x
 // d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
-// g_centre_i_4 = -d_A_1_x
 // d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
-// g_centre_i_5 = -d_A_0_x
-extern "C" __global__ void ln_lstm_backward_39(
+// g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
+extern "C" __global__ void ln_lstm_backward_27(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
     const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
@@ -1880,10 +1569,7 @@ extern "C" __global__ void ln_lstm_backward_39(
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ g_centre_i,  // (T, B, H)  g_centre_i
-    storage* __restrict__ g_centre_i_3,  // (T, B, H)  g_centre_i_3
-    storage* __restrict__ g_centre_i_4,  // (T, B, H)  g_centre_i_4
-    storage* __restrict__ g_centre_i_5)  // (T, B, H)  g_centre_i_5
+    storage* __restrict__ g_centre_i)  // (T, B, H)  g_centre_i
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -1914,26 +1600,20 @@ extern "C" __global__ void ln_lstm_backward_39(
     const real d_square_A_1_x = d_sum_square_A_1_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
     const real d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_o * g_x_3 * p_i_;
-    const real g_centre_i_ = -d_centred_A_3_x;
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_f * g_x_2 * p_i_;
-    const real g_centre_i_3_ = -d_centred_A_2_x;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_g * g_x_1 * p_i_;
-    const real g_centre_i_4_ = -d_centred_A_1_x;
     const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_i * g_x_0 * p_i_;
-    const real g_centre_i_5_ = -d_centred_A_0_x;
+    const real g_centre_i_ = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x;
 
     put(d_gates + at * (4 * H) + 3 * H + k, d_centred_A_3_x);
-    put(g_centre_i + at * H + k, g_centre_i_);
     put(d_gates + at * (4 * H) + 2 * H + k, d_centred_A_2_x);
-    put(g_centre_i_3 + at * H + k, g_centre_i_3_);
     put(d_gates + at * (4 * H) + H + k, d_centred_A_1_x);
-    put(g_centre_i_4 + at * H + k, g_centre_i_4_);
     put(d_gates + at * (4 * H) + k, d_centred_A_0_x);
-    put(g_centre_i_5 + at * H + k, g_centre_i_5_);
+    put(g_centre_i + at * H + k, g_centre_i_);
 }
 
 // sum_g_centre_i = the sum of g_centre_i
-extern "C" __global__ void ln_lstm_backward_40(
+extern "C" __global__ void ln_lstm_backward_28(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_i,  // (T, B, H)  g_centre_i
     storage* __restrict__ d_sum_A_3_x)  // (T, B, 1)  d_sum_A_3_x
@@ -1953,80 +1633,13 @@ extern "C" __global__ void ln_lstm_backward_40(
     if (threadIdx.x == 0 && b < rows) put(d_sum_A_3_x + at, part[0]);
 }
 
-// sum_g_centre_i_3 = the sum of g_centre_i_3
-extern "C" __global__ void ln_lstm_backward_41(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_centre_i_3,  // (T, B, H)  g_centre_i_3
-    storage* __restrict__ sum_g_centre_i_3)  // (T, B, 1)  sum_g_centre_i_3
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_3 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_3 + at, part[0]);
-}
-
-// sum_g_centre_i_4 = the sum of g_centre_i_4
-extern "C" __global__ void ln_lstm_backward_42(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_centre_i_4,  // (T, B, H)  g_centre_i_4
-    storage* __restrict__ sum_g_centre_i_4)  // (T, B, 1)  sum_g_centre_i_4
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_4 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_4 + at, part[0]);
-}
-
-// sum_g_centre_i_5 = the sum of g_centre_i_5
-extern "C" __global__ void ln_lstm_backward_43(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_centre_i_5,  // (T, B, H)  g_centre_i_5
-    storage* __restrict__ sum_g_centre_i_5)  // (T, B, 1)  sum_g_centre_i_5
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_i_5 + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_i_5 + at, part[0]);
-}
-
-// d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
 // d_sum_A_3_x *= 1 / 4 / hidden
 // d_sum_A_2_x = d_sum_A_3_x
 // d_sum_A_1_x = d_sum_A_3_x
 // d_sum_A_0_x = d_sum_A_3_x
-extern "C" __global__ void ln_lstm_backward_44(
+extern "C" __global__ void ln_lstm_backward_29(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x
-    const storage* __restrict__ sum_g_centre_i_3,  // (T, B, 1)  sum_g_centre_i_3
-    const storage* __restrict__ sum_g_centre_i_4,  // (T, B, 1)  sum_g_centre_i_4
-    const storage* __restrict__ sum_g_centre_i_5,  // (T, B, 1)  sum_g_centre_i_5
     storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
     storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
@@ -2037,12 +1650,8 @@ extern "C" __global__ void ln_lstm_backward_44(
     const long long at = (long long)t * B + b;
 
     const real sum_g_centre_i = get(d_sum_A_3_x + at);
-    const real sum_g_centre_i_3_ = get(sum_g_centre_i_3 + at);
-    const real sum_g_centre_i_4_ = get(sum_g_centre_i_4 + at);
-    const real sum_g_centre_i_5_ = get(sum_g_centre_i_5 + at);
 
-    const real d_centre_i = sum_g_centre_i + sum_g_centre_i_3_ + sum_g_centre_i_4_ + sum_g_centre_i_5_;
-    const real d_sum_A_3_x_ = real(0.25) * d_centre_i / real(H);
+    const real d_sum_A_3_x_ = real(0.25) * sum_g_centre_i / real(H);
     const real d_sum_A_2_x_ = d_sum_A_3_x_;
     const real d_sum_A_1_x_ = d_sum_A_3_x_;
     const real d_sum_A_0_x_ = d_sum_A_3_x_;
@@ -2053,7 +1662,7 @@ extern "C" __global__ void ln_lstm_backward_44(
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-extern "C" __global__ void ln_lstm_backward_45(
+extern "C" __global__ void ln_lstm_backward_30(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     const storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x

@@ -321,61 +321,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_gates_2 = cp.empty((T, B, 4 * H), dtype)
     d_tanh_h_2 = cp.empty((T, B, H), dtype)
-    g_g_c = cp.empty((T, B, H), dtype)
     g_p_h = cp.empty((B, H), dtype)
+    g_g_c = cp.empty((T, B, H), dtype)
     g_g_h_3 = cp.empty((T, B, H), dtype)
-    g_p_i_2 = cp.empty((B, H), dtype)
     g_g_x_3 = cp.empty((T, B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
     d_sum_square_c_next = cp.empty((B, 1), dtype)
-    d_sum_square_R_3_h = cp.empty((B, 1), dtype)
     d_centred_c_next = cp.empty((B, H), dtype)
     g_centre_h = cp.empty((B, H), dtype)
     d_sum_c_next = cp.empty((B, 1), dtype)
     g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_p_i_2_2 = cp.empty((B, H), dtype)
     g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_p_i_3 = cp.empty((T, B, H), dtype)
     g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_p_i_2_3 = cp.empty((B, H), dtype)
     g_g_x_1 = cp.empty((T, B, H), dtype)
-    g_p_i_4 = cp.empty((T, B, H), dtype)
+    g_p_i_2 = cp.empty((B, H), dtype)
+    g_p_i = cp.empty((T, B, H), dtype)
     g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_p_i_2_4 = cp.empty((B, H), dtype)
     g_g_x_0 = cp.empty((T, B, H), dtype)
-    g_p_i_5 = cp.empty((T, B, H), dtype)
-    sum_g_p_i_2_2 = cp.empty((B, 1), dtype)
-    sum_g_p_i_2_3 = cp.empty((B, 1), dtype)
-    sum_g_p_i_2_4 = cp.empty((B, 1), dtype)
+    d_sum_square_R_3_h = cp.empty((B, 1), dtype)
     d_sum_square_R_2_h = cp.empty((B, 1), dtype)
     d_sum_square_R_1_h = cp.empty((B, 1), dtype)
     d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     g_centre_i_2 = cp.empty((B, H), dtype)
-    g_centre_i_2_2 = cp.empty((B, H), dtype)
-    g_centre_i_2_3 = cp.empty((B, H), dtype)
-    g_centre_i_2_4 = cp.empty((B, H), dtype)
     d_sum_R_3_h = cp.empty((B, 1), dtype)
-    sum_g_centre_i_2_2 = cp.empty((B, 1), dtype)
-    sum_g_centre_i_2_3 = cp.empty((B, 1), dtype)
-    sum_g_centre_i_2_4 = cp.empty((B, 1), dtype)
     d_sum_R_2_h = cp.empty((B, 1), dtype)
     d_sum_R_1_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
     d_sum_square_A_3_x = cp.empty((T, B, 1), dtype)
-    sum_g_p_i_3 = cp.empty((T, B, 1), dtype)
-    sum_g_p_i_4 = cp.empty((T, B, 1), dtype)
-    sum_g_p_i_5 = cp.empty((T, B, 1), dtype)
     d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
     g_centre_i = cp.empty((T, B, H), dtype)
-    g_centre_i_3 = cp.empty((T, B, H), dtype)
-    g_centre_i_4 = cp.empty((T, B, H), dtype)
-    g_centre_i_5 = cp.empty((T, B, H), dtype)
     d_sum_A_3_x = cp.empty((T, B, 1), dtype)
-    sum_g_centre_i_3 = cp.empty((T, B, 1), dtype)
-    sum_g_centre_i_4 = cp.empty((T, B, 1), dtype)
-    sum_g_centre_i_5 = cp.empty((T, B, 1), dtype)
     d_sum_A_2_x = cp.empty((T, B, 1), dtype)
     d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
@@ -396,103 +372,76 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_c, 0, where=finished[t])
 
         # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-        # g_g_c = d_tanh_h_2 * centred_c_next * p_h
         # g_p_h = d_tanh_h_2 * centred_c_next * g_c
+        # g_g_c = d_tanh_h_2 * centred_c_next * p_h
         # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
         # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-        # g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
         # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
-        # g_p_i = d_A_3_x * centred_A_3_x * g_x_3
-        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, p_h, g_c, gates_2, p_i_2, g_h, gates, p_i, g_x, d_tanh_h_2, g_g_c, g_p_h, d_gates, g_g_h_3, g_p_i_2, g_g_x_3, g_p_i)
+        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h, gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, g_g_h_3, g_g_x_3)
 
         # sum_g_p_h = the sum of g_p_h
         row_sum("ln_lstm_backward_2", dtype, B, H, (H,), g_p_h, d_sum_square_c_next)
 
-        # sum_g_p_i_2 = the sum of g_p_i_2
-        row_sum("ln_lstm_backward_3", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_3_h)
-
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-        launch("ln_lstm_backward_4", dtype, B, 1, (B, t, H), p_h, d_sum_square_c_next)
+        launch("ln_lstm_backward_3", dtype, B, 1, (B, t, H), p_h, d_sum_square_c_next)
 
         # d_centred_c_next = d_sum_square_c_next
         # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
         # g_centre_h = -d_centred_c_next
-        launch("ln_lstm_backward_5", dtype, B, H, (B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c, p_h, d_centred_c_next, g_centre_h)
+        launch("ln_lstm_backward_4", dtype, B, H, (B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c, p_h, d_centred_c_next, g_centre_h)
 
         # sum_g_centre_h = the sum of g_centre_h
-        row_sum("ln_lstm_backward_6", dtype, B, H, (H,), g_centre_h, d_sum_c_next)
+        row_sum("ln_lstm_backward_5", dtype, B, H, (H,), g_centre_h, d_sum_c_next)
 
         # d_sum_c_next *= 1 / hidden
-        launch("ln_lstm_backward_7", dtype, B, 1, (H,), d_sum_c_next)
+        launch("ln_lstm_backward_6", dtype, B, 1, (H,), d_sum_c_next)
 
         # d_c += d_centred_c_next + d_sum_c_next
         # d_A_2_x = d_c * c * (1 - f) * f
         # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
-        # g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
         # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
-        # g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
         # d_A_1_x = d_c * (1 - g**2) * i
         # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
-        # g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
         # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
-        # g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
         # d_A_0_x = d_c * g * (1 - i) * i
+        # g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
+        #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
+        # g_p_i = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
+        #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-        # g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-        # g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
-        launch("ln_lstm_backward_8", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, g_h, gates, p_i, g_x, g, i, d_gates, g_g_h_2, g_p_i_2_2, g_g_x_2, g_p_i_3, g_g_h_1, g_p_i_2_3, g_g_x_1, g_p_i_4, g_g_h_0, g_p_i_2_4, g_g_x_0, g_p_i_5)
+        launch("ln_lstm_backward_7", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_i_2, g_p_i, g_g_h_0, g_g_x_0)
 
-        # sum_g_p_i_2_2 = the sum of g_p_i_2_2
-        row_sum("ln_lstm_backward_9", dtype, B, H, (H,), g_p_i_2_2, sum_g_p_i_2_2)
+        # sum_g_p_i_2 = the sum of g_p_i_2
+        row_sum("ln_lstm_backward_8", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_3_h)
 
-        # sum_g_p_i_2_3 = the sum of g_p_i_2_3
-        row_sum("ln_lstm_backward_10", dtype, B, H, (H,), g_p_i_2_3, sum_g_p_i_2_3)
-
-        # sum_g_p_i_2_4 = the sum of g_p_i_2_4
-        row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_p_i_2_4, sum_g_p_i_2_4)
-
-        # d_sum_square_R_3_h += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
         # d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
         # d_sum_square_R_3_h *= 1 / 4 / hidden
         # d_sum_square_R_2_h = d_sum_square_R_3_h
         # d_sum_square_R_1_h = d_sum_square_R_3_h
         # d_sum_square_R_0_h = d_sum_square_R_3_h
-        launch("ln_lstm_backward_12", dtype, B, 1, (B, t, H), d_sum_square_R_3_h, sum_g_p_i_2_2, sum_g_p_i_2_3, sum_g_p_i_2_4, p_i_2, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
+        launch("ln_lstm_backward_9", dtype, B, 1, (B, t, H), p_i_2, d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
 
         # d_R_3_h = d_sum_square_R_3_h
         # d_R_2_h = d_sum_square_R_2_h
         # d_R_1_h = d_sum_square_R_1_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-        # g_centre_i_2 = -d_R_3_h
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-        # g_centre_i_2_2 = -d_R_2_h
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-        # g_centre_i_2_3 = -d_R_1_h
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
-        # g_centre_i_2_4 = -d_R_0_h
-        launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2, g_centre_i_2_2, g_centre_i_2_3, g_centre_i_2_4)
+        # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
+        launch("ln_lstm_backward_10", dtype, B, H, (B, t, H), d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2)
 
         # sum_g_centre_i_2 = the sum of g_centre_i_2
-        row_sum("ln_lstm_backward_14", dtype, B, H, (H,), g_centre_i_2, d_sum_R_3_h)
+        row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_centre_i_2, d_sum_R_3_h)
 
-        # sum_g_centre_i_2_2 = the sum of g_centre_i_2_2
-        row_sum("ln_lstm_backward_15", dtype, B, H, (H,), g_centre_i_2_2, sum_g_centre_i_2_2)
-
-        # sum_g_centre_i_2_3 = the sum of g_centre_i_2_3
-        row_sum("ln_lstm_backward_16", dtype, B, H, (H,), g_centre_i_2_3, sum_g_centre_i_2_3)
-
-        # sum_g_centre_i_2_4 = the sum of g_centre_i_2_4
-        row_sum("ln_lstm_backward_17", dtype, B, H, (H,), g_centre_i_2_4, sum_g_centre_i_2_4)
-
-        # d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
         # d_sum_R_3_h *= 1 / 4 / hidden
         # d_sum_R_2_h = d_sum_R_3_h
         # d_sum_R_1_h = d_sum_R_3_h
         # d_sum_R_0_h = d_sum_R_3_h
-        launch("ln_lstm_backward_18", dtype, B, 1, (H,), d_sum_R_3_h, sum_g_centre_i_2_2, sum_g_centre_i_2_3, sum_g_centre_i_2_4, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-        launch("ln_lstm_backward_19", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        launch("ln_lstm_backward_12", dtype, B, 1, (H,), d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
@@ -502,90 +451,61 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_c, kept_c, where=finished[t])
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates[..., 3 * H :])
-    column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, d_tanh_h_2)
-    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), d_tanh_h_2, d_b_c)
-    clear(finished, g_g_c)
-    column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
-    clear(finished, g_g_h_3)
-    column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
-    clear(finished, g_g_x_3)
-    column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
-
-    # sum_g_p_i = the sum of g_p_i
-    row_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_3_x)
-    clear(finished, d_gates[..., 2 * H : 3 * H])
-    column_sum("ln_lstm_backward_26", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_g_h_2)
-    column_sum("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
-    clear(finished, g_g_x_2)
-    column_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
-
-    # sum_g_p_i_3 = the sum of g_p_i_3
-    row_sum("ln_lstm_backward_29", dtype, T * B, H, (B, 0, H), g_p_i_3, sum_g_p_i_3)
-    clear(finished, d_gates[..., H : 2 * H])
-    column_sum("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_g_h_1)
-    column_sum("ln_lstm_backward_31", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
-    clear(finished, g_g_x_1)
-    column_sum("ln_lstm_backward_32", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
-
-    # sum_g_p_i_4 = the sum of g_p_i_4
-    row_sum("ln_lstm_backward_33", dtype, T * B, H, (B, 0, H), g_p_i_4, sum_g_p_i_4)
-    clear(finished, d_gates[..., :H])
-    column_sum("ln_lstm_backward_34", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    clear(finished, g_g_h_0)
-    column_sum("ln_lstm_backward_35", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
-    clear(finished, g_g_x_0)
-    column_sum("ln_lstm_backward_36", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
-
-    # sum_g_p_i_5 = the sum of g_p_i_5
-    row_sum("ln_lstm_backward_37", dtype, T * B, H, (B, 0, H), g_p_i_5, sum_g_p_i_5)
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
-    # d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
+    # sum_g_p_i = the sum of g_p_i
+    row_sum("ln_lstm_backward_14", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_3_x)
+    clear(finished, d_gates)
+    column_sum("ln_lstm_backward_15", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
+    clear(finished, d_tanh_h_2)
+    column_sum("ln_lstm_backward_16", dtype, T * B, H, (B, 0, H), d_tanh_h_2, d_b_c)
+    clear(finished, g_g_c)
+    column_sum("ln_lstm_backward_17", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
+    clear(finished, g_g_h_0)
+    column_sum("ln_lstm_backward_18", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
+    clear(finished, g_g_h_1)
+    column_sum("ln_lstm_backward_19", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
+    clear(finished, g_g_h_2)
+    column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
+    clear(finished, g_g_h_3)
+    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
+    clear(finished, g_g_x_0)
+    column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
+    clear(finished, g_g_x_1)
+    column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
+    clear(finished, g_g_x_2)
+    column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
+    clear(finished, g_g_x_3)
+    column_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
+
     # d_sum_square_A_3_x *= -1 / 2 * p_i**3
     # d_sum_square_A_3_x *= 1 / 4 / hidden
     # d_sum_square_A_2_x = d_sum_square_A_3_x
     # d_sum_square_A_1_x = d_sum_square_A_3_x
     # d_sum_square_A_0_x = d_sum_square_A_3_x
-    launch("ln_lstm_backward_38", dtype, T * B, 1, (B, 0, H), d_sum_square_A_3_x, sum_g_p_i_3, sum_g_p_i_4, sum_g_p_i_5, p_i, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    launch("ln_lstm_backward_26", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
 
     # d_square_A_3_x = d_sum_square_A_3_x
     # d_square_A_2_x = d_sum_square_A_2_x
     # d_square_A_1_x = d_sum_square_A_1_x
     # d_square_A_0_x = d_sum_square_A_0_x
     # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # g_centre_i = -d_A_3_x
     # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # g_centre_i_3 = -d_A_2_x
     # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
-    # g_centre_i_4 = -d_A_1_x
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
-    # g_centre_i_5 = -d_A_0_x
-    launch("ln_lstm_backward_39", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i, g_centre_i_3, g_centre_i_4, g_centre_i_5)
+    # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
+    launch("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
 
     # sum_g_centre_i = the sum of g_centre_i
-    row_sum("ln_lstm_backward_40", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_3_x)
+    row_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_3_x)
 
-    # sum_g_centre_i_3 = the sum of g_centre_i_3
-    row_sum("ln_lstm_backward_41", dtype, T * B, H, (B, 0, H), g_centre_i_3, sum_g_centre_i_3)
-
-    # sum_g_centre_i_4 = the sum of g_centre_i_4
-    row_sum("ln_lstm_backward_42", dtype, T * B, H, (B, 0, H), g_centre_i_4, sum_g_centre_i_4)
-
-    # sum_g_centre_i_5 = the sum of g_centre_i_5
-    row_sum("ln_lstm_backward_43", dtype, T * B, H, (B, 0, H), g_centre_i_5, sum_g_centre_i_5)
-
-    # d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
     # d_sum_A_3_x *= 1 / 4 / hidden
     # d_sum_A_2_x = d_sum_A_3_x
     # d_sum_A_1_x = d_sum_A_3_x
     # d_sum_A_0_x = d_sum_A_3_x
-    launch("ln_lstm_backward_44", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, sum_g_centre_i_3, sum_g_centre_i_4, sum_g_centre_i_5, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
-    launch("ln_lstm_backward_45", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_lstm_backward_29", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    launch("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))

@@ -408,63 +408,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_gates_2 = np.empty((T, B, 4 * H), dtype)
     d_tanh_h_2 = np.empty((T, B, H), dtype)
-    g_g_c = np.empty((T, B, H), dtype)
     k_g_p_h = np.empty((T, B, H), dtype)
+    g_g_c = np.empty((T, B, H), dtype)
     k_centred_c = np.empty((T, B, H), dtype)
     g_g_h_3 = np.empty((T, B, H), dtype)
-    k_g_p_i_2 = np.empty((T, B, H), dtype)
     g_g_x_3 = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     g_g_h_2 = np.empty((T, B, H), dtype)
-    k_g_p_i_2_2 = np.empty((T, B, H), dtype)
     g_g_x_2 = np.empty((T, B, H), dtype)
-    g_p_i_3 = np.empty((T, B, H), dtype)
     g_g_h_1 = np.empty((T, B, H), dtype)
-    k_g_p_i_2_3 = np.empty((T, B, H), dtype)
     g_g_x_1 = np.empty((T, B, H), dtype)
-    g_p_i_4 = np.empty((T, B, H), dtype)
-    g_g_h_0 = np.empty((T, B, H), dtype)
+    k_g_p_i_2 = np.empty((T, B, H), dtype)
+    k_g_p_i_2_2 = np.empty((T, B, H), dtype)
+    k_g_p_i_2_3 = np.empty((T, B, H), dtype)
     k_g_p_i_2_4 = np.empty((T, B, H), dtype)
+    g_p_i = np.empty((T, B, H), dtype)
+    k_g_p_i_3 = np.empty((T, B, H), dtype)
+    k_g_p_i_4 = np.empty((T, B, H), dtype)
+    k_g_p_i_5 = np.empty((T, B, H), dtype)
+    g_g_h_0 = np.empty((T, B, H), dtype)
     g_g_x_0 = np.empty((T, B, H), dtype)
-    g_p_i_5 = np.empty((T, B, H), dtype)
     k_sum_square_c = np.empty((T, B, 1), dtype)
     k_a_i_2 = np.empty((T, B, 1), dtype)
     sum_g_p_h = np.empty((B, 1), dtype)
-    d_p_i_2 = np.empty((B, 1), dtype)
     g_centre_h = np.empty((B, H), dtype)
     d_sum_c_next = np.empty((B, 1), dtype)
-    sum_g_p_i_2_2 = np.empty((B, 1), dtype)
-    sum_g_p_i_2_3 = np.empty((B, 1), dtype)
-    sum_g_p_i_2_4 = np.empty((B, 1), dtype)
+    sum_g_p_i_2 = np.empty((B, 1), dtype)
     d_sum_square_R_2_h = np.empty((B, 1), dtype)
     d_sum_square_R_1_h = np.empty((B, 1), dtype)
     d_sum_square_R_0_h = np.empty((B, 1), dtype)
     g_centre_i_2 = np.empty((B, H), dtype)
-    g_centre_i_2_2 = np.empty((B, H), dtype)
-    g_centre_i_2_3 = np.empty((B, H), dtype)
-    g_centre_i_2_4 = np.empty((B, H), dtype)
     d_sum_R_3_h = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_2 = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_3 = np.empty((B, 1), dtype)
-    sum_g_centre_i_2_4 = np.empty((B, 1), dtype)
     d_sum_R_2_h = np.empty((B, 1), dtype)
     d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
     d_sum_square_A_3_x = np.empty((T, B, 1), dtype)
-    sum_g_p_i_3 = np.empty((T, B, 1), dtype)
-    sum_g_p_i_4 = np.empty((T, B, 1), dtype)
-    sum_g_p_i_5 = np.empty((T, B, 1), dtype)
     d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
     g_centre_i = np.empty((T, B, H), dtype)
-    g_centre_i_3 = np.empty((T, B, H), dtype)
-    g_centre_i_4 = np.empty((T, B, H), dtype)
-    g_centre_i_5 = np.empty((T, B, H), dtype)
     d_sum_A_3_x = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_3 = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_4 = np.empty((T, B, 1), dtype)
-    sum_g_centre_i_5 = np.empty((T, B, 1), dtype)
     d_sum_A_2_x = np.empty((T, B, 1), dtype)
     d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
@@ -487,10 +469,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_tanh_h_2_ts = d_tanh_h_2[ts]
         tanh_h_2_ts = tanh_h_2[ts]
         o_ts = o[ts]
-        g_g_c_ts = g_g_c[ts]
-        centred_c_next_ts = centred_c_next[ts]
-        p_h_ts = p_h[ts]
         k_g_p_h_ts = k_g_p_h[ts]
+        centred_c_next_ts = centred_c_next[ts]
+        g_g_c_ts = g_g_c[ts]
+        p_h_ts = p_h[ts]
         k_centred_c_ts = k_centred_c[ts]
         d_A_3_x_ts = d_gates[ts, :, 3 * H :]
         d_A_2_x_ts = d_gates[ts, :, 2 * H : 3 * H]
@@ -502,32 +484,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
         centred_R_0_h_ts = gates_2[ts, :, :H]
         p_i_2_ts = p_i_2[ts]
-        k_g_p_i_2_ts = k_g_p_i_2[ts]
-        g_h_3, g_h_2, g_h_1, g_h_0 = g_h[3 * H :], g_h[2 * H : 3 * H], g_h[H : 2 * H], g_h[:H]
         g_g_x_3_ts = g_g_x_3[ts]
         centred_A_3_x_ts = gates[ts, :, 3 * H :]
         centred_A_2_x_ts = gates[ts, :, 2 * H : 3 * H]
         centred_A_1_x_ts = gates[ts, :, H : 2 * H]
         centred_A_0_x_ts = gates[ts, :, :H]
         p_i_ts = p_i[ts]
-        g_p_i_ts = g_p_i[ts]
-        g_x_3, g_x_2, g_x_1, g_x_0 = g_x[3 * H :], g_x[2 * H : 3 * H], g_x[H : 2 * H], g_x[:H]
         f_ts = f[ts]
         c_ts = c[ts]
         g_g_h_2_ts = g_g_h_2[ts]
-        k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
         g_g_x_2_ts = g_g_x_2[ts]
-        g_p_i_3_ts = g_p_i_3[ts]
         g_ts = g[ts]
         i_ts = i[ts]
         g_g_h_1_ts = g_g_h_1[ts]
-        k_g_p_i_2_3_ts = k_g_p_i_2_3[ts]
         g_g_x_1_ts = g_g_x_1[ts]
-        g_p_i_4_ts = g_p_i_4[ts]
-        g_g_h_0_ts = g_g_h_0[ts]
+        k_g_p_i_2_ts = k_g_p_i_2[ts]
+        g_h_0, g_h_1, g_h_2, g_h_3 = g_h[:H], g_h[H : 2 * H], g_h[2 * H : 3 * H], g_h[3 * H :]
+        k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
+        k_g_p_i_2_3_ts = k_g_p_i_2_3[ts]
         k_g_p_i_2_4_ts = k_g_p_i_2_4[ts]
+        g_p_i_ts = g_p_i[ts]
+        g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
+        k_g_p_i_3_ts = k_g_p_i_3[ts]
+        k_g_p_i_4_ts = k_g_p_i_4[ts]
+        k_g_p_i_5_ts = k_g_p_i_5[ts]
+        g_g_h_0_ts = g_g_h_0[ts]
         g_g_x_0_ts = g_g_x_0[ts]
-        g_p_i_5_ts = g_p_i_5[ts]
         d_gates_2_ts = d_gates_2[ts]
         k_sum_square_c_ts = k_sum_square_c[ts]
         k_a_i_2_ts = k_a_i_2[ts]
@@ -537,11 +519,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_tanh_h_2_ts, out=d_tanh_h_2_ts)
         d_tanh_h_2_ts *= o_ts
 
-        # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
-        np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
-
         # k_g_p_h = centred_c_next * g_c, times d_tanh_h_2 in the loop
         np.multiply(centred_c_next_ts, g_c, out=k_g_p_h_ts)
+
+        # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
+        np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
 
         # k_centred_c = g_c * p_h
         np.multiply(g_c, p_h_ts, out=k_centred_c_ts)
@@ -554,14 +536,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_3 = centred_R_3_h * p_i_2, times d_A_3_x in the loop
         np.multiply(centred_R_3_h_ts, p_i_2_ts, out=g_g_h_3_ts)
 
-        # k_g_p_i_2 = centred_R_3_h * g_h_3, times d_A_3_x in the loop
-        np.multiply(centred_R_3_h_ts, g_h_3, out=k_g_p_i_2_ts)
-
         # g_g_x_3 = centred_A_3_x * p_i, times d_A_3_x in the loop
         np.multiply(centred_A_3_x_ts, p_i_ts, out=g_g_x_3_ts)
-
-        # g_p_i = centred_A_3_x * g_x_3, times d_A_3_x in the loop
-        np.multiply(centred_A_3_x_ts, g_x_3, out=g_p_i_ts)
 
         # d_A_2_x = c * (1 - f) * f, times d_c in the loop
         np.subtract(1, f_ts, out=d_A_2_x_ts)
@@ -571,14 +547,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
         np.multiply(centred_R_2_h_ts, p_i_2_ts, out=g_g_h_2_ts)
 
-        # k_g_p_i_2_2 = centred_R_2_h * g_h_2, times d_A_2_x in the loop
-        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_i_2_2_ts)
-
         # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
         np.multiply(centred_A_2_x_ts, p_i_ts, out=g_g_x_2_ts)
-
-        # g_p_i_3 = centred_A_2_x * g_x_2, times d_A_2_x in the loop
-        np.multiply(centred_A_2_x_ts, g_x_2, out=g_p_i_3_ts)
 
         # d_A_1_x = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_A_1_x_ts)
@@ -588,31 +558,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
         np.multiply(centred_R_1_h_ts, p_i_2_ts, out=g_g_h_1_ts)
 
-        # k_g_p_i_2_3 = centred_R_1_h * g_h_1, times d_A_1_x in the loop
-        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_i_2_3_ts)
-
         # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
         np.multiply(centred_A_1_x_ts, p_i_ts, out=g_g_x_1_ts)
-
-        # g_p_i_4 = centred_A_1_x * g_x_1, times d_A_1_x in the loop
-        np.multiply(centred_A_1_x_ts, g_x_1, out=g_p_i_4_ts)
 
         # d_A_0_x = g * (1 - i) * i, times d_c in the loop
         np.subtract(1, i_ts, out=d_A_0_x_ts)
         d_A_0_x_ts *= g_ts
         d_A_0_x_ts *= i_ts
 
+        # k_g_p_i_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_i_2_ts)
+
+        # k_g_p_i_2_2 = centred_R_1_h * g_h_1
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_i_2_2_ts)
+
+        # k_g_p_i_2_3 = centred_R_2_h * g_h_2
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_i_2_3_ts)
+
+        # k_g_p_i_2_4 = centred_R_3_h * g_h_3
+        np.multiply(centred_R_3_h_ts, g_h_3, out=k_g_p_i_2_4_ts)
+
+        # g_p_i = centred_A_0_x * g_x_0
+        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_i_ts)
+
+        # k_g_p_i_3 = centred_A_1_x * g_x_1
+        np.multiply(centred_A_1_x_ts, g_x_1, out=k_g_p_i_3_ts)
+
+        # k_g_p_i_4 = centred_A_2_x * g_x_2
+        np.multiply(centred_A_2_x_ts, g_x_2, out=k_g_p_i_4_ts)
+
+        # k_g_p_i_5 = centred_A_3_x * g_x_3
+        np.multiply(centred_A_3_x_ts, g_x_3, out=k_g_p_i_5_ts)
+
         # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
         np.multiply(centred_R_0_h_ts, p_i_2_ts, out=g_g_h_0_ts)
 
-        # k_g_p_i_2_4 = centred_R_0_h * g_h_0, times d_A_0_x in the loop
-        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_i_2_4_ts)
-
         # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
         np.multiply(centred_A_0_x_ts, p_i_ts, out=g_g_x_0_ts)
-
-        # g_p_i_5 = centred_A_0_x * g_x_0, times d_A_0_x in the loop
-        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_i_5_ts)
 
         # d_R_3_h = g_h_3 * p_i_2
         # d_R_2_h = g_h_2 * p_i_2
@@ -626,25 +608,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_sum_square_c_ts *= -0.5
         k_sum_square_c_ts /= (H)
 
-        # k_a_i_2 = -1 / 2 * p_i_2**3, times d_p_i_2 in the loop
+        # k_a_i_2 = -1 / 2 * p_i_2**3, times sum_g_p_i_2 in the loop
         np.multiply(p_i_2_ts, p_i_2_ts, out=k_a_i_2_ts)
         k_a_i_2_ts *= p_i_2_ts
         k_a_i_2_ts *= -0.5
 
         for (
-            d_y_t, d_tanh_h_2_t, g_g_c_t, k_g_p_h_t, d_A_3_x, g_g_h_3_t, k_g_p_i_2_t, g_g_x_3_t, g_p_i_t,
-            k_sum_square_c_t, k_centred_c_t, centred_c_next_t, d_A_2_x, g_g_h_2_t, k_g_p_i_2_2_t, g_g_x_2_t,
-            g_p_i_3_t, d_A_1_x, g_g_h_1_t, k_g_p_i_2_3_t, g_g_x_1_t, g_p_i_4_t, d_A_0_x, g_g_h_0_t,
-            k_g_p_i_2_4_t, g_g_x_0_t, g_p_i_5_t, f_t, k_a_i_2_t, d_gates_2_t, d_gates_t, centred_R_3_h,
-            d_R_3_h, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
+            d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3_t, g_g_x_3_t, k_sum_square_c_t,
+            k_centred_c_t, centred_c_next_t, d_A_2_x, g_g_h_2_t, g_g_x_2_t, d_A_1_x, g_g_h_1_t, g_g_x_1_t,
+            d_A_0_x, k_g_p_i_2_t, k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t,
+            k_g_p_i_3_t, k_g_p_i_5_t, g_g_h_0_t, g_g_x_0_t, f_t, k_a_i_2_t, d_gates_2_t, d_gates_t,
+            centred_R_3_h, d_R_3_h, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h,
+            finished_t,
         ) in backwards(
-            d_y[ts], d_tanh_h_2_ts, g_g_c_ts, k_g_p_h_ts, d_A_3_x_ts, g_g_h_3_ts, k_g_p_i_2_ts, g_g_x_3_ts,
-            g_p_i_ts, k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts, g_g_h_2_ts,
-            k_g_p_i_2_2_ts, g_g_x_2_ts, g_p_i_3_ts, d_A_1_x_ts, g_g_h_1_ts, k_g_p_i_2_3_ts, g_g_x_1_ts,
-            g_p_i_4_ts, d_A_0_x_ts, g_g_h_0_ts, k_g_p_i_2_4_ts, g_g_x_0_ts, g_p_i_5_ts, f_ts, k_a_i_2_ts,
-            d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :], centred_R_2_h_ts,
-            d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts,
-            d_gates_2[ts, :, :H], ends[ts],
+            d_y[ts], d_tanh_h_2_ts, k_g_p_h_ts, g_g_c_ts, d_A_3_x_ts, g_g_h_3_ts, g_g_x_3_ts,
+            k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts, g_g_h_2_ts, g_g_x_2_ts,
+            d_A_1_x_ts, g_g_h_1_ts, g_g_x_1_ts, d_A_0_x_ts, k_g_p_i_2_ts, k_g_p_i_2_3_ts, k_g_p_i_2_2_ts,
+            k_g_p_i_2_4_ts, g_p_i_ts, k_g_p_i_4_ts, k_g_p_i_3_ts, k_g_p_i_5_ts, g_g_h_0_ts, g_g_x_0_ts, f_ts,
+            k_a_i_2_ts, d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :],
+            centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H],
+            centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -657,11 +640,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
             d_tanh_h_2_t *= d_h
 
-            # g_g_c = d_tanh_h_2 * centred_c_next * p_h
-            g_g_c_t *= d_tanh_h_2_t
-
             # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
             k_g_p_h_t *= d_tanh_h_2_t
+
+            # g_g_c = d_tanh_h_2 * centred_c_next * p_h
+            g_g_c_t *= d_tanh_h_2_t
 
             # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
             d_A_3_x *= d_h
@@ -669,16 +652,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
             g_g_h_3_t *= d_A_3_x
 
-            # k_g_p_i_2 = d_A_3_x * centred_R_3_h * g_h_3
-            k_g_p_i_2_t *= d_A_3_x
-
             # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
             g_g_x_3_t *= d_A_3_x
-
-            # g_p_i = d_A_3_x * centred_A_3_x * g_x_3
-            g_p_i_t *= d_A_3_x
             np.sum(k_g_p_h_t, axis=-1, keepdims=True, out=sum_g_p_h)
-            np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=d_p_i_2)
 
             # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
             k_sum_square_c_t *= sum_g_p_h
@@ -709,14 +685,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
             g_g_h_2_t *= d_A_2_x
 
-            # k_g_p_i_2_2 = d_A_2_x * centred_R_2_h * g_h_2
-            k_g_p_i_2_2_t *= d_A_2_x
-
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
             g_g_x_2_t *= d_A_2_x
-
-            # g_p_i_3 = d_A_2_x * centred_A_2_x * g_x_2
-            g_p_i_3_t *= d_A_2_x
 
             # d_A_1_x = d_c * (1 - g**2) * i
             d_A_1_x *= d_c
@@ -724,41 +694,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
             g_g_h_1_t *= d_A_1_x
 
-            # k_g_p_i_2_3 = d_A_1_x * centred_R_1_h * g_h_1
-            k_g_p_i_2_3_t *= d_A_1_x
-
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
             g_g_x_1_t *= d_A_1_x
-
-            # g_p_i_4 = d_A_1_x * centred_A_1_x * g_x_1
-            g_p_i_4_t *= d_A_1_x
 
             # d_A_0_x = d_c * g * (1 - i) * i
             d_A_0_x *= d_c
 
+            # k_g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
+            #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
+            k_g_p_i_2_t *= d_A_0_x
+            np.multiply(d_A_2_x, k_g_p_i_2_3_t, out=s)
+            k_g_p_i_2_t += s
+            np.multiply(d_A_1_x, k_g_p_i_2_2_t, out=s)
+            k_g_p_i_2_t += s
+            np.multiply(d_A_3_x, k_g_p_i_2_4_t, out=s)
+            k_g_p_i_2_t += s
+
+            # g_p_i = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
+            #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
+            g_p_i_t *= d_A_0_x
+            np.multiply(d_A_2_x, k_g_p_i_4_t, out=s)
+            g_p_i_t += s
+            np.multiply(d_A_1_x, k_g_p_i_3_t, out=s)
+            g_p_i_t += s
+            np.multiply(d_A_3_x, k_g_p_i_5_t, out=s)
+            g_p_i_t += s
+
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
             g_g_h_0_t *= d_A_0_x
 
-            # k_g_p_i_2_4 = d_A_0_x * centred_R_0_h * g_h_0
-            k_g_p_i_2_4_t *= d_A_0_x
-
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
             g_g_x_0_t *= d_A_0_x
-
-            # g_p_i_5 = d_A_0_x * centred_A_0_x * g_x_0
-            g_p_i_5_t *= d_A_0_x
             d_c *= f_t
-            np.sum(k_g_p_i_2_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2_2)
-            np.sum(k_g_p_i_2_3_t, axis=-1, keepdims=True, out=sum_g_p_i_2_3)
-            np.sum(k_g_p_i_2_4_t, axis=-1, keepdims=True, out=sum_g_p_i_2_4)
+            np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2)
 
-            # d_p_i_2 += sum_g_p_i_2_2 + sum_g_p_i_2_3 + sum_g_p_i_2_4
-            d_p_i_2 += sum_g_p_i_2_2
-            d_p_i_2 += sum_g_p_i_2_3
-            d_p_i_2 += sum_g_p_i_2_4
-
-            # k_a_i_2 = -1 / 2 * d_p_i_2 * p_i_2**3
-            k_a_i_2_t *= d_p_i_2
+            # k_a_i_2 = -1 / 2 * p_i_2**3 * sum_g_p_i_2
+            k_a_i_2_t *= sum_g_p_i_2
 
             # k_a_i_2 *= 1 / 4 / hidden
             k_a_i_2_t *= 0.25
@@ -803,26 +774,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_2 *= 2
             d_R_0_h += s_2
 
-            # g_centre_i_2 = -d_R_3_h
-            np.multiply(d_R_3_h, -1, out=g_centre_i_2)
-
-            # g_centre_i_2_2 = -d_R_2_h
-            np.multiply(d_R_2_h, -1, out=g_centre_i_2_2)
-
-            # g_centre_i_2_3 = -d_R_1_h
-            np.multiply(d_R_1_h, -1, out=g_centre_i_2_3)
-
-            # g_centre_i_2_4 = -d_R_0_h
-            np.multiply(d_R_0_h, -1, out=g_centre_i_2_4)
+            # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
+            np.multiply(d_R_0_h, -1, out=g_centre_i_2)
+            g_centre_i_2 -= d_R_1_h
+            g_centre_i_2 -= d_R_2_h
+            g_centre_i_2 -= d_R_3_h
             np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_3_h)
-            np.sum(g_centre_i_2_2, axis=-1, keepdims=True, out=sum_g_centre_i_2_2)
-            np.sum(g_centre_i_2_3, axis=-1, keepdims=True, out=sum_g_centre_i_2_3)
-            np.sum(g_centre_i_2_4, axis=-1, keepdims=True, out=sum_g_centre_i_2_4)
-
-            # d_sum_R_3_h += sum_g_centre_i_2_2 + sum_g_centre_i_2_3 + sum_g_centre_i_2_4
-            d_sum_R_3_h += sum_g_centre_i_2_2
-            d_sum_R_3_h += sum_g_centre_i_2_3
-            d_sum_R_3_h += sum_g_centre_i_2_4
 
             # d_sum_R_3_h *= 1 / 4 / hidden
             d_sum_R_3_h *= 0.25
@@ -855,58 +812,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_9 = np.empty((T, B, H), dtype)
     s_10 = np.empty((T, B, H), dtype)
     s_11 = np.empty((T, B, H), dtype)
-    d_A_3_x_all = d_gates[..., 3 * H :]
-    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
-    d_b_3, d_b_2, d_b_1, d_b_0 = d_b[3 * H :], d_b[2 * H : 3 * H], d_b[H : 2 * H], d_b[:H]
-    d_g_h_3, d_g_h_2, d_g_h_1, d_g_h_0 = d_g_h[3 * H :], d_g_h[2 * H : 3 * H], d_g_h[H : 2 * H], d_g_h[:H]
-    d_g_x_3, d_g_x_2, d_g_x_1, d_g_x_0 = d_g_x[3 * H :], d_g_x[2 * H : 3 * H], d_g_x[H : 2 * H], d_g_x[:H]
+    d_g_h_0, d_g_h_1, d_g_h_2, d_g_h_3 = d_g_h[:H], d_g_h[H : 2 * H], d_g_h[2 * H : 3 * H], d_g_h[3 * H :]
+    d_g_x_0, d_g_x_1, d_g_x_2, d_g_x_3 = d_g_x[:H], d_g_x[H : 2 * H], d_g_x[2 * H : 3 * H], d_g_x[3 * H :]
     centred_A_3_x_all = gates[..., 3 * H :]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
+    d_A_3_x_all = d_gates[..., 3 * H :]
+    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
+    d_A_1_x_all = d_gates[..., H : 2 * H]
+    d_A_0_x_all = d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_A_3_x_all)
-    np.matmul(ones, d_A_3_x_all.reshape(T * B, H), out=d_b_3)
+    clear(finished, d_gates_2)
+    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_3_x)
+    clear(finished, d_gates)
+    np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_tanh_h_2)
     np.matmul(ones, d_tanh_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
-    clear(finished, g_g_h_3)
-    np.matmul(ones, g_g_h_3.reshape(T * B, H), out=d_g_h_3)
-    clear(finished, g_g_x_3)
-    np.matmul(ones, g_g_x_3.reshape(T * B, H), out=d_g_x_3)
-    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_3_x)
-    clear(finished, d_A_2_x_all)
-    np.matmul(ones, d_A_2_x_all.reshape(T * B, H), out=d_b_2)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
-    np.sum(g_p_i_3, axis=-1, keepdims=True, out=sum_g_p_i_3)
-    clear(finished, d_A_1_x_all)
-    np.matmul(ones, d_A_1_x_all.reshape(T * B, H), out=d_b_1)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    np.sum(g_p_i_4, axis=-1, keepdims=True, out=sum_g_p_i_4)
-    clear(finished, d_A_0_x_all)
-    np.matmul(ones, d_A_0_x_all.reshape(T * B, H), out=d_b_0)
     clear(finished, g_g_h_0)
     np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
+    clear(finished, g_g_h_1)
+    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
+    clear(finished, g_g_h_2)
+    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
+    clear(finished, g_g_h_3)
+    np.matmul(ones, g_g_h_3.reshape(T * B, H), out=d_g_h_3)
     clear(finished, g_g_x_0)
     np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    np.sum(g_p_i_5, axis=-1, keepdims=True, out=sum_g_p_i_5)
-    clear(finished, d_gates_2)
-    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-
-    # d_sum_square_A_3_x += sum_g_p_i_3 + sum_g_p_i_4 + sum_g_p_i_5
-    d_sum_square_A_3_x += sum_g_p_i_3
-    d_sum_square_A_3_x += sum_g_p_i_4
-    d_sum_square_A_3_x += sum_g_p_i_5
+    clear(finished, g_g_x_1)
+    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
+    clear(finished, g_g_x_2)
+    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
+    clear(finished, g_g_x_3)
+    np.matmul(ones, g_g_x_3.reshape(T * B, H), out=d_g_x_3)
 
     # d_sum_square_A_3_x *= -1 / 2 * p_i**3
     np.multiply(p_i, p_i, out=s_6)
@@ -958,26 +900,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_8 *= 2
     d_A_0_x_all += s_8
 
-    # g_centre_i = -d_A_3_x
-    np.multiply(d_A_3_x_all, -1, out=g_centre_i)
-
-    # g_centre_i_3 = -d_A_2_x
-    np.multiply(d_A_2_x_all, -1, out=g_centre_i_3)
-
-    # g_centre_i_4 = -d_A_1_x
-    np.multiply(d_A_1_x_all, -1, out=g_centre_i_4)
-
-    # g_centre_i_5 = -d_A_0_x
-    np.multiply(d_A_0_x_all, -1, out=g_centre_i_5)
+    # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
+    np.multiply(d_A_0_x_all, -1, out=g_centre_i)
+    g_centre_i -= d_A_1_x_all
+    g_centre_i -= d_A_2_x_all
+    g_centre_i -= d_A_3_x_all
     np.sum(g_centre_i, axis=-1, keepdims=True, out=d_sum_A_3_x)
-    np.sum(g_centre_i_3, axis=-1, keepdims=True, out=sum_g_centre_i_3)
-    np.sum(g_centre_i_4, axis=-1, keepdims=True, out=sum_g_centre_i_4)
-    np.sum(g_centre_i_5, axis=-1, keepdims=True, out=sum_g_centre_i_5)
-
-    # d_sum_A_3_x += sum_g_centre_i_3 + sum_g_centre_i_4 + sum_g_centre_i_5
-    d_sum_A_3_x += sum_g_centre_i_3
-    d_sum_A_3_x += sum_g_centre_i_4
-    d_sum_A_3_x += sum_g_centre_i_5
 
     # d_sum_A_3_x *= 1 / 4 / hidden
     d_sum_A_3_x *= 0.25

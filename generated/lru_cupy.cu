@@ -230,13 +230,10 @@ extern "C" __global__ void lru_backward_3(
     if (threadIdx.y == 0 && k < I) put(d_D + k, part[0][threadIdx.x]);
 }
 
-// g_li = d_hi * hr
-// g_lr = d_hi * hi
-// g_exp_gl = d_hi * Bi_x
 // d_Bi_x = d_hi * exp_gl
-// g_li_2 = -CrT_d_y * hi
-// g_lr_2 = CrT_d_y * hr
-// g_exp_gl_2 = CrT_d_y * Br_x
+// g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
+// g_li = d_hi * hr - CrT_d_y * hi
+// g_lr = CrT_d_y * hr + d_hi * hi
 // d_Br_x = CrT_d_y * exp_gl
 // d_hr = CrT_d_y * lr + d_hi * li
 // d_hi = d_hi * lr - CrT_d_y * li
@@ -244,21 +241,18 @@ extern "C" __global__ void lru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ CiT_d_Ci_hi_next,  // (T, B, H)  CiT_d_Ci_hi_next
     storage* __restrict__ d_hi,  // (B, H)  d_hi_later
-    const storage* __restrict__ hr,  // (T + 1, B, H)  hr
-    const storage* __restrict__ hi,  // (T + 1, B, H)  hi
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
     const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
     const storage* __restrict__ CrT_d_y,  // (T, B, H)  CrT_d_y
     storage* __restrict__ d_hr,  // (B, H)  d_hr_later
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
+    const storage* __restrict__ hi,  // (T + 1, B, H)  hi
+    const storage* __restrict__ hr,  // (T + 1, B, H)  hr
     const storage* __restrict__ li_2,  // (H,)  li
     const storage* __restrict__ lr_2,  // (H,)  lr
-    storage* __restrict__ g_li,  // (T, B, H)  g_li
-    storage* __restrict__ g_lr,  // (T, B, H)  g_lr
-    storage* __restrict__ g_exp_gl,  // (T, B, H)  g_exp_gl
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_Br_x, d_Bi_x
-    storage* __restrict__ g_li_2,  // (T, B, H)  g_li_2
-    storage* __restrict__ g_lr_2,  // (T, B, H)  g_lr_2
-    storage* __restrict__ g_exp_gl_2)  // (T, B, H)  g_exp_gl_2
+    storage* __restrict__ g_exp_gl,  // (T, B, H)  g_exp_gl
+    storage* __restrict__ g_li,  // (T, B, H)  g_li
+    storage* __restrict__ g_lr)  // (T, B, H)  g_lr
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -268,37 +262,31 @@ extern "C" __global__ void lru_backward_4(
 
     const real CiT_d_Ci_hi_next_ = get(CiT_d_Ci_hi_next + at * H + k);
     const real d_hi_later = get(d_hi + b * H + k);
-    const real hr_ = get(hr + at * H + k);
-    const real hi_ = get(hi + at * H + k);
-    const real Bi_x = get(gates + at * (2 * H) + H + k);
     const real exp_gl = get(exp_ + 2 * H + k);
     const real CrT_d_y_ = get(CrT_d_y + at * H + k);
     const real d_hr_later = get(d_hr + b * H + k);
+    const real Bi_x = get(gates + at * (2 * H) + H + k);
     const real Br_x = get(gates + at * (2 * H) + k);
+    const real hi_ = get(hi + at * H + k);
+    const real hr_ = get(hr + at * H + k);
     const real li = get(li_2 + k);
     const real lr = get(lr_2 + k);
 
     const real d_hi_next = CiT_d_Ci_hi_next_ + d_hi_later;
-    const real g_li_ = d_hi_next * hr_;
-    const real g_lr_ = d_hi_next * hi_;
-    const real g_exp_gl_ = d_hi_next * Bi_x;
     const real d_Bi_x = d_hi_next * exp_gl;
     const real d_hr_next = CrT_d_y_ + d_hr_later;
-    const real g_li_2_ = -d_hr_next * hi_;
-    const real g_lr_2_ = d_hr_next * hr_;
-    const real g_exp_gl_2_ = d_hr_next * Br_x;
+    const real g_exp_gl_ = d_hi_next * Bi_x + d_hr_next * Br_x;
+    const real g_li_ = d_hi_next * hr_ - d_hr_next * hi_;
+    const real g_lr_ = d_hi_next * hi_ + d_hr_next * hr_;
     const real d_Br_x = d_hr_next * exp_gl;
     const real d_hr_ = d_hi_next * li + d_hr_next * lr;
     const real d_hi_ = d_hi_next * lr - d_hr_next * li;
 
     put(d_hi + b * H + k, d_hi_);
+    put(d_gates + at * (2 * H) + H + k, d_Bi_x);
+    put(g_exp_gl + at * H + k, g_exp_gl_);
     put(g_li + at * H + k, g_li_);
     put(g_lr + at * H + k, g_lr_);
-    put(g_exp_gl + at * H + k, g_exp_gl_);
-    put(d_gates + at * (2 * H) + H + k, d_Bi_x);
-    put(g_li_2 + at * H + k, g_li_2_);
-    put(g_lr_2 + at * H + k, g_lr_2_);
-    put(g_exp_gl_2 + at * H + k, g_exp_gl_2_);
     put(d_gates + at * (2 * H) + k, d_Br_x);
     put(d_hr + b * H + k, d_hr_);
 }
@@ -326,77 +314,8 @@ extern "C" __global__ void lru_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_exp + k, part[0][threadIdx.x]);
 }
 
-// d_exp_gl_2 = the sum of g_exp_gl_2
-extern "C" __global__ void lru_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_exp_gl_2,  // (T, B, H)  g_exp_gl_2
-    storage* __restrict__ d_exp_gl)  // (2 * H,)  d_exp_gl_2, d_exp_gl_3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_exp_gl_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_exp_gl + k, part[0][threadIdx.x]);
-}
-
-// d_li_2 = the sum of g_li_2
-extern "C" __global__ void lru_backward_7(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_li_2,  // (T, B, H)  g_li_2
-    storage* __restrict__ d_li)  // (2 * H,)  d_li_2, d_li_3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_li_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_li + k, part[0][threadIdx.x]);
-}
-
-// d_lr_2 = the sum of g_lr_2
-extern "C" __global__ void lru_backward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_lr_2,  // (T, B, H)  g_lr_2
-    storage* __restrict__ d_lr)  // (2 * H,)  d_lr_2, d_lr_3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_lr_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_lr + k, part[0][threadIdx.x]);
-}
-
 // d_li = the sum of g_li
-extern "C" __global__ void lru_backward_9(
+extern "C" __global__ void lru_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_li,  // (T, B, H)  g_li
     storage* __restrict__ d_parts)  // (3 * H,)  d_li, d_lr, d_m
@@ -419,7 +338,7 @@ extern "C" __global__ void lru_backward_9(
 }
 
 // d_lr = the sum of g_lr
-extern "C" __global__ void lru_backward_10(
+extern "C" __global__ void lru_backward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_lr,  // (T, B, H)  g_lr
     storage* __restrict__ d_parts)  // (3 * H,)  d_li, d_lr, d_m
@@ -441,29 +360,23 @@ extern "C" __global__ void lru_backward_10(
     if (threadIdx.y == 0 && k < H) put(d_parts + H + k, part[0][threadIdx.x]);
 }
 
-// d_exp_gl_3 = d_exp_gl + d_exp_gl_2
-// d_li_3 = d_li + d_li_2
-// d_sin_exp_th = d_li_3 * m
-// d_lr_3 = d_lr + d_lr_2
-// d_cos_exp_th = d_lr_3 * m
+// d_sin_exp_th = d_li * m
+// d_cos_exp_th = d_lr * m
 // d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
-// d_m = d_li_3 * sin_exp_th + d_lr_3 * cos_exp_th
+// d_m = d_li * sin_exp_th + d_lr * cos_exp_th
 // d_a_m = d_m * m
 // d_exp_nu = -d_a_m
 // d_nu = d_exp_nu * exp_nu
 // d_th = d_exp_th * exp_th
-// d_gl = d_exp_gl_3 * exp_gl
-extern "C" __global__ void lru_backward_11(
+// d_gl = d_exp_gl * exp_gl
+extern "C" __global__ void lru_backward_8(
     const int rows, const int H,
-    const storage* __restrict__ d_exp,  // (3 * H,)  d_exp_gl, d_exp_nu, d_exp_th
-    const storage* __restrict__ d_exp_gl,  // (2 * H,)  d_exp_gl_2, d_exp_gl_3
     const storage* __restrict__ d_parts,  // (3 * H,)  d_li, d_lr, d_m
-    const storage* __restrict__ d_li,  // (2 * H,)  d_li_2, d_li_3
     const storage* __restrict__ m,  // (H,)  m
-    const storage* __restrict__ d_lr,  // (2 * H,)  d_lr_2, d_lr_3
     const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
     const storage* __restrict__ cos_exp_th,  // (H,)  cos_exp_th
     const storage* __restrict__ sin_exp_th,  // (H,)  sin_exp_th
+    const storage* __restrict__ d_exp,  // (3 * H,)  d_exp_gl, d_exp_nu, d_exp_th
     storage* __restrict__ d_nu,  // H  nu
     storage* __restrict__ d_th,  // H  th
     storage* __restrict__ d_gl)  // H  gl
@@ -472,31 +385,25 @@ extern "C" __global__ void lru_backward_11(
     if (i >= H) return;
     const int k = i;
 
-    const real d_exp_gl_ = get(d_exp + k);
-    const real d_exp_gl_2 = get(d_exp_gl + k);
-    const real d_li_ = get(d_parts + k);
-    const real d_li_2 = get(d_li + k);
+    const real d_li = get(d_parts + k);
     const real m_ = get(m + k);
-    const real d_lr_ = get(d_parts + H + k);
-    const real d_lr_2 = get(d_lr + k);
+    const real d_lr = get(d_parts + H + k);
     const real exp_th = get(exp_ + H + k);
     const real cos_exp_th_ = get(cos_exp_th + k);
     const real sin_exp_th_ = get(sin_exp_th + k);
     const real exp_nu = get(exp_ + k);
+    const real d_exp_gl = get(d_exp + k);
     const real exp_gl = get(exp_ + 2 * H + k);
 
-    const real d_exp_gl_3 = d_exp_gl_ + d_exp_gl_2;
-    const real d_li_3 = d_li_ + d_li_2;
-    const real d_sin_exp_th = d_li_3 * m_;
-    const real d_lr_3 = d_lr_ + d_lr_2;
-    const real d_cos_exp_th = d_lr_3 * m_;
+    const real d_sin_exp_th = d_li * m_;
+    const real d_cos_exp_th = d_lr * m_;
     const real d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th);
-    const real d_m = d_li_3 * sin_exp_th_ + d_lr_3 * cos_exp_th_;
+    const real d_m = d_li * sin_exp_th_ + d_lr * cos_exp_th_;
     const real d_a_m = d_m * m_;
     const real d_exp_nu = -d_a_m;
     const real d_nu_ = d_exp_nu * exp_nu;
     const real d_th_ = d_exp_th * exp_th;
-    const real d_gl_ = d_exp_gl_3 * exp_gl;
+    const real d_gl_ = d_exp_gl * exp_gl;
 
     put(d_nu + k, d_nu_);
     put(d_th + k, d_th_);
@@ -504,7 +411,7 @@ extern "C" __global__ void lru_backward_11(
 }
 
 // d_x += d_y * D
-extern "C" __global__ void lru_backward_12(
+extern "C" __global__ void lru_backward_9(
     const int rows, const int B, const int t, const int I,
     storage* __restrict__ d_x,  // (T, B, I)  d_x
     const storage* __restrict__ D,  // I  D

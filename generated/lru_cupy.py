@@ -258,20 +258,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_D = cp.empty((T, B, I), dtype)
     CrT_d_y = cp.empty((T, B, H), dtype)
     CiT_d_Ci_hi_next = cp.empty((T, B, H), dtype)
+    g_exp_gl = cp.empty((T, B, H), dtype)
     g_li = cp.empty((T, B, H), dtype)
     g_lr = cp.empty((T, B, H), dtype)
-    g_exp_gl = cp.empty((T, B, H), dtype)
-    g_li_2 = cp.empty((T, B, H), dtype)
-    g_lr_2 = cp.empty((T, B, H), dtype)
-    g_exp_gl_2 = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     lr_2 = cp.empty((H,), dtype)
     li_2 = cp.empty((H,), dtype)
-    d_parts = cp.empty((3 * H,), dtype)
     d_exp = cp.empty((3 * H,), dtype)
-    d_li = cp.empty((2 * H,), dtype)
-    d_lr = cp.empty((2 * H,), dtype)
-    d_exp_gl = cp.empty((2 * H,), dtype)
+    d_parts = cp.empty((3 * H,), dtype)
     d_sin_exp_th = cp.empty((H,), dtype)
     d_cos_exp_th = cp.empty((H,), dtype)
     d_a_m = cp.empty((H,), dtype)
@@ -309,17 +303,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_hi = d_hi.copy()
             cp.copyto(d_hi, 0, where=finished[t])
 
-        # g_li = d_hi * hr
-        # g_lr = d_hi * hi
-        # g_exp_gl = d_hi * Bi_x
         # d_Bi_x = d_hi * exp_gl
-        # g_li_2 = -CrT_d_y * hi
-        # g_lr_2 = CrT_d_y * hr
-        # g_exp_gl_2 = CrT_d_y * Br_x
+        # g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
+        # g_li = d_hi * hr - CrT_d_y * hi
+        # g_lr = CrT_d_y * hr + d_hi * hi
         # d_Br_x = CrT_d_y * exp_gl
         # d_hr = CrT_d_y * lr + d_hi * li
         # d_hi = d_hi * lr - CrT_d_y * li
-        launch("lru_backward_4", dtype, B, H, (B, t, H), CiT_d_Ci_hi_next, d_hi, hr, hi, gates, exp, CrT_d_y, d_hr, li_2, lr_2, g_li, g_lr, g_exp_gl, d_gates, g_li_2, g_lr_2, g_exp_gl_2)
+        launch("lru_backward_4", dtype, B, H, (B, t, H), CiT_d_Ci_hi_next, d_hi, exp, CrT_d_y, d_hr, gates, hi, hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr)
 
         if finished is not None:
             cp.copyto(d_hr, kept_hr, where=finished[t])
@@ -331,28 +322,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_Br_Bi)
     column_sum("lru_backward_5", dtype, T * B, H, (B, 0, H), g_exp_gl, d_exp)
-    column_sum("lru_backward_6", dtype, T * B, H, (B, 0, H), g_exp_gl_2, d_exp_gl)
-    column_sum("lru_backward_7", dtype, T * B, H, (B, 0, H), g_li_2, d_li)
-    column_sum("lru_backward_8", dtype, T * B, H, (B, 0, H), g_lr_2, d_lr)
-    column_sum("lru_backward_9", dtype, T * B, H, (B, 0, H), g_li, d_parts)
-    column_sum("lru_backward_10", dtype, T * B, H, (B, 0, H), g_lr, d_parts)
+    column_sum("lru_backward_6", dtype, T * B, H, (B, 0, H), g_li, d_parts)
+    column_sum("lru_backward_7", dtype, T * B, H, (B, 0, H), g_lr, d_parts)
 
-    # d_exp_gl_3 = d_exp_gl + d_exp_gl_2
-    # d_li_3 = d_li + d_li_2
-    # d_sin_exp_th = d_li_3 * m
-    # d_lr_3 = d_lr + d_lr_2
-    # d_cos_exp_th = d_lr_3 * m
+    # d_sin_exp_th = d_li * m
+    # d_cos_exp_th = d_lr * m
     # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
-    # d_m = d_li_3 * sin_exp_th + d_lr_3 * cos_exp_th
+    # d_m = d_li * sin_exp_th + d_lr * cos_exp_th
     # d_a_m = d_m * m
     # d_exp_nu = -d_a_m
     # d_nu = d_exp_nu * exp_nu
     # d_th = d_exp_th * exp_th
-    # d_gl = d_exp_gl_3 * exp_gl
-    launch("lru_backward_11", dtype, 1, H, (H,), d_exp, d_exp_gl, d_parts, d_li, m, d_lr, exp, cos_exp_th, sin_exp_th, d_nu, d_th, d_gl)
+    # d_gl = d_exp_gl * exp_gl
+    launch("lru_backward_8", dtype, 1, H, (H,), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl)
 
     # d_x += d_y * D
-    launch("lru_backward_12", dtype, T * B, I, (B, 0, I), d_x, D, d_y)
+    launch("lru_backward_9", dtype, T * B, I, (B, 0, I), d_x, D, d_y)
 
     d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
     return Grads(

@@ -293,20 +293,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_D = np.empty((T, B, I), dtype)
     CrT_d_y = np.empty((T, B, H), dtype)
     CiT_d_Ci_hi_next = np.empty((T, B, H), dtype)
+    g_exp_gl = np.empty((T, B, H), dtype)
     g_li = np.empty((T, B, H), dtype)
     g_lr = np.empty((T, B, H), dtype)
-    g_exp_gl = np.empty((T, B, H), dtype)
-    g_li_2 = np.empty((T, B, H), dtype)
-    g_lr_2 = np.empty((T, B, H), dtype)
-    g_exp_gl_2 = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     lr_2 = np.empty((H,), dtype)
     li_2 = np.empty((H,), dtype)
-    d_parts = np.empty((3 * H,), dtype)
     d_exp = np.empty((3 * H,), dtype)
-    d_li = np.empty((2 * H,), dtype)
-    d_lr = np.empty((2 * H,), dtype)
-    d_exp_gl = np.empty((2 * H,), dtype)
+    d_parts = np.empty((3 * H,), dtype)
     d_sin_exp_th = np.empty((H,), dtype)
     d_cos_exp_th = np.empty((H,), dtype)
     d_a_m = np.empty((H,), dtype)
@@ -346,11 +340,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     exp_gl = exp[2 * H :]
     ends = each(finished, T)
     for (
-        CiT_d_Ci_hi_next_t, g_li_t, hr_t, g_lr_t, hi_t, g_exp_gl_t, Bi_x, d_Bi_x, CrT_d_y_t, g_li_2_t,
-        g_lr_2_t, g_exp_gl_2_t, Br_x, d_Br_x, finished_t,
+        CiT_d_Ci_hi_next_t, d_Bi_x, CrT_d_y_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
+        finished_t,
     ) in backwards(
-        CiT_d_Ci_hi_next, g_li, hr[:-1], g_lr, hi[:-1], g_exp_gl, gates[..., H:], d_gates[..., H:], CrT_d_y,
-        g_li_2, g_lr_2, g_exp_gl_2, gates[..., :H], d_gates[..., :H], ends,
+        CiT_d_Ci_hi_next, d_gates[..., H:], CrT_d_y, g_exp_gl, gates[..., H:], gates[..., :H], g_li, hr[:-1],
+        hi[:-1], g_lr, d_gates[..., :H], ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_hr = d_hr.copy()
@@ -360,28 +354,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         d_hi += CiT_d_Ci_hi_next_t
 
-        # g_li = d_hi * hr
-        np.multiply(d_hi, hr_t, out=g_li_t)
-
-        # g_lr = d_hi * hi
-        np.multiply(d_hi, hi_t, out=g_lr_t)
-
-        # g_exp_gl = d_hi * Bi_x
-        np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
-
         # d_Bi_x = d_hi * exp_gl
         np.multiply(d_hi, exp_gl, out=d_Bi_x)
         CrT_d_y_t += d_hr
 
-        # g_li_2 = -CrT_d_y * hi
-        np.multiply(CrT_d_y_t, hi_t, out=g_li_2_t)
-        g_li_2_t *= -1
+        # g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
+        np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
+        np.multiply(CrT_d_y_t, Br_x, out=s)
+        g_exp_gl_t += s
 
-        # g_lr_2 = CrT_d_y * hr
-        np.multiply(CrT_d_y_t, hr_t, out=g_lr_2_t)
+        # g_li = d_hi * hr - CrT_d_y * hi
+        np.multiply(d_hi, hr_t, out=g_li_t)
+        np.multiply(CrT_d_y_t, hi_t, out=s)
+        g_li_t -= s
 
-        # g_exp_gl_2 = CrT_d_y * Br_x
-        np.multiply(CrT_d_y_t, Br_x, out=g_exp_gl_2_t)
+        # g_lr = CrT_d_y * hr + d_hi * hi
+        np.multiply(d_hi, hi_t, out=g_lr_t)
+        np.multiply(CrT_d_y_t, hr_t, out=s)
+        g_lr_t += s
 
         # d_Br_x = CrT_d_y * exp_gl
         np.multiply(CrT_d_y_t, exp_gl, out=d_Br_x)
@@ -403,11 +393,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ones = np.ones(T * B, dtype)
     s_2 = np.empty(H, dtype)
     s_3 = np.empty((T, B, I), dtype)
-    d_exp_gl_2, d_exp_th, d_exp_nu = d_exp[:H], d_exp[2 * H :], d_exp[H : 2 * H]
-    d_exp_gl_2_2, d_exp_gl_3 = d_exp_gl[:H], d_exp_gl[H:]
-    d_li_2, d_li_3_2 = d_li[:H], d_li[H:]
-    d_lr_2, d_lr_3_2 = d_lr[:H], d_lr[H:]
-    d_li_3, d_lr_3, d_m = d_parts[:H], d_parts[H : 2 * H], d_parts[2 * H :]
+    d_exp_gl, d_exp_th, d_exp_nu = d_exp[:H], d_exp[2 * H :], d_exp[H : 2 * H]
+    d_li, d_lr, d_m = d_parts[:H], d_parts[H : 2 * H], d_parts[2 * H :]
     exp_th, exp_nu, exp_gl_2 = exp[H : 2 * H], exp[:H], exp[2 * H :]
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
@@ -415,27 +402,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_Br_Bi)
-    np.matmul(ones, g_exp_gl.reshape(T * B, H), out=d_exp_gl_2)
-    np.matmul(ones, g_exp_gl_2.reshape(T * B, H), out=d_exp_gl_2_2)
-    np.matmul(ones, g_li_2.reshape(T * B, H), out=d_li_2)
-    np.matmul(ones, g_lr_2.reshape(T * B, H), out=d_lr_2)
-    np.matmul(ones, g_li.reshape(T * B, H), out=d_li_3)
-    np.matmul(ones, g_lr.reshape(T * B, H), out=d_lr_3)
+    np.matmul(ones, g_exp_gl.reshape(T * B, H), out=d_exp_gl)
+    np.matmul(ones, g_li.reshape(T * B, H), out=d_li)
+    np.matmul(ones, g_lr.reshape(T * B, H), out=d_lr)
 
-    # d_exp_gl_3 = d_exp_gl + d_exp_gl_2
-    np.add(d_exp_gl_2, d_exp_gl_2_2, out=d_exp_gl_3)
+    # d_sin_exp_th = d_li * m
+    np.multiply(d_li, m, out=d_sin_exp_th)
 
-    # d_li_3 = d_li + d_li_2
-    np.add(d_li_3, d_li_2, out=d_li_3_2)
-
-    # d_sin_exp_th = d_li_3 * m
-    np.multiply(d_li_3_2, m, out=d_sin_exp_th)
-
-    # d_lr_3 = d_lr + d_lr_2
-    np.add(d_lr_3, d_lr_2, out=d_lr_3_2)
-
-    # d_cos_exp_th = d_lr_3 * m
-    np.multiply(d_lr_3_2, m, out=d_cos_exp_th)
+    # d_cos_exp_th = d_lr * m
+    np.multiply(d_lr, m, out=d_cos_exp_th)
 
     # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
     np.cos(exp_th, out=d_exp_th)
@@ -444,9 +419,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 *= d_cos_exp_th
     d_exp_th -= s_2
 
-    # d_m = d_li_3 * sin_exp_th + d_lr_3 * cos_exp_th
-    np.multiply(d_li_3_2, sin_exp_th, out=d_m)
-    np.multiply(d_lr_3_2, cos_exp_th, out=s_2)
+    # d_m = d_li * sin_exp_th + d_lr * cos_exp_th
+    np.multiply(d_li, sin_exp_th, out=d_m)
+    np.multiply(d_lr, cos_exp_th, out=s_2)
     d_m += s_2
 
     # d_a_m = d_m * m
@@ -461,8 +436,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_th = d_exp_th * exp_th
     np.multiply(d_exp_th, exp_th, out=d_th)
 
-    # d_gl = d_exp_gl_3 * exp_gl
-    np.multiply(d_exp_gl_3, exp_gl_2, out=d_gl)
+    # d_gl = d_exp_gl * exp_gl
+    np.multiply(d_exp_gl, exp_gl_2, out=d_gl)
 
     # d_x += d_y * D
     np.multiply(d_y, D, out=s_3)

@@ -188,6 +188,9 @@ extern "C" __global__ void lstm_peephole_backward_1(
 }
 
 // d_b_i = the sum of d_i
+// d_b_f = the sum of d_f
+// d_b_o = the sum of d_o
+// d_b_g = the sum of d_g
 extern "C" __global__ void lstm_peephole_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
@@ -197,7 +200,7 @@ extern "C" __global__ void lstm_peephole_backward_2(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (4 * H) + k);
     }
@@ -207,80 +210,11 @@ extern "C" __global__ void lstm_peephole_backward_2(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_f = the sum of d_f
-extern "C" __global__ void lstm_peephole_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_b_o = the sum of d_o
-extern "C" __global__ void lstm_peephole_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_g = the sum of d_g
-extern "C" __global__ void lstm_peephole_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 3 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_p_i = the sum of g_p_i
-extern "C" __global__ void lstm_peephole_backward_6(
+extern "C" __global__ void lstm_peephole_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
     storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o
@@ -303,7 +237,7 @@ extern "C" __global__ void lstm_peephole_backward_6(
 }
 
 // d_p_f = the sum of g_p_f
-extern "C" __global__ void lstm_peephole_backward_7(
+extern "C" __global__ void lstm_peephole_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
     storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o
@@ -326,7 +260,7 @@ extern "C" __global__ void lstm_peephole_backward_7(
 }
 
 // d_p_o = the sum of g_p_o
-extern "C" __global__ void lstm_peephole_backward_8(
+extern "C" __global__ void lstm_peephole_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
     storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o

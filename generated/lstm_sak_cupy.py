@@ -299,13 +299,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), out=d_R)
     cp.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), out=d_P)
-    column_sum("lstm_sak_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_sak_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_sak_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_sak_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_sak_backward_7", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
-    column_sum("lstm_sak_backward_8", dtype, T * B, H, (B, 0, H), g_p_f, d_p)
-    column_sum("lstm_sak_backward_9", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
+    column_sum("lstm_sak_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
+    column_sum("lstm_sak_backward_4", dtype, T * B, H, (B, 0, H), g_p_i, d_p)
+    column_sum("lstm_sak_backward_5", dtype, T * B, H, (B, 0, H), g_p_f, d_p)
+    column_sum("lstm_sak_backward_6", dtype, T * B, H, (B, 0, H), g_p_o, d_p)
 
     d_params = Params(d_W, d_R, d_P, d_b, d_p)
     return Grads(

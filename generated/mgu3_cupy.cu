@@ -118,16 +118,13 @@ extern "C" __global__ void mgu3_forward_4(
     put(h + (at + B) * H + k, h_next);
 }
 
-// g_f = d_h * (n - h)
 // d_n = d_h * f * (1 - n**2)
 extern "C" __global__ void mgu3_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ f,  // (H,)  f
-    storage* __restrict__ g_f,  // (T, B, H)  g_f
+    const storage* __restrict__ n,  // (T, B, H)  n
     storage* __restrict__ d_n)  // (T, B, H)  d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -138,28 +135,26 @@ extern "C" __global__ void mgu3_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real h_ = get(h + at * H + k);
-    const real n_ = get(n + at * H + k);
     const real f_ = get(f + k);
+    const real n_ = get(n + at * H + k);
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_f_ = d_h_next * (n_ - h_);
     const real d_n_ = d_h_next * f_ * (1 - square(n_));
 
     put(d_h + b * H + k, d_h_next);
-    put(g_f + at * H + k, g_f_);
     put(d_n + at * H + k, d_n_);
 }
 
-// g_f_2 = U_hT_d_a_n * h
+// g_f = U_hT_d_a_n * h + d_h * (n - h)
 // d_h = U_hT_d_a_n * f + d_h * (1 - f)
 extern "C" __global__ void mgu3_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ f,  // (H,)  f
-    storage* __restrict__ g_f_2)  // (T, B, H)  g_f_2
+    storage* __restrict__ g_f)  // (T, B, H)  g_f
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -168,14 +163,15 @@ extern "C" __global__ void mgu3_backward_2(
     const long long at = (long long)t * B + b;
 
     const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
-    const real h_ = get(h + at * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real h_ = get(h + at * H + k);
+    const real n_ = get(n + at * H + k);
     const real f_ = get(f + k);
 
-    const real g_f_2_ = U_hT_d_a_n_ * h_;
+    const real g_f_ = U_hT_d_a_n_ * h_ + d_h_next * (n_ - h_);
     const real d_h_ = U_hT_d_a_n_ * f_ + d_h_next * (1 - f_);
 
-    put(g_f_2 + at * H + k, g_f_2_);
+    put(g_f + at * H + k, g_f_);
     put(d_h + b * H + k, d_h_);
 }
 
@@ -202,31 +198,8 @@ extern "C" __global__ void mgu3_backward_3(
     if (threadIdx.y == 0 && k < H) put(d_f + k, part[0][threadIdx.x]);
 }
 
-// d_f_2 = the sum of g_f_2
-extern "C" __global__ void mgu3_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_f_2,  // (T, B, H)  g_f_2
-    storage* __restrict__ d_f_2)  // (2 * H,)  d_f_2, d_f_3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_f_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_f_2 + k, part[0][threadIdx.x]);
-}
-
 // d_b_h = the sum of d_n
-extern "C" __global__ void mgu3_backward_5(
+extern "C" __global__ void mgu3_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 2 * H  b_h, b_f
@@ -248,12 +221,10 @@ extern "C" __global__ void mgu3_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_f_3 = d_f + d_f_2
-// d_b_f = d_f_3 * (1 - f) * f
-extern "C" __global__ void mgu3_backward_6(
+// d_b_f = d_f * (1 - f) * f
+extern "C" __global__ void mgu3_backward_5(
     const int rows, const int H,
     const storage* __restrict__ d_f,  // (H,)  d_f
-    const storage* __restrict__ d_f_2,  // (2 * H,)  d_f_2, d_f_3
     const storage* __restrict__ f,  // (H,)  f
     storage* __restrict__ d_b)  // 2 * H  b_h, b_f
 {
@@ -262,11 +233,9 @@ extern "C" __global__ void mgu3_backward_6(
     const int k = i;
 
     const real d_f_ = get(d_f + k);
-    const real d_f_2_ = get(d_f_2 + k);
     const real f_ = get(f + k);
 
-    const real d_f_3 = d_f_ + d_f_2_;
-    const real d_b_f = d_f_3 * (1 - f_) * f_;
+    const real d_b_f = d_f_ * (1 - f_) * f_;
 
     put(d_b + H + k, d_b_f);
 }

@@ -208,12 +208,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = cp.empty((T, B, H), dtype)
-    g_f = cp.empty((T, B, H), dtype)
     U_hT_d_a_n = cp.empty((B, H), dtype)
-    g_f_2 = cp.empty((T, B, H), dtype)
+    g_f = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_f = cp.empty((H,), dtype)
-    d_f_2 = cp.empty((2 * H,), dtype)
     d_W_h = cp.zeros((H, I), dtype)
     d_U_h = cp.zeros((H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
@@ -223,16 +221,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_f = d_h * (n - h)
         # d_n = d_h * f * (1 - n**2)
-        launch("mgu3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, f, g_f, d_n)
+        launch("mgu3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, n, d_n)
 
         # U_hT_d_a_n = U_h.T @ d_n
         cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
 
-        # g_f_2 = U_hT_d_a_n * h
+        # g_f = U_hT_d_a_n * h + d_h * (n - h)
         # d_h = U_hT_d_a_n * f + d_h * (1 - f)
-        launch("mgu3_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, d_h, f, g_f_2)
+        launch("mgu3_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, n, f, g_f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -244,12 +241,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     column_sum("mgu3_backward_3", dtype, T * B, H, (B, 0, H), g_f, d_f)
-    column_sum("mgu3_backward_4", dtype, T * B, H, (B, 0, H), g_f_2, d_f_2)
-    column_sum("mgu3_backward_5", dtype, T * B, H, (B, 0, H), d_n, d_b)
+    column_sum("mgu3_backward_4", dtype, T * B, H, (B, 0, H), d_n, d_b)
 
-    # d_f_3 = d_f + d_f_2
-    # d_b_f = d_f_3 * (1 - f) * f
-    launch("mgu3_backward_6", dtype, 1, H, (H,), d_f, d_f_2, f, d_b)
+    # d_b_f = d_f * (1 - f) * f
+    launch("mgu3_backward_5", dtype, 1, H, (H,), d_f, f, d_b)
 
     d_params = Params(d_W_h, d_U_h, d_b)
     return Grads(

@@ -220,10 +220,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n = np.empty((T, B, H), dtype)
     g_f = np.empty((T, B, H), dtype)
     U_hT_d_a_n = np.empty((B, H), dtype)
-    g_f_2 = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_f = np.empty((H,), dtype)
-    d_f_2 = np.empty((2 * H,), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U_h = np.zeros((H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
@@ -231,30 +229,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        g_f_ts = g_f[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
         d_n_ts = d_n[ts]
-
-        # g_f = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=g_f_ts)
+        n_ts = n[ts]
+        g_f_ts = g_f[ts]
+        h_ts = h[ts]
 
         # d_n = f * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f
 
-        for d_y_t, g_f_t, d_n_t, g_f_2_t, h_t, finished_t in backwards(
-            d_y[ts], g_f_ts, d_n_ts, g_f_2[ts], h_ts, ends[ts],
-        ):
+        # g_f = n - h
+        np.subtract(n_ts, h_ts, out=g_f_ts)
+
+        for d_y_t, d_n_t, g_f_t, h_t, finished_t in backwards(d_y[ts], d_n_ts, g_f_ts, h_ts, ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_f = d_h * (n - h)
-            g_f_t *= d_h
 
             # d_n = d_h * f * (1 - n**2)
             d_n_t *= d_h
@@ -262,8 +255,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # U_hT_d_a_n = U_h.T @ d_n
             np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
 
-            # g_f_2 = U_hT_d_a_n * h
-            np.multiply(U_hT_d_a_n, h_t, out=g_f_2_t)
+            # g_f = U_hT_d_a_n * h + d_h * (n - h)
+            g_f_t *= d_h
+            np.multiply(U_hT_d_a_n, h_t, out=s)
+            g_f_t += s
 
             # d_h = U_hT_d_a_n * f + d_h * (1 - f)
             np.subtract(U_hT_d_a_n, d_h, out=s)
@@ -274,7 +269,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_f_2_2, d_f_3 = d_f_2[:H], d_f_2[H:]
     d_b_h, d_b_f = d_b[:H], d_b[H:]
 
     # d_x = W_h.T @ d_n
@@ -284,15 +278,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_f.reshape(T * B, H), out=d_f)
-    np.matmul(ones, g_f_2.reshape(T * B, H), out=d_f_2_2)
     np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
-    # d_f_3 = d_f + d_f_2
-    np.add(d_f, d_f_2_2, out=d_f_3)
-
-    # d_b_f = d_f_3 * (1 - f) * f
+    # d_b_f = d_f * (1 - f) * f
     np.subtract(1, f, out=d_b_f)
-    d_b_f *= d_f_3
+    d_b_f *= d_f
     d_b_f *= f
 
     d_params = Params(d_W_h, d_U_h, d_b)

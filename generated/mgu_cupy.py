@@ -252,8 +252,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     cp.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    column_sum("mgu_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mgu_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mgu_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_f, d_U_h, d_b)
     return Grads(

@@ -215,6 +215,9 @@ extern "C" __global__ void mlstm_backward_2(
 }
 
 // d_b_i = the sum of d_i
+// d_b_f = the sum of d_f
+// d_b_o = the sum of d_o
+// d_b_u = the sum of d_u
 extern "C" __global__ void mlstm_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
@@ -224,7 +227,7 @@ extern "C" __global__ void mlstm_backward_3(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (5 * H) + H + k);
     }
@@ -234,74 +237,5 @@ extern "C" __global__ void mlstm_backward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_f = the sum of d_f
-extern "C" __global__ void mlstm_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (5 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_b_o = the sum of d_o
-extern "C" __global__ void mlstm_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (5 * H) + 3 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_u = the sum of d_u
-extern "C" __global__ void mlstm_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_u
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (5 * H) + 4 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_b + k, part[0][threadIdx.x]);
 }

@@ -291,10 +291,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 5 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_U_m_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_m)
     cp.matmul(d_gates[..., H:].reshape(T * B, 4 * H).T, m.reshape(T * B, H), out=d_U)
-    column_sum("mlstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mlstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mlstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mlstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("mlstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U_m, d_U, d_b)
     return Grads(

@@ -264,12 +264,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
     cp.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
     cp.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    column_sum("mut1_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("mut1_backward_6", dtype, T * B, H, (B, 0, H), d_x, d_b)
+    column_sum("mut1_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_x, d_b)
 
     # d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
-    launch("mut1_backward_7", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
+    launch("mut1_backward_6", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
 
     d_params = Params(d_W, d_U_r, d_U_h, d_b)
     return Grads(

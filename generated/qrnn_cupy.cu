@@ -263,6 +263,7 @@ extern "C" __global__ void qrnn_backward_5(
 }
 
 // d_b_z = the sum of d_z
+// d_b_f = the sum of d_f
 extern "C" __global__ void qrnn_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_f, d_o
@@ -272,7 +273,7 @@ extern "C" __global__ void qrnn_backward_6(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (3 * H) + k);
     }
@@ -282,34 +283,11 @@ extern "C" __global__ void qrnn_backward_6(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_f = the sum of d_f
-extern "C" __global__ void qrnn_backward_7(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_f, d_o
-    storage* __restrict__ d_b)  // 3 * H  b_z, b_f, b_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_x += W_fT_d_a_f + d_xp_next
-extern "C" __global__ void qrnn_backward_8(
+extern "C" __global__ void qrnn_backward_7(
     const int rows, const int B, const int t, const int I,
     const storage* __restrict__ W_fT_d_a_f,  // (T, B, I)  W_fT_d_a_f
     storage* __restrict__ d_x,  // (T, B, I)  d_x

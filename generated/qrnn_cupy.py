@@ -295,11 +295,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
-    column_sum("qrnn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("qrnn_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("qrnn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     # d_x += W_fT_d_a_f + d_xp_next
-    launch("qrnn_backward_8", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
+    launch("qrnn_backward_7", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
 
     d_params = Params(d_W, d_V, d_V_o, d_b)
     return Grads(

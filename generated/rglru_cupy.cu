@@ -203,6 +203,7 @@ extern "C" __global__ void rglru_backward_2(
 }
 
 // d_b_i = the sum of d_i
+// d_b_a = the sum of d_r
 extern "C" __global__ void rglru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
@@ -212,7 +213,7 @@ extern "C" __global__ void rglru_backward_3(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (2 * H) + k);
     }
@@ -222,34 +223,11 @@ extern "C" __global__ void rglru_backward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_a = the sum of d_r
-extern "C" __global__ void rglru_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
-    storage* __restrict__ d_b)  // 2 * H  b_i, b_a
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_x = W_aT_d_a_r + d_x * i * p_h
-extern "C" __global__ void rglru_backward_5(
+extern "C" __global__ void rglru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ W_aT_d_a_r,  // (T, B, H)  W_aT_d_a_r
     storage* __restrict__ d_x,  // (T, B, H)  d_x
@@ -273,7 +251,7 @@ extern "C" __global__ void rglru_backward_5(
 }
 
 // d_k = -d_softplus_k * expm1(-softplus_k)
-extern "C" __global__ void rglru_backward_6(
+extern "C" __global__ void rglru_backward_5(
     const int rows, const int H,
     const storage* __restrict__ d_softplus_k,  // (H,)  d_softplus_k
     const storage* __restrict__ softplus_k,  // (H,)  softplus_k

@@ -273,14 +273,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
     clear(finished, g_softplus_k)
     column_sum("rglru_backward_2", dtype, T * B, H, (B, 0, H), g_softplus_k, d_softplus_k)
-    column_sum("rglru_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("rglru_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("rglru_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
     # d_x = W_aT_d_a_r + d_x * i * p_h
-    launch("rglru_backward_5", dtype, T * B, H, (B, 0, H), W_aT_d_a_r, d_x, gates, p_h)
+    launch("rglru_backward_4", dtype, T * B, H, (B, 0, H), W_aT_d_a_r, d_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
-    launch("rglru_backward_6", dtype, 1, H, (H,), d_softplus_k, softplus_k, d_k)
+    launch("rglru_backward_5", dtype, 1, H, (H,), d_softplus_k, softplus_k, d_k)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_b, d_k)

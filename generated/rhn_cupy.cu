@@ -284,6 +284,7 @@ extern "C" __global__ void rhn_backward_4(
 }
 
 // d_b_h1 = the sum of d_a1
+// d_b_t1 = the sum of d_t1
 extern "C" __global__ void rhn_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a1, d_t1
@@ -293,7 +294,7 @@ extern "C" __global__ void rhn_backward_5(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (2 * H) + k);
     }
@@ -303,34 +304,12 @@ extern "C" __global__ void rhn_backward_5(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_t1 = the sum of d_t1
-extern "C" __global__ void rhn_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a1, d_t1
-    storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_b_h2 = the sum of d_a2
-extern "C" __global__ void rhn_backward_7(
+// d_b_t2 = the sum of d_t2
+extern "C" __global__ void rhn_backward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a2, d_t2
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
@@ -339,7 +318,7 @@ extern "C" __global__ void rhn_backward_7(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates_2 + at * (2 * H) + k);
     }
@@ -349,34 +328,12 @@ extern "C" __global__ void rhn_backward_7(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_t2 = the sum of d_t2
-extern "C" __global__ void rhn_backward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_a2, d_t2
-    storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates_2 + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
 // d_b_h3 = the sum of d_a3
-extern "C" __global__ void rhn_backward_9(
+// d_b_t3 = the sum of d_t3
+extern "C" __global__ void rhn_backward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a3, d_t3
     storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
@@ -385,7 +342,7 @@ extern "C" __global__ void rhn_backward_9(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates_3 + at * (2 * H) + k);
     }
@@ -395,28 +352,5 @@ extern "C" __global__ void rhn_backward_9(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + 4 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_t3 = the sum of d_t3
-extern "C" __global__ void rhn_backward_10(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_a3, d_t3
-    storage* __restrict__ d_b)  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates_3 + at * (2 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 5 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + 4 * H + k, part[0][threadIdx.x]);
 }

@@ -307,12 +307,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), out=d_U_2)
     cp.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), out=d_U_3)
-    column_sum("rhn_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("rhn_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("rhn_backward_7", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-    column_sum("rhn_backward_8", dtype, T * B, H, (B, 0, H), d_gates_2, d_b)
-    column_sum("rhn_backward_9", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
-    column_sum("rhn_backward_10", dtype, T * B, H, (B, 0, H), d_gates_3, d_b)
+    column_sum("rhn_backward_5", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("rhn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates_2, d_b)
+    column_sum("rhn_backward_7", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_b)
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
     return Grads(

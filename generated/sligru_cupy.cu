@@ -519,12 +519,11 @@ extern "C" __global__ void sligru_backward_1(
 
 // d_z = 1 - z
 // d_n = d_h * d_z * step(n)
-// g_p_z = d_n * centred_U_h_h
 // d_W_h_x = d_n * g_h
 // g_scale_n = d_W_h_x * centred_n
 // g_used_mean_n = -d_W_h_x
 // d_z *= d_h * z * (h - n)
-// g_p_z_2 = d_z * centred_U_z_h
+// g_p_z = d_n * centred_U_h_h + d_z * centred_U_z_h
 // d_W_z_x = d_z * g_z
 // g_scale_z = d_W_z_x * centred_z
 // g_used_mean_z = -d_W_z_x
@@ -534,20 +533,19 @@ extern "C" __global__ void sligru_backward_2(
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
     const storage* __restrict__ g,  // 2 * H  g_z, g_h
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
+    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_z,  // (T, B, H)  d_z
     storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ g_p_z,  // (B, H)  g_p_z
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
-    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
+    storage* __restrict__ g_p_z,  // (B, H)  g_p_z
     storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
     storage* __restrict__ g_used_mean_z)  // (T, B, H)  g_used_mean_z
 {
@@ -561,12 +559,12 @@ extern "C" __global__ void sligru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real z_ = get(z + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real centred_U_h_h = get(gates + at * (2 * H) + k);
     const real normed_n = get(g_g_h + at * H + k);
     const real g_h = get(g + H + k);
     const real centred_n = get(gates_2 + at * (2 * H) + H + k);
     const real scale_n = get(scale + H + k);
     const real h_ = get(h + at * H + k);
+    const real centred_U_h_h = get(gates + at * (2 * H) + k);
     const real centred_U_z_h = get(gates + at * (2 * H) + H + k);
     const real normed_z = get(g_g_z + at * H + k);
     const real g_z = get(g + k);
@@ -576,14 +574,13 @@ extern "C" __global__ void sligru_backward_2(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n_ = d_h_next * not_z * step(n_);
-    const real g_p_z_ = d_n_ * centred_U_h_h;
     const real g_g_h_ = d_n_ * normed_n;
     const real d_normed_n = d_n_ * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
     const real d_z_ = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_p_z_2_ = d_z_ * centred_U_z_h;
+    const real g_p_z_ = d_n_ * centred_U_h_h + d_z_ * centred_U_z_h;
     const real g_g_z_ = d_z_ * normed_z;
     const real d_normed_z = d_z_ * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
@@ -593,12 +590,11 @@ extern "C" __global__ void sligru_backward_2(
     put(d_h + b * H + k, d_h_next);
     put(d_z + at * H + k, d_z_);
     put(d_n + at * H + k, d_n_);
-    put(g_p_z + b * H + k, g_p_z_);
     put(g_g_h + at * H + k, g_g_h_);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
     put(g_used_mean_n + at * H + k, g_used_mean_n_);
-    put(g_p_z_2 + b * H + k, g_p_z_2_);
+    put(g_p_z + b * H + k, g_p_z_);
     put(g_g_z + at * H + k, g_g_z_);
     put(d_gates + at * (2 * H) + k, d_centred_z);
     put(g_scale_z + at * H + k, g_scale_z_);
@@ -625,34 +621,13 @@ extern "C" __global__ void sligru_backward_3(
     if (threadIdx.x == 0 && b < rows) put(d_sum_square_U_z_h + b, part[0]);
 }
 
-// sum_g_p_z_2 = the sum of g_p_z_2
-extern "C" __global__ void sligru_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ sum_g_p_z_2)  // (B, 1)  sum_g_p_z_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_p_z_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_p_z_2 + b, part[0]);
-}
-
 // d_sum_square_U_z_h *= -1 / 2 * p_z**3
 // d_sum_square_U_z_h *= 1 / 2 / hidden
 // d_sum_square_U_h_h = d_sum_square_U_z_h
-extern "C" __global__ void sligru_backward_5(
+extern "C" __global__ void sligru_backward_4(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
-    const storage* __restrict__ sum_g_p_z_2,  // (B, 1)  sum_g_p_z_2
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
+    storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     storage* __restrict__ d_sum_square_U_h_h)  // (B, 1)  d_sum_square_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -660,12 +635,10 @@ extern "C" __global__ void sligru_backward_5(
     const int b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_p_z = get(d_sum_square_U_z_h + b);
-    const real sum_g_p_z_2_ = get(sum_g_p_z_2 + b);
     const real p_z_ = get(p_z + at);
+    const real sum_g_p_z = get(d_sum_square_U_z_h + b);
 
-    const real d_p_z = sum_g_p_z + sum_g_p_z_2_;
-    const real d_a_z = -real(0.5) * d_p_z * cube(p_z_);
+    const real d_a_z = -real(0.5) * cube(p_z_) * sum_g_p_z;
     const real d_sum_square_U_z_h_ = real(0.5) * d_a_z / real(H);
     const real d_sum_square_U_h_h_ = d_sum_square_U_z_h_;
 
@@ -676,10 +649,9 @@ extern "C" __global__ void sligru_backward_5(
 // d_U_z_h = d_sum_square_U_z_h
 // d_U_h_h = d_sum_square_U_h_h
 // d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
-// g_centre_z = -d_U_z_h
 // d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
-// g_centre_z_2 = -d_U_h_h
-extern "C" __global__ void sligru_backward_6(
+// g_centre_z = -d_U_h_h - d_U_z_h
+extern "C" __global__ void sligru_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     const storage* __restrict__ d_sum_square_U_h_h,  // (B, 1)  d_sum_square_U_h_h
@@ -688,8 +660,7 @@ extern "C" __global__ void sligru_backward_6(
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
     const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
-    storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
-    storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
+    storage* __restrict__ g_centre_z)  // (B, H)  g_centre_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -708,18 +679,16 @@ extern "C" __global__ void sligru_backward_6(
     const real d_square_U_z_h = d_sum_square_U_z_h_;
     const real d_square_U_h_h = d_sum_square_U_h_h_;
     const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_z_ * p_z_;
-    const real g_centre_z_ = -d_centred_U_z_h;
     const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_n_ * p_z_;
-    const real g_centre_z_2_ = -d_centred_U_h_h;
+    const real g_centre_z_ = -d_centred_U_h_h - d_centred_U_z_h;
 
     put(d_gates_2 + at * (2 * H) + H + k, d_centred_U_z_h);
     put(d_gates_2 + at * (2 * H) + k, d_centred_U_h_h);
     put(g_centre_z + b * H + k, g_centre_z_);
-    put(g_centre_z_2 + b * H + k, g_centre_z_2_);
 }
 
 // sum_g_centre_z = the sum of g_centre_z
-extern "C" __global__ void sligru_backward_7(
+extern "C" __global__ void sligru_backward_6(
     const int rows, const int H,
     const storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
     storage* __restrict__ d_sum_U_z_h)  // (B, 1)  d_sum_U_z_h
@@ -738,32 +707,11 @@ extern "C" __global__ void sligru_backward_7(
     if (threadIdx.x == 0 && b < rows) put(d_sum_U_z_h + b, part[0]);
 }
 
-// sum_g_centre_z_2 = the sum of g_centre_z_2
-extern "C" __global__ void sligru_backward_8(
-    const int rows, const int H,
-    const storage* __restrict__ g_centre_z_2,  // (B, H)  g_centre_z_2
-    storage* __restrict__ sum_g_centre_z_2)  // (B, 1)  sum_g_centre_z_2
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(g_centre_z_2 + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_g_centre_z_2 + b, part[0]);
-}
-
 // d_sum_U_z_h *= 1 / 2 / hidden
 // d_sum_U_h_h = d_sum_U_z_h
-extern "C" __global__ void sligru_backward_9(
+extern "C" __global__ void sligru_backward_7(
     const int rows, const int H,
     storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
-    const storage* __restrict__ sum_g_centre_z_2,  // (B, 1)  sum_g_centre_z_2
     storage* __restrict__ d_sum_U_h_h)  // (B, 1)  d_sum_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -771,17 +719,15 @@ extern "C" __global__ void sligru_backward_9(
     const int b = i;
 
     const real sum_g_centre_z = get(d_sum_U_z_h + b);
-    const real sum_g_centre_z_2_ = get(sum_g_centre_z_2 + b);
 
-    const real d_centre_z = sum_g_centre_z + sum_g_centre_z_2_;
-    const real d_sum_U_z_h_ = real(0.5) * d_centre_z / real(H);
+    const real d_sum_U_z_h_ = real(0.5) * sum_g_centre_z / real(H);
     const real d_sum_U_h_h_ = d_sum_U_z_h_;
 
     put(d_sum_U_z_h + b, d_sum_U_z_h_);
     put(d_sum_U_h_h + b, d_sum_U_h_h_);
 }
 
-extern "C" __global__ void sligru_backward_10(
+extern "C" __global__ void sligru_backward_8(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
     const storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
@@ -806,7 +752,7 @@ extern "C" __global__ void sligru_backward_10(
 }
 
 // d_h = U_zT_d_U_z_h + d_h * z
-extern "C" __global__ void sligru_backward_11(
+extern "C" __global__ void sligru_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -828,7 +774,7 @@ extern "C" __global__ void sligru_backward_11(
 }
 
 // d_scale_n = the sum of g_scale_n
-extern "C" __global__ void sligru_backward_12(
+extern "C" __global__ void sligru_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -851,7 +797,7 @@ extern "C" __global__ void sligru_backward_12(
 }
 
 // d_scale_z = the sum of g_scale_z
-extern "C" __global__ void sligru_backward_13(
+extern "C" __global__ void sligru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
     storage* __restrict__ d_scale)  // (2 * H,)  d_scale_n, d_scale_z
@@ -874,7 +820,7 @@ extern "C" __global__ void sligru_backward_13(
 }
 
 // d_used_mean_z = the sum of g_used_mean_z
-extern "C" __global__ void sligru_backward_14(
+extern "C" __global__ void sligru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_z,  // (T, B, H)  g_used_mean_z
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -897,7 +843,7 @@ extern "C" __global__ void sligru_backward_14(
 }
 
 // d_used_mean_n = the sum of g_used_mean_n
-extern "C" __global__ void sligru_backward_15(
+extern "C" __global__ void sligru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
     storage* __restrict__ d_used_mean)  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -920,7 +866,7 @@ extern "C" __global__ void sligru_backward_15(
 }
 
 // d_b_z = the sum of d_z
-extern "C" __global__ void sligru_backward_16(
+extern "C" __global__ void sligru_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_z,  // (T, B, H)  d_z
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
@@ -943,7 +889,7 @@ extern "C" __global__ void sligru_backward_16(
 }
 
 // d_b_h = the sum of d_n
-extern "C" __global__ void sligru_backward_17(
+extern "C" __global__ void sligru_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
@@ -966,7 +912,7 @@ extern "C" __global__ void sligru_backward_17(
 }
 
 // d_g_z = the sum of g_g_z
-extern "C" __global__ void sligru_backward_18(
+extern "C" __global__ void sligru_backward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -989,7 +935,7 @@ extern "C" __global__ void sligru_backward_18(
 }
 
 // d_g_h = the sum of g_g_h
-extern "C" __global__ void sligru_backward_19(
+extern "C" __global__ void sligru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
@@ -1018,7 +964,7 @@ extern "C" __global__ void sligru_backward_19(
 // d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
 // d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
 // d_sum_spread_z = d_batch_var_z * s_count
-extern "C" __global__ void sligru_backward_20(
+extern "C" __global__ void sligru_backward_18(
     const int rows, const int H,
     const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
@@ -1051,7 +997,7 @@ extern "C" __global__ void sligru_backward_20(
 // g_batch_mean_n = -d_batch_centred_n
 // d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
 // g_batch_mean_z = -d_batch_centred_z
-extern "C" __global__ void sligru_backward_21(
+extern "C" __global__ void sligru_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
     const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
@@ -1086,7 +1032,7 @@ extern "C" __global__ void sligru_backward_21(
 }
 
 // d_batch_mean_z = the sum of g_batch_mean_z
-extern "C" __global__ void sligru_backward_22(
+extern "C" __global__ void sligru_backward_20(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_z,  // (T, B, H)  g_batch_mean_z
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1109,7 +1055,7 @@ extern "C" __global__ void sligru_backward_22(
 }
 
 // d_batch_mean_n = the sum of g_batch_mean_n
-extern "C" __global__ void sligru_backward_23(
+extern "C" __global__ void sligru_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1136,7 +1082,7 @@ extern "C" __global__ void sligru_backward_23(
 // d_sum_n = d_batch_mean_n_2 * s_count_2
 // d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
 // d_sum_z = d_batch_mean_z_2 * s_count_2
-extern "C" __global__ void sligru_backward_24(
+extern "C" __global__ void sligru_backward_22(
     const int rows, const int H,
     const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
     const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -1165,7 +1111,7 @@ extern "C" __global__ void sligru_backward_24(
 
 // d_W_h_x += d_batch_centred_n + d_sum_n * valid
 // d_W_z_x += d_batch_centred_z + d_sum_z * valid
-extern "C" __global__ void sligru_backward_25(
+extern "C" __global__ void sligru_backward_23(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x

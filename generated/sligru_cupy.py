@@ -323,19 +323,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_g_h = cp.empty((T, B, H), dtype)
     d_z = cp.empty((T, B, H), dtype)
     d_n = cp.empty((T, B, H), dtype)
-    g_p_z = cp.empty((B, H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
-    g_p_z_2 = cp.empty((B, H), dtype)
+    g_p_z = cp.empty((B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
     g_used_mean_z = cp.empty((T, B, H), dtype)
     d_sum_square_U_z_h = cp.empty((B, 1), dtype)
-    sum_g_p_z_2 = cp.empty((B, 1), dtype)
     d_sum_square_U_h_h = cp.empty((B, 1), dtype)
     g_centre_z = cp.empty((B, H), dtype)
-    g_centre_z_2 = cp.empty((B, H), dtype)
     d_sum_U_z_h = cp.empty((B, 1), dtype)
-    sum_g_centre_z_2 = cp.empty((B, 1), dtype)
     d_sum_U_h_h = cp.empty((B, 1), dtype)
     U_zT_d_U_z_h = cp.empty((B, H), dtype)
     d_batch_centred_n = cp.empty((T, B, H), dtype)
@@ -370,52 +366,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = 1 - z
         # d_n = d_h * d_z * step(n)
-        # g_p_z = d_n * centred_U_h_h
         # d_W_h_x = d_n * g_h
         # g_scale_n = d_W_h_x * centred_n
         # g_used_mean_n = -d_W_h_x
         # d_z *= d_h * z * (h - n)
-        # g_p_z_2 = d_z * centred_U_z_h
+        # g_p_z = d_n * centred_U_h_h + d_z * centred_U_z_h
         # d_W_z_x = d_z * g_z
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
-        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, gates, g_g_h, g, gates_2, scale, h, g_g_z, d_z, d_n, g_p_z, d_gates, g_scale_n, g_used_mean_n, g_p_z_2, g_scale_z, g_used_mean_z)
+        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, g_g_h, g, gates_2, scale, h, gates, g_g_z, d_z, d_n, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
 
         # sum_g_p_z = the sum of g_p_z
         row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_z_h)
 
-        # sum_g_p_z_2 = the sum of g_p_z_2
-        row_sum("sligru_backward_4", dtype, B, H, (H,), g_p_z_2, sum_g_p_z_2)
-
         # d_sum_square_U_z_h *= -1 / 2 * p_z**3
         # d_sum_square_U_z_h *= 1 / 2 / hidden
         # d_sum_square_U_h_h = d_sum_square_U_z_h
-        launch("sligru_backward_5", dtype, B, 1, (B, t, H), d_sum_square_U_z_h, sum_g_p_z_2, p_z, d_sum_square_U_h_h)
+        launch("sligru_backward_4", dtype, B, 1, (B, t, H), p_z, d_sum_square_U_z_h, d_sum_square_U_h_h)
 
         # d_U_z_h = d_sum_square_U_z_h
         # d_U_h_h = d_sum_square_U_h_h
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
-        # g_centre_z = -d_U_z_h
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
-        # g_centre_z_2 = -d_U_h_h
-        launch("sligru_backward_6", dtype, B, H, (B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_z, p_z, d_n, d_gates_2, g_centre_z, g_centre_z_2)
+        # g_centre_z = -d_U_h_h - d_U_z_h
+        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_z, p_z, d_n, d_gates_2, g_centre_z)
 
         # sum_g_centre_z = the sum of g_centre_z
-        row_sum("sligru_backward_7", dtype, B, H, (H,), g_centre_z, d_sum_U_z_h)
-
-        # sum_g_centre_z_2 = the sum of g_centre_z_2
-        row_sum("sligru_backward_8", dtype, B, H, (H,), g_centre_z_2, sum_g_centre_z_2)
+        row_sum("sligru_backward_6", dtype, B, H, (H,), g_centre_z, d_sum_U_z_h)
 
         # d_sum_U_z_h *= 1 / 2 / hidden
         # d_sum_U_h_h = d_sum_U_z_h
-        launch("sligru_backward_9", dtype, B, 1, (H,), d_sum_U_z_h, sum_g_centre_z_2, d_sum_U_h_h)
-        launch("sligru_backward_10", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
+        launch("sligru_backward_7", dtype, B, 1, (H,), d_sum_U_z_h, d_sum_U_h_h)
+        launch("sligru_backward_8", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
 
         # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         cp.matmul(d_gates_2[t], U, out=U_zT_d_U_z_h)
 
         # d_h = U_zT_d_U_z_h + d_h * z
-        launch("sligru_backward_11", dtype, B, H, (B, t, H), U_zT_d_U_z_h, d_h, z)
+        launch("sligru_backward_9", dtype, B, H, (B, t, H), U_zT_d_U_z_h, d_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -424,21 +412,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     clear(finished, g_scale_n)
-    column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
+    column_sum("sligru_backward_10", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
     clear(finished, g_scale_z)
-    column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
+    column_sum("sligru_backward_11", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
     clear(finished, g_used_mean_z)
-    column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
+    column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
     clear(finished, g_used_mean_n)
-    column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
+    column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
     clear(finished, d_z)
-    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), d_z, d_b)
+    column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), d_z, d_b)
     clear(finished, d_n)
-    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), d_n, d_b)
+    column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), d_n, d_b)
     clear(finished, g_g_z)
-    column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
+    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
     clear(finished, g_g_h)
-    column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
+    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
@@ -447,28 +435,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
     # d_sum_spread_z = d_batch_var_z * s_count
-    launch("sligru_backward_20", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
+    launch("sligru_backward_18", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
 
     # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
     # g_batch_mean_n = -d_batch_centred_n
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
-    launch("sligru_backward_21", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
+    launch("sligru_backward_19", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
     clear(finished, g_batch_mean_z)
-    column_sum("sligru_backward_22", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
+    column_sum("sligru_backward_20", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
     clear(finished, g_batch_mean_n)
-    column_sum("sligru_backward_23", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
+    column_sum("sligru_backward_21", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
     # s_count_2 = 1 / count
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
     # d_sum_z = d_batch_mean_z_2 * s_count_2
-    launch("sligru_backward_24", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
+    launch("sligru_backward_22", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    launch("sligru_backward_25", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
+    launch("sligru_backward_23", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))

@@ -408,19 +408,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_z = np.empty((T, B, H), dtype)
     d_n = np.empty((T, B, H), dtype)
     k_a_z = np.empty((T, B, 1), dtype)
-    g_p_z = np.empty((B, H), dtype)
     g_scale_n = np.empty((T, B, H), dtype)
     g_used_mean_n = np.empty((T, B, H), dtype)
-    g_p_z_2 = np.empty((B, H), dtype)
+    g_p_z = np.empty((B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
     g_used_mean_z = np.empty((T, B, H), dtype)
-    d_p_z = np.empty((B, 1), dtype)
-    sum_g_p_z_2 = np.empty((B, 1), dtype)
+    sum_g_p_z = np.empty((B, 1), dtype)
     d_sum_square_U_h_h = np.empty((B, 1), dtype)
     g_centre_z = np.empty((B, H), dtype)
-    g_centre_z_2 = np.empty((B, H), dtype)
     d_sum_U_z_h = np.empty((B, 1), dtype)
-    sum_g_centre_z_2 = np.empty((B, 1), dtype)
     d_sum_U_h_h = np.empty((B, 1), dtype)
     U_zT_d_U_z_h = np.empty((B, H), dtype)
     d_batch_centred_n = np.empty((T, B, H), dtype)
@@ -479,20 +475,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        # k_a_z = -1 / 2 * p_z**3, times d_p_z in the loop
+        # k_a_z = -1 / 2 * p_z**3, times sum_g_p_z in the loop
         np.multiply(p_z_ts, p_z_ts, out=k_a_z_ts)
         k_a_z_ts *= p_z_ts
         k_a_z_ts *= -0.5
 
         for (
-            d_y_t, d_n_t, centred_U_h_h, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, d_z_t, centred_U_z_h,
+            d_y_t, d_n_t, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, d_z_t, centred_U_h_h, centred_U_z_h,
             g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t, g_used_mean_z_t, k_a_z_t,
             d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, p_z_t, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_n_ts, gates[ts, :, :H], g_g_h_ts, d_gates[ts, :, H:], g_scale_n[ts], centred_n_ts,
-            d_z_ts, gates[ts, :, H:], g_g_z_ts, d_gates[ts, :, :H], g_scale_z[ts], centred_z_ts, d_gates[ts],
-            g_used_mean_n[ts], g_used_mean_z[ts], k_a_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H],
-            d_gates_2[ts], gates[ts], p_z_ts, z_ts, ends[ts],
+            d_y[ts], d_n_ts, g_g_h_ts, d_gates[ts, :, H:], g_scale_n[ts], centred_n_ts, d_z_ts,
+            gates[ts, :, :H], gates[ts, :, H:], g_g_z_ts, d_gates[ts, :, :H], g_scale_z[ts], centred_z_ts,
+            d_gates[ts], g_used_mean_n[ts], g_used_mean_z[ts], k_a_z_ts, d_gates_2[ts, :, H:],
+            d_gates_2[ts, :, :H], d_gates_2[ts], gates[ts], p_z_ts, z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -502,9 +498,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_n = d_h * (1 - z) * step(n)
             d_n_t *= d_h
-
-            # g_p_z = d_n * centred_U_h_h
-            np.multiply(d_n_t, centred_U_h_h, out=g_p_z)
 
             # g_g_h = d_n * centred_n * scale_n
             g_g_h_t *= d_n_t
@@ -518,8 +511,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z_t *= d_h
 
-            # g_p_z_2 = d_z * centred_U_z_h
-            np.multiply(d_z_t, centred_U_z_h, out=g_p_z_2)
+            # g_p_z = d_n * centred_U_h_h + d_z * centred_U_z_h
+            np.multiply(d_n_t, centred_U_h_h, out=g_p_z)
+            np.multiply(d_z_t, centred_U_z_h, out=s)
+            g_p_z += s
 
             # g_g_z = d_z * centred_z * scale_z
             g_g_z_t *= d_z_t
@@ -536,12 +531,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # g_used_mean_z = -d_W_z_x
             np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
-            np.sum(g_p_z, axis=-1, keepdims=True, out=d_p_z)
-            np.sum(g_p_z_2, axis=-1, keepdims=True, out=sum_g_p_z_2)
-            d_p_z += sum_g_p_z_2
+            np.sum(g_p_z, axis=-1, keepdims=True, out=sum_g_p_z)
 
-            # k_a_z = -1 / 2 * d_p_z * p_z**3
-            k_a_z_t *= d_p_z
+            # k_a_z = -1 / 2 * p_z**3 * sum_g_p_z
+            k_a_z_t *= sum_g_p_z
 
             # k_a_z *= 1 / 2 / hidden
             k_a_z_t *= 0.5
@@ -565,14 +558,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_n_t, p_z_t, out=s)
             d_U_h_h += s
 
-            # g_centre_z = -d_U_z_h
-            np.multiply(d_U_z_h, -1, out=g_centre_z)
-
-            # g_centre_z_2 = -d_U_h_h
-            np.multiply(d_U_h_h, -1, out=g_centre_z_2)
+            # g_centre_z = -d_U_h_h - d_U_z_h
+            np.multiply(d_U_h_h, -1, out=g_centre_z)
+            g_centre_z -= d_U_z_h
             np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
-            np.sum(g_centre_z_2, axis=-1, keepdims=True, out=sum_g_centre_z_2)
-            d_sum_U_z_h += sum_g_centre_z_2
 
             # d_sum_U_z_h *= 1 / 2 / hidden
             d_sum_U_z_h *= 0.5

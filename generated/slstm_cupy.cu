@@ -248,6 +248,9 @@ extern "C" __global__ void slstm_backward_2(
 }
 
 // d_b_i = the sum of d_ip
+// d_b_f = the sum of d_fp
+// d_b_z = the sum of d_tanh_zp
+// d_b_o = the sum of d_sigmoid_op
 extern "C" __global__ void slstm_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
@@ -257,7 +260,7 @@ extern "C" __global__ void slstm_backward_3(
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
         total += get(d_gates + at * (4 * H) + k);
     }
@@ -267,74 +270,5 @@ extern "C" __global__ void slstm_backward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_f = the sum of d_fp
-extern "C" __global__ void slstm_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
-}
-
-// d_b_z = the sum of d_tanh_zp
-extern "C" __global__ void slstm_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 2 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_b_o = the sum of d_sigmoid_op
-extern "C" __global__ void slstm_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_z, b_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + 3 * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_b + k, part[0][threadIdx.x]);
 }

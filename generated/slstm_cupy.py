@@ -322,10 +322,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("slstm_backward_3", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("slstm_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("slstm_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("slstm_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("slstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)

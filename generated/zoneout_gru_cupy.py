@@ -277,9 +277,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    column_sum("zoneout_gru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("zoneout_gru_backward_6", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("zoneout_gru_backward_7", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum("zoneout_gru_backward_5", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     d_params = Params(d_W, d_U, d_U_h, d_b)
     return Grads(

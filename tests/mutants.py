@@ -246,7 +246,8 @@ DERIVATIONS = (
         ADJOINT_PY, "a gradient has the wrong sign",
         "gradient * partial(op, read)", "-gradient * partial(op, read)",
     ),
-    Mutant(ADJOINT_PY, "the last term of a sum is dropped", "sp.Add(*terms)", "sp.Add(*terms[:-1])"),
+    Mutant(ADJOINT_PY, "the last term of a sum is dropped",
+        "Pointwise(out, sp.Add(*terms))", "Pointwise(out, sp.Add(*terms[:-1]))"),
     Mutant(
         ADJOINT_PY, "square matrices are not transposed",
         "gradient, not transposed)", "gradient, not transposed and matrix.shape[0] != matrix.shape[1])",
@@ -261,7 +262,7 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "what was broadcast over features is not summed",
-        "narrow = value.size == 1 and size_from.size != 1", "narrow = False",
+        "bool(value.size == 1 and size != 1)", "False",
     ),
     Mutant(
         ADJOINT_PY, "the sides of an outer product are swapped where the matrix is square",

@@ -323,6 +323,12 @@ def test_nothing_is_summed_over_one_entry() -> None:
     assert [op.operand.size for op in sums] == ["hidden", "hidden"]
 
 
+def test_terms_of_what_was_broadcast_are_added_up_before_they_are_summed() -> None:
+    derived = text(adjoint(flatten(CELLS["lru"])))
+    assert derived.count("= sum over steps of g_") == 4  # of exp_gl, li, lr and D
+    assert "g_lr             = d_hi_next * hi + d_hr_next * hr\n" in derived
+
+
 def test_an_empty_run_has_gradients_of_zero() -> None:
     for steps, lengths in ((0, None), (3, (0, 0))):
         case = random_case(flatten(CELLS["lstm"]), steps=steps, lengths=lengths)

@@ -331,29 +331,27 @@ class Emitter(Host):
         )
 
     def row_sum(self, stage: Sum) -> None:
-        self.reduction("row_sum", stage.out, stage.operand, "T * B" if self.where == ALL else "B")
+        self.reduction("row_sum", (stage.out,), (stage.operand,))
 
     def column_sum(self, stage: ColumnSum) -> None:
-        cleared = self.cleared(stage.operand)
-        for out, operand in zip(stage.out, stage.operand, strict=True):
-            self.reduction("column_sum", out, operand, "T * B" if self.where == ALL else "B", cleared)
+        self.reduction("column_sum", stage.out, stage.operand, self.cleared(stage.operand))
 
     def reduction(
-        self, kind: str, out: Value, operand: Value, rows: str, cleared: Iterable[str] = ()
+        self, kind: str, outs: Sequence[Value], operands: Sequence[Value], cleared: Iterable[str] = ()
     ) -> None:
-        arguments, buffers = self.gather([operand], [out], self.words())
-        slot = self.schedule.slot
-        width = self.size(length(operand.size))
-        source = f"{buffers[slot[operand].buffer]} + {self.address(slot[operand], 'k')}"
-        index = self.address(slot[out], "k" if kind == "column_sum" else "0").removesuffix(" + 0")
-        base = buffers[slot[out].buffer]
+        """One launch for sums of neighbours into neighbours."""
+        arguments, buffers = self.gather(operands, outs, self.words())
+        out, operand = (self.schedule.slot[values[0]] for values in (outs, operands))
+        width = self.size(sp.Add(*(length(v.size) for v in operands)))
+        source = f"{buffers[operand.buffer]} + {self.address(operand, 'k')}"
+        index = self.address(out, "k" if kind == "column_sum" else "0").removesuffix(" + 0")
+        base = buffers[out.buffer]
         target = base if index == "0" else f"{base} + {index}"
-        comment = self.comment(out) or (f"{out.name} = the sum of {operand.name}",)
+        named = tuple(f"{a.name} = the sum of {b.name}" for a, b in zip(outs, operands, strict=True))
+        comment = self.comment(*outs) or named
         text = f"{source} {target}"
-        lines = sum_index(text)
-        self.finish(
-            kind, rows, width, arguments, comment, lines, text, ends=(source, target), cleared=cleared
-        )
+        rows, ends = "T * B" if self.where == ALL else "B", (source, target)
+        self.finish(kind, rows, width, arguments, comment, sum_index(text), text, ends=ends, cleared=cleared)
 
 
 def unique(wish: str, taken: set[str]) -> str:
