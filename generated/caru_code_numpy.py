@@ -42,9 +42,9 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: np.ndarray  # (2 * H, I)  W_n, W_z
-    U: np.ndarray  # (2 * H, H)  U_z, U_n
+    U: np.ndarray  # (2 * H, H)  U_n, U_z
     b: np.ndarray  # (2 * H,)  b_n, b_z
-    c: np.ndarray  # (2 * H,)  c_z, c_n
+    c: np.ndarray  # (2 * H,)  c_n, c_z
 
 
 class States(NamedTuple):
@@ -89,16 +89,16 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_n, W_z, U_z, U_n, b_n, b_z, c_z, c_n."""
-    expected = ["W_n", "W_z", "U_z", "U_n", "b_n", "b_z", "c_z", "c_n"]
+    """`Params` from arrays under the cell's own names: W_n, W_z, U_n, U_z, b_n, b_z, c_n, c_z."""
+    expected = ["W_n", "W_z", "U_n", "U_z", "b_n", "b_z", "c_n", "c_z"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_n=named["W_n"], W_z=named["W_z"]),
-        U=stack(U_z=named["U_z"], U_n=named["U_n"]),
+        U=stack(U_n=named["U_n"], U_z=named["U_z"]),
         b=stack(b_n=named["b_n"], b_z=named["b_z"]),
-        c=stack(c_z=named["c_z"], c_n=named["c_n"]),
+        c=stack(c_n=named["c_n"], c_z=named["c_z"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -112,12 +112,12 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     return {
         "W_n": params.W[:H],
         "W_z": params.W[H:],
-        "U_z": params.U[:H],
-        "U_n": params.U[H:],
+        "U_n": params.U[:H],
+        "U_z": params.U[H:],
         "b_n": params.b[:H],
         "b_z": params.b[H:],
-        "c_z": params.c[:H],
-        "c_n": params.c[H:],
+        "c_n": params.c[:H],
+        "c_z": params.c[H:],
     }
 
 
@@ -163,7 +163,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     bias = np.empty((2 * H,), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[H:], c[:H]
+    c_n, c_z = c[:H], c[H:]
     b_z, b_n = b[H:], b[:H]
     sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
@@ -195,14 +195,14 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    U_n_h, U_z_h = u[:, H:], u[:, :H]
+    U_n_h, U_z_h = u[:, :H], u[:, H:]
     ends = each(finished, T)
     for h_t, n_t, z, sigmoid_a, h_next, finished_t in zip(
     h[start:-1], n[start:], gates[start:, :, H:], gates[start:, :, :H], h[start + 1 :], ends[start:],
     strict=True
 ):
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # n = tanh(U_n @ h + a + c_n)
+        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         np.matmul(h_t, U_T, out=u)
         n_t += U_n_h
         np.tanh(n_t, out=n_t)
@@ -281,11 +281,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_c = np.zeros((2 * H,), dtype)
 
+    U_n = U[:H]
+    U_z = U[H:]
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         k_h_ts = k_h[ts]
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
-        d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
+        d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
         n_ts = n[ts]
         h_ts = h[ts]
         k_a_ts = k_a[ts]
@@ -314,8 +316,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_h = 1 - sigmoid_a * z
         np.subtract(1, k_h_ts, out=k_h_ts)
 
-        for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
-            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
+        for d_y_t, d_a, d_z, d_n, k_a_t, k_h_t, finished_t in backwards(
+            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, k_h_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -336,8 +338,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_a *= k_a_t
             d_a += d_n
 
-            # U_zT_d_a_z = U_z.T @ d_z + U_n.T @ d_n
-            np.matmul(d_zn, U, out=U_zT_d_a_z)
+            # U_zT_d_a_z = U_z.T @ d_z
+            np.matmul(d_n, U_n, out=U_zT_d_a_z)
+            U_zT_d_a_z[...] += (d_z @ U_z).reshape(U_zT_d_a_z.shape)
 
             # d_h = U_zT_d_a_z + d_h * (1 - sigmoid_a * z)
             d_h *= k_h_t
@@ -347,8 +350,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_az_all, d_zn_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., H:], d_gates[..., 2 * H :]
-    d_c_n, d_c_z = d_c[H:], d_c[:H]
+    d_az_all, d_n_all, d_z_all = d_gates[..., H:], d_gates[..., :H], d_gates[..., 2 * H :]
+    d_c_n, d_c_z = d_c[:H], d_c[H:]
     d_b_z = d_b[H:]
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
@@ -356,7 +359,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_az_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zn_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
     np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_n)
 

@@ -41,7 +41,7 @@ __device__ inline real square(real a) { return a * a; }
 // For n and z: what waits for no state, at all steps at once.
 extern "C" __global__ void caru_forward_1(
     const int rows, const int H,
-    const storage* __restrict__ c,  // 2 * H  c_z, c_n
+    const storage* __restrict__ c,  // 2 * H  c_n, c_z
     const storage* __restrict__ b_,  // 2 * H  b_n, b_z
     storage* __restrict__ bias)  // (2 * H,)  bias_z, bias_n
 {
@@ -49,9 +49,9 @@ extern "C" __global__ void caru_forward_1(
     if (i >= H) return;
     const int k = i;
 
-    const real c_n = get(c + H + k);
+    const real c_n = get(c + k);
     const real b_z = get(b_ + H + k);
-    const real c_z = get(c + k);
+    const real c_z = get(c + H + k);
 
     const real bias_n = c_n;
     const real bias_z = b_z + c_z;
@@ -97,7 +97,7 @@ extern "C" __global__ void caru_forward_2(
 // h' = (1 - l) * h + n * l
 extern "C" __global__ void caru_forward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_n_h
+    const storage* __restrict__ u,  // (B, 2 * H)  U_n_h, U_z_h
     storage* __restrict__ n,  // (T, B, H)  n
     storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_a, z
     storage* __restrict__ h)  // (T + 1, B, H)  h
@@ -108,9 +108,9 @@ extern "C" __global__ void caru_forward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_n_h = get(u + b * (2 * H) + H + k);
+    const real U_n_h = get(u + b * (2 * H) + k);
     const real x_n = get(n + at * H + k);
-    const real U_z_h = get(u + b * (2 * H) + k);
+    const real U_z_h = get(u + b * (2 * H) + H + k);
     const real x_z = get(gates + at * (2 * H) + H + k);
     const real sigmoid_a = get(gates + at * (2 * H) + k);
     const real h_ = get(h + at * H + k);
@@ -159,7 +159,7 @@ extern "C" __global__ void caru_backward_2(
     const storage* __restrict__ n,  // (T, B, H)  n
     const storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_a, z
     const storage* __restrict__ l,  // (T, B, H)  l
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_z, d_n
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_n, d_a, d_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -182,9 +182,9 @@ extern "C" __global__ void caru_backward_2(
     const real d_a = d_l * (1 - sigmoid_a) * sigmoid_a * z + d_n;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + k, d_a);
-    put(d_gates + at * (3 * H) + H + k, d_z);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
+    put(d_gates + at * (3 * H) + H + k, d_a);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_z);
+    put(d_gates + at * (3 * H) + k, d_n);
 }
 
 // d_h = U_zT_d_a_z + d_h * (1 - l)
@@ -213,7 +213,7 @@ extern "C" __global__ void caru_backward_3(
 // d_bias_z = the sum of d_z
 extern "C" __global__ void caru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_z, d_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_n, d_a, d_z
     storage* __restrict__ d_b)  // 2 * H  b_n, b_z
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -222,7 +222,7 @@ extern "C" __global__ void caru_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + k);
+        total += get(d_gates + at * (3 * H) + H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -236,8 +236,8 @@ extern "C" __global__ void caru_backward_4(
 // d_bias_n = the sum of d_n
 extern "C" __global__ void caru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_a, d_z, d_n
-    storage* __restrict__ d_c)  // 2 * H  c_z, c_n
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_n, d_a, d_z
+    storage* __restrict__ d_c)  // 2 * H  c_n, c_z
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -245,7 +245,7 @@ extern "C" __global__ void caru_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + 2 * H + k);
+        total += get(d_gates + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -253,14 +253,14 @@ extern "C" __global__ void caru_backward_5(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_c + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < H) put(d_c + k, part[0][threadIdx.x]);
 }
 
 // d_bias_z_2 = d_bias_z
 extern "C" __global__ void caru_backward_6(
     const int rows, const int H,
     const storage* __restrict__ d_b,  // 2 * H  b_n, b_z
-    storage* __restrict__ d_c)  // 2 * H  c_z, c_n
+    storage* __restrict__ d_c)  // 2 * H  c_n, c_z
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -270,7 +270,7 @@ extern "C" __global__ void caru_backward_6(
 
     const real d_bias_z_2 = d_bias_z;
 
-    put(d_c + k, d_bias_z_2);
+    put(d_c + H + k, d_bias_z_2);
 }
 
 // h' = W_n @ x + b_n
@@ -299,7 +299,7 @@ extern "C" __global__ void caru_first_forward_1(
 // d_c_z = 0
 extern "C" __global__ void caru_first_backward_1(
     const int rows, const int H,
-    storage* __restrict__ d_c,  // 2 * H  c_z, c_n
+    storage* __restrict__ d_c,  // 2 * H  c_n, c_z
     storage* __restrict__ d_b)  // 2 * H  b_n, b_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -310,9 +310,9 @@ extern "C" __global__ void caru_first_backward_1(
     const real d_b_z = real(0);
     const real d_c_z = real(0);
 
-    put(d_c + H + k, d_c_n);
+    put(d_c + k, d_c_n);
     put(d_b + H + k, d_b_z);
-    put(d_c + k, d_c_z);
+    put(d_c + H + k, d_c_z);
 }
 
 // d_h = 0

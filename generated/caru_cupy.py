@@ -44,9 +44,9 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_n, W_z
-    U: cp.ndarray  # (2 * H, H)  U_z, U_n
+    U: cp.ndarray  # (2 * H, H)  U_n, U_z
     b: cp.ndarray  # (2 * H,)  b_n, b_z
-    c: cp.ndarray  # (2 * H,)  c_z, c_n
+    c: cp.ndarray  # (2 * H,)  c_n, c_z
 
 
 class States(NamedTuple):
@@ -91,16 +91,16 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_n, W_z, U_z, U_n, b_n, b_z, c_z, c_n."""
-    expected = ["W_n", "W_z", "U_z", "U_n", "b_n", "b_z", "c_z", "c_n"]
+    """`Params` from arrays under the cell's own names: W_n, W_z, U_n, U_z, b_n, b_z, c_n, c_z."""
+    expected = ["W_n", "W_z", "U_n", "U_z", "b_n", "b_z", "c_n", "c_z"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_n=named["W_n"], W_z=named["W_z"]),
-        U=stack(U_z=named["U_z"], U_n=named["U_n"]),
+        U=stack(U_n=named["U_n"], U_z=named["U_z"]),
         b=stack(b_n=named["b_n"], b_z=named["b_z"]),
-        c=stack(c_z=named["c_z"], c_n=named["c_n"]),
+        c=stack(c_n=named["c_n"], c_z=named["c_z"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -114,12 +114,12 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     return {
         "W_n": params.W[:H],
         "W_z": params.W[H:],
-        "U_z": params.U[:H],
-        "U_n": params.U[H:],
+        "U_n": params.U[:H],
+        "U_z": params.U[H:],
         "b_n": params.b[:H],
         "b_z": params.b[H:],
-        "c_z": params.c[:H],
-        "c_n": params.c[H:],
+        "c_n": params.c[:H],
+        "c_z": params.c[H:],
     }
 
 
@@ -186,8 +186,8 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(start, T):
-        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # n = tanh(U_n @ h + a + c_n)
+        # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         cp.matmul(h[t], U_T, out=u)
 
         # l = z * sigmoid(a)
@@ -255,6 +255,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # l = sigmoid_a * z
     launch("caru_backward_1", dtype, T * B, H, (B, 0, H), gates, l)
 
+    U_n = U[:H]
+    U_z = U[H:]
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -266,8 +268,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
         launch("caru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, h, n, gates, l, d_gates)
 
-        # U_zT_d_a_z = U_z.T @ d_z + U_n.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U, out=U_zT_d_a_z)
+        # U_zT_d_a_z = U_z.T @ d_z
+        cp.matmul(d_gates[t, :, :H], U_n, out=U_zT_d_a_z)
+        U_zT_d_a_z[...] += (d_gates[t, :, 2 * H :] @ U_z).reshape(U_zT_d_a_z.shape)
 
         # d_h = U_zT_d_a_z + d_h * (1 - l)
         launch("caru_backward_3", dtype, B, H, (B, t, H), U_zT_d_a_z, d_h, l)
@@ -276,11 +279,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     column_sum("caru_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
     column_sum("caru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 

@@ -93,7 +93,7 @@ extern "C" __global__ void gru_after_forward_2(
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_after_forward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 3 * H)  U_h_h, U_z_h, U_r_h
+    const storage* __restrict__ u,  // (B, 3 * H)  U_z_h, U_r_h, U_h_h
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ c,  // 3 * H  c_z, c_r, c_h
     storage* __restrict__ h,  // (T + 1, B, H)  h
@@ -105,11 +105,11 @@ extern "C" __global__ void gru_after_forward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = get(u + b * (3 * H) + H + k);
+    const real U_z_h = get(u + b * (3 * H) + k);
     const real x_z = get(gates + at * (3 * H) + k);
-    const real U_r_h = get(u + b * (3 * H) + 2 * H + k);
+    const real U_r_h = get(u + b * (3 * H) + H + k);
     const real x_r = get(gates + at * (3 * H) + H + k);
-    const real U_h_h = get(u + b * (3 * H) + k);
+    const real U_h_h = get(u + b * (3 * H) + 2 * H + k);
     const real c_h = get(c + 2 * H + k);
     const real x_n = get(gates + at * (3 * H) + 2 * H + k);
     const real h_ = get(h + at * H + k);
@@ -142,7 +142,7 @@ extern "C" __global__ void gru_after_backward_1(
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ v_n,  // (T, B, H)  v_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
+    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_z, d_r, d_n, d_v_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -166,10 +166,10 @@ extern "C" __global__ void gru_after_backward_1(
     const real d_z = d_h_next * z * not_z * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (4 * H) + H + k, d_z);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_n);
-    put(d_gates + at * (4 * H) + k, d_v_n);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_r);
+    put(d_gates + at * (4 * H) + k, d_z);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_n);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_v_n);
+    put(d_gates + at * (4 * H) + H + k, d_r);
 }
 
 // d_h = U_hT_d_v_n + d_h * z
@@ -199,7 +199,7 @@ extern "C" __global__ void gru_after_backward_2(
 // d_bias_n = the sum of d_n
 extern "C" __global__ void gru_after_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_z, d_r, d_n, d_v_n
     storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -208,7 +208,7 @@ extern "C" __global__ void gru_after_backward_3(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + H + k);
+        total += get(d_gates + at * (4 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -222,7 +222,7 @@ extern "C" __global__ void gru_after_backward_3(
 // d_c_h = the sum of d_v_n
 extern "C" __global__ void gru_after_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_z, d_r, d_n, d_v_n
     storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -231,7 +231,7 @@ extern "C" __global__ void gru_after_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (4 * H) + k);
+        total += get(d_gates + at * (4 * H) + 3 * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

@@ -37,7 +37,7 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_z, W_r, W_h
-    U: cp.ndarray  # (3 * H, H)  U_h, U_z, U_r
+    U: cp.ndarray  # (3 * H, H)  U_z, U_r, U_h
     b: cp.ndarray  # (3 * H,)  b_z, b_r, b_h
     c: cp.ndarray  # (3 * H,)  c_z, c_r, c_h
 
@@ -83,14 +83,14 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_r, W_h, U_h, U_z, U_r, b_z, b_r, b_h, c_z, c_r, c_h."""
-    expected = ["W_z", "W_r", "W_h", "U_h", "U_z", "U_r", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h"]
+    """`Params` from arrays under the cell's own names: W_z, W_r, W_h, U_z, U_r, U_h, b_z, b_r, b_h, c_z, c_r, c_h."""
+    expected = ["W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_r=named["W_r"], W_h=named["W_h"]),
-        U=stack(U_h=named["U_h"], U_z=named["U_z"], U_r=named["U_r"]),
+        U=stack(U_z=named["U_z"], U_r=named["U_r"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
         c=stack(c_z=named["c_z"], c_r=named["c_r"], c_h=named["c_h"]),
     )
@@ -107,9 +107,9 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
         "W_z": params.W[:H],
         "W_r": params.W[H : 2 * H],
         "W_h": params.W[2 * H :],
-        "U_h": params.U[:H],
-        "U_z": params.U[H : 2 * H],
-        "U_r": params.U[2 * H :],
+        "U_z": params.U[:H],
+        "U_r": params.U[H : 2 * H],
+        "U_h": params.U[2 * H :],
         "b_z": params.b[:H],
         "b_r": params.b[H : 2 * H],
         "b_h": params.b[2 * H :],
@@ -171,9 +171,9 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
+        # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         cp.matmul(h[t], U_T, out=u)
 
         # h' = (1 - z) * n + z * h
@@ -225,6 +225,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((3 * H,), dtype)
     d_c = cp.zeros((3 * H,), dtype)
 
+    U_zr = U[: 2 * H]
+    U_h = U[2 * H :]
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -237,8 +239,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= d_h * z * (h - n)
         launch("gru_after_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
-        # U_hT_d_v_n = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 3 * H], U, out=U_hT_d_v_n)
+        # U_hT_d_v_n = U_h.T @ d_v_n
+        cp.matmul(d_gates[t, :, : 2 * H], U_zr, out=U_hT_d_v_n)
+        U_hT_d_v_n[...] += (d_gates[t, :, 3 * H :] @ U_h).reshape(U_hT_d_v_n.shape)
 
         # d_h = U_hT_d_v_n + d_h * z
         launch("gru_after_backward_2", dtype, B, H, (B, t, H), U_hT_d_v_n, d_h, gates)
@@ -247,11 +250,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
-    cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
+    cp.matmul(d_gates[..., 3 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     column_sum("gru_after_backward_3", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
     column_sum("gru_after_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_c)
 

@@ -34,7 +34,7 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_r, W_h
-    U: np.ndarray  # (3 * H, H)  U_h, U_z, U_r
+    U: np.ndarray  # (3 * H, H)  U_z, U_r, U_h
     b: np.ndarray  # (3 * H,)  b_z, b_r, b_h
     c: np.ndarray  # (3 * H,)  c_z, c_r, c_h
 
@@ -80,14 +80,14 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_r, W_h, U_h, U_z, U_r, b_z, b_r, b_h, c_z, c_r, c_h."""
-    expected = ["W_z", "W_r", "W_h", "U_h", "U_z", "U_r", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h"]
+    """`Params` from arrays under the cell's own names: W_z, W_r, W_h, U_z, U_r, U_h, b_z, b_r, b_h, c_z, c_r, c_h."""
+    expected = ["W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_r=named["W_r"], W_h=named["W_h"]),
-        U=stack(U_h=named["U_h"], U_z=named["U_z"], U_r=named["U_r"]),
+        U=stack(U_z=named["U_z"], U_r=named["U_r"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
         c=stack(c_z=named["c_z"], c_r=named["c_r"], c_h=named["c_h"]),
     )
@@ -104,9 +104,9 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
         "W_z": params.W[:H],
         "W_r": params.W[H : 2 * H],
         "W_h": params.W[2 * H :],
-        "U_h": params.U[:H],
-        "U_z": params.U[H : 2 * H],
-        "U_r": params.U[2 * H :],
+        "U_z": params.U[:H],
+        "U_r": params.U[H : 2 * H],
+        "U_h": params.U[2 * H :],
         "b_z": params.b[:H],
         "b_r": params.b[H : 2 * H],
         "b_h": params.b[2 * H :],
@@ -178,16 +178,16 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    U_zr, U_h_h = u[:, H:], u[:, :H]
+    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
     c_h = c[2 * H :]
     ends = each(finished, T)
     for h_t, zr, v_n_t, r, n, h_next, z, finished_t in zip(
     h[:-1], gates[..., : 2 * H], v_n, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
     gates[..., :H], ends, strict=True
 ):
-        # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
+        # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         np.matmul(h_t, U_T, out=u)
         zr += U_zr
         sigmoid(zr, out=zr)
@@ -252,13 +252,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((3 * H,), dtype)
     d_c = np.zeros((3 * H,), dtype)
 
+    U_zr = U[: 2 * H]
+    U_h = U[2 * H :]
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_zr_ts = d_gates[ts, :, H : 3 * H]
-        d_n_ts = d_gates[ts, :, 3 * H :]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
-        d_r_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_zr_ts = d_gates[ts, :, : 2 * H]
+        d_n_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_z_ts = d_gates[ts, :, :H]
+        d_r_ts = d_gates[ts, :, H : 2 * H]
         zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
         h_ts = h[ts]
         v_n_ts = v_n[ts]
@@ -276,9 +278,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_zr_ts *= zr_ts
         d_r_ts *= v_n_ts
 
-        for d_y_t, d_n, d_v_n, r, d_r, d_z, d_v_n_z_r, z, finished_t in backwards(
-            d_y[ts], d_n_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], d_r_ts, d_z_ts,
-            d_gates[ts, :, : 3 * H], gates[ts, :, :H], ends[ts],
+        for d_y_t, d_n, d_v_n, r, d_r, d_z, d_zr, z, finished_t in backwards(
+            d_y[ts], d_n_ts, d_gates[ts, :, 3 * H :], gates[ts, :, H : 2 * H], d_r_ts, d_z_ts, d_zr_ts,
+            gates[ts, :, :H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -298,8 +300,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
 
-            # U_hT_d_v_n = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_v_n_z_r, U, out=U_hT_d_v_n)
+            # U_hT_d_v_n = U_h.T @ d_v_n
+            np.matmul(d_zr, U_zr, out=U_hT_d_v_n)
+            U_hT_d_v_n[...] += (d_v_n @ U_h).reshape(U_hT_d_v_n.shape)
 
             # d_h = U_hT_d_v_n + d_h * z
             d_h *= z
@@ -309,7 +312,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zrn_all, d_v_n_z_r_all, d_v_n_all = d_gates[..., H:], d_gates[..., : 3 * H], d_gates[..., :H]
+    d_zrn_all, d_zr_all, d_v_n_all = d_gates[..., : 3 * H], d_gates[..., : 2 * H], d_gates[..., 3 * H :]
     d_c_h, d_c_zr = d_c[2 * H :], d_c[: 2 * H]
     d_b_zr = d_b[: 2 * H]
 
@@ -318,7 +321,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zrn_all.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_v_n_z_r_all.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
+    np.matmul(d_v_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     np.matmul(ones, d_zrn_all.reshape(T * B, 3 * H), out=d_b)
     np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c_h)
 

@@ -37,7 +37,7 @@ __device__ inline real square(real a) { return a * a; }
 extern "C" __global__ void gru_type1_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_)  // 3 * H  b_h, b_z, b_r
+    const storage* __restrict__ b_)  // 3 * H  b_z, b_r, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -46,7 +46,7 @@ extern "C" __global__ void gru_type1_forward_1(
     const long long at = (long long)t * B + b;
 
     const real W_h_x = get(n + at * H + k);
-    const real b_h = get(b_ + k);
+    const real b_h = get(b_ + 2 * H + k);
 
     const real x_n = W_h_x + b_h;
 
@@ -59,7 +59,7 @@ extern "C" __global__ void gru_type1_forward_1(
 extern "C" __global__ void gru_type1_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ b_,  // 3 * H  b_h, b_z, b_r
+    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ hr)  // (T, B, H)  hr
 {
@@ -70,9 +70,9 @@ extern "C" __global__ void gru_type1_forward_2(
     const long long at = (long long)t * B + b;
 
     const real U_z_h = get(gates + at * (2 * H) + k);
-    const real b_z = get(b_ + H + k);
+    const real b_z = get(b_ + k);
     const real U_r_h = get(gates + at * (2 * H) + H + k);
-    const real b_r = get(b_ + 2 * H + k);
+    const real b_r = get(b_ + H + k);
     const real h_ = get(h + at * H + k);
 
     const real a_z = U_z_h + b_z;
@@ -197,35 +197,12 @@ extern "C" __global__ void gru_type1_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_n
-extern "C" __global__ void gru_type1_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_n + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
 // d_b_z = the sum of d_z
 // d_b_r = the sum of d_r
-extern "C" __global__ void gru_type1_backward_5(
+extern "C" __global__ void gru_type1_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_r
-    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
+    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -241,5 +218,28 @@ extern "C" __global__ void gru_type1_backward_5(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < 2 * H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
+}
+
+// d_b_h = the sum of d_n
+extern "C" __global__ void gru_type1_backward_5(
+    const int rows, const int B, const int t, const int H,
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
+    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
+{
+    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
+    __shared__ real part[8][32];
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    real total = 0;
+    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+        const long long at = (long long)t * B + b;
+        total += get(d_n + at * H + k);
+    }
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }

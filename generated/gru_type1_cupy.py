@@ -40,7 +40,7 @@ class Params(NamedTuple):
     W_h: cp.ndarray  # (H, I)  W_h
     U: cp.ndarray  # (2 * H, H)  U_z, U_r
     U_h: cp.ndarray  # (H, H)  U_h
-    b: cp.ndarray  # (3 * H,)  b_h, b_z, b_r
+    b: cp.ndarray  # (3 * H,)  b_z, b_r, b_h
 
 
 class States(NamedTuple):
@@ -85,8 +85,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_z, U_r, U_h, b_h, b_z, b_r."""
-    expected = ["W_h", "U_z", "U_r", "U_h", "b_h", "b_z", "b_r"]
+    """`Params` from arrays under the cell's own names: W_h, U_z, U_r, U_h, b_z, b_r, b_h."""
+    expected = ["W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -94,7 +94,7 @@ def pack(named: dict[str, Any]) -> Params:
         W_h=named["W_h"],
         U=stack(U_z=named["U_z"], U_r=named["U_r"]),
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_z=named["b_z"], b_r=named["b_r"]),
+        b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -110,9 +110,9 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
         "U_z": params.U[:H],
         "U_r": params.U[H:],
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_z": params.b[H : 2 * H],
-        "b_r": params.b[2 * H :],
+        "b_z": params.b[:H],
+        "b_r": params.b[H : 2 * H],
+        "b_h": params.b[2 * H :],
     }
 
 
@@ -258,8 +258,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     cp.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    column_sum("gru_type1_backward_4", dtype, T * B, H, (B, 0, H), d_n, d_b)
-    column_sum("gru_type1_backward_5", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("gru_type1_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum("gru_type1_backward_5", dtype, T * B, H, (B, 0, H), d_n, d_b)
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b)
     return Grads(

@@ -37,7 +37,7 @@ class Params(NamedTuple):
     W_h: np.ndarray  # (H, I)  W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
     U_h: np.ndarray  # (H, H)  U_h
-    b: np.ndarray  # (3 * H,)  b_h, b_z, b_r
+    b: np.ndarray  # (3 * H,)  b_z, b_r, b_h
 
 
 class States(NamedTuple):
@@ -82,8 +82,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_z, U_r, U_h, b_h, b_z, b_r."""
-    expected = ["W_h", "U_z", "U_r", "U_h", "b_h", "b_z", "b_r"]
+    """`Params` from arrays under the cell's own names: W_h, U_z, U_r, U_h, b_z, b_r, b_h."""
+    expected = ["W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
@@ -91,7 +91,7 @@ def pack(named: dict[str, Any]) -> Params:
         W_h=named["W_h"],
         U=stack(U_z=named["U_z"], U_r=named["U_r"]),
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_z=named["b_z"], b_r=named["b_r"]),
+        b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -107,9 +107,9 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
         "U_z": params.U[:H],
         "U_r": params.U[H:],
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_z": params.b[H : 2 * H],
-        "b_r": params.b[2 * H :],
+        "b_z": params.b[:H],
+        "b_r": params.b[H : 2 * H],
+        "b_h": params.b[2 * H :],
     }
 
 
@@ -154,7 +154,7 @@ def forward(
         hr=(T, B, H),
     )
     U_h_hr = np.empty((B, H), dtype)
-    b_h = b[:H]
+    b_h = b[2 * H :]
 
     # For n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -167,7 +167,7 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     U_h_T = np.ascontiguousarray(U_h.T)
-    b_zr = b[H:]
+    b_zr = b[: 2 * H]
     ends = each(finished, T)
     for h_t, gates_t, hr_t, r, n_t, h_next, z, finished_t in zip(
     h[:-1], gates, hr, gates[..., H:], n, h[1:], gates[..., :H], ends, strict=True
@@ -304,7 +304,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h, d_b_zr = d_b[:H], d_b[H:]
+    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -313,8 +313,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b)
     return Grads(

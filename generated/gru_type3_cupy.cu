@@ -37,7 +37,7 @@ __device__ inline real square(real a) { return a * a; }
 // r = sigmoid(b_r)
 extern "C" __global__ void gru_type3_forward_1(
     const int rows, const int H,
-    const storage* __restrict__ b_,  // 3 * H  b_h, b_z, b_r
+    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
     storage* __restrict__ z,  // (H,)  z
     storage* __restrict__ r)  // (H,)  r
 {
@@ -45,8 +45,8 @@ extern "C" __global__ void gru_type3_forward_1(
     if (i >= H) return;
     const int k = i;
 
-    const real b_z = get(b_ + H + k);
-    const real b_r = get(b_ + 2 * H + k);
+    const real b_z = get(b_ + k);
+    const real b_r = get(b_ + H + k);
 
     const real z_ = sigmoid(b_z);
     const real r_ = sigmoid(b_r);
@@ -59,7 +59,7 @@ extern "C" __global__ void gru_type3_forward_1(
 extern "C" __global__ void gru_type3_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_)  // 3 * H  b_h, b_z, b_r
+    const storage* __restrict__ b_)  // 3 * H  b_z, b_r, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -68,7 +68,7 @@ extern "C" __global__ void gru_type3_forward_2(
     const long long at = (long long)t * B + b;
 
     const real W_h_x = get(n + at * H + k);
-    const real b_h = get(b_ + k);
+    const real b_h = get(b_ + 2 * H + k);
 
     const real x_n = W_h_x + b_h;
 
@@ -237,7 +237,7 @@ extern "C" __global__ void gru_type3_backward_4(
 extern "C" __global__ void gru_type3_backward_5(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
+    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -253,7 +253,7 @@ extern "C" __global__ void gru_type3_backward_5(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
 // d_b_z = d_z * (1 - z) * z
@@ -263,7 +263,7 @@ extern "C" __global__ void gru_type3_backward_6(
     const storage* __restrict__ d_parts,  // (2 * H,)  d_r, d_z
     const storage* __restrict__ z,  // (H,)  z
     const storage* __restrict__ r,  // (H,)  r
-    storage* __restrict__ d_b)  // 3 * H  b_h, b_z, b_r
+    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -277,6 +277,6 @@ extern "C" __global__ void gru_type3_backward_6(
     const real d_b_z = d_z * (1 - z_) * z_;
     const real d_b_r = d_r * (1 - r_) * r_;
 
-    put(d_b + H + k, d_b_z);
-    put(d_b + 2 * H + k, d_b_r);
+    put(d_b + k, d_b_z);
+    put(d_b + H + k, d_b_r);
 }

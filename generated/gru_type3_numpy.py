@@ -36,7 +36,7 @@ class Params(NamedTuple):
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
-    b: np.ndarray  # (3 * H,)  b_h, b_z, b_r
+    b: np.ndarray  # (3 * H,)  b_z, b_r, b_h
 
 
 class States(NamedTuple):
@@ -81,15 +81,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_h, b_h, b_z, b_r."""
-    expected = ["W_h", "U_h", "b_h", "b_z", "b_r"]
+    """`Params` from arrays under the cell's own names: W_h, U_h, b_z, b_r, b_h."""
+    expected = ["W_h", "U_h", "b_z", "b_r", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W_h=named["W_h"],
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_z=named["b_z"], b_r=named["b_r"]),
+        b=stack(b_z=named["b_z"], b_r=named["b_r"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -103,9 +103,9 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     return {
         "W_h": params.W_h,
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_z": params.b[H : 2 * H],
-        "b_r": params.b[2 * H :],
+        "b_z": params.b[:H],
+        "b_r": params.b[H : 2 * H],
+        "b_h": params.b[2 * H :],
     }
 
 
@@ -151,7 +151,7 @@ def forward(
         r=(H,),
     )
     U_h_hr = np.empty((B, H), dtype)
-    b_z, b_r, b_h = b[H : 2 * H], b[2 * H :], b[:H]
+    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
 
     # z = sigmoid(b_z)
     sigmoid(b_z, out=z)
@@ -283,7 +283,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_r, d_z = d_parts[:H], d_parts[H:]
-    d_b_h, d_b_z, d_b_r = d_b[:H], d_b[H : 2 * H], d_b[2 * H :]
+    d_b_h, d_b_z, d_b_r = d_b[2 * H :], d_b[:H], d_b[H : 2 * H]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))

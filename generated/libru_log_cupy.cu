@@ -82,7 +82,7 @@ extern "C" __global__ void libru_log_forward_2(
 // h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 extern "C" __global__ void libru_log_forward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_h_h, U_z_h
+    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_h_h
     storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
     storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ exp_h,  // (T, B, H)  exp_h
@@ -94,9 +94,9 @@ extern "C" __global__ void libru_log_forward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = get(u + b * (2 * H) + H + k);
+    const real U_z_h = get(u + b * (2 * H) + k);
     const real x_z = get(gates + at * (2 * H) + k);
-    const real U_h_h = get(u + b * (2 * H) + k);
+    const real U_h_h = get(u + b * (2 * H) + H + k);
     const real x_n = get(gates + at * (2 * H) + H + k);
     const real h_ = get(h + at * H + k);
 
@@ -129,7 +129,7 @@ extern "C" __global__ void libru_log_backward_1(
     const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
     const storage* __restrict__ exp_h_2,  // (T, B, H)  exp_h_2
     storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_W_h_x, d_U_h_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -146,7 +146,7 @@ extern "C" __global__ void libru_log_backward_1(
     const real a_h_3 = exp_h_ * (1 - z) + exp_h_2_ * z;
 
     put(n + at * H + k, n_);
-    put(d_gates + at * (3 * H) + H + k, a_h_3);
+    put(d_gates + at * (3 * H) + k, a_h_3);
 }
 
 // d_z = d_h / d_z
@@ -163,7 +163,7 @@ extern "C" __global__ void libru_log_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_W_h_x, d_U_h_h
     const storage* __restrict__ exp_h_2,  // (T, B, H)  exp_h_2
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, softplus_n
     const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
@@ -181,7 +181,7 @@ extern "C" __global__ void libru_log_backward_2(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real a_h_3 = get(d_gates + at * (3 * H) + H + k);
+    const real a_h_3 = get(d_gates + at * (3 * H) + k);
     const real exp_h_2_ = get(exp_h_2 + at * H + k);
     const real z = get(gates + at * (2 * H) + k);
     const real exp_h_ = get(exp_h + at * H + k);
@@ -202,12 +202,12 @@ extern "C" __global__ void libru_log_backward_2(
     const real d_z = d_log_h_3 * z * not_z * (exp_h_2_ - exp_h_);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_gates + at * (3 * H) + k, d_z);
     put(d_exp_h_2 + b * H + k, d_exp_h_2_);
     put(d_softplus_n + at * H + k, d_softplus_n_);
     put(d_m + b * H + k, d_m_);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_W_h_x);
-    put(d_gates + at * (3 * H) + k, d_U_h_h);
+    put(d_gates + at * (3 * H) + H + k, d_W_h_x);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_U_h_h);
 }
 
 // d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
@@ -263,7 +263,7 @@ extern "C" __global__ void libru_log_backward_4(
 // d_b_z = the sum of d_z
 extern "C" __global__ void libru_log_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_U_h_h, d_z, d_W_h_x
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_W_h_x, d_U_h_h
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
@@ -272,7 +272,7 @@ extern "C" __global__ void libru_log_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_gates + at * (3 * H) + H + k);
+        total += get(d_gates + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

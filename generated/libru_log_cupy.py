@@ -38,7 +38,7 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_h
-    U: cp.ndarray  # (2 * H, H)  U_h, U_z
+    U: cp.ndarray  # (2 * H, H)  U_z, U_h
     b: cp.ndarray  # (2 * H,)  b_z, b_h
 
 
@@ -83,14 +83,14 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h."""
-    expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h"]
+    """`Params` from arrays under the cell's own names: W_z, W_h, U_z, U_h, b_z, b_h."""
+    expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
-        U=stack(U_h=named["U_h"], U_z=named["U_z"]),
+        U=stack(U_z=named["U_z"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
@@ -105,8 +105,8 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     return {
         "W_z": params.W[:H],
         "W_h": params.W[H:],
-        "U_h": params.U[:H],
-        "U_z": params.U[H:],
+        "U_z": params.U[:H],
+        "U_h": params.U[H:],
         "b_z": params.b[:H],
         "b_h": params.b[H:],
     }
@@ -167,8 +167,8 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
+        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         cp.matmul(h[t], U_T, out=u)
 
         # m = maximum(h, n)
@@ -230,6 +230,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_z = exp_h * (1 - z) + exp_h_2 * z
     launch("libru_log_backward_1", dtype, T * B, H, (B, 0, H), gates, exp_h, exp_h_2, n, d_gates)
 
+    U_z = U[:H]
+    U_h = U[H:]
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -247,8 +249,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= (1 - z) * z * (exp_h_2 - exp_h)
         launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, d_gates, exp_h_2, gates, exp_h, h, n, d_exp_h_2, d_softplus_n, d_m)
 
-        # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_z
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=U_hT_d_U_h_h)
+        # U_hT_d_U_h_h = U_h.T @ d_U_h_h
+        cp.matmul(d_gates[t, :, :H], U_z, out=U_hT_d_U_h_h)
+        U_hT_d_U_h_h[...] += (d_gates[t, :, 2 * H :] @ U_h).reshape(U_hT_d_U_h_h.shape)
 
         # d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
         launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_exp_h_2, d_m, h, n, d_h)
@@ -257,13 +260,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
-    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates[..., H:])
-    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_gates[..., : 2 * H])
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    clear(finished, d_gates[..., 2 * H :])
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     clear(finished, d_softplus_n)
     column_sum("libru_log_backward_4", dtype, T * B, H, (B, 0, H), d_softplus_n, d_bias_n)
     column_sum("libru_log_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)

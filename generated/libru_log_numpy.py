@@ -35,7 +35,7 @@ class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
-    U: np.ndarray  # (2 * H, H)  U_h, U_z
+    U: np.ndarray  # (2 * H, H)  U_z, U_h
     b: np.ndarray  # (2 * H,)  b_z, b_h
 
 
@@ -80,14 +80,14 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h."""
-    expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h"]
+    """`Params` from arrays under the cell's own names: W_z, W_h, U_z, U_h, b_z, b_h."""
+    expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
-        U=stack(U_h=named["U_h"], U_z=named["U_z"]),
+        U=stack(U_z=named["U_z"], U_h=named["U_h"]),
         b=stack(b_z=named["b_z"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
@@ -102,8 +102,8 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     return {
         "W_z": params.W[:H],
         "W_h": params.W[H:],
-        "U_h": params.U[:H],
-        "U_z": params.U[H:],
+        "U_z": params.U[:H],
+        "U_h": params.U[H:],
         "b_z": params.b[:H],
         "b_h": params.b[H:],
     }
@@ -173,13 +173,13 @@ def forward(
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)
-    U_z_h, U_h_h = u[:, H:], u[:, :H]
+    U_z_h, U_h_h = u[:, :H], u[:, H:]
     ends = each(finished, T)
     for h_t, z, softplus_n, exp_h_t, exp_h_2_t, h_next, finished_t in zip(
     h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
 ):
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
+        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         np.matmul(h_t, U_T, out=u)
         z += U_z_h
         sigmoid(z, out=z)
@@ -260,13 +260,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
+    U_z = U[:H]
+    U_h = U[H:]
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         k_h_ts = k_h[ts]
         softplus_n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_z_ts = d_gates[ts, :, :H]
         k_log_h_3_ts = k_log_h_3[ts]
         exp_h_ts = exp_h[ts]
         exp_h_2_ts = exp_h_2[ts]
@@ -312,10 +314,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         for (
             d_y_t, k_log_h_3_t, k_exp_h_2_t, d_softplus_n_t, k_n_t, k_softplus_n_t, d_W_h_x, d_U_h_h, d_z,
-            d_U_h_h_z, k_h_t, finished_t,
+            k_h_t, finished_t,
         ) in backwards(
             d_y[ts], k_log_h_3_ts, k_exp_h_2_ts, d_softplus_n_ts, k_n_ts, k_softplus_n_ts,
-            d_gates[ts, :, 2 * H :], d_gates[ts, :, :H], d_z_ts, d_gates[ts, :, : 2 * H], k_h_ts, ends[ts],
+            d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :], d_z_ts, k_h_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -352,8 +354,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = k_log_h_3 * (1 - z) * z * (exp_h_2 - exp_h)
             d_z *= k_log_h_3_t
 
-            # U_hT_d_U_h_h = U_h.T @ d_U_h_h + U_z.T @ d_z
-            np.matmul(d_U_h_h_z, U, out=U_hT_d_U_h_h)
+            # U_hT_d_U_h_h = U_h.T @ d_U_h_h
+            np.matmul(d_z, U_z, out=U_hT_d_U_h_h)
+            U_hT_d_U_h_h[...] += (d_U_h_h @ U_h).reshape(U_hT_d_U_h_h.shape)
 
             # d_h = U_hT_d_U_h_h + d_m * where(h >= -softplus_n, 1, 0) + k_exp_h_2
             np.multiply(d_m, k_h_t, out=d_h)
@@ -364,9 +367,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_z_W_h_x_all = d_gates[..., H:]
-    d_U_h_h_z_all = d_gates[..., : 2 * H]
-    d_z_all = d_gates[..., H : 2 * H]
+    d_z_W_h_x_all, d_z_all, d_U_h_h_all = d_gates[..., : 2 * H], d_gates[..., :H], d_gates[..., 2 * H :]
     d_b_z, d_b_h = d_b[:H], d_b[H:]
 
     # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
@@ -375,8 +376,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_z_W_h_x_all)
     np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    clear(finished, d_U_h_h_z_all)
-    np.matmul(d_U_h_h_z_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    clear(finished, d_U_h_h_all)
+    np.matmul(d_U_h_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     clear(finished, d_softplus_n)
     np.matmul(ones, d_softplus_n.reshape(T * B, H), out=d_bias_n)
     np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)

@@ -37,8 +37,8 @@ __device__ inline real square(real a) { return a * a; }
 // For i, g and o: what waits for no state, at all steps at once.
 extern "C" __global__ void lstm_cifg_forward_1(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
-    const storage* __restrict__ b_)  // 3 * H  b_i, b_o, b_g
+    storage* __restrict__ gates,  // (T, B, 3 * H)  i, g, o
+    const storage* __restrict__ b_)  // 3 * H  b_i, b_g, b_o
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -48,18 +48,18 @@ extern "C" __global__ void lstm_cifg_forward_1(
 
     const real W_i_x = get(gates + at * (3 * H) + k);
     const real b_i = get(b_ + k);
-    const real W_g_x = get(gates + at * (3 * H) + 2 * H + k);
-    const real b_g = get(b_ + 2 * H + k);
-    const real W_o_x = get(gates + at * (3 * H) + H + k);
-    const real b_o = get(b_ + H + k);
+    const real W_g_x = get(gates + at * (3 * H) + H + k);
+    const real b_g = get(b_ + H + k);
+    const real W_o_x = get(gates + at * (3 * H) + 2 * H + k);
+    const real b_o = get(b_ + 2 * H + k);
 
     const real x_i = W_i_x + b_i;
     const real x_g = W_g_x + b_g;
     const real x_o = W_o_x + b_o;
 
     put(gates + at * (3 * H) + k, x_i);
-    put(gates + at * (3 * H) + 2 * H + k, x_g);
-    put(gates + at * (3 * H) + H + k, x_o);
+    put(gates + at * (3 * H) + H + k, x_g);
+    put(gates + at * (3 * H) + 2 * H + k, x_o);
 }
 
 // i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
@@ -69,10 +69,10 @@ extern "C" __global__ void lstm_cifg_forward_1(
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_cifg_forward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 3 * H)  U_i_h, U_o_h, U_g_h
+    const storage* __restrict__ u,  // (B, 3 * H)  U_i_h, U_g_h, U_o_h
     storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ p,  // 2 * H  p_i, p_o
-    storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
+    storage* __restrict__ gates,  // (T, B, 3 * H)  i, g, o
     storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     storage* __restrict__ h)  // (T + 1, B, H)  h
 {
@@ -86,11 +86,11 @@ extern "C" __global__ void lstm_cifg_forward_2(
     const real c_ = get(c + at * H + k);
     const real p_i = get(p + k);
     const real x_i = get(gates + at * (3 * H) + k);
-    const real U_g_h = get(u + b * (3 * H) + 2 * H + k);
-    const real x_g = get(gates + at * (3 * H) + 2 * H + k);
-    const real U_o_h = get(u + b * (3 * H) + H + k);
+    const real U_g_h = get(u + b * (3 * H) + H + k);
+    const real x_g = get(gates + at * (3 * H) + H + k);
+    const real U_o_h = get(u + b * (3 * H) + 2 * H + k);
     const real p_o = get(p + H + k);
-    const real x_o = get(gates + at * (3 * H) + H + k);
+    const real x_o = get(gates + at * (3 * H) + 2 * H + k);
 
     const real a_i = U_i_h + c_ * p_i + x_i;
     const real i_ = sigmoid(a_i);
@@ -103,9 +103,9 @@ extern "C" __global__ void lstm_cifg_forward_2(
     const real h_next = o * tanh_c_;
 
     put(gates + at * (3 * H) + k, i_);
-    put(gates + at * (3 * H) + 2 * H + k, g);
+    put(gates + at * (3 * H) + H + k, g);
     put(c + (at + B) * H + k, c_next);
-    put(gates + at * (3 * H) + H + k, o);
+    put(gates + at * (3 * H) + 2 * H + k, o);
     put(tanh_c + at * H + k, tanh_c_);
     put(h + (at + B) * H + k, h_next);
 }
@@ -122,12 +122,12 @@ extern "C" __global__ void lstm_cifg_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
+    const storage* __restrict__ gates,  // (T, B, 3 * H)  i, g, o
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 2 * H  p_i, p_o
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_o, d_g
+    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_g, d_o
     storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
     storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
 {
@@ -139,12 +139,12 @@ extern "C" __global__ void lstm_cifg_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real o = get(gates + at * (3 * H) + H + k);
+    const real o = get(gates + at * (3 * H) + 2 * H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
     const real c_next = get(c + (at + B) * H + k);
     const real d_c_later = get(d_c + b * H + k);
     const real p_o = get(p + H + k);
-    const real g = get(gates + at * (3 * H) + 2 * H + k);
+    const real g = get(gates + at * (3 * H) + H + k);
     const real i_ = get(gates + at * (3 * H) + k);
     const real c_ = get(c + at * H + k);
     const real p_i = get(p + k);
@@ -160,21 +160,21 @@ extern "C" __global__ void lstm_cifg_backward_1(
     const real d_c_ = d_c_next * not_i + d_i * p_i;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + H + k, d_o);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_o);
     put(g_p_o + at * H + k, g_p_o_);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_g);
+    put(d_gates + at * (3 * H) + H + k, d_g);
     put(d_gates + at * (3 * H) + k, d_i);
     put(g_p_i + at * H + k, g_p_i_);
 }
 
 // d_b_i = the sum of d_i
-// d_b_o = the sum of d_o
 // d_b_g = the sum of d_g
+// d_b_o = the sum of d_o
 extern "C" __global__ void lstm_cifg_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_o, d_g
-    storage* __restrict__ d_b)  // 3 * H  b_i, b_o, b_g
+    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_g, d_o
+    storage* __restrict__ d_b)  // 3 * H  b_i, b_g, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];

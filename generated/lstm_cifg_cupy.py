@@ -39,9 +39,9 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
-    W: cp.ndarray  # (3 * H, I)  W_i, W_o, W_g
-    U: cp.ndarray  # (3 * H, H)  U_i, U_o, U_g
-    b: cp.ndarray  # (3 * H,)  b_i, b_o, b_g
+    W: cp.ndarray  # (3 * H, I)  W_i, W_g, W_o
+    U: cp.ndarray  # (3 * H, H)  U_i, U_g, U_o
+    b: cp.ndarray  # (3 * H,)  b_i, b_g, b_o
     p: cp.ndarray  # (2 * H,)  p_i, p_o
 
 
@@ -66,7 +66,7 @@ class Tape(NamedTuple):
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 3 * H)  i, o, g
+    gates: cp.ndarray  # (T, B, 3 * H)  i, g, o
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -88,15 +88,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_o, W_g, U_i, U_o, U_g, b_i, b_o, b_g, p_i, p_o."""
-    expected = ["W_i", "W_o", "W_g", "U_i", "U_o", "U_g", "b_i", "b_o", "b_g", "p_i", "p_o"]
+    """`Params` from arrays under the cell's own names: W_i, W_g, W_o, U_i, U_g, U_o, b_i, b_g, b_o, p_i, p_o."""
+    expected = ["W_i", "W_g", "W_o", "U_i", "U_g", "U_o", "b_i", "b_g", "b_o", "p_i", "p_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
-        W=stack(W_i=named["W_i"], W_o=named["W_o"], W_g=named["W_g"]),
-        U=stack(U_i=named["U_i"], U_o=named["U_o"], U_g=named["U_g"]),
-        b=stack(b_i=named["b_i"], b_o=named["b_o"], b_g=named["b_g"]),
+        W=stack(W_i=named["W_i"], W_g=named["W_g"], W_o=named["W_o"]),
+        U=stack(U_i=named["U_i"], U_g=named["U_g"], U_o=named["U_o"]),
+        b=stack(b_i=named["b_i"], b_g=named["b_g"], b_o=named["b_o"]),
         p=stack(p_i=named["p_i"], p_o=named["p_o"]),
     )
     for name, part in unpack(params).items():
@@ -110,14 +110,14 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     I, H = measure(params)
     return {
         "W_i": params.W[:H],
-        "W_o": params.W[H : 2 * H],
-        "W_g": params.W[2 * H :],
+        "W_g": params.W[H : 2 * H],
+        "W_o": params.W[2 * H :],
         "U_i": params.U[:H],
-        "U_o": params.U[H : 2 * H],
-        "U_g": params.U[2 * H :],
+        "U_g": params.U[H : 2 * H],
+        "U_o": params.U[2 * H :],
         "b_i": params.b[:H],
-        "b_o": params.b[H : 2 * H],
-        "b_g": params.b[2 * H :],
+        "b_g": params.b[H : 2 * H],
+        "b_o": params.b[2 * H :],
         "p_i": params.p[:H],
         "p_o": params.p[H:],
     }
@@ -163,10 +163,8 @@ def forward(
     )
     u = cp.empty((B, 3 * H), dtype)
 
-    # For i, o and g: what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
     # For i, g and o: what waits for no state, at all steps at once.
+    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     launch("lstm_cifg_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -179,8 +177,8 @@ def forward(
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)
+        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         cp.matmul(h[t], U_T, out=u)
 
         # c' = (1 - i) * c + i * g
@@ -256,14 +254,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c = d_c * (1 - i) + d_i * p_i
         launch("lstm_cifg_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_i)
 
-        # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
+        # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
         cp.matmul(d_gates[t], U, out=d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
             cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_i.T @ d_i + W_o.T @ d_o + W_g.T @ d_g
+    # d_x = W_i.T @ d_i + W_g.T @ d_g + W_o.T @ d_o
     cp.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

@@ -36,9 +36,9 @@ SPEC_SHA256 = "99ddd2b7d11e3512ac73fbea0b14925d69bb67d2766dce43654522952abc25c9"
 class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
-    W: np.ndarray  # (3 * H, I)  W_i, W_o, W_g
-    U: np.ndarray  # (3 * H, H)  U_i, U_o, U_g
-    b: np.ndarray  # (3 * H,)  b_i, b_o, b_g
+    W: np.ndarray  # (3 * H, I)  W_i, W_g, W_o
+    U: np.ndarray  # (3 * H, H)  U_i, U_g, U_o
+    b: np.ndarray  # (3 * H,)  b_i, b_g, b_o
     p: np.ndarray  # (2 * H,)  p_i, p_o
 
 
@@ -63,7 +63,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  i, o, g
+    gates: np.ndarray  # (T, B, 3 * H)  i, g, o
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -85,15 +85,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_o, W_g, U_i, U_o, U_g, b_i, b_o, b_g, p_i, p_o."""
-    expected = ["W_i", "W_o", "W_g", "U_i", "U_o", "U_g", "b_i", "b_o", "b_g", "p_i", "p_o"]
+    """`Params` from arrays under the cell's own names: W_i, W_g, W_o, U_i, U_g, U_o, b_i, b_g, b_o, p_i, p_o."""
+    expected = ["W_i", "W_g", "W_o", "U_i", "U_g", "U_o", "b_i", "b_g", "b_o", "p_i", "p_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
-        W=stack(W_i=named["W_i"], W_o=named["W_o"], W_g=named["W_g"]),
-        U=stack(U_i=named["U_i"], U_o=named["U_o"], U_g=named["U_g"]),
-        b=stack(b_i=named["b_i"], b_o=named["b_o"], b_g=named["b_g"]),
+        W=stack(W_i=named["W_i"], W_g=named["W_g"], W_o=named["W_o"]),
+        U=stack(U_i=named["U_i"], U_g=named["U_g"], U_o=named["U_o"]),
+        b=stack(b_i=named["b_i"], b_g=named["b_g"], b_o=named["b_o"]),
         p=stack(p_i=named["p_i"], p_o=named["p_o"]),
     )
     for name, part in unpack(params).items():
@@ -107,14 +107,14 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     I, H = measure(params)
     return {
         "W_i": params.W[:H],
-        "W_o": params.W[H : 2 * H],
-        "W_g": params.W[2 * H :],
+        "W_g": params.W[H : 2 * H],
+        "W_o": params.W[2 * H :],
         "U_i": params.U[:H],
-        "U_o": params.U[H : 2 * H],
-        "U_g": params.U[2 * H :],
+        "U_g": params.U[H : 2 * H],
+        "U_o": params.U[2 * H :],
         "b_i": params.b[:H],
-        "b_o": params.b[H : 2 * H],
-        "b_g": params.b[2 * H :],
+        "b_g": params.b[H : 2 * H],
+        "b_o": params.b[2 * H :],
         "p_i": params.p[:H],
         "p_o": params.p[H:],
     }
@@ -162,10 +162,8 @@ def forward(
     )
     u = np.empty((B, 3 * H), dtype)
 
-    # For i, o and g: what waits for no state, at all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
     # For i, g and o: what waits for no state, at all steps at once.
+    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 
     if initial is None:
@@ -178,21 +176,20 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
     p_i, p_o = p[:H], p[H:]
-    U_i_h, U_g_h, U_o_h = u[:, :H], u[:, 2 * H :], u[:, H : 2 * H]
+    U_ig, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
     ends = each(finished, T)
-    for h_t, c_t, i, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-    h[:-1], c[:-1], gates[..., :H], gates[..., 2 * H :], c[1:], gates[..., H : 2 * H], tanh_c, h[1:],
-    ends, strict=True
+    for h_t, c_t, i, ig, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
+    h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:],
+    gates[..., 2 * H :], tanh_c, h[1:], ends, strict=True
 ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
-        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)
+        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         np.matmul(h_t, U_T, out=u)
         np.multiply(c_t, p_i, out=s)
         i += s
-        i += U_i_h
+        ig += U_ig
         sigmoid(i, out=i)
-        g += U_g_h
         np.tanh(g, out=g)
 
         # c' = (1 - i) * c + i * g
@@ -272,25 +269,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_io_ts = d_gates[ts, :, : 2 * H]
-        d_i_ts = d_gates[ts, :, :H]
-        d_o_ts = d_gates[ts, :, H : 2 * H]
-        d_g_ts = d_gates[ts, :, 2 * H :]
-        io_ts = gates[ts, :, : 2 * H]
-        g_ts = gates[ts, :, 2 * H :]
-        o_ts = gates[ts, :, H : 2 * H]
-        i_ts = gates[ts, :, :H]
-        c_ts = c[ts]
+        d_o_ts, d_g_ts, d_i_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        o_ts, g_ts, i_ts = gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H], gates[ts, :, :H]
         tanh_c_ts = tanh_c[ts]
         k_c_ts = k_c[ts]
+        c_ts = c[ts]
         k_c_2_ts = k_c_2[ts]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
-        # d_i = (1 - i) * i * (g - c), times d_c in the loop
-        np.subtract(1, io_ts, out=d_io_ts)
-        np.subtract(g_ts, c_ts, out=s_ts)
-        d_i_ts *= s_ts
-        d_io_ts *= io_ts
+        np.subtract(1, o_ts, out=d_o_ts)
+        d_o_ts *= o_ts
         d_o_ts *= tanh_c_ts
 
         # k_c = o * (1 - tanh_c**2)
@@ -302,6 +290,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= i_ts
+
+        # d_i = (1 - i) * i * (g - c), times d_c in the loop
+        np.subtract(1, i_ts, out=d_i_ts)
+        np.subtract(g_ts, c_ts, out=s_ts)
+        d_i_ts *= s_ts
+        d_i_ts *= i_ts
 
         # k_c_2 = 1 - i
         np.subtract(1, i_ts, out=k_c_2_ts)
@@ -346,7 +340,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_i, p_i, out=s)
             d_c += s
 
-            # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
+            # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
             np.matmul(d_gates_t, U, out=d_h)
 
             if finished is not None:
@@ -356,7 +350,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ones = np.ones(T * B, dtype)
     d_p_i, d_p_o = d_p[:H], d_p[H:]
 
-    # d_x = W_i.T @ d_i + W_o.T @ d_o + W_g.T @ d_g
+    # d_x = W_i.T @ d_i + W_g.T @ d_g + W_o.T @ d_o
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

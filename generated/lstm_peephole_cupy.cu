@@ -38,8 +38,8 @@ __device__ inline real square(real a) { return a * a; }
 // For i, f, g and o: what waits for no state, at all steps at once.
 extern "C" __global__ void lstm_peephole_forward_1(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
-    const storage* __restrict__ b_)  // 4 * H  b_i, b_f, b_o, b_g
+    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
+    const storage* __restrict__ b_)  // 4 * H  b_i, b_f, b_g, b_o
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -51,10 +51,10 @@ extern "C" __global__ void lstm_peephole_forward_1(
     const real b_i = get(b_ + k);
     const real W_f_x = get(gates + at * (4 * H) + H + k);
     const real b_f = get(b_ + H + k);
-    const real W_g_x = get(gates + at * (4 * H) + 3 * H + k);
-    const real b_g = get(b_ + 3 * H + k);
-    const real W_o_x = get(gates + at * (4 * H) + 2 * H + k);
-    const real b_o = get(b_ + 2 * H + k);
+    const real W_g_x = get(gates + at * (4 * H) + 2 * H + k);
+    const real b_g = get(b_ + 2 * H + k);
+    const real W_o_x = get(gates + at * (4 * H) + 3 * H + k);
+    const real b_o = get(b_ + 3 * H + k);
 
     const real x_i = W_i_x + b_i;
     const real x_f = W_f_x + b_f;
@@ -63,8 +63,8 @@ extern "C" __global__ void lstm_peephole_forward_1(
 
     put(gates + at * (4 * H) + k, x_i);
     put(gates + at * (4 * H) + H + k, x_f);
-    put(gates + at * (4 * H) + 3 * H + k, x_g);
-    put(gates + at * (4 * H) + 2 * H + k, x_o);
+    put(gates + at * (4 * H) + 2 * H + k, x_g);
+    put(gates + at * (4 * H) + 3 * H + k, x_o);
 }
 
 // i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
@@ -75,10 +75,10 @@ extern "C" __global__ void lstm_peephole_forward_1(
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_peephole_forward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_o_h, U_g_h
+    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_g_h, U_o_h
     storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
+    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
     storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     storage* __restrict__ h)  // (T + 1, B, H)  h
 {
@@ -95,11 +95,11 @@ extern "C" __global__ void lstm_peephole_forward_2(
     const real U_f_h = get(u + b * (4 * H) + H + k);
     const real p_f = get(p + H + k);
     const real x_f = get(gates + at * (4 * H) + H + k);
-    const real U_g_h = get(u + b * (4 * H) + 3 * H + k);
-    const real x_g = get(gates + at * (4 * H) + 3 * H + k);
-    const real U_o_h = get(u + b * (4 * H) + 2 * H + k);
+    const real U_g_h = get(u + b * (4 * H) + 2 * H + k);
+    const real x_g = get(gates + at * (4 * H) + 2 * H + k);
+    const real U_o_h = get(u + b * (4 * H) + 3 * H + k);
     const real p_o = get(p + 2 * H + k);
-    const real x_o = get(gates + at * (4 * H) + 2 * H + k);
+    const real x_o = get(gates + at * (4 * H) + 3 * H + k);
 
     const real a_i = U_i_h + c_ * p_i + x_i;
     const real i_ = sigmoid(a_i);
@@ -115,9 +115,9 @@ extern "C" __global__ void lstm_peephole_forward_2(
 
     put(gates + at * (4 * H) + k, i_);
     put(gates + at * (4 * H) + H + k, f);
-    put(gates + at * (4 * H) + 3 * H + k, g);
+    put(gates + at * (4 * H) + 2 * H + k, g);
     put(c + (at + B) * H + k, c_next);
-    put(gates + at * (4 * H) + 2 * H + k, o);
+    put(gates + at * (4 * H) + 3 * H + k, o);
     put(tanh_c + at * H + k, tanh_c_);
     put(h + (at + B) * H + k, h_next);
 }
@@ -135,12 +135,12 @@ extern "C" __global__ void lstm_peephole_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
+    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
+    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
     storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
     storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
     storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
@@ -153,12 +153,12 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
     const real d_h_later = get(d_h + b * H + k);
     const real d_y_ = get(d_y + at * H + k);
-    const real o = get(gates + at * (4 * H) + 2 * H + k);
+    const real o = get(gates + at * (4 * H) + 3 * H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
     const real c_next = get(c + (at + B) * H + k);
     const real d_c_later = get(d_c + b * H + k);
     const real p_o = get(p + 2 * H + k);
-    const real g = get(gates + at * (4 * H) + 3 * H + k);
+    const real g = get(gates + at * (4 * H) + 2 * H + k);
     const real i_ = get(gates + at * (4 * H) + k);
     const real c_ = get(c + at * H + k);
     const real f = get(gates + at * (4 * H) + H + k);
@@ -177,10 +177,10 @@ extern "C" __global__ void lstm_peephole_backward_1(
     const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_o);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_o);
     put(g_p_o + at * H + k, g_p_o_);
     put(d_c + b * H + k, d_c_);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_g);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_g);
     put(d_gates + at * (4 * H) + H + k, d_f);
     put(g_p_f + at * H + k, g_p_f_);
     put(d_gates + at * (4 * H) + k, d_i);
@@ -189,12 +189,12 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
 // d_b_i = the sum of d_i
 // d_b_f = the sum of d_f
-// d_b_o = the sum of d_o
 // d_b_g = the sum of d_g
+// d_b_o = the sum of d_o
 extern "C" __global__ void lstm_peephole_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
-    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_o, b_g
+    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
+    storage* __restrict__ d_b)  // 4 * H  b_i, b_f, b_g, b_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];

@@ -41,9 +41,9 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
-    W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_o, W_g
-    U: cp.ndarray  # (4 * H, H)  U_i, U_f, U_o, U_g
-    b: cp.ndarray  # (4 * H,)  b_i, b_f, b_o, b_g
+    W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
+    U: cp.ndarray  # (4 * H, H)  U_i, U_f, U_g, U_o
+    b: cp.ndarray  # (4 * H,)  b_i, b_f, b_g, b_o
     p: cp.ndarray  # (3 * H,)  p_i, p_f, p_o
 
 
@@ -68,7 +68,7 @@ class Tape(NamedTuple):
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 4 * H)  i, f, o, g
+    gates: cp.ndarray  # (T, B, 4 * H)  i, f, g, o
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -90,15 +90,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_o, W_g, U_i, U_f, U_o, U_g, b_i, b_f, b_o, b_g, p_i, p_f, p_o."""
-    expected = ["W_i", "W_f", "W_o", "W_g", "U_i", "U_f", "U_o", "U_g", "b_i", "b_f", "b_o", "b_g", "p_i", "p_f", "p_o"]
+    """`Params` from arrays under the cell's own names: W_i, W_f, W_g, W_o, U_i, U_f, U_g, U_o, b_i, b_f, b_g, b_o, p_i, p_f, p_o."""
+    expected = ["W_i", "W_f", "W_g", "W_o", "U_i", "U_f", "U_g", "U_o", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f", "p_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
-        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_g=named["W_g"]),
-        U=stack(U_i=named["U_i"], U_f=named["U_f"], U_o=named["U_o"], U_g=named["U_g"]),
-        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_o=named["b_o"], b_g=named["b_g"]),
+        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_g=named["W_g"], W_o=named["W_o"]),
+        U=stack(U_i=named["U_i"], U_f=named["U_f"], U_g=named["U_g"], U_o=named["U_o"]),
+        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_g=named["b_g"], b_o=named["b_o"]),
         p=stack(p_i=named["p_i"], p_f=named["p_f"], p_o=named["p_o"]),
     )
     for name, part in unpack(params).items():
@@ -113,16 +113,16 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
-        "W_o": params.W[2 * H : 3 * H],
-        "W_g": params.W[3 * H :],
+        "W_g": params.W[2 * H : 3 * H],
+        "W_o": params.W[3 * H :],
         "U_i": params.U[:H],
         "U_f": params.U[H : 2 * H],
-        "U_o": params.U[2 * H : 3 * H],
-        "U_g": params.U[3 * H :],
+        "U_g": params.U[2 * H : 3 * H],
+        "U_o": params.U[3 * H :],
         "b_i": params.b[:H],
         "b_f": params.b[H : 2 * H],
-        "b_o": params.b[2 * H : 3 * H],
-        "b_g": params.b[3 * H :],
+        "b_g": params.b[2 * H : 3 * H],
+        "b_o": params.b[3 * H :],
         "p_i": params.p[:H],
         "p_f": params.p[H : 2 * H],
         "p_o": params.p[2 * H :],
@@ -169,10 +169,8 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # For i, f, o and g: what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-
     # For i, f, g and o: what waits for no state, at all steps at once.
+    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     launch("lstm_peephole_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -186,8 +184,8 @@ def forward(
     for t in range(0, T):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
-        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)
+        # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         cp.matmul(h[t], U_T, out=u)
 
         # c' = f * c + i * g
@@ -265,14 +263,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c = d_c * f + d_f * p_f + d_i * p_i
         launch("lstm_peephole_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
 
-        # d_h = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_g.T @ d_g
+        # d_h = U_i.T @ d_i + U_f.T @ d_f + U_g.T @ d_g + U_o.T @ d_o
         cp.matmul(d_gates[t], U, out=d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
             cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_g.T @ d_g
+    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

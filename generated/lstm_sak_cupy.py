@@ -41,10 +41,10 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
-    W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_o, W_g
-    R: cp.ndarray  # (4 * H, P)  R_i, R_f, R_o, R_g
+    W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
+    R: cp.ndarray  # (4 * H, P)  R_i, R_f, R_g, R_o
     P_2: cp.ndarray  # (P, H)  P
-    b: cp.ndarray  # (4 * H,)  b_i, b_f, b_o, b_g
+    b: cp.ndarray  # (4 * H,)  b_i, b_f, b_g, b_o
     p: cp.ndarray  # (3 * H,)  p_i, p_f, p_o
 
 
@@ -69,7 +69,7 @@ class Tape(NamedTuple):
     x: cp.ndarray  # (T, B, I)
     r: cp.ndarray  # (T + 1, B, P)  the initial state first
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 4 * H)  i, f, o, g
+    gates: cp.ndarray  # (T, B, 4 * H)  i, f, g, o
     tanh_c: cp.ndarray  # (T, B, H)  tanh_c
     v_r: cp.ndarray  # (T, B, H)  v_r
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
@@ -94,16 +94,16 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_o, W_g, R_i, R_f, R_o, R_g, P, b_i, b_f, b_o, b_g, p_i, p_f, p_o."""
-    expected = ["W_i", "W_f", "W_o", "W_g", "R_i", "R_f", "R_o", "R_g", "P", "b_i", "b_f", "b_o", "b_g", "p_i", "p_f", "p_o"]
+    """`Params` from arrays under the cell's own names: W_i, W_f, W_g, W_o, R_i, R_f, R_g, R_o, P, b_i, b_f, b_g, b_o, p_i, p_f, p_o."""
+    expected = ["W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f", "p_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
-        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_g=named["W_g"]),
-        R=stack(R_i=named["R_i"], R_f=named["R_f"], R_o=named["R_o"], R_g=named["R_g"]),
+        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_g=named["W_g"], W_o=named["W_o"]),
+        R=stack(R_i=named["R_i"], R_f=named["R_f"], R_g=named["R_g"], R_o=named["R_o"]),
         P_2=named["P"],
-        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_o=named["b_o"], b_g=named["b_g"]),
+        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_g=named["b_g"], b_o=named["b_o"]),
         p=stack(p_i=named["p_i"], p_f=named["p_f"], p_o=named["p_o"]),
     )
     for name, part in unpack(params).items():
@@ -118,17 +118,17 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
-        "W_o": params.W[2 * H : 3 * H],
-        "W_g": params.W[3 * H :],
+        "W_g": params.W[2 * H : 3 * H],
+        "W_o": params.W[3 * H :],
         "R_i": params.R[:H],
         "R_f": params.R[H : 2 * H],
-        "R_o": params.R[2 * H : 3 * H],
-        "R_g": params.R[3 * H :],
+        "R_g": params.R[2 * H : 3 * H],
+        "R_o": params.R[3 * H :],
         "P": params.P_2,
         "b_i": params.b[:H],
         "b_f": params.b[H : 2 * H],
-        "b_o": params.b[2 * H : 3 * H],
-        "b_g": params.b[3 * H :],
+        "b_g": params.b[2 * H : 3 * H],
+        "b_o": params.b[3 * H :],
         "p_i": params.p[:H],
         "p_f": params.p[H : 2 * H],
         "p_o": params.p[2 * H :],
@@ -177,10 +177,8 @@ def forward(
     u = cp.empty((B, 4 * H), dtype)
     P_v_r = cp.empty((B, P), dtype)
 
-    # For i, f, o and g: what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-
     # For i, f, g and o: what waits for no state, at all steps at once.
+    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     launch("lstm_sak_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
@@ -195,8 +193,8 @@ def forward(
     for t in range(0, T):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
         # g = tanh(W_g @ x + R_g @ r + b_g)
+        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
         cp.matmul(r[t], R_T, out=u)
 
         # c' = f * c + i * g
@@ -285,14 +283,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c = d_c * f + d_f * p_f + d_i * p_i
         launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), PT_d_r_next, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
 
-        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_o.T @ d_o + R_g.T @ d_g
+        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
         cp.matmul(d_gates[t], R, out=d_r)
 
         if finished is not None:
             cp.copyto(d_r, kept_r, where=finished[t])
             cp.copyto(d_c, kept_c, where=finished[t])
 
-    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_g.T @ d_g
+    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

@@ -38,10 +38,10 @@ SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
 class Params(NamedTuple):
     """Weights and biases, stacked so that one product serves all gates."""
 
-    W: np.ndarray  # (4 * H, I)  W_i, W_f, W_o, W_g
-    R: np.ndarray  # (4 * H, P)  R_i, R_f, R_o, R_g
+    W: np.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
+    R: np.ndarray  # (4 * H, P)  R_i, R_f, R_g, R_o
     P_2: np.ndarray  # (P, H)  P
-    b: np.ndarray  # (4 * H,)  b_i, b_f, b_o, b_g
+    b: np.ndarray  # (4 * H,)  b_i, b_f, b_g, b_o
     p: np.ndarray  # (3 * H,)  p_i, p_f, p_o
 
 
@@ -66,7 +66,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     r: np.ndarray  # (T + 1, B, P)  the initial state first
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 4 * H)  i, f, o, g
+    gates: np.ndarray  # (T, B, 4 * H)  i, f, g, o
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     v_r: np.ndarray  # (T, B, H)  v_r
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
@@ -91,16 +91,16 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_o, W_g, R_i, R_f, R_o, R_g, P, b_i, b_f, b_o, b_g, p_i, p_f, p_o."""
-    expected = ["W_i", "W_f", "W_o", "W_g", "R_i", "R_f", "R_o", "R_g", "P", "b_i", "b_f", "b_o", "b_g", "p_i", "p_f", "p_o"]
+    """`Params` from arrays under the cell's own names: W_i, W_f, W_g, W_o, R_i, R_f, R_g, R_o, P, b_i, b_f, b_g, b_o, p_i, p_f, p_o."""
+    expected = ["W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f", "p_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
-        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_g=named["W_g"]),
-        R=stack(R_i=named["R_i"], R_f=named["R_f"], R_o=named["R_o"], R_g=named["R_g"]),
+        W=stack(W_i=named["W_i"], W_f=named["W_f"], W_g=named["W_g"], W_o=named["W_o"]),
+        R=stack(R_i=named["R_i"], R_f=named["R_f"], R_g=named["R_g"], R_o=named["R_o"]),
         P_2=named["P"],
-        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_o=named["b_o"], b_g=named["b_g"]),
+        b=stack(b_i=named["b_i"], b_f=named["b_f"], b_g=named["b_g"], b_o=named["b_o"]),
         p=stack(p_i=named["p_i"], p_f=named["p_f"], p_o=named["p_o"]),
     )
     for name, part in unpack(params).items():
@@ -115,17 +115,17 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
-        "W_o": params.W[2 * H : 3 * H],
-        "W_g": params.W[3 * H :],
+        "W_g": params.W[2 * H : 3 * H],
+        "W_o": params.W[3 * H :],
         "R_i": params.R[:H],
         "R_f": params.R[H : 2 * H],
-        "R_o": params.R[2 * H : 3 * H],
-        "R_g": params.R[3 * H :],
+        "R_g": params.R[2 * H : 3 * H],
+        "R_o": params.R[3 * H :],
         "P": params.P_2,
         "b_i": params.b[:H],
         "b_f": params.b[H : 2 * H],
-        "b_o": params.b[2 * H : 3 * H],
-        "b_g": params.b[3 * H :],
+        "b_g": params.b[2 * H : 3 * H],
+        "b_o": params.b[3 * H :],
         "p_i": params.p[:H],
         "p_f": params.p[H : 2 * H],
         "p_o": params.p[2 * H :],
@@ -176,10 +176,8 @@ def forward(
     u = np.empty((B, 4 * H), dtype)
     P_v_r = np.empty((B, P), dtype)
 
-    # For i, f, o and g: what waits for no state, at all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-
     # For i, f, g and o: what waits for no state, at all steps at once.
+    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 
     if initial is None:
@@ -193,24 +191,23 @@ def forward(
     P_2_T = np.ascontiguousarray(P_2.T)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    R_if, R_g_r, R_o_r = u[:, : 2 * H], u[:, 3 * H :], u[:, 2 * H : 3 * H]
+    R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     ends = each(finished, T)
-    for r_t, c_t, i, f, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
-    r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 3 * H :],
-    c[1:], gates[..., 2 * H : 3 * H], tanh_c, v_r, r[1:], ends, strict=True
+    for r_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
+    r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
+    gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
 ):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
-        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
         # g = tanh(W_g @ x + R_g @ r + b_g)
+        # o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
         np.matmul(r_t, R_T, out=u)
         np.multiply(c_t, p_i, out=s)
         i += s
         np.multiply(c_t, p_f, out=s)
         f += s
-        if_ += R_if
+        ifg += R_ifg
         sigmoid(if_, out=if_)
-        g += R_g_r
         np.tanh(g, out=g)
 
         # c' = f * c + i * g
@@ -296,26 +293,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2_part, s_2_part_2 = s_2[:, H:], s_2[:, :H]
     ends = each(finished, T)
     for ts in chunks(T, B * P):  # a few steps at a time, from the last ones to the first
-        d_ifo_ts = d_gates[ts, :, : 3 * H]
+        d_o_ts = d_gates[ts, :, 3 * H :]
+        d_g_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_if_ts = d_gates[ts, :, : 2 * H]
         d_f_ts = d_gates[ts, :, H : 2 * H]
         d_i_ts = d_gates[ts, :, :H]
-        d_o_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_g_ts = d_gates[ts, :, 3 * H :]
-        ifo_ts = gates[ts, :, : 3 * H]
-        g_ts = gates[ts, :, 3 * H :]
-        o_ts = gates[ts, :, 2 * H : 3 * H]
+        o_ts = gates[ts, :, 3 * H :]
+        g_ts = gates[ts, :, 2 * H : 3 * H]
         i_ts = gates[ts, :, :H]
-        c_ts = c[ts]
+        if_ts = gates[ts, :, : 2 * H]
         tanh_c_ts = tanh_c[ts]
         k_c_ts = k_c[ts]
+        c_ts = c[ts]
 
         # d_o = (1 - o) * o * tanh_c, times PT_d_r_next in the loop
-        # d_f = c * (1 - f) * f, times d_c in the loop
-        # d_i = g * (1 - i) * i, times d_c in the loop
-        np.subtract(1, ifo_ts, out=d_ifo_ts)
-        d_f_ts *= c_ts
-        d_i_ts *= g_ts
-        d_ifo_ts *= ifo_ts
+        np.subtract(1, o_ts, out=d_o_ts)
+        d_o_ts *= o_ts
         d_o_ts *= tanh_c_ts
 
         # k_c = o * (1 - tanh_c**2)
@@ -328,12 +321,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= i_ts
 
+        # d_f = c * (1 - f) * f, times d_c in the loop
+        # d_i = g * (1 - i) * i, times d_c in the loop
+        np.subtract(1, if_ts, out=d_if_ts)
+        d_f_ts *= c_ts
+        d_i_ts *= g_ts
+        d_if_ts *= if_ts
+
         for (
             d_r_next_t, d_y_t, d_o, g_p_o_t, c_next, k_c_t, d_g, d_f, g_p_f_t, c_t, d_i, g_p_i_t, f, d_if,
             d_gates_t, finished_t,
         ) in backwards(
             d_r_next[ts], d_y[ts], d_o_ts, g_p_o[ts], c[1:][ts], k_c_ts, d_g_ts, d_f_ts, g_p_f[ts], c_ts,
-            d_i_ts, g_p_i[ts], gates[ts, :, H : 2 * H], d_gates[ts, :, : 2 * H], d_gates[ts], ends[ts],
+            d_i_ts, g_p_i[ts], gates[ts, :, H : 2 * H], d_if_ts, d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_r = d_r.copy()
@@ -380,7 +380,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_c += s_2_part
             d_c += s_2_part_2
 
-            # d_r = R_i.T @ d_i + R_f.T @ d_f + R_o.T @ d_o + R_g.T @ d_g
+            # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
             np.matmul(d_gates_t, R, out=d_r)
 
             if finished is not None:
@@ -390,7 +390,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ones = np.ones(T * B, dtype)
     d_p_i, d_p_f, d_p_o = d_p[:H], d_p[H : 2 * H], d_p[2 * H :]
 
-    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_o.T @ d_o + W_g.T @ d_g
+    # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     np.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

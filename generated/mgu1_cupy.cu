@@ -36,7 +36,7 @@ __device__ inline real square(real a) { return a * a; }
 extern "C" __global__ void mgu1_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_)  // 2 * H  b_h, b_f
+    const storage* __restrict__ b_)  // 2 * H  b_f, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -45,7 +45,7 @@ extern "C" __global__ void mgu1_forward_1(
     const long long at = (long long)t * B + b;
 
     const real W_h_x = get(n + at * H + k);
-    const real b_h = get(b_ + k);
+    const real b_h = get(b_ + H + k);
 
     const real x_n = W_h_x + b_h;
 
@@ -57,7 +57,7 @@ extern "C" __global__ void mgu1_forward_1(
 extern "C" __global__ void mgu1_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ b_,  // 2 * H  b_h, b_f
+    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ fh)  // (T, B, H)  fh
 {
@@ -68,7 +68,7 @@ extern "C" __global__ void mgu1_forward_2(
     const long long at = (long long)t * B + b;
 
     const real U_f_h = get(f + at * H + k);
-    const real b_f = get(b_ + H + k);
+    const real b_f = get(b_ + k);
     const real h_ = get(h + at * H + k);
 
     const real a_f = U_f_h + b_f;
@@ -187,11 +187,11 @@ extern "C" __global__ void mgu1_backward_3(
     put(d_h + b * H + k, d_h_);
 }
 
-// d_b_h = the sum of d_n
+// d_b_f = the sum of d_a_f
 extern "C" __global__ void mgu1_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
+    const storage* __restrict__ d_a_f,  // (T, B, H)  d_a_f
+    storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -199,7 +199,7 @@ extern "C" __global__ void mgu1_backward_4(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_n + at * H + k);
+        total += get(d_a_f + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -210,11 +210,11 @@ extern "C" __global__ void mgu1_backward_4(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_b_f = the sum of d_a_f
+// d_b_h = the sum of d_n
 extern "C" __global__ void mgu1_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_f,  // (T, B, H)  d_a_f
-    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
+    const storage* __restrict__ d_n,  // (T, B, H)  d_n
+    storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -222,7 +222,7 @@ extern "C" __global__ void mgu1_backward_5(
     real total = 0;
     for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_a_f + at * H + k);
+        total += get(d_n + at * H + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();

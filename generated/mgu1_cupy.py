@@ -38,7 +38,7 @@ class Params(NamedTuple):
     W_h: cp.ndarray  # (H, I)  W_h
     U_f: cp.ndarray  # (H, H)  U_f
     U_h: cp.ndarray  # (H, H)  U_h
-    b: cp.ndarray  # (2 * H,)  b_h, b_f
+    b: cp.ndarray  # (2 * H,)  b_f, b_h
 
 
 class States(NamedTuple):
@@ -83,8 +83,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_f, U_h, b_h, b_f."""
-    expected = ["W_h", "U_f", "U_h", "b_h", "b_f"]
+    """`Params` from arrays under the cell's own names: W_h, U_f, U_h, b_f, b_h."""
+    expected = ["W_h", "U_f", "U_h", "b_f", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -92,7 +92,7 @@ def pack(named: dict[str, Any]) -> Params:
         W_h=named["W_h"],
         U_f=named["U_f"],
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_f=named["b_f"]),
+        b=stack(b_f=named["b_f"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -107,8 +107,8 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
         "W_h": params.W_h,
         "U_f": params.U_f,
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_f": params.b[H:],
+        "b_f": params.b[:H],
+        "b_h": params.b[H:],
     }
 
 
@@ -253,8 +253,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     cp.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    column_sum("mgu1_backward_4", dtype, T * B, H, (B, 0, H), d_n, d_b)
-    column_sum("mgu1_backward_5", dtype, T * B, H, (B, 0, H), d_a_f, d_b)
+    column_sum("mgu1_backward_4", dtype, T * B, H, (B, 0, H), d_a_f, d_b)
+    column_sum("mgu1_backward_5", dtype, T * B, H, (B, 0, H), d_n, d_b)
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
     return Grads(

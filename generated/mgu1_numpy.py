@@ -35,7 +35,7 @@ class Params(NamedTuple):
     W_h: np.ndarray  # (H, I)  W_h
     U_f: np.ndarray  # (H, H)  U_f
     U_h: np.ndarray  # (H, H)  U_h
-    b: np.ndarray  # (2 * H,)  b_h, b_f
+    b: np.ndarray  # (2 * H,)  b_f, b_h
 
 
 class States(NamedTuple):
@@ -80,8 +80,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_f, U_h, b_h, b_f."""
-    expected = ["W_h", "U_f", "U_h", "b_h", "b_f"]
+    """`Params` from arrays under the cell's own names: W_h, U_f, U_h, b_f, b_h."""
+    expected = ["W_h", "U_f", "U_h", "b_f", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
@@ -89,7 +89,7 @@ def pack(named: dict[str, Any]) -> Params:
         W_h=named["W_h"],
         U_f=named["U_f"],
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_f=named["b_f"]),
+        b=stack(b_f=named["b_f"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -104,8 +104,8 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
         "W_h": params.W_h,
         "U_f": params.U_f,
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_f": params.b[H:],
+        "b_f": params.b[:H],
+        "b_h": params.b[H:],
     }
 
 
@@ -150,7 +150,7 @@ def forward(
         fh=(T, B, H),
     )
     U_h_fh = np.empty((B, H), dtype)
-    b_h = b[:H]
+    b_h = b[H:]
 
     # For n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -163,7 +163,7 @@ def forward(
 
     U_f_T = np.ascontiguousarray(U_f.T)
     U_h_T = np.ascontiguousarray(U_h.T)
-    b_f = b[H:]
+    b_f = b[:H]
     ends = each(finished, T)
     for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(h[:-1], f, fh, n, h[1:], ends, strict=True):
         # f = sigmoid(U_f @ h + b_f)
@@ -299,7 +299,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h, d_b_f = d_b[:H], d_b[H:]
+    d_b_f, d_b_h = d_b[:H], d_b[H:]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -308,8 +308,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
     np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_f)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
     return Grads(

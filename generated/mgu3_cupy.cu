@@ -35,14 +35,14 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(b_f)
 extern "C" __global__ void mgu3_forward_1(
     const int rows, const int H,
-    const storage* __restrict__ b_,  // 2 * H  b_h, b_f
+    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
     storage* __restrict__ f)  // (H,)  f
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real b_f = get(b_ + H + k);
+    const real b_f = get(b_ + k);
 
     const real f_ = sigmoid(b_f);
 
@@ -53,7 +53,7 @@ extern "C" __global__ void mgu3_forward_1(
 extern "C" __global__ void mgu3_forward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_)  // 2 * H  b_h, b_f
+    const storage* __restrict__ b_)  // 2 * H  b_f, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -62,7 +62,7 @@ extern "C" __global__ void mgu3_forward_2(
     const long long at = (long long)t * B + b;
 
     const real W_h_x = get(n + at * H + k);
-    const real b_h = get(b_ + k);
+    const real b_h = get(b_ + H + k);
 
     const real x_n = W_h_x + b_h;
 
@@ -202,7 +202,7 @@ extern "C" __global__ void mgu3_backward_3(
 extern "C" __global__ void mgu3_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
+    storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
@@ -218,7 +218,7 @@ extern "C" __global__ void mgu3_backward_4(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
 }
 
 // d_b_f = d_f * (1 - f) * f
@@ -226,7 +226,7 @@ extern "C" __global__ void mgu3_backward_5(
     const int rows, const int H,
     const storage* __restrict__ d_f,  // (H,)  d_f
     const storage* __restrict__ f,  // (H,)  f
-    storage* __restrict__ d_b)  // 2 * H  b_h, b_f
+    storage* __restrict__ d_b)  // 2 * H  b_f, b_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -237,5 +237,5 @@ extern "C" __global__ void mgu3_backward_5(
 
     const real d_b_f = d_f_ * (1 - f_) * f_;
 
-    put(d_b + H + k, d_b_f);
+    put(d_b + k, d_b_f);
 }

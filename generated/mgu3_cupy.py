@@ -37,7 +37,7 @@ class Params(NamedTuple):
 
     W_h: cp.ndarray  # (H, I)  W_h
     U_h: cp.ndarray  # (H, H)  U_h
-    b: cp.ndarray  # (2 * H,)  b_h, b_f
+    b: cp.ndarray  # (2 * H,)  b_f, b_h
 
 
 class States(NamedTuple):
@@ -81,15 +81,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_h, b_h, b_f."""
-    expected = ["W_h", "U_h", "b_h", "b_f"]
+    """`Params` from arrays under the cell's own names: W_h, U_h, b_f, b_h."""
+    expected = ["W_h", "U_h", "b_f", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W_h=named["W_h"],
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_f=named["b_f"]),
+        b=stack(b_f=named["b_f"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -103,8 +103,8 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
     return {
         "W_h": params.W_h,
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_f": params.b[H:],
+        "b_f": params.b[:H],
+        "b_h": params.b[H:],
     }
 
 

@@ -34,7 +34,7 @@ class Params(NamedTuple):
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
-    b: np.ndarray  # (2 * H,)  b_h, b_f
+    b: np.ndarray  # (2 * H,)  b_f, b_h
 
 
 class States(NamedTuple):
@@ -78,15 +78,15 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_h, b_h, b_f."""
-    expected = ["W_h", "U_h", "b_h", "b_f"]
+    """`Params` from arrays under the cell's own names: W_h, U_h, b_f, b_h."""
+    expected = ["W_h", "U_h", "b_f", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W_h=named["W_h"],
         U_h=named["U_h"],
-        b=stack(b_h=named["b_h"], b_f=named["b_f"]),
+        b=stack(b_f=named["b_f"], b_h=named["b_h"]),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -100,8 +100,8 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
     return {
         "W_h": params.W_h,
         "U_h": params.U_h,
-        "b_h": params.b[:H],
-        "b_f": params.b[H:],
+        "b_f": params.b[:H],
+        "b_h": params.b[H:],
     }
 
 
@@ -146,7 +146,7 @@ def forward(
         f=(H,),
     )
     U_h_fh = np.empty((B, H), dtype)
-    b_f, b_h = b[H:], b[:H]
+    b_f, b_h = b[:H], b[H:]
 
     # f = sigmoid(b_f)
     sigmoid(b_f, out=f)
@@ -269,7 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h, d_b_f = d_b[:H], d_b[H:]
+    d_b_h, d_b_f = d_b[H:], d_b[:H]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))

@@ -11,7 +11,6 @@ from helpers import CELLS, cell_of
 from gategen import (
     Eq,
     batch_norm,
-    exp,
     gates,
     inputs,
     layer_norm,
@@ -47,7 +46,7 @@ from gategen.plan.classify import classify
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.groups import groups, merge
 from gategen.plan.hoist import hoist
-from gategen.plan.layout import arrange, lay_out, neighbour_row
+from gategen.plan.layout import gate_order
 from gategen.plan.retape import cheap, retape
 from gategen.plan.share import share
 from gategen.show import plan_text
@@ -228,33 +227,35 @@ def test_share_leaves_alone_what_stands_once() -> None:
     assert share(kernel, Builder("pqvw")) == kernel
 
 
-def test_arrange_keeps_every_set_side_by_side_as_far_as_it_can() -> None:
-    p, q, r, w = values = [*map(vector, "pqrw")]
-    assert arrange(values, []) == values
-    assert arrange(values, [frozenset({p, r})]) == [p, r, q, w]
-    assert arrange(values, [frozenset({p, r}), frozenset({q, w, r})]) == [p, r, q, w]
-    assert arrange([p, q, r], [frozenset({p, q}), frozenset({q, r}), frozenset({p, r})]) == [p, q, r]
+@every_cell
+def test_the_rows_of_all_fields_stand_in_one_order(planned: Plan) -> None:
+    """That of the gates: `W_z` before `W_r` means `U_z` before `U_r` and `b_z` before `b_r`."""
+    order = list(gate_order(planned.cell))
+    for stack in (found.members for found in planned.fields if not found.array):
+        assert list(stack) == sorted(stack, key=order.index)
 
 
-@pytest.mark.parametrize("added", [b, exp(b), b + h, e * b + h], ids=str)
-def test_a_vector_follows_the_product_that_it_ends_up_with(added: sp.Expr) -> None:
-    """Also through a function of parameters and through a sum of its own."""
-    cell = Cell("adding", Eq(c.next, added), Eq(h.next, tanh(U @ h) * tanh(W @ x + c.next)))
-    forward = flatten(cell)
-    layout = lay_out(cell, forward, adjoint(forward))
-    rows = [neighbour_row("b", forward, layout.weights, layout.fields)]
-    assert rows == [layout.place(layout.weights["W"])]
+def test_gates_stand_as_they_are_defined_and_those_of_one_function_together() -> None:
+    i, f, g, o = gates("i f g o")
+    made = [
+        Eq(gate, function(matrices(f"W_{gate}") @ x + matrices(f"U_{gate}") @ h + vectors(f"b_{gate}")))
+        for gate, function in ((o, sigmoid), (g, tanh), (i, sigmoid), (f, tanh))
+    ]
+    cell = Cell("grouped", *made, Eq(h.next, i * f + g * o))
+    assert [[m.split("_")[1] for m in field.members] for field in plan(cell).fields] == [list("oigf")] * 3
 
 
 @pytest.mark.parametrize("name", ["gru_after"])
-def test_gradients_of_gru_after_lie_side_by_side(planned: Plan) -> None:
+def test_gradients_of_gru_after_lie_side_by_side_where_they_are_of_the_same_gates(planned: Plan) -> None:
     backward = planned.step.backward
     assert [stage.weight.members for stage in backward.loop if isinstance(stage, MatMul)] == [
-        ("U_h", "U_z", "U_r")
+        ("U_z", "U_r"),
+        ("U_h",),
     ]
     assert [stage.weight.members for stage in backward.after if isinstance(stage, OuterSum)] == [
         ("W_z", "W_r", "W_h"),
-        ("U_h", "U_z", "U_r"),
+        ("U_z", "U_r"),
+        ("U_h",),
     ]
 
 
@@ -365,8 +366,8 @@ COUNTS = {
     "rnn": ((1, 1, 0), (0, 1, 3)),
     "lstm": ((1, 1, 0), (0, 1, 3)),
     "gru": ((1, 2, 0), (0, 2, 4)),
-    "gru_after": ((1, 1, 0), (0, 1, 3)),
-    "caru": ((1, 1, 0), (0, 1, 3)),
+    "gru_after": ((1, 1, 0), (0, 2, 4)),  # U_h meets d_v_n, W_h the gradient of the whole n
+    "caru": ((1, 1, 0), (0, 2, 4)),  # W_n meets the gradient of a, U_n that of n
     "mgu": ((1, 2, 0), (0, 2, 4)),
 }
 
@@ -653,19 +654,21 @@ backward  step    d_h_next, d_n, d_a_n <- kernel(d_h_later, d_y, z, n)
 
 PLANS["gru_after"] = """
 cell      gru_after (recurrent)
-params    W[z r h] (3H, I)   U[h z r] (3H, H)   b[z r h] (3H,)   c[z r h] (3H,)
+params    W[z r h] (3H, I)   U[z r h] (3H, H)   b[z r h] (3H,)   c[z r h] (3H,)
 tape      h (T+1, B, H)   gates[z r n] (T, B, 3H)   v_n (T, B, H)
 forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
                   gates = x @ W[z r h].T
                   x_z, x_r, x_n <- kernel(W_z_x, bias_z, W_r_x, bias_r, W_h_x, bias_n)
-          step    u = h @ U[h z r].T
+          step    u = h @ U[z r h].T
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
 backward  step    d_h_next, not_z, d_n, d_a_n, d_v_n, d_r, d_a_r, d_z, d_a_z <- kernel(d_h_later, d_y, z, n, r, v_n, h)
-                  U_hT_d_v_n = d_gates[d_v_n d_a_z d_a_r] @ U[h z r]
+                  U_hT_d_v_n = d_gates[d_a_z d_a_r] @ U[z r]
+                  U_hT_d_v_n += d_gates[d_v_n] @ U[U_h]
                   d_h <- kernel(U_hT_d_v_n, d_h_next, z)
           after   d_x = d_gates[d_a_z d_a_r d_a_n] @ W[z r h]
                   d_W[z r h] = d_gates[d_a_z d_a_r d_a_n].T @ x
-                  d_U[h z r] = d_gates[d_v_n d_a_z d_a_r].T @ h
+                  d_U[z r] = d_gates[d_a_z d_a_r].T @ h
+                  d_U[U_h] = d_gates[d_v_n].T @ h
                   d_b = sum of d_gates[d_a_z d_a_r d_a_n] over steps and rows
                   d_c = sum of d_gates[d_v_n] over steps and rows
                   d_bias_z_2, d_bias_r_2 <- once(d_bias_z, d_bias_r)
@@ -689,20 +692,22 @@ backward  step    d_h_next, d_tanh_c, d_c_next, d_o, d_a_o, d_g, d_a_g, d_f, d_a
 
 PLANS["caru"] = """
 cell      caru (recurrent)
-params    W[n z] (2H, I)   U[z n] (2H, H)   b[n z] (2H,)   c[z n] (2H,)
+params    W[n z] (2H, I)   U[n z] (2H, H)   b[n z] (2H,)   c[n z] (2H,)
 tape      h (T+1, B, H)   gates[sigmoid_a z] (T, B, 2H)   n (T, B, H)
 forward   before  bias_n, bias_z <- once(c_n, b_z, c_z)
                   gates = x @ W[n z].T
                   a, x_n, x_z, sigmoid_a <- kernel(W_n_x, b_n, bias_n, W_z_x, bias_z)
-          step    u = h @ U[z n].T
+          step    u = h @ U[n z].T
                   a_n, n, a_z, z, l, h_next <- kernel(U_n_h, x_n, U_z_h, x_z, sigmoid_a, h)
 backward  before  l <- kernel(sigmoid_a, z)
           step    d_h_next, d_l, d_sigmoid_a, d_z, d_a_z, d_n, d_a_n, d_a <- kernel(d_h_later, d_y, h, n, z, sigmoid_a, l)
-                  U_zT_d_a_z = d_gates[d_a_z d_a_n] @ U[z n]
+                  U_zT_d_a_z = d_gates[d_a_n] @ U[U_n]
+                  U_zT_d_a_z += d_gates[d_a_z] @ U[U_z]
                   d_h <- kernel(U_zT_d_a_z, d_h_next, l)
           after   d_x = d_gates[d_a d_a_z] @ W[n z]
                   d_W[n z] = d_gates[d_a d_a_z].T @ x
-                  d_U[z n] = d_gates[d_a_z d_a_n].T @ h
+                  d_U[U_n] = d_gates[d_a_n].T @ h
+                  d_U[U_z] = d_gates[d_a_z].T @ h
                   d_b = sum of d_gates[d_a d_a_z] over steps and rows
                   d_c = sum of d_gates[d_a_n] over steps and rows
                   d_bias_z_2 <- once(d_bias_z)

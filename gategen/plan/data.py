@@ -121,6 +121,7 @@ Stage = MatMul | Kernel | Sum | OuterSum | ColumnSum
 class Field:
     """A field of `Params`: stacked rows (and column blocks) of the cell's own parameters.
 
+    `members` stand in the order of their gates, which is the same in all fields (`layout.gate_order`).
     `array` is what the spec itself calls the stack, where it declared one.
     """
 

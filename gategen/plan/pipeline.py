@@ -25,7 +25,7 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
     """
     forward = distinct_ends(alive(hoist(flatten(cell))))
     backward = derive(forward, arrays)
-    layout = lay_out(cell, forward, backward)
+    layout = lay_out(cell, forward)
     first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
     beginning = start(cell)
     return Plan(
