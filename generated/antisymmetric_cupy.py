@@ -231,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(h[:-1].reshape(T * B, H).T, d_U_hT_h.reshape(T * B, H), out=d_U_h)
-    d_U_h += d_tanh_h.reshape(T * B, H).T @ h[:-1].reshape(T * B, H)
+    d_U_h += cp.matmul(d_tanh_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
     column_sum("antisymmetric_backward_3", dtype, T * B, H, (B, 0, H), d_tanh_h, d_b_h)
 
     d_params = Params(d_W_h, d_U_h, d_b_h)

@@ -270,7 +270,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # U_zT_d_a_z = U_z.T @ d_z
         cp.matmul(d_gates[t, :, :H], U_n, out=U_zT_d_a_z)
-        U_zT_d_a_z[...] += (d_gates[t, :, 2 * H :] @ U_z).reshape(U_zT_d_a_z.shape)
+        U_zT_d_a_z[...] += cp.matmul(d_gates[t, :, 2 * H :], U_z).reshape(U_zT_d_a_z.shape)
 
         # d_h = U_zT_d_a_z + d_h * (1 - l)
         launch("caru_backward_3", dtype, B, H, (B, t, H), U_zT_d_a_z, d_h, l)

@@ -339,7 +339,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # U_zT_d_a_z = U_z.T @ d_z
             np.matmul(d_n, U_n, out=U_zT_d_a_z)
-            U_zT_d_a_z[...] += (d_z @ U_z).reshape(U_zT_d_a_z.shape)
+            U_zT_d_a_z[...] += np.matmul(d_z, U_z).reshape(U_zT_d_a_z.shape)
 
             # d_h = U_zT_d_a_z + d_h * (1 - sigmoid_a * z)
             d_h *= k_h_t

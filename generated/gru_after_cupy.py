@@ -241,7 +241,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # U_hT_d_v_n = U_h.T @ d_v_n
         cp.matmul(d_gates[t, :, : 2 * H], U_zr, out=U_hT_d_v_n)
-        U_hT_d_v_n[...] += (d_gates[t, :, 3 * H :] @ U_h).reshape(U_hT_d_v_n.shape)
+        U_hT_d_v_n[...] += cp.matmul(d_gates[t, :, 3 * H :], U_h).reshape(U_hT_d_v_n.shape)
 
         # d_h = U_hT_d_v_n + d_h * z
         launch("gru_after_backward_2", dtype, B, H, (B, t, H), U_hT_d_v_n, d_h, gates)

@@ -302,7 +302,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # U_hT_d_v_n = U_h.T @ d_v_n
             np.matmul(d_zr, U_zr, out=U_hT_d_v_n)
-            U_hT_d_v_n[...] += (d_v_n @ U_h).reshape(U_hT_d_v_n.shape)
+            U_hT_d_v_n[...] += np.matmul(d_v_n, U_h).reshape(U_hT_d_v_n.shape)
 
             # d_h = U_hT_d_v_n + d_h * z
             d_h *= z

@@ -251,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # U_hT_d_U_h_h = U_h.T @ d_U_h_h
         cp.matmul(d_gates[t, :, :H], U_z, out=U_hT_d_U_h_h)
-        U_hT_d_U_h_h[...] += (d_gates[t, :, 2 * H :] @ U_h).reshape(U_hT_d_U_h_h.shape)
+        U_hT_d_U_h_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_h).reshape(U_hT_d_U_h_h.shape)
 
         # d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
         launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_exp_h_2, d_m, h, n, d_h)

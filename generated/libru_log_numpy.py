@@ -356,7 +356,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # U_hT_d_U_h_h = U_h.T @ d_U_h_h
             np.matmul(d_z, U_z, out=U_hT_d_U_h_h)
-            U_hT_d_U_h_h[...] += (d_U_h_h @ U_h).reshape(U_hT_d_U_h_h.shape)
+            U_hT_d_U_h_h[...] += np.matmul(d_U_h_h, U_h).reshape(U_hT_d_U_h_h.shape)
 
             # d_h = U_hT_d_U_h_h + d_m * where(h >= -softplus_n, 1, 0) + k_exp_h_2
             np.multiply(d_m, k_h_t, out=d_h)

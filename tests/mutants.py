@@ -238,7 +238,8 @@ def judge(
 ADJOINT_PY, TANGENT_PY = "gategen/adjoint.py", "gategen/tangent.py"
 NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
-NUMPY_TEMPLATE, CUPY_TEMPLATE = "templates/numpy/module.py.jinja", "templates/cupy/module.py.jinja"
+HOST_PY = "gategen/backends/host.py"
+TEMPLATE, STEP_BACK = "templates/python/module.py.jinja", "templates/python/step_back.py.jinja"
 KERNELS = "templates/cupy/kernels.cu.jinja"
 
 DERIVATIONS = (
@@ -424,30 +425,30 @@ LOWERING = (
         NUMPY_PY, "an interpolation runs the wrong way",
         "sp.Mul(weight, b - a, evaluate=False)", "sp.Mul(weight, a - b, evaluate=False)",
     ),
-    Mutant(NUMPY_PY, "the next state is the current one in the loop", 'f"{after}:"}.get(', 'f"{low}:-1"}.get('),
+    Mutant(NUMPY_PY, "the next state is the current one in the loop", 'f"{after}:") if view.shift else', 'f"{low}:-1") if view.shift else'),
     Mutant(
-        NUMPY_PY, "the next state is the current one behind the loop",
+        HOST_PY, "the next state is the current one behind the loop",
         '("state", 1): "[1:]"', '("state", 1): "[:-1]"',
     ),
     Mutant(
-        NUMPY_PY, "a square weight is not transposed in the loop",
-        'f"np.ascontiguousarray({part}.T)", f"{wish}_T"',
-        'f"np.ascontiguousarray({part}{\'.T\' if rows or found.height != found.width else \'\'})", f"{wish}_T"',
+        HOST_PY, "a square weight is not transposed in the loop",
+        'return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")',
+        'found = self.module.fields[weight.field]\n'
+        '        turned = "" if found.height == found.width and part == base else ".T"\n'
+        '        return self.made_once(f"{self.xp}.ascontiguousarray({part}{turned})", f"{wish}_T")',
     ),
     Mutant(
-        NUMPY_PY, "the column offset of a matrix block is dropped",
-        'columns = "" if weight.columns is None else self.range(View("", *weight.columns), found.width)\n        part = base',
-        'columns = "" if weight.columns is None else '
-        'self.range(View("", 0 * weight.columns[0], weight.columns[1] - weight.columns[0]), found.width)\n'
-        "        part = base",
+        HOST_PY, "the column offset of a matrix block is dropped",
+        "self.span(*weight.columns, found.width)",
+        "self.span(0 * weight.columns[0], weight.columns[1] - weight.columns[0], found.width)",
     ),
     Mutant(
-        CUPY_PY, "a product overwrites the sum that it adds to",
+        HOST_PY, "a product overwrites the sum that it adds to",
         "if stage.add:\n            whole =", "if False:\n            whole =",
     ),
     Mutant(
-        CUPY_PY, "the gradients of a matrix in two products are not added",
-        'sign = "+=" if stage.add else "="', 'sign = "="',
+        HOST_PY, "the gradients of a matrix in two products are not added",
+        "if stage.add:\n            lines", "if False:\n            lines",
     ),
     Mutant(
         CUPY_PY, "the place of a value in its buffer is forgotten",
@@ -463,36 +464,45 @@ LOWERING = (
         'by_first = module.names.known["first", name] if', 'by_first = f"{source}[0]" if',
     ),
     Mutant(
-        NUMPY_TEMPLATE, "a finished sequence loses its gradient",
-        "np.copyto(d, k, where=finished_t)", "np.copyto(d, 0 * k, where=finished_t)",
+        STEP_BACK, "a finished sequence loses its gradient",
+        "({{ state.carry }}, {{ state.kept }}, where", "({{ state.carry }}, 0 * {{ state.kept }}, where",
     ),
     Mutant(
-        NUMPY_TEMPLATE, "a finished sequence runs on",
-        "np.copyto({{ item.next }}, {{ item.current }}, where=finished_t)", "pass",
+        TEMPLATE, "a finished sequence runs on",
+        "{{ xp }}.copyto({{ item.next }}, {{ item.current }}, where={{ finished_now }})", "pass",
     ),
     Mutant(
-        NUMPY_TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
-        "{{ output.gradient }} = np.where(finished, 0, {{ output.gradient }})", "pass",
+        TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
+        "{{ output.gradient }} = {{ xp }}.where(finished, 0, {{ output.gradient }})", "pass",
     ),
     Mutant(
-        NUMPY_TEMPLATE, "the gradient of the first step is not added",
+        TEMPLATE, "the gradient of the first step is not added",
         "Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))", "d_params",
     ),
     Mutant(
-        CUPY_TEMPLATE, "the steps behind the first one see its values",
+        TEMPLATE, "the steps behind the first one see its values",
         "{{ name }} = {{ name }}[1:]", "{{ name }} = {{ name }}[:-1]",
     ),
     Mutant(
-        NUMPY_TEMPLATE, "the gradient of a trained initial state is not added",
+        TEMPLATE, "the gradient of a trained initial state is not added",
         "Params(*(whole + part for whole, part in zip(d_params, d_start, strict=True)))", "d_params",
     ),
     Mutant(
-        CUPY_TEMPLATE, "a finished sequence loses its gradient",
-        "cp.copyto(d, k, where=finished[t])", "cp.copyto(d, 0 * k, where=finished[t])",
+        STEP_BACK, "a finished sequence adds its gradient once more",
+        "{{ xp }}.copyto({{ state.carry }}, 0, where={{ finished_now }})", "pass",
     ),
     Mutant(
-        CUPY_TEMPLATE, "a finished sequence runs on",
-        "cp.copyto({{ state.array }}[t + 1], {{ state.array }}[t], where=finished[t])", "pass",
+        NUMPY_PY, "a step of a few is taken from the steps behind them",
+        'return f"{base}[ts]" if whole', 'return f"{base}[:ts.stop - ts.start]" if whole',
+    ),
+    Mutant(
+        "gategen/plan/ahead.py", "a factor that waits for a gradient is computed ahead",
+        "settled = [f for f in factors if moving.isdisjoint(values_in(f))]",
+        "settled = [f for f in factors if moving.isdisjoint(values_in(f)) or len(values_in(f)) > 1]",
+    ),
+    Mutant(
+        "gategen/plan/compose.py", "a chain of factors loses its first one",
+        "inside[op.out] = op.expr", "inside[op.out] = sp.Mul(*sp.Mul.make_args(op.expr)[1:])",
     ),
     Mutant(
         KERNELS, "a column sum does not wait for the other threads",

@@ -496,6 +496,8 @@ class _SpecPrinter(Printer):
     functions: ClassVar[dict[str, str]] = {"Abs": "abs", "step": "Heaviside"}
 
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
+        if isinstance(expr, lang.Parameter) and expr.name in self.rename:
+            return self.rename[expr.name], ATOM
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
             name = self.rename.get(matrix.name, matrix.name)

@@ -22,6 +22,7 @@ class FakeBackend:
 
     name: str
     text: str = "one\ntwo\n"
+    arrays = False
 
     def files(self, plan):
         cell = plan.cell

@@ -640,15 +640,15 @@ forward   before  gates = x @ W[z r h].T
                   a_z, z, a_r, r, hr <- kernel(U_z_h, x_z, U_r_h, x_r, h)
                   U_h_hr = hr @ U_h.T
                   a_n, n, h_next <- kernel(U_h_hr, x_n, h, z)
-backward  step    d_h_next, d_n, d_a_n <- kernel(d_h_later, d_y, z, n)
-                  U_hT_d_a_n = d_gates[d_a_n] @ U_h
-                  d_r, d_a_r, d_z, d_a_z <- kernel(U_hT_d_a_n, h, r, d_h_next, n, z)
-                  U_rT_d_a_r = d_gates[d_a_z d_a_r] @ U[z r]
+backward  step    d_h_next, d_n <- kernel(d_h_later, d_y, n, z)
+                  U_hT_d_a_n = d_gates[d_n] @ U_h
+                  d_r, d_z <- kernel(U_hT_d_a_n, h, r, d_h_next, n, z)
+                  U_rT_d_a_r = d_gates[d_z d_r] @ U[z r]
                   d_h <- kernel(U_hT_d_a_n, U_rT_d_a_r, d_h_next, r, z)
           after   d_x = d_gates @ W[z r h]
                   d_W[z r h] = d_gates.T @ x
-                  d_U[z r] = d_gates[d_a_z d_a_r].T @ h
-                  d_U_h = d_gates[d_a_n].T @ hr
+                  d_U[z r] = d_gates[d_z d_r].T @ h
+                  d_U_h = d_gates[d_n].T @ hr
                   d_b = sum of d_gates over steps and rows
 """
 
@@ -661,18 +661,18 @@ forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
                   x_z, x_r, x_n <- kernel(W_z_x, bias_z, W_r_x, bias_r, W_h_x, bias_n)
           step    u = h @ U[z r h].T
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
-backward  step    d_h_next, not_z, d_n, d_a_n, d_v_n, d_r, d_a_r, d_z, d_a_z <- kernel(d_h_later, d_y, z, n, r, v_n, h)
-                  U_hT_d_v_n = d_gates[d_a_z d_a_r] @ U[z r]
+backward  step    d_h_next, not_z, d_n, d_v_n, d_r, d_z <- kernel(d_h_later, d_y, z, n, r, v_n, h)
+                  U_hT_d_v_n = d_gates[d_z d_r] @ U[z r]
                   U_hT_d_v_n += d_gates[d_v_n] @ U[U_h]
                   d_h <- kernel(U_hT_d_v_n, d_h_next, z)
-          after   d_x = d_gates[d_a_z d_a_r d_a_n] @ W[z r h]
-                  d_W[z r h] = d_gates[d_a_z d_a_r d_a_n].T @ x
-                  d_U[z r] = d_gates[d_a_z d_a_r].T @ h
+          after   d_x = d_gates[d_z d_r d_n] @ W[z r h]
+                  d_W[z r h] = d_gates[d_z d_r d_n].T @ x
+                  d_U[z r] = d_gates[d_z d_r].T @ h
                   d_U[U_h] = d_gates[d_v_n].T @ h
-                  d_b = sum of d_gates[d_a_z d_a_r d_a_n] over steps and rows
+                  d_b = sum of d_gates[d_z d_r d_n] over steps and rows
                   d_c = sum of d_gates[d_v_n] over steps and rows
                   d_bias_z_2, d_bias_r_2 <- once(d_bias_z, d_bias_r)
-"""  # noqa: E501
+"""
 
 PLANS["lstm"] = """
 cell      lstm (recurrent)
@@ -682,7 +682,7 @@ forward   before  gates = x @ W[i f o g].T
                   x_i, x_f, x_g, x_o <- kernel(W_i_x, b_i, W_f_x, b_f, W_g_x, b_g, W_o_x, b_o)
           step    u = h @ U[i f o g].T
                   a_i, i, a_f, f, a_g, g, a_o, o, c_next, tanh_c, h_next <- kernel(U_i_h, x_i, U_f_h, x_f, U_g_h, x_g, U_o_h, x_o, c)
-backward  step    d_h_next, d_tanh_c, d_c_next, d_o, d_a_o, d_g, d_a_g, d_f, d_a_f, d_i, d_a_i, d_c <- kernel(d_h_later, d_y, o, d_c_later, tanh_c, i, g, c, f)
+backward  step    d_h_next, d_c_next, d_o, d_g, d_f, d_i, d_c <- kernel(d_h_later, d_y, d_c_later, o, tanh_c, g, i, c, f)
                   d_h = d_gates @ U[i f o g]
           after   d_x = d_gates @ W[i f o g]
                   d_W[i f o g] = d_gates.T @ x
@@ -700,16 +700,16 @@ forward   before  bias_n, bias_z <- once(c_n, b_z, c_z)
           step    u = h @ U[n z].T
                   a_n, n, a_z, z, l, h_next <- kernel(U_n_h, x_n, U_z_h, x_z, sigmoid_a, h)
 backward  before  l <- kernel(sigmoid_a, z)
-          step    d_h_next, d_l, d_sigmoid_a, d_z, d_a_z, d_n, d_a_n, d_a <- kernel(d_h_later, d_y, h, n, z, sigmoid_a, l)
-                  U_zT_d_a_z = d_gates[d_a_n] @ U[U_n]
-                  U_zT_d_a_z += d_gates[d_a_z] @ U[U_z]
+          step    d_h_next, d_l, d_z, d_n, d_a <- kernel(d_h_later, d_y, h, n, sigmoid_a, z, l)
+                  U_zT_d_a_z = d_gates[d_n] @ U[U_n]
+                  U_zT_d_a_z += d_gates[d_z] @ U[U_z]
                   d_h <- kernel(U_zT_d_a_z, d_h_next, l)
-          after   d_x = d_gates[d_a d_a_z] @ W[n z]
-                  d_W[n z] = d_gates[d_a d_a_z].T @ x
-                  d_U[U_n] = d_gates[d_a_n].T @ h
-                  d_U[U_z] = d_gates[d_a_z].T @ h
-                  d_b = sum of d_gates[d_a d_a_z] over steps and rows
-                  d_c = sum of d_gates[d_a_n] over steps and rows
+          after   d_x = d_gates[d_a d_z] @ W[n z]
+                  d_W[n z] = d_gates[d_a d_z].T @ x
+                  d_U[U_n] = d_gates[d_n].T @ h
+                  d_U[U_z] = d_gates[d_z].T @ h
+                  d_b = sum of d_gates[d_a d_z] over steps and rows
+                  d_c = sum of d_gates[d_n] over steps and rows
                   d_bias_z_2 <- once(d_bias_z)
 first tape      h (T+1, B, H)
 first forward   before  W_n_x = x @ W[W_n].T
@@ -721,7 +721,7 @@ first backward  before  d_c_n, d_b_z, d_c_z <- once()
                 after   d_x = d_h_next @ W[W_n]
                         d_W[W_n] = d_h_next.T @ x
                         d_b = sum of d_h_next over steps and rows
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -210,7 +210,7 @@ class Host(ABC):
         operand, weight = self.flat(stage.operand), self.weight(stage.weight, stage.transposed)
         if stage.add:
             whole = self.value(*stage.out)
-            line = f"{whole}[...] += ({operand} @ {weight}).reshape({whole}.shape)"
+            line = f"{whole}[...] += {self.xp}.matmul({operand}, {weight}).reshape({whole}.shape)"
         else:
             line = f"{self.xp}.matmul({operand}, {weight}, out={self.flat(stage.out)})"
         self.say(self.comment(*stage.out), line)
@@ -220,7 +220,7 @@ class Host(ABC):
         target = self.weight_part(stage.weight, GRADIENT)
         lines = [*self.cleared(stage.left), *self.cleared(stage.right)]
         if stage.add:
-            lines.append(f"{target} += {left}.T @ {right}")
+            lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
         else:
             lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
         self.say(SUMS if self.where == ALL else (), *lines)
