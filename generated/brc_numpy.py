@@ -162,8 +162,8 @@ def forward(
     w_z, w_a = w[:H], w[H:]
     ends = each(finished, T)
     for h_t, z, tanh_a, tanh_h, h_next, finished_t in zip(
-    h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :], h[1:], ends, strict=True
-):
+        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :], h[1:], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + w_z * h + b_z)
         np.multiply(h_t, w_z, out=s)
         z += s

@@ -198,9 +198,9 @@ def forward(
     U_n_h, U_z_h = u[:, :H], u[:, H:]
     ends = each(finished, T)
     for h_t, n_t, z, sigmoid_a, h_next, finished_t in zip(
-    h[start:-1], n[start:], gates[start:, :, H:], gates[start:, :, :H], h[start + 1 :], ends[start:],
-    strict=True
-):
+        h[start:-1], n[start:], gates[start:, :, H:], gates[start:, :, :H], h[start + 1 :], ends[start:],
+        strict=True
+    ):
         # n = tanh(U_n @ h + a + c_n)
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         np.matmul(h_t, U_T, out=u)

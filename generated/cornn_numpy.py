@@ -164,8 +164,8 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for y__t, z_t, tanh_z_t, z_next, y__next, finished_t in zip(
-    y_[:-1], z[:-1], tanh_z, z[1:], y_[1:], ends, strict=True
-):
+        y_[:-1], z[:-1], tanh_z, z[1:], y_[1:], ends, strict=True
+    ):
         # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         np.matmul(y__t, U_y_T, out=U_y_y)
         np.matmul(z_t, U_z_T, out=U_z_z)

@@ -159,8 +159,8 @@ def forward(
 
     ends = each(finished, T)
     for h_next, g, h_t, x_h_next_t, finished_t in zip(
-    h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
-):
+        h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+    ):
         # h' = (1 - g) * j + g * h
         np.multiply(g, h_t, out=h_next)
         h_next += x_h_next_t

@@ -182,9 +182,9 @@ def forward(
     c_h = c[2 * H :]
     ends = each(finished, T)
     for h_t, zr, v_n_t, r, n, h_next, z, finished_t in zip(
-    h[:-1], gates[..., : 2 * H], v_n, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
-    gates[..., :H], ends, strict=True
-):
+        h[:-1], gates[..., : 2 * H], v_n, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
+        gates[..., :H], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
         # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)

@@ -159,9 +159,9 @@ def forward(
     A_h_T = np.ascontiguousarray(A[2 * H :, :H].T)
     ends = each(finished, T)
     for h_t, rz, hr_t, r, n, h_next, z, finished_t in zip(
-    h[:-1], gates[..., : 2 * H], hr, gates[..., :H], gates[..., 2 * H :], h[1:],
-    gates[..., H : 2 * H], ends, strict=True
-):
+        h[:-1], gates[..., : 2 * H], hr, gates[..., :H], gates[..., 2 * H :], h[1:],
+        gates[..., H : 2 * H], ends, strict=True
+    ):
         # r = sigmoid(A_r @ concat(h, x) + b_r)
         # z = sigmoid(A_z @ concat(h, x) + b_z)
         np.matmul(h_t, A_rz_T, out=u)

@@ -169,9 +169,9 @@ def forward(
     U_h_T = np.ascontiguousarray(U_h.T)
     ends = each(finished, T)
     for h_t, zr, hr_t, r, n, h_next, z, finished_t in zip(
-    h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
-    gates[..., :H], ends, strict=True
-):
+        h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
+        gates[..., :H], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_T, out=u)

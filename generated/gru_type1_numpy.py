@@ -170,8 +170,8 @@ def forward(
     b_zr = b[: 2 * H]
     ends = each(finished, T)
     for h_t, gates_t, hr_t, r, n_t, h_next, z, finished_t in zip(
-    h[:-1], gates, hr, gates[..., H:], n, h[1:], gates[..., :H], ends, strict=True
-):
+        h[:-1], gates, hr, gates[..., H:], n, h[1:], gates[..., :H], ends, strict=True
+    ):
         # z = sigmoid(U_z @ h + b_z)
         # r = sigmoid(U_r @ h + b_r)
         np.matmul(h_t, U_T, out=gates_t)

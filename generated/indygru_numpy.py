@@ -162,9 +162,9 @@ def forward(
     u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     ends = each(finished, T)
     for h_t, r, z, rz, n, h_next, finished_t in zip(
-    h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
-    ends, strict=True
-):
+        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
+        ends, strict=True
+    ):
         # r = sigmoid(W_r @ x + u_r * h + b_r)
         np.multiply(h_t, u_r, out=s)
         r += s

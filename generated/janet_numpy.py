@@ -162,8 +162,8 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, gates_t, g, sigmoid_h_t, sigmoid_s, h_next, finished_t in zip(
-    h[:-1], gates, gates[..., H:], sigmoid_h, gates[..., :H], h[1:], ends, strict=True
-):
+        h[:-1], gates, gates[..., H:], sigmoid_h, gates[..., :H], h[1:], ends, strict=True
+    ):
         # s = W_f @ x + U_f @ h + b_f
         # g = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T, out=u)

@@ -157,8 +157,8 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     ends = each(finished, T)
     for h_t, gates_t, z, n, h_next, finished_t in zip(
-    h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
-):
+        h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # n = softplus(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_T, out=u)

@@ -176,8 +176,8 @@ def forward(
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     ends = each(finished, T)
     for h_t, z, softplus_n, exp_h_t, exp_h_2_t, h_next, finished_t in zip(
-    h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
-):
+        h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
         np.matmul(h_t, U_T, out=u)

@@ -162,8 +162,8 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     ends = each(finished, T)
     for log_z_t, h_t, gates_t, h_next, n, z, finished_t in zip(
-    log_z, h[:-1], gates, h[1:], gates[..., H:], gates[..., :H], ends, strict=True
-):
+        log_z, h[:-1], gates, h[1:], gates[..., H:], gates[..., :H], ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
         np.add(h_t, 1e-11, out=log_z_t)
         np.log(log_z_t, out=log_z_t)

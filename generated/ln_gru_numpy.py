@@ -241,12 +241,12 @@ def forward(
     c_2 = c[2 * H :]
     ends = each(finished, T)
     for (
-    h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
-    finished_t,
-) in zip(
-    h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H :], p_z_2, z, r, n,
-    h[1:], ends, strict=True
-):
+        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
+        finished_t,
+    ) in zip(
+        h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H :], p_z_2, z, r, n,
+        h[1:], ends, strict=True
+    ):
         # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
         #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
         #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])

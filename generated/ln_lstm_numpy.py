@@ -274,13 +274,13 @@ def forward(
     s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
     ends = each(finished, T)
     for (
-    h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t,
-    f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
-) in zip(
-    h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H : 3 * H],
-    gates_2[..., 3 * H :], p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:],
-    ends, strict=True
-):
+        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t,
+        f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
+    ) in zip(
+        h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H : 3 * H],
+        gates_2[..., 3 * H :], p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:],
+        ends, strict=True
+    ):
         # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
         #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @
         #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +

@@ -218,8 +218,8 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
-    hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
-):
+        hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
+    ):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         np.multiply(hr_t, lr, out=hr_next)
         np.multiply(hi_t, li, out=s)

@@ -172,9 +172,9 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     ends = each(finished, T)
     for h_t, gates_t, io, g, c_next, i, c_t, tanh_c_t, h_next, o, finished_t in zip(
-    h[:-1], gates, gates[..., : 2 * H], gates[..., 2 * H :], c[1:], gates[..., :H], c[:-1], tanh_c,
-    h[1:], gates[..., H : 2 * H], ends, strict=True
-):
+        h[:-1], gates, gates[..., : 2 * H], gates[..., 2 * H :], c[1:], gates[..., :H], c[:-1], tanh_c,
+        h[1:], gates[..., H : 2 * H], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # o = sigmoid(W_o @ x + U_o @ h + b_o)
         # g = tanh(W_g @ x + U_g @ h + b_g)

@@ -179,9 +179,9 @@ def forward(
     U_ig, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
     ends = each(finished, T)
     for h_t, c_t, i, ig, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-    h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:],
-    gates[..., 2 * H :], tanh_c, h[1:], ends, strict=True
-):
+        h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:],
+        gates[..., 2 * H :], tanh_c, h[1:], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # g = tanh(W_g @ x + U_g @ h + b_g)
         # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)

@@ -179,9 +179,9 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, gates_t, ifo, g, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t in zip(
-    h[:-1], gates, gates[..., : 3 * H], gates[..., 3 * H :], c[1:], c[:-1], gates[..., H : 2 * H],
-    gates[..., :H], tanh_c, h[1:], gates[..., 2 * H : 3 * H], ends, strict=True
-):
+        h[:-1], gates, gates[..., : 3 * H], gates[..., 3 * H :], c[1:], c[:-1], gates[..., H : 2 * H],
+        gates[..., :H], tanh_c, h[1:], gates[..., 2 * H : 3 * H], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         # o = sigmoid(W_o @ x + U_o @ h + b_o)

@@ -185,9 +185,9 @@ def forward(
     U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
     ends = each(finished, T)
     for h_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-    h[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-    gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, h[1:], ends, strict=True
-):
+        h[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
+        gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, h[1:], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         # g = tanh(W_g @ x + U_g @ h + b_g)

@@ -194,9 +194,9 @@ def forward(
     R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     ends = each(finished, T)
     for r_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
-    r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-    gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
-):
+        r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
+        gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
         # g = tanh(W_g @ x + R_g @ r + b_g)

@@ -164,8 +164,8 @@ def forward(
     U_h_T = np.ascontiguousarray(U_h.T)
     ends = each(finished, T)
     for h_t, f, fh_t, n, h_next, finished_t in zip(
-    h[:-1], gates[..., :H], fh, gates[..., H:], h[1:], ends, strict=True
-):
+        h[:-1], gates[..., :H], fh, gates[..., H:], h[1:], ends, strict=True
+    ):
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         np.matmul(h_t, U_f_T, out=U_f_h)
         f += U_f_h

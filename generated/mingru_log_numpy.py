@@ -163,8 +163,8 @@ def forward(
 
     ends = each(finished, T)
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-    h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
-):
+        h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+    ):
         # h' = (1 - z) * h + z * n
         np.subtract(1, z, out=h_next)
         h_next *= h_t

@@ -173,8 +173,8 @@ def forward(
     s_2 = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_next, f, h_t, i, x_h_next_t, finished_t in zip(
-    h[1:], gates[..., :H], h[:-1], gates[..., H : 2 * H], x_h_next, ends, strict=True
-):
+        h[1:], gates[..., :H], h[:-1], gates[..., H : 2 * H], x_h_next, ends, strict=True
+    ):
         # h' = f * h / (f + i) + i * n / (f + i)
         np.multiply(f, h_t, out=h_next)
         np.add(f, i, out=s_2)

@@ -192,12 +192,12 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for (
-    h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, u_2, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t,
-) in zip(
-    h[:-1], U_m_h, m, gates[..., :H], gates[..., H:], gates[..., H : 4 * H], gates[..., 4 * H :],
-    c[1:], c[:-1], gates[..., 2 * H : 3 * H], gates[..., H : 2 * H], tanh_c, h[1:],
-    gates[..., 3 * H : 4 * H], ends, strict=True
-):
+        h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, u_2, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t,
+    ) in zip(
+        h[:-1], U_m_h, m, gates[..., :H], gates[..., H:], gates[..., H : 4 * H], gates[..., 4 * H :],
+        c[1:], c[:-1], gates[..., 2 * H : 3 * H], gates[..., H : 2 * H], tanh_c, h[1:],
+        gates[..., 3 * H : 4 * H], ends, strict=True
+    ):
         # m = (U_m @ h) * (W_m @ x)
         np.matmul(h_t, U_m_T, out=U_m_h_t)
         np.multiply(U_m_h_t, W_m_x, out=m_t)

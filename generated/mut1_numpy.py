@@ -179,8 +179,8 @@ def forward(
     U_h_T = np.ascontiguousarray(U_h.T)
     ends = each(finished, T)
     for h_t, r, hr_t, n_t, h_next, z, finished_t in zip(
-    h[:-1], gates[..., H:], hr, n, h[1:], gates[..., :H], ends, strict=True
-):
+        h[:-1], gates[..., H:], hr, n, h[1:], gates[..., :H], ends, strict=True
+    ):
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_r_T, out=U_r_h)
         r += U_r_h

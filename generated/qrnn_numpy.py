@@ -183,9 +183,9 @@ def forward(
     V_T = np.ascontiguousarray(V.T)
     ends = each(finished, T)
     for xp_t, zf, z, f, c_next, c_t, xp_next, finished_t in zip(
-    xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
-    strict=True
-):
+        xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
+        strict=True
+    ):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         np.matmul(xp_t, V_T, out=u)

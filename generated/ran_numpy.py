@@ -170,9 +170,9 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, if_, c_next, a, i, c_t, f, h_next, finished_t in zip(
-    h[:-1], gates[..., H:], c[1:], gates[..., :H], gates[..., H : 2 * H], c[:-1], gates[..., 2 * H :],
-    h[1:], ends, strict=True
-):
+        h[:-1], gates[..., H:], c[1:], gates[..., :H], gates[..., H : 2 * H], c[:-1], gates[..., 2 * H :],
+        h[1:], ends, strict=True
+    ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         np.matmul(h_t, U_T, out=u)

@@ -195,8 +195,8 @@ def forward(
 
     ends = each(finished, T)
     for h_next, exp_la_t, h_t, x_h_next_t, finished_t in zip(
-    h[start + 1 :], exp_la[start:], h[start:-1], x_h_next[start:], ends[start:], strict=True
-):
+        h[start + 1 :], exp_la[start:], h[start:-1], x_h_next[start:], ends[start:], strict=True
+    ):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
         np.multiply(exp_la_t, h_t, out=h_next)
         h_next += x_h_next_t

@@ -195,9 +195,9 @@ def forward(
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     ends = each(finished, T)
     for h_t, gates_t, a1, t1, s1_t, gates_2_t, a2, t2, s2_t, gates_3_t, a3, t3, h_next, finished_t in zip(
-    h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
-    s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
-):
+        h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
+        s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
+    ):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         np.matmul(h_t, U_T, out=u)

@@ -165,8 +165,8 @@ def forward(
     U_h_T = np.ascontiguousarray(U_h.T)
     ends = each(finished, T)
     for s_next, s_t, x_s_next, h_t, W_h_x, h_next, finished_t in zip(
-    s[1:], s[:-1], gates[..., :M], h[:-1], gates[..., M:], h[1:], ends, strict=True
-):
+        s[1:], s[:-1], gates[..., :M], h[:-1], gates[..., M:], h[1:], ends, strict=True
+    ):
         # s' = (1 - alpha) * (B @ x) + alpha * s
         np.multiply(s_t, 0.95, out=s_next)
         s_next += x_s_next

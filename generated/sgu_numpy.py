@@ -183,8 +183,8 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for ah_t, a, h_t, g_t, n_t, a_z, maximum_z_t, z_t, h_next, finished_t in zip(
-    ah, gates[..., :H], h[:-1], g, n, gates[..., H:], maximum_z, z, h[1:], ends, strict=True
-):
+        ah, gates[..., :H], h[:-1], g, n, gates[..., H:], maximum_z, z, h[1:], ends, strict=True
+    ):
         # g = tanh(U_g @ (a * h))
         np.multiply(a, h_t, out=ah_t)
         np.matmul(ah_t, U_g_T, out=g_t)

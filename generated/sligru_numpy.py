@@ -322,8 +322,8 @@ def forward(
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = each(finished, T)
     for h_t, gates_t, centred_U_h_h, centred_U_z_h, p_z_t, z_t, n_t, h_next, finished_t in zip(
-    h[:-1], gates, gates[..., :H], gates[..., H:], p_z, z, n, h[1:], ends, strict=True
-):
+        h[:-1], gates, gates[..., :H], gates[..., H:], p_z, z, n, h[1:], ends, strict=True
+    ):
         # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
         #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         np.matmul(h_t, U_T, out=gates_t)

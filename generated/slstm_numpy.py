@@ -199,12 +199,12 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for (
-    h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next,
-    sigmoid_op, h_next, finished_t,
-) in zip(
-    h[:-1], gates, gates[..., H : 2 * H], f, m[:-1], gates[..., :H], m[1:], n[:-1], i,
-    gates[..., 2 * H : 3 * H], c[1:], c[:-1], n[1:], gates[..., 3 * H :], h[1:], ends, strict=True
-):
+        h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next,
+        sigmoid_op, h_next, finished_t,
+    ) in zip(
+        h[:-1], gates, gates[..., H : 2 * H], f, m[:-1], gates[..., :H], m[1:], n[:-1], i,
+        gates[..., 2 * H : 3 * H], c[1:], c[:-1], n[1:], gates[..., 3 * H :], h[1:], ends, strict=True
+    ):
         # ip = W_i @ x + U_i @ h + b_i
         # fp = W_f @ x + U_f @ h + b_f
         # zp = W_z @ x + U_z @ h + b_z

@@ -167,9 +167,9 @@ def forward(
     v_f, v_r = v[:H], v[H:]
     ends = each(finished, T)
     for c_t, f, r, fr, c_next, u, h_t, x_t_, finished_t in zip(
-    c[:-1], gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., H:], c[1:], gates[..., :H], h, x,
-    ends, strict=True
-):
+        c[:-1], gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., H:], c[1:], gates[..., :H], h, x,
+        ends, strict=True
+    ):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
         np.multiply(c_t, v_f, out=s)
         f += s

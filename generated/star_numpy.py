@@ -160,8 +160,8 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, k_, z, h_next, finished_t in zip(
-    h[:-1], gates[..., H:], gates[..., :H], h[1:], ends, strict=True
-):
+        h[:-1], gates[..., H:], gates[..., :H], h[1:], ends, strict=True
+    ):
         # k = sigmoid(W_k @ x + U_k @ h + b_k)
         np.matmul(h_t, U_k_T, out=U_k_h)
         k_ += U_k_h

@@ -156,8 +156,8 @@ def forward(
 
     ends = each(finished, T)
     for h_next, f, h_t, x_h_next_t, finished_t in zip(
-    h[1:], gates[..., H:], h[:-1], x_h_next, ends, strict=True
-):
+        h[1:], gates[..., H:], h[:-1], x_h_next, ends, strict=True
+    ):
         # h' = f * h + z * (1 - f)
         np.multiply(f, h_t, out=h_next)
         h_next += x_h_next_t

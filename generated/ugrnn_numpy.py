@@ -157,8 +157,8 @@ def forward(
     U_T = np.ascontiguousarray(U.T)
     ends = each(finished, T)
     for h_t, gates_t, g, n, h_next, finished_t in zip(
-    h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
-):
+        h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
+    ):
         # g = sigmoid(W_g @ x + U_g @ h + b_g)
         # n = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T, out=u)

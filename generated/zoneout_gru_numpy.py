@@ -181,9 +181,9 @@ def forward(
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, zr, hr_t, r, n, z, h_next, m_t, finished_t in zip(
-    h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., :H],
-    h[1:], m, ends, strict=True
-):
+        h[:-1], gates[..., : 2 * H], hr, gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., :H],
+        h[1:], m, ends, strict=True
+    ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_T, out=u)

@@ -1,4 +1,4 @@
-"""The house: what each module may import (architecture.md, section 4)."""
+"""The house: what each module may import."""
 
 import ast
 from collections.abc import Iterator
@@ -33,7 +33,9 @@ show doctor bench
 cli
 __main__
 """
-PLAN = "data groups share stages chains layout place write hoist ends retape classify text pipeline __init__"
+PLAN = """
+data groups share stages chains layout place write hoist ends retape compose ahead classify text pipeline __init__
+"""
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 FLOOR = {room: k for k, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}

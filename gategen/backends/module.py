@@ -69,8 +69,8 @@ SIZE_WORDS = frozenset(
 GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
-    Buffers init_buffers measure precision check same memory over each backwards chunks first_step start_states
-    forward launch row_sum column_sum number
+    Buffers init_buffers measure precision check same memory over each backwards chunks first_step
+    start_states forward launch row_sum column_sum number
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

@@ -4,6 +4,8 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 
     hoist      split a sum in the loop into the part that waits for the state and the part that does not
     retape     recompute in the backward step what is cheaper to compute than to save
+    compose    write a gradient's chain of factors in one line
+    ahead      compute what gradients are multiplied by for a few steps at once (for backends of whole arrays)
     ends       drop what nothing reads, give every promised value one of its own
     layout     stack parameters so that one product serves all gates, forwards and backwards
     groups     find the products that can be one
