@@ -34,7 +34,8 @@ cli
 __main__
 """
 PLAN = """
-data groups share stages chains layout place write hoist ends retape compose ahead classify text pipeline __init__
+data groups share stages chains layout place write hoist ends retape compose ahead classify text
+pipeline __init__
 """
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
