@@ -125,11 +125,11 @@ extern "C" __global__ void atr_backward_1(
     put(d_q + at * H + k, d_q_);
 }
 
-// d_h = U_hT_d_q + d_h * f
+// d_h = d_h * f + d_u_h
 extern "C" __global__ void atr_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_q,  // (B, H)  U_hT_d_q
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ f)  // (T, B, H)  f
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -138,11 +138,11 @@ extern "C" __global__ void atr_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_q_ = get(U_hT_d_q + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real f_ = get(f + at * H + k);
 
-    const real d_h_ = U_hT_d_q_ + d_h_next * f_;
+    const real d_h_ = d_h_next * f_ + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

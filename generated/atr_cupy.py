@@ -207,7 +207,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_p = cp.empty((T, B, H), dtype)
     d_q = cp.empty((T, B, H), dtype)
-    U_hT_d_q = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W_h = cp.zeros((H, I), dtype)
     d_U_h = cp.zeros((H, H), dtype)
@@ -224,11 +224,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_p += d_h * (1 - i) * i * p + d_h * i
         launch("atr_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
 
-        # U_hT_d_q = U_h.T @ d_q
-        cp.matmul(d_q[t], U_h, out=U_hT_d_q)
+        # d_u_h = U_h.T @ d_q
+        cp.matmul(d_q[t], U_h, out=d_u_h)
 
-        # d_h = U_hT_d_q + d_h * f
-        launch("atr_backward_2", dtype, B, H, (B, t, H), U_hT_d_q, d_h, f)
+        # d_h = d_h * f + d_u_h
+        launch("atr_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

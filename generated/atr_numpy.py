@@ -222,7 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_p = np.empty((T, B, H), dtype)
     d_q = np.empty((T, B, H), dtype)
     k_i = np.empty((T, B, H), dtype)
-    U_hT_d_q = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U_h = np.zeros((H, H), dtype)
@@ -271,12 +271,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_p_t += s
             d_p_t += k_i_t
 
-            # U_hT_d_q = U_h.T @ d_q
-            np.matmul(d_q_t, U_h, out=U_hT_d_q)
+            # d_u_h = U_h.T @ d_q
+            np.matmul(d_q_t, U_h, out=d_u_h)
 
-            # d_h = U_hT_d_q + d_h * f
+            # d_h = d_h * f + d_u_h
             d_h *= f_t
-            d_h += U_hT_d_q
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -187,11 +187,11 @@ extern "C" __global__ void caru_code_backward_2(
     put(d_gates + at * (3 * H) + k, d_n);
 }
 
-// d_h = U_zT_d_a_z + d_h * (1 - l)
+// d_h = d_h * (1 - l) + d_u_h
 extern "C" __global__ void caru_code_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_zT_d_a_z,  // (B, H)  U_zT_d_a_z
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ l)  // (T, B, H)  l
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -200,11 +200,11 @@ extern "C" __global__ void caru_code_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_zT_d_a_z_ = get(U_zT_d_a_z + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real l_ = get(l + at * H + k);
 
-    const real d_h_ = U_zT_d_a_z_ + d_h_next * (1 - l_);
+    const real d_h_ = d_h_next * (1 - l_) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

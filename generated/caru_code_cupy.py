@@ -246,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished = None if finished is None else finished[1:]
     d_gates = cp.empty((T, B, 3 * H), dtype)
     l = cp.empty((T, B, H), dtype)
-    U_zT_d_a_z = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
@@ -269,12 +269,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
         launch("caru_code_backward_2", dtype, B, H, (B, t, H), d_h, d_y, h, n, gates, l, d_gates)
 
-        # U_zT_d_a_z = U_z.T @ d_z
-        cp.matmul(d_gates[t, :, :H], U_n, out=U_zT_d_a_z)
-        U_zT_d_a_z[...] += cp.matmul(d_gates[t, :, 2 * H :], U_z).reshape(U_zT_d_a_z.shape)
+        # d_u_h = U_z.T @ d_z
+        cp.matmul(d_gates[t, :, :H], U_n, out=d_u_h)
+        d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_z).reshape(d_u_h.shape)
 
-        # d_h = U_zT_d_a_z + d_h * (1 - l)
-        launch("caru_code_backward_3", dtype, B, H, (B, t, H), U_zT_d_a_z, d_h, l)
+        # d_h = d_h * (1 - l) + d_u_h
+        launch("caru_code_backward_3", dtype, B, H, (B, t, H), d_h, d_u_h, l)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

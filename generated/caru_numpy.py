@@ -273,7 +273,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 3 * H), dtype)
     k_h = np.empty((T, B, H), dtype)
     k_a = np.empty((T, B, H), dtype)
-    U_zT_d_a_z = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -337,13 +337,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_a *= k_a_t
             d_a += d_n
 
-            # U_zT_d_a_z = U_z.T @ d_z
-            np.matmul(d_n, U_n, out=U_zT_d_a_z)
-            U_zT_d_a_z[...] += np.matmul(d_z, U_z).reshape(U_zT_d_a_z.shape)
+            # d_u_h = U_z.T @ d_z
+            np.matmul(d_n, U_n, out=d_u_h)
+            d_u_h[...] += np.matmul(d_z, U_z).reshape(d_u_h.shape)
 
-            # d_h = U_zT_d_a_z + d_h * (1 - sigmoid_a * z)
+            # d_h = d_h * (1 - sigmoid_a * z) + d_u_h
             d_h *= k_h_t
-            d_h += U_zT_d_a_z
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -114,27 +114,27 @@ extern "C" __global__ void cornn_backward_1(
 
 // d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
 // d_y_2 = d_y_2
-// d_z = 0.53 * d_z + U_zT_d_a_z
+// d_z = 0.53 * d_z + d_u_z
 extern "C" __global__ void cornn_backward_2(
     const int rows, const int H,
     const storage* __restrict__ d_y_2_2,  // (B, H)  d_y_2
     storage* __restrict__ d_y_2,  // (B, H)  d_y_later
     storage* __restrict__ d_z,  // (B, H)  d_z_later
-    const storage* __restrict__ U_zT_d_a_z)  // (B, H)  U_zT_d_a_z
+    const storage* __restrict__ d_u_z)  // (B, H)  d_u_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H;
     const int b = i / H;
 
-    const real U_yT_d_a_z = get(d_y_2_2 + b * H + k);
+    const real d_u_y = get(d_y_2_2 + b * H + k);
     const real d_y_next = get(d_y_2 + b * H + k);
     const real d_z_next = get(d_z + b * H + k);
-    const real U_zT_d_a_z_ = get(U_zT_d_a_z + b * H + k);
+    const real d_u_z_ = get(d_u_z + b * H + k);
 
-    const real d_y_2_ = U_yT_d_a_z + d_y_next - real(0.27) * d_z_next;
+    const real d_y_2_ = d_u_y + d_y_next - real(0.27) * d_z_next;
     const real d_y_3 = d_y_2_;
-    const real d_z_ = real(0.53) * d_z_next + U_zT_d_a_z_;
+    const real d_z_ = real(0.53) * d_z_next + d_u_z_;
 
     put(d_y_2 + b * H + k, d_y_3);
     put(d_z + b * H + k, d_z_);

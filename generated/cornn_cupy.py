@@ -214,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z = check("d_final.z", d_final.z, (B, H))
         d_z = same("d_final.z", d_z, dtype).copy()
     d_tanh_z = cp.empty((T, B, H), dtype)
-    U_zT_d_a_z = cp.empty((B, H), dtype)
+    d_u_z = cp.empty((B, H), dtype)
     d_y_2_2 = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W_h = cp.zeros((H, I), dtype)
@@ -233,16 +233,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
         launch("cornn_backward_1", dtype, B, H, (B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
-        # U_zT_d_a_z = U_z.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_z, out=U_zT_d_a_z)
+        # d_u_z = U_z.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)
 
         # d_y_2 = U_y.T @ d_tanh_z
         cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
 
         # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
         # d_y_2 = d_y_2
-        # d_z = 0.53 * d_z + U_zT_d_a_z
-        launch("cornn_backward_2", dtype, B, H, (H,), d_y_2_2, d_y_2, d_z, U_zT_d_a_z)
+        # d_z = 0.53 * d_z + d_u_z
+        launch("cornn_backward_2", dtype, B, H, (H,), d_y_2_2, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])

@@ -231,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z = check("d_final.z", d_final.z, (B, H))
         d_z = same("d_final.z", d_z, dtype).copy()
     d_tanh_z = np.empty((T, B, H), dtype)
-    U_zT_d_a_z = np.empty((B, H), dtype)
+    d_u_z = np.empty((B, H), dtype)
     d_y_2_2 = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h = np.zeros((H, I), dtype)
@@ -266,8 +266,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
             d_tanh_z_t *= d_z
 
-            # U_zT_d_a_z = U_z.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_z, out=U_zT_d_a_z)
+            # d_u_z = U_z.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_z, out=d_u_z)
 
             # d_y_2 = U_y.T @ d_tanh_z
             np.matmul(d_tanh_z_t, U_y, out=d_y_2_2)
@@ -280,9 +280,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_y_2 = d_y_2
             d_y_2[...] = d_y_2_2
 
-            # d_z = 0.53 * d_z + U_zT_d_a_z
+            # d_z = 0.53 * d_z + d_u_z
             d_z *= 0.53
-            d_z += U_zT_d_a_z
+            d_z += d_u_z
 
             if finished is not None:
                 np.copyto(d_y_2, kept_y, where=finished_t)

@@ -145,11 +145,11 @@ extern "C" __global__ void fastgrnn_backward_1(
     put(d_a + at * H + k, d_a_);
 }
 
-// d_h = U_hT_d_a + d_h * z
+// d_h = d_h * z + d_u_h
 extern "C" __global__ void fastgrnn_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a,  // (B, H)  U_hT_d_a
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ z)  // (T, B, H)  z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -158,11 +158,11 @@ extern "C" __global__ void fastgrnn_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_ = get(U_hT_d_a + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real z_ = get(z + at * H + k);
 
-    const real d_h_ = U_hT_d_a_ + d_h_next * z_;
+    const real d_h_ = d_h_next * z_ + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -224,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_z = cp.empty((T, B, H), dtype)
     g_sigmoid_zeta = cp.empty((T, B, H), dtype)
     d_n = cp.empty((T, B, H), dtype)
-    U_hT_d_a = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = cp.empty((T, B, 1), dtype)
     sum_g_sigmoid_zeta = cp.empty((T, B, 1), dtype)
@@ -249,11 +249,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a = d_n + d_z
         launch("fastgrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n, d_a)
 
-        # U_hT_d_a = U_h.T @ d_a
-        cp.matmul(d_a[t], U_h, out=U_hT_d_a)
+        # d_u_h = U_h.T @ d_a
+        cp.matmul(d_a[t], U_h, out=d_u_h)
 
-        # d_h = U_hT_d_a + d_h * z
-        launch("fastgrnn_backward_2", dtype, B, H, (B, t, H), U_hT_d_a, d_h, z)
+        # d_h = d_h * z + d_u_h
+        launch("fastgrnn_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -244,7 +244,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_sigmoid_zeta = np.empty((T, B, H), dtype)
     d_n = np.empty((T, B, H), dtype)
     g_sigmoid_nu = np.empty((T, B, H), dtype)
-    U_hT_d_a = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = np.empty((T, B, 1), dtype)
     sum_g_sigmoid_zeta = np.empty((T, B, 1), dtype)
@@ -309,12 +309,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a = d_n + d_z
             np.add(d_n_t, d_z_t, out=d_a_t)
 
-            # U_hT_d_a = U_h.T @ d_a
-            np.matmul(d_a_t, U_h, out=U_hT_d_a)
+            # d_u_h = U_h.T @ d_a
+            np.matmul(d_a_t, U_h, out=d_u_h)
 
-            # d_h = U_hT_d_a + d_h * z
+            # d_h = d_h * z + d_u_h
             d_h *= z_t
-            d_h += U_hT_d_a
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -139,11 +139,11 @@ extern "C" __global__ void fastrnn_backward_1(
     put(d_n + at * H + k, d_n_);
 }
 
-// d_h = U_hT_d_a_n + d_h * sigmoid_beta
+// d_h = d_h * sigmoid_beta + d_u_h
 extern "C" __global__ void fastrnn_backward_2(
     const int rows, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -151,11 +151,11 @@ extern "C" __global__ void fastrnn_backward_2(
     const int k = i % H;
     const int b = i / H;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real sigmoid_beta_ = get(sigmoid_beta);
 
-    const real d_h_ = U_hT_d_a_n_ + d_h_next * sigmoid_beta_;
+    const real d_h_ = d_h_next * sigmoid_beta_ + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -212,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n = cp.empty((T, B, H), dtype)
     g_sigmoid_beta = cp.empty((T, B, H), dtype)
     g_sigmoid_alpha = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_beta = cp.empty((T, B, 1), dtype)
     sum_g_sigmoid_alpha = cp.empty((T, B, 1), dtype)
@@ -234,11 +234,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * sigmoid_alpha
         launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta, g_sigmoid_alpha, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
+        # d_u_h = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=d_u_h)
 
-        # d_h = U_hT_d_a_n + d_h * sigmoid_beta
-        launch("fastrnn_backward_2", dtype, B, H, (H,), U_hT_d_a_n, d_h, sigmoid_beta)
+        # d_h = d_h * sigmoid_beta + d_u_h
+        launch("fastrnn_backward_2", dtype, B, H, (H,), d_h, d_u_h, sigmoid_beta)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -223,7 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n = np.empty((T, B, H), dtype)
     g_sigmoid_beta = np.empty((T, B, H), dtype)
     g_sigmoid_alpha = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_beta = np.empty((T, B, 1), dtype)
     sum_g_sigmoid_alpha = np.empty((T, B, 1), dtype)
@@ -263,12 +263,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - n**2) * sigmoid_alpha
             d_n_t *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
+            # d_u_h = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=d_u_h)
 
-            # d_h = U_hT_d_a_n + d_h * sigmoid_beta
+            # d_h = d_h * sigmoid_beta + d_u_h
             d_h *= sigmoid_beta
-            d_h += U_hT_d_a_n
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

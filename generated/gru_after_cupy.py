@@ -218,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
-    U_hT_d_v_n = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_U = cp.zeros((3 * H, H), dtype)
@@ -239,12 +239,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= d_h * z * (h - n)
         launch("gru_after_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
-        # U_hT_d_v_n = U_h.T @ d_v_n
-        cp.matmul(d_gates[t, :, : 2 * H], U_zr, out=U_hT_d_v_n)
-        U_hT_d_v_n[...] += cp.matmul(d_gates[t, :, 3 * H :], U_h).reshape(U_hT_d_v_n.shape)
+        # d_u_h = U_h.T @ d_v_n
+        cp.matmul(d_gates[t, :, : 2 * H], U_zr, out=d_u_h)
+        d_u_h[...] += cp.matmul(d_gates[t, :, 3 * H :], U_h).reshape(d_u_h.shape)
 
-        # d_h = U_hT_d_v_n + d_h * z
-        launch("gru_after_backward_2", dtype, B, H, (B, t, H), U_hT_d_v_n, d_h, gates)
+        # d_h = d_h * z + d_u_h
+        launch("gru_after_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

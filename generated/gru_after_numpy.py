@@ -245,7 +245,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
-    U_hT_d_v_n = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_U = np.zeros((3 * H, H), dtype)
@@ -300,13 +300,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
 
-            # U_hT_d_v_n = U_h.T @ d_v_n
-            np.matmul(d_zr, U_zr, out=U_hT_d_v_n)
-            U_hT_d_v_n[...] += np.matmul(d_v_n, U_h).reshape(U_hT_d_v_n.shape)
+            # d_u_h = U_h.T @ d_v_n
+            np.matmul(d_zr, U_zr, out=d_u_h)
+            d_u_h[...] += np.matmul(d_v_n, U_h).reshape(d_u_h.shape)
 
-            # d_h = U_hT_d_v_n + d_h * z
+            # d_h = d_h * z + d_u_h
             d_h *= z
-            d_h += U_hT_d_v_n
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -147,11 +147,11 @@ extern "C" __global__ void gru_before_backward_1(
     put(d_gates + at * (3 * H) + 2 * H + k, d_n);
 }
 
-// d_r = U_hT_d_a_n * h * (1 - r) * r
+// d_r = d_hr * h * (1 - r) * r
 // d_z = d_h * (1 - z) * z * (h - n)
 extern "C" __global__ void gru_before_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -163,26 +163,26 @@ extern "C" __global__ void gru_before_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real h_ = get(h + at * H + k);
     const real r = get(gates + at * (3 * H) + H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real n = get(gates + at * (3 * H) + 2 * H + k);
     const real z = get(gates + at * (3 * H) + k);
 
-    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
+    const real d_r = d_hr_ * h_ * (1 - r) * r;
     const real d_z = d_h_next * (1 - z) * z * (h_ - n);
 
     put(d_gates + at * (3 * H) + H + k, d_r);
     put(d_gates + at * (3 * H) + k, d_z);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * z
+// d_h = d_h * z + d_hr * r + d_u_h
 extern "C" __global__ void gru_before_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
-    const storage* __restrict__ U_rT_d_a_r,  // (B, H)  U_rT_d_a_r
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 3 * H)  z, r, n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -191,13 +191,13 @@ extern "C" __global__ void gru_before_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
-    const real U_rT_d_a_r_ = get(U_rT_d_a_r + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real r = get(gates + at * (3 * H) + H + k);
     const real z = get(gates + at * (3 * H) + k);
 
-    const real d_h_ = U_hT_d_a_n_ * r + U_rT_d_a_r_ + d_h_next * z;
+    const real d_h_ = d_h_next * z + d_hr_ * r + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

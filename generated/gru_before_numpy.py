@@ -232,8 +232,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
-    U_rT_d_a_r = np.empty((B, H), dtype)
+    d_hr = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -253,7 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = 1 - z
         # d_n = (1 - n**2) * (1 - z), times d_h in the loop
-        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_r = h * (1 - r) * r, times d_hr in the loop
         # d_z = (1 - z) * z * (h - n), times d_h in the loop
         np.subtract(1, zr_ts, out=d_zr_ts)
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -276,23 +276,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - n**2) * (1 - z)
             d_n *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n, U_h, out=U_hT_d_a_n)
+            # d_hr = U_h.T @ d_n
+            np.matmul(d_n, U_h, out=d_hr)
 
-            # d_r = U_hT_d_a_n * h * (1 - r) * r
-            d_r *= U_hT_d_a_n
+            # d_r = d_hr * h * (1 - r) * r
+            d_r *= d_hr
 
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
 
-            # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_zr, U, out=U_rT_d_a_r)
+            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
+            np.matmul(d_zr, U, out=d_u_h)
 
-            # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * z
+            # d_h = d_h * z + d_hr * r + d_u_h
             d_h *= z
-            np.multiply(U_hT_d_a_n, r, out=s)
+            np.multiply(d_hr, r, out=s)
             d_h += s
-            d_h += U_rT_d_a_r
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

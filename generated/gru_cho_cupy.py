@@ -212,8 +212,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
-    U_rT_d_a_r = cp.empty((B, H), dtype)
+    d_hr = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
@@ -227,18 +227,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * (1 - z)
         launch("gru_cho_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=U_hT_d_a_n)
+        # d_hr = U_h.T @ d_n
+        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)
 
-        # d_r = U_hT_d_a_n * h * (1 - r) * r
+        # d_r = d_hr * h * (1 - r) * r
         # d_z = d_h * (1 - z) * z * (h - n)
-        launch("gru_cho_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_h, d_gates)
+        launch("gru_cho_backward_2", dtype, B, H, (B, t, H), d_hr, h, gates, d_h, d_gates)
 
-        # U_rT_d_a_r = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=U_rT_d_a_r)
+        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
+        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * z
-        launch("gru_cho_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_a_r, d_h, gates)
+        # d_h = d_h * z + d_hr * r + d_u_h
+        launch("gru_cho_backward_3", dtype, B, H, (B, t, H), d_h, d_hr, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -148,13 +148,13 @@ extern "C" __global__ void gru_concat_backward_1(
 }
 
 // d_z = d_h * (1 - z) * z * (n - h)
-// d_r = A_h_0T_d_a_n * h * (1 - r) * r
+// d_r = d_hr * h * (1 - r) * r
 extern "C" __global__ void gru_concat_backward_2(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
-    const storage* __restrict__ A_h_0T_d_a_n,  // (B, H)  A_h_0T_d_a_n
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_r, d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -167,22 +167,22 @@ extern "C" __global__ void gru_concat_backward_2(
     const real h_ = get(h + at * H + k);
     const real n = get(gates + at * (3 * H) + 2 * H + k);
     const real z = get(gates + at * (3 * H) + H + k);
-    const real A_h_0T_d_a_n_ = get(A_h_0T_d_a_n + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real r = get(gates + at * (3 * H) + k);
 
     const real d_z = d_h_next * (1 - z) * z * (n - h_);
-    const real d_r = A_h_0T_d_a_n_ * h_ * (1 - r) * r;
+    const real d_r = d_hr_ * h_ * (1 - r) * r;
 
     put(d_gates + at * (3 * H) + H + k, d_z);
     put(d_gates + at * (3 * H) + k, d_r);
 }
 
-// d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
+// d_h = d_a_h + d_h * (1 - z) + d_hr * r
 extern "C" __global__ void gru_concat_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ A_h_0T_d_a_n,  // (B, H)  A_h_0T_d_a_n
-    const storage* __restrict__ A_z_0T_d_a_z,  // (B, H)  A_z_0T_d_a_z
+    const storage* __restrict__ d_a_h,  // (B, H)  d_a_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     const storage* __restrict__ gates)  // (T, B, 3 * H)  r, z, n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -191,13 +191,13 @@ extern "C" __global__ void gru_concat_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real A_h_0T_d_a_n_ = get(A_h_0T_d_a_n + b * H + k);
-    const real A_z_0T_d_a_z_ = get(A_z_0T_d_a_z + b * H + k);
+    const real d_a_h_ = get(d_a_h + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real r = get(gates + at * (3 * H) + k);
     const real z = get(gates + at * (3 * H) + H + k);
 
-    const real d_h_ = A_h_0T_d_a_n_ * r + A_z_0T_d_a_z_ + d_h_next * (1 - z);
+    const real d_h_ = d_a_h_ + d_h_next * (1 - z) + d_hr_ * r;
 
     put(d_h + b * H + k, d_h_);
 }

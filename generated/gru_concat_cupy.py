@@ -209,8 +209,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    A_h_0T_d_a_n = cp.empty((B, H), dtype)
-    A_z_0T_d_a_z = cp.empty((B, H), dtype)
+    d_hr = cp.empty((B, H), dtype)
+    d_a_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_A = cp.zeros((3 * H, H + I), dtype)
     d_b = cp.zeros((3 * H,), dtype)
@@ -225,18 +225,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_concat_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # A_h_0T_d_a_n = A_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=A_h_0T_d_a_n)
+        # d_hr = A_h.T @ d_n
+        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)
 
         # d_z = d_h * (1 - z) * z * (n - h)
-        # d_r = A_h_0T_d_a_n * h * (1 - r) * r
-        launch("gru_concat_backward_2", dtype, B, H, (B, t, H), d_h, h, gates, A_h_0T_d_a_n, d_gates)
+        # d_r = d_hr * h * (1 - r) * r
+        launch("gru_concat_backward_2", dtype, B, H, (B, t, H), d_h, h, gates, d_hr, d_gates)
 
-        # A_z_0T_d_a_z = A_r.T @ d_r + A_z.T @ d_z
-        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=A_z_0T_d_a_z)
+        # d_a_h = A_r.T @ d_r + A_z.T @ d_z
+        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)
 
-        # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
-        launch("gru_concat_backward_3", dtype, B, H, (B, t, H), A_h_0T_d_a_n, A_z_0T_d_a_z, d_h, gates)
+        # d_h = d_a_h + d_h * (1 - z) + d_hr * r
+        launch("gru_concat_backward_3", dtype, B, H, (B, t, H), d_a_h, d_h, d_hr, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

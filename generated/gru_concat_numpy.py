@@ -224,8 +224,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    A_h_0T_d_a_n = np.empty((B, H), dtype)
-    A_z_0T_d_a_z = np.empty((B, H), dtype)
+    d_hr = np.empty((B, H), dtype)
+    d_a_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_A = np.zeros((3 * H, H + I), dtype)
     d_b = np.zeros((3 * H,), dtype)
@@ -250,7 +250,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_n_ts *= z_ts
 
         # d_z = (1 - z) * z * (n - h), times d_h in the loop
-        # d_r = h * (1 - r) * r, times A_h_0T_d_a_n in the loop
+        # d_r = h * (1 - r) * r, times d_hr in the loop
         np.subtract(1, rz_ts, out=d_rz_ts)
         np.subtract(n_ts, h_ts, out=s_ts)
         d_z_ts *= s_ts
@@ -272,23 +272,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - n**2) * z
             d_n *= d_h
 
-            # A_h_0T_d_a_n = A_h.T @ d_n
-            np.matmul(d_n, A_h, out=A_h_0T_d_a_n)
+            # d_hr = A_h.T @ d_n
+            np.matmul(d_n, A_h, out=d_hr)
 
             # d_z = d_h * (1 - z) * z * (n - h)
             d_z *= d_h
 
-            # d_r = A_h_0T_d_a_n * h * (1 - r) * r
-            d_r *= A_h_0T_d_a_n
+            # d_r = d_hr * h * (1 - r) * r
+            d_r *= d_hr
 
-            # A_z_0T_d_a_z = A_r.T @ d_r + A_z.T @ d_z
-            np.matmul(d_rz, A_rz, out=A_z_0T_d_a_z)
+            # d_a_h = A_r.T @ d_r + A_z.T @ d_z
+            np.matmul(d_rz, A_rz, out=d_a_h)
 
-            # d_h = A_h_0T_d_a_n * r + A_z_0T_d_a_z + d_h * (1 - z)
+            # d_h = d_a_h + d_h * (1 - z) + d_hr * r
             d_h *= k_h_t
-            np.multiply(A_h_0T_d_a_n, r, out=s)
+            np.multiply(d_hr, r, out=s)
             d_h += s
-            d_h += A_z_0T_d_a_z
+            d_h += d_a_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -136,11 +136,11 @@ extern "C" __global__ void gru_type2_backward_1(
     put(d_n + at * H + k, d_n_);
 }
 
-// d_r = U_hT_d_a_n * h * (1 - r) * r
+// d_r = d_hr * h * (1 - r) * r
 // d_z = d_h * (1 - z) * z * (n - h)
 extern "C" __global__ void gru_type2_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
@@ -153,26 +153,26 @@ extern "C" __global__ void gru_type2_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real h_ = get(h + at * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real n_ = get(n + at * H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
+    const real d_r = d_hr_ * h_ * (1 - r) * r;
     const real d_z = d_h_next * (1 - z) * z * (n_ - h_);
 
     put(d_gates + at * (2 * H) + H + k, d_r);
     put(d_gates + at * (2 * H) + k, d_z);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h * (1 - z)
+// d_h = d_h * (1 - z) + d_hr * r + d_u_h
 extern "C" __global__ void gru_type2_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
-    const storage* __restrict__ U_rT_d_U_r_h,  // (B, H)  U_rT_d_U_r_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -181,13 +181,13 @@ extern "C" __global__ void gru_type2_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
-    const real U_rT_d_U_r_h_ = get(U_rT_d_U_r_h + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_h_ = U_hT_d_a_n_ * r + U_rT_d_U_r_h_ + d_h_next * (1 - z);
+    const real d_h_ = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

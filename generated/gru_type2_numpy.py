@@ -230,8 +230,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_n = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
-    U_rT_d_U_r_h = np.empty((B, H), dtype)
+    d_hr = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h = np.zeros((H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -254,7 +254,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= z_ts
 
-        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_r = h * (1 - r) * r, times d_hr in the loop
         # d_z = (1 - z) * z * (n - h), times d_h in the loop
         np.subtract(1, gates_ts, out=d_gates_ts)
         d_r_ts *= h_ts
@@ -277,23 +277,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - n**2) * z
             d_n_t *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
+            # d_hr = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=d_hr)
 
-            # d_r = U_hT_d_a_n * h * (1 - r) * r
-            d_r *= U_hT_d_a_n
+            # d_r = d_hr * h * (1 - r) * r
+            d_r *= d_hr
 
             # d_z = d_h * (1 - z) * z * (n - h)
             d_z *= d_h
 
-            # U_rT_d_U_r_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_gates_t, U, out=U_rT_d_U_r_h)
+            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
+            np.matmul(d_gates_t, U, out=d_u_h)
 
-            # d_h = U_hT_d_a_n * r + U_rT_d_U_r_h + d_h * (1 - z)
+            # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
-            np.multiply(U_hT_d_a_n, r, out=s)
+            np.multiply(d_hr, r, out=s)
             d_h += s
-            d_h += U_rT_d_U_r_h
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -157,11 +157,11 @@ extern "C" __global__ void gru_type3_backward_1(
     put(d_n + at * H + k, d_n_);
 }
 
-// g_r = U_hT_d_a_n * h
-// d_h = U_hT_d_a_n * r + d_h * (1 - z)
+// g_r = d_hr * h
+// d_h = d_h * (1 - z) + d_hr * r
 extern "C" __global__ void gru_type3_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ r,  // (H,)  r
@@ -174,14 +174,14 @@ extern "C" __global__ void gru_type3_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real h_ = get(h + at * H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real r_ = get(r + k);
     const real z_ = get(z + k);
 
-    const real g_r_ = U_hT_d_a_n_ * h_;
-    const real d_h_ = U_hT_d_a_n_ * r_ + d_h_next * (1 - z_);
+    const real g_r_ = d_hr_ * h_;
+    const real d_h_ = d_h_next * (1 - z_) + d_hr_ * r_;
 
     put(g_r + at * H + k, g_r_);
     put(d_h + b * H + k, d_h_);

@@ -215,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = cp.empty((T, B, H), dtype)
     g_z = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
+    d_hr = cp.empty((B, H), dtype)
     g_r = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_parts = cp.empty((2 * H,), dtype)
@@ -232,12 +232,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_type3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, z, g_z, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
+        # d_hr = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=d_hr)
 
-        # g_r = U_hT_d_a_n * h
-        # d_h = U_hT_d_a_n * r + d_h * (1 - z)
-        launch("gru_type3_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, d_h, r, z, g_r)
+        # g_r = d_hr * h
+        # d_h = d_h * (1 - z) + d_hr * r
+        launch("gru_type3_backward_2", dtype, B, H, (B, t, H), d_hr, h, d_h, r, z, g_r)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

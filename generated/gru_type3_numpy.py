@@ -227,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = np.empty((T, B, H), dtype)
     g_z = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
+    d_hr = np.empty((B, H), dtype)
     g_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_parts = np.empty((2 * H,), dtype)
@@ -266,16 +266,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - n**2) * z
             d_n_t *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
+            # d_hr = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=d_hr)
 
-            # g_r = U_hT_d_a_n * h
-            np.multiply(U_hT_d_a_n, h_t, out=g_r_t)
+            # g_r = d_hr * h
+            np.multiply(d_hr, h_t, out=g_r_t)
 
-            # d_h = U_hT_d_a_n * r + d_h * (1 - z)
+            # d_h = d_h * (1 - z) + d_hr * r
             np.subtract(1, z, out=s)
             d_h *= s
-            np.multiply(U_hT_d_a_n, r, out=s)
+            np.multiply(d_hr, r, out=s)
             d_h += s
 
             if finished is not None:

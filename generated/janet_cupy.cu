@@ -127,11 +127,11 @@ extern "C" __global__ void janet_backward_1(
     put(d_gates + at * (2 * H) + H + k, d_g);
 }
 
-// d_h = U_cT_d_a_g + d_h * sigmoid_s
+// d_h = d_h * sigmoid_s + d_u_h
 extern "C" __global__ void janet_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_cT_d_a_g,  // (B, H)  U_cT_d_a_g
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 2 * H)  sigmoid_s, g
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -140,11 +140,11 @@ extern "C" __global__ void janet_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_cT_d_a_g_ = get(U_cT_d_a_g + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real sigmoid_s = get(gates + at * (2 * H) + k);
 
-    const real d_h_ = U_cT_d_a_g_ + d_h_next * sigmoid_s;
+    const real d_h_ = d_h_next * sigmoid_s + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -207,7 +207,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
-    U_cT_d_a_g = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
@@ -223,11 +223,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * sigmoid_h * d_s
         launch("janet_backward_1", dtype, B, H, (B, t, H), d_h, d_y, sigmoid_h, gates, h, d_gates)
 
-        # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_g
-        cp.matmul(d_gates[t], U, out=U_cT_d_a_g)
+        # d_u_h = U_f.T @ d_s + U_c.T @ d_g
+        cp.matmul(d_gates[t], U, out=d_u_h)
 
-        # d_h = U_cT_d_a_g + d_h * sigmoid_s
-        launch("janet_backward_2", dtype, B, H, (B, t, H), U_cT_d_a_g, d_h, gates)
+        # d_h = d_h * sigmoid_s + d_u_h
+        launch("janet_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -224,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
     k_s = np.empty((T, B, H), dtype)
-    U_cT_d_a_g = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -274,12 +274,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_s_t, out=s)
             d_s += s
 
-            # U_cT_d_a_g = U_f.T @ d_s + U_c.T @ d_g
-            np.matmul(d_gates_t, U, out=U_cT_d_a_g)
+            # d_u_h = U_f.T @ d_s + U_c.T @ d_g
+            np.matmul(d_gates_t, U, out=d_u_h)
 
-            # d_h = U_cT_d_a_g + d_h * sigmoid_s
+            # d_h = d_h * sigmoid_s + d_u_h
             d_h *= sigmoid_s
-            d_h += U_cT_d_a_g
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -204,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
@@ -220,11 +220,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= d_h * z * (h - n)
         launch("libru_geomean_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates[t], U, out=U_hT_d_a_n)
+        # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+        cp.matmul(d_gates[t], U, out=d_u_h)
 
-        # d_h = U_hT_d_a_n + d_h * z
-        launch("libru_geomean_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, gates)
+        # d_h = d_h * z + d_u_h
+        launch("libru_geomean_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

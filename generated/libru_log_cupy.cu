@@ -210,12 +210,12 @@ extern "C" __global__ void libru_log_backward_2(
     put(d_gates + at * (3 * H) + 2 * H + k, d_U_h_h);
 }
 
-// d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
+// d_h = d_exp_h_2 + d_m * where(h >= n, 1, 0) + d_u_h
 extern "C" __global__ void libru_log_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_U_h_h,  // (B, H)  U_hT_d_U_h_h
     const storage* __restrict__ d_exp_h_2,  // (B, H)  d_exp_h_2
     const storage* __restrict__ d_m,  // (B, H)  d_m
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ n,  // (T, B, H)  n
     storage* __restrict__ d_h)  // (B, H)  d_h_later
@@ -226,13 +226,13 @@ extern "C" __global__ void libru_log_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_U_h_h_ = get(U_hT_d_U_h_h + b * H + k);
     const real d_exp_h_2_ = get(d_exp_h_2 + b * H + k);
     const real d_m_ = get(d_m + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
 
-    const real d_h_ = U_hT_d_U_h_h_ + d_exp_h_2_ + d_m_ * (h_ >= n_ ? 1 : 0);
+    const real d_h_ = d_exp_h_2_ + d_m_ * (h_ >= n_ ? 1 : 0) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -219,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_exp_h_2 = cp.empty((B, H), dtype)
     d_softplus_n = cp.empty((T, B, H), dtype)
     d_m = cp.empty((B, H), dtype)
-    U_hT_d_U_h_h = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_bias_n = cp.empty((H,), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
@@ -249,12 +249,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= (1 - z) * z * (exp_h_2 - exp_h)
         launch("libru_log_backward_2", dtype, B, H, (B, t, H), d_h, d_y, d_gates, exp_h_2, gates, exp_h, h, n, d_exp_h_2, d_softplus_n, d_m)
 
-        # U_hT_d_U_h_h = U_h.T @ d_U_h_h
-        cp.matmul(d_gates[t, :, :H], U_z, out=U_hT_d_U_h_h)
-        U_hT_d_U_h_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_h).reshape(U_hT_d_U_h_h.shape)
+        # d_u_h = U_h.T @ d_U_h_h
+        cp.matmul(d_gates[t, :, :H], U_z, out=d_u_h)
+        d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_h).reshape(d_u_h.shape)
 
-        # d_h = U_hT_d_U_h_h + d_exp_h_2 + d_m * where(h >= n, 1, 0)
-        launch("libru_log_backward_3", dtype, B, H, (B, t, H), U_hT_d_U_h_h, d_exp_h_2, d_m, h, n, d_h)
+        # d_h = d_exp_h_2 + d_m * where(h >= n, 1, 0) + d_u_h
+        launch("libru_log_backward_3", dtype, B, H, (B, t, H), d_exp_h_2, d_m, d_u_h, h, n, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -253,7 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_n = np.empty((T, B, H), dtype)
     k_softplus_n = np.empty((T, B, H), dtype)
     d_m = np.empty((B, H), dtype)
-    U_hT_d_U_h_h = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
     d_W = np.zeros((2 * H, I), dtype)
@@ -354,14 +354,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = k_log_h_3 * (1 - z) * z * (exp_h_2 - exp_h)
             d_z *= k_log_h_3_t
 
-            # U_hT_d_U_h_h = U_h.T @ d_U_h_h
-            np.matmul(d_z, U_z, out=U_hT_d_U_h_h)
-            U_hT_d_U_h_h[...] += np.matmul(d_U_h_h, U_h).reshape(U_hT_d_U_h_h.shape)
+            # d_u_h = U_h.T @ d_U_h_h
+            np.matmul(d_z, U_z, out=d_u_h)
+            d_u_h[...] += np.matmul(d_U_h_h, U_h).reshape(d_u_h.shape)
 
-            # d_h = U_hT_d_U_h_h + d_m * where(h >= -softplus_n, 1, 0) + k_exp_h_2
+            # d_h = d_m * where(h >= -softplus_n, 1, 0) + d_u_h + k_exp_h_2
             np.multiply(d_m, k_h_t, out=d_h)
-            d_h += U_hT_d_U_h_h
             d_h += k_exp_h_2_t
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -303,7 +303,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_used_mean_n = cp.empty((T, B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
     g_used_mean_z = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_batch_centred_n = cp.empty((T, B, H), dtype)
     g_batch_mean_n = cp.empty((T, B, H), dtype)
     d_batch_centred_z = cp.empty((T, B, H), dtype)
@@ -345,11 +345,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_used_mean_z = -d_W_z_x
         launch("ligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, g_g_h, g, gates, scale, h, g_g_z, d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z)
 
-        # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates_2[t], U, out=U_hT_d_a_n)
+        # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+        cp.matmul(d_gates_2[t], U, out=d_u_h)
 
-        # d_h = U_hT_d_a_n + d_h * z
-        launch("ligru_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, z)
+        # d_h = d_h * z + d_u_h
+        launch("ligru_backward_3", dtype, B, H, (B, t, H), d_h, d_u_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -122,11 +122,11 @@ extern "C" __global__ void ligru_nobn_backward_1(
     put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_h = U_hT_d_a_n + d_h * z
+// d_h = d_h * z + d_u_h
 extern "C" __global__ void ligru_nobn_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -135,11 +135,11 @@ extern "C" __global__ void ligru_nobn_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_h_ = U_hT_d_a_n_ + d_h_next * z;
+    const real d_h_ = d_h_next * z + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -215,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -255,12 +255,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
 
-            # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_t, U, out=U_hT_d_a_n)
+            # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+            np.matmul(d_gates_t, U, out=d_u_h)
 
-            # d_h = U_hT_d_a_n + d_h * z
+            # d_h = d_h * z + d_u_h
             d_h *= z
-            d_h += U_hT_d_a_n
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -373,7 +373,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_used_mean_n = np.empty((T, B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
     g_used_mean_z = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_batch_centred_n = np.empty((T, B, H), dtype)
     g_batch_mean_n = np.empty((T, B, H), dtype)
     d_batch_centred_z = np.empty((T, B, H), dtype)
@@ -468,12 +468,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_used_mean_z = -d_W_z_x
             np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
 
-            # U_hT_d_a_n = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_2_t, U, out=U_hT_d_a_n)
+            # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+            np.matmul(d_gates_2_t, U, out=d_u_h)
 
-            # d_h = U_hT_d_a_n + d_h * z
+            # d_h = d_h * z + d_u_h
             d_h *= z_t
-            d_h += U_hT_d_a_n
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

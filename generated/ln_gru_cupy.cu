@@ -828,11 +828,11 @@ extern "C" __global__ void ln_gru_backward_7(
     put(d_gates_2 + at * (3 * H) + k, d_R_0_h);
 }
 
-// d_h = R_2T_d_R_2_h + d_h * z
+// d_h = d_h * z + d_r_h
 extern "C" __global__ void ln_gru_backward_8(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ R_2T_d_R_2_h,  // (B, H)  R_2T_d_R_2_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_r_h,  // (B, H)  d_r_h
     const storage* __restrict__ z)  // (T, B, H)  z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -841,11 +841,11 @@ extern "C" __global__ void ln_gru_backward_8(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_2T_d_R_2_h_ = get(R_2T_d_R_2_h + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_r_h_ = get(d_r_h + b * H + k);
     const real z_ = get(z + at * H + k);
 
-    const real d_h_ = R_2T_d_R_2_h_ + d_h_next * z_;
+    const real d_h_ = d_h_next * z_ + d_r_h_;
 
     put(d_h + b * H + k, d_h_);
 }

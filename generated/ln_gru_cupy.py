@@ -287,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_R_2_h = cp.empty((B, 1), dtype)
     d_sum_R_1_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
-    R_2T_d_R_2_h = cp.empty((B, H), dtype)
+    d_r_h = cp.empty((B, H), dtype)
     d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
@@ -352,11 +352,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("ln_gru_backward_6", dtype, B, 1, (H,), d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
         launch("ln_gru_backward_7", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
 
-        # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-        cp.matmul(d_gates_2[t], R, out=R_2T_d_R_2_h)
+        # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
+        cp.matmul(d_gates_2[t], R, out=d_r_h)
 
-        # d_h = R_2T_d_R_2_h + d_h * z
-        launch("ln_gru_backward_8", dtype, B, H, (B, t, H), R_2T_d_R_2_h, d_h, z)
+        # d_h = d_h * z + d_r_h
+        launch("ln_gru_backward_8", dtype, B, H, (B, t, H), d_h, d_r_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -362,7 +362,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_R_2_h = np.empty((B, 1), dtype)
     d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
-    R_2T_d_R_2_h = np.empty((B, H), dtype)
+    d_r_h = np.empty((B, H), dtype)
     d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
@@ -608,12 +608,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_R_1_h += d_sum_R_1_h
             d_R_0_h += d_sum_R_0_h
 
-            # R_2T_d_R_2_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-            np.matmul(d_gates_2_t, R, out=R_2T_d_R_2_h)
+            # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
+            np.matmul(d_gates_2_t, R, out=d_r_h)
 
-            # d_h = R_2T_d_R_2_h + d_h * z
+            # d_h = d_h * z + d_r_h
             d_h *= z_t
-            d_h += R_2T_d_R_2_h
+            d_h += d_r_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -231,19 +231,19 @@ extern "C" __global__ void lru_backward_3(
 }
 
 // d_Bi_x = d_hi * exp_gl
-// g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
-// g_li = d_hi * hr - CrT_d_y * hi
-// g_lr = CrT_d_y * hr + d_hi * hi
-// d_Br_x = CrT_d_y * exp_gl
-// d_hr = CrT_d_y * lr + d_hi * li
-// d_hi = d_hi * lr - CrT_d_y * li
+// g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
+// g_li = d_hi * hr - d_hr_next_2 * hi
+// g_lr = d_hi * hi + d_hr_next_2 * hr
+// d_Br_x = d_hr_next_2 * exp_gl
+// d_hr = d_hi * li + d_hr_next_2 * lr
+// d_hi = d_hi * lr - d_hr_next_2 * li
 extern "C" __global__ void lru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ CiT_d_Ci_hi_next,  // (T, B, H)  CiT_d_Ci_hi_next
     storage* __restrict__ d_hi,  // (B, H)  d_hi_later
+    const storage* __restrict__ d_hi_next_2,  // (T, B, H)  d_hi_next_2
     const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
-    const storage* __restrict__ CrT_d_y,  // (T, B, H)  CrT_d_y
     storage* __restrict__ d_hr,  // (B, H)  d_hr_later
+    const storage* __restrict__ d_hr_next_2,  // (T, B, H)  d_hr_next_2
     const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
     const storage* __restrict__ hi,  // (T + 1, B, H)  hi
     const storage* __restrict__ hr,  // (T + 1, B, H)  hr
@@ -260,11 +260,11 @@ extern "C" __global__ void lru_backward_4(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real CiT_d_Ci_hi_next_ = get(CiT_d_Ci_hi_next + at * H + k);
     const real d_hi_later = get(d_hi + b * H + k);
+    const real d_hi_next_2_ = get(d_hi_next_2 + at * H + k);
     const real exp_gl = get(exp_ + 2 * H + k);
-    const real CrT_d_y_ = get(CrT_d_y + at * H + k);
     const real d_hr_later = get(d_hr + b * H + k);
+    const real d_hr_next_2_ = get(d_hr_next_2 + at * H + k);
     const real Bi_x = get(gates + at * (2 * H) + H + k);
     const real Br_x = get(gates + at * (2 * H) + k);
     const real hi_ = get(hi + at * H + k);
@@ -272,9 +272,9 @@ extern "C" __global__ void lru_backward_4(
     const real li = get(li_2 + k);
     const real lr = get(lr_2 + k);
 
-    const real d_hi_next = CiT_d_Ci_hi_next_ + d_hi_later;
+    const real d_hi_next = d_hi_later + d_hi_next_2_;
     const real d_Bi_x = d_hi_next * exp_gl;
-    const real d_hr_next = CrT_d_y_ + d_hr_later;
+    const real d_hr_next = d_hr_later + d_hr_next_2_;
     const real g_exp_gl_ = d_hi_next * Bi_x + d_hr_next * Br_x;
     const real g_li_ = d_hi_next * hr_ - d_hr_next * hi_;
     const real g_lr_ = d_hi_next * hi_ + d_hr_next * hr_;
@@ -413,8 +413,8 @@ extern "C" __global__ void lru_backward_8(
 // d_x += d_y * D
 extern "C" __global__ void lru_backward_9(
     const int rows, const int B, const int t, const int I,
-    storage* __restrict__ d_x,  // (T, B, I)  d_x
     const storage* __restrict__ D,  // I  D
+    storage* __restrict__ d_x,  // (T, B, I)  d_x
     const storage* __restrict__ d_y)  // (T, B, I)  d_y
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -423,11 +423,11 @@ extern "C" __global__ void lru_backward_9(
     const long long b = i / I;
     const long long at = (long long)t * B + b;
 
-    const real BiT_d_Bi_x = get(d_x + at * I + k);
     const real D_ = get(D + k);
+    const real d_bi_x = get(d_x + at * I + k);
     const real d_y_ = get(d_y + at * I + k);
 
-    const real d_x_ = BiT_d_Bi_x + d_y_ * D_;
+    const real d_x_ = d_bi_x + d_y_ * D_;
 
     put(d_x + at * I + k, d_x_);
 }

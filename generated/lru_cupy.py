@@ -256,8 +256,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_Ci_hi_next = cp.empty((T, B, I), dtype)
     g_D = cp.empty((T, B, I), dtype)
-    CrT_d_y = cp.empty((T, B, H), dtype)
-    CiT_d_Ci_hi_next = cp.empty((T, B, H), dtype)
+    d_hr_next_2 = cp.empty((T, B, H), dtype)
+    d_hi_next_2 = cp.empty((T, B, H), dtype)
     g_exp_gl = cp.empty((T, B, H), dtype)
     g_li = cp.empty((T, B, H), dtype)
     g_lr = cp.empty((T, B, H), dtype)
@@ -285,11 +285,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_Ci_hi_next = -d_y
     launch("lru_backward_2", dtype, T * B, I, (B, 0, I), d_y, x, g_D, d_Ci_hi_next)
 
-    # CrT_d_y = Cr.T @ d_y
-    cp.matmul(d_y.reshape(T * B, I), Cr, out=CrT_d_y.reshape(T * B, H))
+    # d_hr_next_2 = Cr.T @ d_y
+    cp.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
 
-    # CiT_d_Ci_hi_next = Ci.T @ d_Ci_hi_next
-    cp.matmul(d_Ci_hi_next.reshape(T * B, I), Ci, out=CiT_d_Ci_hi_next.reshape(T * B, H))
+    # d_hi_next_2 = Ci.T @ d_Ci_hi_next
+    cp.matmul(d_Ci_hi_next.reshape(T * B, I), Ci, out=d_hi_next_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H), out=d_Ci)
@@ -304,13 +304,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_hi, 0, where=finished[t])
 
         # d_Bi_x = d_hi * exp_gl
-        # g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
-        # g_li = d_hi * hr - CrT_d_y * hi
-        # g_lr = CrT_d_y * hr + d_hi * hi
-        # d_Br_x = CrT_d_y * exp_gl
-        # d_hr = CrT_d_y * lr + d_hi * li
-        # d_hi = d_hi * lr - CrT_d_y * li
-        launch("lru_backward_4", dtype, B, H, (B, t, H), CiT_d_Ci_hi_next, d_hi, exp, CrT_d_y, d_hr, gates, hi, hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr)
+        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
+        # g_li = d_hi * hr - d_hr_next_2 * hi
+        # g_lr = d_hi * hi + d_hr_next_2 * hr
+        # d_Br_x = d_hr_next_2 * exp_gl
+        # d_hr = d_hi * li + d_hr_next_2 * lr
+        # d_hi = d_hi * lr - d_hr_next_2 * li
+        launch("lru_backward_4", dtype, B, H, (B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr)
 
         if finished is not None:
             cp.copyto(d_hr, kept_hr, where=finished[t])
@@ -337,7 +337,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     launch("lru_backward_8", dtype, 1, H, (H,), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl)
 
     # d_x += d_y * D
-    launch("lru_backward_9", dtype, T * B, I, (B, 0, I), d_x, D, d_y)
+    launch("lru_backward_9", dtype, T * B, I, (B, 0, I), D, d_x, d_y)
 
     d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
     return Grads(

@@ -291,8 +291,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_Ci_hi_next = np.empty((T, B, I), dtype)
     g_D = np.empty((T, B, I), dtype)
-    CrT_d_y = np.empty((T, B, H), dtype)
-    CiT_d_Ci_hi_next = np.empty((T, B, H), dtype)
+    d_hr_next_2 = np.empty((T, B, H), dtype)
+    d_hi_next_2 = np.empty((T, B, H), dtype)
     g_exp_gl = np.empty((T, B, H), dtype)
     g_li = np.empty((T, B, H), dtype)
     g_lr = np.empty((T, B, H), dtype)
@@ -325,11 +325,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_Ci_hi_next = -d_y
     np.multiply(d_y, -1, out=d_Ci_hi_next)
 
-    # CrT_d_y = Cr.T @ d_y
-    np.matmul(d_y.reshape(T * B, I), Cr, out=CrT_d_y.reshape(T * B, H))
+    # d_hr_next_2 = Cr.T @ d_y
+    np.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
 
-    # CiT_d_Ci_hi_next = Ci.T @ d_Ci_hi_next
-    np.matmul(d_Ci_hi_next.reshape(T * B, I), Ci, out=CiT_d_Ci_hi_next.reshape(T * B, H))
+    # d_hi_next_2 = Ci.T @ d_Ci_hi_next
+    np.matmul(d_Ci_hi_next.reshape(T * B, I), Ci, out=d_hi_next_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H), out=d_Ci)
@@ -340,10 +340,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     exp_gl = exp[2 * H :]
     ends = each(finished, T)
     for (
-        CiT_d_Ci_hi_next_t, d_Bi_x, CrT_d_y_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
+        d_hi_next_2_t, d_Bi_x, d_hr_next_2_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
         finished_t,
     ) in backwards(
-        CiT_d_Ci_hi_next, d_gates[..., H:], CrT_d_y, g_exp_gl, gates[..., H:], gates[..., :H], g_li, hr[:-1],
+        d_hi_next_2, d_gates[..., H:], d_hr_next_2, g_exp_gl, gates[..., H:], gates[..., :H], g_li, hr[:-1],
         hi[:-1], g_lr, d_gates[..., :H], ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -352,38 +352,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_hi = d_hi.copy()
             np.copyto(d_hi, 0, where=finished_t)
 
-        d_hi += CiT_d_Ci_hi_next_t
+        d_hi += d_hi_next_2_t
 
         # d_Bi_x = d_hi * exp_gl
         np.multiply(d_hi, exp_gl, out=d_Bi_x)
-        CrT_d_y_t += d_hr
+        d_hr_next_2_t += d_hr
 
-        # g_exp_gl = CrT_d_y * Br_x + d_hi * Bi_x
+        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
         np.multiply(d_hi, Bi_x, out=g_exp_gl_t)
-        np.multiply(CrT_d_y_t, Br_x, out=s)
+        np.multiply(d_hr_next_2_t, Br_x, out=s)
         g_exp_gl_t += s
 
-        # g_li = d_hi * hr - CrT_d_y * hi
+        # g_li = d_hi * hr - d_hr_next_2 * hi
         np.multiply(d_hi, hr_t, out=g_li_t)
-        np.multiply(CrT_d_y_t, hi_t, out=s)
+        np.multiply(d_hr_next_2_t, hi_t, out=s)
         g_li_t -= s
 
-        # g_lr = CrT_d_y * hr + d_hi * hi
+        # g_lr = d_hi * hi + d_hr_next_2 * hr
         np.multiply(d_hi, hi_t, out=g_lr_t)
-        np.multiply(CrT_d_y_t, hr_t, out=s)
+        np.multiply(d_hr_next_2_t, hr_t, out=s)
         g_lr_t += s
 
-        # d_Br_x = CrT_d_y * exp_gl
-        np.multiply(CrT_d_y_t, exp_gl, out=d_Br_x)
+        # d_Br_x = d_hr_next_2 * exp_gl
+        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)
 
-        # d_hr = CrT_d_y * lr + d_hi * li
+        # d_hr = d_hi * li + d_hr_next_2 * lr
         np.multiply(d_hi, li_2, out=d_hr)
-        np.multiply(CrT_d_y_t, lr_2, out=s)
+        np.multiply(d_hr_next_2_t, lr_2, out=s)
         d_hr += s
 
-        # d_hi = d_hi * lr - CrT_d_y * li
+        # d_hi = d_hi * lr - d_hr_next_2 * li
         d_hi *= lr_2
-        np.multiply(CrT_d_y_t, li_2, out=s)
+        np.multiply(d_hr_next_2_t, li_2, out=s)
         d_hi -= s
 
         if finished is not None:

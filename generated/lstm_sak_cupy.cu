@@ -162,9 +162,9 @@ extern "C" __global__ void lstm_sak_backward_1(
     put(d_r_next + at * P + k, d_r_next_);
 }
 
-// d_o = PT_d_r_next * (1 - o) * o * tanh_c
+// d_o = d_v_r * (1 - o) * o * tanh_c
 // g_p_o = d_o * c_next
-// d_c += PT_d_r_next * o * (1 - tanh_c**2) + d_o * p_o
+// d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
 // d_g = d_c * (1 - g**2) * i
 // d_f = d_c * c * (1 - f) * f
 // g_p_f = d_f * c
@@ -173,7 +173,7 @@ extern "C" __global__ void lstm_sak_backward_1(
 // d_c = d_c * f + d_f * p_f + d_i * p_i
 extern "C" __global__ void lstm_sak_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ PT_d_r_next,  // (B, H)  PT_d_r_next
+    const storage* __restrict__ d_v_r,  // (B, H)  d_v_r
     const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
     const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
     const storage* __restrict__ c,  // (T + 1, B, H)  c
@@ -190,7 +190,7 @@ extern "C" __global__ void lstm_sak_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real PT_d_r_next_ = get(PT_d_r_next + b * H + k);
+    const real d_v_r_ = get(d_v_r + b * H + k);
     const real o = get(gates + at * (4 * H) + 3 * H + k);
     const real tanh_c_ = get(tanh_c + at * H + k);
     const real c_next = get(c + (at + B) * H + k);
@@ -203,9 +203,9 @@ extern "C" __global__ void lstm_sak_backward_2(
     const real p_f = get(p + H + k);
     const real p_i = get(p + k);
 
-    const real d_o = PT_d_r_next_ * (1 - o) * o * tanh_c_;
+    const real d_o = d_v_r_ * (1 - o) * o * tanh_c_;
     const real g_p_o_ = d_o * c_next;
-    const real d_c_next = PT_d_r_next_ * o * (1 - square(tanh_c_)) + d_c_later + d_o * p_o;
+    const real d_c_next = d_c_later + d_o * p_o + d_v_r_ * o * (1 - square(tanh_c_));
     const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
     const real g_p_f_ = d_f * c_;

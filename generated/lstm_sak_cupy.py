@@ -248,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_r_next = cp.empty((T, B, P), dtype)
-    PT_d_r_next = cp.empty((B, H), dtype)
+    d_v_r = cp.empty((B, H), dtype)
     g_p_o = cp.empty((T, B, H), dtype)
     g_p_f = cp.empty((T, B, H), dtype)
     g_p_i = cp.empty((T, B, H), dtype)
@@ -269,19 +269,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_r_next = d_r + d_y
         launch("lstm_sak_backward_1", dtype, B, P, (B, t, P), d_r, d_y, d_r_next)
 
-        # PT_d_r_next = P.T @ d_r_next
-        cp.matmul(d_r_next[t], P_2, out=PT_d_r_next)
+        # d_v_r = P.T @ d_r_next
+        cp.matmul(d_r_next[t], P_2, out=d_v_r)
 
-        # d_o = PT_d_r_next * (1 - o) * o * tanh_c
+        # d_o = d_v_r * (1 - o) * o * tanh_c
         # g_p_o = d_o * c_next
-        # d_c += PT_d_r_next * o * (1 - tanh_c**2) + d_o * p_o
+        # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
         # d_g = d_c * (1 - g**2) * i
         # d_f = d_c * c * (1 - f) * f
         # g_p_f = d_f * c
         # d_i = d_c * g * (1 - i) * i
         # g_p_i = d_i * c
         # d_c = d_c * f + d_f * p_f + d_i * p_i
-        launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), PT_d_r_next, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
+        launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates, g_p_o, g_p_f, g_p_i)
 
         # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
         cp.matmul(d_gates[t], R, out=d_r)

@@ -276,7 +276,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_r_next = np.empty((T, B, P), dtype)
     k_c = np.empty((T, B, H), dtype)
-    PT_d_r_next = np.empty((B, H), dtype)
+    d_v_r = np.empty((B, H), dtype)
     g_p_o = np.empty((T, B, H), dtype)
     g_p_f = np.empty((T, B, H), dtype)
     g_p_i = np.empty((T, B, H), dtype)
@@ -306,7 +306,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_c_ts = k_c[ts]
         c_ts = c[ts]
 
-        # d_o = (1 - o) * o * tanh_c, times PT_d_r_next in the loop
+        # d_o = (1 - o) * o * tanh_c, times d_v_r in the loop
         np.subtract(1, o_ts, out=d_o_ts)
         d_o_ts *= o_ts
         d_o_ts *= tanh_c_ts
@@ -344,19 +344,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_r_next = d_r + d_y
             np.add(d_r, d_y_t, out=d_r_next_t)
 
-            # PT_d_r_next = P.T @ d_r_next
-            np.matmul(d_r_next_t, P_2, out=PT_d_r_next)
+            # d_v_r = P.T @ d_r_next
+            np.matmul(d_r_next_t, P_2, out=d_v_r)
 
-            # d_o = PT_d_r_next * (1 - o) * o * tanh_c
-            d_o *= PT_d_r_next
+            # d_o = d_v_r * (1 - o) * o * tanh_c
+            d_o *= d_v_r
 
             # g_p_o = d_o * c_next
             np.multiply(d_o, c_next, out=g_p_o_t)
 
-            # d_c += PT_d_r_next * o * (1 - tanh_c**2) + d_o * p_o
-            np.multiply(PT_d_r_next, k_c_t, out=s)
-            d_c += s
+            # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
             np.multiply(d_o, p_o, out=s)
+            d_c += s
+            np.multiply(d_v_r, k_c_t, out=s)
             d_c += s
 
             # d_g = d_c * (1 - g**2) * i

@@ -214,8 +214,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = cp.empty((T, B, H), dtype)
     d_a_f = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
-    U_fT_d_a_f = cp.empty((B, H), dtype)
+    d_fh = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W_h = cp.zeros((H, I), dtype)
     d_U_f = cp.zeros((H, H), dtype)
@@ -230,18 +230,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu1_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, n, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
+        # d_fh = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=d_fh)
 
-        # d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+        # d_a_f = d_fh * h + d_h * (n - h)
         # d_a_f *= (1 - f) * f
-        launch("mgu1_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, n, f, d_a_f)
+        launch("mgu1_backward_2", dtype, B, H, (B, t, H), d_fh, d_h, h, n, f, d_a_f)
 
-        # U_fT_d_a_f = U_f.T @ d_a_f
-        cp.matmul(d_a_f[t], U_f, out=U_fT_d_a_f)
+        # d_u_h = U_f.T @ d_a_f
+        cp.matmul(d_a_f[t], U_f, out=d_u_h)
 
-        # d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
-        launch("mgu1_backward_3", dtype, B, H, (B, t, H), U_fT_d_a_f, U_hT_d_a_n, d_h, f)
+        # d_h = d_fh * f + d_h * (1 - f) + d_u_h
+        launch("mgu1_backward_3", dtype, B, H, (B, t, H), d_fh, d_h, d_u_h, f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

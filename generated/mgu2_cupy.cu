@@ -131,11 +131,11 @@ extern "C" __global__ void mgu2_backward_1(
     put(d_n + at * H + k, d_n_);
 }
 
-// d_U_f_h = U_hT_d_a_n * h + d_h * (n - h)
+// d_U_f_h = d_fh * h + d_h * (n - h)
 // d_U_f_h *= (1 - f) * f
 extern "C" __global__ void mgu2_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_fh,  // (B, H)  d_fh
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ n,  // (T, B, H)  n
@@ -148,24 +148,24 @@ extern "C" __global__ void mgu2_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_fh_ = get(d_fh + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
     const real f_ = get(f + at * H + k);
 
-    const real d_f = U_hT_d_a_n_ * h_ + d_h_next * (n_ - h_);
+    const real d_f = d_fh_ * h_ + d_h_next * (n_ - h_);
     const real d_U_f_h_ = d_f * (1 - f_) * f_;
 
     put(d_U_f_h + at * H + k, d_U_f_h_);
 }
 
-// d_h = U_fT_d_U_f_h + U_hT_d_a_n * f + d_h * (1 - f)
+// d_h = d_fh * f + d_h * (1 - f) + d_u_h
 extern "C" __global__ void mgu2_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_fT_d_U_f_h,  // (B, H)  U_fT_d_U_f_h
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_fh,  // (B, H)  d_fh
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ f)  // (T, B, H)  f
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -174,12 +174,12 @@ extern "C" __global__ void mgu2_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_fT_d_U_f_h_ = get(U_fT_d_U_f_h + b * H + k);
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_fh_ = get(d_fh + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real f_ = get(f + at * H + k);
 
-    const real d_h_ = U_fT_d_U_f_h_ + U_hT_d_a_n_ * f_ + d_h_next * (1 - f_);
+    const real d_h_ = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

@@ -145,11 +145,11 @@ extern "C" __global__ void mgu3_backward_1(
     put(d_n + at * H + k, d_n_);
 }
 
-// g_f = U_hT_d_a_n * h + d_h * (n - h)
-// d_h = U_hT_d_a_n * f + d_h * (1 - f)
+// g_f = d_fh * h + d_h * (n - h)
+// d_h = d_fh * f + d_h * (1 - f)
 extern "C" __global__ void mgu3_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_fh,  // (B, H)  d_fh
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ n,  // (T, B, H)  n
@@ -162,14 +162,14 @@ extern "C" __global__ void mgu3_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_fh_ = get(d_fh + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real h_ = get(h + at * H + k);
     const real n_ = get(n + at * H + k);
     const real f_ = get(f + k);
 
-    const real g_f_ = U_hT_d_a_n_ * h_ + d_h_next * (n_ - h_);
-    const real d_h_ = U_hT_d_a_n_ * f_ + d_h_next * (1 - f_);
+    const real g_f_ = d_fh_ * h_ + d_h_next * (n_ - h_);
+    const real d_h_ = d_fh_ * f_ + d_h_next * (1 - f_);
 
     put(g_f + at * H + k, g_f_);
     put(d_h + b * H + k, d_h_);

@@ -208,7 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
+    d_fh = cp.empty((B, H), dtype)
     g_f = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_f = cp.empty((H,), dtype)
@@ -224,12 +224,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu3_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, n, d_n)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=U_hT_d_a_n)
+        # d_fh = U_h.T @ d_n
+        cp.matmul(d_n[t], U_h, out=d_fh)
 
-        # g_f = U_hT_d_a_n * h + d_h * (n - h)
-        # d_h = U_hT_d_a_n * f + d_h * (1 - f)
-        launch("mgu3_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, n, f, g_f)
+        # g_f = d_fh * h + d_h * (n - h)
+        # d_h = d_fh * f + d_h * (1 - f)
+        launch("mgu3_backward_2", dtype, B, H, (B, t, H), d_fh, d_h, h, n, f, g_f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -219,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_n = np.empty((T, B, H), dtype)
     g_f = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
+    d_fh = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_f = np.empty((H,), dtype)
     d_W_h = np.zeros((H, I), dtype)
@@ -252,16 +252,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * f * (1 - n**2)
             d_n_t *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n_t, U_h, out=U_hT_d_a_n)
+            # d_fh = U_h.T @ d_n
+            np.matmul(d_n_t, U_h, out=d_fh)
 
-            # g_f = U_hT_d_a_n * h + d_h * (n - h)
+            # g_f = d_fh * h + d_h * (n - h)
             g_f_t *= d_h
-            np.multiply(U_hT_d_a_n, h_t, out=s)
+            np.multiply(d_fh, h_t, out=s)
             g_f_t += s
 
-            # d_h = U_hT_d_a_n * f + d_h * (1 - f)
-            np.subtract(U_hT_d_a_n, d_h, out=s)
+            # d_h = d_fh * f + d_h * (1 - f)
+            np.subtract(d_fh, d_h, out=s)
             s *= f
             d_h += s
 

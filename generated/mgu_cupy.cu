@@ -136,11 +136,11 @@ extern "C" __global__ void mgu_backward_1(
     put(d_gates + at * (2 * H) + H + k, d_n);
 }
 
-// d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+// d_a_f = d_fh * h + d_h * (n - h)
 // d_a_f *= (1 - f) * f
 extern "C" __global__ void mgu_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_fh,  // (B, H)  d_fh
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
@@ -152,24 +152,24 @@ extern "C" __global__ void mgu_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_fh_ = get(d_fh + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
     const real h_ = get(h + at * H + k);
     const real n = get(gates + at * (2 * H) + H + k);
     const real f = get(gates + at * (2 * H) + k);
 
-    const real d_f = U_hT_d_a_n_ * h_ + d_h_next * (n - h_);
+    const real d_f = d_fh_ * h_ + d_h_next * (n - h_);
     const real d_a_f = d_f * (1 - f) * f;
 
     put(d_gates + at * (2 * H) + k, d_a_f);
 }
 
-// d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
+// d_h = d_fh * f + d_h * (1 - f) + d_u_h
 extern "C" __global__ void mgu_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_fT_d_a_f,  // (B, H)  U_fT_d_a_f
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_fh,  // (B, H)  d_fh
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 2 * H)  f, n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -178,12 +178,12 @@ extern "C" __global__ void mgu_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_fT_d_a_f_ = get(U_fT_d_a_f + b * H + k);
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_fh_ = get(d_fh + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real f = get(gates + at * (2 * H) + k);
 
-    const real d_h_ = U_fT_d_a_f_ + U_hT_d_a_n_ * f + d_h_next * (1 - f);
+    const real d_h_ = d_fh_ * f + d_h_next * (1 - f) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

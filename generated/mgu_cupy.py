@@ -213,8 +213,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
-    U_fT_d_a_f = cp.empty((B, H), dtype)
+    d_fh = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U_f = cp.zeros((H, H), dtype)
@@ -229,18 +229,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_h, out=U_hT_d_a_n)
+        # d_fh = U_h.T @ d_n
+        cp.matmul(d_gates[t, :, H:], U_h, out=d_fh)
 
-        # d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+        # d_a_f = d_fh * h + d_h * (n - h)
         # d_a_f *= (1 - f) * f
-        launch("mgu_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, d_h, h, gates, d_gates)
+        launch("mgu_backward_2", dtype, B, H, (B, t, H), d_fh, d_h, h, gates, d_gates)
 
-        # U_fT_d_a_f = U_f.T @ d_a_f
-        cp.matmul(d_gates[t, :, :H], U_f, out=U_fT_d_a_f)
+        # d_u_h = U_f.T @ d_a_f
+        cp.matmul(d_gates[t, :, :H], U_f, out=d_u_h)
 
-        # d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
-        launch("mgu_backward_3", dtype, B, H, (B, t, H), U_fT_d_a_f, U_hT_d_a_n, d_h, gates)
+        # d_h = d_fh * f + d_h * (1 - f) + d_u_h
+        launch("mgu_backward_3", dtype, B, H, (B, t, H), d_fh, d_h, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

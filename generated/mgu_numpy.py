@@ -228,8 +228,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     k_a_f = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
-    U_fT_d_a_f = np.empty((B, H), dtype)
+    d_fh = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U_f = np.zeros((H, H), dtype)
@@ -272,25 +272,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * f * (1 - n**2)
             d_n *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_n
-            np.matmul(d_n, U_h, out=U_hT_d_a_n)
+            # d_fh = U_h.T @ d_n
+            np.matmul(d_n, U_h, out=d_fh)
 
-            # d_a_f = U_hT_d_a_n * h + d_h * (n - h)
+            # d_a_f = d_fh * h + d_h * (n - h)
             d_a_f *= d_h
-            np.multiply(U_hT_d_a_n, h_t, out=s)
+            np.multiply(d_fh, h_t, out=s)
             d_a_f += s
 
             # d_a_f *= (1 - f) * f
             d_a_f *= k_a_f_t
 
-            # U_fT_d_a_f = U_f.T @ d_a_f
-            np.matmul(d_a_f, U_f, out=U_fT_d_a_f)
+            # d_u_h = U_f.T @ d_a_f
+            np.matmul(d_a_f, U_f, out=d_u_h)
 
-            # d_h = U_fT_d_a_f + U_hT_d_a_n * f + d_h * (1 - f)
+            # d_h = d_fh * f + d_h * (1 - f) + d_u_h
             d_h *= k_h_t
-            np.multiply(U_hT_d_a_n, f, out=s)
+            np.multiply(d_fh, f, out=s)
             d_h += s
-            d_h += U_fT_d_a_f
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -171,10 +171,10 @@ extern "C" __global__ void mut1_backward_1(
     put(d_gates + at * (2 * H) + k, d_z);
 }
 
-// d_r = U_hT_d_a_n * h * (1 - r) * r
+// d_r = d_hr * h * (1 - r) * r
 extern "C" __global__ void mut1_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
     storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
@@ -185,21 +185,21 @@ extern "C" __global__ void mut1_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
     const real h_ = get(h + at * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
 
-    const real d_r = U_hT_d_a_n_ * h_ * (1 - r) * r;
+    const real d_r = d_hr_ * h_ * (1 - r) * r;
 
     put(d_gates + at * (2 * H) + H + k, d_r);
 }
 
-// d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
+// d_h = d_h * (1 - z) + d_hr * r + d_u_h
 extern "C" __global__ void mut1_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_n,  // (B, H)  U_hT_d_a_n
-    const storage* __restrict__ U_rT_d_a_r,  // (B, H)  U_rT_d_a_r
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_hr,  // (B, H)  d_hr
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -208,13 +208,13 @@ extern "C" __global__ void mut1_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_hT_d_a_n_ = get(U_hT_d_a_n + b * H + k);
-    const real U_rT_d_a_r_ = get(U_rT_d_a_r + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_hr_ = get(d_hr + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real r = get(gates + at * (2 * H) + H + k);
     const real z = get(gates + at * (2 * H) + k);
 
-    const real d_h_ = U_hT_d_a_n_ * r + U_rT_d_a_r_ + d_h_next * (1 - z);
+    const real d_h_ = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }
@@ -266,11 +266,11 @@ extern "C" __global__ void mut1_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + 2 * H + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
+// d_x = d_w_x + d_x * (1 - tanh_x**2)
 extern "C" __global__ void mut1_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_rT_d_a_r,  // (T, B, H)  W_rT_d_a_r
     storage* __restrict__ d_x,  // (T, B, H)  d_x
+    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
     const storage* __restrict__ tanh_x)  // (T, B, H)  tanh_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -279,11 +279,11 @@ extern "C" __global__ void mut1_backward_6(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_rT_d_a_r_ = get(W_rT_d_a_r + at * H + k);
     const real d_n = get(d_x + at * H + k);
+    const real d_w_x_ = get(d_w_x + at * H + k);
     const real tanh_x_ = get(tanh_x + at * H + k);
 
-    const real d_x_ = W_rT_d_a_r_ + d_n * (1 - square(tanh_x_));
+    const real d_x_ = d_n * (1 - square(tanh_x_)) + d_w_x_;
 
     put(d_x + at * H + k, d_x_);
 }

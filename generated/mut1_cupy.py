@@ -225,9 +225,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_x = cp.empty((T, B, H), dtype)
-    U_hT_d_a_n = cp.empty((B, H), dtype)
-    U_rT_d_a_r = cp.empty((B, H), dtype)
-    W_rT_d_a_r = cp.empty((T, B, H), dtype)
+    d_hr = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
+    d_w_x = cp.empty((T, B, H), dtype)
     d_W = cp.zeros((2 * H, H), dtype)
     d_U_r = cp.zeros((H, H), dtype)
     d_U_h = cp.zeros((H, H), dtype)
@@ -242,23 +242,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z = d_h * (1 - z) * z * (n - h)
         launch("mut1_backward_1", dtype, B, H, (B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
 
-        # U_hT_d_a_n = U_h.T @ d_x
-        cp.matmul(d_x[t], U_h, out=U_hT_d_a_n)
+        # d_hr = U_h.T @ d_x
+        cp.matmul(d_x[t], U_h, out=d_hr)
 
-        # d_r = U_hT_d_a_n * h * (1 - r) * r
-        launch("mut1_backward_2", dtype, B, H, (B, t, H), U_hT_d_a_n, h, gates, d_gates)
+        # d_r = d_hr * h * (1 - r) * r
+        launch("mut1_backward_2", dtype, B, H, (B, t, H), d_hr, h, gates, d_gates)
 
-        # U_rT_d_a_r = U_r.T @ d_r
-        cp.matmul(d_gates[t, :, H:], U_r, out=U_rT_d_a_r)
+        # d_u_h = U_r.T @ d_r
+        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)
 
-        # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
-        launch("mut1_backward_3", dtype, B, H, (B, t, H), U_hT_d_a_n, U_rT_d_a_r, d_h, gates)
+        # d_h = d_h * (1 - z) + d_hr * r + d_u_h
+        launch("mut1_backward_3", dtype, B, H, (B, t, H), d_h, d_hr, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # W_rT_d_a_r = W_z.T @ d_z + W_r.T @ d_r
-    cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_rT_d_a_r.reshape(T * B, H))
+    # d_w_x = W_z.T @ d_z + W_r.T @ d_r
+    cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
@@ -267,8 +267,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("mut1_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
     column_sum("mut1_backward_5", dtype, T * B, H, (B, 0, H), d_x, d_b)
 
-    # d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
-    launch("mut1_backward_6", dtype, T * B, H, (B, 0, H), W_rT_d_a_r, d_x, tanh_x)
+    # d_x = d_w_x + d_x * (1 - tanh_x**2)
+    launch("mut1_backward_6", dtype, T * B, H, (B, 0, H), d_x, d_w_x, tanh_x)
 
     d_params = Params(d_W, d_U_r, d_U_h, d_b)
     return Grads(

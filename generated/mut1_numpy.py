@@ -243,9 +243,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_x = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_hT_d_a_n = np.empty((B, H), dtype)
-    U_rT_d_a_r = np.empty((B, H), dtype)
-    W_rT_d_a_r = np.empty((T, B, H), dtype)
+    d_hr = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
+    d_w_x = np.empty((T, B, H), dtype)
     d_W = np.zeros((2 * H, H), dtype)
     d_U_r = np.zeros((H, H), dtype)
     d_U_h = np.zeros((H, H), dtype)
@@ -267,7 +267,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_x_ts, out=d_x_ts)
         d_x_ts *= z_ts
 
-        # d_r = h * (1 - r) * r, times U_hT_d_a_n in the loop
+        # d_r = h * (1 - r) * r, times d_hr in the loop
         # d_z = (1 - z) * z * (n - h), times d_h in the loop
         np.subtract(1, gates_ts, out=d_gates_ts)
         d_r_ts *= h_ts
@@ -293,20 +293,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = d_h * (1 - z) * z * (n - h)
             d_z *= d_h
 
-            # U_hT_d_a_n = U_h.T @ d_x
-            np.matmul(d_x_t, U_h, out=U_hT_d_a_n)
+            # d_hr = U_h.T @ d_x
+            np.matmul(d_x_t, U_h, out=d_hr)
 
-            # d_r = U_hT_d_a_n * h * (1 - r) * r
-            d_r *= U_hT_d_a_n
+            # d_r = d_hr * h * (1 - r) * r
+            d_r *= d_hr
 
-            # U_rT_d_a_r = U_r.T @ d_r
-            np.matmul(d_r, U_r, out=U_rT_d_a_r)
+            # d_u_h = U_r.T @ d_r
+            np.matmul(d_r, U_r, out=d_u_h)
 
-            # d_h = U_hT_d_a_n * r + U_rT_d_a_r + d_h * (1 - z)
+            # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
-            np.multiply(U_hT_d_a_n, r, out=s)
+            np.multiply(d_hr, r, out=s)
             d_h += s
-            d_h += U_rT_d_a_r
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -316,8 +316,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_r_all = d_gates[..., H:]
     d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
-    # W_rT_d_a_r = W_z.T @ d_z + W_r.T @ d_r
-    np.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_rT_d_a_r.reshape(T * B, H))
+    # d_w_x = W_z.T @ d_z + W_r.T @ d_r
+    np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
@@ -326,11 +326,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
     np.matmul(ones, d_x.reshape(T * B, H), out=d_b_h)
 
-    # d_x = W_rT_d_a_r + d_x * (1 - tanh_x**2)
+    # d_x = d_w_x + d_x * (1 - tanh_x**2)
     np.multiply(tanh_x, tanh_x, out=s_2)
     np.subtract(1, s_2, out=s_2)
     d_x *= s_2
-    d_x += W_rT_d_a_r
+    d_x += d_w_x
 
     d_params = Params(d_W, d_U_r, d_U_h, d_b)
     return Grads(

@@ -241,11 +241,11 @@ extern "C" __global__ void qrnn_backward_4(
     put(d_gates + at * (3 * H) + k, d_z);
 }
 
-// d_xp = V_fT_d_a_f + V_oT_d_a_o
+// d_xp = d_v_xp + d_v_xp_2
 extern "C" __global__ void qrnn_backward_5(
     const int rows, const int B, const int t, const int I,
-    const storage* __restrict__ V_fT_d_a_f,  // (B, I)  V_fT_d_a_f
-    const storage* __restrict__ V_oT_d_a_o,  // (T, B, I)  V_oT_d_a_o
+    const storage* __restrict__ d_v_xp,  // (T, B, I)  d_v_xp
+    const storage* __restrict__ d_v_xp_2,  // (B, I)  d_v_xp_2
     storage* __restrict__ d_xp)  // (B, I)  d_xp_later
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -254,10 +254,10 @@ extern "C" __global__ void qrnn_backward_5(
     const int b = i / I;
     const long long at = (long long)t * B + b;
 
-    const real V_fT_d_a_f_ = get(V_fT_d_a_f + b * I + k);
-    const real V_oT_d_a_o_ = get(V_oT_d_a_o + at * I + k);
+    const real d_v_xp_ = get(d_v_xp + at * I + k);
+    const real d_v_xp_2_ = get(d_v_xp_2 + b * I + k);
 
-    const real d_xp_ = V_fT_d_a_f_ + V_oT_d_a_o_;
+    const real d_xp_ = d_v_xp_ + d_v_xp_2_;
 
     put(d_xp + b * I + k, d_xp_);
 }
@@ -286,11 +286,11 @@ extern "C" __global__ void qrnn_backward_6(
     if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_x += W_fT_d_a_f + d_xp_next
+// d_x += d_w_x_2 + d_xp_next
 extern "C" __global__ void qrnn_backward_7(
     const int rows, const int B, const int t, const int I,
-    const storage* __restrict__ W_fT_d_a_f,  // (T, B, I)  W_fT_d_a_f
     storage* __restrict__ d_x,  // (T, B, I)  d_x
+    const storage* __restrict__ d_w_x_2,  // (T, B, I)  d_w_x_2
     const storage* __restrict__ d_xp_next)  // (T, B, I)  d_xp_next
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -299,11 +299,11 @@ extern "C" __global__ void qrnn_backward_7(
     const long long b = i / I;
     const long long at = (long long)t * B + b;
 
-    const real W_fT_d_a_f_ = get(W_fT_d_a_f + at * I + k);
-    const real W_oT_d_a_o = get(d_x + at * I + k);
+    const real d_w_x = get(d_x + at * I + k);
+    const real d_w_x_2_ = get(d_w_x_2 + at * I + k);
     const real d_xp_next_ = get(d_xp_next + at * I + k);
 
-    const real d_x_ = W_fT_d_a_f_ + W_oT_d_a_o + d_xp_next_;
+    const real d_x_ = d_w_x + d_w_x_2_ + d_xp_next_;
 
     put(d_x + at * I + k, d_x_);
 }

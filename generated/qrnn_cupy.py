@@ -239,10 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_xp = same("d_final.xp", d_xp, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    V_oT_d_a_o = cp.empty((T, B, I), dtype)
+    d_v_xp = cp.empty((T, B, I), dtype)
     d_xp_next = cp.empty((T, B, I), dtype)
-    V_fT_d_a_f = cp.empty((B, I), dtype)
-    W_fT_d_a_f = cp.empty((T, B, I), dtype)
+    d_v_xp_2 = cp.empty((B, I), dtype)
+    d_w_x_2 = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_V = cp.zeros((2 * H, I), dtype)
     d_V_o = cp.zeros((H, I), dtype)
@@ -254,8 +254,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = W_o.T @ d_o
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
 
-    # V_oT_d_a_o = V_o.T @ d_o
-    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), V_o, out=V_oT_d_a_o.reshape(T * B, I))
+    # d_v_xp = V_o.T @ d_o
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
@@ -279,26 +279,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c *= 1 - f
         launch("qrnn_backward_4", dtype, B, H, (B, t, H), d_c, d_y, gates, c, d_gates)
 
-        # V_fT_d_a_f = V_z.T @ d_z + V_f.T @ d_f
-        cp.matmul(d_gates[t, :, : 2 * H], V, out=V_fT_d_a_f)
+        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+        cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)
 
-        # d_xp = V_fT_d_a_f + V_oT_d_a_o
-        launch("qrnn_backward_5", dtype, B, I, (B, t, I), V_fT_d_a_f, V_oT_d_a_o, d_xp)
+        # d_xp = d_v_xp + d_v_xp_2
+        launch("qrnn_backward_5", dtype, B, I, (B, t, I), d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
             cp.copyto(d_xp, kept_xp, where=finished[t])
 
-    # W_fT_d_a_f = W_z.T @ d_z + W_f.T @ d_f
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, I))
+    # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
     column_sum("qrnn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
-    # d_x += W_fT_d_a_f + d_xp_next
-    launch("qrnn_backward_7", dtype, T * B, I, (B, 0, I), W_fT_d_a_f, d_x, d_xp_next)
+    # d_x += d_w_x_2 + d_xp_next
+    launch("qrnn_backward_7", dtype, T * B, I, (B, 0, I), d_x, d_w_x_2, d_xp_next)
 
     d_params = Params(d_W, d_V, d_V_o, d_b)
     return Grads(

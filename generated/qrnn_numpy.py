@@ -260,10 +260,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 3 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    V_oT_d_a_o = np.empty((T, B, I), dtype)
+    d_v_xp = np.empty((T, B, I), dtype)
     d_xp_next = np.empty((T, B, I), dtype)
-    V_fT_d_a_f = np.empty((B, I), dtype)
-    W_fT_d_a_f = np.empty((T, B, I), dtype)
+    d_v_xp_2 = np.empty((B, I), dtype)
+    d_w_x_2 = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_V = np.zeros((2 * H, I), dtype)
     d_V_o = np.zeros((H, I), dtype)
@@ -297,8 +297,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = W_o.T @ d_o
     np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
 
-    # V_oT_d_a_o = V_o.T @ d_o
-    np.matmul(d_o_all.reshape(T * B, H), V_o, out=V_oT_d_a_o.reshape(T * B, I))
+    # d_v_xp = V_o.T @ d_o
+    np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_o_all.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
@@ -307,9 +307,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s_2 = np.empty((B, H), dtype)
     ends = each(finished, T)
-    for d_xp_next_t, d_y_t, o, d_f, d_z, k_c_t, d_zf, V_oT_d_a_o_t, finished_t in backwards(
+    for d_xp_next_t, d_y_t, o, d_f, d_z, k_c_t, d_zf, d_v_xp_t, finished_t in backwards(
         d_xp_next, d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates[..., :H], k_c,
-        d_gates[..., : 2 * H], V_oT_d_a_o, ends,
+        d_gates[..., : 2 * H], d_v_xp, ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_c = d_c.copy()
@@ -327,11 +327,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z *= d_c
         d_c *= k_c_t
 
-        # V_fT_d_a_f = V_z.T @ d_z + V_f.T @ d_f
-        np.matmul(d_zf, V, out=V_fT_d_a_f)
+        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+        np.matmul(d_zf, V, out=d_v_xp_2)
 
-        # d_xp = V_fT_d_a_f + V_oT_d_a_o
-        np.add(V_fT_d_a_f, V_oT_d_a_o_t, out=d_xp)
+        # d_xp = d_v_xp + d_v_xp_2
+        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)
 
         if finished is not None:
             np.copyto(d_c, kept_c, where=finished_t)
@@ -341,16 +341,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_zf_all = d_gates[..., : 2 * H]
     d_b_zf = d_b[: 2 * H]
 
-    # W_fT_d_a_f = W_z.T @ d_z + W_f.T @ d_f
-    np.matmul(d_zf_all.reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, I))
+    # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f
+    np.matmul(d_zf_all.reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
     np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b_zf)
 
-    # d_x += W_fT_d_a_f + d_xp_next
-    d_x += W_fT_d_a_f
+    # d_x += d_w_x_2 + d_xp_next
+    d_x += d_w_x_2
     d_x += d_xp_next
 
     d_params = Params(d_W, d_V, d_V_o, d_b)

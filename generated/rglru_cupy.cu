@@ -226,11 +226,11 @@ extern "C" __global__ void rglru_backward_3(
     if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_aT_d_a_r + d_x * i * p_h
+// d_x = d_w_x + d_x * i * p_h
 extern "C" __global__ void rglru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_aT_d_a_r,  // (T, B, H)  W_aT_d_a_r
     storage* __restrict__ d_x,  // (T, B, H)  d_x
+    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
     const storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
     const storage* __restrict__ p_h)  // (T, B, H)  p_h
 {
@@ -240,12 +240,12 @@ extern "C" __global__ void rglru_backward_4(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_aT_d_a_r_ = get(W_aT_d_a_r + at * H + k);
     const real d_h_next = get(d_x + at * H + k);
+    const real d_w_x_ = get(d_w_x + at * H + k);
     const real i_ = get(gates + at * (2 * H) + k);
     const real p_h_ = get(p_h + at * H + k);
 
-    const real d_x_ = W_aT_d_a_r_ + d_h_next * i_ * p_h_;
+    const real d_x_ = d_h_next * i_ * p_h_ + d_w_x_;
 
     put(d_x + at * H + k, d_x_);
 }
@@ -401,11 +401,11 @@ extern "C" __global__ void rglru_first_backward_5(
     if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
 }
 
-// d_x = W_iT_d_a_i + d_x * i
+// d_x = d_w_x + d_x * i
 extern "C" __global__ void rglru_first_backward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_iT_d_a_i,  // (T, B, H)  W_iT_d_a_i
     storage* __restrict__ d_x,  // (T, B, H)  d_x
+    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
     const storage* __restrict__ i_)  // (T, B, H)  i
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -414,11 +414,11 @@ extern "C" __global__ void rglru_first_backward_6(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_iT_d_a_i_ = get(W_iT_d_a_i + at * H + k);
     const real d_h_next = get(d_x + at * H + k);
+    const real d_w_x_ = get(d_w_x + at * H + k);
     const real i__2 = get(i_ + at * H + k);
 
-    const real d_x_ = W_iT_d_a_i_ + d_h_next * i__2;
+    const real d_x_ = d_h_next * i__2 + d_w_x_;
 
     put(d_x + at * H + k, d_x_);
 }

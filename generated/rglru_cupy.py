@@ -242,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_x = cp.empty((T, B, H), dtype)
     g_softplus_k = cp.empty((T, B, H), dtype)
-    W_aT_d_a_r = cp.empty((T, B, H), dtype)
+    d_w_x = cp.empty((T, B, H), dtype)
     d_softplus_k = cp.empty((H,), dtype)
     d_W = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
@@ -265,8 +265,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # W_aT_d_a_r = W_i.T @ d_i + W_a.T @ d_r
-    cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_aT_d_a_r.reshape(T * B, H))
+    # d_w_x = W_i.T @ d_i + W_a.T @ d_r
+    cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
@@ -275,8 +275,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("rglru_backward_2", dtype, T * B, H, (B, 0, H), g_softplus_k, d_softplus_k)
     column_sum("rglru_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
 
-    # d_x = W_aT_d_a_r + d_x * i * p_h
-    launch("rglru_backward_4", dtype, T * B, H, (B, 0, H), W_aT_d_a_r, d_x, gates, p_h)
+    # d_x = d_w_x + d_x * i * p_h
+    launch("rglru_backward_4", dtype, T * B, H, (B, 0, H), d_x, d_w_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
     launch("rglru_backward_5", dtype, 1, H, (H,), d_softplus_k, softplus_k, d_k)
@@ -335,7 +335,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_i = cp.empty((1, B, H), dtype)
     d_h_2 = cp.empty((1, B, H), dtype)
     d_x = cp.empty((1, B, H), dtype)
-    W_iT_d_a_i = cp.empty((1, B, H), dtype)
+    d_w_x = cp.empty((1, B, H), dtype)
     d_W = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_k = cp.zeros((H,), dtype)
@@ -355,16 +355,16 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     # d_h = d_h
     launch("rglru_first_backward_4", dtype, B, H, (B, 0, H), d_h_2, d_h)
 
-    # W_iT_d_a_i = W_i.T @ d_i
-    cp.matmul(d_i[0], W_i, out=W_iT_d_a_i[0])
+    # d_w_x = W_i.T @ d_i
+    cp.matmul(d_i[0], W_i, out=d_w_x[0])
     clear(finished, d_i[0])
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
 
     # The gradients of the parameters: all steps in one product each.
     column_sum("rglru_first_backward_5", dtype, B, H, (B, 0, H), d_i, d_b)
 
-    # d_x = W_iT_d_a_i + d_x * i
-    launch("rglru_first_backward_6", dtype, B, H, (B, 0, H), W_iT_d_a_i, d_x, i)
+    # d_x = d_w_x + d_x * i
+    launch("rglru_first_backward_6", dtype, B, H, (B, 0, H), d_x, d_w_x, i)
 
     if finished is not None:
         clear(finished, d_x[0])

@@ -263,7 +263,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, H), dtype)
     g_softplus_k = np.empty((T, B, H), dtype)
-    W_aT_d_a_r = np.empty((T, B, H), dtype)
+    d_w_x = np.empty((T, B, H), dtype)
     d_softplus_k = np.empty((H,), dtype)
     d_W = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
@@ -340,8 +340,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ones = np.ones(T * B, dtype)
     i_all = gates[..., :H]
 
-    # W_aT_d_a_r = W_i.T @ d_i + W_a.T @ d_r
-    np.matmul(d_gates.reshape(T * B, 2 * H), W, out=W_aT_d_a_r.reshape(T * B, H))
+    # d_w_x = W_i.T @ d_i + W_a.T @ d_r
+    np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates)
@@ -350,10 +350,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_softplus_k.reshape(T * B, H), out=d_softplus_k)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    # d_x = W_aT_d_a_r + d_x * i * p_h
+    # d_x = d_w_x + d_x * i * p_h
     d_x *= i_all
     d_x *= p_h
-    d_x += W_aT_d_a_r
+    d_x += d_w_x
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
     np.multiply(softplus_k, -1, out=d_k)
@@ -420,7 +420,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i = np.empty((B, H), dtype)
     d_h_2 = np.empty((B, H), dtype)
     d_x = np.empty((B, H), dtype)
-    W_iT_d_a_i = np.empty((B, H), dtype)
+    d_w_x = np.empty((B, H), dtype)
     d_W = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_k = np.zeros((H,), dtype)
@@ -449,15 +449,15 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     # d_h = d_h
     d_h[...] = d_h_2
 
-    # W_iT_d_a_i = W_i.T @ d_i
-    np.matmul(d_i, W_i, out=W_iT_d_a_i)
+    # d_w_x = W_i.T @ d_i
+    np.matmul(d_i, W_i, out=d_w_x)
     clear(finished, d_i)
     np.matmul(d_i.T, x, out=d_W[:H])
     np.matmul(ones, d_i, out=d_b_i)
 
-    # d_x = W_iT_d_a_i + d_x * i
+    # d_x = d_w_x + d_x * i
     d_x *= i
-    d_x += W_iT_d_a_i
+    d_x += d_w_x
 
     if finished is not None:
         clear(finished, d_x)

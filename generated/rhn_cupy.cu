@@ -197,8 +197,8 @@ extern "C" __global__ void rhn_backward_1(
 // d_a2 = d_s1 * (1 - a2**2) * t2
 extern "C" __global__ void rhn_backward_2(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_s1,  // (B, H)  d_s1
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
+    storage* __restrict__ d_s1,  // (B, H)  d_s1
     const storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
     const storage* __restrict__ s1,  // (T, B, H)  s1
@@ -210,14 +210,14 @@ extern "C" __global__ void rhn_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_t3T_d_a_t3 = get(d_s1 + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_s2 = get(d_s1 + b * H + k);
     const real t3 = get(gates_3 + at * (2 * H) + H + k);
     const real a2 = get(gates_2 + at * (2 * H) + k);
     const real s1_ = get(s1 + at * H + k);
     const real t2 = get(gates_2 + at * (2 * H) + H + k);
 
-    const real d_s2 = U_t3T_d_a_t3 + d_h_next * (1 - t3);
+    const real d_s2 = d_h_next * (1 - t3) + d_u_s2;
     const real d_t2 = d_s2 * (1 - t2) * t2 * (a2 - s1_);
     const real d_a2 = d_s2 * (1 - square(a2)) * t2;
 
@@ -226,13 +226,13 @@ extern "C" __global__ void rhn_backward_2(
     put(d_gates_2 + at * (2 * H) + k, d_a2);
 }
 
-// d_s1 = U_t2T_d_a_t2 + d_s1 * (1 - t2)
+// d_s1 = d_s1 * (1 - t2) + d_u_s1
 // d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
 // d_a1 = d_s1 * (1 - a1**2) * t1
 extern "C" __global__ void rhn_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_t2T_d_a_t2,  // (B, H)  U_t2T_d_a_t2
     storage* __restrict__ d_s1,  // (B, H)  d_s1
+    const storage* __restrict__ d_u_s1,  // (B, H)  d_u_s1
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
     const storage* __restrict__ h,  // (T + 1, B, H)  h
@@ -244,14 +244,14 @@ extern "C" __global__ void rhn_backward_3(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_t2T_d_a_t2_ = get(U_t2T_d_a_t2 + b * H + k);
     const real d_s2 = get(d_s1 + b * H + k);
+    const real d_u_s1_ = get(d_u_s1 + b * H + k);
     const real t2 = get(gates_2 + at * (2 * H) + H + k);
     const real a1 = get(gates + at * (2 * H) + k);
     const real h_ = get(h + at * H + k);
     const real t1 = get(gates + at * (2 * H) + H + k);
 
-    const real d_s1_ = U_t2T_d_a_t2_ + d_s2 * (1 - t2);
+    const real d_s1_ = d_s2 * (1 - t2) + d_u_s1_;
     const real d_t1 = d_s1_ * (1 - t1) * t1 * (a1 - h_);
     const real d_a1 = d_s1_ * (1 - square(a1)) * t1;
 
@@ -260,11 +260,11 @@ extern "C" __global__ void rhn_backward_3(
     put(d_gates + at * (2 * H) + k, d_a1);
 }
 
-// d_h = U_t1T_d_a_t1 + d_s1 * (1 - t1)
+// d_h = d_s1 * (1 - t1) + d_u_h
 extern "C" __global__ void rhn_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_t1T_d_a_t1,  // (B, H)  U_t1T_d_a_t1
     const storage* __restrict__ d_s1,  // (B, H)  d_s1
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
     storage* __restrict__ d_h)  // (B, H)  d_h_later
 {
@@ -274,11 +274,11 @@ extern "C" __global__ void rhn_backward_4(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_t1T_d_a_t1_ = get(U_t1T_d_a_t1 + b * H + k);
     const real d_s1_ = get(d_s1 + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real t1 = get(gates + at * (2 * H) + H + k);
 
-    const real d_h_ = U_t1T_d_a_t1_ + d_s1_ * (1 - t1);
+    const real d_h_ = d_s1_ * (1 - t1) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

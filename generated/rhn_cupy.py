@@ -256,8 +256,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
     d_gates_3 = cp.empty((T, B, 2 * H), dtype)
     d_s1 = cp.empty((B, H), dtype)
-    U_t2T_d_a_t2 = cp.empty((B, H), dtype)
-    U_t1T_d_a_t1 = cp.empty((B, H), dtype)
+    d_u_s1 = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
@@ -280,21 +280,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_s1 += d_h * (1 - t3)
         # d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
         # d_a2 = d_s1 * (1 - a2**2) * t2
-        launch("rhn_backward_2", dtype, B, H, (B, t, H), d_s1, d_h, gates_3, gates_2, s1, d_gates_2)
+        launch("rhn_backward_2", dtype, B, H, (B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
 
-        # U_t2T_d_a_t2 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-        cp.matmul(d_gates_2[t], U_2, out=U_t2T_d_a_t2)
+        # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
+        cp.matmul(d_gates_2[t], U_2, out=d_u_s1)
 
-        # d_s1 = U_t2T_d_a_t2 + d_s1 * (1 - t2)
+        # d_s1 = d_s1 * (1 - t2) + d_u_s1
         # d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
         # d_a1 = d_s1 * (1 - a1**2) * t1
-        launch("rhn_backward_3", dtype, B, H, (B, t, H), U_t2T_d_a_t2, d_s1, gates_2, gates, h, d_gates)
+        launch("rhn_backward_3", dtype, B, H, (B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
-        # U_t1T_d_a_t1 = U_h1.T @ d_a1 + U_t1.T @ d_t1
-        cp.matmul(d_gates[t], U, out=U_t1T_d_a_t1)
+        # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
+        cp.matmul(d_gates[t], U, out=d_u_h)
 
-        # d_h = U_t1T_d_a_t1 + d_s1 * (1 - t1)
-        launch("rhn_backward_4", dtype, B, H, (B, t, H), U_t1T_d_a_t1, d_s1, gates, d_h)
+        # d_h = d_s1 * (1 - t1) + d_u_h
+        launch("rhn_backward_4", dtype, B, H, (B, t, H), d_s1, d_u_h, gates, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -283,9 +283,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_s2 = np.empty((T, B, H), dtype)
     k_s1 = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_t3T_d_a_t3 = np.empty((B, H), dtype)
-    U_t2T_d_a_t2 = np.empty((B, H), dtype)
-    U_t1T_d_a_t1 = np.empty((B, H), dtype)
+    d_u_s2 = np.empty((B, H), dtype)
+    d_u_s1 = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U = np.zeros((2 * H, H), dtype)
@@ -370,12 +370,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a3 = d_h * (1 - a3**2) * t3
             d_a3 *= d_h
 
-            # U_t3T_d_a_t3 = U_h3.T @ d_a3 + U_t3.T @ d_t3
-            np.matmul(d_gates_3_t, U_3, out=U_t3T_d_a_t3)
+            # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
+            np.matmul(d_gates_3_t, U_3, out=d_u_s2)
 
-            # k_s2 = U_t3T_d_a_t3 + d_h * (1 - t3)
+            # k_s2 = d_h * (1 - t3) + d_u_s2
             k_s2_t *= d_h
-            k_s2_t += U_t3T_d_a_t3
+            k_s2_t += d_u_s2
 
             # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
             d_t2 *= k_s2_t
@@ -383,12 +383,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a2 = k_s2 * (1 - a2**2) * t2
             d_a2 *= k_s2_t
 
-            # U_t2T_d_a_t2 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-            np.matmul(d_gates_2_t, U_2, out=U_t2T_d_a_t2)
+            # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
+            np.matmul(d_gates_2_t, U_2, out=d_u_s1)
 
-            # k_s2 = U_t2T_d_a_t2 + k_s2 * (1 - t2)
+            # k_s2 = d_u_s1 + k_s2 * (1 - t2)
             k_s2_t *= k_s1_t
-            k_s2_t += U_t2T_d_a_t2
+            k_s2_t += d_u_s1
 
             # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
             d_t1 *= k_s2_t
@@ -396,12 +396,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a1 = k_s2 * (1 - a1**2) * t1
             d_a1 *= k_s2_t
 
-            # U_t1T_d_a_t1 = U_h1.T @ d_a1 + U_t1.T @ d_t1
-            np.matmul(d_gates_t, U, out=U_t1T_d_a_t1)
+            # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
+            np.matmul(d_gates_t, U, out=d_u_h)
 
-            # d_h = U_t1T_d_a_t1 + k_s2 * (1 - t1)
+            # d_h = d_u_h + k_s2 * (1 - t1)
             np.multiply(k_s2_t, k_h_t, out=d_h)
-            d_h += U_t1T_d_a_t1
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -117,13 +117,13 @@ extern "C" __global__ void scrn_backward_1(
     put(d_gates + at * (H + M) + M + k, d_a_h);
 }
 
-// d_s += PT_d_a_h + d_y_s
+// d_s += d_s_next_2 + d_y_s
 // d_B_x = 0.050000000000000044 * d_s
 // d_s *= 0.95
 extern "C" __global__ void scrn_backward_2(
     const int rows, const int B, const int t, const int H, const int M,
-    const storage* __restrict__ PT_d_a_h,  // (B, M)  PT_d_a_h
     storage* __restrict__ d_s,  // (B, M)  d_s_later
+    const storage* __restrict__ d_s_next_2,  // (B, M)  d_s_next_2
     const storage* __restrict__ d_y_s,  // (T, B, M)  d_y_s
     storage* __restrict__ d_gates)  // (T, B, H + M)  d_B_x, d_a_h
 {
@@ -133,11 +133,11 @@ extern "C" __global__ void scrn_backward_2(
     const int b = i / M;
     const long long at = (long long)t * B + b;
 
-    const real PT_d_a_h_ = get(PT_d_a_h + b * M + k);
     const real d_s_later = get(d_s + b * M + k);
+    const real d_s_next_2_ = get(d_s_next_2 + b * M + k);
     const real d_y_s_ = get(d_y_s + at * M + k);
 
-    const real d_s_next = PT_d_a_h_ + d_s_later + d_y_s_;
+    const real d_s_next = d_s_later + d_s_next_2_ + d_y_s_;
     const real d_B_x = real(0.050000000000000044) * d_s_next;
     const real d_s_ = real(0.95) * d_s_next;
 

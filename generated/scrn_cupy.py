@@ -225,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_s = check("d_final.s", d_final.s, (B, M))
         d_s = same("d_final.s", d_s, dtype).copy()
     d_gates = cp.empty((T, B, H + M), dtype)
-    PT_d_a_h = cp.empty((B, M), dtype)
+    d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h = cp.zeros((H + M, I), dtype)
     d_P = cp.zeros((H, M), dtype)
@@ -241,16 +241,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * (1 - h_next) * h_next
         launch("scrn_backward_1", dtype, B, H, (B, t, H, M), d_h, d_y_h, h, d_gates)
 
-        # PT_d_a_h = P.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], P, out=PT_d_a_h)
+        # d_s_next_2 = P.T @ d_a_h
+        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)
 
         # d_h = U_h.T @ d_a_h
         cp.matmul(d_gates[t, :, M:], U_h, out=d_h)
 
-        # d_s += PT_d_a_h + d_y_s
+        # d_s += d_s_next_2 + d_y_s
         # d_B_x = 0.050000000000000044 * d_s
         # d_s *= 0.95
-        launch("scrn_backward_2", dtype, B, M, (B, t, H, M), PT_d_a_h, d_s, d_y_s, d_gates)
+        launch("scrn_backward_2", dtype, B, M, (B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -236,7 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_s = check("d_final.s", d_final.s, (B, M))
         d_s = same("d_final.s", d_s, dtype).copy()
     d_gates = np.empty((T, B, H + M), dtype)
-    PT_d_a_h = np.empty((B, M), dtype)
+    d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_B_W_h = np.zeros((H + M, I), dtype)
     d_P = np.zeros((H, M), dtype)
@@ -265,14 +265,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a_h = d_h * (1 - h_next) * h_next
             d_a_h *= d_h
 
-            # PT_d_a_h = P.T @ d_a_h
-            np.matmul(d_a_h, P, out=PT_d_a_h)
+            # d_s_next_2 = P.T @ d_a_h
+            np.matmul(d_a_h, P, out=d_s_next_2)
 
             # d_h = U_h.T @ d_a_h
             np.matmul(d_a_h, U_h, out=d_h)
 
-            # d_s += PT_d_a_h + d_y_s
-            d_s += PT_d_a_h
+            # d_s += d_s_next_2 + d_y_s
+            d_s += d_s_next_2
             d_s += d_y_s_t
 
             # d_B_x = 0.050000000000000044 * d_s

@@ -192,16 +192,16 @@ extern "C" __global__ void sgu_backward_1(
     put(d_g + at * H + k, d_g_);
 }
 
-// d_a = U_gT_d_U_g_ah * h
-// d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + d_n * g
+// d_a = d_ah * h
+// d_h = d_ah * a + d_h * (1 - z) + d_n * g + d_u_h
 extern "C" __global__ void sgu_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_gT_d_U_g_ah,  // (B, H)  U_gT_d_U_g_ah
+    const storage* __restrict__ d_ah,  // (B, H)  d_ah
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_n,  // (B, H)  d_n
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ g,  // (T, B, H)  g
     const storage* __restrict__ z,  // (T, B, H)  z
     storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a, d_W_z_x
@@ -212,17 +212,17 @@ extern "C" __global__ void sgu_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_gT_d_U_g_ah_ = get(U_gT_d_U_g_ah + b * H + k);
+    const real d_ah_ = get(d_ah + b * H + k);
     const real h_ = get(h + at * H + k);
-    const real U_zT_d_U_z_h_ = get(U_zT_d_U_z_h + b * H + k);
     const real a = get(gates + at * (2 * H) + k);
     const real d_h_next = get(d_h + b * H + k);
     const real d_n_ = get(d_n + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real g_ = get(g + at * H + k);
     const real z_ = get(z + at * H + k);
 
-    const real d_a = U_gT_d_U_g_ah_ * h_;
-    const real d_h_ = U_gT_d_U_g_ah_ * a + U_zT_d_U_z_h_ + d_h_next * (1 - z_) + d_n_ * g_;
+    const real d_a = d_ah_ * h_;
+    const real d_h_ = d_ah_ * a + d_h_next * (1 - z_) + d_n_ * g_ + d_u_h_;
 
     put(d_gates + at * (2 * H) + k, d_a);
     put(d_h + b * H + k, d_h_);

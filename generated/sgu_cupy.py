@@ -233,8 +233,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_z_h = cp.empty((T, B, H), dtype)
     d_a_z = cp.empty((T, B, H), dtype)
     d_n = cp.empty((B, H), dtype)
-    U_zT_d_U_z_h = cp.empty((B, H), dtype)
-    U_gT_d_U_g_ah = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
+    d_ah = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_bias_z = cp.empty((H,), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
@@ -254,15 +254,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = d_n * (1 - g**2) * h
         launch("sgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, d_a_z, d_gates, d_U_z_h, d_n, d_g)
 
-        # U_zT_d_U_z_h = U_z.T @ d_U_z_h
-        cp.matmul(d_U_z_h[t], U_z, out=U_zT_d_U_z_h)
+        # d_u_h = U_z.T @ d_U_z_h
+        cp.matmul(d_U_z_h[t], U_z, out=d_u_h)
 
-        # U_gT_d_U_g_ah = U_g.T @ d_g
-        cp.matmul(d_g[t], U_g, out=U_gT_d_U_g_ah)
+        # d_ah = U_g.T @ d_g
+        cp.matmul(d_g[t], U_g, out=d_ah)
 
-        # d_a = U_gT_d_U_g_ah * h
-        # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + d_n * g
-        launch("sgu_backward_2", dtype, B, H, (B, t, H), U_gT_d_U_g_ah, h, U_zT_d_U_z_h, gates, d_h, d_n, g, z, d_gates)
+        # d_a = d_ah * h
+        # d_h = d_ah * a + d_h * (1 - z) + d_n * g + d_u_h
+        launch("sgu_backward_2", dtype, B, H, (B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

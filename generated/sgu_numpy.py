@@ -257,8 +257,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_a_z = np.empty((T, B, H), dtype)
     k_n = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_zT_d_U_z_h = np.empty((B, H), dtype)
-    U_gT_d_U_g_ah = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
+    d_ah = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_z = np.empty((H,), dtype)
     d_W = np.zeros((2 * H, I), dtype)
@@ -329,22 +329,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_g = k_n * (1 - g**2) * h
             d_g_t *= k_n_t
 
-            # U_zT_d_U_z_h = U_z.T @ d_U_z_h
-            np.matmul(d_U_z_h_t, U_z, out=U_zT_d_U_z_h)
+            # d_u_h = U_z.T @ d_U_z_h
+            np.matmul(d_U_z_h_t, U_z, out=d_u_h)
 
-            # U_gT_d_U_g_ah = U_g.T @ d_g
-            np.matmul(d_g_t, U_g, out=U_gT_d_U_g_ah)
+            # d_ah = U_g.T @ d_g
+            np.matmul(d_g_t, U_g, out=d_ah)
 
-            # d_a = U_gT_d_U_g_ah * h
-            np.multiply(U_gT_d_U_g_ah, h_t, out=d_a)
+            # d_a = d_ah * h
+            np.multiply(d_ah, h_t, out=d_a)
 
-            # d_h = U_gT_d_U_g_ah * a + U_zT_d_U_z_h + d_h * (1 - z) + k_n * g
+            # d_h = d_ah * a + d_h * (1 - z) + d_u_h + k_n * g
             d_h *= k_h_t
-            np.multiply(U_gT_d_U_g_ah, a, out=s)
+            np.multiply(d_ah, a, out=s)
             d_h += s
             np.multiply(k_n_t, g_t, out=s)
             d_h += s
-            d_h += U_zT_d_U_z_h
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -751,11 +751,11 @@ extern "C" __global__ void sligru_backward_8(
     put(d_gates_2 + at * (2 * H) + k, d_U_h_h);
 }
 
-// d_h = U_zT_d_U_z_h + d_h * z
+// d_h = d_h * z + d_u_h
 extern "C" __global__ void sligru_backward_9(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_zT_d_U_z_h,  // (B, H)  U_zT_d_U_z_h
     storage* __restrict__ d_h,  // (B, H)  d_h_later
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ z)  // (T, B, H)  z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -764,11 +764,11 @@ extern "C" __global__ void sligru_backward_9(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_zT_d_U_z_h_ = get(U_zT_d_U_z_h + b * H + k);
     const real d_h_next = get(d_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real z_ = get(z + at * H + k);
 
-    const real d_h_ = U_zT_d_U_z_h_ + d_h_next * z_;
+    const real d_h_ = d_h_next * z_ + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

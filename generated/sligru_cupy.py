@@ -333,7 +333,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_centre_z = cp.empty((B, H), dtype)
     d_sum_U_z_h = cp.empty((B, 1), dtype)
     d_sum_U_h_h = cp.empty((B, 1), dtype)
-    U_zT_d_U_z_h = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_batch_centred_n = cp.empty((T, B, H), dtype)
     g_batch_mean_n = cp.empty((T, B, H), dtype)
     d_batch_centred_z = cp.empty((T, B, H), dtype)
@@ -399,11 +399,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("sligru_backward_7", dtype, B, 1, (H,), d_sum_U_z_h, d_sum_U_h_h)
         launch("sligru_backward_8", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
 
-        # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-        cp.matmul(d_gates_2[t], U, out=U_zT_d_U_z_h)
+        # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
+        cp.matmul(d_gates_2[t], U, out=d_u_h)
 
-        # d_h = U_zT_d_U_z_h + d_h * z
-        launch("sligru_backward_9", dtype, B, H, (B, t, H), U_zT_d_U_z_h, d_h, z)
+        # d_h = d_h * z + d_u_h
+        launch("sligru_backward_9", dtype, B, H, (B, t, H), d_h, d_u_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -418,7 +418,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_centre_z = np.empty((B, H), dtype)
     d_sum_U_z_h = np.empty((B, 1), dtype)
     d_sum_U_h_h = np.empty((B, 1), dtype)
-    U_zT_d_U_z_h = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_batch_centred_n = np.empty((T, B, H), dtype)
     g_batch_mean_n = np.empty((T, B, H), dtype)
     d_batch_centred_z = np.empty((T, B, H), dtype)
@@ -572,12 +572,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_U_z_h += d_sum_U_z_h
             d_U_h_h += d_sum_U_h_h
 
-            # U_zT_d_U_z_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-            np.matmul(d_gates_2_t, U, out=U_zT_d_U_z_h)
+            # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
+            np.matmul(d_gates_2_t, U, out=d_u_h)
 
-            # d_h = U_zT_d_U_z_h + d_h * z
+            # d_h = d_h * z + d_u_h
             d_h *= z_t
-            d_h += U_zT_d_U_z_h
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

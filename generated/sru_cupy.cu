@@ -266,11 +266,11 @@ extern "C" __global__ void sru_backward_6(
     if (threadIdx.y == 0 && k < H) put(d_v + k, part[0][threadIdx.x]);
 }
 
-// d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+// d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
 extern "C" __global__ void sru_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_fT_d_a_f,  // (T, B, H)  W_fT_d_a_f
     storage* __restrict__ d_x,  // (T, B, H)  d_x
+    const storage* __restrict__ d_w_x_2,  // (T, B, H)  d_w_x_2
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ gates)  // (T, B, 3 * H)  u, f, r
 {
@@ -280,12 +280,12 @@ extern "C" __global__ void sru_backward_7(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_fT_d_a_f_ = get(W_fT_d_a_f + at * H + k);
-    const real W_rT_d_a_r = get(d_x + at * H + k);
+    const real d_w_x = get(d_x + at * H + k);
+    const real d_w_x_2_ = get(d_w_x_2 + at * H + k);
     const real d_y_ = get(d_y + at * H + k);
     const real r = get(gates + at * (3 * H) + 2 * H + k);
 
-    const real d_x_ = W_fT_d_a_f_ + W_rT_d_a_r + d_y_ * (real(1.7320508075688772) - real(1.7320508075688772) * r);
+    const real d_x_ = d_w_x + d_w_x_2_ + d_y_ * (real(1.7320508075688772) - real(1.7320508075688772) * r);
 
     put(d_x + at * H + k, d_x_);
 }

@@ -212,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_v_r = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, H), dtype)
     g_v_f = cp.empty((T, B, H), dtype)
-    W_fT_d_a_f = cp.empty((T, B, H), dtype)
+    d_w_x_2 = cp.empty((T, B, H), dtype)
     d_W = cp.zeros((3 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_v = cp.zeros((2 * H,), dtype)
@@ -244,16 +244,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
 
-    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_f
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, H))
+    # d_w_x_2 = W_c.T @ d_u + W_f.T @ d_f
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
     column_sum("sru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
     column_sum("sru_backward_6", dtype, T * B, H, (B, 0, H), g_v_f, d_v)
 
-    # d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    launch("sru_backward_7", dtype, T * B, H, (B, 0, H), W_fT_d_a_f, d_x, d_y, gates)
+    # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+    launch("sru_backward_7", dtype, T * B, H, (B, 0, H), d_x, d_w_x_2, d_y, gates)
 
     d_params = Params(d_W, d_b, d_v)
     return Grads(

@@ -238,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_v_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, H), dtype)
     g_v_f = np.empty((T, B, H), dtype)
-    W_fT_d_a_f = np.empty((T, B, H), dtype)
+    d_w_x_2 = np.empty((T, B, H), dtype)
     d_W = np.zeros((3 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_v = np.zeros((2 * H,), dtype)
@@ -314,20 +314,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_v_f = d_v[:H]
     r_all = gates[..., 2 * H :]
 
-    # W_fT_d_a_f = W_c.T @ d_u + W_f.T @ d_f
-    np.matmul(d_uf_all.reshape(T * B, 2 * H), W[: 2 * H], out=W_fT_d_a_f.reshape(T * B, H))
+    # d_w_x_2 = W_c.T @ d_u + W_f.T @ d_f
+    np.matmul(d_uf_all.reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_uf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
     np.matmul(ones, d_f_all.reshape(T * B, H), out=d_b_f)
     np.matmul(ones, g_v_f.reshape(T * B, H), out=d_v_f)
 
-    # d_x += W_fT_d_a_f + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
+    # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     np.multiply(r_all, 1.7320508075688772, out=s)
     np.subtract(1.7320508075688772, s, out=s)
     s *= d_y
     d_x += s
-    d_x += W_fT_d_a_f
+    d_x += d_w_x_2
 
     d_params = Params(d_W, d_b, d_v)
     return Grads(

@@ -122,11 +122,11 @@ extern "C" __global__ void star_backward_1(
     put(d_gates + at * (2 * H) + k, d_z);
 }
 
-// d_h = U_kT_d_a_k + d_a_h * (1 - k)
+// d_h = d_a_h * (1 - k) + d_u_h
 extern "C" __global__ void star_backward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_kT_d_a_k,  // (B, H)  U_kT_d_a_k
     const storage* __restrict__ d_a_h,  // (B, H)  d_a_h
+    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
     storage* __restrict__ d_h)  // (B, H)  d_h_later
 {
@@ -136,11 +136,11 @@ extern "C" __global__ void star_backward_2(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_kT_d_a_k_ = get(U_kT_d_a_k + b * H + k);
     const real d_a_h_ = get(d_a_h + b * H + k);
+    const real d_u_h_ = get(d_u_h + b * H + k);
     const real k_ = get(gates + at * (2 * H) + H + k);
 
-    const real d_h_ = U_kT_d_a_k_ + d_a_h_ * (1 - k_);
+    const real d_h_ = d_a_h_ * (1 - k_) + d_u_h_;
 
     put(d_h + b * H + k, d_h_);
 }

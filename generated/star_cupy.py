@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_a_h = cp.empty((B, H), dtype)
-    U_kT_d_a_k = cp.empty((B, H), dtype)
+    d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U_k = cp.zeros((H, H), dtype)
@@ -219,11 +219,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z = d_a_h * k * (1 - z**2)
         launch("star_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, gates, d_a_h, d_gates)
 
-        # U_kT_d_a_k = U_k.T @ d_k
-        cp.matmul(d_gates[t, :, H:], U_k, out=U_kT_d_a_k)
+        # d_u_h = U_k.T @ d_k
+        cp.matmul(d_gates[t, :, H:], U_k, out=d_u_h)
 
-        # d_h = U_kT_d_a_k + d_a_h * (1 - k)
-        launch("star_backward_2", dtype, B, H, (B, t, H), U_kT_d_a_k, d_a_h, gates, d_h)
+        # d_h = d_a_h * (1 - k) + d_u_h
+        launch("star_backward_2", dtype, B, H, (B, t, H), d_a_h, d_u_h, gates, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

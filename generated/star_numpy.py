@@ -219,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)
     k_a_h = np.empty((T, B, H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    U_kT_d_a_k = np.empty((B, H), dtype)
+    d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((2 * H, I), dtype)
     d_U_k = np.zeros((H, H), dtype)
@@ -270,12 +270,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_z = k_a_h * k * (1 - z**2)
             d_z *= k_a_h_t
 
-            # U_kT_d_a_k = U_k.T @ d_k
-            np.matmul(d_k, U_k, out=U_kT_d_a_k)
+            # d_u_h = U_k.T @ d_k
+            np.matmul(d_k, U_k, out=d_u_h)
 
-            # d_h = U_kT_d_a_k + k_a_h * (1 - k)
+            # d_h = d_u_h + k_a_h * (1 - k)
             np.multiply(k_a_h_t, k_h_t, out=d_h)
-            d_h += U_kT_d_a_k
+            d_h += d_u_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -641,10 +641,10 @@ forward   before  gates = x @ W[z r h].T
                   U_h_hr = hr @ U_h.T
                   a_n, n, h_next <- kernel(U_h_hr, x_n, h, z)
 backward  step    d_h_next, d_n <- kernel(d_h_later, d_y, n, z)
-                  U_hT_d_a_n = d_gates[d_n] @ U_h
-                  d_r, d_z <- kernel(U_hT_d_a_n, h, r, d_h_next, n, z)
-                  U_rT_d_a_r = d_gates[d_z d_r] @ U[z r]
-                  d_h <- kernel(U_hT_d_a_n, U_rT_d_a_r, d_h_next, r, z)
+                  d_hr = d_gates[d_n] @ U_h
+                  d_r, d_z <- kernel(d_hr, h, r, d_h_next, n, z)
+                  d_u_h = d_gates[d_z d_r] @ U[z r]
+                  d_h <- kernel(d_h_next, d_hr, d_u_h, r, z)
           after   d_x = d_gates @ W[z r h]
                   d_W[z r h] = d_gates.T @ x
                   d_U[z r] = d_gates[d_z d_r].T @ h
@@ -662,9 +662,9 @@ forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
           step    u = h @ U[z r h].T
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
 backward  step    d_h_next, not_z, d_n, d_v_n, d_r, d_z <- kernel(d_h_later, d_y, z, n, r, v_n, h)
-                  U_hT_d_v_n = d_gates[d_z d_r] @ U[z r]
-                  U_hT_d_v_n += d_gates[d_v_n] @ U[U_h]
-                  d_h <- kernel(U_hT_d_v_n, d_h_next, z)
+                  d_u_h = d_gates[d_z d_r] @ U[z r]
+                  d_u_h += d_gates[d_v_n] @ U[U_h]
+                  d_h <- kernel(d_h_next, d_u_h, z)
           after   d_x = d_gates[d_z d_r d_n] @ W[z r h]
                   d_W[z r h] = d_gates[d_z d_r d_n].T @ x
                   d_U[z r] = d_gates[d_z d_r].T @ h
@@ -701,9 +701,9 @@ forward   before  bias_n, bias_z <- once(c_n, b_z, c_z)
                   a_n, n, a_z, z, l, h_next <- kernel(U_n_h, x_n, U_z_h, x_z, sigmoid_a, h)
 backward  before  l <- kernel(sigmoid_a, z)
           step    d_h_next, d_l, d_z, d_n, d_a <- kernel(d_h_later, d_y, h, n, sigmoid_a, z, l)
-                  U_zT_d_a_z = d_gates[d_n] @ U[U_n]
-                  U_zT_d_a_z += d_gates[d_z] @ U[U_z]
-                  d_h <- kernel(U_zT_d_a_z, d_h_next, l)
+                  d_u_h = d_gates[d_n] @ U[U_n]
+                  d_u_h += d_gates[d_z] @ U[U_z]
+                  d_h <- kernel(d_h_next, d_u_h, l)
           after   d_x = d_gates[d_a d_z] @ W[n z]
                   d_W[n z] = d_gates[d_a d_z].T @ x
                   d_U[U_n] = d_gates[d_n].T @ h

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import Graph, Op, Pointwise, Value, check, levels, values_in
+from gategen.graph import Graph, Op, Pointwise, Product, Value, check, fresh, levels, values_in
 from gategen.plan.ends import reading
 from gategen.plan.groups import readers_of
 
@@ -53,7 +53,7 @@ def joins(op: Pointwise, reader: Pointwise) -> bool:
 
 def named_by_gates(forward: Graph, backward: Graph) -> Graph:
     """The graph with `d_z` for the gradient at the argument of the gate z, where no other is left."""
-    taken = {value.name for value in backward.values}
+    taken = {value.name for graph in (forward, backward) for value in graph.values}
     names: dict[Value, Value] = {}
     nexts = {f"d_{carry.next}" for carry in forward.states}
     gates = gates_of(readers_of(forward))
@@ -62,7 +62,20 @@ def named_by_gates(forward: Graph, backward: Graph) -> Graph:
         if gate and gate not in taken and op.out.name not in nexts:
             names[op.out] = Value(gate, op.out.shape, op.out.static)
             taken.add(gate)
+        elif isinstance(op, Product) and (wish := product_name(op, forward)):
+            names[op.out] = Value(fresh(wish, taken), op.out.shape, op.out.static)
+            taken.add(names[op.out].name)
     return renamed(backward, names)
+
+
+def product_name(op: Product, forward: Graph) -> str:
+    """`d_u_h` for what reaches h through a product with U, `d_hr` where hr has no other reader."""
+    through = [p for p in forward.ops if isinstance(p, Product) and p.matrix == op.matrix]
+    if len(through) != 1 or through[0].transposed == op.transposed:
+        return ""
+    operand = through[0].operand
+    alone = operand not in forward.given and len(readers_of(forward)[operand]) == 1
+    return f"d_{operand}" if alone else f"d_{op.matrix.name.split('_')[0].lower()}_{operand}"
 
 
 def gates_of(readers: Mapping[Value, list[Op]]) -> dict[str, str]:
