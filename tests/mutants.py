@@ -496,11 +496,6 @@ LOWERING = (
         'return f"{base}[ts]" if whole', 'return f"{base}[:ts.stop - ts.start]" if whole',
     ),
     Mutant(
-        "gategen/plan/ahead.py", "a factor that waits for a gradient is computed ahead",
-        "settled = [f for f in factors if moving.isdisjoint(values_in(f))]",
-        "settled = [f for f in factors if moving.isdisjoint(values_in(f)) or len(values_in(f)) > 1]",
-    ),
-    Mutant(
         "gategen/plan/compose.py", "a chain of factors loses its first one",
         "inside[op.out] = op.expr", "inside[op.out] = sp.Mul(*sp.Mul.make_args(op.expr)[1:])",
     ),
