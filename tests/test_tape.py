@@ -89,3 +89,18 @@ def test_a_loop_of_steps_is_forward(module_of, name, initial):
     assert isinstance(state, point.module.States)
     for found, wanted in zip(state, final, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-14, atol=1e-15)
+
+
+@every_cell
+@with_initial
+def test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead(module_of, monkeypatch, name, initial):
+    point = random_point(name, module_of(name), lengths=LENGTHS, initial=initial)
+    if not hasattr(point.module, "chunks"):  # nothing is computed ahead
+        return
+    whole = gradients(point)
+    monkeypatch.setattr(
+        point.module, "chunks", lambda T, _: (slice(max(0, stop - 2), stop) for stop in range(T, 0, -2))
+    )
+    found = gradients(point)
+    assert found.keys() == whole.keys()
+    assert_same(found.values(), whole.values())
