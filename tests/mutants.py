@@ -115,6 +115,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ON_NUMPY,
     ON_CUDA,
     (PLAN_VALUES, PRODUCTS, *PRINTERS, ADJOINT, SECOND),
+    ("tests/test_tape.py::test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead",),
     (
         f"{VALUES}::test_forward_is_what_the_equations_say",
         f"{GRADIENTS}::test_gradients_are_right_from_every_start",
