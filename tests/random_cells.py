@@ -18,13 +18,13 @@ import sympy as sp
 from hypothesis import strategies as st
 
 import gategen as gg
-from gategen import language as lang
 from gategen.backends.cupy import CUDA_WORDS
 from gategen.backends.module import SIZE_WORDS, WORDS
-from gategen.cell import Cell
 from gategen.errors import SpecError
-from gategen.language import Eq, Shape, Size
-from gategen.printer import ATOM, MATVEC, POWER, Printer
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq, Shape, Size
+from gategen.spec.printer import ATOM, MATVEC, POWER, Printer
 
 # ---------------------------------------------------------------------------------------------- names
 

@@ -11,7 +11,7 @@ import pytest
 from test_build import FakeBackend
 
 from gategen import __version__, backends, cli
-from gategen.load import builtins
+from gategen.spec.load import builtins
 
 SPEC = """
 from gategen import Cell, Eq, constants, inputs, matrices, states, tanh

@@ -11,8 +11,8 @@ from helpers import CELLS, TINY, assert_close, cell_of, random_case, run
 
 import gategen
 from gategen import Cell, Eq, SpecError, gates, inputs, matrices, scalars, states, tanh, vectors
-from gategen import language as lang
 from gategen.graph import Value, flatten, numeric, text
+from gategen.spec import language as lang
 
 x = inputs("x")
 h = states("h")
@@ -148,8 +148,8 @@ def test_functions_keep_their_values_far_out(name: str) -> None:
 
 def derivative(expr: sp.Expr, at: np.ndarray) -> np.ndarray:
     """The derivative by `v`, as the adjoint takes it."""
-    from gategen.adjoint import partial
     from gategen.graph import Pointwise
+    from gategen.graph.adjoint import partial
 
     slope = partial(Pointwise(Value("out", ("hidden",)), expr), v)
     value = numeric(expr, {"v": at, "w": A_FEW[::-1]})

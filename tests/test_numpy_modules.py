@@ -24,11 +24,11 @@ from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import Cell, Eq, cli, exp, gates, inputs, matrices, sigmoid, states, tanh, vectors
-from gategen.cell import Size
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import RESERVED, Next, State, batch_norm
-from gategen.load import builtins, load
-from gategen.verify import imported, written
+from gategen.judge.host import imported, written
+from gategen.spec.cell import Size
+from gategen.spec.language import RESERVED, Next, State, batch_norm
+from gategen.spec.load import builtins, load
 
 SPECS = Path(__file__).parent / "specs"
 BUILTIN = dict(builtins())

@@ -15,12 +15,12 @@ from matplotlib.mathtext import MathTextParser
 
 from gategen import Eq, gates, inputs, matrices, scalars, sigmoid, states, summary, tanh, vectors
 from gategen.graph import length
-from gategen.language import batch_norm
-from gategen.load import builtins, load_all
+from gategen.judge.host import imported, written
 from gategen.plan import plan
 from gategen.show import show
 from gategen.show.latex import escaped, name_latex
-from gategen.verify import imported, written
+from gategen.spec.language import batch_norm
+from gategen.spec.load import builtins, load_all
 
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())

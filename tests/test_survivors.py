@@ -18,9 +18,9 @@ from gategen.backends.numpy import interpolated
 from gategen.build import generate
 from gategen.emulator import cupy as cp
 from gategen.graph import Pointwise, Value
-from gategen.language import where
+from gategen.judge.host import imported, written
 from gategen.plan import MatMul, OuterSum, Plan, plan
-from gategen.verify import imported, written
+from gategen.spec.language import where
 
 x = inputs("x")
 h, c, g = states("h c g")

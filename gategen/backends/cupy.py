@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.backends.module import (
     Module,
     Scope,
@@ -42,8 +41,9 @@ from gategen.plan import (
     Sum,
     Weight,
 )
-from gategen.printer import ATOM, SUM, Printer
 from gategen.render import render
+from gategen.spec import language as lang
+from gategen.spec.printer import ATOM, SUM, Printer
 
 ALL, LOOP = "all", "loop"
 

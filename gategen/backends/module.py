@@ -19,7 +19,6 @@ from typing import Any
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.graph import Pointwise, fresh, length
 from gategen.plan import (
     Buffer,
@@ -34,7 +33,8 @@ from gategen.plan import (
     gradient_of,
     sizes_told,
 )
-from gategen.printer import Printer
+from gategen.spec import language as lang
+from gategen.spec.printer import Printer
 
 HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import Graph, flatten, start
+from gategen.graph.adjoint import adjoint
 from gategen.plan.classify import classify
 from gategen.plan.data import Pair, Plan
 from gategen.plan.ends import alive, distinct_ends, kept_carries
@@ -14,6 +13,7 @@ from gategen.plan.place import place
 from gategen.plan.retape import retape
 from gategen.plan.stages import draft
 from gategen.plan.write import write
+from gategen.spec.cell import Cell
 
 
 def plan(cell: Cell) -> Plan:

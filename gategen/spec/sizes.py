@@ -12,10 +12,10 @@ from typing import Any
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import SpecError
-from gategen.language import Shape, Size
-from gategen.printer import text
+from gategen.spec import language as lang
+from gategen.spec.language import Shape, Size
+from gategen.spec.printer import text
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from collections import defaultdict
 
 import sympy as sp
 
-from gategen.graph import BatchSum, Builder, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value, check
+from gategen.graph.builder import Builder
+from gategen.graph.check import check
+from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
 
 Ends = tuple[tuple[str, Value], ...]
 

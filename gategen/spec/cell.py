@@ -12,17 +12,17 @@ from typing import Any
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import SpecError, SpecWarning, Where
-from gategen.language import Eq, Shape, Size
-from gategen.printer import Printer
-from gategen.sizes import Unifier
-from gategen.text import Spec, read
+from gategen.spec import language as lang
+from gategen.spec.language import Eq, Shape, Size
+from gategen.spec.printer import Printer
+from gategen.spec.sizes import Unifier
+from gategen.spec.text import Spec, read
 
 # What the tree of an expression may consist of.
 _KNOWN = (
     sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos,
-    sp.Abs, sp.sign, sp.erf, lang.Elementwise, Relational,
+    sp.Abs, sp.sign, sp.erf, lang.Elementwise, lang.Opaque, Relational,
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ class Cell:
 
     @classmethod
     def parse(cls, name: str, text: str, *, file: str = "<text>") -> Cell:
-        """The cell that `text` in the text form describes (see `gategen.text`); executes nothing.
+        """The cell that `text` in the text form describes (see `gategen.spec.text`); executes nothing.
 
         `name` takes the place of a name that the text itself gives. Errors name the line as one of `file`.
         """
