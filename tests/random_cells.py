@@ -326,7 +326,7 @@ class _Maker:
     def product(self, size: Size, depth: int, stacked: bool) -> Any:
         if stacked:
             parts = [self.expr(self.pick(self.sizes), depth - 2) for _ in range(2 + self.upto(1))]
-            return self.matrix(size, tuple(map(self.size, parts))) @ gg.language.concat(*parts)
+            return self.matrix(size, tuple(map(self.size, parts))) @ gg.concat(*parts)
         operand = self.expr(self.pick(self.sizes), depth - 1)
         return self.matrix(size, self.size(operand)) @ operand
 

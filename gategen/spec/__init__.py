@@ -4,7 +4,7 @@
     opaque, functions       products, reductions and norms; elementwise words with their derivatives
     equations               `Eq`
     language                all these words under one name, for those who read equations
-    printer                 expressions as text
+    printer, quoting        expressions as text, and errors that quote them
     sizes, checks, cell     sizes by unification, what a cell must satisfy, `Cell`
     text                    the text form
     load                    built-in cells by name, files by path

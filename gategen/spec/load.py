@@ -21,7 +21,8 @@ import gategen
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
 from gategen.spec import text
-from gategen.spec.cell import Cell, warn
+from gategen.spec.cell import Cell
+from gategen.spec.quoting import warn
 
 _BUILTINS = Path(__file__).parents[1] / "cells"
 _ENDINGS = (".py", ".gate")
