@@ -1,7 +1,6 @@
-"""`RNN`: layers of one cell over a generated module, with everything that they hold.
+"""`RNN`: layers of one cell, and what they hold: parameters, running statistics, the last run.
 
-Shapes, the order of layers and directions, and dropout are those of `torch.nn.GRU`. All arithmetic is the
-module's; this one arranges arrays, and finds in the module what it must know.
+How the arrays of a run lie is in `arrange.py`; all arithmetic is the generated module's.
 """
 
 from __future__ import annotations
