@@ -57,7 +57,7 @@ for path in sys.argv[1:]:
 TEXT = """
 import sys, time, warnings
 from gategen import Cell
-from gategen.load import load
+from gategen.spec.load import load
 warnings.simplefilter("ignore")
 lines = [f"z{k} = sigmoid(W_{k} @ x + U_{k} @ h + b_{k})" for k in range(19)]
 source = "\\n".join([*lines, "h' = z0 * h"])

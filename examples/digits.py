@@ -203,7 +203,7 @@ def modules(names: Sequence[str]) -> list[ModuleType]:
     path of a spec file. What is not there is built into a temporary folder.
     """
     from gategen import build
-    from gategen.load import builtins, load
+    from gategen.spec.load import builtins, load
 
     found = []
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:

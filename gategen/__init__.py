@@ -16,12 +16,12 @@ minimum where equal clip mod stop_gradient concat sum_ mean var layer_norm batch
 """.split()
 
 _HOME = {
-    **dict.fromkeys(_LANGUAGE, "language"),
-    "Cell": "cell",
-    "load": "load",
+    **dict.fromkeys(_LANGUAGE, "spec.language"),
+    "Cell": "spec.cell",
+    "load": "spec.load",
     "build": "build",
     "diff": "diff",
-    "verify": "verify",
+    "verify": "judge.verify",
     "GategenError": "errors",
     "SpecError": "errors",
     "UnsupportedError": "errors",

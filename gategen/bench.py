@@ -16,8 +16,9 @@ from statistics import median
 import numpy as np
 
 from gategen.build import Progress
-from gategen.cell import Cell
-from gategen.verify import buffer_arguments, imported, init_arguments, written
+from gategen.judge.host import imported, written
+from gategen.judge.problem import buffer_arguments, init_arguments
+from gategen.spec.cell import Cell
 
 T, B, INPUT, HIDDEN = 100, 32, 64, 128
 RUNS = 7

@@ -23,8 +23,8 @@ from gategen import __version__
 from gategen.errors import GategenError
 
 if TYPE_CHECKING:
-    from gategen.cell import Cell
-    from gategen.verify import Result
+    from gategen.judge.verify import Result
+    from gategen.spec.cell import Cell
 
 DONE, NO, WRONG, MISSING = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports SIGINT and SIGPIPE
@@ -97,7 +97,7 @@ _backend = click.option(
 @commands.command("list")
 def list_() -> None:
     """The built-in cells, a line each."""
-    from gategen.load import builtins
+    from gategen.spec.load import builtins
 
     rows = [(cell.name, cell.title) for cell in builtins().values()]
     _table(("cell", "title"), rows, names=False)
@@ -214,7 +214,8 @@ def verify(
     Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is
     one, otherwise on the CPU: the very same files, with the CUDA text compiled by the host's C++ compiler.
     """
-    from gategen.verify import runnable, verify
+    from gategen.judge.host import runnable
+    from gategen.judge.verify import verify
 
     cells = _load(targets, equations, name)
     names = _backends(backends)
@@ -261,9 +262,9 @@ def new(name: str, origin: str) -> None:
     It goes into the current directory and has the equations of another cell.
     """
     from gategen.build import write_new
-    from gategen.language import check_name
     from gategen.show import spec_source
-    from gategen.text import draft
+    from gategen.spec.language import check_name
+    from gategen.spec.text.writer import draft
 
     ending = ".gate" if name.endswith(".gate") else ".py"
     name = check_name(name.removesuffix(ending))
@@ -307,7 +308,7 @@ def doctor() -> None:
 
 def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "") -> tuple[Cell, ...]:
     """The cells of names and paths, or the one that is written on the command line."""
-    from gategen.load import load_all
+    from gategen.spec.load import load_all
 
     if not equations:
         if name:
@@ -315,8 +316,8 @@ def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "")
         return load_all(targets)
     if tuple(targets):
         raise click.UsageError("--equations stand in place of a CELL")
-    from gategen.cell import Cell
-    from gategen.text import read
+    from gategen.spec.cell import Cell
+    from gategen.spec.text import read
 
     spec = read(re.sub("; *", "\n", "\n".join(equations)), "--equations")
     return (Cell.from_text(spec, name or spec.name or "cell"),)
@@ -324,7 +325,7 @@ def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "")
 
 def _one(target: str) -> Cell:
     """The cell of that name, or the only one of a file."""
-    from gategen.load import load
+    from gategen.spec.load import load
 
     cells = load(target)
     if len(cells) > 1:

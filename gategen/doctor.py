@@ -45,7 +45,7 @@ def _cupy() -> tuple[str, str, str]:
 
 
 def _gpu() -> tuple[str, str, str]:
-    from gategen.verify import gpu
+    from gategen.judge.host import gpu
 
     name = gpu()
     if name:

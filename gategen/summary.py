@@ -26,8 +26,6 @@ from dataclasses import dataclass
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
-from gategen.cell import Cell
 from gategen.graph import length
 from gategen.plan import (
     ColumnSum,
@@ -43,6 +41,7 @@ from gategen.plan import (
     Weight,
     plan,
 )
+from gategen.spec.cell import Cell
 
 FLOAT32 = 4  # bytes
 
@@ -150,7 +149,7 @@ def arithmetic(expr: sp.Basic) -> int:
         return inner + len(expr.args) - 1 - spared
     if isinstance(expr, sp.Pow):
         return arithmetic(expr.base) + raising(expr.exp)
-    if isinstance(expr, (sp.Function, Relational, lang.Elementwise)):
+    if isinstance(expr, (sp.Function, Relational)):
         return inner + 1
     return 0
 

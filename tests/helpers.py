@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import Graph, Run, Value, evaluate
-from gategen.load import builtins
-from gategen.tangent import tangent
+from gategen.graph.adjoint import adjoint
+from gategen.graph.tangent import tangent
+from gategen.spec.cell import Cell
+from gategen.spec.load import builtins
 
 Array = Any
 Arrays = Mapping[str, Array]

@@ -40,14 +40,14 @@ from points import (
 from random_cells import Drawn, rolled, spec
 
 from gategen import emulator
-from gategen import language as lang
 from gategen.backends import cupy, numpy
-from gategen.cell import Cell
 from gategen.emulator import cupy as cp
 from gategen.errors import SpecError
-from gategen.language import Eq
+from gategen.judge.host import imported
 from gategen.plan import Plan, plan
-from gategen.verify import imported
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq
 
 Array = Any
 Arrays = dict[str, Array]

@@ -236,7 +236,7 @@ def judge(
 
 # ---------------------------------------------------------------------------------------------- the bugs
 
-ADJOINT_PY, TANGENT_PY = "gategen/adjoint.py", "gategen/tangent.py"
+ADJOINT_PY, TANGENT_PY = "gategen/graph/adjoint.py", "gategen/graph/tangent.py"
 NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
 HOST_PY = "gategen/backends/host.py"

@@ -54,9 +54,7 @@ from mutants import (
 GRAPH, INSTRUCTIONS = "tests/test_graph.py", "tests/test_instructions.py"
 RANDOM = "tests/test_random_cells.py"
 PACKAGE = (
-    "gategen/adjoint.py",
-    "gategen/tangent.py",
-    "gategen/graph.py",
+    "gategen/graph",
     "gategen/plan",
     "gategen/backends/instructions.py",
     "gategen/backends/numpy.py",
@@ -227,7 +225,9 @@ ALARM = 600  # seconds; no stage takes nearly so long, so a mutant that never en
 
 # The tests that see most of what a file does, from cheap to dear.
 QUICK: dict[str, tuple[tuple[str, ...], ...]] = {
-    "gategen/graph.py": ((GRAPH,), DERIVATION, ON_NUMPY),
+    "gategen/graph/adjoint.py": (DERIVATION, PLANS),
+    "gategen/graph/tangent.py": (DERIVATION, PLANS),
+    "gategen/graph/": ((GRAPH,), DERIVATION, ON_NUMPY),
     "gategen/plan/text.py": ((PLAN,),),
     "gategen/plan/": (PLANS, ON_NUMPY),
     "gategen/backends/cupy.py": (ON_CUDA,),
@@ -250,7 +250,7 @@ import json, sys
 from gategen.build import all_backends, generate
 from gategen.errors import UnsupportedError
 from pathlib import Path
-from gategen.load import load, load_all
+from gategen.spec.load import load, load_all
 
 cells = [*load_all(), *(cell for path in sorted(Path("tests/specs").glob("*.py")) for cell in load(path))]
 made = {}
@@ -320,8 +320,8 @@ class OneModule:
         self.cell, self.text = cell, text
 
     def pytest_configure(self) -> None:
-        verify: Any = import_module("gategen.verify")
-        plain = verify.written
+        host: Any = import_module("gategen.judge.host")
+        plain = host.written
 
         def written(cell: Any, backend: str, folder: Path) -> Path:
             path = plain(cell, backend, folder)
@@ -329,7 +329,7 @@ class OneModule:
                 path.write_text(self.text, "utf-8")
             return path
 
-        verify.written = written
+        host.written = written
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         items[:] = [item for item in items if self.concerns(item)]
@@ -474,7 +474,7 @@ def warm(mutants: Sequence[Mutant], snapshot: Path, quick: bool) -> None:
     """Run all tests without a mutant: they must pass, and are compiled for those that follow."""
     if mutants[0].file in MODULES:  # the package is the same for all
         sys.path.insert(0, str(snapshot))
-        import_module("gategen.verify")
+        import_module("gategen.judge.verify")
     elif not quick:
         texts(snapshot, snapshot.parent / "texts")
     nothing = [Mutant(mutant.file, "", 0, 0, "", "") for mutant in mutants]

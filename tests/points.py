@@ -18,10 +18,10 @@ from reference import REFERENCES, numpy_functions, outputs_of
 from reference import run as run_reference
 
 from gategen import Cell
-from gategen.cell import Size
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import Next, batch_norm
-from gategen.load import builtins, load
+from gategen.spec.cell import Size
+from gategen.spec.language import Next, batch_norm
+from gategen.spec.load import builtins, load
 
 SPECS = Path(__file__).parent / "specs"
 BUILTIN = dict(builtins())

@@ -18,13 +18,13 @@ import sympy as sp
 from hypothesis import strategies as st
 
 import gategen as gg
-from gategen import language as lang
 from gategen.backends.cupy import CUDA_WORDS
 from gategen.backends.module import SIZE_WORDS, WORDS
-from gategen.cell import Cell
 from gategen.errors import SpecError
-from gategen.language import Eq, Shape, Size
-from gategen.printer import ATOM, MATVEC, POWER, Printer
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq, Shape, Size
+from gategen.spec.printer import ATOM, MATVEC, POWER, Printer
 
 # ---------------------------------------------------------------------------------------------- names
 
@@ -326,7 +326,7 @@ class _Maker:
     def product(self, size: Size, depth: int, stacked: bool) -> Any:
         if stacked:
             parts = [self.expr(self.pick(self.sizes), depth - 2) for _ in range(2 + self.upto(1))]
-            return self.matrix(size, tuple(map(self.size, parts))) @ gg.language.concat(*parts)
+            return self.matrix(size, tuple(map(self.size, parts))) @ gg.concat(*parts)
         operand = self.expr(self.pick(self.sizes), depth - 1)
         return self.matrix(size, self.size(operand)) @ operand
 

@@ -61,8 +61,8 @@ from gategen import (
     vectors,
     where,
 )
-from gategen.adjoint import _Adjoint, adjoint, partial
 from gategen.graph import Pointwise, Reduce, Value, evaluate, flatten, start, text
+from gategen.graph.adjoint import _Adjoint, adjoint, partial
 
 LENGTHS = (3, 0, 4, 1, 4)
 LARGE = {"input": 17, "hidden": 23, "rank": 11, "memory": 13, "projection": 9}
@@ -425,7 +425,7 @@ def a_term(op, by):
 
 @pytest.mark.parametrize("mutant", [a_sign, a_factor, a_term])
 def test_a_wrong_partial_derivative_is_noticed(mutant, monkeypatch) -> None:
-    monkeypatch.setattr("gategen.adjoint.partial", mutant)
+    monkeypatch.setattr("gategen.graph.adjoint.partial", mutant)
     assert_noticed()
 
 

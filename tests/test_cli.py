@@ -12,7 +12,7 @@ from helpers import MINUTES
 from test_build import FakeBackend
 
 from gategen import __version__, backends, cli
-from gategen.load import builtins
+from gategen.spec.load import builtins
 
 SPEC = """
 from gategen import Cell, Eq, constants, inputs, matrices, states, tanh

@@ -5,7 +5,7 @@ import sympy as sp
 
 from gategen.backends.cupy import CudaPrinter
 from gategen.graph import Value
-from gategen.language import where
+from gategen.spec.language import where
 
 A, B = (Value(name, ("hidden",)) for name in ("a", "b"))
 CHOICE = where(A > B, A, B)

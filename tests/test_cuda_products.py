@@ -13,8 +13,8 @@ from points import LENGTHS, Point, forward, gradients, input_keys, named, random
 from gategen import emulator
 from gategen.build import generate
 from gategen.emulator import cupy as cp
+from gategen.judge.host import imported, written
 from gategen.plan import MatMul, OuterSum, Plan, plan
-from gategen.verify import imported, written
 
 CELLS = ("stacked", "twice", "tied", "chained")
 ONCE_WRONG = ("narrow", "reduced", "opened", "opened_from_the_start")

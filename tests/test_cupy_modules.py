@@ -14,8 +14,8 @@ from reference import REFERENCES, outputs_of
 from gategen import emulator
 from gategen.build import generate
 from gategen.emulator import cupy as cp
-from gategen.load import builtins, load
-from gategen.verify import verify
+from gategen.judge.verify import verify
+from gategen.spec.load import builtins, load
 
 CELLS = builtins()
 SPECS = Path(__file__).parent / "specs"

@@ -32,11 +32,11 @@ from gategen import (
     vectors,
     where,
 )
-from gategen import language as lang
 from gategen.diff import ALIKE, CHANGED, DIFFERENT, MOVED, SAME, UNLIKE, diff, text
 from gategen.diff.normal import Normal
-from gategen.load import builtins, load_all
 from gategen.show.export import difference
+from gategen.spec import language as lang
+from gategen.spec.load import builtins, load_all
 
 SPECS = sorted(map(str, (Path(__file__).parent / "specs").glob("*.py")))
 BUILTIN = dict(builtins())

@@ -20,9 +20,9 @@ import pytest
 from helpers import MINUTES
 
 from gategen import Cell, __version__, emulator
-from gategen import language as lang
 from gategen.cli import commands
-from gategen.load import builtins
+from gategen.spec import language as lang
+from gategen.spec.load import builtins
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import MINUTES
 
-from gategen.load import load
-from gategen.verify import verify
+from gategen.judge.verify import verify
+from gategen.spec.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

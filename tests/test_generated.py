@@ -20,8 +20,8 @@ import pytest
 from gategen import __version__, load
 from gategen.build import all_backends, build, generate
 from gategen.errors import UnsupportedError
-from gategen.load import load_all
 from gategen.render import environment
+from gategen.spec.load import load_all
 
 ROOT = Path(__file__).parents[1]
 GENERATED = ROOT / "generated"
@@ -108,7 +108,7 @@ def test_the_bytes_do_not_depend_on_the_hash_seed():
         import hashlib, json
         from gategen.build import all_backends, generate
         from gategen.errors import UnsupportedError
-        from gategen.load import load, load_all
+        from gategen.spec.load import load, load_all
         made = {{}}
         for cell in load_all({[*cells, *specs]!r}):
             for backend in all_backends():

@@ -26,7 +26,6 @@ from gategen import (
     vectors,
     where,
 )
-from gategen.adjoint import adjoint
 from gategen.graph import (
     AFTER,
     BEFORE,
@@ -48,8 +47,9 @@ from gategen.graph import (
     start,
     text,
 )
-from gategen.language import batch_norm
-from gategen.tangent import tangent
+from gategen.graph.adjoint import adjoint
+from gategen.graph.tangent import tangent
+from gategen.spec.language import batch_norm
 
 LENGTHS = (3, 0, 4, 1, 4)
 

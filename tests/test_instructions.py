@@ -6,10 +6,10 @@ import sympy as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gategen import language as lang
 from gategen.backends.instructions import Assembler, Instruction, Test, Text, View, fit, merge
 from gategen.graph import Pointwise, Value, length, numeric
-from gategen.language import maximum, sigmoid, tanh
+from gategen.spec import language as lang
+from gategen.spec.language import maximum, sigmoid, tanh
 
 Test.__test__ = False  # not one of pytest's
 

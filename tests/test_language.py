@@ -1,18 +1,17 @@
-"""The words of a spec: declarations, functions with their derivatives, equations, sizes."""
+"""The words of a spec: declarations, functions with their derivatives, equations."""
 
-import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sympy as sp
-from helpers import CELLS, TINY, assert_close, cell_of, random_case, run
+from helpers import TINY, assert_close, cell_of, random_case, run
 
 import gategen
 from gategen import Cell, Eq, SpecError, gates, inputs, matrices, scalars, states, tanh, vectors
-from gategen import language as lang
-from gategen.graph import Value, flatten, numeric, text
+from gategen.graph import Value, flatten, numeric
+from gategen.spec import language as lang
 
 x = inputs("x")
 h = states("h")
@@ -148,8 +147,8 @@ def test_functions_keep_their_values_far_out(name: str) -> None:
 
 def derivative(expr: sp.Expr, at: np.ndarray) -> np.ndarray:
     """The derivative by `v`, as the adjoint takes it."""
-    from gategen.adjoint import partial
     from gategen.graph import Pointwise
+    from gategen.graph.adjoint import partial
 
     slope = partial(Pointwise(Value("out", ("hidden",)), expr), v)
     value = numeric(expr, {"v": at, "w": A_FEW[::-1]})
@@ -296,175 +295,6 @@ def test_an_equation_knows_the_file_and_line_it_was_written_on() -> None:
     assert repr(eq) == "Eq(z, tanh(h))"
 
 
-def test_a_cell_keeps_the_places_of_its_equations() -> None:
-    eq = Eq(h.next, lang.normalise(sp.Max(W @ x, h)))
-    cell = cell_of(eq)
-    assert cell.equations[0].where == eq.where
-    assert cell.where is not None and Path(cell.where.file).name == "helpers.py"
-
-
-def test_an_equation_of_sympy_is_accepted() -> None:
-    cell = cell_of(sp.Eq(z, tanh(W @ x)), sp.Eq(h.next, z * h))
-    assert cell.text() == ("z = tanh(W @ x)", "h' = z * h")
-
-
-def test_the_order_of_equations_does_not_matter() -> None:
-    gru = CELLS["gru"]
-    for order in itertools.permutations(gru.equations):
-        cell = Cell("gru", *order)
-        assert {(eq.lhs, eq.rhs) for eq in cell.equations} == {(eq.lhs, eq.rhs) for eq in gru.equations}
-        met = [eq.lhs.name for eq in cell.equations]
-        assert met.index("r") < met.index("n") < met.index("h'") and met.index("z") < met.index("h'")
-        assert (cell.states, cell.inputs) == (gru.states, gru.inputs)
-        assert set(cell.parameters) == set(gru.parameters)
-
-
-def test_states_and_inputs_stand_in_the_order_of_their_declaration() -> None:
-    d, c, a = states("d c a")
-    mask, q = inputs("mask q", size=1)
-    cell = cell_of(Eq(a.next, q + a), Eq(c.next, b * c), Eq(d.next, d * mask))
-    assert cell.states == (d, c, a)
-    assert cell.inputs == (mask, q)
-    assert cell.outputs == (d.next,)
-
-
-def test_the_output_is_what_was_asked_for() -> None:
-    equations = Eq(h.next, z * h), Eq(z, tanh(W @ x))
-    assert cell_of(*equations).outputs == (h.next,)
-    assert cell_of(*equations, output=z).outputs == (z,)
-    assert cell_of(*equations, output=[h.next, z]).outputs == (h.next, z)
-
-
-def test_the_first_step_has_equations_of_its_own() -> None:
-    cell = cell_of(Eq(h.next, z * h), Eq(z, tanh(W @ x)), first=[Eq(h.next, z), Eq(z, U @ x + b)])
-    assert cell.text(cell.first) == ("z = U @ x + b", "h' = z")
-    assert [p.name for p in cell.parameters] == ["W", "U", "b"]
-    assert cell.shapes["U"] == ("hidden", "input")
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Cell(Eq(h.next, W @ x)), "a name is text, not Eq"),
-        (lambda: Cell(3, Eq(h.next, W @ x)), "a name is text, not int"),
-        (lambda: inputs(3), "a name is text, not int"),
-        (lambda: Cell("c", Eq(h.next, tanh(W @ x) * 10**400)), "an infinite number"),
-        (lambda: Cell("c", Eq(h.next, tanh(W @ x) * 10**5000)), "an infinite number"),
-    ],
-)
-def test_what_no_name_and_no_number_is(make, words) -> None:
-    with pytest.raises(SpecError, match=words):
-        make()
-
-
-def test_one_equation_may_be_the_first_step() -> None:
-    cell = Cell("c", Eq(h.next, tanh(W @ x)), first=Eq(h.next, W @ x))
-    assert cell.text(cell.first) == ("h' = W @ x",)
-
-
-def test_a_title_is_the_reference_or_the_name_unless_it_is_given() -> None:
-    equation = Eq(h.next, W @ x + h)
-    assert Cell("cell", equation).title == "cell"
-    assert Cell("cell", equation, reference="J. Doe 2020").title == "J. Doe 2020"
-    assert Cell("cell", equation, title="A cell", reference="J. Doe 2020").title == "A cell"
-
-
-def test_constants_change_everywhere_and_only_in_the_copy() -> None:
-    gain, power, level = gategen.constants(gain=2, power=3, level=0.5)
-    s = states("s", initial=level)
-    cell = cell_of(Eq(s.next, gain * s**power + W @ x), output=s.next, first=[Eq(s.next, gain * (W @ x))])
-    other = cell.with_constants(gain=4, level=-1)
-    assert {c.name: c.value for c in cell.constants} == {"gain": 2, "power": 3, "level": 0.5}
-    assert {c.name: c.value for c in other.constants} == {"gain": 4, "power": 3, "level": -1}
-    assert [str(s.initial) for s in other.states] == ["level"]
-    assert other.states[0].initial.value == -1
-    assert other.outputs == (other.states[0].next,)
-    assert "4 * s**3" in text(flatten(other)) and "2 * s**3" in text(flatten(cell))
-    assert "4 * W_x" in text(flatten(other, first=True))
-    assert other.equations[0].where == cell.equations[0].where
-
-
-def test_an_unknown_constant_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SpecError, match="gru has no constant beta") as caught:
-        CELLS["gru"].with_constants(beta=2)
-    assert caught.value.hint == "its constants: none"
-
-
-# -------------------------------------------------------------------------------- sizes
-
-
-def rank_one() -> Cell:
-    P, Q = matrices("P", shape=("hidden", "rank")), matrices("Q")
-    return cell_of(Eq(h.next, tanh(P @ (Q @ x) + U @ h)))
-
-
-def through_gates() -> Cell:
-    V = matrices("V")
-    return cell_of(Eq(y, z * tanh(U @ h)), Eq(z, W @ x + b), Eq(h.next, V @ y + h))
-
-
-def with_memory() -> Cell:
-    m = states("m", size="memory")
-    R, V = matrices("R V")
-    return cell_of(Eq(m.next, tanh(R @ h + W @ x)), Eq(h.next, V @ m.next))
-
-
-def of_integers() -> Cell:
-    q, s = inputs("q", size=4), states("s", size=6)
-    return cell_of(Eq(s.next, tanh(W @ q + U @ s)))
-
-
-def stacked() -> Cell:
-    A, m = matrices("A"), inputs("m", size=2)
-    return cell_of(Eq(h.next, tanh(A @ lang.concat(h, x, m, scalars("alpha")))))
-
-
-def of_size_one() -> Cell:
-    S = matrices("S", shape=(1, "hidden"))
-    return cell_of(Eq(z, S @ h), Eq(h.next, z * h + S.T @ z + W @ x))
-
-
-def only_first() -> Cell:
-    V = matrices("V")
-    return cell_of(Eq(h.next, tanh(W @ x + U @ h)), first=[Eq(h.next, V @ x)])
-
-
-SHAPES = {
-    "a product": (lambda: cell_of(Eq(h.next, W @ x)), {"W": ("hidden", "input")}),
-    "a sum": (lambda: cell_of(Eq(h.next, tanh(W @ x + b))), {"W": ("hidden", "input")}),
-    "a transpose": (lambda: cell_of(Eq(h.next, W.T @ x + h)), {"W": ("input", "hidden")}),
-    "both": (lambda: cell_of(Eq(h.next, W @ (x + W.T @ h))), {"W": ("hidden", "input")}),
-    "a chain": (rank_one, {"P": ("hidden", "rank"), "Q": ("rank", "input"), "U": ("hidden", "hidden")}),
-    "gates": (through_gates, {"W": ("hidden", "input"), "U": 2 * ("hidden",), "V": 2 * ("hidden",)}),
-    "sizes": (with_memory, {"R": ("memory", "hidden"), "W": ("memory", "input"), "V": ("hidden", "memory")}),
-    "integers": (of_integers, {"W": (6, 4), "U": (6, 6)}),
-    "stacked columns": (stacked, {"A": ("hidden", ("hidden", "input", 2, 1))}),
-    "size 1": (of_size_one, {"S": (1, "hidden"), "W": ("hidden", "input")}),
-    "the first step": (
-        only_first,
-        {"W": ("hidden", "input"), "U": 2 * ("hidden",), "V": ("hidden", "input")},
-    ),
-}
-
-
-@pytest.mark.parametrize("form", SHAPES)
-def test_shapes_are_inferred_from_use(form: str) -> None:
-    make, shapes = SHAPES[form]
-    assert dict(make().shapes) == shapes
-
-
-def test_sizes_have_a_name_each_and_the_two_usual_ones_come_first() -> None:
-    assert rank_one().sizes == ("input", "hidden", "rank")
-    assert with_memory().sizes == ("input", "hidden", "memory")
-    assert of_integers().sizes == ("input", "hidden")
-
-
-def test_gates_have_the_size_of_what_defines_them() -> None:
-    assert of_size_one().gate_sizes == {"z": 1}
-    assert through_gates().gate_sizes == {"y": "hidden", "z": "hidden"}
-    assert cell_of(Eq(z, lang.mean(x)), Eq(h.next, z * h + b)).gate_sizes == {"z": 1}
-
-
 def test_everything_that_is_exported_is_there() -> None:
     for name in gategen.__all__:
         if name not in ("build", "verify", "load"):
@@ -474,36 +304,6 @@ def test_everything_that_is_exported_is_there() -> None:
 
 
 # -------------------------------------------------------------------------------- stacked rows
-
-
-def test_a_matrix_of_stacked_rows_gives_as_many_vectors() -> None:
-    A = matrices("A", shape=(("hidden",) * 2 + ("memory",), "input"))
-    b = vectors("b", size=("hidden", "hidden", "memory"))
-    i, g, m = A @ x
-    assert (i, g, m) == tuple(rows @ x for rows in A)
-    assert list(map(str, A)) == ["A[0]", "A[1]", "A[2]"] and str(A @ x) == "A @ x"
-    k = states("k", size="memory")
-    e = vectors("e", size="memory")  # which tells that size: A and b tell the sum alone
-    cell = cell_of(Eq(h.next, lang.sigmoid(i + b[0]) * (g + b[1])), Eq(k.next, m + b[2] * k * e))
-    assert cell.text() == (
-        "h' = sigmoid(A[0] @ x + b[0]) * (A[1] @ x + b[1])",
-        "k' = A[2] @ x + b[2] * e * k",
-    )
-    assert [(a.name, a.shape, a.stacked) for a in cell.arrays] == [
-        ("A", (("hidden", "hidden", "memory"), "input"), True),
-        ("b", (("hidden", "hidden", "memory"),), True),
-        ("e", ("memory",), False),
-    ]
-
-
-def test_parameters_that_stand_alone_are_arrays_of_their_own() -> None:
-    alpha = lang.scalars("alpha")
-    cell = cell_of(Eq(h.next, alpha * tanh(W @ x + b)))
-    assert [(a.name, a.shape, a.stacked) for a in cell.arrays] == [
-        ("W", ("hidden", "input"), False),
-        ("alpha", (), False),
-        ("b", ("hidden",), False),
-    ]
 
 
 def test_a_joint_layer_norm_of_stacked_rows_takes_stacked_gains() -> None:

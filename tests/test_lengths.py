@@ -20,7 +20,7 @@ from points import (
 )
 
 from gategen import Cell, Eq, exp, inputs, matrices, states, vectors
-from gategen.verify import imported, written
+from gategen.judge.verify import imported, written
 
 
 @every_cell

@@ -23,7 +23,7 @@ from points import (
     with_lengths,
 )
 
-from gategen.language import State
+from gategen.spec.language import State
 
 
 @every_cell

@@ -19,7 +19,7 @@ from points import (
 )
 
 from gategen import Cell, Eq, inputs, matrices, states, tanh, vectors
-from gategen.verify import imported, written
+from gategen.judge.verify import imported, written
 
 
 @every_cell

@@ -29,7 +29,7 @@ from points import (
 from reference import outputs_of
 
 from gategen import cli
-from gategen.verify import imported
+from gategen.judge.verify import imported
 
 
 @every_cell

@@ -31,7 +31,7 @@ def test_a_bug_whose_text_is_gone_is_an_error() -> None:
 def test_what_is_no_bug_lives(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Or else the tests would fail for another reason than the patch."""
     harmless = Mutant(
-        "gategen/adjoint.py", "only a comment", "class _Adjoint:", "class _Adjoint:  # harmless"
+        "gategen/graph/adjoint.py", "only a comment", "class _Adjoint:", "class _Adjoint:  # harmless"
     )
     monkeypatch.setattr("mutants.STAGES", ())
     monkeypatch.setattr("mutants.MUTANTS", (harmless,))

@@ -15,8 +15,8 @@ from points import (
 )
 
 from gategen import Cell, Eq, gates, inputs, matrices, sigmoid, states, tanh, vectors
-from gategen.language import RESERVED
-from gategen.verify import imported, written
+from gategen.judge.verify import imported, written
+from gategen.spec.language import RESERVED
 
 
 def cell_with(role: str, names: list[str]) -> Cell:

@@ -23,10 +23,9 @@ from gategen import (
     tanh,
     vectors,
 )
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import BEFORE, LOOP, Builder, Carry, Graph, Pointwise, Product, Value, flatten, levels
 from gategen.graph import text as graph_text
+from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     ColumnSum,
     Kernel,
@@ -50,6 +49,7 @@ from gategen.plan.layout import gate_order
 from gategen.plan.retape import cheap, retape
 from gategen.plan.share import share
 from gategen.show import plan_text
+from gategen.spec.cell import Cell
 
 x = inputs("x")
 h, c, g = states("h c g")

@@ -33,8 +33,8 @@ from gategen import (
 )
 from gategen import abs as abs_
 from gategen.graph import numeric
-from gategen.language import matvec
-from gategen.printer import Printer, text
+from gategen.spec.language import matvec
+from gategen.spec.printer import Printer, text
 
 a, b, c, z, n = gates("a b c z n")
 h, x = states("h"), inputs("x")

@@ -16,8 +16,8 @@ from random_cells import Drawn, cells, rolled, spec
 from gategen import emulator
 from gategen.build import generate
 from gategen.graph import flatten
-from gategen.load import load
-from gategen.verify import imported
+from gategen.judge.host import imported
+from gategen.spec.load import load
 
 SEED, COUNT, BATCH = 0, 200, 20
 ONCE_WRONG = {cell.name: cell for cell in load(Path(__file__).parent / "specs" / "drawn.py")}

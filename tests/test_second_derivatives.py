@@ -20,9 +20,9 @@ from helpers import (
 )
 
 from gategen import Eq, abs, inputs, layer_norm, matrices, relu, sign, softplus, sqrt, square, states, tanh
-from gategen.adjoint import adjoint
 from gategen.graph import Graph, Run, check, evaluate, flatten
-from gategen.tangent import tangent
+from gategen.graph.adjoint import adjoint
+from gategen.graph.tangent import tangent
 
 SECOND = {
     "adjoint_of_tangent": lambda graph: adjoint(tangent(graph)),

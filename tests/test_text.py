@@ -15,11 +15,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import gategen
-from gategen import Cell, SpecError, load, text
-from gategen import language as lang
+from gategen import Cell, SpecError, load
 from gategen.build import all_backends, generate
 from gategen.errors import SpecWarning
-from gategen.text.expressions import FUNCTIONS
+from gategen.spec import language as lang
+from gategen.spec import text
+from gategen.spec.text import read
+from gategen.spec.text.expressions import FUNCTIONS
+from gategen.spec.text.writer import draft, write
 
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.py"))
 EVERY = {
@@ -74,10 +77,10 @@ def refused(source):
 
 @every_cell
 def test_what_is_written_reads_as_the_same_cell(cell):
-    again = parsed(text.write(cell), cell.name)
+    again = parsed(write(cell), cell.name)
     assert equations(again) == equations(cell)
     assert declarations(again) == declarations(cell)
-    assert text.write(again) == text.write(cell)
+    assert write(again) == write(cell)
 
 
 @pytest.mark.slow
@@ -91,15 +94,15 @@ def test_a_cell_read_from_text_gives_the_same_files(cell, backend):
             for name, body in files.items()
         }
 
-    assert lines(parsed(text.write(cell), cell.name)) == lines(cell)
+    assert lines(parsed(write(cell), cell.name)) == lines(cell)
 
 
 @every_cell
 def test_a_draft_has_the_same_equations_under_another_name(cell):
-    draft = parsed(text.draft(cell, "mine"), "mine")
-    assert equations(draft) == equations(cell)
-    assert declarations(draft)[1:] == declarations(cell)[1:]
-    assert draft.title == f"mine, after {cell.name}"
+    drafted = parsed(draft(cell, "mine"), "mine")
+    assert equations(drafted) == equations(cell)
+    assert declarations(drafted)[1:] == declarations(cell)[1:]
+    assert drafted.title == f"mine, after {cell.name}"
 
 
 def test_the_example_of_the_interface_is_the_gru():
@@ -163,7 +166,7 @@ def test_everything_can_be_said():
         'A title with "quotes", \N{GREEK SMALL LETTER ALPHA}',
         "A reference on two lines.",
     )
-    assert text.read(ALL.replace("; k'=k", "")).name == "everything"
+    assert read(ALL.replace("; k'=k", "")).name == "everything"
     assert [(x.name, x.size) for x in cell.inputs] == [("s", "input"), ("m", 1), ("w", "memory")]
     assert [(s.name, s.size) for s in cell.states] == [("h", "hidden"), ("k", 6), ("v", "hidden")]
     start = cell.states[2].initial
@@ -353,7 +356,7 @@ def test_titles_and_references_reach_generated_files_only_quoted(text, backend):
 def test_a_title_that_cannot_be_quoted_is_not_written():
     cell = Cell("cell", *CELLS["rnn"].equations, title="\"\"\" and '''")
     with pytest.raises(gategen.UnsupportedError):
-        text.write(cell)
+        write(cell)
 
 
 def test_the_name_of_the_call_comes_before_that_of_the_text():
@@ -576,7 +579,7 @@ def test_a_number_of_many_digits_is_refused_before_it_is_computed(tower):
 
 def test_twenty_lines_are_read_in_a_moment():
     more = "\n".join(f"z{k} = sigmoid(W_{k} @ x + U_{k} @ h + b_{k})" for k in range(12))
-    assert outcome(f"{text.write(CELLS['lstm']).rstrip()}\n{more}", 300_000) is not None
+    assert outcome(f"{write(CELLS['lstm']).rstrip()}\n{more}", 300_000) is not None
 
 
 # ------------------------------------------------------------------------------------------ anything
@@ -588,7 +591,7 @@ TOKENS = [
     *"states: inputs: matrices: vectors: first: output: name: constants:".split(),
     "\\", '"tanh"', "'a'", 'f"{x}"', '"""', "\n", "\n\t", "    ", "\ufeff", "\u202e", "\u00e9",
 ]  # fmt: skip
-KNOWN = [text.write(cell) for cell in EVERY.values()]
+KNOWN = [write(cell) for cell in EVERY.values()]
 
 fuzzed = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -618,7 +621,7 @@ def test_any_change_of_a_cell_is_a_cell_or_a_spec_error(data):
         source = source[:start] + data.draw(st.sampled_from(["", *TOKENS])) + source[end:]
     made = outcome(source)
     if made is not None:
-        assert equations(parsed(text.write(made), made.name)) == equations(made)
+        assert equations(parsed(write(made), made.name)) == equations(made)
 
 
 NUMBERS = st.one_of(st.integers(-9, 9), st.integers(), st.floats(), st.sampled_from([10**400, 2.5e-310])).map(
@@ -647,7 +650,7 @@ EXPRESSIONS = st.recursive(
 def test_any_expression_is_refused_or_written_and_read_alike(expression):
     made = outcome(f"inputs: x[hidden]\nconstants: k = 2\nz = tanh(U_z @ h)\nh' = x + z + {expression}")
     if made is not None:
-        written = text.write(made)
+        written = write(made)
         again = outcome(written)
         assert again is not None, written
-        assert text.write(again) == written
+        assert write(again) == written

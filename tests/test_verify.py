@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 import gategen.build
-import gategen.verify
 from gategen import (
     Cell,
     Eq,
@@ -27,8 +26,10 @@ from gategen import (
     vectors,
     where,
 )
-from gategen.load import builtins, load
-from gategen.verify import FURTHER, LENGTHS, SIZES, B, MissingError, T, settings, verify
+from gategen.judge.host import MissingError
+from gategen.judge.problem import FURTHER, LENGTHS, SIZES, B, T, settings
+from gategen.judge.verify import verify
+from gategen.spec.load import builtins, load
 
 x = inputs("x")
 h = states("h")
@@ -51,7 +52,7 @@ def mutated(monkeypatch):
             added = f"\n\nright_backward = backward\n\n\n{textwrap.dedent(code)}"
             return {name: text + added if name.endswith(".py") else text for name, text in made.items()}
 
-        monkeypatch.setattr(gategen.verify, "generate", files)
+        monkeypatch.setattr("gategen.judge.host.generate", files)
 
     return mutate
 
@@ -104,14 +105,10 @@ def test_the_results_are_the_same_every_time():
     assert first == second
 
 
-def test_the_module_can_be_called_where_an_import_bound_its_name():
-    assert gategen.verify(load("rnn"), ["numpy"])[0].ok
-
-
 @pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize("name", ["gru", "caru", "ligru"])
 def test_the_cuda_text_is_right_where_there_is_no_gpu(name, monkeypatch):
-    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
     result = checked(builtins()[name], "cupy")
     assert result.ok, result
     assert result.where == "CPU emulation"
@@ -125,8 +122,8 @@ def test_a_wrong_forward_of_the_other_backend_is_found(monkeypatch):
         other = load("gru_before")[0].with_constants() if backend == "cupy" else cell
         return gategen.build.generate(other, backend)
 
-    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
-    monkeypatch.setattr(gategen.verify, "generate", files)
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
+    monkeypatch.setattr("gategen.judge.host.generate", files)
     result = checked(load("gru")[0], "cupy")
     assert not result.ok and "forward differs from the NumPy module" in result.note
 
@@ -220,7 +217,7 @@ def test_a_failed_verification_ends_with_1(mutated, monkeypatch, capsys, tmp_pat
 
 
 def test_without_gpu_and_compiler_the_exit_code_is_3(monkeypatch, capsys):
-    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
     monkeypatch.setattr("gategen.emulator.compiler", lambda: None)
     with pytest.raises(MissingError, match="install g"):
         verify(load("gru"), ["cupy"])
@@ -232,7 +229,7 @@ def test_without_gpu_and_compiler_the_exit_code_is_3(monkeypatch, capsys):
 
 
 def test_without_gpu_and_compiler_numpy_is_verified_and_the_rest_mentioned(monkeypatch, capsys):
-    monkeypatch.setattr(gategen.verify, "gpu", lambda: "")
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
     monkeypatch.setattr("gategen.emulator.compiler", lambda: None)
     monkeypatch.setattr(sys, "argv", ["gategen", "verify", "rnn"])
     with pytest.raises(SystemExit) as caught:

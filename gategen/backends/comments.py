@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from gategen import language as lang
-from gategen.cell import Cell
 from gategen.graph import Pointwise, Value
 from gategen.plan import Kernel, MatMul, Pair, Plan, Schedule, Stage, offset_rank
-from gategen.printer import Printer
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.printer import Printer
 
 OBVIOUS = re.compile(r"\w+ [+*]= \w+")  # the code says the same
 

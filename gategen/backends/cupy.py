@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host
 from gategen.backends.instructions import View
 from gategen.backends.module import (
@@ -46,8 +45,9 @@ from gategen.plan import (
     Stage,
     Sum,
 )
-from gategen.printer import ATOM, SUM, Printer
 from gategen.render import module_text, render
+from gategen.spec import language as lang
+from gategen.spec.printer import ATOM, SUM, Printer
 
 ARRAYS = False
 

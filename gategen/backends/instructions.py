@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.graph import Length, Pointwise, Value, length
 from gategen.plan import Slot, offset_rank
-from gategen.printer import Printer, fraction, leading_minus
+from gategen.spec import language as lang
+from gategen.spec.printer import Printer, fraction, leading_minus
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.backends.comments import NONE, comments
 from gategen.graph import Pointwise, Value, fresh, length
 from gategen.plan import (
@@ -35,7 +34,8 @@ from gategen.plan import (
     gradient_of,
     sizes_told,
 )
-from gategen.printer import Printer
+from gategen.spec import language as lang
+from gategen.spec.printer import Printer
 
 HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
 

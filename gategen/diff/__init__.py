@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from gategen import language as lang
 from gategen.callables import make_callable
-from gategen.cell import Cell
 from gategen.diff.match import Renaming, match, renamed_key, similar
 from gategen.diff.normal import Form, Key, key, names_in, renamed
 from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
 from gategen.diff.trial import trial
-from gategen.language import Eq
-from gategen.printer import Printer
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq
+from gategen.spec.printer import Printer
 
 SAME, CHANGED, DIFFERENT = "same", "same up to a change of parameters", "different"
 ALIKE, MOVED, UNLIKE = " ", "~", "!"

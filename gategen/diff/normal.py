@@ -17,9 +17,9 @@ from typing import Any
 
 import sympy as sp
 
-from gategen import language as lang
-from gategen.cell import Cell
-from gategen.language import Eq
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq
 
 Number = Fraction
 Monomial = frozenset[tuple[Any, Fraction]]  # atoms and their exponents

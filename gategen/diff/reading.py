@@ -12,8 +12,6 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
 
-from gategen import language as lang
-from gategen.cell import Cell
 from gategen.diff.match import Side
 from gategen.diff.normal import (
     ZERO,
@@ -31,6 +29,8 @@ from gategen.diff.normal import (
     scale,
     system,
 )
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
 
 FLIPS = 7  # so many gates are tried with parameters of the other sign
 

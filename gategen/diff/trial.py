@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gategen.cell import Cell
 from gategen.diff.match import Renaming
 from gategen.diff.normal import block
 from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start
-from gategen.language import Size
+from gategen.spec.cell import Cell
+from gategen.spec.language import Size
 
 STEPS, BATCH, DRAWS = 5, 3, 3
 

@@ -14,8 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from gategen.emulator import build, memory
+from gategen.emulator import build
+from gategen.emulator.arrays import ndarray
 from gategen.emulator.errors import EmulatorError
+from gategen.emulator.memory import guarded
 
 _KIND_NAMES = {
     "f": {4: "float", 8: "double"},
@@ -141,7 +143,7 @@ def _wanted(parameter: Parameter) -> str:
 
 
 def _given(value: object) -> str:
-    if isinstance(value, memory.ndarray):
+    if isinstance(value, ndarray):
         return f"an array of {value.dtype}"
     if isinstance(value, np.ndarray):
         return "a numpy.ndarray, which is not on the device"
@@ -163,7 +165,7 @@ def _fits(parameter: Parameter, value: object) -> bool:
         if value is None:
             return True
         same = parameter.dtype is None or parameter.dtype == str(getattr(value, "dtype", ""))
-        return isinstance(value, memory.ndarray) and same
+        return isinstance(value, ndarray) and same
     scalar = _as_scalar(value)
     return scalar is not None and str(scalar.dtype) == parameter.dtype
 
@@ -172,8 +174,8 @@ def _word(value: object, stack: ExitStack, complain: Callable[[], str]) -> ctype
     """The bytes of one argument: a scalar, or an address whose surroundings are checked as `stack` closes."""
     if value is None:
         return ctypes.create_string_buffer(8)
-    if isinstance(value, memory.ndarray):
-        address = stack.enter_context(memory.guarded(value, complain))
+    if isinstance(value, ndarray):
+        address = stack.enter_context(guarded(value, complain))
         return ctypes.create_string_buffer(address.to_bytes(8, "little"), 8)
     scalar = _as_scalar(value)
     assert scalar is not None

@@ -11,9 +11,9 @@ from functools import cached_property, lru_cache
 
 import sympy as sp
 
-from gategen.cell import Cell
 from gategen.graph import Graph, Pointwise, Value, length
-from gategen.language import Size
+from gategen.spec.cell import Cell
+from gategen.spec.language import Size
 
 GRADIENT = "gradient of "
 

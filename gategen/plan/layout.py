@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import sympy as sp
 
-from gategen import language as lang
-from gategen.cell import Cell
 from gategen.graph import Graph, Product, Value, fresh, length, levels
-from gategen.language import Size
 from gategen.plan.data import Field, Slot, Weight
 from gategen.plan.groups import Group, groups
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Size
 
 
 @dataclass(frozen=True)

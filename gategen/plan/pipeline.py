@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import Graph, flatten, start
+from gategen.graph.adjoint import adjoint
 from gategen.plan.ahead import ahead
 from gategen.plan.classify import classify
 from gategen.plan.compose import compose
@@ -16,6 +15,7 @@ from gategen.plan.place import place
 from gategen.plan.retape import retape
 from gategen.plan.stages import draft
 from gategen.plan.write import write
+from gategen.spec.cell import Cell
 
 
 def plan(cell: Cell, arrays: bool = False) -> Plan:

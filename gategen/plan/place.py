@@ -13,11 +13,11 @@ from dataclasses import replace
 import sympy as sp
 
 from gategen.graph import Outer, Pointwise, Value, fresh, length
-from gategen.language import Size
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
 from gategen.plan.data import Buffer, Slot, gradient_of, offset_rank
 from gategen.plan.layout import Layout
 from gategen.plan.stages import Draft, alike
+from gategen.spec.language import Size
 
 
 class Memory:

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen.graph import Builder, Pointwise, Value, common_size, values_in
 from gategen.plan.data import Kernel
+from gategen.spec import language as lang
 
 
 def share(kernel: Kernel, builder: Builder) -> Kernel:

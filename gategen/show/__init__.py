@@ -13,16 +13,16 @@ from typing import Any
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen import plan
 from gategen import summary as numbers
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import text
-from gategen.language import Eq, Shape, Size
-from gategen.printer import ATOM, Printer
+from gategen.graph.adjoint import adjoint
 from gategen.show import export, latex
-from gategen.text import write
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq, Shape, Size
+from gategen.spec.printer import ATOM, Printer
+from gategen.spec.text.writer import write
 
 
 def show(cell: Cell, stage: str, form: str) -> Any:

@@ -13,11 +13,9 @@ from math import isfinite
 from typing import Any
 
 from gategen import summary as numbers
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.diff import ALIKE, MOVED, UNLIKE, Difference, Line
 from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks
-from gategen.language import Eq, Shape
+from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     Buffer,
     ColumnSum,
@@ -32,7 +30,9 @@ from gategen.plan import (
     Weight,
     plan,
 )
-from gategen.printer import Printer
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq, Shape
+from gategen.spec.printer import Printer
 
 Json = dict[str, Any]
 

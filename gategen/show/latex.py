@@ -19,10 +19,7 @@ from typing import ClassVar
 
 import sympy as sp
 
-from gategen import language as lang
 from gategen import summary as numbers
-from gategen.adjoint import adjoint
-from gategen.cell import Cell
 from gategen.graph import (
     BatchSum,
     Graph,
@@ -36,10 +33,13 @@ from gategen.graph import (
     flatten,
     ranks,
 )
-from gategen.language import Eq
+from gategen.graph.adjoint import adjoint
 from gategen.plan import plan
 from gategen.plan.text import buffer_text, field_text, pairs, stage_rows
-from gategen.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.language import Eq
+from gategen.spec.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
 
 FIRST = "first step, where no initial state is given:"
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import gategen
 from gategen import Cell, Eq, gates, inputs, matrices, states, vectors
-from gategen import language as lang
 from gategen.graph import Value, flatten, numeric
+from gategen.spec import language as lang
 
 x, q = inputs("x q", size="hidden")
 h = states("h")

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx_adapter import ACTIVATIONS, DEFAULTS, GATES, Structure, run
 
-from gategen.verify import imported, written
+from gategen.judge.host import imported, written
 
 CASES = 18  # of the package onnx
 NODES = 2000  # random ones

@@ -10,8 +10,8 @@ import pytest
 import torch
 from reference import REFERENCES, outputs_of, run, torch_functions
 
-from gategen.load import builtins
-from gategen.verify import imported, written
+from gategen.judge.host import imported, written
+from gategen.spec.load import builtins
 
 CELLS = builtins()
 TORCH = torch_functions()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch_adapter import Structure, named, net_of
 
-from gategen.verify import imported, written
+from gategen.judge.host import imported, written
 
 SAMPLES = 87  # of the release of PyTorch that CI installs
 KINDS = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")

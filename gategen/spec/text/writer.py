@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import UnsupportedError
-from gategen.language import Eq
-from gategen.printer import ATOM, Printer
-from gategen.text.outline import WORDS
-from gategen.text.reader import PARAMETER
+from gategen.spec import language as lang
+from gategen.spec.cell import Array, Cell
+from gategen.spec.equations import Eq
+from gategen.spec.printer import ATOM, Printer
+from gategen.spec.text.outline import WORDS
+from gategen.spec.text.reader import PARAMETER
 
 
 class _Text(Printer):
@@ -46,7 +47,7 @@ class _Text(Printer):
         return f"batch_norm({', '.join([*shift, *words])})"
 
 
-def write(cell: Any) -> str:
+def write(cell: Cell) -> str:
     """The text form of a `Cell`: reading it gives the same cell. Raises `UnsupportedError`."""
     return "\n".join([*_heading(cell.title, cell.reference, cell.name), f"name: {cell.name}", *_body(cell)])
 
@@ -67,7 +68,7 @@ _COMMENTS = """\
 """
 
 
-def draft(cell: Any, name: str) -> str:
+def draft(cell: Cell, name: str) -> str:
     """A commented file of a cell called `name` with the equations of `cell`."""
     heading = _heading(f"{name}, after {cell.name}", cell.reference, name)
     return "\n".join([*heading, _COMMENTS.format(name=name), *_body(cell), ""])
@@ -91,7 +92,7 @@ def _filled(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
-def _body(cell: Any) -> list[str]:
+def _body(cell: Cell) -> list[str]:
     """Declarations, equations and the rule of the first step."""
     output = (
         [] if cell.outputs == (cell.states[0].next,) else [f"output: {', '.join(map(str, cell.outputs))}"]
@@ -106,7 +107,7 @@ def _aligned(equations: Sequence[Eq], indent: str) -> list[str]:
     return [f"{indent}{eq.lhs.name:{width}} = {show(eq.rhs)}" for eq in equations]
 
 
-def _lines_of(cell: Any) -> Iterator[str]:
+def _lines_of(cell: Cell) -> Iterator[str]:
     """The declarations of what does not follow from use, and of the states."""
     show = _Text()
     entries: list[tuple[str, str]] = []
@@ -125,19 +126,20 @@ def _lines_of(cell: Any) -> Iterator[str]:
         yield from (f"{section}: {line}" for line in _filled_entries([entry for _, entry in alike], 90))
 
 
-def _follows(array: Any) -> bool:
+def _follows(array: Array) -> bool:
     """Whether role, size and training follow from the name and its use."""
     return bool(PARAMETER.match(array.name)) and array.trainable and not _extent(array)
 
 
-def _extent(array: Any) -> str:
+def _extent(array: Array) -> str:
     parameter = array.members[0]
     if isinstance(parameter, lang.Matrix):
         if parameter.shape is None:
             return ""
         return f"[{', '.join(map(_size_text, array.shape))}]"
-    if array.stacked:
-        return f"[{', '.join(map(_size_text, array.shape[0]))}{',' * (len(array.shape[0]) == 1)}]"
+    if parameter.block:
+        rows = parameter.block.rows
+        return f"[{', '.join(map(_size_text, rows))}{',' * (len(rows) == 1)}]"
     return _bracketed(parameter.size, "hidden") if isinstance(parameter, lang.Vector) else ""
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gategen import language as lang
 from gategen.errors import SpecError, Where
+from gategen.spec import language as lang
 
 LENGTH = 50_000  # characters of a text
 STATEMENT = 4_000  # characters of one equation or declaration

@@ -9,20 +9,10 @@ from __future__ import annotations
 
 import sympy as sp
 
-from gategen.adjoint import partial
-from gategen.graph import (
-    BatchSum,
-    Builder,
-    Carry,
-    Graph,
-    Op,
-    Outer,
-    Pointwise,
-    Product,
-    Reduce,
-    Value,
-    check,
-)
+from gategen.graph.adjoint import partial
+from gategen.graph.builder import Builder
+from gategen.graph.check import check
+from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
 
 
 def tangent(graph: Graph) -> Graph:

@@ -42,10 +42,9 @@ functions in its own table. Sizes of everything are limited, and what SymPy coul
 `10**10**10`, is refused before SymPy sees it.
 
 These modules make `Eq`s. That they form a cell is for `Cell` to check; `Spec.blamed` puts its words into
-the text form.
+the text form. `writer` goes the other way, from a `Cell` to text, and therefore stands above `Cell`.
 '''
 
-from gategen.text.reader import Spec, read
-from gategen.text.writer import draft, write
+from gategen.spec.text.reader import Spec, read
 
-__all__ = ["Spec", "draft", "read", "write"]
+__all__ = ["Spec", "read"]

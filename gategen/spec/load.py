@@ -1,7 +1,7 @@
 """Finding and loading specs: built-in cells by name, `.py` and `.gate` files by path.
 
 A `.py` file is a Python program and is executed; whatever goes wrong in it becomes a `SpecError` at the line
-of the file that caused it. A `.gate` file is text and only read (`gategen.text`).
+of the file that caused it. A `.gate` file is text and only read (`gategen.spec.text`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 import gategen
-from gategen import language as lang
-from gategen import text
-from gategen.callables import make_callable
-from gategen.cell import Cell, warn
 from gategen.errors import SpecError, Where
+from gategen.spec import language as lang
+from gategen.spec import text
+from gategen.spec.cell import Cell
+from gategen.spec.quoting import warn
 
-_BUILTINS = Path(__file__).parent / "cells"
+_BUILTINS = Path(__file__).parents[1] / "cells"
 _ENDINGS = (".py", ".gate")
 _MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
 
@@ -281,6 +281,3 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
 def _did_you_mean(word: str, words: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, words, n=1)
     return f"did you mean {close[0]}?" if close else ""
-
-
-make_callable(__name__, load)

@@ -7,7 +7,7 @@ import re
 import warnings
 
 from gategen.errors import SpecError
-from gategen.text.lines import NAME_A_PART
+from gategen.spec.text.lines import NAME_A_PART
 
 NODES = 1_500  # names, numbers, operations and calls of all equations together
 DEPTH = 30  # of nesting in one expression

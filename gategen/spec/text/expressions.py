@@ -1,4 +1,4 @@
-"""SymPy expressions from trees, by the words of `gategen.language` and no others."""
+"""SymPy expressions from trees, by the words of `gategen.spec.language` and no others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import SpecError
-from gategen.text.lines import NAME_A_PART, short
-from gategen.text.outline import did_you_mean
-from gategen.text.trees import DEPTH, SWITCH
+from gategen.spec import language as lang
+from gategen.spec.text.lines import NAME_A_PART, short
+from gategen.spec.text.outline import did_you_mean
+from gategen.spec.text.trees import DEPTH, SWITCH
 
 WEIGHT = 2_000  # nodes of one expression: elu, gelu, layer_norm and others write their argument several times
 EXPONENT = 1_000

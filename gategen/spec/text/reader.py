@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gategen import language as lang
 from gategen.errors import SpecError, Where
-from gategen.language import Eq
-from gategen.text.expressions import FUNCTIONS, Builder, next_of
-from gategen.text.lines import NAME_A_PART, Statement, check_text, docstring, reworded, statements
-from gategen.text.outline import Declaration, Equation, Outline, Target, did_you_mean, outline
-from gategen.text.trees import names
+from gategen.spec import language as lang
+from gategen.spec.language import Eq
+from gategen.spec.text.expressions import FUNCTIONS, Builder, next_of
+from gategen.spec.text.lines import NAME_A_PART, Statement, check_text, docstring, reworded, statements
+from gategen.spec.text.outline import Declaration, Equation, Outline, Target, did_you_mean, outline
+from gategen.spec.text.trees import names
 
 PARAMETER = re.compile(r"[WUVPRbcpg]_")  # how the name of an undeclared parameter begins
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gategen import language as lang
 from gategen.errors import SpecError, Where
-from gategen.text.lines import Statement, split
-from gategen.text.trees import Budget, parsed
+from gategen.spec import language as lang
+from gategen.spec.text.lines import Statement, split
+from gategen.spec.text.trees import Budget, parsed
 
 EQUATIONS = 200
 KINDS = ("inputs", "states", "matrices", "vectors", "scalars", "constants")

@@ -15,8 +15,8 @@ from typing import ClassVar
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import SpecError
+from gategen.spec import language as lang
 
 SUM, MATVEC, PRODUCT, POWER, ATOM = 1, 2, 3, 4, 5
 

@@ -2,20 +2,24 @@
 
 Elementwise terms have one size, a size-1 value broadcasts, `W @ v` ties the columns of `W` to `v` and its
 rows to what surrounds it. Sizes are names (`"hidden"`) or integers; what is still unknown is a `Variable`.
+`infer` does so for all equations of a cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 from sympy.core.relational import Relational
 
-from gategen import language as lang
 from gategen.errors import SpecError
-from gategen.language import Shape, Size
-from gategen.printer import text
+from gategen.spec import language as lang
+from gategen.spec.equations import Eq
+from gategen.spec.language import Shape, Size
+from gategen.spec.printer import text
+from gategen.spec.quoting import placed
 
 
 @dataclass(frozen=True)
@@ -162,3 +166,54 @@ class Unifier:
 
 def describe(size: Term | tuple[Term, ...]) -> str:
     return f"({', '.join(map(str, size))})" if isinstance(size, tuple) else str(size)
+
+
+# ---------------------------------------------------------------------------------------------- of a cell
+
+
+def infer(
+    equations: Sequence[Eq], first: Sequence[Eq], states: Sequence[lang.State], outputs: Sequence[Any]
+) -> tuple[Mapping[str, Size], Mapping[str, Size], Mapping[str, Shape]]:
+    """The sizes of the gates, those of the gates of the first step, and the shapes of the matrices."""
+    unifier = Unifier()
+    gates: list[dict[str, Any]] = []
+    for one in (equations, first):
+        unifier.gates = {}
+        for eq in one:
+            try:
+                _unify(unifier, eq)
+            except SpecError as error:
+                raise placed(error, eq) from None
+        gates.append(unifier.gates)
+    for state in states:
+        own = unifier.size(state.initial)
+        if unifier.find(own) != 1:
+            try:
+                unifier.equate(state.size, own, f"{state} has size {{a}}, its initial value {{b}}")
+            except SpecError as error:
+                raise error.at(state.where) from None
+    try:
+        sizes = [{name: unifier.solved(size) for name, size in part.items()} for part in gates]
+        shapes = {name: unifier.solved_shape(name) for name in unifier.matrices}
+    except SpecError as error:
+        culprit = next((eq for eq in (*equations, *first) if _mentions(eq, error.message)), None)
+        raise (placed(error, culprit) if culprit else error) from None
+    for symbol in outputs:
+        later, at_first = (part.get(symbol.name) for part in sizes)
+        if first and later != at_first:
+            message = f"sizes contradict: output {symbol} has size {later}, and {at_first} in the first step"
+            raise SpecError(message, hint="give it one size in both sets of equations")
+    return sizes[0], sizes[1], shapes
+
+
+def _unify(unifier: Unifier, eq: Eq) -> None:
+    size = unifier.size(eq.rhs)
+    if isinstance(eq.lhs, lang.Next):
+        if unifier.find(size) != 1:
+            unifier.equate(eq.lhs.state.size, size, f"{eq.lhs.state} has size {{a}}, its next value {{b}}")
+        return
+    unifier.gates[eq.lhs.name] = size
+
+
+def _mentions(eq: Eq, message: str) -> bool:
+    return any(isinstance(s, lang.Matrix) and f"of {s.name} " in message for s in lang.names_in(eq.rhs))

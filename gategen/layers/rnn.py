@@ -1,16 +1,6 @@
-"""Layers over a generated module: stacked, in both directions, with dropout between them; of either backend.
+"""`RNN`: layers of one cell, and what they hold: parameters, running statistics, the last run.
 
-    from gategen.layers import RNN
-    from generated import gru_numpy
-
-    net = RNN(gru_numpy, input_size=8, hidden_size=32, num_layers=2, bidirectional=True, seed=0)
-    y, final = net(x, lengths=lengths)  # x (T, B, 8) -> y (T, B, 64), final.h (4, B, 32)
-    grads = net.backward(d_y)  # grads.params, grads.x, grads.initial, grads.inputs
-    for name, parameter in net.parameters().items():
-        parameter -= 0.01 * grads.params[name]
-
-Shapes, the order of layers and directions, and dropout are those of `torch.nn.GRU`. All arithmetic is the
-module's; this one arranges arrays, and imports nothing of gategen but finds in the module what it must know.
+How the arrays of a run lie is in `arrange.py`; all arithmetic is the generated module's.
 """
 
 from __future__ import annotations
@@ -33,7 +23,24 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-Array = Any  # of the module: numpy.ndarray or cupy.ndarray
+from gategen.layers.arrange import (
+    Array,
+    Layout,
+    added,
+    as_array,
+    as_states,
+    checked_lengths,
+    expect,
+    host,
+    kind,
+    mask,
+    reversal,
+    side,
+    side_by_side,
+    turned,
+)
+
+_ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
 
 
 class Grads(NamedTuple):
@@ -55,40 +62,10 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How the axes lie for the user; inside it is (T, B, size), or (B, size) for what is constant in time."""
-
-    steps: int
-    batch: int
-    batched: bool  # whether there is an axis for B
-    batch_first: bool
-
-    def shape(self, size: int) -> tuple[int, ...]:
-        """Of a sequence."""
-        if not self.batched:
-            return self.steps, size
-        return (self.batch, self.steps, size) if self.batch_first else (self.steps, self.batch, size)
-
-    def constant(self, size: int) -> tuple[int, ...]:
-        """Of what is constant in time."""
-        return (self.batch, size) if self.batched else (size,)
-
-    def inward(self, array: Array) -> Array:
-        if not self.batched:
-            return array[..., None, :]
-        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
-
-    def outward(self, array: Array) -> Array:
-        if not self.batched:
-            return array[..., 0, :]
-        return array.swapaxes(0, 1) if self.batch_first and array.ndim == 3 else array
-
-
-@dataclass(frozen=True)
 class _Run:
     """What a run leaves behind for `backward`."""
 
-    layout: _Layout
+    layout: Layout
     order: Any  # which step of which sequence the backward direction reads; None for the last first
     tapes: tuple[Any, ...]  # the module's Tape for every cell
     masks: tuple[Array, ...]  # for every layer: what its input was multiplied by, or None
@@ -121,7 +98,7 @@ class RNN:
         **sizes: int,
     ) -> None:
         if not all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
-            raise TypeError(f"module is {_kind(module)}, expected a module that gategen has generated")
+            raise TypeError(f"module is {kind(module)}, expected a module that gategen has generated")
         self.module = module
         self.input_size = _positive("input_size", input_size)
         self.hidden_size = _positive("hidden_size", hidden_size)
@@ -184,13 +161,13 @@ class RNN:
         final states are `States`, shaped as `initial`.
         """
         x = self._checked_x(x)
-        layout = self._layout(x)
+        layout = Layout.of(x, self.batch_first)
         inputs = self._checked_inputs(inputs, layout)
         starts = self._split_states("initial", initial, layout)
         order = None
         if lengths is not None:
-            lengths = _checked_lengths(lengths, layout)
-            order = self._xp.asarray(_reversal(lengths, layout.steps)), self._xp.arange(layout.batch)
+            lengths = checked_lengths(lengths, layout)
+            order = self._xp.asarray(reversal(lengths, layout.steps)), self._xp.arange(layout.batch)
 
         self._run = None
         tapes, masks, finals = [], [], []
@@ -200,21 +177,21 @@ class RNN:
             below = outputs[0] if masks[-1] is None else outputs[0] * masks[-1]
             sides = []
             for direction, cell, start in self._of_layer(layer, starts):
-                given = {name: _turned(value, direction, order) for name, value in inputs.items()}
+                given = {name: turned(value, direction, order) for name, value in inputs.items()}
                 if cell.buffers is not None:
                     given |= {"buffers": cell.buffers, "training": self.training}
                 y, final, saved = self.module.forward(
                     cell.params,
-                    _turned(below, direction, order),
+                    turned(below, direction, order),
                     initial=start,
                     lengths=lengths,
                     tape=bool(tape),
                     **given,
                 )
-                sides.append([_turned(part, direction, order) for part in (y if self._several else (y,))])
+                sides.append([turned(part, direction, order) for part in (y if self._several else (y,))])
                 finals.append(final)
                 tapes.append(saved)
-            outputs = tuple(self._side_by_side(parts) for parts in zip(*sides, strict=True))
+            outputs = tuple(side_by_side(self._xp, parts) for parts in zip(*sides, strict=True))
         if tape:
             self._run = _Run(layout, order, tuple(tapes), tuple(masks))
         outputs = tuple(layout.outward(output) for output in outputs)
@@ -238,16 +215,16 @@ class RNN:
             below = None
             for direction, cell, end in self._of_layer(layer, ends):
                 parts = [
-                    None if d is None else _turned(self._side(d, direction), direction, run.order)
+                    None if d is None else turned(side(d, direction, self._directions), direction, run.order)
                     for d in above
                 ]
                 tape = run.tapes[layer * self._directions + direction]
                 found = self.module.backward(cell.params, tape, parts if self._several else parts[0], end)
                 params[cell.suffix] = self.module.unpack(found.params)
                 initial[cell.suffix] = found.initial
-                below = _sum(below, _turned(found.x, direction, run.order))
+                below = added(below, turned(found.x, direction, run.order))
                 for name in self._further:
-                    inputs[name] = _sum(inputs.get(name), _turned(getattr(found, name), direction, run.order))
+                    inputs[name] = added(inputs.get(name), turned(getattr(found, name), direction, run.order))
             if run.masks[layer] is not None:
                 below = below * run.masks[layer]
             above = [below, *[None] * (len(above) - 1)]
@@ -282,18 +259,18 @@ class RNN:
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copies, on the host, of the parameters and of the running statistics of batch normalisation."""
-        return {name: np.array(_host(array)) for name, array in self._held().items()}
+        return {name: np.array(host(array)) for name, array in self._held().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over all that a `state_dict` holds, or nothing; dtype and backend may differ."""
         if not isinstance(state, Mapping):
-            raise TypeError(f"state is {_kind(state)}, expected a mapping from names to arrays")
+            raise TypeError(f"state is {kind(state)}, expected a mapping from names to arrays")
         held = self._held()
         if missing := sorted(set(held) - set(state)):
             raise ValueError(f"state lacks {missing}")
         if unknown := sorted(map(str, set(state) - set(held))):
             raise ValueError(f"state has {unknown}, expected {sorted(held)}")
-        values = {name: np.asarray(_host(value)) for name, value in state.items()}
+        values = {name: np.asarray(host(value)) for name, value in state.items()}
         for name, value in values.items():
             if value.dtype.kind not in "biuf" and value.dtype.name != "bfloat16":
                 raise TypeError(f"state[{name!r}] has dtype {value.dtype}, expected {held[name].dtype}")
@@ -402,79 +379,39 @@ class RNN:
             k = layer * self._directions + direction
             yield direction, self._cells[k], states[k]
 
-    def _side_by_side(self, parts: Sequence[Array]) -> Array:
-        return parts[0] if len(parts) == 1 else self._xp.concatenate(list(parts), axis=-1)
-
-    def _side(self, array: Array, direction: int) -> Array:
-        """The part of an output that one direction made."""
-        width = array.shape[-1] // self._directions
-        return array[..., direction * width : (direction + 1) * width]
-
     def _mask(self, like: Array) -> Array:
-        """Dropout: 0, or what keeps the mean; drawn on the host, so that both backends draw the same."""
-        if not (self.training and self.dropout):
-            return None
-        kept = self._rng.random(like.shape, np.float32) >= self.dropout
-        scale = 1 / (1 - self.dropout) if self.dropout < 1 else 0
-        return self._xp.asarray((kept * scale).astype(like.dtype))
+        """Dropout of what goes to the next layer; None without."""
+        return mask(self._xp, self._rng, self.dropout, like) if self.training and self.dropout else None
 
-    def _layout(self, x: Array) -> _Layout:
-        if x.ndim == 2:
-            return _Layout(x.shape[0], 1, False, self.batch_first)
-        batch, steps = x.shape[:2] if self.batch_first else x.shape[1::-1]
-        return _Layout(steps, batch, True, self.batch_first)
-
-    def _split_states(self, label: str, given: Any, layout: _Layout) -> list[Any]:
+    def _split_states(self, label: str, given: Any, layout: Layout) -> list[Any]:
         """What is given for all cells, as the `States` of each; None for None."""
         cells = range(len(self._cells))
         if given is None:
             return [None for _ in cells]
-        states = self._as_states(label, given)._asdict()
+        states = as_states(self.module.States, label, given)._asdict()
         for name, size in self.module.STATES.items():
-            array = self._array(f"{label}.{name}", states[name])
+            array = as_array(self._xp, f"{label}.{name}", states[name])
             shape = len(cells), *layout.constant(self._size(size, self.input_size))
-            _expect(f"{label}.{name}", array, shape)
+            expect(f"{label}.{name}", array, shape)
             states[name] = array if layout.batched else array[:, None]
         return [self.module.States(*(array[k] for array in states.values())) for k in cells]
 
-    def _as_states(self, label: str, given: Any) -> Any:
-        States = self.module.States
-        names = list(States._fields)
-        if isinstance(given, Mapping):
-            if set(given) != set(names):
-                raise ValueError(f"{label} has the states {sorted(given)}, expected {names}")
-            return States(**given)
-        if isinstance(given, (tuple, list)):
-            if len(given) != len(names):
-                raise ValueError(f"{label} has {len(given)} states, expected {len(names)}: {names}")
-            return States(*given)
-        if len(names) > 1:
-            raise TypeError(f"{label} is {_kind(given)}, expected the states {names}")
-        return States(given)
-
-    def _joined_states(self, parts: Sequence[Any], layout: _Layout) -> Any:
+    def _joined_states(self, parts: Sequence[Any], layout: Layout) -> Any:
         """(layers * directions, B, size) each, of the states of every cell."""
         joined = (self._xp.stack(list(arrays)) for arrays in zip(*parts, strict=True))
         return self.module.States(*(array if layout.batched else array[:, 0] for array in joined))
 
     # ------------------------------------------------------------------------------------------ checking
 
-    def _array(self, name: str, value: Any) -> Array:
-        if self._xp is np:
-            return np.asarray(value)
-        if not isinstance(value, self._xp.ndarray):
-            raise TypeError(f"{name} is {_kind(value)}, expected a cupy.ndarray")
-        return value
-
     def _checked_x(self, x: Any) -> Array:
-        x = self._array("x", x)
+        x = as_array(self._xp, "x", x)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "(B, T, {0})" if self.batch_first else "(T, B, {0})"
             expected = f"{axes} or (T, {{0}})".format(self.input_size)
             raise ValueError(f"x has shape {x.shape}, expected {expected}")
         return x
 
-    def _checked_inputs(self, inputs: Mapping[str, Any], layout: _Layout) -> dict[str, Array]:
+    def _checked_inputs(self, inputs: Mapping[str, Any], layout: Layout) -> dict[str, Array]:
         """The further inputs, (T, B, size) or (B, size)."""
         if set(inputs) != set(self._further):
             wants = f"takes the inputs {['x', *self._further]}"
@@ -482,12 +419,12 @@ class RNN:
         found = {}
         for name in self._further:
             size = self._size(self.module.INPUTS[name], self.input_size)
-            array = self._array(name, inputs[name])
-            _expect(name, array, layout.shape(size), layout.constant(size))
+            array = as_array(self._xp, name, inputs[name])
+            expect(name, array, layout.shape(size), layout.constant(size))
             found[name] = layout.inward(array)
         return found
 
-    def _checked_gradients(self, d_y: Any, layout: _Layout) -> list[Array]:
+    def _checked_gradients(self, d_y: Any, layout: Layout) -> list[Array]:
         """The gradients of the outputs, (T, B, directions * size) or None each."""
         sizes = [self._directions * self._size(s, self._widths[-1]) for s in self.module.OUTPUTS.values()]
         if not self._several:
@@ -495,15 +432,15 @@ class RNN:
         elif d_y is None:
             parts = [None] * len(sizes)
         elif not isinstance(d_y, (tuple, list)) or len(d_y) != len(sizes):
-            raise ValueError(f"d_y is {_kind(d_y)}, expected {len(sizes)} arrays, one for every output")
+            raise ValueError(f"d_y is {kind(d_y)}, expected {len(sizes)} arrays, one for every output")
         else:
             parts = list(d_y)
         found = []
         for k, (part, size) in enumerate(zip(parts, sizes, strict=True)):
             label = f"d_y[{k}]" if self._several else "d_y"
             if part is not None:
-                part = self._array(label, part)
-                _expect(label, part, layout.shape(size))
+                part = as_array(self._xp, label, part)
+                expect(label, part, layout.shape(size))
                 part = layout.inward(part)
             found.append(part)
         return found
@@ -511,46 +448,10 @@ class RNN:
 
 # ---------------------------------------------------------------------------------------------- helpers
 
-_ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
-
-
-def _reversal(lengths: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
-    """(T, B): the step that stands at each place when every sequence is read from its own end.
-
-    What lies behind the end stays where it is, so that to turn twice is to do nothing.
-    """
-    at = np.arange(steps)[:, None]
-    return np.where(at < lengths, lengths - 1 - at, at)
-
-
-def _turned(array: Array, direction: int, order: Any) -> Array:
-    """(T, B, size) in the order in which a direction reads it; what is constant in time as it is."""
-    if not direction or array.ndim != 3:
-        return array
-    return array[::-1] if order is None else array[order]
-
-
-def _sum(total: Array, part: Array) -> Array:
-    return part if total is None else total + part
-
-
-def _host(array: Any) -> Any:
-    """An array of the device as one of NumPy; anything else as it is."""
-    return array.get() if hasattr(array, "get") else array
-
 
 def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """npz knows no bfloat16; float32 holds the same numbers."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def _expect(name: str, array: Array, *shapes: tuple[int, ...]) -> None:
-    if array.shape not in shapes:
-        raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
 
 
 def _positive(name: str, value: Any) -> int:
@@ -563,17 +464,3 @@ def _probability(name: str, value: Any) -> float:
     if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise ValueError(f"{name} is {value!r}, expected a number from 0 to 1")
     return float(value)
-
-
-def _checked_lengths(lengths: Any, layout: _Layout) -> np.ndarray[Any, Any]:
-    if not layout.batched:
-        raise ValueError("lengths are for batches, but x is one sequence")
-    array = np.asarray(_host(lengths))
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
-    _expect("lengths", array, (layout.batch,))
-    if layout.batch and (array.min() < 0 or array.max() > layout.steps):
-        raise ValueError(
-            f"lengths are from {array.min()} to {array.max()}, expected from 0 to {layout.steps}"
-        )
-    return array.astype(np.int64)

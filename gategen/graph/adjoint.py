@@ -21,8 +21,10 @@ from collections.abc import Iterator
 
 import sympy as sp
 
-from gategen.graph import BatchSum, Builder, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value, check
-from gategen.language import Size
+from gategen.graph.builder import Builder
+from gategen.graph.check import check
+from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
+from gategen.spec.language import Size
 
 Ends = tuple[tuple[str, Value], ...]
 

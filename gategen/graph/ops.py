@@ -1,0 +1,182 @@
+"""One step of a recurrence in single assignment: values, ops, `Graph`.
+
+A `Graph` holds per-step inputs, states, parameters, ops, per-step outputs, and sums over time and batch.
+Derivatives are graphs too (`adjoint.py`, `tangent.py`): a backward step is a recurrence that runs the other
+way, whose states are the gradients of the states and whose sums are the gradients of the parameters. Nothing
+here knows of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, cast
+
+import sympy as sp
+
+from gategen.spec.names import Size
+
+
+class Value(sp.Symbol):  # type: ignore[misc]
+    """A name in a graph. `shape` is `(size,)`, `()` for one number, `(rows, columns)` for a matrix.
+
+    A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any
+    other has a row for every sequence at every step.
+    """
+
+    shape: tuple[Size, ...]
+    static: bool
+
+    def __new__(cls, name: str, shape: tuple[Size, ...], static: bool = False) -> Value:
+        self = cast(Value, sp.Symbol.__xnew__(cls, name, real=True))
+        self.shape, self.static = shape, static
+        return self
+
+    def __getnewargs_ex__(self) -> Any:
+        return (self.name, self.shape, self.static), {}
+
+    def _hashable_content(self) -> tuple[Any, ...]:
+        return (*super()._hashable_content(), str(self.shape), str(self.static))
+
+    @property
+    def size(self) -> Size:
+        """The number of features; 1 where it broadcasts."""
+        return self.shape[-1] if self.shape else 1
+
+
+class Length(sp.Symbol):  # type: ignore[misc]
+    """How many features a size has, as a number in an expression: `mean(v) = sum(v) / Length("hidden")`."""
+
+    def __new__(cls, size: str) -> Length:
+        return cast(Length, sp.Symbol.__xnew__(cls, size, positive=True, integer=True))
+
+    def __getnewargs_ex__(self) -> Any:
+        return (self.name,), {}
+
+
+def length(size: Size) -> sp.Expr:
+    return sp.Integer(size) if isinstance(size, int) else Length(size)
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """`out = expr`, entry by entry; size-1 and static values broadcast."""
+
+    out: Value
+    expr: sp.Expr
+
+    @cached_property
+    def reads(self) -> tuple[Value, ...]:
+        return values_in(self.expr)
+
+
+@dataclass(frozen=True)
+class Product:
+    """`out = matrix @ operand`, or `matrix.T @ operand`, for every row."""
+
+    out: Value
+    matrix: Value
+    operand: Value
+    transposed: bool = False
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.matrix, self.operand
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`out = sum(operand)` over the features; size 1."""
+
+    out: Value
+    operand: Value
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+
+@dataclass(frozen=True)
+class Outer:
+    """`out = sum of left right^T` over all steps and rows: a static matrix."""
+
+    out: Value
+    left: Value
+    right: Value
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.left, self.right
+
+
+@dataclass(frozen=True)
+class BatchSum:
+    """`out = sum of operand` over all steps and rows: a static vector."""
+
+    out: Value
+    operand: Value
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.operand,)
+
+
+Op = Pointwise | Product | Reduce | Outer | BatchSum
+
+
+@dataclass(frozen=True)
+class Carry:
+    """A state: its value before the step and after it."""
+
+    name: str
+    current: Value
+    next: Value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One step of a recurrence. `outputs` and `sums` name their values for those who come from outside.
+
+    `fixed` are inputs and parameters that nothing is differentiated by. `blocks` tells which parameter of the
+    cell each column block belongs to, where one matrix meets several vectors.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    parameters: tuple[Value, ...]
+    states: tuple[Carry, ...]
+    ops: tuple[Op, ...]
+    outputs: tuple[tuple[str, Value], ...]
+    sums: tuple[tuple[str, Value], ...] = ()
+    fixed: tuple[Value, ...] = ()
+    blocks: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    backwards: bool = False
+
+    @property
+    def given(self) -> tuple[Value, ...]:
+        """What is known before any op runs."""
+        return (*self.parameters, *self.inputs, *(carry.current for carry in self.states))
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        return (*self.given, *(op.out for op in self.ops))
+
+
+@lru_cache(maxsize=10_000)
+def values_in(expr: sp.Basic) -> tuple[Value, ...]:
+    """The values in an expression, by name."""
+    return tuple(sorted(expr.atoms(Value), key=lambda v: v.name))
+
+
+def fresh(name: str, taken: Iterable[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3` ... not yet taken. All invented names come from here."""
+    used = taken if isinstance(taken, (set, frozenset, dict)) else set(taken)
+    if name not in used:
+        return name
+    return next(f"{name}_{k}" for k in range(2, len(used) + 3) if f"{name}_{k}" not in used)
+
+
+def common_size(values: Iterable[Value]) -> Size:
+    """The one size of elementwise operands: 1 unless one of them has another."""
+    return next((v.size for v in values if v.size != 1), 1)

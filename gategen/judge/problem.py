@@ -1,0 +1,140 @@
+"""A problem for a generated module: which optional arguments it gets, and random numbers for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from itertools import product
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gategen.judge.host import Array, blamed
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+from gategen.spec.names import Size
+
+T, B = 5, 4
+SIZES = {"input": 3, "hidden": 7}  # and all further ones different from these, from T and from B
+FURTHER = (2, 8, 9, 10, 11, 12, 13)
+LENGTHS = (1, T, 0, 1)
+
+Key = tuple[str, str]  # ("params", "W_z"), ("inputs", "x"), ("initial", "h")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which of the optional arguments of `forward` are given."""
+
+    initial: bool
+    lengths: tuple[int, ...] | None
+    training: bool | None  # None: the cell has no batch normalisation
+
+    def __str__(self) -> str:
+        words = [
+            "" if self.initial else "initial=None",
+            "" if self.lengths is None else f"lengths={self.lengths}",
+            "" if self.training is None else f"training={self.training}",
+        ]
+        return ", ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A point at which to differentiate, and the gradients of a loss with respect to what comes out."""
+
+    setting: Setting
+    point: Mapping[Key, Array]
+    d_y: tuple[Array, ...]
+    d_final: Mapping[str, Array]
+    buffers: Mapping[str, Array]
+
+
+def settings(cell: Cell) -> Iterator[Setting]:
+    """With lengths and without; from no initial state where that differs; both modes of batch norm."""
+    own_start = bool(cell.first) or any(not state.initial.is_number for state in cell.states)
+    modes = (True, False) if uses(cell, lang.batch_norm) else (None,)
+    for initial, lengths, training in product(
+        (True, False) if own_start else (True,), (None, LENGTHS), modes
+    ):
+        yield Setting(initial, lengths, training)
+
+
+def uses(cell: Cell, function: Any) -> bool:
+    return any(eq.rhs.has(function) for eq in cell.all_equations)
+
+
+def _sizes(cell: Cell) -> dict[str, int]:
+    further = [size for size in cell.sizes if size not in SIZES]
+    return SIZES | dict(zip(further, FURTHER, strict=False))
+
+
+def draw(
+    cell: Cell, module: ModuleType, setting: Setting, rng: np.random.Generator, positive: bool
+) -> Problem:
+    """Random numbers for everything; initial states in (0.2, 0.8) where `positive`."""
+    sizes = _sizes(cell)
+
+    def length(size: Size) -> int:
+        return sizes[size] if isinstance(size, str) else size
+
+    def state(size: Size) -> Array:
+        drawn = rng.standard_normal((B, length(size)))
+        return 0.2 + 0.6 / (1 + np.exp(-drawn)) if positive else drawn
+
+    point: dict[Key, Array] = {}
+    for name, shape in _shapes(module, sizes).items():
+        point["params", name] = np.array(0.5 * rng.standard_normal(shape))
+    for k, x in enumerate(cell.inputs):
+        steps = (T,) if k == 0 or setting.lengths else ()  # further inputs may be constant in time
+        point["inputs", x.name] = rng.standard_normal((*steps, B, length(x.size)))
+    if setting.initial:
+        point |= {("initial", s.name): state(s.size) for s in cell.states}
+    outputs = (length(_output_size(cell, symbol)) for symbol in cell.outputs)
+    d_y = tuple(rng.standard_normal((T, B, size)) for size in outputs)
+    d_final = {s.name: rng.standard_normal((B, length(s.size))) for s in cell.states}
+    for array in (*point.values(), *d_y, *d_final.values()):
+        array.flags.writeable = False  # a module that writes into what it is given raises
+    return Problem(
+        setting,
+        point,
+        d_y,
+        d_final,
+        _buffers(module, sizes, rng) if setting.training is not None else {},
+    )
+
+
+def _shapes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Of the parameters, by name."""
+    with blamed():
+        params = module.init(**init_arguments(module, sizes), seed=0, dtype="float64")
+        return {name: array.shape for name, array in module.unpack(params).items()}
+
+
+def init_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """All sizes, under the names that `init` has for them."""
+    own = [name for name in signature(module.init).parameters if name not in ("seed", "dtype", "hidden_size")]
+    further = dict(zip(own, (size for name, size in sizes.items() if name != "hidden"), strict=True))
+    return {"hidden_size": sizes.get("hidden", SIZES["hidden"]), **further}
+
+
+def buffer_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Those of them that `init_buffers` takes: the sizes of what is normalised."""
+    wanted = signature(module.init_buffers).parameters
+    return {name: size for name, size in init_arguments(module, sizes).items() if name in wanted}
+
+
+def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
+    """Running statistics somewhere between those of the start and twice as much."""
+    with blamed():
+        start = module.init_buffers(**buffer_arguments(module, sizes), dtype="float64")
+    return {
+        name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)
+        for name, array in start._asdict().items()
+    }
+
+
+def _output_size(cell: Cell, symbol: Any) -> Size:
+    return symbol.state.size if isinstance(symbol, lang.Next) else cell.gate_sizes[symbol.name]

@@ -1,0 +1,212 @@
+"""Gradients of generated modules, checked from outside with nothing but their public names.
+
+Every gradient is compared with the complex step and, along random directions, with central differences, all
+in float64. The modules are generated into a temporary folder and imported from there. The module of CuPy is
+compared with that of NumPy, which alone runs on complex numbers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gategen.build import Progress
+from gategen.judge.derivatives import Slope, central, complex_step
+from gategen.judge.host import CPU, Array, Host, ModuleError, blamed, host_of, imported, runnable, written
+from gategen.judge.problem import Key, Problem, Setting, draw, settings, uses
+from gategen.judge.runner import Runner
+from gategen.spec import language as lang
+from gategen.spec.cell import Cell
+
+COMPLEX_TOLERANCE = 1e-10
+FINITE_TOLERANCE = 1e-7
+TRIES = 8  # other numbers, where a kink lies within a step
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found of one cell on one backend. Errors are relative to the largest entry of the gradient."""
+
+    cell: str
+    backend: str
+    where: str  # "CPU", the name of the GPU, or "CPU emulation"
+    complex_step: float  # the worst error against it
+    gradient: str  # the one with that error
+    finite_difference: float | None  # the worst error against them; None where the cell has stop_gradient
+    ok: bool
+    seconds: float
+    note: str = ""  # what else is wrong
+
+
+def verify(
+    cells: Cell | Iterable[Cell],
+    backends: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Result, ...]:
+    """Check every gradient of every cell on every backend (by default: on all that can run here)."""
+    given = (cells,) if isinstance(cells, Cell) else tuple(cells)
+    names = runnable()[0] if backends is None else tuple(dict.fromkeys(backends))
+    hosts = {name: host_of(name) for name in names}
+    results = []
+    jobs = list(product(given, names))
+    for k, (cell, name) in enumerate(jobs):
+        if progress:
+            progress(f"{cell.name} ({name})", k, len(jobs))
+        results.append(_verified(cell, name, hosts[name], seed))
+    if progress:
+        progress("", len(jobs), len(jobs))
+    return tuple(results)
+
+
+# ------------------------------------------------------------------------------------------ judging
+
+
+class Judgement(NamedTuple):
+    """The worst of one setting."""
+
+    complex_step: float
+    gradient: str
+    finite_difference: float
+    forward: float
+    smooth: bool  # no kink within a step of the differences
+
+
+def _verified(cell: Cell, backend: str, host: Host, seed: int) -> Result:
+    """One cell on one backend; whatever a generated module raises is a wrong module."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
+        paths = {name: written(cell, name, Path(folder)) for name in dict.fromkeys(("numpy", backend))}
+        result = Result(cell.name, backend, host.where, np.inf, "", None, False, 0.0)
+        try:
+            with blamed():
+                exact = Runner(cell, imported(paths["numpy"]), Host(CPU, imported))
+                runner = exact if backend == "numpy" else Runner(cell, host.load(paths[backend]), host)
+            result = _judged(result, exact, runner, seed)
+        except ModuleError as error:
+            result = replace(result, note=str(error))
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+def _judged(result: Result, exact: Runner, runner: Runner, seed: int) -> Result:
+    cell = exact.cell
+    judgements = {
+        setting: _judge(exact, runner, setting, (seed, zlib.crc32(cell.name.encode()), k))
+        for k, setting in enumerate(settings(cell))
+    }
+    setting, worst = max(judgements.items(), key=lambda item: item[1].complex_step)
+    finite = max(judgement.finite_difference for judgement in judgements.values())
+    forward = max(judgement.forward for judgement in judgements.values())
+    seen = not uses(cell, lang.stop_gradient)
+    note = ""
+    if forward > COMPLEX_TOLERANCE:
+        note = f"forward differs from the NumPy module by {forward:.1e}"
+    elif worst.complex_step > COMPLEX_TOLERANCE:
+        note = f"wrong gradient of {worst.gradient}" + (f" with {setting}" if str(setting) else "")
+    elif seen and finite > FINITE_TOLERANCE:
+        note = f"finite differences are off by {finite:.1e}"
+    return replace(
+        result,
+        complex_step=worst.complex_step,
+        gradient=worst.gradient,
+        finite_difference=finite if seen else None,
+        ok=not note,
+        note=note,
+    )
+
+
+def _judge(exact: Runner, runner: Runner, setting: Setting, seed: Sequence[int]) -> Judgement:
+    """One setting, at a point that no kink is near."""
+    judgement = Judgement(np.inf, "", np.inf, np.inf, False)
+    for attempt in range(TRIES):
+        rng = np.random.default_rng([*seed, attempt])
+        problem = _finite_problem(exact, setting, rng)
+        judgement = _judge_at(exact, runner, problem, rng)
+        if judgement.smooth:
+            break
+    return judgement
+
+
+def _finite_problem(exact: Runner, setting: Setting, rng: np.random.Generator) -> Problem:
+    """A point where the cell is defined: some start from positive states alone."""
+    problem = draw(exact.cell, exact.module, setting, rng, positive=False)
+    with np.errstate(all="ignore"):
+        if not np.isfinite(exact.loss(problem, problem.point)):
+            problem = draw(exact.cell, exact.module, setting, rng, positive=True)
+        if not np.isfinite(exact.loss(problem, problem.point)):
+            raise ModuleError(
+                "forward is not finite at random numbers, nor from initial states in (0.2, 0.8)"
+            )
+    return problem
+
+
+def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Generator) -> Judgement:
+    trained = {array.name for array in exact.cell.arrays if array.trainable}
+    keys = [(kind, name) for kind, name in problem.point if kind != "params" or name in trained]
+    gradients = runner.gradients(problem)
+    found = {key: gradients.get(key, np.array(np.nan)) for key in keys}
+    expected = complex_step(exact, problem, keys)
+    floor = 1e-3 * max(_largest(array) for array in expected.values())
+    errors = {key: _error(found[key], expected[key], floor) for key in keys}
+    worst = max(errors, key=lambda key: errors[key])
+    slopes = [_slope(runner, problem, key, found[key], expected[key], floor, rng) for key in keys]
+    return Judgement(
+        errors[worst],
+        _name(worst),
+        max(slope.value for slope in slopes),
+        _forward_error(exact, runner, problem),
+        all(slope.spread < FINITE_TOLERANCE for slope in slopes),
+    )
+
+
+def _error(found: Array, expected: Array, floor: float) -> float:
+    """The largest difference, relative to the largest entry; infinite for other shapes and NaN."""
+    if found.shape != expected.shape:
+        return np.inf
+    error = _largest(found - expected) / (max(_largest(expected), floor) or 1.0)
+    return error if np.isfinite(error) else np.inf
+
+
+def _slope(
+    runner: Runner,
+    problem: Problem,
+    key: Key,
+    found: Array,
+    expected: Array,
+    floor: float,
+    rng: np.random.Generator,
+) -> Slope:
+    """Along one random direction: how far the gradient is off, and how sure the differences are."""
+    direction = rng.standard_normal(expected.shape)
+    direction /= np.linalg.norm(direction) or 1.0
+    slope = central(runner, problem, key, direction)
+    scale = max(float(np.linalg.norm(expected)), floor) or 1.0
+    own = float((found * direction).sum()) if found.shape == expected.shape else np.inf
+    error = abs(own - slope.value) / scale
+    return Slope(error if np.isfinite(error) else np.inf, slope.spread / scale)
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0))
+
+
+def _forward_error(exact: Runner, runner: Runner, problem: Problem) -> float:
+    if runner is exact:
+        return 0.0
+    a, b = (one.forward(problem, problem.point) for one in (exact, runner))
+    pairs = [*zip(b.y, a.y, strict=True), *((b.final[name], a.final[name]) for name in a.final)]
+    return max(_error(found, expected, 1e-3) for found, expected in pairs)
+
+
+def _name(key: Key) -> str:
+    kind, name = key
+    return f"initial {name}" if kind == "initial" else name

@@ -1,0 +1,232 @@
+"""`Cell`: a name and a checked set of equations, sorted by dependence, with all sizes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from gategen.errors import SpecError, Where
+from gategen.spec import language as lang
+from gategen.spec.checks import (
+    by_dependence,
+    check_blocks,
+    check_names,
+    check_norms,
+    check_sizes,
+    check_starts,
+    check_states,
+    equations_of,
+    outputs_of,
+    plain,
+    states_of,
+    warn_of_unused,
+)
+from gategen.spec.equations import Eq
+from gategen.spec.names import Shape, Size
+from gategen.spec.printer import Printer
+from gategen.spec.quoting import placed_eq, warn
+from gategen.spec.sizes import infer
+from gategen.spec.text.reader import Spec, read
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array that a user packs: a parameter, or stacked rows, whose first axis is then a tuple of sizes."""
+
+    name: str
+    members: tuple[lang.Parameter, ...]
+    shape: Shape
+
+    @property
+    def trainable(self) -> bool:
+        return self.members[0].trainable
+
+    @property
+    def stacked(self) -> bool:
+        return self.members[0].block is not None
+
+
+class Cell:
+    """A recurrent cell: equations of one step, checked on construction and frozen from then on.
+
+    `output` is a symbol or a tuple of symbols (default: the next value of the first state); `first` is the
+    equation set used instead at the first step, only when the caller gives no initial state. Raises
+    `SpecError`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *equations: Any,
+        output: Any = None,
+        first: Iterable[Any] = (),
+        reference: str = "",
+        title: str = "",
+        where: Where | None = None,
+    ) -> None:
+        self.where = where or lang.caller()
+        try:
+            self.name = lang.check_name(name)
+            self.reference = plain(reference, "reference")
+            self.title = plain(title, "title") or self.reference or name
+            self.equations = by_dependence(equations_of(equations, self.where))
+            self.first = by_dependence(equations_of(first, self.where)) if first else ()
+            step = self.equations, self.first
+            check_names(*step)
+            check_states(name, *step)
+            self.states = states_of(self.equations)
+            check_starts(self.states, self.all_equations)
+            check_blocks(self.symbols, self.parameters)
+            self.outputs = outputs_of(output, self.states, *step)
+            self.gate_sizes, self.first_sizes, self.shapes = infer(*step, self.states, self.outputs)
+            check_sizes(
+                {array.name: array.shape for array in self.arrays},
+                self.inputs,
+                {symbol: self.sizes_of(symbol) for symbol in (*self.states, *self.parameters)},
+            )
+            check_norms(self.states, *step)
+            warn_of_unused(self.outputs, *step)
+        except SpecError as error:
+            raise error.at(self.where) from None
+        self._frozen = True
+
+    @classmethod
+    def parse(cls, name: str, text: str, *, file: str = "<text>") -> Cell:
+        """The cell that `text` in the text form describes (see `gategen.spec.text`); executes nothing.
+
+        `name` takes the place of a name that the text itself gives. Errors name the line as one of `file`.
+        """
+        return cls.from_text(read(text, file), name)
+
+    @classmethod
+    def from_text(cls, spec: Spec, name: str) -> Cell:
+        """The cell that a text describes which was read before."""
+        with spec.blamed():
+            cell = cls(
+                name,
+                *spec.equations,
+                output=spec.output,
+                first=spec.first,
+                reference=spec.reference,
+                title=spec.title,
+                where=spec.where,
+            )
+        for symbol, where in spec.declared:
+            if symbol not in cell.symbols:
+                warn(f"{symbol} is declared but no equation uses it", where)
+        return cell
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"a Cell is frozen: {name} cannot be set")
+        super().__setattr__(name, value)
+
+    # ------------------------------------------------------------------------------------------ what it holds
+
+    @property
+    def all_equations(self) -> tuple[Eq, ...]:
+        return (*self.equations, *self.first)
+
+    @cached_property
+    def symbols(self) -> frozenset[lang.Name]:
+        """Every declared name that the equations and the initial values mention."""
+        found = {symbol for eq in self.all_equations for symbol in (eq.lhs, *lang.names_in(eq.rhs))}
+        found |= {s.state for s in found if isinstance(s, lang.Next)}
+        return frozenset(found | {symbol for s in self.states for symbol in lang.names_in(s.initial)})
+
+    @cached_property
+    def inputs(self) -> tuple[Any, ...]:
+        """The inputs in the order of their declaration; the first is the sequence `x`."""
+        return tuple(sorted(self._symbols(lang.Input), key=lambda s: s.fields[-1]))
+
+    @cached_property
+    def parameters(self) -> tuple[Any, ...]:
+        """Matrices, vectors and scalars, in the order in which the equations meet them."""
+        return tuple(self._symbols(lang.Parameter))
+
+    @cached_property
+    def arrays(self) -> tuple[Array, ...]:
+        """The parameters as they are packed: stacked rows are one array."""
+        members: dict[str, list[lang.Parameter]] = {}
+        for p in self.parameters:
+            members.setdefault(p.array, []).append(p)
+        made = []
+        for name, (first, *_) in members.items():
+            own = self.shapes[first.name] if isinstance(first, lang.Matrix) else (self.size_of(first),)
+            shape = () if isinstance(first, lang.Scalar) else own
+            if first.block:
+                shape = first.block.rows, *own[1:]
+            blocks = sorted(members[name], key=lambda p: p.block.index if p.block else 0)
+            made.append(Array(name, tuple(blocks), shape))
+        return tuple(made)
+
+    @cached_property
+    def constants(self) -> tuple[Any, ...]:
+        return tuple(self._symbols(lang.Constant))
+
+    @cached_property
+    def sizes(self) -> tuple[str, ...]:
+        """The size names, `input` and `hidden` first."""
+        symbols = (*self.inputs, *self.states, *self.parameters)
+        return tuple(
+            dict.fromkeys(("input", "hidden", *(s for symbol in symbols for s in self.sizes_of(symbol))))
+        )
+
+    def sizes_of(self, symbol: Any) -> tuple[str, ...]:
+        """The size names in the shape of a symbol."""
+        parts = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else (self.size_of(symbol),)
+        flat = (size for part in parts for size in (part if isinstance(part, tuple) else (part,)))
+        return tuple(size for size in flat if isinstance(size, str))
+
+    def size_of(self, symbol: Any) -> Size:
+        return symbol.size if hasattr(symbol, "size") else 1
+
+    def with_constants(self, **values: float) -> Cell:
+        """The same cell with other values for some of its constants."""
+        unknown = sorted(set(values) - {c.name for c in self.constants})
+        if unknown:
+            names = ", ".join(c.name for c in self.constants) or "none"
+            raise SpecError(f"{self.name} has no constant {unknown[0]}", hint=f"its constants: {names}")
+        swap = {c: lang.constants(**{c.name: values[c.name]}) for c in self.constants if c.name in values}
+        for state in self.states:
+            initial = state.initial.xreplace(swap)
+            if initial != state.initial:
+                moved = lang.State(state.name, state.size, initial, state.fields[-1])
+                moved.where = state.where
+                swap |= {state: moved, state.next: moved.next}
+        return Cell(
+            self.name,
+            *(_replaced(eq, swap) for eq in self.equations),
+            output=tuple(symbol.xreplace(swap) for symbol in self.outputs),
+            first=tuple(_replaced(eq, swap) for eq in self.first),
+            reference=self.reference,
+            title=self.title,
+            where=self.where,
+        )
+
+    def text(self, equations: Sequence[Eq] | None = None) -> tuple[str, ...]:
+        """The equations as text, each `name = expression`, constants by name."""
+        shown = self.equations if equations is None else equations
+        printer = Printer({eq.lhs.name: k for k, eq in enumerate(shown)})
+        return tuple(f"{eq.lhs} = {printer(eq.rhs)}" for eq in shown)
+
+    def __repr__(self) -> str:
+        return f"<Cell {self.name}: {'; '.join(self.text())}>"
+
+    def _symbols(self, kind: type) -> list[Any]:
+        found: dict[str, Any] = {}
+        for eq in self.all_equations:
+            for symbol in lang.names_in(eq.rhs):
+                if isinstance(symbol, kind):
+                    found.setdefault(symbol.name, symbol)
+        for state in self.states:
+            for symbol in lang.names_in(state.initial):
+                if isinstance(symbol, kind):
+                    found.setdefault(symbol.name, symbol)
+        return list(found.values())
+
+
+def _replaced(eq: Eq, swap: Mapping[Any, Any]) -> Eq:
+    return placed_eq(eq.lhs.xreplace(swap), eq.rhs.xreplace(swap), eq.where)

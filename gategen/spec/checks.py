@@ -1,0 +1,364 @@
+"""What equations must satisfy to be a cell; what they do not is a `SpecError` in the words of the spec.
+
+Each check takes the parts that it looks at. That sizes agree is for `sizes.py`, that generated code can carry
+every name for `names.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sympy as sp
+from sympy.core.relational import Relational
+
+from gategen.errors import SpecError, Where
+from gategen.spec import language as lang
+from gategen.spec.equations import Eq
+from gategen.spec.names import Shape, Size
+from gategen.spec.quoting import code, placed, placed_eq, shown, warn
+
+# What the tree of an expression may consist of.
+_KNOWN = (
+    sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos,
+    sp.Abs, sp.sign, sp.erf, lang.Elementwise, lang.Opaque, Relational,
+)  # fmt: skip
+
+# ---------------------------------------------------------------------------------------------- equations
+
+_BUILD_FROM = (
+    "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum "
+    "minimum where mod"
+)
+
+
+def equations_of(equations: Iterable[Any], where: Where | None) -> tuple[Eq, ...]:
+    """Checked `Eq`s in gategen's words; a `sympy.Eq` is accepted where it has not folded."""
+    made = []
+    for given in (equations,) if isinstance(equations, Eq) else equations:
+        if isinstance(given, (bool, sp.logic.boolalg.BooleanAtom)):
+            raise SpecError(
+                f"an equation folded to {bool(given)}",
+                where=where,
+                hint="use gategen's Eq instead of sympy.Eq",
+            )
+        if isinstance(given, sp.Equality):
+            given = placed_eq(given.lhs, given.rhs, where)
+        if not isinstance(given, Eq):
+            raise SpecError(
+                f"{shown(given)} is not an equation", where=where, hint="write Eq(z, sigmoid(...))"
+            )
+        try:
+            _check_left(given)
+            made.append(placed_eq(given.lhs, lang.normalise(given.rhs), given.where))
+            _check_right(made[-1])
+        except SpecError as error:
+            error.where = given.where
+            raise placed(error, given) from None
+    if not made:
+        raise SpecError("a cell needs at least one equation", where=where, hint="Cell(name, Eq(h.next, ...))")
+    seen: dict[str, Eq] = {}
+    for eq in made:
+        if eq.lhs.name in seen:
+            message = f"{eq.lhs} is defined twice, first at {seen[eq.lhs.name].where}"
+            raise placed(SpecError(message, hint="each gate and each s.next has exactly one equation"), eq)
+        seen[eq.lhs.name] = eq
+    return tuple(made)
+
+
+def _check_left(eq: Eq) -> None:
+    if isinstance(eq.lhs, (lang.Gate, lang.Next)):
+        return
+    if isinstance(eq.lhs, lang.State):
+        raise SpecError(f"{eq.lhs} on the left is the old state", hint=f"Eq({eq.lhs}.next, ...)")
+    if isinstance(eq.lhs, lang.Name):
+        raise SpecError(
+            f"{eq.lhs} is declared as {eq.lhs.role} and cannot be assigned",
+            hint=f'an equation gives a gate or the next value of a state: {eq.lhs}0 = gates("{eq.lhs}0")',
+        )
+    message = f"the left side of an equation is one gate or one s.next, not {shown(eq.lhs)}"
+    raise SpecError(message, hint="Eq(z, ...) for a gate z, Eq(h.next, ...) for a state h")
+
+
+def _check_right(eq: Eq) -> None:
+    _check_expression(eq.rhs, f"the right side of {eq.lhs}")
+
+
+_LARGEST = sp.Float(sys.float_info.max)
+
+
+def _check_expression(expr: Any, what: str) -> None:
+    """Only known functions of finite real numbers; matrices only left of `@`, `concat` only right of it."""
+    for node in sp.preorder_traversal(expr):
+        if isinstance(node, sp.Symbol) and not isinstance(node, lang.Name):
+            raise SpecError(
+                f"{node} is not declared",
+                hint="use inputs, states, gates, matrices, vectors, scalars or constants",
+            )
+        if node in (sp.nan, sp.zoo) or (isinstance(node, sp.Number) and not abs(node) <= _LARGEST):
+            named = {sp.nan: "nan", sp.zoo: "a division by 0"}.get(node, "an infinite number")
+            raise SpecError(
+                f"{what} is not finite: it holds {named}", hint="write a large number, such as 1e30"
+            )
+        if isinstance(node, sp.Expr) and node.is_number and node.is_real is False:
+            raise SpecError(
+                f"{what} is not real: it holds {node}",
+                hint="carry the real and the imaginary part as two states",
+            )
+        if isinstance(node, sp.Tuple):
+            raise SpecError(
+                f"{len(node)} values stand where one belongs: {', '.join(map(shown, node))}",
+                hint="unpack them first: v0, v1 = A @ x",
+            )
+        if not isinstance(node, _KNOWN):
+            raise SpecError(f"{type(node).__name__} is not a function gategen knows", hint=_BUILD_FROM)
+        if isinstance(node, (lang.sum_, lang.mean, lang.var)) and not node.args:
+            raise SpecError(f"{type(node).__name__}() reduces nothing", hint=f"{type(node).__name__}(v)")
+        if isinstance(node, sp.Pow) and not all(isinstance(s, lang.Constant) for s in node.exp.free_symbols):
+            raise SpecError(
+                f"{shown(node)}: the exponent must be a number", hint="y**p for y > 0 is exp(p * log(y))"
+            )
+        for arg in node.args:
+            if isinstance(arg, lang.Matrix) and not (isinstance(node, lang.matvec) and arg is node.args[0]):
+                raise SpecError(f"{arg} is a matrix and stands without @", hint=f"{arg} @ x")
+            if isinstance(arg, lang.concat) and not isinstance(node, lang.matvec):
+                raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
+    if isinstance(expr, lang.Matrix):
+        raise SpecError(f"{expr} is a matrix and stands without @", hint=f"{expr} @ x")
+    if isinstance(expr, lang.concat):
+        raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def check_names(equations: Sequence[Eq], first: Sequence[Eq]) -> None:
+    """Every symbol has one role, and each gate that is used is defined."""
+    roles: dict[str, lang.Name] = {}
+    for eq in (*equations, *first):
+        used = (eq.lhs, *lang.names_in(eq.rhs))
+        for symbol in (*used, *(s.state for s in used if isinstance(s, lang.Next))):
+            known = roles.setdefault(symbol.name, symbol)
+            if known != symbol:
+                raise placed(_twice(known, symbol), eq)
+    for one in (equations, first):
+        defined = {eq.lhs.name for eq in one}
+        for eq in one:
+            for symbol in lang.names_in(eq.rhs):
+                if isinstance(symbol, (lang.Gate, lang.Next)) and symbol.name not in defined:
+                    what = "first-step equation" if one is first else "equation"
+                    raise placed(
+                        SpecError(
+                            f"{symbol.name} is used but no {what} defines it",
+                            hint=f"add Eq({code(symbol)}, ...)",
+                        ),
+                        eq,
+                    )
+
+
+def _twice(known: lang.Name, other: lang.Name) -> SpecError:
+    if str(known) != str(other):
+        message = f"{known.name} is also what generated code calls {max(str(known), str(other), key=len)}"
+    elif isinstance(other, lang.Parameter) and known.role == other.role and known != other and other.block:
+        message = f"{other.array} is declared twice as {other.role}, and both are used"
+    elif known.role != other.role:
+        message = f"{known.name} is declared twice, as {known.role} and as {other.role}"
+    else:
+        message = f"{known.name} is declared twice as {known.role}, and both are used"
+    return SpecError(message, hint="declare it once, or give one of them another name")
+
+
+def check_blocks(symbols: Iterable[lang.Name], parameters: Iterable[lang.Parameter]) -> None:
+    """Stacked rows have a name of their own, and each of their blocks is used."""
+    roles = {symbol.name: symbol.role for symbol in symbols}
+    blocks = [p.block for p in parameters if p.block]
+    for block in blocks:
+        if block.owner in roles:
+            raise SpecError(
+                f"{block.owner} is declared twice, as stacked rows and as {roles[block.owner]}",
+                hint="give one of them another name",
+            )
+        for k, _ in enumerate(block.rows):
+            if lang.Block(block.owner, k, block.rows) not in blocks:
+                raise SpecError(
+                    f"{block.owner}[{k}] is not used",
+                    hint=f"declare {block.owner} without those rows, or use them",
+                )
+
+
+def check_states(name: str, equations: Sequence[Eq], first: Sequence[Eq]) -> None:
+    """There is a state, each has a next value, and an input is read."""
+    used = [s for eq in (*equations, *first) for s in (eq.lhs, *lang.names_in(eq.rhs))]
+    wanted = {s.name for s in used if isinstance(s, lang.State)}
+    wanted |= {s.state.name for s in used if isinstance(s, lang.Next)}
+    for one, what in ((equations, "equation"), (first, "first-step equation")):
+        given = {eq.lhs.state.name for eq in one if isinstance(eq.lhs, lang.Next)}
+        for state in sorted(wanted - given) if one or what == "equation" else ():
+            raise SpecError(f"no {what} gives {state}.next", hint=f"add Eq({state}.next, ...)")
+    if not wanted:
+        raise SpecError(f"{name} has no state", hint='h = states("h") and Eq(h.next, ...)')
+    if not any(isinstance(s, lang.Input) for s in used):
+        raise SpecError(f"{name} reads no input", hint='x = inputs("x") and a term such as W @ x')
+
+
+def by_dependence(equations: tuple[Eq, ...]) -> tuple[Eq, ...]:
+    """The equations by dependence, otherwise in the order given."""
+    by_name = {eq.lhs.name: eq for eq in equations}
+    done: dict[str, Eq] = {}
+
+    def visit(eq: Eq, path: tuple[str, ...]) -> None:
+        if eq.lhs.name in path:
+            cycle = " -> ".join((*path[path.index(eq.lhs.name) :], eq.lhs.name))
+            raise placed(
+                SpecError(
+                    f"the equations wait for each other: {cycle}",
+                    hint="one of them must read the old value of a state: h instead of h.next",
+                ),
+                eq,
+            )
+        if eq.lhs.name in done:
+            return
+        for symbol in lang.names_in(eq.rhs):
+            if symbol.name in by_name and isinstance(symbol, (lang.Gate, lang.Next)):
+                visit(by_name[symbol.name], (*path, eq.lhs.name))
+        done[eq.lhs.name] = eq
+
+    for eq in equations:
+        visit(eq, ())
+    return tuple(done.values())
+
+
+def states_of(equations: Sequence[Eq]) -> tuple[Any, ...]:
+    """The states in the order of their declaration."""
+    found = {eq.lhs.state for eq in equations if isinstance(eq.lhs, lang.Next)}
+    return tuple(sorted(found, key=lambda state: state.fields[-1]))
+
+
+def check_starts(states: Iterable[lang.State], equations: Iterable[Eq]) -> None:
+    """What each state begins with; errors point at its declaration."""
+    roles = {s.name: s for eq in equations for s in (eq.lhs, *lang.names_in(eq.rhs))}
+    for state in states:
+        try:
+            _check_start(state, roles)
+        except SpecError as error:
+            raise error.at(state.where) from None
+
+
+def _check_start(state: lang.State, roles: Mapping[str, lang.Name]) -> None:
+    """The initial value is an expression of parameters and numbers."""
+    what = f"the initial value of {state}"
+    _check_expression(state.initial, what)
+    for symbol in lang.names_in(state.initial):
+        if not isinstance(symbol, (lang.Vector, lang.Scalar, lang.Constant)):
+            raise SpecError(
+                f"{what} reads the {symbol.role} {symbol.name}",
+                hint="it may be an expression of numbers, constants, vectors and scalars",
+            )
+        if roles.get(symbol.name, symbol) != symbol:
+            raise _twice(roles[symbol.name], symbol)
+
+
+def outputs_of(
+    output: Any, states: Sequence[lang.State], equations: Sequence[Eq], first: Sequence[Eq]
+) -> tuple[Any, ...]:
+    """The symbols that a cell puts out: gates or next values of states."""
+    if output is None:
+        return (states[0].next,)
+    outputs = tuple(output) if isinstance(output, (tuple, list)) else (output,)
+    for symbol in outputs:
+        if isinstance(symbol, lang.State):
+            raise SpecError(f"output {symbol} is the old state", hint=f"output={symbol}.next")
+        if not isinstance(symbol, (lang.Gate, lang.Next)):
+            raise SpecError(
+                f"output {shown(symbol)} is not the name of a gate or of a next state",
+                hint='y = gates("y"), one more equation Eq(y, ...) and output=y',
+            )
+        for one, place in ((equations, ""), (first, " to first")):
+            if one and symbol not in {eq.lhs for eq in one}:
+                what = "first-step equation" if place else "equation"
+                hint = f"add Eq({code(symbol)}, ...){place}"
+                raise SpecError(f"output {code(symbol)} has no {what}", hint=hint)
+    if not outputs:
+        raise SpecError("output is empty", hint="left out, it is the next value of the first state")
+    if len(set(outputs)) != len(outputs):
+        raise SpecError("output names the same value twice", hint="name each once")
+    return outputs
+
+
+# ---------------------------------------------------------------------------------------------- use
+
+
+def check_sizes(
+    shapes: Mapping[str, Shape], inputs: Iterable[lang.Input], sizes: Mapping[lang.Name, Sequence[str]]
+) -> None:
+    """Every size is told by the shape of a parameter or of an input: modules are given nothing else."""
+    told: set[Size] = set()
+    sums: list[tuple[str, set[Size]]] = []  # the sizes of which a shape tells the sum alone
+    for name, shape in shapes.items():
+        for part in shape:
+            if isinstance(part, tuple):
+                sums.append((name, {size for size in part if isinstance(size, str)}))
+            else:
+                told.add(part)
+    for _ in sums:
+        told.update(*(both for _, both in sums if len(both - told) == 1))
+    for name, summed in sums:  # parameters are looked at before inputs
+        if summed - told:
+            both = " and ".join(sorted(map(str, summed)))
+            raise SpecError(
+                f"the shape of {name} tells the sum of the sizes {both} alone",
+                hint="separate parameters instead of stacked ones, or another parameter of that size",
+            )
+    told |= {symbol.size for symbol in inputs}
+    for symbol, own in sizes.items():
+        for size in own:
+            if size not in told:
+                raise SpecError(
+                    f"the shape of no parameter and of no input tells the size {size} of {symbol}",
+                    hint=f'a vector b = vectors("b", size="{size}"), an input of that size, or a number '
+                    f"for the size: size=4",
+                )
+
+
+def check_norms(states: Iterable[lang.State], equations: Sequence[Eq], first: Sequence[Eq]) -> None:
+    """Statistics over time exist for values that depend on no state alone, and not in the first step."""
+    for one in (equations, first):
+        tainted = {state.name for state in states}
+        for eq in one:
+            for norm in eq.rhs.atoms(lang.batch_norm):
+                bad = [s for s in lang.names_in(norm.args[0]) if s.name in tainted]
+                if bad:
+                    how = f"{bad[0]}" if isinstance(bad[0], lang.State) else f"through {code(bad[0])}"
+                    raise placed(
+                        SpecError(
+                            f"batch_norm of a value that depends on the state {how}",
+                            hint="its statistics run over all steps; inside the recurrence use layer_norm",
+                        ),
+                        eq,
+                    )
+            if any(s.name in tainted for s in lang.names_in(eq.rhs)):
+                tainted.add(eq.lhs.name)
+    for eq in first:
+        if eq.rhs.has(lang.batch_norm):
+            message = "batch_norm cannot stand in a first-step equation: one step has no statistics over time"
+            raise placed(SpecError(message, hint="layer_norm"), eq)
+
+
+def warn_of_unused(outputs: Iterable[lang.Name], equations: Sequence[Eq], first: Sequence[Eq]) -> None:
+    """Gates that reach neither a state nor an output are allowed, but hardly meant."""
+    for one in (equations, first):
+        needed = {symbol.name for symbol in outputs}
+        needed |= {eq.lhs.name for eq in one if isinstance(eq.lhs, lang.Next)}
+        for eq in reversed(one):
+            if eq.lhs.name in needed:
+                needed.update(symbol.name for symbol in lang.names_in(eq.rhs))
+            else:
+                warn(f"{eq.lhs} is defined but nothing uses it", eq.where)
+
+
+def plain(value: str, what: str) -> str:
+    """Free text that generated files may quote: printable, no control or bidirectional characters."""
+    if not isinstance(value, str) or not all(c.isprintable() for c in value):
+        raise SpecError(f"the {what} must be printable text on one line, not {value!r}")
+    return value

@@ -1,0 +1,156 @@
+"""The words that declare names: `x = inputs("x")`, `W, U = matrices("W U")`, `eps = constants(eps=1e-5)`.
+
+An error points at the declaring line. What the names are is in `names.py`; that they are used once and in one
+role is for the cell to check.
+"""
+
+from __future__ import annotations
+
+import itertools
+from numbers import Real
+from typing import Any, TypeVar
+
+import sympy as sp
+
+from gategen.errors import SpecError
+from gategen.spec.functions import normalise
+from gategen.spec.names import (
+    Block,
+    Constant,
+    Gate,
+    Input,
+    Matrix,
+    Name,
+    Scalar,
+    Size,
+    Stack,
+    State,
+    Vector,
+    caller,
+    check_name,
+    expression,
+)
+
+N = TypeVar("N", bound=Name)
+
+_SERIAL = itertools.count()
+
+
+def _declare(kind: type[N], names: str, *fields: Any) -> Any:
+    """One symbol for one name, a tuple for several; errors point at the declaring line."""
+    try:
+        words = names.replace(",", " ").split() if isinstance(names, str) else [names]
+        split = [check_name(name) for name in words]
+        ordered = issubclass(kind, (Input, State))
+        made = [kind(name, *fields, *([next(_SERIAL)] if ordered else [])) for name in split]
+        if not made:
+            raise SpecError(f"no name given: write {kind.__name__.lower()}s('a b')")
+    except SpecError as error:
+        raise error.at(caller()) from None
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _declare_rows(kind: type[N], names: str, rows: Any, field: Any, trainable: bool) -> Any:
+    """Each name as a `Stack` of blocks, whose generated names are `A_0`, `A_1`; `field` is made of a size."""
+    sizes = tuple(map(_size, rows))
+    if not sizes:
+        raise SpecError("stacked rows need at least one size", where=caller(), hint='("hidden",) * 4')
+    owners = _declare(Name, names)
+    made = [
+        Stack(
+            (
+                _declare(kind, f"{owner}_{k}", field(size), Block(owner.name, k, sizes), trainable)
+                for k, size in enumerate(sizes)
+            ),
+            owner.name,
+        )
+        for owner in (owners if isinstance(owners, tuple) else (owners,))
+    ]
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _size(size: Size) -> Size:
+    if isinstance(size, int) and not isinstance(size, bool):
+        if size < 1:
+            raise SpecError(f"a size is at least 1, not {size}", where=caller(), hint='size="hidden"')
+        return size
+    if not isinstance(size, str):
+        raise SpecError(f"a size is a name or an integer, not {size!r}", where=caller(), hint='size="hidden"')
+    try:
+        return check_name(size)
+    except SpecError as error:
+        raise error.at(caller()) from None
+
+
+def inputs(names: str, size: Size = "input") -> Any:
+    """Values read at every step, `(T, B, size)`; the first input of a cell is the sequence `x`."""
+    return _declare(Input, names, _size(size))
+
+
+def states(names: str, size: Size = "hidden", initial: Any = 0) -> Any:
+    """Values carried from step to step, `(B, size)`; `initial` is a number or an expression of parameters."""
+    start = normalise(expression(initial, f"the initial value of {names}"))
+    made = _declare(State, names, _size(size), start)
+    for state in made if isinstance(made, tuple) else (made,):
+        state.where = caller()
+    return made
+
+
+def gates(names: str) -> Any:
+    """Intermediate values, each defined by exactly one equation; their size is inferred."""
+    return _declare(Gate, names)
+
+
+def matrices(names: str, shape: Any = None, trainable: bool = True) -> Any:
+    """Weights for `@`; `shape` is `(rows, columns)` in size names, inferred from use when left out.
+
+    Columns may be a tuple of sizes, for `A @ concat(h, x)`: `("hidden", ("hidden", "input"))`. With a tuple
+    of rows, `(("hidden",) * 4, "input")`, `A @ x` is a tuple of as many vectors, and `A[0]` a matrix.
+    """
+    if shape is not None:
+        if not isinstance(shape, (tuple, list)) or len(shape) != 2:
+            raise SpecError(
+                f"a matrix has shape (rows, columns), not {shape!r}",
+                where=caller(),
+                hint='shape=("hidden", "input"), or ("hidden", ("hidden", "input")) for A @ concat(h, x)',
+            )
+        rows, columns = shape
+        columns = tuple(map(_size, columns)) if isinstance(columns, (tuple, list)) else _size(columns)
+        if isinstance(rows, (tuple, list)):
+            return _declare_rows(Matrix, names, rows, lambda size: (size, columns), bool(trainable))
+        shape = _size(rows), columns
+    return _declare(Matrix, names, shape, None, bool(trainable))
+
+
+def vectors(names: str, size: Size | tuple[Size, ...] = "hidden", trainable: bool = True) -> Any:
+    """Biases, gains, peepholes, diagonal recurrences, `(size,)`; a tuple of them for a tuple of sizes."""
+    if isinstance(size, (tuple, list)):
+        return _declare_rows(Vector, names, size, lambda part: part, bool(trainable))
+    return _declare(Vector, names, _size(size), None, bool(trainable))
+
+
+def scalars(names: str, trainable: bool = True) -> Any:
+    """One number each, `()`, broadcast."""
+    return _declare(Scalar, names, None, bool(trainable))
+
+
+def constants(**values: float) -> Any:
+    """Fixed numbers with a default, in the order given: `eps, beta = constants(eps=1e-5, beta=1)`."""
+    if not values:
+        raise SpecError("constants needs a name and a value: constants(eps=1e-5)", where=caller())
+    made = []
+    for name, value in values.items():
+        exact = isinstance(value, (int, sp.Basic)) or not isinstance(value, Real)
+        try:
+            number = sp.sympify(value if exact else float(value), strict=True)
+        except sp.SympifyError:
+            number = sp.nan
+        if (
+            not isinstance(number, sp.Expr)
+            or not number.is_number
+            or not number.is_real
+            or not number.is_finite
+        ):
+            raise SpecError(f"constant {name} must be a finite number, not {value!r}", where=caller())
+        made.append(_declare(Constant, name, number))
+    return made[0] if len(made) == 1 else tuple(made)
