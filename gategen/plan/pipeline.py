@@ -23,7 +23,7 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
     With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
     """
-    forward = distinct_ends(alive(hoist(flatten(cell))))
+    forward = distinct_ends(alive(hoist(flatten(cell), arrays)))
     backward = derive(forward, arrays)
     layout = lay_out(cell, forward)
     first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
