@@ -128,8 +128,7 @@ extern "C" __global__ void brc_backward_2(
     const storage* __restrict__ a,  // (T, B, H)  a
     const storage* __restrict__ w,  // 2 * H  w_z, w_a
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
-    storage* __restrict__ g_w_a,  // (T, B, H)  g_w_a
-    storage* __restrict__ g_w_z)  // (T, B, H)  g_w_z
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_w_z, g_w_a
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -151,17 +150,17 @@ extern "C" __global__ void brc_backward_2(
     const real not_z = 1 - z;
     const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
     const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
-    const real g_w_a_ = d_tanh_a * h_;
+    const real g_w_a = d_tanh_a * h_;
     const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
-    const real g_w_z_ = d_z * h_;
+    const real g_w_z = d_z * h_;
     const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 
     put(d_h + b * H + k, d_h_);
     put(d_gates + at * (3 * H) + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_tanh_h);
     put(d_gates + at * (3 * H) + H + k, d_tanh_a);
-    put(g_w_a + at * H + k, g_w_a_);
-    put(g_w_z + at * H + k, g_w_z_);
+    put(d_gates_2 + at * (2 * H) + H + k, g_w_a);
+    put(d_gates_2 + at * (2 * H) + k, g_w_z);
 }
 
 // d_b_z = the sum of d_z
@@ -189,18 +188,19 @@ extern "C" __global__ void brc_backward_3(
 }
 
 // d_w_z = the sum of g_w_z
+// d_w_a = the sum of g_w_a
 extern "C" __global__ void brc_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_w_z,  // (T, B, H)  g_w_z
+    const storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  g_w_z, g_w_a
     storage* __restrict__ d_w)  // 2 * H  w_z, w_a
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_w_z + at * H + k);
+        total += get(d_gates_2 + at * (2 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -208,28 +208,5 @@ extern "C" __global__ void brc_backward_4(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_w + k, part[0][threadIdx.x]);
-}
-
-// d_w_a = the sum of g_w_a
-extern "C" __global__ void brc_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_w_a,  // (T, B, H)  g_w_a
-    storage* __restrict__ d_w)  // 2 * H  w_z, w_a
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_w_a + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_w + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_w + k, part[0][threadIdx.x]);
 }

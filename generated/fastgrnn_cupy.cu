@@ -110,9 +110,8 @@ extern "C" __global__ void fastgrnn_backward_1(
     const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ g_sigmoid_nu,  // (T, B, H)  g_sigmoid_nu
-    storage* __restrict__ d_z,  // (T, B, H)  d_z
+    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ g_sigmoid_zeta,  // (T, B, H)  g_sigmoid_zeta
-    storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_a)  // (T, B, H)  d_a
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -133,15 +132,15 @@ extern "C" __global__ void fastgrnn_backward_1(
     const real g_sigmoid_nu_ = d_h_next * n_;
     const real not_z = 1 - z_;
     const real g_sigmoid_zeta_ = d_h_next * n_ * not_z;
-    const real d_n_ = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
-    const real d_z_ = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
-    const real d_a_ = d_n_ + d_z_;
+    const real d_n = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
+    const real d_z = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
+    const real d_a_ = d_n + d_z;
 
     put(d_h + b * H + k, d_h_next);
     put(g_sigmoid_nu + at * H + k, g_sigmoid_nu_);
-    put(d_z + at * H + k, d_z_);
+    put(d_gates + at * (2 * H) + k, d_z);
     put(g_sigmoid_zeta + at * H + k, g_sigmoid_zeta_);
-    put(d_n + at * H + k, d_n_);
+    put(d_gates + at * (2 * H) + H + k, d_n);
     put(d_a + at * H + k, d_a_);
 }
 
@@ -256,18 +255,19 @@ extern "C" __global__ void fastgrnn_backward_6(
 }
 
 // d_b_z = the sum of d_z
+// d_b_h = the sum of d_n
 extern "C" __global__ void fastgrnn_backward_7(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_z,  // (T, B, H)  d_z
+    const storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_z + at * H + k);
+        total += get(d_gates + at * (2 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -275,35 +275,12 @@ extern "C" __global__ void fastgrnn_backward_7(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_h = the sum of d_n
-extern "C" __global__ void fastgrnn_backward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_n + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
 // d_zeta = d_sigmoid_zeta * (1 - sigmoid_zeta) * sigmoid_zeta
-extern "C" __global__ void fastgrnn_backward_9(
+extern "C" __global__ void fastgrnn_backward_8(
     const int rows,
     const storage* __restrict__ d_sigmoid_nu,  // (1,)  d_sigmoid_nu
     const storage* __restrict__ sigmoid_nu,  // (1,)  sigmoid_nu

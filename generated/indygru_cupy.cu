@@ -115,9 +115,7 @@ extern "C" __global__ void indygru_backward_1(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ u,  // 3 * H  u_r, u_z, u_h
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
-    storage* __restrict__ g_u_h,  // (T, B, H)  g_u_h
-    storage* __restrict__ g_u_z,  // (T, B, H)  g_u_z
-    storage* __restrict__ g_u_r)  // (T, B, H)  g_u_r
+    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_u_r, g_u_z, g_u_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -138,20 +136,20 @@ extern "C" __global__ void indygru_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    const real g_u_h_ = d_n * h_ * r;
+    const real g_u_h = d_n * h_ * r;
     const real d_z = d_h_next * z * not_z * (h_ - n);
-    const real g_u_z_ = d_z * h_;
+    const real g_u_z = d_z * h_;
     const real d_r = d_n * h_ * (1 - r) * r * u_h;
-    const real g_u_r_ = d_r * h_;
+    const real g_u_r = d_r * h_;
     const real d_h_ = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
 
     put(d_h + b * H + k, d_h_);
     put(d_gates + at * (3 * H) + H + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_n);
-    put(g_u_h + at * H + k, g_u_h_);
-    put(g_u_z + at * H + k, g_u_z_);
+    put(d_gates_2 + at * (3 * H) + 2 * H + k, g_u_h);
+    put(d_gates_2 + at * (3 * H) + H + k, g_u_z);
     put(d_gates + at * (3 * H) + k, d_r);
-    put(g_u_r + at * H + k, g_u_r_);
+    put(d_gates_2 + at * (3 * H) + k, g_u_r);
 }
 
 // d_b_r = the sum of d_r
@@ -180,18 +178,20 @@ extern "C" __global__ void indygru_backward_2(
 }
 
 // d_u_r = the sum of g_u_r
+// d_u_z = the sum of g_u_z
+// d_u_h = the sum of g_u_h
 extern "C" __global__ void indygru_backward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_u_r,  // (T, B, H)  g_u_r
+    const storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  g_u_r, g_u_z, g_u_h
     storage* __restrict__ d_u)  // 3 * H  u_r, u_z, u_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_u_r + at * H + k);
+        total += get(d_gates_2 + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -199,51 +199,5 @@ extern "C" __global__ void indygru_backward_3(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_u + k, part[0][threadIdx.x]);
-}
-
-// d_u_z = the sum of g_u_z
-extern "C" __global__ void indygru_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_u_z,  // (T, B, H)  g_u_z
-    storage* __restrict__ d_u)  // 3 * H  u_r, u_z, u_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_u_z + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_u + H + k, part[0][threadIdx.x]);
-}
-
-// d_u_h = the sum of g_u_h
-extern "C" __global__ void indygru_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_u_h,  // (T, B, H)  g_u_h
-    storage* __restrict__ d_u)  // 3 * H  u_r, u_z, u_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_u_h + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_u + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_u + k, part[0][threadIdx.x]);
 }

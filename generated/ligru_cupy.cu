@@ -343,8 +343,7 @@ extern "C" __global__ void ligru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ g_g_h)  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  g_g_z, g_g_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -360,8 +359,8 @@ extern "C" __global__ void ligru_backward_1(
     const real normed_z = centred_z * scale_z;
     const real normed_n = centred_n * scale_n;
 
-    put(g_g_z + at * H + k, normed_z);
-    put(g_g_h + at * H + k, normed_n);
+    put(d_gates_3 + at * (2 * H) + k, normed_z);
+    put(d_gates_3 + at * (2 * H) + H + k, normed_n);
 }
 
 // d_z = 1 - z
@@ -379,12 +378,11 @@ extern "C" __global__ void ligru_backward_2(
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  g_g_z, g_g_h
     const storage* __restrict__ g,  // 2 * H  g_z, g_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
@@ -402,12 +400,12 @@ extern "C" __global__ void ligru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real z_ = get(z + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real normed_n = get(g_g_h + at * H + k);
+    const real normed_n = get(d_gates_3 + at * (2 * H) + H + k);
     const real g_h = get(g + H + k);
     const real centred_n = get(gates + at * (2 * H) + H + k);
     const real scale_n = get(scale + H + k);
     const real h_ = get(h + at * H + k);
-    const real normed_z = get(g_g_z + at * H + k);
+    const real normed_z = get(d_gates_3 + at * (2 * H) + k);
     const real g_z = get(g + k);
     const real centred_z = get(gates + at * (2 * H) + k);
     const real scale_z = get(scale + k);
@@ -415,13 +413,13 @@ extern "C" __global__ void ligru_backward_2(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * not_z * step(n_);
-    const real g_g_h_ = d_n * normed_n;
+    const real g_g_h = d_n * normed_n;
     const real d_normed_n = d_n * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_g_z_ = d_z * normed_z;
+    const real g_g_z = d_z * normed_z;
     const real d_normed_z = d_z * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
@@ -430,11 +428,11 @@ extern "C" __global__ void ligru_backward_2(
     put(d_h + b * H + k, d_h_next);
     put(d_gates_2 + at * (2 * H) + k, d_z);
     put(d_gates_2 + at * (2 * H) + H + k, d_n);
-    put(g_g_h + at * H + k, g_g_h_);
+    put(d_gates_3 + at * (2 * H) + H + k, g_g_h);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
     put(g_used_mean_n + at * H + k, g_used_mean_n_);
-    put(g_g_z + at * H + k, g_g_z_);
+    put(d_gates_3 + at * (2 * H) + k, g_g_z);
     put(d_gates + at * (2 * H) + k, d_centred_z);
     put(g_scale_z + at * H + k, g_scale_z_);
     put(g_used_mean_z + at * H + k, g_used_mean_z_);
@@ -579,18 +577,19 @@ extern "C" __global__ void ligru_backward_8(
 }
 
 // d_g_z = the sum of g_g_z
+// d_g_h = the sum of g_g_h
 extern "C" __global__ void ligru_backward_9(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
+    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  g_g_z, g_g_h
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_z + at * H + k);
+        total += get(d_gates_3 + at * (2 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -598,30 +597,7 @@ extern "C" __global__ void ligru_backward_9(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g + k, part[0][threadIdx.x]);
-}
-
-// d_g_h = the sum of g_g_h
-extern "C" __global__ void ligru_backward_10(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
-    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_g + k, part[0][threadIdx.x]);
 }
 
 // d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -631,7 +607,7 @@ extern "C" __global__ void ligru_backward_10(
 // d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
 // d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
 // d_sum_spread_z = d_batch_var_z * s_count
-extern "C" __global__ void ligru_backward_11(
+extern "C" __global__ void ligru_backward_10(
     const int rows, const int H,
     const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
@@ -664,7 +640,7 @@ extern "C" __global__ void ligru_backward_11(
 // g_batch_mean_n = -d_batch_centred_n
 // d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
 // g_batch_mean_z = -d_batch_centred_z
-extern "C" __global__ void ligru_backward_12(
+extern "C" __global__ void ligru_backward_11(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
     const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
@@ -699,7 +675,7 @@ extern "C" __global__ void ligru_backward_12(
 }
 
 // d_batch_mean_z = the sum of g_batch_mean_z
-extern "C" __global__ void ligru_backward_13(
+extern "C" __global__ void ligru_backward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_z,  // (T, B, H)  g_batch_mean_z
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -722,7 +698,7 @@ extern "C" __global__ void ligru_backward_13(
 }
 
 // d_batch_mean_n = the sum of g_batch_mean_n
-extern "C" __global__ void ligru_backward_14(
+extern "C" __global__ void ligru_backward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -749,7 +725,7 @@ extern "C" __global__ void ligru_backward_14(
 // d_sum_n = d_batch_mean_n_2 * s_count_2
 // d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
 // d_sum_z = d_batch_mean_z_2 * s_count_2
-extern "C" __global__ void ligru_backward_15(
+extern "C" __global__ void ligru_backward_14(
     const int rows, const int H,
     const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
     const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -778,7 +754,7 @@ extern "C" __global__ void ligru_backward_15(
 
 // d_W_h_x += d_batch_centred_n + d_sum_n * valid
 // d_W_z_x += d_batch_centred_z + d_sum_z * valid
-extern "C" __global__ void ligru_backward_16(
+extern "C" __global__ void ligru_backward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x

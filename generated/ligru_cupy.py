@@ -297,8 +297,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
-    g_g_z = cp.empty((T, B, H), dtype)
-    g_g_h = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
@@ -327,7 +326,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("ligru_backward_1", dtype, T * B, H, (B, 0, H), gates, scale, g_g_z, g_g_h)
+    launch("ligru_backward_1", dtype, T * B, H, (B, 0, H), gates, scale, d_gates_3)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -343,7 +342,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_W_z_x = d_z * g_z
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
-        launch("ligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, g_g_h, g, gates, scale, h, g_g_z, d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z)
+        launch("ligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, d_gates_3, g, gates, scale, h, d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z)
 
         # d_u_h = U_z.T @ d_z + U_h.T @ d_n
         cp.matmul(d_gates_2[t], U, out=d_u_h)
@@ -361,8 +360,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("ligru_backward_6", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
     column_sum("ligru_backward_7", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
     column_sum("ligru_backward_8", dtype, T * B, 2 * H, (B, 0, H), d_gates_2, d_b)
-    column_sum("ligru_backward_9", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
-    column_sum("ligru_backward_10", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
+    column_sum("ligru_backward_9", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
@@ -371,26 +369,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
     # d_sum_spread_z = d_batch_var_z * s_count
-    launch("ligru_backward_11", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
+    launch("ligru_backward_10", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
 
     # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
     # g_batch_mean_n = -d_batch_centred_n
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
-    launch("ligru_backward_12", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
-    column_sum("ligru_backward_13", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
-    column_sum("ligru_backward_14", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
+    launch("ligru_backward_11", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
+    column_sum("ligru_backward_12", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
+    column_sum("ligru_backward_13", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
     # s_count_2 = 1 / count
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
     # d_sum_z = d_batch_mean_z_2 * s_count_2
-    launch("ligru_backward_15", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
+    launch("ligru_backward_14", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    launch("ligru_backward_16", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
+    launch("ligru_backward_15", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))

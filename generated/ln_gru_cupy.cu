@@ -72,7 +72,7 @@ extern "C" __global__ void ln_gru_forward_2(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (3 * H) + k);
+    for (int k = threadIdx.x; k < 3 * H; k += 128) total += get(gates + at * (3 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -85,51 +85,7 @@ extern "C" __global__ void ln_gru_forward_2(
 // For z: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    storage* __restrict__ sum_A_1_x)  // (T, B, 1)  sum_A_1_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (3 * H) + H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_A_1_x + at, part[0]);
-}
-
-// For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    storage* __restrict__ sum_A_2_x)  // (T, B, 1)  sum_A_2_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (3 * H) + 2 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_A_2_x + at, part[0]);
-}
-
-// For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ centre_z,  // (T, B, 1)  centre_z
-    const storage* __restrict__ sum_A_1_x,  // (T, B, 1)  sum_A_1_x
-    const storage* __restrict__ sum_A_2_x)  // (T, B, 1)  sum_A_2_x
+    storage* __restrict__ centre_z)  // (T, B, 1)  centre_z
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -137,22 +93,18 @@ extern "C" __global__ void ln_gru_forward_5(
     const long long at = (long long)t * B + b;
 
     const real sum_A_0_x = get(centre_z + at);
-    const real sum_A_1_x_ = get(sum_A_1_x + at);
-    const real sum_A_2_x_ = get(sum_A_2_x + at);
 
-    const real centre_z_ = real(0.3333333333333333) * (sum_A_0_x + sum_A_1_x_ + sum_A_2_x_) / real(H);
+    const real centre_z_ = real(0.3333333333333333) * sum_A_0_x / real(H);
 
     put(centre_z + at, centre_z_);
 }
 
 // For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_6(
+extern "C" __global__ void ln_gru_forward_4(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
     const storage* __restrict__ centre_z,  // (T, B, 1)  centre_z
-    storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
-    storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
-    storage* __restrict__ square_A_2_x)  // (T, B, H)  square_A_2_x
+    storage* __restrict__ gates_3)  // (T, B, 3 * H)  square_A_0_x, square_A_1_x, square_A_2_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -168,22 +120,22 @@ extern "C" __global__ void ln_gru_forward_6(
     const real centred_A_0_x = A_0_x - centre_z_;
     const real centred_A_1_x = A_1_x - centre_z_;
     const real centred_A_2_x = A_2_x - centre_z_;
-    const real square_A_0_x_ = square(centred_A_0_x);
-    const real square_A_1_x_ = square(centred_A_1_x);
-    const real square_A_2_x_ = square(centred_A_2_x);
+    const real square_A_0_x = square(centred_A_0_x);
+    const real square_A_1_x = square(centred_A_1_x);
+    const real square_A_2_x = square(centred_A_2_x);
 
     put(gates + at * (3 * H) + k, centred_A_0_x);
     put(gates + at * (3 * H) + H + k, centred_A_1_x);
     put(gates + at * (3 * H) + 2 * H + k, centred_A_2_x);
-    put(square_A_0_x + at * H + k, square_A_0_x_);
-    put(square_A_1_x + at * H + k, square_A_1_x_);
-    put(square_A_2_x + at * H + k, square_A_2_x_);
+    put(gates_3 + at * (3 * H) + k, square_A_0_x);
+    put(gates_3 + at * (3 * H) + H + k, square_A_1_x);
+    put(gates_3 + at * (3 * H) + 2 * H + k, square_A_2_x);
 }
 
 // For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_7(
+extern "C" __global__ void ln_gru_forward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
+    const storage* __restrict__ gates_3,  // (T, B, 3 * H)  square_A_0_x, square_A_1_x, square_A_2_x
     storage* __restrict__ p_z)  // (T, B, 1)  p_z
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
@@ -191,7 +143,7 @@ extern "C" __global__ void ln_gru_forward_7(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_0_x + at * H + k);
+    for (int k = threadIdx.x; k < 3 * H; k += 128) total += get(gates_3 + at * (3 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -202,53 +154,9 @@ extern "C" __global__ void ln_gru_forward_7(
 }
 
 // For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_8(
+extern "C" __global__ void ln_gru_forward_6(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
-    storage* __restrict__ sum_square_A_1_x)  // (T, B, 1)  sum_square_A_1_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_1_x + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_A_1_x + at, part[0]);
-}
-
-// For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_9(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_2_x,  // (T, B, H)  square_A_2_x
-    storage* __restrict__ sum_square_A_2_x)  // (T, B, 1)  sum_square_A_2_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_2_x + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_A_2_x + at, part[0]);
-}
-
-// For z: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_10(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ sum_square_A_1_x,  // (T, B, 1)  sum_square_A_1_x
-    const storage* __restrict__ sum_square_A_2_x)  // (T, B, 1)  sum_square_A_2_x
+    storage* __restrict__ p_z)  // (T, B, 1)  p_z
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -256,10 +164,8 @@ extern "C" __global__ void ln_gru_forward_10(
     const long long at = (long long)t * B + b;
 
     const real sum_square_A_0_x = get(p_z + at);
-    const real sum_square_A_1_x_ = get(sum_square_A_1_x + at);
-    const real sum_square_A_2_x_ = get(sum_square_A_2_x + at);
 
-    const real variance_z = real(0.3333333333333333) * (sum_square_A_0_x + sum_square_A_1_x_ + sum_square_A_2_x_) / real(H);
+    const real variance_z = real(0.3333333333333333) * sum_square_A_0_x / real(H);
     const real a_z = variance_z + real(1e-05);
     const real p_z_ = 1 / sqrt(a_z);
 
@@ -267,7 +173,7 @@ extern "C" __global__ void ln_gru_forward_10(
 }
 
 // For z, r and n: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_gru_forward_11(
+extern "C" __global__ void ln_gru_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ bias_z_3,  // (H,)  bias_z_3
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -305,7 +211,7 @@ extern "C" __global__ void ln_gru_forward_11(
 }
 
 // z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_12(
+extern "C" __global__ void ln_gru_forward_8(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
     storage* __restrict__ centre_z_2)  // (B, 1)  centre_z_2
@@ -315,7 +221,7 @@ extern "C" __global__ void ln_gru_forward_12(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (3 * H) + k);
+    for (int k = threadIdx.x; k < 3 * H; k += 128) total += get(gates_2 + at * (3 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -326,75 +232,27 @@ extern "C" __global__ void ln_gru_forward_12(
 }
 
 // z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_13(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    storage* __restrict__ sum_R_1_h)  // (B, 1)  sum_R_1_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (3 * H) + H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_R_1_h + b, part[0]);
-}
-
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_14(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    storage* __restrict__ sum_R_2_h)  // (B, 1)  sum_R_2_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (3 * H) + 2 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_R_2_h + b, part[0]);
-}
-
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_15(
+extern "C" __global__ void ln_gru_forward_9(
     const int rows, const int H,
-    storage* __restrict__ centre_z_2,  // (B, 1)  centre_z_2
-    const storage* __restrict__ sum_R_1_h,  // (B, 1)  sum_R_1_h
-    const storage* __restrict__ sum_R_2_h)  // (B, 1)  sum_R_2_h
+    storage* __restrict__ centre_z_2)  // (B, 1)  centre_z_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_R_0_h = get(centre_z_2 + b);
-    const real sum_R_1_h_ = get(sum_R_1_h + b);
-    const real sum_R_2_h_ = get(sum_R_2_h + b);
 
-    const real centre_z_2_ = real(0.3333333333333333) * (sum_R_0_h + sum_R_1_h_ + sum_R_2_h_) / real(H);
+    const real centre_z_2_ = real(0.3333333333333333) * sum_R_0_h / real(H);
 
     put(centre_z_2 + b, centre_z_2_);
 }
 
 // z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_16(
+extern "C" __global__ void ln_gru_forward_10(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
     const storage* __restrict__ centre_z_2,  // (B, 1)  centre_z_2
-    storage* __restrict__ square_R_0_h,  // (B, H)  square_R_0_h
-    storage* __restrict__ square_R_1_h,  // (B, H)  square_R_1_h
-    storage* __restrict__ square_R_2_h)  // (B, H)  square_R_2_h
+    storage* __restrict__ u)  // (B, 3 * H)  square_R_0_h, square_R_1_h, square_R_2_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -410,22 +268,22 @@ extern "C" __global__ void ln_gru_forward_16(
     const real centred_R_0_h = R_0_h - centre_z_2_;
     const real centred_R_1_h = R_1_h - centre_z_2_;
     const real centred_R_2_h = R_2_h - centre_z_2_;
-    const real square_R_0_h_ = square(centred_R_0_h);
-    const real square_R_1_h_ = square(centred_R_1_h);
-    const real square_R_2_h_ = square(centred_R_2_h);
+    const real square_R_0_h = square(centred_R_0_h);
+    const real square_R_1_h = square(centred_R_1_h);
+    const real square_R_2_h = square(centred_R_2_h);
 
     put(gates_2 + at * (3 * H) + k, centred_R_0_h);
     put(gates_2 + at * (3 * H) + H + k, centred_R_1_h);
     put(gates_2 + at * (3 * H) + 2 * H + k, centred_R_2_h);
-    put(square_R_0_h + b * H + k, square_R_0_h_);
-    put(square_R_1_h + b * H + k, square_R_1_h_);
-    put(square_R_2_h + b * H + k, square_R_2_h_);
+    put(u + b * (3 * H) + k, square_R_0_h);
+    put(u + b * (3 * H) + H + k, square_R_1_h);
+    put(u + b * (3 * H) + 2 * H + k, square_R_2_h);
 }
 
 // z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_17(
+extern "C" __global__ void ln_gru_forward_11(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_R_0_h,  // (B, H)  square_R_0_h
+    const storage* __restrict__ u,  // (B, 3 * H)  square_R_0_h, square_R_1_h, square_R_2_h
     storage* __restrict__ p_z_2)  // (T, B, 1)  p_z_2
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
@@ -433,7 +291,7 @@ extern "C" __global__ void ln_gru_forward_17(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_0_h + b * H + k);
+    for (int k = threadIdx.x; k < 3 * H; k += 128) total += get(u + b * (3 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -444,51 +302,9 @@ extern "C" __global__ void ln_gru_forward_17(
 }
 
 // z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_18(
-    const int rows, const int H,
-    const storage* __restrict__ square_R_1_h,  // (B, H)  square_R_1_h
-    storage* __restrict__ sum_square_R_1_h)  // (B, 1)  sum_square_R_1_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_1_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_R_1_h + b, part[0]);
-}
-
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_19(
-    const int rows, const int H,
-    const storage* __restrict__ square_R_2_h,  // (B, H)  square_R_2_h
-    storage* __restrict__ sum_square_R_2_h)  // (B, 1)  sum_square_R_2_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_2_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_R_2_h + b, part[0]);
-}
-
-// z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-extern "C" __global__ void ln_gru_forward_20(
+extern "C" __global__ void ln_gru_forward_12(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ sum_square_R_1_h,  // (B, 1)  sum_square_R_1_h
-    const storage* __restrict__ sum_square_R_2_h)  // (B, 1)  sum_square_R_2_h
+    storage* __restrict__ p_z_2)  // (T, B, 1)  p_z_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -496,10 +312,8 @@ extern "C" __global__ void ln_gru_forward_20(
     const long long at = (long long)t * B + b;
 
     const real sum_square_R_0_h = get(p_z_2 + at);
-    const real sum_square_R_1_h_ = get(sum_square_R_1_h + b);
-    const real sum_square_R_2_h_ = get(sum_square_R_2_h + b);
 
-    const real variance_z_2 = real(0.3333333333333333) * (sum_square_R_0_h + sum_square_R_1_h_ + sum_square_R_2_h_) / real(H);
+    const real variance_z_2 = real(0.3333333333333333) * sum_square_R_0_h / real(H);
     const real a_z_2 = variance_z_2 + real(1e-05);
     const real p_z_2_ = 1 / sqrt(a_z_2);
 
@@ -510,7 +324,7 @@ extern "C" __global__ void ln_gru_forward_20(
 // r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
 // n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
 // h' = (1 - z) * n + z * h
-extern "C" __global__ void ln_gru_forward_21(
+extern "C" __global__ void ln_gru_forward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
     const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
@@ -584,14 +398,10 @@ extern "C" __global__ void ln_gru_backward_1(
     const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
-    storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
+    storage* __restrict__ d_gates_3,  // (T, B, 3 * H)  g_g_h_0, g_g_h_1, g_g_h_2
+    storage* __restrict__ d_gates_4,  // (T, B, 3 * H)  g_g_x_0, g_g_x_1, g_g_x_2
     storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
-    storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
-    storage* __restrict__ g_g_x_0)  // (T, B, H)  g_g_x_0
+    storage* __restrict__ g_p_z)  // (T, B, H)  g_p_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -625,37 +435,37 @@ extern "C" __global__ void ln_gru_backward_1(
     const real not_z = 1 - z_;
     const real d_n = d_h_next * (1 - square(n_)) * not_z;
     const real g_c_2_ = d_n * r_;
-    const real g_g_h_2_ = d_n * centred_R_2_h * p_z_2_ * r_;
-    const real g_g_x_2_ = d_n * centred_A_2_x * p_z_;
+    const real g_g_h_2 = d_n * centred_R_2_h * p_z_2_ * r_;
+    const real g_g_x_2 = d_n * centred_A_2_x * p_z_;
     const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
-    const real g_g_h_1_ = d_r * centred_R_1_h * p_z_2_;
-    const real g_g_x_1_ = d_r * centred_A_1_x * p_z_;
+    const real g_g_h_1 = d_r * centred_R_1_h * p_z_2_;
+    const real g_g_x_1 = d_r * centred_A_1_x * p_z_;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
     const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z * centred_R_0_h * g_h_0;
     const real g_p_z_ = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x * g_x_0;
-    const real g_g_h_0_ = d_z * centred_R_0_h * p_z_2_;
-    const real g_g_x_0_ = d_z * centred_A_0_x * p_z_;
+    const real g_g_h_0 = d_z * centred_R_0_h * p_z_2_;
+    const real g_g_x_0 = d_z * centred_A_0_x * p_z_;
 
     put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (3 * H) + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_n);
     put(g_c_2 + at * H + k, g_c_2_);
-    put(g_g_h_2 + at * H + k, g_g_h_2_);
-    put(g_g_x_2 + at * H + k, g_g_x_2_);
+    put(d_gates_3 + at * (3 * H) + 2 * H + k, g_g_h_2);
+    put(d_gates_4 + at * (3 * H) + 2 * H + k, g_g_x_2);
     put(d_gates + at * (3 * H) + H + k, d_r);
-    put(g_g_h_1 + at * H + k, g_g_h_1_);
-    put(g_g_x_1 + at * H + k, g_g_x_1_);
+    put(d_gates_3 + at * (3 * H) + H + k, g_g_h_1);
+    put(d_gates_4 + at * (3 * H) + H + k, g_g_x_1);
     put(g_p_z_2 + b * H + k, g_p_z_2_);
     put(g_p_z + at * H + k, g_p_z_);
-    put(g_g_h_0 + at * H + k, g_g_h_0_);
-    put(g_g_x_0 + at * H + k, g_g_x_0_);
+    put(d_gates_3 + at * (3 * H) + k, g_g_h_0);
+    put(d_gates_4 + at * (3 * H) + k, g_g_x_0);
 }
 
 // sum_g_p_z_2 = the sum of g_p_z_2
 extern "C" __global__ void ln_gru_backward_2(
     const int rows, const int H,
     const storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ d_sum_square_R_2_h)  // (B, 1)  d_sum_square_R_2_h
+    storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -668,18 +478,13 @@ extern "C" __global__ void ln_gru_backward_2(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_2_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_0_h + b, part[0]);
 }
 
-// d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
-// d_sum_square_R_2_h *= 1 / 3 / hidden
-// d_sum_square_R_1_h = d_sum_square_R_2_h
-// d_sum_square_R_0_h = d_sum_square_R_2_h
+// d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
 extern "C" __global__ void ln_gru_backward_3(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
-    storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -688,20 +493,15 @@ extern "C" __global__ void ln_gru_backward_3(
     const long long at = (long long)t * B + b;
 
     const real p_z_2_ = get(p_z_2 + at);
-    const real sum_g_p_z_2 = get(d_sum_square_R_2_h + b);
+    const real sum_g_p_z_2 = get(d_sum_square_R_0_h + b);
 
-    const real d_a_z_2 = -real(0.5) * cube(p_z_2_) * sum_g_p_z_2;
-    const real d_sum_square_R_2_h_ = real(0.3333333333333333) * d_a_z_2 / real(H);
-    const real d_sum_square_R_1_h_ = d_sum_square_R_2_h_;
-    const real d_sum_square_R_0_h_ = d_sum_square_R_2_h_;
+    const real d_sum_square_R_0_h_ = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
 
-    put(d_sum_square_R_2_h + b, d_sum_square_R_2_h_);
-    put(d_sum_square_R_1_h + b, d_sum_square_R_1_h_);
     put(d_sum_square_R_0_h + b, d_sum_square_R_0_h_);
 }
 
-// d_R_2_h = d_sum_square_R_2_h
-// d_R_1_h = d_sum_square_R_1_h
+// d_R_2_h = d_sum_square_R_0_h
+// d_R_1_h = d_sum_square_R_0_h
 // d_R_0_h = d_sum_square_R_0_h
 // d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
 // d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
@@ -709,8 +509,6 @@ extern "C" __global__ void ln_gru_backward_3(
 // g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
 extern "C" __global__ void ln_gru_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
-    const storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     const storage* __restrict__ d_sum_square_R_0_h,  // (B, 1)  d_sum_square_R_0_h
     const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
     const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -726,8 +524,6 @@ extern "C" __global__ void ln_gru_backward_4(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_sum_square_R_2_h_ = get(d_sum_square_R_2_h + b);
-    const real d_sum_square_R_1_h_ = get(d_sum_square_R_1_h + b);
     const real d_sum_square_R_0_h_ = get(d_sum_square_R_0_h + b);
     const real centred_R_2_h = get(gates_2 + at * (3 * H) + 2 * H + k);
     const real d_n = get(d_gates + at * (3 * H) + 2 * H + k);
@@ -741,8 +537,8 @@ extern "C" __global__ void ln_gru_backward_4(
     const real d_z = get(d_gates + at * (3 * H) + k);
     const real g_h_0 = get(g_h + k);
 
-    const real d_square_R_2_h = d_sum_square_R_2_h_;
-    const real d_square_R_1_h = d_sum_square_R_1_h_;
+    const real d_square_R_2_h = d_sum_square_R_0_h_;
+    const real d_square_R_1_h = d_sum_square_R_0_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
@@ -759,7 +555,7 @@ extern "C" __global__ void ln_gru_backward_4(
 extern "C" __global__ void ln_gru_backward_5(
     const int rows, const int H,
     const storage* __restrict__ g_centre_z_2,  // (B, H)  g_centre_z_2
-    storage* __restrict__ d_sum_R_2_h)  // (B, 1)  d_sum_R_2_h
+    storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -772,38 +568,28 @@ extern "C" __global__ void ln_gru_backward_5(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_R_2_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_R_0_h + b, part[0]);
 }
 
-// d_sum_R_2_h *= 1 / 3 / hidden
-// d_sum_R_1_h = d_sum_R_2_h
-// d_sum_R_0_h = d_sum_R_2_h
+// d_sum_R_0_h *= 1 / 3 / hidden
 extern "C" __global__ void ln_gru_backward_6(
     const int rows, const int H,
-    storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
-    storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
-    const real sum_g_centre_z_2 = get(d_sum_R_2_h + b);
+    const real sum_g_centre_z_2 = get(d_sum_R_0_h + b);
 
-    const real d_sum_R_2_h_ = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
-    const real d_sum_R_1_h_ = d_sum_R_2_h_;
-    const real d_sum_R_0_h_ = d_sum_R_2_h_;
+    const real d_sum_R_0_h_ = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
 
-    put(d_sum_R_2_h + b, d_sum_R_2_h_);
-    put(d_sum_R_1_h + b, d_sum_R_1_h_);
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
 extern "C" __global__ void ln_gru_backward_7(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    const storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
-    const storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     const storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -813,14 +599,12 @@ extern "C" __global__ void ln_gru_backward_7(
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_2_h = get(d_gates_2 + at * (3 * H) + 2 * H + k);
-    const real d_sum_R_2_h_ = get(d_sum_R_2_h + b);
-    const real d_centred_R_1_h = get(d_gates_2 + at * (3 * H) + H + k);
-    const real d_sum_R_1_h_ = get(d_sum_R_1_h + b);
-    const real d_centred_R_0_h = get(d_gates_2 + at * (3 * H) + k);
     const real d_sum_R_0_h_ = get(d_sum_R_0_h + b);
+    const real d_centred_R_1_h = get(d_gates_2 + at * (3 * H) + H + k);
+    const real d_centred_R_0_h = get(d_gates_2 + at * (3 * H) + k);
 
-    const real d_R_2_h = d_centred_R_2_h + d_sum_R_2_h_;
-    const real d_R_1_h = d_centred_R_1_h + d_sum_R_1_h_;
+    const real d_R_2_h = d_centred_R_2_h + d_sum_R_0_h_;
+    const real d_R_1_h = d_centred_R_1_h + d_sum_R_0_h_;
     const real d_R_0_h = d_centred_R_0_h + d_sum_R_0_h_;
 
     put(d_gates_2 + at * (3 * H) + 2 * H + k, d_R_2_h);
@@ -879,7 +663,7 @@ extern "C" __global__ void ln_gru_backward_9(
 extern "C" __global__ void ln_gru_backward_10(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_z,  // (T, B, H)  g_p_z
-    storage* __restrict__ d_sum_square_A_2_x)  // (T, B, 1)  d_sum_square_A_2_x
+    storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -893,7 +677,7 @@ extern "C" __global__ void ln_gru_backward_10(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_2_x + at, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_0_x + at, part[0]);
 }
 
 // d_c_2 = the sum of g_c_2
@@ -920,18 +704,20 @@ extern "C" __global__ void ln_gru_backward_11(
 }
 
 // d_g_h_0 = the sum of g_g_h_0
+// d_g_h_1 = the sum of g_g_h_1
+// d_g_h_2 = the sum of g_g_h_2
 extern "C" __global__ void ln_gru_backward_12(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
+    const storage* __restrict__ d_gates_3,  // (T, B, 3 * H)  g_g_h_0, g_g_h_1, g_g_h_2
     storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_h_0 + at * H + k);
+        total += get(d_gates_3 + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -939,114 +725,24 @@ extern "C" __global__ void ln_gru_backward_12(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_gru_backward_13(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_gru_backward_14(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ d_g_h)  // 3 * H  g_h[0], g_h[1], g_h[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_g_h + k, part[0][threadIdx.x]);
 }
 
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_gru_backward_15(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
-    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_0 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + k, part[0][threadIdx.x]);
-}
-
 // d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_gru_backward_16(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
-}
-
 // d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_gru_backward_17(
+extern "C" __global__ void ln_gru_backward_13(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
+    const storage* __restrict__ d_gates_4,  // (T, B, 3 * H)  g_g_x_0, g_g_x_1, g_g_x_2
     storage* __restrict__ d_g_x)  // 3 * H  g_x[0], g_x[1], g_x[2]
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_x_2 + at * H + k);
+        total += get(d_gates_4 + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1054,18 +750,13 @@ extern "C" __global__ void ln_gru_backward_17(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_g_x + k, part[0][threadIdx.x]);
 }
 
-// d_sum_square_A_2_x *= -1 / 2 * p_z**3
-// d_sum_square_A_2_x *= 1 / 3 / hidden
-// d_sum_square_A_1_x = d_sum_square_A_2_x
-// d_sum_square_A_0_x = d_sum_square_A_2_x
-extern "C" __global__ void ln_gru_backward_18(
+// d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
+extern "C" __global__ void ln_gru_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
-    storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1074,29 +765,22 @@ extern "C" __global__ void ln_gru_backward_18(
     const long long at = (long long)t * B + b;
 
     const real p_z_ = get(p_z + at);
-    const real sum_g_p_z = get(d_sum_square_A_2_x + at);
+    const real sum_g_p_z = get(d_sum_square_A_0_x + at);
 
-    const real d_a_z = -real(0.5) * cube(p_z_) * sum_g_p_z;
-    const real d_sum_square_A_2_x_ = real(0.3333333333333333) * d_a_z / real(H);
-    const real d_sum_square_A_1_x_ = d_sum_square_A_2_x_;
-    const real d_sum_square_A_0_x_ = d_sum_square_A_2_x_;
+    const real d_sum_square_A_0_x_ = -real(0.16666666666666666) * cube(p_z_) * sum_g_p_z / real(H);
 
-    put(d_sum_square_A_2_x + at, d_sum_square_A_2_x_);
-    put(d_sum_square_A_1_x + at, d_sum_square_A_1_x_);
     put(d_sum_square_A_0_x + at, d_sum_square_A_0_x_);
 }
 
-// d_square_A_2_x = d_sum_square_A_2_x
-// d_square_A_1_x = d_sum_square_A_1_x
+// d_square_A_2_x = d_sum_square_A_0_x
+// d_square_A_1_x = d_sum_square_A_0_x
 // d_square_A_0_x = d_sum_square_A_0_x
-// d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-// d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+// d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+// d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
 // d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
 // g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
-extern "C" __global__ void ln_gru_backward_19(
+extern "C" __global__ void ln_gru_backward_15(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
-    const storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     const storage* __restrict__ d_sum_square_A_0_x,  // (T, B, 1)  d_sum_square_A_0_x
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
@@ -1110,8 +794,6 @@ extern "C" __global__ void ln_gru_backward_19(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_sum_square_A_2_x_ = get(d_sum_square_A_2_x + at);
-    const real d_sum_square_A_1_x_ = get(d_sum_square_A_1_x + at);
     const real d_sum_square_A_0_x_ = get(d_sum_square_A_0_x + at);
     const real centred_A_2_x = get(gates + at * (3 * H) + 2 * H + k);
     const real d_n = get(d_gates + at * (3 * H) + 2 * H + k);
@@ -1124,8 +806,8 @@ extern "C" __global__ void ln_gru_backward_19(
     const real d_z = get(d_gates + at * (3 * H) + k);
     const real g_x_0 = get(g_x + k);
 
-    const real d_square_A_2_x = d_sum_square_A_2_x_;
-    const real d_square_A_1_x = d_sum_square_A_1_x_;
+    const real d_square_A_2_x = d_sum_square_A_0_x_;
+    const real d_square_A_1_x = d_sum_square_A_0_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_n * g_x_2 * p_z_;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_r * g_x_1 * p_z_;
@@ -1140,7 +822,7 @@ extern "C" __global__ void ln_gru_backward_19(
 
 // d_bias_z_3_2 = d_bias_z_3
 // d_bias_r_2 = d_bias_r
-extern "C" __global__ void ln_gru_backward_20(
+extern "C" __global__ void ln_gru_backward_16(
     const int rows, const int H,
     const storage* __restrict__ d_b,  // 3 * H  b[0], b[1], b[2]
     storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
@@ -1160,10 +842,10 @@ extern "C" __global__ void ln_gru_backward_20(
 }
 
 // sum_g_centre_z = the sum of g_centre_z
-extern "C" __global__ void ln_gru_backward_21(
+extern "C" __global__ void ln_gru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_z,  // (T, B, H)  g_centre_z
-    storage* __restrict__ d_sum_A_2_x)  // (T, B, 1)  d_sum_A_2_x
+    storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -1177,16 +859,12 @@ extern "C" __global__ void ln_gru_backward_21(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_A_2_x + at, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_A_0_x + at, part[0]);
 }
 
-// d_sum_A_2_x *= 1 / 3 / hidden
-// d_sum_A_1_x = d_sum_A_2_x
-// d_sum_A_0_x = d_sum_A_2_x
-extern "C" __global__ void ln_gru_backward_22(
+// d_sum_A_0_x *= 1 / 3 / hidden
+extern "C" __global__ void ln_gru_backward_18(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
-    storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1194,22 +872,16 @@ extern "C" __global__ void ln_gru_backward_22(
     const long long b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_centre_z = get(d_sum_A_2_x + at);
+    const real sum_g_centre_z = get(d_sum_A_0_x + at);
 
-    const real d_sum_A_2_x_ = real(0.3333333333333333) * sum_g_centre_z / real(H);
-    const real d_sum_A_1_x_ = d_sum_A_2_x_;
-    const real d_sum_A_0_x_ = d_sum_A_2_x_;
+    const real d_sum_A_0_x_ = real(0.3333333333333333) * sum_g_centre_z / real(H);
 
-    put(d_sum_A_2_x + at, d_sum_A_2_x_);
-    put(d_sum_A_1_x + at, d_sum_A_1_x_);
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-extern "C" __global__ void ln_gru_backward_23(
+extern "C" __global__ void ln_gru_backward_19(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
-    const storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1219,14 +891,12 @@ extern "C" __global__ void ln_gru_backward_23(
     const long long at = (long long)t * B + b;
 
     const real d_centred_A_2_x = get(d_gates + at * (3 * H) + 2 * H + k);
-    const real d_sum_A_2_x_ = get(d_sum_A_2_x + at);
-    const real d_centred_A_1_x = get(d_gates + at * (3 * H) + H + k);
-    const real d_sum_A_1_x_ = get(d_sum_A_1_x + at);
-    const real d_centred_A_0_x = get(d_gates + at * (3 * H) + k);
     const real d_sum_A_0_x_ = get(d_sum_A_0_x + at);
+    const real d_centred_A_1_x = get(d_gates + at * (3 * H) + H + k);
+    const real d_centred_A_0_x = get(d_gates + at * (3 * H) + k);
 
-    const real d_A_2_x = d_centred_A_2_x + d_sum_A_2_x_;
-    const real d_A_1_x = d_centred_A_1_x + d_sum_A_1_x_;
+    const real d_A_2_x = d_centred_A_2_x + d_sum_A_0_x_;
+    const real d_A_1_x = d_centred_A_1_x + d_sum_A_0_x_;
     const real d_A_0_x = d_centred_A_0_x + d_sum_A_0_x_;
 
     put(d_gates + at * (3 * H) + 2 * H + k, d_A_2_x);

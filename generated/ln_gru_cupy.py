@@ -165,22 +165,10 @@ def forward(
         n=(T, B, H),
         p_z_2=(T, B, 1),
     )
+    gates_3 = cp.empty((T, B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)
     centre_z = cp.empty((T, B, 1), dtype)
-    sum_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_A_2_x = cp.empty((T, B, 1), dtype)
-    square_A_0_x = cp.empty((T, B, H), dtype)
-    square_A_1_x = cp.empty((T, B, H), dtype)
-    square_A_2_x = cp.empty((T, B, H), dtype)
-    sum_square_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_2_x = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
-    sum_R_1_h = cp.empty((B, 1), dtype)
-    sum_R_2_h = cp.empty((B, 1), dtype)
-    square_R_0_h = cp.empty((B, H), dtype)
-    square_R_1_h = cp.empty((B, H), dtype)
-    square_R_2_h = cp.empty((B, H), dtype)
-    sum_square_R_1_h = cp.empty((B, 1), dtype)
-    sum_square_R_2_h = cp.empty((B, 1), dtype)
     bias_z_3 = cp.empty((H,), dtype)
     bias = cp.empty((2 * H,), dtype)
 
@@ -189,16 +177,12 @@ def forward(
 
     # For z: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
-    row_sum("ln_gru_forward_2", dtype, T * B, H, (B, 0, H), gates, centre_z)
-    row_sum("ln_gru_forward_3", dtype, T * B, H, (B, 0, H), gates, sum_A_1_x)
-    row_sum("ln_gru_forward_4", dtype, T * B, H, (B, 0, H), gates, sum_A_2_x)
-    launch("ln_gru_forward_5", dtype, T * B, 1, (B, 0, H), centre_z, sum_A_1_x, sum_A_2_x)
-    launch("ln_gru_forward_6", dtype, T * B, H, (B, 0, H), gates, centre_z, square_A_0_x, square_A_1_x, square_A_2_x)
-    row_sum("ln_gru_forward_7", dtype, T * B, H, (B, 0, H), square_A_0_x, p_z)
-    row_sum("ln_gru_forward_8", dtype, T * B, H, (B, 0, H), square_A_1_x, sum_square_A_1_x)
-    row_sum("ln_gru_forward_9", dtype, T * B, H, (B, 0, H), square_A_2_x, sum_square_A_2_x)
-    launch("ln_gru_forward_10", dtype, T * B, 1, (B, 0, H), p_z, sum_square_A_1_x, sum_square_A_2_x)
-    launch("ln_gru_forward_11", dtype, T * B, H, (B, 0, H), bias_z_3, gates, g_x, p_z, bias, z, r, n)
+    row_sum("ln_gru_forward_2", dtype, T * B, 3 * H, (B, 0, H), gates, centre_z)
+    launch("ln_gru_forward_3", dtype, T * B, 1, (B, 0, H), centre_z)
+    launch("ln_gru_forward_4", dtype, T * B, H, (B, 0, H), gates, centre_z, gates_3)
+    row_sum("ln_gru_forward_5", dtype, T * B, 3 * H, (B, 0, H), gates_3, p_z)
+    launch("ln_gru_forward_6", dtype, T * B, 1, (B, 0, H), p_z)
+    launch("ln_gru_forward_7", dtype, T * B, H, (B, 0, H), bias_z_3, gates, g_x, p_z, bias, z, r, n)
 
     if initial is None:
         h[0] = 0
@@ -211,15 +195,11 @@ def forward(
         #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
         #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum("ln_gru_forward_12", dtype, B, H, (B, t, H), gates_2, centre_z_2)
-        row_sum("ln_gru_forward_13", dtype, B, H, (B, t, H), gates_2, sum_R_1_h)
-        row_sum("ln_gru_forward_14", dtype, B, H, (B, t, H), gates_2, sum_R_2_h)
-        launch("ln_gru_forward_15", dtype, B, 1, (H,), centre_z_2, sum_R_1_h, sum_R_2_h)
-        launch("ln_gru_forward_16", dtype, B, H, (B, t, H), gates_2, centre_z_2, square_R_0_h, square_R_1_h, square_R_2_h)
-        row_sum("ln_gru_forward_17", dtype, B, H, (B, t, H), square_R_0_h, p_z_2)
-        row_sum("ln_gru_forward_18", dtype, B, H, (H,), square_R_1_h, sum_square_R_1_h)
-        row_sum("ln_gru_forward_19", dtype, B, H, (H,), square_R_2_h, sum_square_R_2_h)
-        launch("ln_gru_forward_20", dtype, B, 1, (B, t, H), p_z_2, sum_square_R_1_h, sum_square_R_2_h)
+        row_sum("ln_gru_forward_8", dtype, B, 3 * H, (B, t, H), gates_2, centre_z_2)
+        launch("ln_gru_forward_9", dtype, B, 1, (H,), centre_z_2)
+        launch("ln_gru_forward_10", dtype, B, H, (B, t, H), gates_2, centre_z_2, u)
+        row_sum("ln_gru_forward_11", dtype, B, 3 * H, (B, t, H), u, p_z_2)
+        launch("ln_gru_forward_12", dtype, B, 1, (B, t, H), p_z_2)
 
         # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
         #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
@@ -228,7 +208,7 @@ def forward(
         #     @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) /
         #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
         # h' = (1 - z) * n + z * h
-        launch("ln_gru_forward_21", dtype, B, H, (B, t, H), gates_2, g_h, p_z_2, z, r, c, n, h)
+        launch("ln_gru_forward_13", dtype, B, H, (B, t, H), gates_2, g_h, p_z_2, z, r, c, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -271,29 +251,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
     d_gates_2 = cp.empty((T, B, 3 * H), dtype)
-    g_c_2 = cp.empty((T, B, H), dtype)
-    g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_g_x_1 = cp.empty((T, B, H), dtype)
     g_p_z_2 = cp.empty((B, H), dtype)
-    g_p_z = cp.empty((T, B, H), dtype)
-    g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_g_x_0 = cp.empty((T, B, H), dtype)
-    d_sum_square_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_1_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     g_centre_z_2 = cp.empty((B, H), dtype)
-    d_sum_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_R_1_h = cp.empty((B, 1), dtype)
+    g_p_z = cp.empty((T, B, H), dtype)
+    g_centre_z = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 3 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 3 * H), dtype)
+    g_c_2 = cp.empty((T, B, H), dtype)
+    d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
     d_r_h = cp.empty((B, H), dtype)
-    d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
-    g_centre_z = cp.empty((T, B, H), dtype)
-    d_sum_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_A = cp.zeros((3 * H, I), dtype)
@@ -323,34 +291,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         #     centred_A_2_x * g_x_2
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-        launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h, h, g_x, d_gates, g_c_2, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0, g_g_x_0)
+        launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z)
 
         # sum_g_p_z_2 = the sum of g_p_z_2
-        row_sum("ln_gru_backward_2", dtype, B, H, (H,), g_p_z_2, d_sum_square_R_2_h)
+        row_sum("ln_gru_backward_2", dtype, B, H, (H,), g_p_z_2, d_sum_square_R_0_h)
 
-        # d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
-        # d_sum_square_R_2_h *= 1 / 3 / hidden
-        # d_sum_square_R_1_h = d_sum_square_R_2_h
-        # d_sum_square_R_0_h = d_sum_square_R_2_h
-        launch("ln_gru_backward_3", dtype, B, 1, (B, t, H), p_z_2, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
+        # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
+        launch("ln_gru_backward_3", dtype, B, 1, (B, t, H), p_z_2, d_sum_square_R_0_h)
 
-        # d_R_2_h = d_sum_square_R_2_h
-        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_2_h = d_sum_square_R_0_h
+        # d_R_1_h = d_sum_square_R_0_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
         # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-        launch("ln_gru_backward_4", dtype, B, H, (B, t, H), d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2)
+        launch("ln_gru_backward_4", dtype, B, H, (B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2)
 
         # sum_g_centre_z_2 = the sum of g_centre_z_2
-        row_sum("ln_gru_backward_5", dtype, B, H, (H,), g_centre_z_2, d_sum_R_2_h)
+        row_sum("ln_gru_backward_5", dtype, B, H, (H,), g_centre_z_2, d_sum_R_0_h)
 
-        # d_sum_R_2_h *= 1 / 3 / hidden
-        # d_sum_R_1_h = d_sum_R_2_h
-        # d_sum_R_0_h = d_sum_R_2_h
-        launch("ln_gru_backward_6", dtype, B, 1, (H,), d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-        launch("ln_gru_backward_7", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        # d_sum_R_0_h *= 1 / 3 / hidden
+        launch("ln_gru_backward_6", dtype, B, 1, (H,), d_sum_R_0_h)
+        launch("ln_gru_backward_7", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
@@ -368,49 +331,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("ln_gru_backward_9", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
 
     # sum_g_p_z = the sum of g_p_z
-    row_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_2_x)
+    row_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_0_x)
     clear(finished, g_c_2)
     column_sum("ln_gru_backward_11", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
-    clear(finished, g_g_h_0)
-    column_sum("ln_gru_backward_12", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
-    clear(finished, g_g_h_1)
-    column_sum("ln_gru_backward_13", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
-    clear(finished, g_g_h_2)
-    column_sum("ln_gru_backward_14", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
-    clear(finished, g_g_x_0)
-    column_sum("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
-    clear(finished, g_g_x_1)
-    column_sum("ln_gru_backward_16", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
-    clear(finished, g_g_x_2)
-    column_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
+    clear(finished, d_gates_3)
+    column_sum("ln_gru_backward_12", dtype, T * B, 3 * H, (B, 0, H), d_gates_3, d_g_h)
+    clear(finished, d_gates_4)
+    column_sum("ln_gru_backward_13", dtype, T * B, 3 * H, (B, 0, H), d_gates_4, d_g_x)
 
-    # d_sum_square_A_2_x *= -1 / 2 * p_z**3
-    # d_sum_square_A_2_x *= 1 / 3 / hidden
-    # d_sum_square_A_1_x = d_sum_square_A_2_x
-    # d_sum_square_A_0_x = d_sum_square_A_2_x
-    launch("ln_gru_backward_18", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
+    launch("ln_gru_backward_14", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_0_x)
 
-    # d_square_A_2_x = d_sum_square_A_2_x
-    # d_square_A_1_x = d_sum_square_A_1_x
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
-    launch("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
+    launch("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
 
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
-    launch("ln_gru_backward_20", dtype, 1, H, (H,), d_b, d_c)
+    launch("ln_gru_backward_16", dtype, 1, H, (H,), d_b, d_c)
 
     # sum_g_centre_z = the sum of g_centre_z
-    row_sum("ln_gru_backward_21", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_2_x)
+    row_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_0_x)
 
-    # d_sum_A_2_x *= 1 / 3 / hidden
-    # d_sum_A_1_x = d_sum_A_2_x
-    # d_sum_A_0_x = d_sum_A_2_x
-    launch("ln_gru_backward_22", dtype, T * B, 1, (B, 0, H), d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
-    launch("ln_gru_backward_23", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    # d_sum_A_0_x *= 1 / 3 / hidden
+    launch("ln_gru_backward_18", dtype, T * B, 1, (B, 0, H), d_sum_A_0_x)
+    launch("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

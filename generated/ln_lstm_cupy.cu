@@ -47,7 +47,7 @@ extern "C" __global__ void ln_lstm_forward_1(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (4 * H) + k);
+    for (int k = threadIdx.x; k < 4 * H; k += 128) total += get(gates + at * (4 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -60,73 +60,7 @@ extern "C" __global__ void ln_lstm_forward_1(
 // For i: what waits for no state, at all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    storage* __restrict__ sum_A_1_x)  // (T, B, 1)  sum_A_1_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (4 * H) + H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_A_1_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    storage* __restrict__ sum_A_2_x)  // (T, B, 1)  sum_A_2_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (4 * H) + 2 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_A_2_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    storage* __restrict__ sum_A_3_x)  // (T, B, 1)  sum_A_3_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (4 * H) + 3 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_A_3_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ centre_i,  // (T, B, 1)  centre_i
-    const storage* __restrict__ sum_A_1_x,  // (T, B, 1)  sum_A_1_x
-    const storage* __restrict__ sum_A_2_x,  // (T, B, 1)  sum_A_2_x
-    const storage* __restrict__ sum_A_3_x)  // (T, B, 1)  sum_A_3_x
+    storage* __restrict__ centre_i)  // (T, B, 1)  centre_i
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -134,24 +68,18 @@ extern "C" __global__ void ln_lstm_forward_5(
     const long long at = (long long)t * B + b;
 
     const real sum_A_0_x = get(centre_i + at);
-    const real sum_A_1_x_ = get(sum_A_1_x + at);
-    const real sum_A_2_x_ = get(sum_A_2_x + at);
-    const real sum_A_3_x_ = get(sum_A_3_x + at);
 
-    const real centre_i_ = real(0.25) * (sum_A_0_x + sum_A_1_x_ + sum_A_2_x_ + sum_A_3_x_) / real(H);
+    const real centre_i_ = real(0.25) * sum_A_0_x / real(H);
 
     put(centre_i + at, centre_i_);
 }
 
 // For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_6(
+extern "C" __global__ void ln_lstm_forward_3(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     const storage* __restrict__ centre_i,  // (T, B, 1)  centre_i
-    storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
-    storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
-    storage* __restrict__ square_A_2_x,  // (T, B, H)  square_A_2_x
-    storage* __restrict__ square_A_3_x)  // (T, B, H)  square_A_3_x
+    storage* __restrict__ gates_3)  // (T, B, 4 * H)  square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -169,25 +97,25 @@ extern "C" __global__ void ln_lstm_forward_6(
     const real centred_A_1_x = A_1_x - centre_i_;
     const real centred_A_2_x = A_2_x - centre_i_;
     const real centred_A_3_x = A_3_x - centre_i_;
-    const real square_A_0_x_ = square(centred_A_0_x);
-    const real square_A_1_x_ = square(centred_A_1_x);
-    const real square_A_2_x_ = square(centred_A_2_x);
-    const real square_A_3_x_ = square(centred_A_3_x);
+    const real square_A_0_x = square(centred_A_0_x);
+    const real square_A_1_x = square(centred_A_1_x);
+    const real square_A_2_x = square(centred_A_2_x);
+    const real square_A_3_x = square(centred_A_3_x);
 
     put(gates + at * (4 * H) + k, centred_A_0_x);
     put(gates + at * (4 * H) + H + k, centred_A_1_x);
     put(gates + at * (4 * H) + 2 * H + k, centred_A_2_x);
     put(gates + at * (4 * H) + 3 * H + k, centred_A_3_x);
-    put(square_A_0_x + at * H + k, square_A_0_x_);
-    put(square_A_1_x + at * H + k, square_A_1_x_);
-    put(square_A_2_x + at * H + k, square_A_2_x_);
-    put(square_A_3_x + at * H + k, square_A_3_x_);
+    put(gates_3 + at * (4 * H) + k, square_A_0_x);
+    put(gates_3 + at * (4 * H) + H + k, square_A_1_x);
+    put(gates_3 + at * (4 * H) + 2 * H + k, square_A_2_x);
+    put(gates_3 + at * (4 * H) + 3 * H + k, square_A_3_x);
 }
 
 // For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_7(
+extern "C" __global__ void ln_lstm_forward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_0_x,  // (T, B, H)  square_A_0_x
+    const storage* __restrict__ gates_3,  // (T, B, 4 * H)  square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
     storage* __restrict__ p_i)  // (T, B, 1)  p_i
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
@@ -195,7 +123,7 @@ extern "C" __global__ void ln_lstm_forward_7(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_0_x + at * H + k);
+    for (int k = threadIdx.x; k < 4 * H; k += 128) total += get(gates_3 + at * (4 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -206,75 +134,9 @@ extern "C" __global__ void ln_lstm_forward_7(
 }
 
 // For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_8(
+extern "C" __global__ void ln_lstm_forward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_1_x,  // (T, B, H)  square_A_1_x
-    storage* __restrict__ sum_square_A_1_x)  // (T, B, 1)  sum_square_A_1_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_1_x + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_A_1_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_9(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_2_x,  // (T, B, H)  square_A_2_x
-    storage* __restrict__ sum_square_A_2_x)  // (T, B, 1)  sum_square_A_2_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_2_x + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_A_2_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_10(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_A_3_x,  // (T, B, H)  square_A_3_x
-    storage* __restrict__ sum_square_A_3_x)  // (T, B, 1)  sum_square_A_3_x
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_A_3_x + at * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_A_3_x + at, part[0]);
-}
-
-// For i: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_11(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    const storage* __restrict__ sum_square_A_1_x,  // (T, B, 1)  sum_square_A_1_x
-    const storage* __restrict__ sum_square_A_2_x,  // (T, B, 1)  sum_square_A_2_x
-    const storage* __restrict__ sum_square_A_3_x)  // (T, B, 1)  sum_square_A_3_x
+    storage* __restrict__ p_i)  // (T, B, 1)  p_i
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -282,11 +144,8 @@ extern "C" __global__ void ln_lstm_forward_11(
     const long long at = (long long)t * B + b;
 
     const real sum_square_A_0_x = get(p_i + at);
-    const real sum_square_A_1_x_ = get(sum_square_A_1_x + at);
-    const real sum_square_A_2_x_ = get(sum_square_A_2_x + at);
-    const real sum_square_A_3_x_ = get(sum_square_A_3_x + at);
 
-    const real variance_i = real(0.25) * (sum_square_A_0_x + sum_square_A_1_x_ + sum_square_A_2_x_ + sum_square_A_3_x_) / real(H);
+    const real variance_i = real(0.25) * sum_square_A_0_x / real(H);
     const real a_i = variance_i + real(1e-05);
     const real p_i_ = 1 / sqrt(a_i);
 
@@ -294,7 +153,7 @@ extern "C" __global__ void ln_lstm_forward_11(
 }
 
 // For i, g, f and o: what waits for no state, at all steps at once.
-extern "C" __global__ void ln_lstm_forward_12(
+extern "C" __global__ void ln_lstm_forward_6(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ b_,  // 4 * H  b[0], b[1], b[2], b[3]
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -337,7 +196,7 @@ extern "C" __global__ void ln_lstm_forward_12(
 }
 
 // i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_13(
+extern "C" __global__ void ln_lstm_forward_7(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     storage* __restrict__ centre_i_2)  // (B, 1)  centre_i_2
@@ -347,7 +206,7 @@ extern "C" __global__ void ln_lstm_forward_13(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (4 * H) + k);
+    for (int k = threadIdx.x; k < 4 * H; k += 128) total += get(gates_2 + at * (4 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -358,99 +217,27 @@ extern "C" __global__ void ln_lstm_forward_13(
 }
 
 // i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_14(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    storage* __restrict__ sum_R_1_h)  // (B, 1)  sum_R_1_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (4 * H) + H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_R_1_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_15(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    storage* __restrict__ sum_R_2_h)  // (B, 1)  sum_R_2_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (4 * H) + 2 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_R_2_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_16(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    storage* __restrict__ sum_R_3_h)  // (B, 1)  sum_R_3_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates_2 + at * (4 * H) + 3 * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_R_3_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_17(
+extern "C" __global__ void ln_lstm_forward_8(
     const int rows, const int H,
-    storage* __restrict__ centre_i_2,  // (B, 1)  centre_i_2
-    const storage* __restrict__ sum_R_1_h,  // (B, 1)  sum_R_1_h
-    const storage* __restrict__ sum_R_2_h,  // (B, 1)  sum_R_2_h
-    const storage* __restrict__ sum_R_3_h)  // (B, 1)  sum_R_3_h
+    storage* __restrict__ centre_i_2)  // (B, 1)  centre_i_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_R_0_h = get(centre_i_2 + b);
-    const real sum_R_1_h_ = get(sum_R_1_h + b);
-    const real sum_R_2_h_ = get(sum_R_2_h + b);
-    const real sum_R_3_h_ = get(sum_R_3_h + b);
 
-    const real centre_i_2_ = real(0.25) * (sum_R_0_h + sum_R_1_h_ + sum_R_2_h_ + sum_R_3_h_) / real(H);
+    const real centre_i_2_ = real(0.25) * sum_R_0_h / real(H);
 
     put(centre_i_2 + b, centre_i_2_);
 }
 
 // i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_18(
+extern "C" __global__ void ln_lstm_forward_9(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     const storage* __restrict__ centre_i_2,  // (B, 1)  centre_i_2
-    storage* __restrict__ square_R_0_h,  // (B, H)  square_R_0_h
-    storage* __restrict__ square_R_1_h,  // (B, H)  square_R_1_h
-    storage* __restrict__ square_R_2_h,  // (B, H)  square_R_2_h
-    storage* __restrict__ square_R_3_h)  // (B, H)  square_R_3_h
+    storage* __restrict__ u)  // (B, 4 * H)  square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -468,25 +255,25 @@ extern "C" __global__ void ln_lstm_forward_18(
     const real centred_R_1_h = R_1_h - centre_i_2_;
     const real centred_R_2_h = R_2_h - centre_i_2_;
     const real centred_R_3_h = R_3_h - centre_i_2_;
-    const real square_R_0_h_ = square(centred_R_0_h);
-    const real square_R_1_h_ = square(centred_R_1_h);
-    const real square_R_2_h_ = square(centred_R_2_h);
-    const real square_R_3_h_ = square(centred_R_3_h);
+    const real square_R_0_h = square(centred_R_0_h);
+    const real square_R_1_h = square(centred_R_1_h);
+    const real square_R_2_h = square(centred_R_2_h);
+    const real square_R_3_h = square(centred_R_3_h);
 
     put(gates_2 + at * (4 * H) + k, centred_R_0_h);
     put(gates_2 + at * (4 * H) + H + k, centred_R_1_h);
     put(gates_2 + at * (4 * H) + 2 * H + k, centred_R_2_h);
     put(gates_2 + at * (4 * H) + 3 * H + k, centred_R_3_h);
-    put(square_R_0_h + b * H + k, square_R_0_h_);
-    put(square_R_1_h + b * H + k, square_R_1_h_);
-    put(square_R_2_h + b * H + k, square_R_2_h_);
-    put(square_R_3_h + b * H + k, square_R_3_h_);
+    put(u + b * (4 * H) + k, square_R_0_h);
+    put(u + b * (4 * H) + H + k, square_R_1_h);
+    put(u + b * (4 * H) + 2 * H + k, square_R_2_h);
+    put(u + b * (4 * H) + 3 * H + k, square_R_3_h);
 }
 
 // i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_19(
+extern "C" __global__ void ln_lstm_forward_10(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_R_0_h,  // (B, H)  square_R_0_h
+    const storage* __restrict__ u,  // (B, 4 * H)  square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
     storage* __restrict__ p_i_2)  // (T, B, 1)  p_i_2
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
@@ -494,7 +281,7 @@ extern "C" __global__ void ln_lstm_forward_19(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_0_h + b * H + k);
+    for (int k = threadIdx.x; k < 4 * H; k += 128) total += get(u + b * (4 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -505,72 +292,9 @@ extern "C" __global__ void ln_lstm_forward_19(
 }
 
 // i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_20(
-    const int rows, const int H,
-    const storage* __restrict__ square_R_1_h,  // (B, H)  square_R_1_h
-    storage* __restrict__ sum_square_R_1_h)  // (B, 1)  sum_square_R_1_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_1_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_R_1_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_21(
-    const int rows, const int H,
-    const storage* __restrict__ square_R_2_h,  // (B, H)  square_R_2_h
-    storage* __restrict__ sum_square_R_2_h)  // (B, 1)  sum_square_R_2_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_2_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_R_2_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_22(
-    const int rows, const int H,
-    const storage* __restrict__ square_R_3_h,  // (B, H)  square_R_3_h
-    storage* __restrict__ sum_square_R_3_h)  // (B, 1)  sum_square_R_3_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_R_3_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_R_3_h + b, part[0]);
-}
-
-// i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-extern "C" __global__ void ln_lstm_forward_23(
+extern "C" __global__ void ln_lstm_forward_11(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    const storage* __restrict__ sum_square_R_1_h,  // (B, 1)  sum_square_R_1_h
-    const storage* __restrict__ sum_square_R_2_h,  // (B, 1)  sum_square_R_2_h
-    const storage* __restrict__ sum_square_R_3_h)  // (B, 1)  sum_square_R_3_h
+    storage* __restrict__ p_i_2)  // (T, B, 1)  p_i_2
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -578,11 +302,8 @@ extern "C" __global__ void ln_lstm_forward_23(
     const long long at = (long long)t * B + b;
 
     const real sum_square_R_0_h = get(p_i_2 + at);
-    const real sum_square_R_1_h_ = get(sum_square_R_1_h + b);
-    const real sum_square_R_2_h_ = get(sum_square_R_2_h + b);
-    const real sum_square_R_3_h_ = get(sum_square_R_3_h + b);
 
-    const real variance_i_2 = real(0.25) * (sum_square_R_0_h + sum_square_R_1_h_ + sum_square_R_2_h_ + sum_square_R_3_h_) / real(H);
+    const real variance_i_2 = real(0.25) * sum_square_R_0_h / real(H);
     const real a_i_2 = variance_i_2 + real(1e-05);
     const real p_i_2_ = 1 / sqrt(a_i_2);
 
@@ -594,7 +315,7 @@ extern "C" __global__ void ln_lstm_forward_23(
 // f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
 // o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
 // c' = f * c + i * g
-extern "C" __global__ void ln_lstm_forward_24(
+extern "C" __global__ void ln_lstm_forward_12(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
@@ -644,7 +365,7 @@ extern "C" __global__ void ln_lstm_forward_24(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_25(
+extern "C" __global__ void ln_lstm_forward_13(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ centre_h)  // (B, 1)  centre_h
@@ -665,7 +386,7 @@ extern "C" __global__ void ln_lstm_forward_25(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_26(
+extern "C" __global__ void ln_lstm_forward_14(
     const int rows, const int H,
     storage* __restrict__ centre_h)  // (B, 1)  centre_h
 {
@@ -681,7 +402,7 @@ extern "C" __global__ void ln_lstm_forward_26(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_27(
+extern "C" __global__ void ln_lstm_forward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     const storage* __restrict__ centre_h,  // (B, 1)  centre_h
@@ -705,7 +426,7 @@ extern "C" __global__ void ln_lstm_forward_27(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_28(
+extern "C" __global__ void ln_lstm_forward_16(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ square_c_next,  // (B, H)  square_c_next
     storage* __restrict__ p_h)  // (T, B, 1)  p_h
@@ -726,7 +447,7 @@ extern "C" __global__ void ln_lstm_forward_28(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_29(
+extern "C" __global__ void ln_lstm_forward_17(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ p_h)  // (T, B, 1)  p_h
 {
@@ -745,7 +466,7 @@ extern "C" __global__ void ln_lstm_forward_29(
 }
 
 // h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-extern "C" __global__ void ln_lstm_forward_30(
+extern "C" __global__ void ln_lstm_forward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ b_c,  // H  b_c
     const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
@@ -798,8 +519,8 @@ extern "C" __global__ void ln_lstm_backward_1(
     storage* __restrict__ g_p_h,  // (B, H)  g_p_h
     storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
-    storage* __restrict__ g_g_x_3)  // (T, B, H)  g_g_x_3
+    storage* __restrict__ d_gates_3,  // (T, B, 4 * H)  g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    storage* __restrict__ d_gates_4)  // (T, B, 4 * H)  g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -824,16 +545,16 @@ extern "C" __global__ void ln_lstm_backward_1(
     const real g_p_h_ = d_tanh_h_2_ * centred_c_next_ * g_c_;
     const real g_g_c_ = d_tanh_h_2_ * centred_c_next_ * p_h_;
     const real d_o = d_h_next * (1 - o_) * o_ * tanh_h_2_;
-    const real g_g_h_3_ = d_o * centred_R_3_h * p_i_2_;
-    const real g_g_x_3_ = d_o * centred_A_3_x * p_i_;
+    const real g_g_h_3 = d_o * centred_R_3_h * p_i_2_;
+    const real g_g_x_3 = d_o * centred_A_3_x * p_i_;
 
     put(d_h + b * H + k, d_h_next);
     put(d_tanh_h_2 + at * H + k, d_tanh_h_2_);
     put(g_p_h + b * H + k, g_p_h_);
     put(g_g_c + at * H + k, g_g_c_);
     put(d_gates + at * (4 * H) + 3 * H + k, d_o);
-    put(g_g_h_3 + at * H + k, g_g_h_3_);
-    put(g_g_x_3 + at * H + k, g_g_x_3_);
+    put(d_gates_3 + at * (4 * H) + 3 * H + k, g_g_h_3);
+    put(d_gates_4 + at * (4 * H) + 3 * H + k, g_g_x_3);
 }
 
 // sum_g_p_h = the sum of g_p_h
@@ -972,14 +693,10 @@ extern "C" __global__ void ln_lstm_backward_7(
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
     const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
+    storage* __restrict__ d_gates_3,  // (T, B, 4 * H)  g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    storage* __restrict__ d_gates_4,  // (T, B, 4 * H)  g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
-    storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
-    storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
-    storage* __restrict__ g_g_x_0)  // (T, B, H)  g_g_x_0
+    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -1016,37 +733,37 @@ extern "C" __global__ void ln_lstm_backward_7(
 
     const real d_c_next = d_c_later + d_centred_c_next_ + d_sum_c_next_;
     const real d_f = d_c_next * c_ * (1 - f_) * f_;
-    const real g_g_h_2_ = d_f * centred_R_2_h * p_i_2_;
-    const real g_g_x_2_ = d_f * centred_A_2_x * p_i_;
+    const real g_g_h_2 = d_f * centred_R_2_h * p_i_2_;
+    const real g_g_x_2 = d_f * centred_A_2_x * p_i_;
     const real d_g = d_c_next * (1 - square(g_)) * i__2;
-    const real g_g_h_1_ = d_g * centred_R_1_h * p_i_2_;
-    const real g_g_x_1_ = d_g * centred_A_1_x * p_i_;
+    const real g_g_h_1 = d_g * centred_R_1_h * p_i_2_;
+    const real g_g_x_1 = d_g * centred_A_1_x * p_i_;
     const real d_i = d_c_next * g_ * (1 - i__2) * i__2;
     const real g_p_i_2_ = d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i * centred_R_0_h * g_h_0 + d_o * centred_R_3_h * g_h_3;
     const real g_p_i_ = d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i * centred_A_0_x * g_x_0 + d_o * centred_A_3_x * g_x_3;
-    const real g_g_h_0_ = d_i * centred_R_0_h * p_i_2_;
-    const real g_g_x_0_ = d_i * centred_A_0_x * p_i_;
+    const real g_g_h_0 = d_i * centred_R_0_h * p_i_2_;
+    const real g_g_x_0 = d_i * centred_A_0_x * p_i_;
     const real d_c_ = d_c_next * f_;
 
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (4 * H) + 2 * H + k, d_f);
-    put(g_g_h_2 + at * H + k, g_g_h_2_);
-    put(g_g_x_2 + at * H + k, g_g_x_2_);
+    put(d_gates_3 + at * (4 * H) + 2 * H + k, g_g_h_2);
+    put(d_gates_4 + at * (4 * H) + 2 * H + k, g_g_x_2);
     put(d_gates + at * (4 * H) + H + k, d_g);
-    put(g_g_h_1 + at * H + k, g_g_h_1_);
-    put(g_g_x_1 + at * H + k, g_g_x_1_);
+    put(d_gates_3 + at * (4 * H) + H + k, g_g_h_1);
+    put(d_gates_4 + at * (4 * H) + H + k, g_g_x_1);
     put(d_gates + at * (4 * H) + k, d_i);
     put(g_p_i_2 + b * H + k, g_p_i_2_);
     put(g_p_i + at * H + k, g_p_i_);
-    put(g_g_h_0 + at * H + k, g_g_h_0_);
-    put(g_g_x_0 + at * H + k, g_g_x_0_);
+    put(d_gates_3 + at * (4 * H) + k, g_g_h_0);
+    put(d_gates_4 + at * (4 * H) + k, g_g_x_0);
 }
 
 // sum_g_p_i_2 = the sum of g_p_i_2
 extern "C" __global__ void ln_lstm_backward_8(
     const int rows, const int H,
     const storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
-    storage* __restrict__ d_sum_square_R_3_h)  // (B, 1)  d_sum_square_R_3_h
+    storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -1059,20 +776,13 @@ extern "C" __global__ void ln_lstm_backward_8(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_3_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_R_0_h + b, part[0]);
 }
 
-// d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
-// d_sum_square_R_3_h *= 1 / 4 / hidden
-// d_sum_square_R_2_h = d_sum_square_R_3_h
-// d_sum_square_R_1_h = d_sum_square_R_3_h
-// d_sum_square_R_0_h = d_sum_square_R_3_h
+// d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
 extern "C" __global__ void ln_lstm_backward_9(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
-    storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
-    storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -1081,23 +791,16 @@ extern "C" __global__ void ln_lstm_backward_9(
     const long long at = (long long)t * B + b;
 
     const real p_i_2_ = get(p_i_2 + at);
-    const real sum_g_p_i_2 = get(d_sum_square_R_3_h + b);
+    const real sum_g_p_i_2 = get(d_sum_square_R_0_h + b);
 
-    const real d_a_i_2 = -real(0.5) * cube(p_i_2_) * sum_g_p_i_2;
-    const real d_sum_square_R_3_h_ = real(0.25) * d_a_i_2 / real(H);
-    const real d_sum_square_R_2_h_ = d_sum_square_R_3_h_;
-    const real d_sum_square_R_1_h_ = d_sum_square_R_3_h_;
-    const real d_sum_square_R_0_h_ = d_sum_square_R_3_h_;
+    const real d_sum_square_R_0_h_ = -real(0.125) * cube(p_i_2_) * sum_g_p_i_2 / real(H);
 
-    put(d_sum_square_R_3_h + b, d_sum_square_R_3_h_);
-    put(d_sum_square_R_2_h + b, d_sum_square_R_2_h_);
-    put(d_sum_square_R_1_h + b, d_sum_square_R_1_h_);
     put(d_sum_square_R_0_h + b, d_sum_square_R_0_h_);
 }
 
-// d_R_3_h = d_sum_square_R_3_h
-// d_R_2_h = d_sum_square_R_2_h
-// d_R_1_h = d_sum_square_R_1_h
+// d_R_3_h = d_sum_square_R_0_h
+// d_R_2_h = d_sum_square_R_0_h
+// d_R_1_h = d_sum_square_R_0_h
 // d_R_0_h = d_sum_square_R_0_h
 // d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
 // d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
@@ -1106,9 +809,6 @@ extern "C" __global__ void ln_lstm_backward_9(
 // g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
 extern "C" __global__ void ln_lstm_backward_10(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_R_3_h,  // (B, 1)  d_sum_square_R_3_h
-    const storage* __restrict__ d_sum_square_R_2_h,  // (B, 1)  d_sum_square_R_2_h
-    const storage* __restrict__ d_sum_square_R_1_h,  // (B, 1)  d_sum_square_R_1_h
     const storage* __restrict__ d_sum_square_R_0_h,  // (B, 1)  d_sum_square_R_0_h
     const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1123,9 +823,6 @@ extern "C" __global__ void ln_lstm_backward_10(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_sum_square_R_3_h_ = get(d_sum_square_R_3_h + b);
-    const real d_sum_square_R_2_h_ = get(d_sum_square_R_2_h + b);
-    const real d_sum_square_R_1_h_ = get(d_sum_square_R_1_h + b);
     const real d_sum_square_R_0_h_ = get(d_sum_square_R_0_h + b);
     const real centred_R_3_h = get(gates_2 + at * (4 * H) + 3 * H + k);
     const real d_o = get(d_gates + at * (4 * H) + 3 * H + k);
@@ -1141,9 +838,9 @@ extern "C" __global__ void ln_lstm_backward_10(
     const real d_i = get(d_gates + at * (4 * H) + k);
     const real g_h_0 = get(g_h + k);
 
-    const real d_square_R_3_h = d_sum_square_R_3_h_;
-    const real d_square_R_2_h = d_sum_square_R_2_h_;
-    const real d_square_R_1_h = d_sum_square_R_1_h_;
+    const real d_square_R_3_h = d_sum_square_R_0_h_;
+    const real d_square_R_2_h = d_sum_square_R_0_h_;
+    const real d_square_R_1_h = d_sum_square_R_0_h_;
     const real d_square_R_0_h = d_sum_square_R_0_h_;
     const real d_centred_R_3_h = 2 * d_square_R_3_h * centred_R_3_h + d_o * g_h_3 * p_i_2_;
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_f * g_h_2 * p_i_2_;
@@ -1162,7 +859,7 @@ extern "C" __global__ void ln_lstm_backward_10(
 extern "C" __global__ void ln_lstm_backward_11(
     const int rows, const int H,
     const storage* __restrict__ g_centre_i_2,  // (B, H)  g_centre_i_2
-    storage* __restrict__ d_sum_R_3_h)  // (B, 1)  d_sum_R_3_h
+    storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -1175,43 +872,28 @@ extern "C" __global__ void ln_lstm_backward_11(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_R_3_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_R_0_h + b, part[0]);
 }
 
-// d_sum_R_3_h *= 1 / 4 / hidden
-// d_sum_R_2_h = d_sum_R_3_h
-// d_sum_R_1_h = d_sum_R_3_h
-// d_sum_R_0_h = d_sum_R_3_h
+// d_sum_R_0_h *= 1 / 4 / hidden
 extern "C" __global__ void ln_lstm_backward_12(
     const int rows, const int H,
-    storage* __restrict__ d_sum_R_3_h,  // (B, 1)  d_sum_R_3_h
-    storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
-    storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
-    const real sum_g_centre_i_2 = get(d_sum_R_3_h + b);
+    const real sum_g_centre_i_2 = get(d_sum_R_0_h + b);
 
-    const real d_sum_R_3_h_ = real(0.25) * sum_g_centre_i_2 / real(H);
-    const real d_sum_R_2_h_ = d_sum_R_3_h_;
-    const real d_sum_R_1_h_ = d_sum_R_3_h_;
-    const real d_sum_R_0_h_ = d_sum_R_3_h_;
+    const real d_sum_R_0_h_ = real(0.25) * sum_g_centre_i_2 / real(H);
 
-    put(d_sum_R_3_h + b, d_sum_R_3_h_);
-    put(d_sum_R_2_h + b, d_sum_R_2_h_);
-    put(d_sum_R_1_h + b, d_sum_R_1_h_);
     put(d_sum_R_0_h + b, d_sum_R_0_h_);
 }
 
 extern "C" __global__ void ln_lstm_backward_13(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    const storage* __restrict__ d_sum_R_3_h,  // (B, 1)  d_sum_R_3_h
-    const storage* __restrict__ d_sum_R_2_h,  // (B, 1)  d_sum_R_2_h
-    const storage* __restrict__ d_sum_R_1_h,  // (B, 1)  d_sum_R_1_h
     const storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -1221,17 +903,14 @@ extern "C" __global__ void ln_lstm_backward_13(
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_3_h = get(d_gates_2 + at * (4 * H) + 3 * H + k);
-    const real d_sum_R_3_h_ = get(d_sum_R_3_h + b);
-    const real d_centred_R_2_h = get(d_gates_2 + at * (4 * H) + 2 * H + k);
-    const real d_sum_R_2_h_ = get(d_sum_R_2_h + b);
-    const real d_centred_R_1_h = get(d_gates_2 + at * (4 * H) + H + k);
-    const real d_sum_R_1_h_ = get(d_sum_R_1_h + b);
-    const real d_centred_R_0_h = get(d_gates_2 + at * (4 * H) + k);
     const real d_sum_R_0_h_ = get(d_sum_R_0_h + b);
+    const real d_centred_R_2_h = get(d_gates_2 + at * (4 * H) + 2 * H + k);
+    const real d_centred_R_1_h = get(d_gates_2 + at * (4 * H) + H + k);
+    const real d_centred_R_0_h = get(d_gates_2 + at * (4 * H) + k);
 
-    const real d_R_3_h = d_centred_R_3_h + d_sum_R_3_h_;
-    const real d_R_2_h = d_centred_R_2_h + d_sum_R_2_h_;
-    const real d_R_1_h = d_centred_R_1_h + d_sum_R_1_h_;
+    const real d_R_3_h = d_centred_R_3_h + d_sum_R_0_h_;
+    const real d_R_2_h = d_centred_R_2_h + d_sum_R_0_h_;
+    const real d_R_1_h = d_centred_R_1_h + d_sum_R_0_h_;
     const real d_R_0_h = d_centred_R_0_h + d_sum_R_0_h_;
 
     put(d_gates_2 + at * (4 * H) + 3 * H + k, d_R_3_h);
@@ -1244,7 +923,7 @@ extern "C" __global__ void ln_lstm_backward_13(
 extern "C" __global__ void ln_lstm_backward_14(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
-    storage* __restrict__ d_sum_square_A_3_x)  // (T, B, 1)  d_sum_square_A_3_x
+    storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -1258,7 +937,7 @@ extern "C" __global__ void ln_lstm_backward_14(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_3_x + at, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_A_0_x + at, part[0]);
 }
 
 // d_b_0 = the sum of d_i
@@ -1334,18 +1013,21 @@ extern "C" __global__ void ln_lstm_backward_17(
 }
 
 // d_g_h_0 = the sum of g_g_h_0
+// d_g_h_1 = the sum of g_g_h_1
+// d_g_h_2 = the sum of g_g_h_2
+// d_g_h_3 = the sum of g_g_h_3
 extern "C" __global__ void ln_lstm_backward_18(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_0,  // (T, B, H)  g_g_h_0
+    const storage* __restrict__ d_gates_3,  // (T, B, 4 * H)  g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
     storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_h_0 + at * H + k);
+        total += get(d_gates_3 + at * (4 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1353,160 +1035,25 @@ extern "C" __global__ void ln_lstm_backward_18(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_1 = the sum of g_g_h_1
-extern "C" __global__ void ln_lstm_backward_19(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_1,  // (T, B, H)  g_g_h_1
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_2 = the sum of g_g_h_2
-extern "C" __global__ void ln_lstm_backward_20(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_2,  // (T, B, H)  g_g_h_2
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 2 * H + k, part[0][threadIdx.x]);
-}
-
-// d_g_h_3 = the sum of g_g_h_3
-extern "C" __global__ void ln_lstm_backward_21(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h_3,  // (T, B, H)  g_g_h_3
-    storage* __restrict__ d_g_h)  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_h_3 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_h + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_g_h + k, part[0][threadIdx.x]);
 }
 
 // d_g_x_0 = the sum of g_g_x_0
-extern "C" __global__ void ln_lstm_backward_22(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_0,  // (T, B, H)  g_g_x_0
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_0 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + k, part[0][threadIdx.x]);
-}
-
 // d_g_x_1 = the sum of g_g_x_1
-extern "C" __global__ void ln_lstm_backward_23(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_1,  // (T, B, H)  g_g_x_1
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_1 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + H + k, part[0][threadIdx.x]);
-}
-
 // d_g_x_2 = the sum of g_g_x_2
-extern "C" __global__ void ln_lstm_backward_24(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_2,  // (T, B, H)  g_g_x_2
-    storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_x_2 + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 2 * H + k, part[0][threadIdx.x]);
-}
-
 // d_g_x_3 = the sum of g_g_x_3
-extern "C" __global__ void ln_lstm_backward_25(
+extern "C" __global__ void ln_lstm_backward_19(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_x_3,  // (T, B, H)  g_g_x_3
+    const storage* __restrict__ d_gates_4,  // (T, B, 4 * H)  g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     storage* __restrict__ d_g_x)  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 4 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_x_3 + at * H + k);
+        total += get(d_gates_4 + at * (4 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -1514,20 +1061,13 @@ extern "C" __global__ void ln_lstm_backward_25(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g_x + 3 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 4 * H) put(d_g_x + k, part[0][threadIdx.x]);
 }
 
-// d_sum_square_A_3_x *= -1 / 2 * p_i**3
-// d_sum_square_A_3_x *= 1 / 4 / hidden
-// d_sum_square_A_2_x = d_sum_square_A_3_x
-// d_sum_square_A_1_x = d_sum_square_A_3_x
-// d_sum_square_A_0_x = d_sum_square_A_3_x
-extern "C" __global__ void ln_lstm_backward_26(
+// d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
+extern "C" __global__ void ln_lstm_backward_20(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
-    storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
-    storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1536,34 +1076,24 @@ extern "C" __global__ void ln_lstm_backward_26(
     const long long at = (long long)t * B + b;
 
     const real p_i_ = get(p_i + at);
-    const real sum_g_p_i = get(d_sum_square_A_3_x + at);
+    const real sum_g_p_i = get(d_sum_square_A_0_x + at);
 
-    const real d_a_i = -real(0.5) * cube(p_i_) * sum_g_p_i;
-    const real d_sum_square_A_3_x_ = real(0.25) * d_a_i / real(H);
-    const real d_sum_square_A_2_x_ = d_sum_square_A_3_x_;
-    const real d_sum_square_A_1_x_ = d_sum_square_A_3_x_;
-    const real d_sum_square_A_0_x_ = d_sum_square_A_3_x_;
+    const real d_sum_square_A_0_x_ = -real(0.125) * cube(p_i_) * sum_g_p_i / real(H);
 
-    put(d_sum_square_A_3_x + at, d_sum_square_A_3_x_);
-    put(d_sum_square_A_2_x + at, d_sum_square_A_2_x_);
-    put(d_sum_square_A_1_x + at, d_sum_square_A_1_x_);
     put(d_sum_square_A_0_x + at, d_sum_square_A_0_x_);
 }
 
-// d_square_A_3_x = d_sum_square_A_3_x
-// d_square_A_2_x = d_sum_square_A_2_x
-// d_square_A_1_x = d_sum_square_A_1_x
+// d_square_A_3_x = d_sum_square_A_0_x
+// d_square_A_2_x = d_sum_square_A_0_x
+// d_square_A_1_x = d_sum_square_A_0_x
 // d_square_A_0_x = d_sum_square_A_0_x
-// d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-// d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-// d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+// d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+// d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+// d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
 // d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
 // g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
-extern "C" __global__ void ln_lstm_backward_27(
+extern "C" __global__ void ln_lstm_backward_21(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_A_3_x,  // (T, B, 1)  d_sum_square_A_3_x
-    const storage* __restrict__ d_sum_square_A_2_x,  // (T, B, 1)  d_sum_square_A_2_x
-    const storage* __restrict__ d_sum_square_A_1_x,  // (T, B, 1)  d_sum_square_A_1_x
     const storage* __restrict__ d_sum_square_A_0_x,  // (T, B, 1)  d_sum_square_A_0_x
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
@@ -1577,9 +1107,6 @@ extern "C" __global__ void ln_lstm_backward_27(
     const long long b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_sum_square_A_3_x_ = get(d_sum_square_A_3_x + at);
-    const real d_sum_square_A_2_x_ = get(d_sum_square_A_2_x + at);
-    const real d_sum_square_A_1_x_ = get(d_sum_square_A_1_x + at);
     const real d_sum_square_A_0_x_ = get(d_sum_square_A_0_x + at);
     const real centred_A_3_x = get(gates + at * (4 * H) + 3 * H + k);
     const real d_o = get(d_gates + at * (4 * H) + 3 * H + k);
@@ -1595,9 +1122,9 @@ extern "C" __global__ void ln_lstm_backward_27(
     const real d_i = get(d_gates + at * (4 * H) + k);
     const real g_x_0 = get(g_x + k);
 
-    const real d_square_A_3_x = d_sum_square_A_3_x_;
-    const real d_square_A_2_x = d_sum_square_A_2_x_;
-    const real d_square_A_1_x = d_sum_square_A_1_x_;
+    const real d_square_A_3_x = d_sum_square_A_0_x_;
+    const real d_square_A_2_x = d_sum_square_A_0_x_;
+    const real d_square_A_1_x = d_sum_square_A_0_x_;
     const real d_square_A_0_x = d_sum_square_A_0_x_;
     const real d_centred_A_3_x = 2 * d_square_A_3_x * centred_A_3_x + d_o * g_x_3 * p_i_;
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_f * g_x_2 * p_i_;
@@ -1613,10 +1140,10 @@ extern "C" __global__ void ln_lstm_backward_27(
 }
 
 // sum_g_centre_i = the sum of g_centre_i
-extern "C" __global__ void ln_lstm_backward_28(
+extern "C" __global__ void ln_lstm_backward_22(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_centre_i,  // (T, B, H)  g_centre_i
-    storage* __restrict__ d_sum_A_3_x)  // (T, B, 1)  d_sum_A_3_x
+    storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -1630,18 +1157,12 @@ extern "C" __global__ void ln_lstm_backward_28(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_A_3_x + at, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_A_0_x + at, part[0]);
 }
 
-// d_sum_A_3_x *= 1 / 4 / hidden
-// d_sum_A_2_x = d_sum_A_3_x
-// d_sum_A_1_x = d_sum_A_3_x
-// d_sum_A_0_x = d_sum_A_3_x
-extern "C" __global__ void ln_lstm_backward_29(
+// d_sum_A_0_x *= 1 / 4 / hidden
+extern "C" __global__ void ln_lstm_backward_23(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x
-    storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
-    storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1649,25 +1170,16 @@ extern "C" __global__ void ln_lstm_backward_29(
     const long long b = i;
     const long long at = (long long)t * B + b;
 
-    const real sum_g_centre_i = get(d_sum_A_3_x + at);
+    const real sum_g_centre_i = get(d_sum_A_0_x + at);
 
-    const real d_sum_A_3_x_ = real(0.25) * sum_g_centre_i / real(H);
-    const real d_sum_A_2_x_ = d_sum_A_3_x_;
-    const real d_sum_A_1_x_ = d_sum_A_3_x_;
-    const real d_sum_A_0_x_ = d_sum_A_3_x_;
+    const real d_sum_A_0_x_ = real(0.25) * sum_g_centre_i / real(H);
 
-    put(d_sum_A_3_x + at, d_sum_A_3_x_);
-    put(d_sum_A_2_x + at, d_sum_A_2_x_);
-    put(d_sum_A_1_x + at, d_sum_A_1_x_);
     put(d_sum_A_0_x + at, d_sum_A_0_x_);
 }
 
-extern "C" __global__ void ln_lstm_backward_30(
+extern "C" __global__ void ln_lstm_backward_24(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    const storage* __restrict__ d_sum_A_3_x,  // (T, B, 1)  d_sum_A_3_x
-    const storage* __restrict__ d_sum_A_2_x,  // (T, B, 1)  d_sum_A_2_x
-    const storage* __restrict__ d_sum_A_1_x,  // (T, B, 1)  d_sum_A_1_x
     const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -1677,17 +1189,14 @@ extern "C" __global__ void ln_lstm_backward_30(
     const long long at = (long long)t * B + b;
 
     const real d_centred_A_3_x = get(d_gates + at * (4 * H) + 3 * H + k);
-    const real d_sum_A_3_x_ = get(d_sum_A_3_x + at);
-    const real d_centred_A_2_x = get(d_gates + at * (4 * H) + 2 * H + k);
-    const real d_sum_A_2_x_ = get(d_sum_A_2_x + at);
-    const real d_centred_A_1_x = get(d_gates + at * (4 * H) + H + k);
-    const real d_sum_A_1_x_ = get(d_sum_A_1_x + at);
-    const real d_centred_A_0_x = get(d_gates + at * (4 * H) + k);
     const real d_sum_A_0_x_ = get(d_sum_A_0_x + at);
+    const real d_centred_A_2_x = get(d_gates + at * (4 * H) + 2 * H + k);
+    const real d_centred_A_1_x = get(d_gates + at * (4 * H) + H + k);
+    const real d_centred_A_0_x = get(d_gates + at * (4 * H) + k);
 
-    const real d_A_3_x = d_centred_A_3_x + d_sum_A_3_x_;
-    const real d_A_2_x = d_centred_A_2_x + d_sum_A_2_x_;
-    const real d_A_1_x = d_centred_A_1_x + d_sum_A_1_x_;
+    const real d_A_3_x = d_centred_A_3_x + d_sum_A_0_x_;
+    const real d_A_2_x = d_centred_A_2_x + d_sum_A_0_x_;
+    const real d_A_1_x = d_centred_A_1_x + d_sum_A_0_x_;
     const real d_A_0_x = d_centred_A_0_x + d_sum_A_0_x_;
 
     put(d_gates + at * (4 * H) + 3 * H + k, d_A_3_x);

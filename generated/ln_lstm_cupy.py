@@ -184,47 +184,23 @@ def forward(
         p_h=(T, B, 1),
         tanh_h_2=(T, B, H),
     )
-    centre_i = cp.empty((T, B, 1), dtype)
-    sum_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_A_3_x = cp.empty((T, B, 1), dtype)
-    square_A_0_x = cp.empty((T, B, H), dtype)
-    square_A_1_x = cp.empty((T, B, H), dtype)
-    square_A_2_x = cp.empty((T, B, H), dtype)
-    square_A_3_x = cp.empty((T, B, H), dtype)
-    sum_square_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_3_x = cp.empty((T, B, 1), dtype)
-    centre_i_2 = cp.empty((B, 1), dtype)
-    sum_R_1_h = cp.empty((B, 1), dtype)
-    sum_R_2_h = cp.empty((B, 1), dtype)
-    sum_R_3_h = cp.empty((B, 1), dtype)
-    square_R_0_h = cp.empty((B, H), dtype)
-    square_R_1_h = cp.empty((B, H), dtype)
-    square_R_2_h = cp.empty((B, H), dtype)
-    square_R_3_h = cp.empty((B, H), dtype)
-    sum_square_R_1_h = cp.empty((B, 1), dtype)
-    sum_square_R_2_h = cp.empty((B, 1), dtype)
-    sum_square_R_3_h = cp.empty((B, 1), dtype)
-    centre_h = cp.empty((B, 1), dtype)
+    gates_3 = cp.empty((T, B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)
     square_c_next = cp.empty((B, H), dtype)
+    centre_i = cp.empty((T, B, 1), dtype)
+    centre_i_2 = cp.empty((B, 1), dtype)
+    centre_h = cp.empty((B, 1), dtype)
 
     # For i: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
-    row_sum("ln_lstm_forward_1", dtype, T * B, H, (B, 0, H), gates, centre_i)
-    row_sum("ln_lstm_forward_2", dtype, T * B, H, (B, 0, H), gates, sum_A_1_x)
-    row_sum("ln_lstm_forward_3", dtype, T * B, H, (B, 0, H), gates, sum_A_2_x)
-    row_sum("ln_lstm_forward_4", dtype, T * B, H, (B, 0, H), gates, sum_A_3_x)
-    launch("ln_lstm_forward_5", dtype, T * B, 1, (B, 0, H), centre_i, sum_A_1_x, sum_A_2_x, sum_A_3_x)
-    launch("ln_lstm_forward_6", dtype, T * B, H, (B, 0, H), gates, centre_i, square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x)
-    row_sum("ln_lstm_forward_7", dtype, T * B, H, (B, 0, H), square_A_0_x, p_i)
-    row_sum("ln_lstm_forward_8", dtype, T * B, H, (B, 0, H), square_A_1_x, sum_square_A_1_x)
-    row_sum("ln_lstm_forward_9", dtype, T * B, H, (B, 0, H), square_A_2_x, sum_square_A_2_x)
-    row_sum("ln_lstm_forward_10", dtype, T * B, H, (B, 0, H), square_A_3_x, sum_square_A_3_x)
-    launch("ln_lstm_forward_11", dtype, T * B, 1, (B, 0, H), p_i, sum_square_A_1_x, sum_square_A_2_x, sum_square_A_3_x)
+    row_sum("ln_lstm_forward_1", dtype, T * B, 4 * H, (B, 0, H), gates, centre_i)
+    launch("ln_lstm_forward_2", dtype, T * B, 1, (B, 0, H), centre_i)
+    launch("ln_lstm_forward_3", dtype, T * B, H, (B, 0, H), gates, centre_i, gates_3)
+    row_sum("ln_lstm_forward_4", dtype, T * B, 4 * H, (B, 0, H), gates_3, p_i)
+    launch("ln_lstm_forward_5", dtype, T * B, 1, (B, 0, H), p_i)
 
     # For i, g, f and o: what waits for no state, at all steps at once.
-    launch("ln_lstm_forward_12", dtype, T * B, H, (B, 0, H), b, gates, g_x, p_i, i, g, f, o)
+    launch("ln_lstm_forward_6", dtype, T * B, H, (B, 0, H), b, gates, g_x, p_i, i, g, f, o)
 
     if initial is None:
         h[0] = 0
@@ -240,17 +216,11 @@ def forward(
         #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
         #     1e-05) + b[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum("ln_lstm_forward_13", dtype, B, H, (B, t, H), gates_2, centre_i_2)
-        row_sum("ln_lstm_forward_14", dtype, B, H, (B, t, H), gates_2, sum_R_1_h)
-        row_sum("ln_lstm_forward_15", dtype, B, H, (B, t, H), gates_2, sum_R_2_h)
-        row_sum("ln_lstm_forward_16", dtype, B, H, (B, t, H), gates_2, sum_R_3_h)
-        launch("ln_lstm_forward_17", dtype, B, 1, (H,), centre_i_2, sum_R_1_h, sum_R_2_h, sum_R_3_h)
-        launch("ln_lstm_forward_18", dtype, B, H, (B, t, H), gates_2, centre_i_2, square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h)
-        row_sum("ln_lstm_forward_19", dtype, B, H, (B, t, H), square_R_0_h, p_i_2)
-        row_sum("ln_lstm_forward_20", dtype, B, H, (H,), square_R_1_h, sum_square_R_1_h)
-        row_sum("ln_lstm_forward_21", dtype, B, H, (H,), square_R_2_h, sum_square_R_2_h)
-        row_sum("ln_lstm_forward_22", dtype, B, H, (H,), square_R_3_h, sum_square_R_3_h)
-        launch("ln_lstm_forward_23", dtype, B, 1, (B, t, H), p_i_2, sum_square_R_1_h, sum_square_R_2_h, sum_square_R_3_h)
+        row_sum("ln_lstm_forward_7", dtype, B, 4 * H, (B, t, H), gates_2, centre_i_2)
+        launch("ln_lstm_forward_8", dtype, B, 1, (H,), centre_i_2)
+        launch("ln_lstm_forward_9", dtype, B, H, (B, t, H), gates_2, centre_i_2, u)
+        row_sum("ln_lstm_forward_10", dtype, B, 4 * H, (B, t, H), u, p_i_2)
+        launch("ln_lstm_forward_11", dtype, B, 1, (B, t, H), p_i_2)
 
         # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0]
         #     @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x,
@@ -264,15 +234,15 @@ def forward(
         #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
         #     1e-05) + b[3])
         # c' = f * c + i * g
-        launch("ln_lstm_forward_24", dtype, B, H, (B, t, H), gates_2, g_h, p_i_2, i, g, f, o, c)
+        launch("ln_lstm_forward_12", dtype, B, H, (B, t, H), gates_2, g_h, p_i_2, i, g, f, o, c)
 
         # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
-        row_sum("ln_lstm_forward_25", dtype, B, H, (B, t, H), c, centre_h)
-        launch("ln_lstm_forward_26", dtype, B, 1, (H,), centre_h)
-        launch("ln_lstm_forward_27", dtype, B, H, (B, t, H), c, centre_h, centred_c_next, square_c_next)
-        row_sum("ln_lstm_forward_28", dtype, B, H, (B, t, H), square_c_next, p_h)
-        launch("ln_lstm_forward_29", dtype, B, 1, (B, t, H), p_h)
-        launch("ln_lstm_forward_30", dtype, B, H, (B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
+        row_sum("ln_lstm_forward_13", dtype, B, H, (B, t, H), c, centre_h)
+        launch("ln_lstm_forward_14", dtype, B, 1, (H,), centre_h)
+        launch("ln_lstm_forward_15", dtype, B, H, (B, t, H), c, centre_h, centred_c_next, square_c_next)
+        row_sum("ln_lstm_forward_16", dtype, B, H, (B, t, H), square_c_next, p_h)
+        launch("ln_lstm_forward_17", dtype, B, 1, (B, t, H), p_h)
+        launch("ln_lstm_forward_18", dtype, B, H, (B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -320,40 +290,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_gates_2 = cp.empty((T, B, 4 * H), dtype)
-    d_tanh_h_2 = cp.empty((T, B, H), dtype)
     g_p_h = cp.empty((B, H), dtype)
+    g_centre_h = cp.empty((B, H), dtype)
+    g_p_i_2 = cp.empty((B, H), dtype)
+    g_centre_i_2 = cp.empty((B, H), dtype)
+    g_p_i = cp.empty((T, B, H), dtype)
+    g_centre_i = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 4 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 4 * H), dtype)
+    d_tanh_h_2 = cp.empty((T, B, H), dtype)
     g_g_c = cp.empty((T, B, H), dtype)
-    g_g_h_3 = cp.empty((T, B, H), dtype)
-    g_g_x_3 = cp.empty((T, B, H), dtype)
     d_sum_square_c_next = cp.empty((B, 1), dtype)
     d_centred_c_next = cp.empty((B, H), dtype)
-    g_centre_h = cp.empty((B, H), dtype)
     d_sum_c_next = cp.empty((B, 1), dtype)
-    g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_g_x_1 = cp.empty((T, B, H), dtype)
-    g_p_i_2 = cp.empty((B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
-    g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_g_x_0 = cp.empty((T, B, H), dtype)
-    d_sum_square_R_3_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_1_h = cp.empty((B, 1), dtype)
     d_sum_square_R_0_h = cp.empty((B, 1), dtype)
-    g_centre_i_2 = cp.empty((B, H), dtype)
-    d_sum_R_3_h = cp.empty((B, 1), dtype)
-    d_sum_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_R_1_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
-    d_sum_square_A_3_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
-    g_centre_i = cp.empty((T, B, H), dtype)
-    d_sum_A_3_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_A = cp.zeros((4 * H, I), dtype)
@@ -377,7 +329,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
         # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
         # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
-        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h, gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, g_g_h_3, g_g_x_3)
+        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h, gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4)
 
         # sum_g_p_h = the sum of g_p_h
         row_sum("ln_lstm_backward_2", dtype, B, H, (H,), g_p_h, d_sum_square_c_next)
@@ -410,38 +362,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-        launch("ln_lstm_backward_7", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_i_2, g_p_i, g_g_h_0, g_g_x_0)
+        launch("ln_lstm_backward_7", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i)
 
         # sum_g_p_i_2 = the sum of g_p_i_2
-        row_sum("ln_lstm_backward_8", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_3_h)
+        row_sum("ln_lstm_backward_8", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_0_h)
 
-        # d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
-        # d_sum_square_R_3_h *= 1 / 4 / hidden
-        # d_sum_square_R_2_h = d_sum_square_R_3_h
-        # d_sum_square_R_1_h = d_sum_square_R_3_h
-        # d_sum_square_R_0_h = d_sum_square_R_3_h
-        launch("ln_lstm_backward_9", dtype, B, 1, (B, t, H), p_i_2, d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h)
+        # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
+        launch("ln_lstm_backward_9", dtype, B, 1, (B, t, H), p_i_2, d_sum_square_R_0_h)
 
-        # d_R_3_h = d_sum_square_R_3_h
-        # d_R_2_h = d_sum_square_R_2_h
-        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_3_h = d_sum_square_R_0_h
+        # d_R_2_h = d_sum_square_R_0_h
+        # d_R_1_h = d_sum_square_R_0_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
         # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
-        launch("ln_lstm_backward_10", dtype, B, H, (B, t, H), d_sum_square_R_3_h, d_sum_square_R_2_h, d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2)
+        launch("ln_lstm_backward_10", dtype, B, H, (B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2)
 
         # sum_g_centre_i_2 = the sum of g_centre_i_2
-        row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_centre_i_2, d_sum_R_3_h)
+        row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_centre_i_2, d_sum_R_0_h)
 
-        # d_sum_R_3_h *= 1 / 4 / hidden
-        # d_sum_R_2_h = d_sum_R_3_h
-        # d_sum_R_1_h = d_sum_R_3_h
-        # d_sum_R_0_h = d_sum_R_3_h
-        launch("ln_lstm_backward_12", dtype, B, 1, (H,), d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-        launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        # d_sum_R_0_h *= 1 / 4 / hidden
+        launch("ln_lstm_backward_12", dtype, B, 1, (H,), d_sum_R_0_h)
+        launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
@@ -455,57 +400,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
 
     # sum_g_p_i = the sum of g_p_i
-    row_sum("ln_lstm_backward_14", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_3_x)
+    row_sum("ln_lstm_backward_14", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_0_x)
     clear(finished, d_gates)
     column_sum("ln_lstm_backward_15", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
     clear(finished, d_tanh_h_2)
     column_sum("ln_lstm_backward_16", dtype, T * B, H, (B, 0, H), d_tanh_h_2, d_b_c)
     clear(finished, g_g_c)
     column_sum("ln_lstm_backward_17", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
-    clear(finished, g_g_h_0)
-    column_sum("ln_lstm_backward_18", dtype, T * B, H, (B, 0, H), g_g_h_0, d_g_h)
-    clear(finished, g_g_h_1)
-    column_sum("ln_lstm_backward_19", dtype, T * B, H, (B, 0, H), g_g_h_1, d_g_h)
-    clear(finished, g_g_h_2)
-    column_sum("ln_lstm_backward_20", dtype, T * B, H, (B, 0, H), g_g_h_2, d_g_h)
-    clear(finished, g_g_h_3)
-    column_sum("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), g_g_h_3, d_g_h)
-    clear(finished, g_g_x_0)
-    column_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_g_x_0, d_g_x)
-    clear(finished, g_g_x_1)
-    column_sum("ln_lstm_backward_23", dtype, T * B, H, (B, 0, H), g_g_x_1, d_g_x)
-    clear(finished, g_g_x_2)
-    column_sum("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), g_g_x_2, d_g_x)
-    clear(finished, g_g_x_3)
-    column_sum("ln_lstm_backward_25", dtype, T * B, H, (B, 0, H), g_g_x_3, d_g_x)
+    clear(finished, d_gates_3)
+    column_sum("ln_lstm_backward_18", dtype, T * B, 4 * H, (B, 0, H), d_gates_3, d_g_h)
+    clear(finished, d_gates_4)
+    column_sum("ln_lstm_backward_19", dtype, T * B, 4 * H, (B, 0, H), d_gates_4, d_g_x)
 
-    # d_sum_square_A_3_x *= -1 / 2 * p_i**3
-    # d_sum_square_A_3_x *= 1 / 4 / hidden
-    # d_sum_square_A_2_x = d_sum_square_A_3_x
-    # d_sum_square_A_1_x = d_sum_square_A_3_x
-    # d_sum_square_A_0_x = d_sum_square_A_3_x
-    launch("ln_lstm_backward_26", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x)
+    # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
+    launch("ln_lstm_backward_20", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_0_x)
 
-    # d_square_A_3_x = d_sum_square_A_3_x
-    # d_square_A_2_x = d_sum_square_A_2_x
-    # d_square_A_1_x = d_sum_square_A_1_x
+    # d_square_A_3_x = d_sum_square_A_0_x
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+    # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
-    launch("ln_lstm_backward_27", dtype, T * B, H, (B, 0, H), d_sum_square_A_3_x, d_sum_square_A_2_x, d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
+    launch("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
 
     # sum_g_centre_i = the sum of g_centre_i
-    row_sum("ln_lstm_backward_28", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_3_x)
+    row_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_0_x)
 
-    # d_sum_A_3_x *= 1 / 4 / hidden
-    # d_sum_A_2_x = d_sum_A_3_x
-    # d_sum_A_1_x = d_sum_A_3_x
-    # d_sum_A_0_x = d_sum_A_3_x
-    launch("ln_lstm_backward_29", dtype, T * B, 1, (B, 0, H), d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
-    launch("ln_lstm_backward_30", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    # d_sum_A_0_x *= 1 / 4 / hidden
+    launch("ln_lstm_backward_23", dtype, T * B, 1, (B, 0, H), d_sum_A_0_x)
+    launch("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))

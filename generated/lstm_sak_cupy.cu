@@ -180,9 +180,7 @@ extern "C" __global__ void lstm_sak_backward_2(
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
-    storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
-    storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
-    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
+    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -204,23 +202,23 @@ extern "C" __global__ void lstm_sak_backward_2(
     const real p_i = get(p + k);
 
     const real d_o = d_v_r_ * (1 - o) * o * tanh_c_;
-    const real g_p_o_ = d_o * c_next;
+    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_o * p_o + d_v_r_ * o * (1 - square(tanh_c_));
     const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real g_p_f_ = d_f * c_;
+    const real g_p_f = d_f * c_;
     const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real g_p_i_ = d_i * c_;
+    const real g_p_i = d_i * c_;
     const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
 
     put(d_gates + at * (4 * H) + 3 * H + k, d_o);
-    put(g_p_o + at * H + k, g_p_o_);
+    put(d_gates_2 + at * (3 * H) + 2 * H + k, g_p_o);
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (4 * H) + 2 * H + k, d_g);
     put(d_gates + at * (4 * H) + H + k, d_f);
-    put(g_p_f + at * H + k, g_p_f_);
+    put(d_gates_2 + at * (3 * H) + H + k, g_p_f);
     put(d_gates + at * (4 * H) + k, d_i);
-    put(g_p_i + at * H + k, g_p_i_);
+    put(d_gates_2 + at * (3 * H) + k, g_p_i);
 }
 
 // d_b_i = the sum of d_i
@@ -250,18 +248,20 @@ extern "C" __global__ void lstm_sak_backward_3(
 }
 
 // d_p_i = the sum of g_p_i
+// d_p_f = the sum of g_p_f
+// d_p_o = the sum of g_p_o
 extern "C" __global__ void lstm_sak_backward_4(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_i,  // (T, B, H)  g_p_i
+    const storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
     storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 3 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_p_i + at * H + k);
+        total += get(d_gates_2 + at * (3 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -269,51 +269,5 @@ extern "C" __global__ void lstm_sak_backward_4(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_p + k, part[0][threadIdx.x]);
-}
-
-// d_p_f = the sum of g_p_f
-extern "C" __global__ void lstm_sak_backward_5(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
-    storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_p_f + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_p + H + k, part[0][threadIdx.x]);
-}
-
-// d_p_o = the sum of g_p_o
-extern "C" __global__ void lstm_sak_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
-    storage* __restrict__ d_p)  // 3 * H  p_i, p_f, p_o
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_p_o + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_p + 2 * H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 3 * H) put(d_p + k, part[0][threadIdx.x]);
 }

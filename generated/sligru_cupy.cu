@@ -315,7 +315,7 @@ extern "C" __global__ void sligru_forward_10(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (2 * H) + k);
+    for (int k = threadIdx.x; k < 2 * H; k += 128) total += get(gates + at * (2 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -327,50 +327,26 @@ extern "C" __global__ void sligru_forward_10(
 
 // z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
 extern "C" __global__ void sligru_forward_11(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    storage* __restrict__ sum_U_z_h)  // (B, 1)  sum_U_z_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    const long long at = (long long)t * B + b;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(gates + at * (2 * H) + H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_U_z_h + b, part[0]);
-}
-
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-extern "C" __global__ void sligru_forward_12(
     const int rows, const int H,
-    storage* __restrict__ centre_z,  // (B, 1)  centre_z
-    const storage* __restrict__ sum_U_z_h)  // (B, 1)  sum_U_z_h
+    storage* __restrict__ centre_z)  // (B, 1)  centre_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_U_h_h = get(centre_z + b);
-    const real sum_U_z_h_ = get(sum_U_z_h + b);
 
-    const real centre_z_ = real(0.5) * (sum_U_h_h + sum_U_z_h_) / real(H);
+    const real centre_z_ = real(0.5) * sum_U_h_h / real(H);
 
     put(centre_z + b, centre_z_);
 }
 
 // z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-extern "C" __global__ void sligru_forward_13(
+extern "C" __global__ void sligru_forward_12(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     const storage* __restrict__ centre_z,  // (B, 1)  centre_z
-    storage* __restrict__ square_U_h_h,  // (B, H)  square_U_h_h
-    storage* __restrict__ square_U_z_h)  // (B, H)  square_U_z_h
+    storage* __restrict__ u)  // (B, 2 * H)  square_U_h_h, square_U_z_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -384,19 +360,19 @@ extern "C" __global__ void sligru_forward_13(
 
     const real centred_U_h_h = U_h_h - centre_z_;
     const real centred_U_z_h = U_z_h - centre_z_;
-    const real square_U_h_h_ = square(centred_U_h_h);
-    const real square_U_z_h_ = square(centred_U_z_h);
+    const real square_U_h_h = square(centred_U_h_h);
+    const real square_U_z_h = square(centred_U_z_h);
 
     put(gates + at * (2 * H) + k, centred_U_h_h);
     put(gates + at * (2 * H) + H + k, centred_U_z_h);
-    put(square_U_h_h + b * H + k, square_U_h_h_);
-    put(square_U_z_h + b * H + k, square_U_z_h_);
+    put(u + b * (2 * H) + k, square_U_h_h);
+    put(u + b * (2 * H) + H + k, square_U_z_h);
 }
 
 // z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-extern "C" __global__ void sligru_forward_14(
+extern "C" __global__ void sligru_forward_13(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ square_U_h_h,  // (B, H)  square_U_h_h
+    const storage* __restrict__ u,  // (B, 2 * H)  square_U_h_h, square_U_z_h
     storage* __restrict__ p_z)  // (T, B, 1)  p_z
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
@@ -404,7 +380,7 @@ extern "C" __global__ void sligru_forward_14(
     const int b = blockIdx.x;
     const long long at = (long long)t * B + b;
     real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_U_h_h + b * H + k);
+    for (int k = threadIdx.x; k < 2 * H; k += 128) total += get(u + b * (2 * H) + k);
     part[threadIdx.x] = total;
     __syncthreads();
     for (int n = 64; n > 0; n /= 2) {
@@ -415,30 +391,9 @@ extern "C" __global__ void sligru_forward_14(
 }
 
 // z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-extern "C" __global__ void sligru_forward_15(
-    const int rows, const int H,
-    const storage* __restrict__ square_U_z_h,  // (B, H)  square_U_z_h
-    storage* __restrict__ sum_square_U_z_h)  // (B, 1)  sum_square_U_z_h
-{
-    // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
-    __shared__ real part[128];
-    const int b = blockIdx.x;
-    real total = 0;
-    for (int k = threadIdx.x; k < H; k += 128) total += get(square_U_z_h + b * H + k);
-    part[threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 64; n > 0; n /= 2) {
-        if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0 && b < rows) put(sum_square_U_z_h + b, part[0]);
-}
-
-// z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-extern "C" __global__ void sligru_forward_16(
+extern "C" __global__ void sligru_forward_14(
     const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ sum_square_U_z_h)  // (B, 1)  sum_square_U_z_h
+    storage* __restrict__ p_z)  // (T, B, 1)  p_z
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -446,9 +401,8 @@ extern "C" __global__ void sligru_forward_16(
     const long long at = (long long)t * B + b;
 
     const real sum_square_U_h_h = get(p_z + at);
-    const real sum_square_U_z_h_ = get(sum_square_U_z_h + b);
 
-    const real variance_z = real(0.5) * (sum_square_U_h_h + sum_square_U_z_h_) / real(H);
+    const real variance_z = real(0.5) * sum_square_U_h_h / real(H);
     const real a_z = variance_z + real(1e-05);
     const real p_z_ = 1 / sqrt(a_z);
 
@@ -458,7 +412,7 @@ extern "C" __global__ void sligru_forward_16(
 // z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
 // n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
 // h' = (1 - z) * n + z * h
-extern "C" __global__ void sligru_forward_17(
+extern "C" __global__ void sligru_forward_15(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
@@ -496,8 +450,7 @@ extern "C" __global__ void sligru_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ g_g_h)  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_4)  // (T, B, 2 * H)  g_g_z, g_g_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -513,8 +466,8 @@ extern "C" __global__ void sligru_backward_1(
     const real normed_z = centred_z * scale_z;
     const real normed_n = centred_n * scale_n;
 
-    put(g_g_z + at * H + k, normed_z);
-    put(g_g_h + at * H + k, normed_n);
+    put(d_gates_4 + at * (2 * H) + k, normed_z);
+    put(d_gates_4 + at * (2 * H) + H + k, normed_n);
 }
 
 // d_z = 1 - z
@@ -533,15 +486,13 @@ extern "C" __global__ void sligru_backward_2(
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_4,  // (T, B, 2 * H)  g_g_z, g_g_h
     const storage* __restrict__ g,  // 2 * H  g_z, g_h
     const storage* __restrict__ gates_2,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ d_z,  // (T, B, H)  d_z
-    storage* __restrict__ d_n,  // (T, B, H)  d_n
+    storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
     storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
@@ -559,43 +510,43 @@ extern "C" __global__ void sligru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real z_ = get(z + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real normed_n = get(g_g_h + at * H + k);
+    const real normed_n = get(d_gates_4 + at * (2 * H) + H + k);
     const real g_h = get(g + H + k);
     const real centred_n = get(gates_2 + at * (2 * H) + H + k);
     const real scale_n = get(scale + H + k);
     const real h_ = get(h + at * H + k);
     const real centred_U_h_h = get(gates + at * (2 * H) + k);
     const real centred_U_z_h = get(gates + at * (2 * H) + H + k);
-    const real normed_z = get(g_g_z + at * H + k);
+    const real normed_z = get(d_gates_4 + at * (2 * H) + k);
     const real g_z = get(g + k);
     const real centred_z = get(gates_2 + at * (2 * H) + k);
     const real scale_z = get(scale + k);
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
-    const real d_n_ = d_h_next * not_z * step(n_);
-    const real g_g_h_ = d_n_ * normed_n;
-    const real d_normed_n = d_n_ * g_h;
+    const real d_n = d_h_next * not_z * step(n_);
+    const real g_g_h = d_n * normed_n;
+    const real d_normed_n = d_n * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
-    const real d_z_ = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_p_z_ = d_n_ * centred_U_h_h + d_z_ * centred_U_z_h;
-    const real g_g_z_ = d_z_ * normed_z;
-    const real d_normed_z = d_z_ * g_z;
+    const real d_z = d_h_next * z_ * not_z * (h_ - n_);
+    const real g_p_z_ = d_n * centred_U_h_h + d_z * centred_U_z_h;
+    const real g_g_z = d_z * normed_z;
+    const real d_normed_z = d_z * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
     const real g_used_mean_z_ = -d_centred_z;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_z + at * H + k, d_z_);
-    put(d_n + at * H + k, d_n_);
-    put(g_g_h + at * H + k, g_g_h_);
+    put(d_gates_3 + at * (2 * H) + k, d_z);
+    put(d_gates_3 + at * (2 * H) + H + k, d_n);
+    put(d_gates_4 + at * (2 * H) + H + k, g_g_h);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
     put(g_used_mean_n + at * H + k, g_used_mean_n_);
     put(g_p_z + b * H + k, g_p_z_);
-    put(g_g_z + at * H + k, g_g_z_);
+    put(d_gates_4 + at * (2 * H) + k, g_g_z);
     put(d_gates + at * (2 * H) + k, d_centred_z);
     put(g_scale_z + at * H + k, g_scale_z_);
     put(g_used_mean_z + at * H + k, g_used_mean_z_);
@@ -605,7 +556,7 @@ extern "C" __global__ void sligru_backward_2(
 extern "C" __global__ void sligru_backward_3(
     const int rows, const int H,
     const storage* __restrict__ g_p_z,  // (B, H)  g_p_z
-    storage* __restrict__ d_sum_square_U_z_h)  // (B, 1)  d_sum_square_U_z_h
+    storage* __restrict__ d_sum_square_U_h_h)  // (B, 1)  d_sum_square_U_h_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -618,16 +569,13 @@ extern "C" __global__ void sligru_backward_3(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_square_U_z_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_square_U_h_h + b, part[0]);
 }
 
-// d_sum_square_U_z_h *= -1 / 2 * p_z**3
-// d_sum_square_U_z_h *= 1 / 2 / hidden
-// d_sum_square_U_h_h = d_sum_square_U_z_h
+// d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
 extern "C" __global__ void sligru_backward_4(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     storage* __restrict__ d_sum_square_U_h_h)  // (B, 1)  d_sum_square_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -636,29 +584,24 @@ extern "C" __global__ void sligru_backward_4(
     const long long at = (long long)t * B + b;
 
     const real p_z_ = get(p_z + at);
-    const real sum_g_p_z = get(d_sum_square_U_z_h + b);
+    const real sum_g_p_z = get(d_sum_square_U_h_h + b);
 
-    const real d_a_z = -real(0.5) * cube(p_z_) * sum_g_p_z;
-    const real d_sum_square_U_z_h_ = real(0.5) * d_a_z / real(H);
-    const real d_sum_square_U_h_h_ = d_sum_square_U_z_h_;
+    const real d_sum_square_U_h_h_ = -real(0.25) * cube(p_z_) * sum_g_p_z / real(H);
 
-    put(d_sum_square_U_z_h + b, d_sum_square_U_z_h_);
     put(d_sum_square_U_h_h + b, d_sum_square_U_h_h_);
 }
 
-// d_U_z_h = d_sum_square_U_z_h
+// d_U_z_h = d_sum_square_U_h_h
 // d_U_h_h = d_sum_square_U_h_h
 // d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
 // d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
 // g_centre_z = -d_U_h_h - d_U_z_h
 extern "C" __global__ void sligru_backward_5(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_U_z_h,  // (B, 1)  d_sum_square_U_z_h
     const storage* __restrict__ d_sum_square_U_h_h,  // (B, 1)  d_sum_square_U_h_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    const storage* __restrict__ d_z,  // (T, B, H)  d_z
+    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_z, d_n
     const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
     storage* __restrict__ g_centre_z)  // (B, H)  g_centre_z
 {
@@ -668,18 +611,17 @@ extern "C" __global__ void sligru_backward_5(
     const int b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real d_sum_square_U_z_h_ = get(d_sum_square_U_z_h + b);
     const real d_sum_square_U_h_h_ = get(d_sum_square_U_h_h + b);
     const real centred_U_z_h = get(gates + at * (2 * H) + H + k);
-    const real d_z_ = get(d_z + at * H + k);
+    const real d_z = get(d_gates_3 + at * (2 * H) + k);
     const real p_z_ = get(p_z + at);
     const real centred_U_h_h = get(gates + at * (2 * H) + k);
-    const real d_n_ = get(d_n + at * H + k);
+    const real d_n = get(d_gates_3 + at * (2 * H) + H + k);
 
-    const real d_square_U_z_h = d_sum_square_U_z_h_;
+    const real d_square_U_z_h = d_sum_square_U_h_h_;
     const real d_square_U_h_h = d_sum_square_U_h_h_;
-    const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_z_ * p_z_;
-    const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_n_ * p_z_;
+    const real d_centred_U_z_h = 2 * d_square_U_z_h * centred_U_z_h + d_z * p_z_;
+    const real d_centred_U_h_h = 2 * d_square_U_h_h * centred_U_h_h + d_n * p_z_;
     const real g_centre_z_ = -d_centred_U_h_h - d_centred_U_z_h;
 
     put(d_gates_2 + at * (2 * H) + H + k, d_centred_U_z_h);
@@ -691,7 +633,7 @@ extern "C" __global__ void sligru_backward_5(
 extern "C" __global__ void sligru_backward_6(
     const int rows, const int H,
     const storage* __restrict__ g_centre_z,  // (B, H)  g_centre_z
-    storage* __restrict__ d_sum_U_z_h)  // (B, 1)  d_sum_U_z_h
+    storage* __restrict__ d_sum_U_h_h)  // (B, 1)  d_sum_U_h_h
 {
     // One block a row: each thread adds every 128th feature, then the threads' parts are added in pairs.
     __shared__ real part[128];
@@ -704,33 +646,28 @@ extern "C" __global__ void sligru_backward_6(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0 && b < rows) put(d_sum_U_z_h + b, part[0]);
+    if (threadIdx.x == 0 && b < rows) put(d_sum_U_h_h + b, part[0]);
 }
 
-// d_sum_U_z_h *= 1 / 2 / hidden
-// d_sum_U_h_h = d_sum_U_z_h
+// d_sum_U_h_h *= 1 / 2 / hidden
 extern "C" __global__ void sligru_backward_7(
     const int rows, const int H,
-    storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
     storage* __restrict__ d_sum_U_h_h)  // (B, 1)  d_sum_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
-    const real sum_g_centre_z = get(d_sum_U_z_h + b);
+    const real sum_g_centre_z = get(d_sum_U_h_h + b);
 
-    const real d_sum_U_z_h_ = real(0.5) * sum_g_centre_z / real(H);
-    const real d_sum_U_h_h_ = d_sum_U_z_h_;
+    const real d_sum_U_h_h_ = real(0.5) * sum_g_centre_z / real(H);
 
-    put(d_sum_U_z_h + b, d_sum_U_z_h_);
     put(d_sum_U_h_h + b, d_sum_U_h_h_);
 }
 
 extern "C" __global__ void sligru_backward_8(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_U_h_h, d_U_z_h
-    const storage* __restrict__ d_sum_U_z_h,  // (B, 1)  d_sum_U_z_h
     const storage* __restrict__ d_sum_U_h_h)  // (B, 1)  d_sum_U_h_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -740,11 +677,10 @@ extern "C" __global__ void sligru_backward_8(
     const long long at = (long long)t * B + b;
 
     const real d_centred_U_z_h = get(d_gates_2 + at * (2 * H) + H + k);
-    const real d_sum_U_z_h_ = get(d_sum_U_z_h + b);
-    const real d_centred_U_h_h = get(d_gates_2 + at * (2 * H) + k);
     const real d_sum_U_h_h_ = get(d_sum_U_h_h + b);
+    const real d_centred_U_h_h = get(d_gates_2 + at * (2 * H) + k);
 
-    const real d_U_z_h = d_centred_U_z_h + d_sum_U_z_h_;
+    const real d_U_z_h = d_centred_U_z_h + d_sum_U_h_h_;
     const real d_U_h_h = d_centred_U_h_h + d_sum_U_h_h_;
 
     put(d_gates_2 + at * (2 * H) + H + k, d_U_z_h);
@@ -866,18 +802,19 @@ extern "C" __global__ void sligru_backward_13(
 }
 
 // d_b_z = the sum of d_z
+// d_b_h = the sum of d_n
 extern "C" __global__ void sligru_backward_14(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_z,  // (T, B, H)  d_z
+    const storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_b)  // 2 * H  b_z, b_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(d_z + at * H + k);
+        total += get(d_gates_3 + at * (2 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -885,68 +822,23 @@ extern "C" __global__ void sligru_backward_14(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_b + k, part[0][threadIdx.x]);
-}
-
-// d_b_h = the sum of d_n
-extern "C" __global__ void sligru_backward_15(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_n,  // (T, B, H)  d_n
-    storage* __restrict__ d_b)  // 2 * H  b_z, b_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(d_n + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_b + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_b + k, part[0][threadIdx.x]);
 }
 
 // d_g_z = the sum of g_g_z
-extern "C" __global__ void sligru_backward_16(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ d_g)  // 2 * H  g_z, g_h
-{
-    // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-    __shared__ real part[8][32];
-    const int k = blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
-        const long long at = (long long)t * B + b;
-        total += get(g_g_z + at * H + k);
-    }
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < H) put(d_g + k, part[0][threadIdx.x]);
-}
-
 // d_g_h = the sum of g_g_h
-extern "C" __global__ void sligru_backward_17(
+extern "C" __global__ void sligru_backward_15(
     const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
+    const storage* __restrict__ d_gates_4,  // (T, B, 2 * H)  g_g_z, g_g_h
     storage* __restrict__ d_g)  // 2 * H  g_z, g_h
 {
     // One block for 32 features: each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;
-    for (long long b = threadIdx.y; b < rows && k < H; b += 8) {
+    for (long long b = threadIdx.y; b < rows && k < 2 * H; b += 8) {
         const long long at = (long long)t * B + b;
-        total += get(g_g_h + at * H + k);
+        total += get(d_gates_4 + at * (2 * H) + k);
     }
     part[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
@@ -954,7 +846,7 @@ extern "C" __global__ void sligru_backward_17(
         if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
         __syncthreads();
     }
-    if (threadIdx.y == 0 && k < H) put(d_g + H + k, part[0][threadIdx.x]);
+    if (threadIdx.y == 0 && k < 2 * H) put(d_g + k, part[0][threadIdx.x]);
 }
 
 // d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
@@ -964,7 +856,7 @@ extern "C" __global__ void sligru_backward_17(
 // d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
 // d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
 // d_sum_spread_z = d_batch_var_z * s_count
-extern "C" __global__ void sligru_backward_18(
+extern "C" __global__ void sligru_backward_16(
     const int rows, const int H,
     const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
@@ -997,7 +889,7 @@ extern "C" __global__ void sligru_backward_18(
 // g_batch_mean_n = -d_batch_centred_n
 // d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
 // g_batch_mean_z = -d_batch_centred_z
-extern "C" __global__ void sligru_backward_19(
+extern "C" __global__ void sligru_backward_17(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
     const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
@@ -1032,7 +924,7 @@ extern "C" __global__ void sligru_backward_19(
 }
 
 // d_batch_mean_z = the sum of g_batch_mean_z
-extern "C" __global__ void sligru_backward_20(
+extern "C" __global__ void sligru_backward_18(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_z,  // (T, B, H)  g_batch_mean_z
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1055,7 +947,7 @@ extern "C" __global__ void sligru_backward_20(
 }
 
 // d_batch_mean_n = the sum of g_batch_mean_n
-extern "C" __global__ void sligru_backward_21(
+extern "C" __global__ void sligru_backward_19(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
     storage* __restrict__ d_batch_mean)  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
@@ -1082,7 +974,7 @@ extern "C" __global__ void sligru_backward_21(
 // d_sum_n = d_batch_mean_n_2 * s_count_2
 // d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
 // d_sum_z = d_batch_mean_z_2 * s_count_2
-extern "C" __global__ void sligru_backward_22(
+extern "C" __global__ void sligru_backward_20(
     const int rows, const int H,
     const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
     const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
@@ -1111,7 +1003,7 @@ extern "C" __global__ void sligru_backward_22(
 
 // d_W_h_x += d_batch_centred_n + d_sum_n * valid
 // d_W_z_x += d_batch_centred_z + d_sum_z * valid
-extern "C" __global__ void sligru_backward_23(
+extern "C" __global__ void sligru_backward_21(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x

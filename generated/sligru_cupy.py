@@ -192,15 +192,12 @@ def forward(
         p_z=(T, B, 1),
         scale=(2 * H,),
     )
+    u = cp.empty((B, 2 * H), dtype)
     valid_z = cp.empty((T, B, H), dtype)
     valid_n = cp.empty((T, B, H), dtype)
     spread_z = cp.empty((T, B, H), dtype)
     spread_n = cp.empty((T, B, H), dtype)
     centre_z = cp.empty((B, 1), dtype)
-    sum_U_z_h = cp.empty((B, 1), dtype)
-    square_U_h_h = cp.empty((B, H), dtype)
-    square_U_z_h = cp.empty((B, H), dtype)
-    sum_square_U_z_h = cp.empty((B, 1), dtype)
     sum_ = cp.empty((2 * H,), dtype)
     s_count = cp.empty((1,), dtype)
     batch_mean = cp.empty((2 * H,), dtype)
@@ -265,18 +262,16 @@ def forward(
         # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
         #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
         cp.matmul(h[t], U_T, out=gates[t])
-        row_sum("sligru_forward_10", dtype, B, H, (B, t, H), gates, centre_z)
-        row_sum("sligru_forward_11", dtype, B, H, (B, t, H), gates, sum_U_z_h)
-        launch("sligru_forward_12", dtype, B, 1, (H,), centre_z, sum_U_z_h)
-        launch("sligru_forward_13", dtype, B, H, (B, t, H), gates, centre_z, square_U_h_h, square_U_z_h)
-        row_sum("sligru_forward_14", dtype, B, H, (B, t, H), square_U_h_h, p_z)
-        row_sum("sligru_forward_15", dtype, B, H, (H,), square_U_z_h, sum_square_U_z_h)
-        launch("sligru_forward_16", dtype, B, 1, (B, t, H), p_z, sum_square_U_z_h)
+        row_sum("sligru_forward_10", dtype, B, 2 * H, (B, t, H), gates, centre_z)
+        launch("sligru_forward_11", dtype, B, 1, (H,), centre_z)
+        launch("sligru_forward_12", dtype, B, H, (B, t, H), gates, centre_z, u)
+        row_sum("sligru_forward_13", dtype, B, 2 * H, (B, t, H), u, p_z)
+        launch("sligru_forward_14", dtype, B, 1, (B, t, H), p_z)
 
         # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
         #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_17", dtype, B, H, (B, t, H), gates, p_z, z, n, h)
+        launch("sligru_forward_15", dtype, B, H, (B, t, H), gates, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -319,19 +314,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
-    g_g_z = cp.empty((T, B, H), dtype)
-    g_g_h = cp.empty((T, B, H), dtype)
-    d_z = cp.empty((T, B, H), dtype)
-    d_n = cp.empty((T, B, H), dtype)
+    g_p_z = cp.empty((B, H), dtype)
+    g_centre_z = cp.empty((B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 2 * H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
-    g_p_z = cp.empty((B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
     g_used_mean_z = cp.empty((T, B, H), dtype)
-    d_sum_square_U_z_h = cp.empty((B, 1), dtype)
     d_sum_square_U_h_h = cp.empty((B, 1), dtype)
-    g_centre_z = cp.empty((B, H), dtype)
-    d_sum_U_z_h = cp.empty((B, 1), dtype)
     d_sum_U_h_h = cp.empty((B, 1), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_batch_centred_n = cp.empty((T, B, H), dtype)
@@ -357,7 +348,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates_2, scale, g_g_z, g_g_h)
+    launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates_2, scale, d_gates_4)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -374,30 +365,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_W_z_x = d_z * g_z
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
-        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, g_g_h, g, gates_2, scale, h, gates, g_g_z, d_z, d_n, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
+        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, d_gates_4, g, gates_2, scale, h, gates, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
 
         # sum_g_p_z = the sum of g_p_z
-        row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_z_h)
+        row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_h_h)
 
-        # d_sum_square_U_z_h *= -1 / 2 * p_z**3
-        # d_sum_square_U_z_h *= 1 / 2 / hidden
-        # d_sum_square_U_h_h = d_sum_square_U_z_h
-        launch("sligru_backward_4", dtype, B, 1, (B, t, H), p_z, d_sum_square_U_z_h, d_sum_square_U_h_h)
+        # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
+        launch("sligru_backward_4", dtype, B, 1, (B, t, H), p_z, d_sum_square_U_h_h)
 
-        # d_U_z_h = d_sum_square_U_z_h
+        # d_U_z_h = d_sum_square_U_h_h
         # d_U_h_h = d_sum_square_U_h_h
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
         # g_centre_z = -d_U_h_h - d_U_z_h
-        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_z, p_z, d_n, d_gates_2, g_centre_z)
+        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_h_h, gates, d_gates_3, p_z, d_gates_2, g_centre_z)
 
         # sum_g_centre_z = the sum of g_centre_z
-        row_sum("sligru_backward_6", dtype, B, H, (H,), g_centre_z, d_sum_U_z_h)
+        row_sum("sligru_backward_6", dtype, B, H, (H,), g_centre_z, d_sum_U_h_h)
 
-        # d_sum_U_z_h *= 1 / 2 / hidden
-        # d_sum_U_h_h = d_sum_U_z_h
-        launch("sligru_backward_7", dtype, B, 1, (H,), d_sum_U_z_h, d_sum_U_h_h)
-        launch("sligru_backward_8", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
+        # d_sum_U_h_h *= 1 / 2 / hidden
+        launch("sligru_backward_7", dtype, B, 1, (H,), d_sum_U_h_h)
+        launch("sligru_backward_8", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_h_h)
 
         # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         cp.matmul(d_gates_2[t], U, out=d_u_h)
@@ -419,14 +407,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
     clear(finished, g_used_mean_n)
     column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
-    clear(finished, d_z)
-    column_sum("sligru_backward_14", dtype, T * B, H, (B, 0, H), d_z, d_b)
-    clear(finished, d_n)
-    column_sum("sligru_backward_15", dtype, T * B, H, (B, 0, H), d_n, d_b)
-    clear(finished, g_g_z)
-    column_sum("sligru_backward_16", dtype, T * B, H, (B, 0, H), g_g_z, d_g)
-    clear(finished, g_g_h)
-    column_sum("sligru_backward_17", dtype, T * B, H, (B, 0, H), g_g_h, d_g)
+    clear(finished, d_gates_3)
+    column_sum("sligru_backward_14", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_b)
+    clear(finished, d_gates_4)
+    column_sum("sligru_backward_15", dtype, T * B, 2 * H, (B, 0, H), d_gates_4, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
@@ -435,28 +419,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
     # d_sum_spread_z = d_batch_var_z * s_count
-    launch("sligru_backward_18", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
+    launch("sligru_backward_16", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
 
     # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
     # g_batch_mean_n = -d_batch_centred_n
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
-    launch("sligru_backward_19", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
+    launch("sligru_backward_17", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
     clear(finished, g_batch_mean_z)
-    column_sum("sligru_backward_20", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
+    column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
     clear(finished, g_batch_mean_n)
-    column_sum("sligru_backward_21", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
+    column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
     # s_count_2 = 1 / count
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
     # d_sum_z = d_batch_mean_z_2 * s_count_2
-    launch("sligru_backward_22", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
+    launch("sligru_backward_20", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    launch("sligru_backward_23", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
+    launch("sligru_backward_21", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))

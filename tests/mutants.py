@@ -286,8 +286,8 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "the gradient of a sum over features has the wrong sign",
-        "case Reduce(_, operand):\n                self.terms[operand].append(gradient)",
-        "case Reduce(_, operand):\n                self.terms[operand].append(-gradient)",
+        "in operands:\n                    self.terms[operand].append(gradient)",
+        "in operands:\n                    self.terms[operand].append(-gradient)",
     ),
     Mutant(
         ADJOINT_PY, "an outer product passes its gradient on untransposed",

@@ -299,6 +299,21 @@ def test_gates_that_all_last_and_the_carried_gradient_stay_where_they_are(planne
     assert slot["d_h_later"] == slot["d_h_next"] == slot["d_h"], "d_h += d_y"
 
 
+@pytest.mark.parametrize("name", ["ln_lstm"])
+def test_a_joint_norm_sums_its_whole_stack_at_once(planned: Plan) -> None:
+    sums = [stage for stage in planned.step.forward.stages if isinstance(stage, Sum)]
+    assert [len(stage.operand) for stage in sums] == [4, 4, 4, 4, 1, 1]
+    columns = [stage for stage in planned.step.backward.after if isinstance(stage, ColumnSum)]
+    assert sorted(len(stage.operand) for stage in columns) == [1, 1, 4, 4, 4]
+
+
+def test_a_joint_norm_of_what_lies_apart_is_summed_up_part_by_part() -> None:
+    m, i = layer_norm((x, U @ h))
+    forward = plan(Cell("apart", Eq(h.next, tanh(W @ m + i)))).step.forward
+    sums = [(len(stage.operand), stage.add) for stage in forward.stages if isinstance(stage, Sum)]
+    assert sums == [(1, False), (1, True), (2, False)]  # of x, of the product, of both squares
+
+
 def test_two_biases_that_are_sums_lie_side_by_side() -> None:
     gate = gates("gate")
     total = W_h @ x + U @ h + b_h + u
@@ -531,9 +546,11 @@ class Machine:
                     assert not static or op.out.static
                     self.make(op.out, times)
                 self.local = set()
-            case Sum(out, operand):
-                self.apart([out], [operand], times[0])
-                self.read(operand, times)
+            case Sum(out, operand, add):
+                self.beside(operand)
+                self.apart([out], operand, times[0])
+                for v in (*operand, *([out] if add else [])):
+                    self.read(v, times)
                 self.make(out, times)
             case OuterSum(weight, left, right, add):
                 self.beside(left)

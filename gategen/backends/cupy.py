@@ -331,7 +331,11 @@ class Emitter(Host):
         )
 
     def row_sum(self, stage: Sum) -> None:
-        self.reduction("row_sum", (stage.out,), (stage.operand,))
+        if stage.add:
+            total = f"cp.sum({self.value(*stage.operand)}, axis=-1, keepdims=True)"
+            self.say((), f"{self.value(stage.out)}[...] += {total}")
+        else:
+            self.reduction("row_sum", (stage.out,), stage.operand)
 
     def column_sum(self, stage: ColumnSum) -> None:
         self.reduction("column_sum", stage.out, stage.operand, self.cleared(stage.operand))
@@ -347,7 +351,10 @@ class Emitter(Host):
         index = self.address(out, "k" if kind == "column_sum" else "0").removesuffix(" + 0")
         base = buffers[out.buffer]
         target = base if index == "0" else f"{base} + {index}"
-        named = tuple(f"{a.name} = the sum of {b.name}" for a, b in zip(outs, operands, strict=True))
+        if kind == "row_sum":
+            named: tuple[str, ...] = (f"{outs[0].name} = the sum of {', '.join(v.name for v in operands)}",)
+        else:
+            named = tuple(f"{a.name} = the sum of {b.name}" for a, b in zip(outs, operands, strict=True))
         comment = self.comment(*outs) or named
         text = f"{source} {target}"
         rows, ends = "T * B" if self.where == ALL else "B", (source, target)
@@ -395,9 +402,7 @@ def stage_reads(stage: Stage) -> set[Value]:
             return set(operand)
         case OuterSum(_, left, right, _):
             return {*left, *right}
-        case Sum(_, operand):
-            return {operand}
-        case ColumnSum(_, operand):
+        case Sum(_, operand) | ColumnSum(_, operand):
             return set(operand)
 
 

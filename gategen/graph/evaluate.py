@@ -173,8 +173,8 @@ def _apply(
         case Product(_, matrix, operand, transposed):
             w = env[matrix.name]
             return env[operand.name] @ (w if transposed else w.T)
-        case Reduce(_, operand):
-            return env[operand.name].sum(axis=-1, keepdims=not operand.static)
+        case Reduce(out, operands):
+            return sum(env[v.name].sum(axis=-1, keepdims=not out.static) for v in operands)
         case Outer(_, left, right):
             return np.einsum("tbi,tbj,tb->ij", env[left.name], env[right.name], alive)
         case BatchSum(out, operand):

@@ -257,9 +257,11 @@ class _Flattener:
         return self.mean(squares, f"square_{hint}", "variance")
 
     def total(self, values: Sequence[sp.Expr]) -> sp.Expr:
-        return sp.Add(
-            *(v if _width(v) == 1 else self.builder.reduced(f"sum_{v}", cast(Value, v)) for v in values)
-        )
+        """The sum over the features of all values: those that lie in rows in one reduction."""
+        narrow = [v for v in values if _width(v) == 1]
+        wide = [cast(Value, v) for v in values if _width(v) != 1]
+        parts = (tuple(v for v in wide if v.static == static) for static in (False, True))
+        return sp.Add(*narrow, *(self.builder.reduced(f"sum_{part[0]}", *part) for part in parts if part))
 
     def mean(self, values: Sequence[sp.Expr], hint: str, word: str = "centre") -> sp.Expr:
         count = sp.Add(*(length(_width(v)) for v in values))

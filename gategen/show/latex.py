@@ -243,8 +243,8 @@ def right_side(op: Op, printer: OfValues) -> str:
             return printer(expr)
         case Product():
             return ""
-        case Reduce(_, operand):
-            return rf"\sum_{{i}} {printer.at(operand, PRODUCT)}"
+        case Reduce(_, operands):
+            return " + ".join(rf"\sum_{{i}} {printer.at(operand, PRODUCT)}" for operand in operands)
         case Outer(_, left, right):
             return rf"\sum_{{t, b}} {printer.at(left, ATOM)} {transposed(printer.at(right, ATOM))}"
         case BatchSum(_, operand):
