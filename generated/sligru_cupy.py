@@ -1,7 +1,7 @@
 """Stabilised light GRU: layer norm on the recurrent products, for CuPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
+    n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])
     h' = (1 - z) * n + z * h
 
 with eps = 1e-05.
@@ -22,15 +22,15 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
+    "z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])",
+    "n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "d020ddb793f48e9395a4b5918d542f8797867cad358f477ae200b8abd17ceffa"
+SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -62,8 +62,8 @@ class Tape(NamedTuple):
 
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    gates_2: cp.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates: cp.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates_2: cp.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     batch_centred_z: cp.ndarray  # (T, B, H)  batch_centred_z
     batch_centred_n: cp.ndarray  # (T, B, H)  batch_centred_n
     z: cp.ndarray  # (T, B, H)  z
@@ -229,8 +229,8 @@ def forward(
     training = float(bool(training))
 
     # For z and n: what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
-    launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates_2, valid, valid_z, valid_n)
+    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates, valid, valid_z, valid_n)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, valid_z)
@@ -238,13 +238,13 @@ def forward(
     clear(finished, valid_n)
     column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
     launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
-    launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates_2, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
+    launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
     clear(finished, spread_z)
     column_sum("sligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
     clear(finished, spread_n)
     column_sum("sligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
     launch("sligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
-    launch("sligru_forward_9", dtype, T * B, H, (B, 0, H), gates_2, scale, b, g, z, n)
+    launch("sligru_forward_9", dtype, T * B, H, (B, 0, H), gates, scale, b, g, z, n)
 
     if update:
         buffers.mean_z[...] = new_mean[H:]
@@ -259,19 +259,19 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(0, T):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        cp.matmul(h[t], U_T, out=gates[t])
-        row_sum("sligru_forward_10", dtype, B, 2 * H, (B, t, H), gates, centre_z)
+        # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[1])
+        cp.matmul(h[t], U_T, out=gates_2[t])
+        row_sum("sligru_forward_10", dtype, B, 2 * H, (B, t, H), gates_2, centre_z)
         launch("sligru_forward_11", dtype, B, 1, (H,), centre_z)
-        launch("sligru_forward_12", dtype, B, H, (B, t, H), gates, centre_z, u)
+        launch("sligru_forward_12", dtype, B, H, (B, t, H), gates_2, centre_z, u)
         row_sum("sligru_forward_13", dtype, B, 2 * H, (B, t, H), u, p_z)
         launch("sligru_forward_14", dtype, B, 1, (B, t, H), p_z)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+        # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_15", dtype, B, H, (B, t, H), gates, p_z, z, n, h)
+        launch("sligru_forward_15", dtype, B, H, (B, t, H), gates_2, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -348,7 +348,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates_2, scale, d_gates_4)
+    launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -365,7 +365,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_W_z_x = d_z * g_z
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
-        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, d_gates_4, g, gates_2, scale, h, gates, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
+        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h, gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
 
         # sum_g_p_z = the sum of g_p_z
         row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_h_h)
@@ -378,7 +378,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
         # g_centre_z = -d_U_h_h - d_U_z_h
-        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_h_h, gates, d_gates_3, p_z, d_gates_2, g_centre_z)
+        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z, d_gates_2, g_centre_z)
 
         # sum_g_centre_z = the sum of g_centre_z
         row_sum("sligru_backward_6", dtype, B, H, (H,), g_centre_z, d_sum_U_h_h)

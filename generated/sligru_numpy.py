@@ -1,7 +1,7 @@
 """Stabilised light GRU: layer norm on the recurrent products, for NumPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
+    n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])
     h' = (1 - z) * n + z * h
 
 with eps = 1e-05.
@@ -20,15 +20,15 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
+    "z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])",
+    "n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "d020ddb793f48e9395a4b5918d542f8797867cad358f477ae200b8abd17ceffa"
+SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 
 
 class Params(NamedTuple):
@@ -59,8 +59,8 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    gates_2: np.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates: np.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates_2: np.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     batch_centred_z: np.ndarray  # (T, B, H)  batch_centred_z
     batch_centred_n: np.ndarray  # (T, B, H)  batch_centred_n
     z: np.ndarray  # (T, B, H)  z
@@ -229,7 +229,7 @@ def forward(
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
-    centred_z_all, centred_n_all = gates_2[..., :H], gates_2[..., H:]
+    centred_z_all, centred_n_all = gates[..., :H], gates[..., H:]
     sum_z, sum_n = sum_[:H], sum_[H:]
     used_mean_z, used_mean_n = used_mean[:H], used_mean[H:]
     batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
@@ -244,7 +244,7 @@ def forward(
     b_z, b_h = b[:H], b[H:]
 
     # For z and n: what waits for no state, at all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
+    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # For z: what waits for no state, at all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
@@ -271,7 +271,7 @@ def forward(
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
-    gates_2 -= used_mean
+    gates -= used_mean
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
     clear(finished, spread_z)
@@ -318,17 +318,17 @@ def forward(
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = each(finished, T)
-    for h_t, gates_t, p_z_t, z_t, n_t, h_next, finished_t in zip(
-        h[:-1], gates, p_z, z, n, h[1:], ends, strict=True
+    for h_t, gates_2_t, p_z_t, z_t, n_t, h_next, finished_t in zip(
+        h[:-1], gates_2, p_z, z, n, h[1:], ends, strict=True
     ):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        np.matmul(h_t, U_T, out=gates_t)
-        np.sum(gates_t, axis=-1, keepdims=True, out=centre_z)
+        # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[1])
+        np.matmul(h_t, U_T, out=gates_2_t)
+        np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z)
         centre_z *= 0.5
         centre_z /= (H)
-        gates_t -= centre_z
-        np.multiply(gates_t, gates_t, out=u)
+        gates_2_t -= centre_z
+        np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_z_t)
         p_z_t *= 0.5
         p_z_t /= (H)
@@ -336,9 +336,9 @@ def forward(
         np.sqrt(p_z_t, out=p_z_t)
         np.reciprocal(p_z_t, out=p_z_t)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-        np.multiply(gates_t, p_z_t, out=s_3)
+        # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[0])
+        np.multiply(gates_2_t, p_z_t, out=s_3)
         z_t += s_3_part
         n_t += s_3_part_2
         sigmoid(z_t, out=z_t)
@@ -435,7 +435,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_gates_4_ts = d_gates_4[ts]
-        gates_2_ts = gates_2[ts]
+        gates_ts = gates[ts]
         d_z_ts, d_n_ts = d_gates_3[ts, :, :H], d_gates_3[ts, :, H:]
         z_ts = z[ts]
         n_ts = n[ts]
@@ -445,7 +445,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
         # g_g_h = centred_n * scale_n, times d_n in the loop
-        np.multiply(gates_2_ts, scale, out=d_gates_4_ts)
+        np.multiply(gates_ts, scale, out=d_gates_4_ts)
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -468,13 +468,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         for (
             d_y_t, d_n, d_z, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n,
             centred_U_h_h, centred_U_z_h, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t,
-            k_sum_square_U_h_h_t, d_gates_2_t, gates_t, p_z_t, d_U_z_h, d_U_h_h, z_t, finished_t,
+            k_sum_square_U_h_h_t, d_gates_2_t, gates_2_t, p_z_t, d_U_z_h, d_U_h_h, z_t, finished_t,
         ) in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_gates_4_ts, d_gates_3[ts], d_gates[ts], g_scale_n[ts],
-            d_gates[ts, :, H:], gates_2[ts, :, H:], gates[ts, :, :H], gates[ts, :, H:], g_scale_z[ts],
-            d_gates[ts, :, :H], gates_2[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts],
-            k_sum_square_U_h_h_ts, d_gates_2[ts], gates[ts], p_z_ts, d_gates_2[ts, :, H:],
-            d_gates_2[ts, :, :H], z_ts, ends[ts],
+            d_gates[ts, :, H:], gates[ts, :, H:], gates_2[ts, :, :H], gates_2[ts, :, H:], g_scale_z[ts],
+            d_gates[ts, :, :H], gates[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts], k_sum_square_U_h_h_ts,
+            d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -524,7 +523,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
-            d_gates_2_t *= gates_t
+            d_gates_2_t *= gates_2_t
             d_gates_2_t *= 2
             np.multiply(d_gates_3_t, p_z_t, out=s_2)
             d_U_z_h += s_2_part

@@ -4,7 +4,7 @@
 //     fp = W_f @ x + U_f @ h + b_f
 //     zp = W_z @ x + U_z @ h + b_z
 //     op = W_o @ x + U_o @ h + b_o
-//     lf = m - softplus(-fp)
+//     lf = m + log_sigmoid(fp)
 //     m' = where(n == 0, ip, maximum(ip, lf))
 //     i = exp(ip - m')
 //     f = exp(lf - m')
@@ -78,7 +78,7 @@ extern "C" __global__ void slstm_forward_1(
 // fp = W_f @ x + U_f @ h + b_f
 // zp = W_z @ x + U_z @ h + b_z
 // op = W_o @ x + U_o @ h + b_o
-// lf = m - softplus(-fp)
+// lf = m + log_sigmoid(fp)
 // m' = where(n == 0, ip, maximum(ip, lf))
 // i = exp(ip - m')
 // f = exp(lf - m')

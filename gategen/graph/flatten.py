@@ -152,6 +152,8 @@ class _Flattener:
             if exponent.is_Integer:
                 return base**exponent
             return self.function(sp.Pow(self.named(base, f"a_{hint}"), exponent), f"p_{hint}", whole)
+        if isinstance(expr, lang.Word):
+            return self.lower(expr.formula, hint, whole)
         if isinstance(expr, lang.matvec):
             return self.product(expr, hint)
         if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
@@ -197,6 +199,8 @@ class _Flattener:
         """
         if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
             return 1
+        if isinstance(expr, lang.normed):
+            return next((size for part in expr.part if (size := self.size(part)) != 1), 1)
         if isinstance(expr, lang.matvec):
             matrix, _, transposed = expr.args
             return cast(Size, self.cell.shapes[matrix.name][int(transposed)])
