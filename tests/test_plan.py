@@ -37,6 +37,7 @@ from gategen.plan import (
     Slot,
     Stage,
     Sum,
+    pipeline,
     plan,
     text,
 )
@@ -744,6 +745,14 @@ first backward  before  d_c_n, d_b_z, d_c_z <- once()
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_reads_as_it_should(planned: Plan, name: str) -> None:
     assert text(planned) == PLANS[name].strip()
+
+
+@pytest.mark.parametrize("name", ["gru", "sgu"])
+def test_plans_for_two_kinds_of_backends_are_those_for_each(name: str) -> None:
+    made = pipeline.plans(CELLS[name], [False, True])
+    assert {arrays: text(one) for arrays, one in made.items()} == {
+        arrays: text(plan(CELLS[name], arrays)) for arrays in (False, True)
+    }
 
 
 def test_show_prints_the_plan() -> None:

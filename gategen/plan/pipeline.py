@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gategen.graph import Graph, flatten, start
 from gategen.graph.adjoint import adjoint
 from gategen.plan.ahead import ahead
@@ -23,29 +25,33 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
     With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
     """
+    return plans(cell, (arrays,))[arrays]
+
+
+def plans(cell: Cell, kinds: Iterable[bool]) -> dict[bool, Plan]:
+    """The plans for backends of these kinds, by whether they work on whole arrays; what is common, once."""
     forward = distinct_ends(alive(hoist(flatten(cell))))
-    backward = derive(forward, arrays)
+    backward = derive(forward)
     layout = lay_out(cell, forward)
-    first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
+    kind = classify(forward)
+    opening = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
+    first = pair(opening, derive(opening), layout) if opening else None
     beginning = start(cell)
-    return Plan(
-        cell,
-        classify(forward),
-        layout.fields,
-        pair(forward, backward, layout, arrays),
-        pair(first, derive(first), layout) if first else None,
-        pair(beginning, derive(beginning), layout) if beginning else None,
-    )
+    initial = pair(beginning, derive(beginning), layout) if beginning else None
+    return {
+        arrays: Plan(cell, kind, layout.fields, pair(forward, backward, layout, arrays), first, initial)
+        for arrays in kinds
+    }
 
 
-def derive(forward: Graph, arrays: bool = False) -> Graph:
-    """The backward step of a forward one, ready to be planned."""
-    backward = compose(forward, retape(forward, adjoint(forward)))
-    return distinct_ends(alive(kept_carries(ahead(backward) if arrays else backward)))
+def derive(forward: Graph) -> Graph:
+    """The backward step of a forward one, as a person would write it."""
+    return compose(forward, retape(forward, adjoint(forward)))
 
 
-def pair(forward: Graph, backward: Graph, layout: Layout, arrays: bool = False) -> Pair:
+def pair(forward: Graph, derived: Graph, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
+    backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
     tape = tuple(v for v in reads if v in made)
@@ -55,9 +61,9 @@ def pair(forward: Graph, backward: Graph, layout: Layout, arrays: bool = False) 
     names |= {v.name for v in backward.inputs} - {v.name for v in forward.values}  # d_y
 
     steps = draft(forward)
-    ahead = write(steps, layout, place(steps, layout, tape, {}, names))
+    schedule = write(steps, layout, place(steps, layout, tape, {}, names))
 
-    known = {v: ahead.slot[v] for v in reads if v in ahead.slot}
-    taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in ahead.buffers)}
+    known = {v: schedule.slot[v] for v in reads if v in schedule.slot}
+    taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
     steps = draft(backward)
-    return Pair(ahead, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)
+    return Pair(schedule, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)
