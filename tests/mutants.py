@@ -316,8 +316,8 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/stages.py", "what waits for a state runs before the loop where it is in no next state",
-        "    level = levels(graph)\n",
-        "    level = levels(graph)\n"
+        "    graph, level = analysis.graph, analysis.level\n",
+        "    graph, level = analysis.graph, analysis.level\n"
         "    needed = {v for op in graph.ops for v in op.reads} | {c.next for c in graph.states}\n"
         "    level = {v: LEVELS[0] if v not in needed and not v.static else k for v, k in level.items()}\n",
     ),

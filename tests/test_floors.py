@@ -36,8 +36,8 @@ ORDERS = {
         cell text/writer load __init__""",
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """
-        data groups share stages chains layout place write hoist ends retape compose ahead classify text
-        pipeline __init__""",
+        data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
+        text pipeline __init__""",
     "judge": "host problem runner derivatives verify __init__",
     "layers": "arrange rnn __init__",
 }

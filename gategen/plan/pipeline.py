@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gategen.graph import Graph, flatten, start
 from gategen.graph.adjoint import adjoint
 from gategen.plan.ahead import ahead
+from gategen.plan.analysis import Analysis
 from gategen.plan.classify import classify
 from gategen.plan.compose import compose
 from gategen.plan.data import Pair, Plan
@@ -30,13 +31,13 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
 def plans(cell: Cell, kinds: Iterable[bool]) -> dict[bool, Plan]:
     """The plans for backends of these kinds, by whether they work on whole arrays; what is common, once."""
-    forward = distinct_ends(alive(hoist(flatten(cell))))
+    forward = Analysis(distinct_ends(alive(hoist(flatten(cell)))))
     backward = derive(forward)
     layout = lay_out(cell, forward)
     kind = classify(forward)
-    opening = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
+    opening = Analysis(distinct_ends(alive(flatten(cell, first=True)))) if cell.first else None
     first = pair(opening, derive(opening), layout) if opening else None
-    beginning = start(cell)
+    beginning = Analysis(graph) if (graph := start(cell)) else None
     initial = pair(beginning, derive(beginning), layout) if beginning else None
     return {
         arrays: Plan(cell, kind, layout.fields, pair(forward, backward, layout, arrays), first, initial)
@@ -44,13 +45,15 @@ def plans(cell: Cell, kinds: Iterable[bool]) -> dict[bool, Plan]:
     }
 
 
-def derive(forward: Graph) -> Graph:
+def derive(analysis: Analysis) -> Graph:
     """The backward step of a forward one, as a person would write it."""
-    return compose(forward, retape(forward, adjoint(forward)))
+    forward = analysis.graph
+    return compose(analysis, Analysis(retape(forward, adjoint(forward))))
 
 
-def pair(forward: Graph, derived: Graph, layout: Layout, arrays: bool = False) -> Pair:
+def pair(analysis: Analysis, derived: Graph, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
+    forward = analysis.graph
     backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
@@ -60,10 +63,10 @@ def pair(forward: Graph, derived: Graph, layout: Layout, arrays: bool = False) -
     names = {*fields, *(v.name for v in forward.given if v.name not in states)}
     names |= {v.name for v in backward.inputs} - {v.name for v in forward.values}  # d_y
 
-    steps = draft(forward)
+    steps = draft(analysis)
     schedule = write(steps, layout, place(steps, layout, tape, {}, names))
 
     known = {v: schedule.slot[v] for v in reads if v in schedule.slot}
     taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
-    steps = draft(backward)
+    steps = draft(Analysis(backward))
     return Pair(schedule, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)
