@@ -192,9 +192,9 @@ def build(
     elif not report.written:
         click.echo(f"{len(report.unchanged)} files are up to date")
     if not check:
-        from gategen.summary import HEADER, row, summary
+        from gategen.summary import HEADER, of_plan, row
 
-        _table(HEADER, [row(summary(cell)) for cell in cells])
+        _table(HEADER, [row(of_plan(made)) for made in report.plans])
     return NO if report.stale else DONE
 
 

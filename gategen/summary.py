@@ -123,9 +123,7 @@ def operations(stage: Stage, fields: dict[str, Field]) -> sp.Expr:
             return 2 * sp.Add(*(length(v.size) for v in left)) * sp.Add(*(length(v.size) for v in right))
         case Kernel(ops, size, static):
             return sp.S.Zero if static else length(size) * sum(arithmetic(op.expr) for op in ops)
-        case Sum(_, operand):
-            return length(operand.size)
-        case ColumnSum(_, operand):
+        case Sum(_, operand) | ColumnSum(_, operand):
             return sp.Add(*(length(v.size) for v in operand))
 
 

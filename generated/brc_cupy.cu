@@ -107,8 +107,7 @@ extern "C" __global__ void brc_backward_2(
     const storage* __restrict__ a,  // (T, B, H)  a
     const storage* __restrict__ w,  // 2 * H  w_z, w_a
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
-    storage* __restrict__ g_w_a,  // (T, B, H)  g_w_a
-    storage* __restrict__ g_w_z)  // (T, B, H)  g_w_z
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_w_z, g_w_a
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -130,17 +129,17 @@ extern "C" __global__ void brc_backward_2(
     const real not_z = 1 - z;
     const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
     const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
-    const real g_w_a_ = d_tanh_a * h_;
+    const real g_w_a = d_tanh_a * h_;
     const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
-    const real g_w_z_ = d_z * h_;
+    const real g_w_z = d_z * h_;
     const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 
     put(d_h + b * H + k, d_h_);
     put(d_gates + at * (3 * H) + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_tanh_h);
     put(d_gates + at * (3 * H) + H + k, d_tanh_a);
-    put(g_w_a + at * H + k, g_w_a_);
-    put(g_w_z + at * H + k, g_w_z_);
+    put(d_gates_2 + at * (2 * H) + H + k, g_w_a);
+    put(d_gates_2 + at * (2 * H) + k, g_w_z);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

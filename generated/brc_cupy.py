@@ -198,9 +198,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
     a = cp.empty((T, B, H), dtype)
-    g_w_a = cp.empty((T, B, H), dtype)
-    g_w_z = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_b = cp.zeros((2 * H,), dtype)
@@ -221,7 +220,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= d_h * z * (h - tanh_h)
         # g_w_z = d_z * h
         # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * a + d_z * w_z
-        launch("brc_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, a, w, d_gates, g_w_a, g_w_z)
+        launch("brc_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, a, w, d_gates, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -232,8 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum(d_gates[..., : 2 * H], d_b)
-    column_sum(g_w_z, d_w[:H])
-    column_sum(g_w_a, d_w[H:])
+    column_sum(d_gates_2, d_w)
 
     d_params = Params(d_W, d_b, d_w)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

@@ -226,9 +226,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)
     a = np.empty((T, B, H), dtype)
-    g_w_a = np.empty((T, B, H), dtype)
-    g_w_z = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_b = np.zeros((2 * H,), dtype)
@@ -269,10 +268,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        for (
-            d_y_t, d_tanh_h, d_tanh_a, g_w_a_t, h_t, d_z, g_w_z_t, z, d_z_tanh_a, a_t, finished_t,
-        ) in backwards(
-            d_y[ts], d_tanh_h_ts, d_tanh_a_ts, g_w_a[ts], h_ts, d_z_ts, g_w_z[ts], z_ts,
+        for d_y_t, d_tanh_h, d_tanh_a, g_w_a, h_t, d_z, g_w_z, z, d_z_tanh_a, a_t, finished_t in backwards(
+            d_y[ts], d_tanh_h_ts, d_tanh_a_ts, d_gates_2[ts, :, H:], h_ts, d_z_ts, d_gates_2[ts, :, :H], z_ts,
             d_gates[ts, :, : 2 * H], a_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -288,13 +285,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_tanh_a *= d_tanh_h
 
             # g_w_a = d_tanh_a * h
-            np.multiply(d_tanh_a, h_t, out=g_w_a_t)
+            np.multiply(d_tanh_a, h_t, out=g_w_a)
 
             # d_z = d_h * (1 - z) * z * (h - tanh_h)
             d_z *= d_h
 
             # g_w_z = d_z * h
-            np.multiply(d_z, h_t, out=g_w_z_t)
+            np.multiply(d_z, h_t, out=g_w_z)
 
             # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
             d_h *= z
@@ -309,7 +306,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_z_tanh_a_all = d_gates[..., : 2 * H]
-    d_w_z, d_w_a = d_w[:H], d_w[H:]
 
     # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
@@ -317,8 +313,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(ones, d_z_tanh_a_all.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, g_w_z.reshape(T * B, H), out=d_w_z)
-    np.matmul(ones, g_w_a.reshape(T * B, H), out=d_w_a)
+    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_w)
 
     d_params = Params(d_W, d_b, d_w)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

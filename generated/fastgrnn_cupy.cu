@@ -111,9 +111,8 @@ extern "C" __global__ void fastgrnn_backward_1(
     const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     storage* __restrict__ g_sigmoid_nu,  // (T, B, H)  g_sigmoid_nu
-    storage* __restrict__ d_z,  // (T, B, H)  d_z
+    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ g_sigmoid_zeta,  // (T, B, H)  g_sigmoid_zeta
-    storage* __restrict__ d_n,  // (T, B, H)  d_n
     storage* __restrict__ d_a)  // (T, B, H)  d_a
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -134,15 +133,15 @@ extern "C" __global__ void fastgrnn_backward_1(
     const real g_sigmoid_nu_ = d_h_next * n_;
     const real not_z = 1 - z_;
     const real g_sigmoid_zeta_ = d_h_next * n_ * not_z;
-    const real d_n_ = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
-    const real d_z_ = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
-    const real d_a_ = d_n_ + d_z_;
+    const real d_n = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
+    const real d_z = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
+    const real d_a_ = d_n + d_z;
 
     put(d_h + b * H + k, d_h_next);
     put(g_sigmoid_nu + at * H + k, g_sigmoid_nu_);
-    put(d_z + at * H + k, d_z_);
+    put(d_gates + at * (2 * H) + k, d_z);
     put(g_sigmoid_zeta + at * H + k, g_sigmoid_zeta_);
-    put(d_n + at * H + k, d_n_);
+    put(d_gates + at * (2 * H) + H + k, d_n);
     put(d_a + at * H + k, d_a_);
 }
 

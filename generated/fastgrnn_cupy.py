@@ -219,9 +219,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a = cp.empty((T, B, H), dtype)
     g_sigmoid_nu = cp.empty((T, B, H), dtype)
-    d_z = cp.empty((T, B, H), dtype)
     g_sigmoid_zeta = cp.empty((T, B, H), dtype)
-    d_n = cp.empty((T, B, H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = cp.empty((T, B, 1), dtype)
@@ -247,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a = d_n + d_z
         launch(
             "fastgrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
-            g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n, d_a,
+            g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a,
         )
 
         # d_u_h = U_h.T @ d_a
@@ -269,8 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum(sum_g_sigmoid_nu, d_sigmoid_nu)
     column_sum(sum_g_sigmoid_zeta, d_sigmoid_zeta)
-    column_sum(d_z, d_b[:H])
-    column_sum(d_n, d_b[H:])
+    column_sum(d_gates, d_b)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     # d_zeta = d_sigmoid_zeta * (1 - sigmoid_zeta) * sigmoid_zeta

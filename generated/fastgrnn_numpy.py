@@ -238,10 +238,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_a = np.empty((T, B, H), dtype)
-    d_z = np.empty((T, B, H), dtype)
-    g_sigmoid_zeta = np.empty((T, B, H), dtype)
-    d_n = np.empty((T, B, H), dtype)
     g_sigmoid_nu = np.empty((T, B, H), dtype)
+    g_sigmoid_zeta = np.empty((T, B, H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu = np.empty((T, B, 1), dtype)
@@ -257,11 +256,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_z_ts = d_z[ts]
+        d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         z_ts = z[ts]
         g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
         n_ts = n[ts]
-        d_n_ts = d_n[ts]
         h_ts = h[ts]
 
         # d_z = 1 - z
@@ -283,7 +281,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        for d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, d_n_t, d_z_t, d_a_t, z_t, finished_t in backwards(
+        for d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, d_n, d_z, d_a_t, z_t, finished_t in backwards(
             d_y[ts], g_sigmoid_nu[ts], n_ts, g_sigmoid_zeta_ts, d_n_ts, d_z_ts, d_a[ts], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -299,13 +297,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_sigmoid_zeta_t *= d_h
 
             # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
-            d_n_t *= d_h
+            d_n *= d_h
 
             # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
-            d_z_t *= d_h
+            d_z *= d_h
 
             # d_a = d_n + d_z
-            np.add(d_n_t, d_z_t, out=d_a_t)
+            np.add(d_n, d_z, out=d_a_t)
 
             # d_u_h = U_h.T @ d_a
             np.matmul(d_a_t, U_h, out=d_u_h)
@@ -318,7 +316,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_z, d_b_h = d_b[:H], d_b[H:]
     d_nu_2 = d_nu.reshape(1)
     d_zeta_2 = d_zeta.reshape(1)
 
@@ -332,8 +329,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     d_sigmoid_nu[...] = np.sum(sum_g_sigmoid_nu.reshape(T * B, 1))
     d_sigmoid_zeta[...] = np.sum(sum_g_sigmoid_zeta.reshape(T * B, 1))
-    np.matmul(ones, d_z.reshape(T * B, H), out=d_b_z)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     np.subtract(1, sigmoid_nu, out=d_nu_2)

@@ -92,9 +92,7 @@ extern "C" __global__ void indygru_backward_1(
     const storage* __restrict__ h,  // (T + 1, B, H)  h
     const storage* __restrict__ u,  // 3 * H  u_r, u_z, u_h
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
-    storage* __restrict__ g_u_h,  // (T, B, H)  g_u_h
-    storage* __restrict__ g_u_z,  // (T, B, H)  g_u_z
-    storage* __restrict__ g_u_r)  // (T, B, H)  g_u_r
+    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_u_r, g_u_z, g_u_h
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -115,20 +113,20 @@ extern "C" __global__ void indygru_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    const real g_u_h_ = d_n * h_ * r;
+    const real g_u_h = d_n * h_ * r;
     const real d_z = d_h_next * z * not_z * (h_ - n);
-    const real g_u_z_ = d_z * h_;
+    const real g_u_z = d_z * h_;
     const real d_r = d_n * h_ * (1 - r) * r * u_h;
-    const real g_u_r_ = d_r * h_;
+    const real g_u_r = d_r * h_;
     const real d_h_ = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
 
     put(d_h + b * H + k, d_h_);
     put(d_gates + at * (3 * H) + H + k, d_z);
     put(d_gates + at * (3 * H) + 2 * H + k, d_n);
-    put(g_u_h + at * H + k, g_u_h_);
-    put(g_u_z + at * H + k, g_u_z_);
+    put(d_gates_2 + at * (3 * H) + 2 * H + k, g_u_h);
+    put(d_gates_2 + at * (3 * H) + H + k, g_u_z);
     put(d_gates + at * (3 * H) + k, d_r);
-    put(g_u_r + at * H + k, g_u_r_);
+    put(d_gates_2 + at * (3 * H) + k, g_u_r);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -203,9 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    g_u_h = cp.empty((T, B, H), dtype)
-    g_u_z = cp.empty((T, B, H), dtype)
-    g_u_r = cp.empty((T, B, H), dtype)
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_b = cp.zeros((3 * H,), dtype)
@@ -224,9 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_r = d_n * h * (1 - r) * r * u_h
         # g_u_r = d_r * h
         # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
-        launch(
-            "indygru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, u, d_gates, g_u_h, g_u_z, g_u_r,
-        )
+        launch("indygru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, u, d_gates, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -237,9 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     column_sum(d_gates, d_b)
-    column_sum(g_u_r, d_u[:H])
-    column_sum(g_u_z, d_u[H : 2 * H])
-    column_sum(g_u_h, d_u[2 * H :])
+    column_sum(d_gates_2, d_u)
 
     d_params = Params(d_W, d_b, d_u)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

@@ -228,10 +228,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    g_u_h = np.empty((T, B, H), dtype)
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)
     k_h = np.empty((T, B, H), dtype)
-    g_u_z = np.empty((T, B, H), dtype)
-    g_u_r = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_b = np.zeros((3 * H,), dtype)
@@ -251,7 +249,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
         h_ts = h[ts]
         u_h = u[2 * H :]
-        g_u_h_ts = g_u_h[ts]
+        g_u_h_ts = d_gates_2[ts, :, 2 * H :]
         k_h_ts = k_h[ts]
 
         # d_z = 1 - z
@@ -274,9 +272,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_h = r * u_h
         np.multiply(r_ts, u_h, out=k_h_ts)
 
-        for d_y_t, d_n, g_u_h_t, d_z, g_u_z_t, h_t, d_r, g_u_r_t, z, k_h_t, d_rz, finished_t in backwards(
-            d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, g_u_z[ts], h_ts, d_r_ts, g_u_r[ts], gates[ts, :, H : 2 * H],
-            k_h_ts, d_rz_ts, ends[ts],
+        for d_y_t, d_n, g_u_h, d_z, g_u_z, h_t, d_r, g_u_r, z, k_h_t, d_rz, finished_t in backwards(
+            d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, d_gates_2[ts, :, H : 2 * H], h_ts, d_r_ts,
+            d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], k_h_ts, d_rz_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -288,19 +286,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_n *= d_h
 
             # g_u_h = d_n * h * r
-            g_u_h_t *= d_n
+            g_u_h *= d_n
 
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
 
             # g_u_z = d_z * h
-            np.multiply(d_z, h_t, out=g_u_z_t)
+            np.multiply(d_z, h_t, out=g_u_z)
 
             # d_r = d_n * h * (1 - r) * r * u_h
             d_r *= d_n
 
             # g_u_r = d_r * h
-            np.multiply(d_r, h_t, out=g_u_r_t)
+            np.multiply(d_r, h_t, out=g_u_r)
 
             # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
             d_h *= z
@@ -314,7 +312,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_u_r, d_u_z, d_u_h = d_u[:H], d_u[H : 2 * H], d_u[2 * H :]
 
     # d_x = W_r.T @ d_r + W_z.T @ d_z + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
@@ -322,9 +319,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
-    np.matmul(ones, g_u_r.reshape(T * B, H), out=d_u_r)
-    np.matmul(ones, g_u_z.reshape(T * B, H), out=d_u_z)
-    np.matmul(ones, g_u_h.reshape(T * B, H), out=d_u_h)
+    np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_u)
 
     d_params = Params(d_W, d_b, d_u)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

@@ -1,7 +1,7 @@
 // Light Bayesian recurrent unit: the state is a log-probability: kernels, forward and backward.
 //
 //     z = sigmoid(W_z @ x + U_z @ h + b_z)
-//     n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+//     n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 //     m = maximum(h, n)
 //     h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 //
@@ -53,7 +53,7 @@ extern "C" __global__ void libru_log_forward_1(
 }
 
 // z = sigmoid(W_z @ x + U_z @ h + b_z)
-// n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+// n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 // m = maximum(h, n)
 // h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 extern "C" __global__ void libru_log_forward_2(

@@ -1,7 +1,7 @@
 """Light Bayesian recurrent unit: the state is a log-probability, for CuPy.
 
     z = sigmoid(W_z @ x + U_z @ h + b_z)
-    n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    n = log_sigmoid(W_h @ x + U_h @ h + b_h)
     m = maximum(h, n)
     h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 
@@ -22,7 +22,7 @@ import numpy as np
 NAME = "libru_log"
 EQUATIONS = (
     "z = sigmoid(W_z @ x + U_z @ h + b_z)",
-    "n = -softplus(-(U_h @ h) - W_h @ x - b_h)",
+    "n = log_sigmoid(W_h @ x + U_h @ h + b_h)",
     "m = maximum(h, n)",
     "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
 )
@@ -30,7 +30,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "974c44675a843185d0758591b1335ee23bf0ab42d2b4c009189cf2d7d7d039d3"
+SPEC_SHA256 = "0919956cc105c2f79b4736d3a80fee8611cb44bb8af8843539c428b32dee405e"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -165,7 +165,7 @@ def forward(
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+        # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_T, out=u)
 
         # m = maximum(h, n)
@@ -212,9 +212,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
+    g_b_h = cp.empty((T, B, H), dtype)
     n = cp.empty((T, B, H), dtype)
     d_exp_h_2 = cp.empty((B, H), dtype)
-    g_b_h = cp.empty((T, B, H), dtype)
     d_m = cp.empty((B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)

@@ -1,7 +1,7 @@
 """Light Bayesian recurrent unit: the state is a log-probability, for NumPy.
 
     z = sigmoid(W_z @ x + U_z @ h + b_z)
-    n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+    n = log_sigmoid(W_h @ x + U_h @ h + b_h)
     m = maximum(h, n)
     h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
 
@@ -20,7 +20,7 @@ import numpy as np
 NAME = "libru_log"
 EQUATIONS = (
     "z = sigmoid(W_z @ x + U_z @ h + b_z)",
-    "n = -softplus(-(U_h @ h) - W_h @ x - b_h)",
+    "n = log_sigmoid(W_h @ x + U_h @ h + b_h)",
     "m = maximum(h, n)",
     "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
 )
@@ -28,7 +28,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "974c44675a843185d0758591b1335ee23bf0ab42d2b4c009189cf2d7d7d039d3"
+SPEC_SHA256 = "0919956cc105c2f79b4736d3a80fee8611cb44bb8af8843539c428b32dee405e"
 
 
 class Params(NamedTuple):
@@ -178,7 +178,7 @@ def forward(
         h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
     ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z)
-        # n = -softplus(-(U_h @ h) - W_h @ x - b_h)
+        # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_T, out=u)
         z += U_z_h
         sigmoid(z, out=z)

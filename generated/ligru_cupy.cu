@@ -249,8 +249,7 @@ extern "C" __global__ void ligru_backward_1(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
-    storage* __restrict__ g_g_h)  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  g_g_z, g_g_h
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -265,8 +264,8 @@ extern "C" __global__ void ligru_backward_1(
     const real normed_z = centred_z * scale_z;
     const real normed_n = centred_n * scale_n;
 
-    put(g_g_z + at * H + k, normed_z);
-    put(g_g_h + at * H + k, normed_n);
+    put(d_gates_3 + at * (2 * H) + k, normed_z);
+    put(d_gates_3 + at * (2 * H) + H + k, normed_n);
 }
 
 // d_z = 1 - z
@@ -284,12 +283,11 @@ extern "C" __global__ void ligru_backward_2(
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
     const storage* __restrict__ z,  // (T, B, H)  z
     const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ g_g_h,  // (T, B, H)  g_g_h
+    storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  g_g_z, g_g_h
     const storage* __restrict__ g,  // 2 * H  g_z, g_h
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
     const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ g_g_z,  // (T, B, H)  g_g_z
     storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
     storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
     storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
@@ -307,12 +305,12 @@ extern "C" __global__ void ligru_backward_2(
     const real d_y_ = get(d_y + at * H + k);
     const real z_ = get(z + at * H + k);
     const real n_ = get(n + at * H + k);
-    const real normed_n = get(g_g_h + at * H + k);
+    const real normed_n = get(d_gates_3 + at * (2 * H) + H + k);
     const real g_h = get(g + H + k);
     const real centred_n = get(gates + at * (2 * H) + H + k);
     const real scale_n = get(scale + H + k);
     const real h_ = get(h + at * H + k);
-    const real normed_z = get(g_g_z + at * H + k);
+    const real normed_z = get(d_gates_3 + at * (2 * H) + k);
     const real g_z = get(g + k);
     const real centred_z = get(gates + at * (2 * H) + k);
     const real scale_z = get(scale + k);
@@ -320,13 +318,13 @@ extern "C" __global__ void ligru_backward_2(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * not_z * step(n_);
-    const real g_g_h_ = d_n * normed_n;
+    const real g_g_h = d_n * normed_n;
     const real d_normed_n = d_n * g_h;
     const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
     const real g_used_mean_n_ = -d_centred_n;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_g_z_ = d_z * normed_z;
+    const real g_g_z = d_z * normed_z;
     const real d_normed_z = d_z * g_z;
     const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
@@ -335,11 +333,11 @@ extern "C" __global__ void ligru_backward_2(
     put(d_h + b * H + k, d_h_next);
     put(d_gates_2 + at * (2 * H) + k, d_z);
     put(d_gates_2 + at * (2 * H) + H + k, d_n);
-    put(g_g_h + at * H + k, g_g_h_);
+    put(d_gates_3 + at * (2 * H) + H + k, g_g_h);
     put(d_gates + at * (2 * H) + H + k, d_centred_n);
     put(g_scale_n + at * H + k, g_scale_n_);
     put(g_used_mean_n + at * H + k, g_used_mean_n_);
-    put(g_g_z + at * H + k, g_g_z_);
+    put(d_gates_3 + at * (2 * H) + k, g_g_z);
     put(d_gates + at * (2 * H) + k, d_centred_z);
     put(g_scale_z + at * H + k, g_scale_z_);
     put(g_used_mean_z + at * H + k, g_used_mean_z_);

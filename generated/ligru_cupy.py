@@ -303,8 +303,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
-    g_g_z = cp.empty((T, B, H), dtype)
-    g_g_h = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
@@ -327,7 +326,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("ligru_backward_1", dtype, (T * B, H, H), gates, scale, g_g_z, g_g_h)
+    launch("ligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_3)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -344,7 +343,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
         launch(
-            "ligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, g_g_h, g, gates, scale, h, g_g_z,
+            "ligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
             d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
         )
 
@@ -364,8 +363,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_used_mean_z, d_used_mean[:H])
     column_sum(g_used_mean_n, d_used_mean[H:])
     column_sum(d_gates_2, d_b)
-    column_sum(g_g_z, d_g[:H])
-    column_sum(g_g_h, d_g[H:])
+    column_sum(d_gates_3, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)

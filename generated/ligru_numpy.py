@@ -369,8 +369,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_gates_2 = np.empty((T, B, 2 * H), dtype)
-    g_g_z = np.empty((T, B, H), dtype)
-    g_g_h = np.empty((T, B, H), dtype)
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)
     g_scale_n = np.empty((T, B, H), dtype)
     g_used_mean_n = np.empty((T, B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
@@ -400,20 +399,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        g_g_z_ts = g_g_z[ts]
-        centred_z_ts, centred_n_ts = gates[ts, :, :H], gates[ts, :, H:]
-        scale_z, scale_n = scale[:H], scale[H:]
-        g_g_h_ts = g_g_h[ts]
+        d_gates_3_ts = d_gates_3[ts]
+        gates_ts = gates[ts]
         d_z_ts, d_n_ts = d_gates_2[ts, :, :H], d_gates_2[ts, :, H:]
         z_ts = z[ts]
         n_ts = n[ts]
         h_ts = h[ts]
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
-        np.multiply(centred_z_ts, scale_z, out=g_g_z_ts)
-
         # g_g_h = centred_n * scale_n, times d_n in the loop
-        np.multiply(centred_n_ts, scale_n, out=g_g_h_ts)
+        np.multiply(gates_ts, scale, out=d_gates_3_ts)
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -428,12 +423,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= z_ts
 
         for (
-            d_y_t, d_n, g_g_h_t, d_z, d_gates_t, d_gates_2_t, g_scale_n_t, d_W_h_x, centred_n, g_g_z_t,
+            d_y_t, d_n, d_z, d_gates_3_t, d_gates_2_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n,
             g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_n_ts, g_g_h_ts, d_z_ts, d_gates[ts], d_gates_2[ts], g_scale_n[ts], d_gates[ts, :, H:],
-            centred_n_ts, g_g_z_ts, g_scale_z[ts], d_gates[ts, :, :H], centred_z_ts, g_used_mean_n[ts],
-            g_used_mean_z[ts], z_ts, ends[ts],
+            d_y[ts], d_n_ts, d_z_ts, d_gates_3_ts, d_gates_2[ts], d_gates[ts], g_scale_n[ts],
+            d_gates[ts, :, H:], gates[ts, :, H:], g_scale_z[ts], d_gates[ts, :, :H], gates[ts, :, :H],
+            g_used_mean_n[ts], g_used_mean_z[ts], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -444,11 +439,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * (1 - z) * step(n)
             d_n *= d_h
 
-            # g_g_h = d_n * centred_n * scale_n
-            g_g_h_t *= d_n
-
             # d_z = d_h * (1 - z) * z * (h - n)
             d_z *= d_h
+
+            # g_g_h = d_n * centred_n * scale_n
+            # g_g_z = d_z * centred_z * scale_z
+            d_gates_3_t *= d_gates_2_t
 
             # d_W_h_x = d_n * g_h
             # d_W_z_x = d_z * g_z
@@ -456,9 +452,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # g_scale_n = d_W_h_x * centred_n
             np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
-
-            # g_g_z = d_z * centred_z * scale_z
-            g_g_z_t *= d_z
 
             # g_scale_z = d_W_z_x * centred_z
             np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
@@ -484,9 +477,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((T, B, 2 * H), dtype)
     d_scale_n, d_scale_z = d_scale[:H], d_scale[H:]
     d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
-    d_g_z, d_g_h = d_g[:H], d_g[H:]
     d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
-    scale_n_2, scale_z_2 = scale[H:], scale[:H]
+    scale_n, scale_z = scale[H:], scale[:H]
     d_sum_spread_n, d_sum_spread_z = d_sum_spread[:H], d_sum_spread[H:]
     d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
     d_sum_n, d_sum_z = d_sum[H:], d_sum[:H]
@@ -499,15 +491,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
-    np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    np.multiply(scale_n_2, scale_n_2, out=d_var_eps_n)
-    d_var_eps_n *= scale_n_2
-    np.multiply(scale_z_2, scale_z_2, out=d_var_eps_z)
-    d_var_eps_z *= scale_z_2
+    np.multiply(scale_n, scale_n, out=d_var_eps_n)
+    d_var_eps_n *= scale_n
+    np.multiply(scale_z, scale_z, out=d_var_eps_z)
+    d_var_eps_z *= scale_z
     d_var_eps *= d_scale
     d_var_eps *= -0.5
 

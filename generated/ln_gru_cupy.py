@@ -1,8 +1,8 @@
 """GRU with layer normalisation, for CuPy.
 
-    z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-    r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-    n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+    z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
+    r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+    n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
     h' = (1 - z) * n + z * h
 
 J. L. Ba, J. R. Kiros, G. E. Hinton 2016, Layer Normalization, arXiv:1607.06450; as programmed in
@@ -21,16 +21,16 @@ import numpy as np
 
 NAME = "ln_gru"
 EQUATIONS = (
-    "z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])",
-    "r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])",
-    "n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])",
+    "z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])",
+    "r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])",
+    "n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "ea7e60f871b1c8c11bfeeb0318605193a5b463b944d497d85c6905b1aeb2765c"
+SPEC_SHA256 = "919fc2e57999aa555d2e018e7cfb626a16b8df76bcf95148b3b7ffbfe383d379"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -161,37 +161,18 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1), z=(T, B,
         H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
+    gates_3 = cp.empty((T, B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)
     centre_z = cp.empty((T, B, 1), dtype)
-    sum_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_A_2_x = cp.empty((T, B, 1), dtype)
-    square_A_0_x = cp.empty((T, B, H), dtype)
-    square_A_1_x = cp.empty((T, B, H), dtype)
-    square_A_2_x = cp.empty((T, B, H), dtype)
-    sum_square_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_2_x = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
-    sum_R_1_h = cp.empty((B, 1), dtype)
-    sum_R_2_h = cp.empty((B, 1), dtype)
-    square_R_0_h = cp.empty((B, H), dtype)
-    square_R_1_h = cp.empty((B, H), dtype)
-    square_R_2_h = cp.empty((B, H), dtype)
-    sum_square_R_1_h = cp.empty((B, 1), dtype)
-    sum_square_R_2_h = cp.empty((B, 1), dtype)
 
     # For z: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
-    row_sum(gates[..., :H], centre_z)
-    row_sum(gates[..., H : 2 * H], sum_A_1_x)
-    row_sum(gates[..., 2 * H :], sum_A_2_x)
-    launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z, sum_A_1_x, sum_A_2_x)
-    launch(
-        "ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, square_A_0_x, square_A_1_x,
-        square_A_2_x,
-    )
-    row_sum(square_A_0_x, p_z)
-    row_sum(square_A_1_x, sum_square_A_1_x)
-    row_sum(square_A_2_x, sum_square_A_2_x)
-    launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z, sum_square_A_1_x, sum_square_A_2_x)
+    row_sum(gates, centre_z)
+    launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
+    launch("ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, gates_3)
+    row_sum(gates_3, p_z)
+    launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
 
     # For z, r and n: what waits for no state, at all steps at once.
     launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
@@ -203,29 +184,16 @@ def forward(
 
     R_T = cp.ascontiguousarray(R.T)
     for t in range(T):
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
-        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
-        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+        # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum(gates_2[t, :, :H], centre_z_2)
-        row_sum(gates_2[t, :, H : 2 * H], sum_R_1_h)
-        row_sum(gates_2[t, :, 2 * H :], sum_R_2_h)
-        launch("ln_gru_forward_5", dtype, (B, 1, H), centre_z_2, sum_R_1_h, sum_R_2_h)
-        launch(
-            "ln_gru_forward_6", dtype, (B, H, B, t, H), gates_2, centre_z_2, square_R_0_h, square_R_1_h,
-            square_R_2_h,
-        )
-        row_sum(square_R_0_h, p_z_2[t])
-        row_sum(square_R_1_h, sum_square_R_1_h)
-        row_sum(square_R_2_h, sum_square_R_2_h)
-        launch("ln_gru_forward_7", dtype, (B, 1, B, t, H), p_z_2, sum_square_R_1_h, sum_square_R_2_h)
+        row_sum(gates_2[t], centre_z_2)
+        launch("ln_gru_forward_5", dtype, (B, 1, H), centre_z_2)
+        launch("ln_gru_forward_6", dtype, (B, H, B, t, H), gates_2, centre_z_2, u)
+        row_sum(u, p_z_2[t])
+        launch("ln_gru_forward_7", dtype, (B, 1, B, t, H), p_z_2)
 
-        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
-        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
-        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1]
-        #     @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+        # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+        # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
         # h' = (1 - z) * n + z * h
         launch("ln_gru_forward_8", dtype, (B, H, B, t, H), b, c, gates_2, g_h, p_z_2, z, r, n, h)
 
@@ -270,29 +238,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
     d_gates_2 = cp.empty((T, B, 3 * H), dtype)
-    g_c_2 = cp.empty((T, B, H), dtype)
-    g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_g_x_1 = cp.empty((T, B, H), dtype)
     g_p_z_2 = cp.empty((B, H), dtype)
-    g_p_z = cp.empty((T, B, H), dtype)
-    g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_g_x_0 = cp.empty((T, B, H), dtype)
-    d_sum_square_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_1_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     g_centre_z_2 = cp.empty((B, H), dtype)
-    d_sum_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_R_1_h = cp.empty((B, 1), dtype)
+    g_p_z = cp.empty((T, B, H), dtype)
+    g_centre_z = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 3 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 3 * H), dtype)
+    g_c_2 = cp.empty((T, B, H), dtype)
+    d_sum_square_R_0_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
     d_r_h = cp.empty((B, H), dtype)
-    d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
-    g_centre_z = cp.empty((T, B, H), dtype)
-    d_sum_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_A = cp.zeros((3 * H, I), dtype)
@@ -324,37 +280,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
         launch(
             "ln_gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
-            g_h, h, g_x, d_gates, g_c_2, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0, g_g_x_0,
+            g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
         )
-        row_sum(g_p_z_2, d_sum_square_R_2_h)
+        row_sum(g_p_z_2, d_sum_square_R_0_h)
 
-        # d_sum_square_R_2_h *= -1 / 2 * p_z_2**3
-        # d_sum_square_R_2_h *= 1 / 3 / hidden
-        # d_sum_square_R_1_h = d_sum_square_R_2_h
-        # d_sum_square_R_0_h = d_sum_square_R_2_h
-        launch(
-            "ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_2_h, d_sum_square_R_1_h,
-            d_sum_square_R_0_h,
-        )
+        # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
+        launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
 
-        # d_R_2_h = d_sum_square_R_2_h
-        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_2_h = d_sum_square_R_0_h
+        # d_R_1_h = d_sum_square_R_0_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
         # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
         launch(
-            "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_2_h, d_sum_square_R_1_h,
-            d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2,
+            "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
+            d_gates_2, g_centre_z_2,
         )
-        row_sum(g_centre_z_2, d_sum_R_2_h)
+        row_sum(g_centre_z_2, d_sum_R_0_h)
 
-        # d_sum_R_2_h *= 1 / 3 / hidden
-        # d_sum_R_1_h = d_sum_R_2_h
-        # d_sum_R_0_h = d_sum_R_2_h
-        launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-        launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
+        # d_sum_R_0_h *= 1 / 3 / hidden
+        launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_0_h)
+        launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
@@ -368,55 +316,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-    row_sum(g_p_z, d_sum_square_A_2_x)
+    row_sum(g_p_z, d_sum_square_A_0_x)
     clear(finished, d_gates)
     column_sum(d_gates, d_b)
     clear(finished, g_c_2)
     column_sum(g_c_2, d_c[2 * H :])
-    clear(finished, g_g_h_0)
-    column_sum(g_g_h_0, d_g_h[:H])
-    clear(finished, g_g_h_1)
-    column_sum(g_g_h_1, d_g_h[H : 2 * H])
-    clear(finished, g_g_h_2)
-    column_sum(g_g_h_2, d_g_h[2 * H :])
-    clear(finished, g_g_x_0)
-    column_sum(g_g_x_0, d_g_x[:H])
-    clear(finished, g_g_x_1)
-    column_sum(g_g_x_1, d_g_x[H : 2 * H])
-    clear(finished, g_g_x_2)
-    column_sum(g_g_x_2, d_g_x[2 * H :])
+    clear(finished, d_gates_3)
+    column_sum(d_gates_3, d_g_h)
+    clear(finished, d_gates_4)
+    column_sum(d_gates_4, d_g_x)
 
-    # d_sum_square_A_2_x *= -1 / 2 * p_z**3
-    # d_sum_square_A_2_x *= 1 / 3 / hidden
-    # d_sum_square_A_1_x = d_sum_square_A_2_x
-    # d_sum_square_A_0_x = d_sum_square_A_2_x
-    launch(
-        "ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_2_x, d_sum_square_A_1_x,
-        d_sum_square_A_0_x,
-    )
+    # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
+    launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
 
-    # d_square_A_2_x = d_sum_square_A_2_x
-    # d_square_A_1_x = d_sum_square_A_1_x
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
     launch(
-        "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_2_x, d_sum_square_A_1_x,
-        d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z,
+        "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
+        g_centre_z,
     )
 
     # d_b_0_2 = d_b_0
     # d_b_1_2 = d_b_1
     launch("ln_gru_backward_9", dtype, (1, H, H), d_b, d_c)
-    row_sum(g_centre_z, d_sum_A_2_x)
+    row_sum(g_centre_z, d_sum_A_0_x)
 
-    # d_sum_A_2_x *= 1 / 3 / hidden
-    # d_sum_A_1_x = d_sum_A_2_x
-    # d_sum_A_0_x = d_sum_A_2_x
-    launch("ln_gru_backward_10", dtype, (T * B, 1, H), d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
-    launch("ln_gru_backward_11", dtype, (T * B, H, H), d_gates, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x)
+    # d_sum_A_0_x *= 1 / 3 / hidden
+    launch("ln_gru_backward_10", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_gru_backward_11", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

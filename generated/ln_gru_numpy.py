@@ -1,8 +1,8 @@
 """GRU with layer normalisation, for NumPy.
 
-    z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
-    r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-    n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+    z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
+    r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+    n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
     h' = (1 - z) * n + z * h
 
 J. L. Ba, J. R. Kiros, G. E. Hinton 2016, Layer Normalization, arXiv:1607.06450; as programmed in
@@ -19,16 +19,16 @@ import numpy as np
 
 NAME = "ln_gru"
 EQUATIONS = (
-    "z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])",
-    "r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])",
-    "n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])",
+    "z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])",
+    "r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])",
+    "n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "ea7e60f871b1c8c11bfeeb0318605193a5b463b944d497d85c6905b1aeb2765c"
+SPEC_SHA256 = "919fc2e57999aa555d2e018e7cfb626a16b8df76bcf95148b3b7ffbfe383d379"
 
 
 class Params(NamedTuple):
@@ -160,22 +160,10 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1), z=(T, B,
         H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
+    gates_3 = np.empty((T, B, 3 * H), dtype)
+    u = np.empty((B, 3 * H), dtype)
     centre_z = np.empty((T, B, 1), dtype)
-    sum_A_1_x = np.empty((T, B, 1), dtype)
-    sum_A_2_x = np.empty((T, B, 1), dtype)
-    square_A_0_x = np.empty((T, B, H), dtype)
-    square_A_1_x = np.empty((T, B, H), dtype)
-    square_A_2_x = np.empty((T, B, H), dtype)
-    sum_square_A_1_x = np.empty((T, B, 1), dtype)
-    sum_square_A_2_x = np.empty((T, B, 1), dtype)
     centre_z_2 = np.empty((B, 1), dtype)
-    sum_R_1_h = np.empty((B, 1), dtype)
-    sum_R_2_h = np.empty((B, 1), dtype)
-    square_R_0_h = np.empty((B, H), dtype)
-    square_R_1_h = np.empty((B, H), dtype)
-    square_R_2_h = np.empty((B, H), dtype)
-    sum_square_R_1_h = np.empty((B, 1), dtype)
-    sum_square_R_2_h = np.empty((B, 1), dtype)
     bias_z_3 = np.empty((H,), dtype)
     bias = np.empty((2 * H,), dtype)
     b_0, b_1, b_2 = b[:H], b[H : 2 * H], b[2 * H :]
@@ -195,22 +183,12 @@ def forward(
     # For n: what waits for no state, at all steps at once.
     bias_n[...] = b_2
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
-    np.sum(centred_A_0_x_all, axis=-1, keepdims=True, out=centre_z)
-    np.sum(centred_A_1_x_all, axis=-1, keepdims=True, out=sum_A_1_x)
-    np.sum(centred_A_2_x_all, axis=-1, keepdims=True, out=sum_A_2_x)
-    centre_z += sum_A_1_x
-    centre_z += sum_A_2_x
+    np.sum(gates, axis=-1, keepdims=True, out=centre_z)
     centre_z *= 0.3333333333333333
     centre_z /= (H)
     gates -= centre_z
-    np.multiply(centred_A_0_x_all, centred_A_0_x_all, out=square_A_0_x)
-    np.multiply(centred_A_1_x_all, centred_A_1_x_all, out=square_A_1_x)
-    np.multiply(centred_A_2_x_all, centred_A_2_x_all, out=square_A_2_x)
-    np.sum(square_A_0_x, axis=-1, keepdims=True, out=p_z)
-    np.sum(square_A_1_x, axis=-1, keepdims=True, out=sum_square_A_1_x)
-    np.sum(square_A_2_x, axis=-1, keepdims=True, out=sum_square_A_2_x)
-    p_z += sum_square_A_1_x
-    p_z += sum_square_A_2_x
+    np.multiply(gates, gates, out=gates_3)
+    np.sum(gates_3, axis=-1, keepdims=True, out=p_z)
     p_z *= 0.3333333333333333
     p_z /= (H)
     p_z += 1e-05
@@ -236,45 +214,25 @@ def forward(
     s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
     c_2 = c[2 * H :]
     ends = each(finished, T)
-    for (
-        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, p_z_2_t, z_t, r_t, n_t, h_next,
-        finished_t,
-    ) in zip(
-        h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H :], p_z_2, z, r, n,
-        h[1:], ends, strict=True
+    for h_t, gates_2_t, p_z_2_t, z_t, r_t, n_t, h_next, finished_t in zip(
+        h[:-1], gates_2, p_z_2, z, r, n, h[1:], ends, strict=True
     ):
-        # z = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
-        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
-        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[0] + c[0])
+        # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         np.matmul(h_t, R_T, out=gates_2_t)
-        np.sum(centred_R_0_h, axis=-1, keepdims=True, out=centre_z_2)
-        np.sum(centred_R_1_h, axis=-1, keepdims=True, out=sum_R_1_h)
-        np.sum(centred_R_2_h, axis=-1, keepdims=True, out=sum_R_2_h)
-        centre_z_2 += sum_R_1_h
-        centre_z_2 += sum_R_2_h
+        np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z_2)
         centre_z_2 *= 0.3333333333333333
         centre_z_2 /= (H)
         gates_2_t -= centre_z_2
-        np.multiply(centred_R_0_h, centred_R_0_h, out=square_R_0_h)
-        np.multiply(centred_R_1_h, centred_R_1_h, out=square_R_1_h)
-        np.multiply(centred_R_2_h, centred_R_2_h, out=square_R_2_h)
-        np.sum(square_R_0_h, axis=-1, keepdims=True, out=p_z_2_t)
-        np.sum(square_R_1_h, axis=-1, keepdims=True, out=sum_square_R_1_h)
-        np.sum(square_R_2_h, axis=-1, keepdims=True, out=sum_square_R_2_h)
-        p_z_2_t += sum_square_R_1_h
-        p_z_2_t += sum_square_R_2_h
+        np.multiply(gates_2_t, gates_2_t, out=u)
+        np.sum(u, axis=-1, keepdims=True, out=p_z_2_t)
         p_z_2_t *= 0.3333333333333333
         p_z_2_t /= (H)
         p_z_2_t += 1e-05
         np.sqrt(p_z_2_t, out=p_z_2_t)
         np.reciprocal(p_z_2_t, out=p_z_2_t)
 
-        # r = sigmoid(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) / sqrt(var(R[0] @ h,
-        #     R[1] @ h, R[2] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) /
-        #     sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x) + 1e-05) + b[1] + c[1])
-        # n = tanh(g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x)) / sqrt(var(A[0] @ x, A[1]
-        #     @ x, A[2] @ x) + 1e-05) + r * (g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h) + 1e-05) + c[2]) + b[2])
+        # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+        # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
         np.multiply(gates_2_t, g_h, out=s)
         s *= p_z_2_t
         z_t += s_part
@@ -337,34 +295,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     d_gates_2 = np.empty((T, B, 3 * H), dtype)
-    g_g_h_2 = np.empty((T, B, H), dtype)
-    g_g_x_2 = np.empty((T, B, H), dtype)
-    g_g_h_1 = np.empty((T, B, H), dtype)
-    g_g_x_1 = np.empty((T, B, H), dtype)
     k_g_p_z_2 = np.empty((T, B, H), dtype)
+    g_centre_z_2 = np.empty((B, H), dtype)
+    g_p_z = np.empty((T, B, H), dtype)
+    g_centre_z = np.empty((T, B, H), dtype)
+    d_gates_3 = np.empty((T, B, 3 * H), dtype)
+    d_gates_4 = np.empty((T, B, 3 * H), dtype)
+    g_c_2 = np.empty((T, B, H), dtype)
     k_g_p_z_2_2 = np.empty((T, B, H), dtype)
     k_g_p_z_2_3 = np.empty((T, B, H), dtype)
-    g_p_z = np.empty((T, B, H), dtype)
     k_g_p_z_3 = np.empty((T, B, H), dtype)
     k_g_p_z_4 = np.empty((T, B, H), dtype)
-    g_g_h_0 = np.empty((T, B, H), dtype)
-    g_g_x_0 = np.empty((T, B, H), dtype)
-    k_a_z_2 = np.empty((T, B, 1), dtype)
-    g_c_2 = np.empty((T, B, H), dtype)
+    k_sum_square_R_0_h = np.empty((T, B, 1), dtype)
     sum_g_p_z_2 = np.empty((B, 1), dtype)
-    d_sum_square_R_1_h = np.empty((B, 1), dtype)
-    d_sum_square_R_0_h = np.empty((B, 1), dtype)
-    g_centre_z_2 = np.empty((B, H), dtype)
-    d_sum_R_2_h = np.empty((B, 1), dtype)
-    d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
     d_r_h = np.empty((B, H), dtype)
-    d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
-    g_centre_z = np.empty((T, B, H), dtype)
-    d_sum_A_2_x = np.empty((T, B, 1), dtype)
-    d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_A = np.zeros((3 * H, I), dtype)
@@ -375,9 +321,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g_x = np.zeros((3 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
-    s_4 = np.empty((B, H), dtype)
+    s_2 = np.empty((B, 3 * H), dtype)
+    s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
@@ -386,21 +331,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
         z_ts = z[ts]
         n_ts = n[ts]
-        g_g_h_2_ts = g_g_h_2[ts]
+        d_gates_3_ts, g_g_h_2_ts = d_gates_3[ts], d_gates_3[ts, :, 2 * H :]
+        gates_2_ts = gates_2[ts]
         centred_R_2_h_ts = gates_2[ts, :, 2 * H :]
-        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
         centred_R_0_h_ts = gates_2[ts, :, :H]
+        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
         p_z_2_ts = p_z_2[ts]
         r_ts = r[ts]
-        g_g_x_2_ts = g_g_x_2[ts]
-        centred_A_2_x_ts = gates[ts, :, 2 * H :]
-        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        d_gates_4_ts = d_gates_4[ts]
+        gates_ts = gates[ts]
         centred_A_0_x_ts = gates[ts, :, :H]
+        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        centred_A_2_x_ts = gates[ts, :, 2 * H :]
         p_z_ts = p_z[ts]
         g_h_2, g_h_0, g_h_1 = g_h[2 * H :], g_h[:H], g_h[H : 2 * H]
         c_2 = c[2 * H :]
-        g_g_h_1_ts = g_g_h_1[ts]
-        g_g_x_1_ts = g_g_x_1[ts]
         h_ts = h[ts]
         k_g_p_z_2_ts = k_g_p_z_2[ts]
         k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
@@ -409,10 +354,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
         k_g_p_z_3_ts = k_g_p_z_3[ts]
         k_g_p_z_4_ts = k_g_p_z_4[ts]
-        g_g_h_0_ts = g_g_h_0[ts]
-        g_g_x_0_ts = g_g_x_0[ts]
         d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
-        k_a_z_2_ts = k_a_z_2[ts]
+        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
 
         # d_A_0_x = 1 - z
         np.subtract(1, z_ts, out=d_A_0_x_ts)
@@ -423,11 +366,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_2_x_ts *= d_A_0_x_ts
 
         # g_g_h_2 = centred_R_2_h * p_z_2 * r, times d_A_2_x in the loop
-        np.multiply(centred_R_2_h_ts, p_z_2_ts, out=g_g_h_2_ts)
+        # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
+        # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
+        np.multiply(gates_2_ts, p_z_2_ts, out=d_gates_3_ts)
         g_g_h_2_ts *= r_ts
 
         # g_g_x_2 = centred_A_2_x * p_z, times d_A_2_x in the loop
-        np.multiply(centred_A_2_x_ts, p_z_ts, out=g_g_x_2_ts)
+        # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
+        # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
+        np.multiply(gates_ts, p_z_ts, out=d_gates_4_ts)
 
         # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2), times d_A_2_x in the loop
         np.subtract(1, r_ts, out=d_A_1_x_ts)
@@ -436,12 +383,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts += c_2
         d_A_1_x_ts *= s_ts
         d_A_1_x_ts *= r_ts
-
-        # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
-        np.multiply(centred_R_1_h_ts, p_z_2_ts, out=g_g_h_1_ts)
-
-        # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
-        np.multiply(centred_A_1_x_ts, p_z_ts, out=g_g_x_1_ts)
 
         # d_A_0_x = (1 - z) * z * (h - n), times d_h in the loop
         np.subtract(h_ts, n_ts, out=s_ts)
@@ -467,34 +408,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_g_p_z_4 = centred_A_2_x * g_x_2
         np.multiply(centred_A_2_x_ts, g_x_2, out=k_g_p_z_4_ts)
 
-        # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
-        np.multiply(centred_R_0_h_ts, p_z_2_ts, out=g_g_h_0_ts)
-
-        # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
-        np.multiply(centred_A_0_x_ts, p_z_ts, out=g_g_x_0_ts)
-
         # d_R_2_h = g_h_2 * p_z_2 * r
         # d_R_1_h = g_h_1 * p_z_2
         # d_R_0_h = g_h_0 * p_z_2
         np.multiply(g_h, p_z_2_ts, out=d_gates_2_ts)
         d_R_2_h_ts *= r_ts
 
-        # k_a_z_2 = -1 / 2 * p_z_2**3, times sum_g_p_z_2 in the loop
-        np.multiply(p_z_2_ts, p_z_2_ts, out=k_a_z_2_ts)
-        k_a_z_2_ts *= p_z_2_ts
-        k_a_z_2_ts *= -0.5
+        # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 / hidden, times sum_g_p_z_2 in the loop
+        np.multiply(p_z_2_ts, p_z_2_ts, out=k_sum_square_R_0_h_ts)
+        k_sum_square_R_0_h_ts *= p_z_2_ts
+        k_sum_square_R_0_h_ts *= -0.16666666666666666
+        k_sum_square_R_0_h_ts /= (H)
 
         for (
-            d_y_t, d_A_2_x, g_c_2_t, r_t, g_g_h_2_t, g_g_x_2_t, d_A_1_x, g_g_h_1_t, g_g_x_1_t, d_A_0_x,
-            k_g_p_z_2_t, k_g_p_z_2_3_t, k_g_p_z_2_2_t, g_p_z_t, k_g_p_z_4_t, k_g_p_z_3_t, g_g_h_0_t,
-            g_g_x_0_t, k_a_z_2_t, d_gates_2_t, d_gates_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h,
-            centred_R_0_h, d_R_0_h, z_t, finished_t,
+            d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, d_gates_3_t, d_gates_t, d_gates_4_t, k_g_p_z_2_t,
+            k_g_p_z_2_3_t, k_g_p_z_2_2_t, g_p_z_t, k_g_p_z_4_t, k_g_p_z_3_t, k_sum_square_R_0_h_t,
+            d_gates_2_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, z_t,
+            finished_t,
         ) in backwards(
-            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, g_g_h_2_ts, g_g_x_2_ts, d_A_1_x_ts, g_g_h_1_ts, g_g_x_1_ts,
-            d_A_0_x_ts, k_g_p_z_2_ts, k_g_p_z_2_3_ts, k_g_p_z_2_2_ts, g_p_z_ts, k_g_p_z_4_ts, k_g_p_z_3_ts,
-            g_g_h_0_ts, g_g_x_0_ts, k_a_z_2_ts, d_gates_2_ts, d_gates[ts], centred_R_2_h_ts, d_R_2_h_ts,
-            centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts,
-            ends[ts],
+            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, d_gates_3_ts, d_gates[ts],
+            d_gates_4_ts, k_g_p_z_2_ts, k_g_p_z_2_3_ts, k_g_p_z_2_2_ts, g_p_z_ts, k_g_p_z_4_ts, k_g_p_z_3_ts,
+            k_sum_square_R_0_h_ts, d_gates_2_ts, centred_R_2_h_ts, d_R_2_h_ts, centred_R_1_h_ts,
+            d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -508,23 +443,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_c_2 = d_A_2_x * r
             np.multiply(d_A_2_x, r_t, out=g_c_2_t)
 
-            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
-            g_g_h_2_t *= d_A_2_x
-
-            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
-            g_g_x_2_t *= d_A_2_x
-
             # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
             d_A_1_x *= d_A_2_x
 
-            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
-            g_g_h_1_t *= d_A_1_x
-
-            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
-            g_g_x_1_t *= d_A_1_x
-
             # d_A_0_x = d_h * (1 - z) * z * (h - n)
             d_A_0_x *= d_h
+
+            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
+            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
+            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
+            d_gates_3_t *= d_gates_t
+
+            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
+            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
+            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+            d_gates_4_t *= d_gates_t
 
             # k_g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 * r
@@ -541,68 +474,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_p_z_t += s
             np.multiply(d_A_1_x, k_g_p_z_3_t, out=s)
             g_p_z_t += s
-
-            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-            g_g_h_0_t *= d_A_0_x
-
-            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-            g_g_x_0_t *= d_A_0_x
             np.sum(k_g_p_z_2_t, axis=-1, keepdims=True, out=sum_g_p_z_2)
 
-            # k_a_z_2 = -1 / 2 * p_z_2**3 * sum_g_p_z_2
-            k_a_z_2_t *= sum_g_p_z_2
+            # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 * sum_g_p_z_2 / hidden
+            k_sum_square_R_0_h_t *= sum_g_p_z_2
 
-            # k_a_z_2 *= 1 / 3 / hidden
-            k_a_z_2_t *= 0.3333333333333333
-            k_a_z_2_t /= (H)
+            # d_square_R_2_h = k_sum_square_R_0_h
+            # d_square_R_1_h = k_sum_square_R_0_h
+            # d_square_R_0_h = k_sum_square_R_0_h
+            s_2[...] = k_sum_square_R_0_h_t
 
-            # d_sum_square_R_1_h = k_a_z_2
-            d_sum_square_R_1_h[...] = k_a_z_2_t
-
-            # d_sum_square_R_0_h = k_a_z_2
-            d_sum_square_R_0_h[...] = k_a_z_2_t
-
-            # d_square_R_2_h = k_a_z_2
-            s[...] = k_a_z_2_t
-
-            # d_square_R_1_h = d_sum_square_R_1_h
-            s_2[...] = d_sum_square_R_1_h
-
-            # d_square_R_0_h = d_sum_square_R_0_h
-            s_3[...] = d_sum_square_R_0_h
-
-            # d_R_2_h = 2 * k_a_z_2 * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-            # d_R_1_h = 2 * d_sum_square_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-            # d_R_0_h = 2 * d_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+            # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
+            # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
+            # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
             d_gates_2_t *= d_gates_t
-            np.multiply(s, centred_R_2_h, out=s_4)
-            s_4 *= 2
-            d_R_2_h += s_4
-            np.multiply(s_2, centred_R_1_h, out=s)
+            np.multiply(s_2_part, centred_R_2_h, out=s)
+            s *= 2
+            d_R_2_h += s
+            np.multiply(s_2_part_2, centred_R_1_h, out=s)
             s *= 2
             d_R_1_h += s
-            np.multiply(s_3, centred_R_0_h, out=s_4)
-            s_4 *= 2
-            d_R_0_h += s_4
+            np.multiply(s_2_part_3, centred_R_0_h, out=s)
+            s *= 2
+            d_R_0_h += s
 
             # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
             np.multiply(d_R_0_h, -1, out=g_centre_z_2)
             g_centre_z_2 -= d_R_1_h
             g_centre_z_2 -= d_R_2_h
-            np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_2_h)
+            np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
 
-            # d_sum_R_2_h *= 1 / 3 / hidden
-            d_sum_R_2_h *= 0.3333333333333333
-            d_sum_R_2_h /= (H)
-
-            # d_sum_R_1_h = d_sum_R_2_h
-            d_sum_R_1_h[...] = d_sum_R_2_h
-
-            # d_sum_R_0_h = d_sum_R_2_h
-            d_sum_R_0_h[...] = d_sum_R_2_h
-            d_R_2_h += d_sum_R_2_h
-            d_R_1_h += d_sum_R_1_h
-            d_R_0_h += d_sum_R_0_h
+            # d_sum_R_0_h *= 1 / 3 / hidden
+            d_sum_R_0_h *= 0.3333333333333333
+            d_sum_R_0_h /= (H)
+            d_gates_2_t += d_sum_R_0_h
 
             # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
             np.matmul(d_gates_2_t, R, out=d_r_h)
@@ -615,14 +520,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_5 = np.empty((T, B, 1), dtype)
-    s_6 = np.empty((T, B, H), dtype)
-    s_7 = np.empty((T, B, H), dtype)
-    s_8 = np.empty((T, B, H), dtype)
-    s_9 = np.empty((T, B, H), dtype)
+    s_3 = np.empty((T, B, 1), dtype)
+    s_4 = np.empty((T, B, 3 * H), dtype)
+    s_5 = np.empty((T, B, H), dtype)
     d_c_2, d_c_01 = d_c[2 * H :], d_c[: 2 * H]
-    d_g_h_0, d_g_h_1, d_g_h_2 = d_g_h[:H], d_g_h[H : 2 * H], d_g_h[2 * H :]
-    d_g_x_0, d_g_x_1, d_g_x_2 = d_g_x[:H], d_g_x[H : 2 * H], d_g_x[2 * H :]
+    s_4_part, s_4_part_2, s_4_part_3 = s_4[..., :H], s_4[..., H : 2 * H], s_4[..., 2 * H :]
     centred_A_2_x_all = gates[..., 2 * H :]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_0_x_all = gates[..., :H]
@@ -636,61 +538,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
     clear(finished, d_gates)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
-    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_2_x)
+    np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, g_c_2)
     np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
-    clear(finished, g_g_h_0)
-    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_x_0)
-    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 3 * H), out=d_g_h)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 3 * H), out=d_g_x)
 
-    # d_sum_square_A_2_x *= -1 / 2 * p_z**3
-    np.multiply(p_z, p_z, out=s_5)
-    s_5 *= p_z
-    d_sum_square_A_2_x *= s_5
-    d_sum_square_A_2_x *= -0.5
+    # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
+    np.multiply(p_z, p_z, out=s_3)
+    s_3 *= p_z
+    d_sum_square_A_0_x *= s_3
+    d_sum_square_A_0_x *= -0.16666666666666666
+    d_sum_square_A_0_x /= (H)
 
-    # d_sum_square_A_2_x *= 1 / 3 / hidden
-    d_sum_square_A_2_x *= 0.3333333333333333
-    d_sum_square_A_2_x /= (H)
-
-    # d_sum_square_A_1_x = d_sum_square_A_2_x
-    d_sum_square_A_1_x[...] = d_sum_square_A_2_x
-
-    # d_sum_square_A_0_x = d_sum_square_A_2_x
-    d_sum_square_A_0_x[...] = d_sum_square_A_2_x
-
-    # d_square_A_2_x = d_sum_square_A_2_x
-    s_6[...] = d_sum_square_A_2_x
-
-    # d_square_A_1_x = d_sum_square_A_1_x
-    s_7[...] = d_sum_square_A_1_x
-
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_8[...] = d_sum_square_A_0_x
+    s_4[...] = d_sum_square_A_0_x
 
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     d_gates *= g_x
     d_gates *= p_z
-    np.multiply(s_6, centred_A_2_x_all, out=s_9)
-    s_9 *= 2
-    d_A_2_x_all += s_9
-    np.multiply(s_7, centred_A_1_x_all, out=s_6)
-    s_6 *= 2
-    d_A_1_x_all += s_6
-    np.multiply(s_8, centred_A_0_x_all, out=s_9)
-    s_9 *= 2
-    d_A_0_x_all += s_9
+    np.multiply(s_4_part, centred_A_2_x_all, out=s_5)
+    s_5 *= 2
+    d_A_2_x_all += s_5
+    np.multiply(s_4_part_2, centred_A_1_x_all, out=s_5)
+    s_5 *= 2
+    d_A_1_x_all += s_5
+    np.multiply(s_4_part_3, centred_A_0_x_all, out=s_5)
+    s_5 *= 2
+    d_A_0_x_all += s_5
 
     # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
     np.multiply(d_A_0_x_all, -1, out=g_centre_z)
@@ -700,20 +581,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_bias_z_3_2 = d_bias_z_3
     # d_bias_r_2 = d_bias_r
     d_c_01[...] = d_b_01
-    np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_2_x)
+    np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_0_x)
 
-    # d_sum_A_2_x *= 1 / 3 / hidden
-    d_sum_A_2_x *= 0.3333333333333333
-    d_sum_A_2_x /= (H)
-
-    # d_sum_A_1_x = d_sum_A_2_x
-    d_sum_A_1_x[...] = d_sum_A_2_x
-
-    # d_sum_A_0_x = d_sum_A_2_x
-    d_sum_A_0_x[...] = d_sum_A_2_x
-    d_A_2_x_all += d_sum_A_2_x
-    d_A_1_x_all += d_sum_A_1_x
-    d_A_0_x_all += d_sum_A_0_x
+    # d_sum_A_0_x *= 1 / 3 / hidden
+    d_sum_A_0_x *= 0.3333333333333333
+    d_sum_A_0_x /= (H)
+    d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     np.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

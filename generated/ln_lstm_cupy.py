@@ -1,11 +1,11 @@
 """LSTM with layer normalisation, for CuPy.
 
-    i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-    g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-    f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-    o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+    i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
+    g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+    f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+    o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
     c' = f * c + i * g
-    h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
+    h' = o * tanh(layer_norm(c', g_c, b_c))
 
 J. L. Ba, J. R. Kiros, G. E. Hinton 2016, Layer Normalization, arXiv:1607.06450, appendix, eqs.
 20-22; program github.com/lmnt-com/haste
@@ -23,18 +23,18 @@ import numpy as np
 
 NAME = "ln_lstm"
 EQUATIONS = (
-    "i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])",
-    "g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])",
-    "f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])",
-    "o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])",
+    "i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])",
+    "g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])",
+    "f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])",
+    "o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])",
     "c' = f * c + i * g",
-    "h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)",
+    "h' = o * tanh(layer_norm(c', g_c, b_c))",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "2df786f08e9a5aa3dd870be415fdd36d90b5da09b092845d390314d63289e7a1"
+SPEC_SHA256 = "0da9c8af7010dab1101f9ea80e54407a0f2ae2b2c45dc8a8f50e6906665f12eb"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -176,50 +176,20 @@ def forward(
         B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1), centred_c_next=(T, B,
         H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
-    centre_i = cp.empty((T, B, 1), dtype)
-    sum_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_A_3_x = cp.empty((T, B, 1), dtype)
-    square_A_0_x = cp.empty((T, B, H), dtype)
-    square_A_1_x = cp.empty((T, B, H), dtype)
-    square_A_2_x = cp.empty((T, B, H), dtype)
-    square_A_3_x = cp.empty((T, B, H), dtype)
-    sum_square_A_1_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    sum_square_A_3_x = cp.empty((T, B, 1), dtype)
-    centre_i_2 = cp.empty((B, 1), dtype)
-    sum_R_1_h = cp.empty((B, 1), dtype)
-    sum_R_2_h = cp.empty((B, 1), dtype)
-    sum_R_3_h = cp.empty((B, 1), dtype)
-    square_R_0_h = cp.empty((B, H), dtype)
-    square_R_1_h = cp.empty((B, H), dtype)
-    square_R_2_h = cp.empty((B, H), dtype)
-    square_R_3_h = cp.empty((B, H), dtype)
-    sum_square_R_1_h = cp.empty((B, 1), dtype)
-    sum_square_R_2_h = cp.empty((B, 1), dtype)
-    sum_square_R_3_h = cp.empty((B, 1), dtype)
-    centre_h = cp.empty((B, 1), dtype)
+    gates_3 = cp.empty((T, B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)
     square_c_next = cp.empty((B, H), dtype)
+    centre_i = cp.empty((T, B, 1), dtype)
+    centre_i_2 = cp.empty((B, 1), dtype)
+    centre_h = cp.empty((B, 1), dtype)
 
     # For i: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
-    row_sum(gates[..., :H], centre_i)
-    row_sum(gates[..., H : 2 * H], sum_A_1_x)
-    row_sum(gates[..., 2 * H : 3 * H], sum_A_2_x)
-    row_sum(gates[..., 3 * H :], sum_A_3_x)
-    launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i, sum_A_1_x, sum_A_2_x, sum_A_3_x)
-    launch(
-        "ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, square_A_0_x, square_A_1_x,
-        square_A_2_x, square_A_3_x,
-    )
-    row_sum(square_A_0_x, p_i)
-    row_sum(square_A_1_x, sum_square_A_1_x)
-    row_sum(square_A_2_x, sum_square_A_2_x)
-    row_sum(square_A_3_x, sum_square_A_3_x)
-    launch(
-        "ln_lstm_forward_3", dtype, (T * B, 1, H), p_i, sum_square_A_1_x, sum_square_A_2_x,
-        sum_square_A_3_x,
-    )
+    row_sum(gates, centre_i)
+    launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
+    launch("ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, gates_3)
+    row_sum(gates_3, p_i)
+    launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
 
     # For i, g, f and o: what waits for no state, at all steps at once.
     launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
@@ -233,44 +203,21 @@ def forward(
 
     R_T = cp.ascontiguousarray(R.T)
     for t in range(T):
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[0])
+        # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum(gates_2[t, :, :H], centre_i_2)
-        row_sum(gates_2[t, :, H : 2 * H], sum_R_1_h)
-        row_sum(gates_2[t, :, 2 * H : 3 * H], sum_R_2_h)
-        row_sum(gates_2[t, :, 3 * H :], sum_R_3_h)
-        launch("ln_lstm_forward_5", dtype, (B, 1, H), centre_i_2, sum_R_1_h, sum_R_2_h, sum_R_3_h)
-        launch(
-            "ln_lstm_forward_6", dtype, (B, H, B, t, H), gates_2, centre_i_2, square_R_0_h, square_R_1_h,
-            square_R_2_h, square_R_3_h,
-        )
-        row_sum(square_R_0_h, p_i_2[t])
-        row_sum(square_R_1_h, sum_square_R_1_h)
-        row_sum(square_R_2_h, sum_square_R_2_h)
-        row_sum(square_R_3_h, sum_square_R_3_h)
-        launch(
-            "ln_lstm_forward_7", dtype, (B, 1, B, t, H), p_i_2, sum_square_R_1_h, sum_square_R_2_h,
-            sum_square_R_3_h,
-        )
+        row_sum(gates_2[t], centre_i_2)
+        launch("ln_lstm_forward_5", dtype, (B, 1, H), centre_i_2)
+        launch("ln_lstm_forward_6", dtype, (B, H, B, t, H), gates_2, centre_i_2, u)
+        row_sum(u, p_i_2[t])
+        launch("ln_lstm_forward_7", dtype, (B, 1, B, t, H), p_i_2)
 
-        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0]
-        #     @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x,
-        #     A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[2])
-        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[3])
+        # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+        # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+        # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
         # c' = f * c + i * g
         launch("ln_lstm_forward_8", dtype, (B, H, B, t, H), b, gates_2, g_h, p_i_2, i, g, f, o, c)
 
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
+        # h' = o * tanh(layer_norm(c', g_c, b_c))
         row_sum(c[t + 1], centre_h)
         launch("ln_lstm_forward_9", dtype, (B, 1, H), centre_h)
         launch("ln_lstm_forward_10", dtype, (B, H, B, t, H), c, centre_h, centred_c_next, square_c_next)
@@ -327,40 +274,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_gates_2 = cp.empty((T, B, 4 * H), dtype)
-    d_tanh_h_2 = cp.empty((T, B, H), dtype)
     g_p_h = cp.empty((B, H), dtype)
+    g_centre_h = cp.empty((B, H), dtype)
+    g_p_i_2 = cp.empty((B, H), dtype)
+    g_centre_i_2 = cp.empty((B, H), dtype)
+    g_p_i = cp.empty((T, B, H), dtype)
+    g_centre_i = cp.empty((T, B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 4 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 4 * H), dtype)
+    d_tanh_h_2 = cp.empty((T, B, H), dtype)
     g_g_c = cp.empty((T, B, H), dtype)
-    g_g_h_3 = cp.empty((T, B, H), dtype)
-    g_g_x_3 = cp.empty((T, B, H), dtype)
     d_sum_square_c_next = cp.empty((B, 1), dtype)
     d_centred_c_next = cp.empty((B, H), dtype)
-    g_centre_h = cp.empty((B, H), dtype)
     d_sum_c_next = cp.empty((B, 1), dtype)
-    g_g_h_2 = cp.empty((T, B, H), dtype)
-    g_g_x_2 = cp.empty((T, B, H), dtype)
-    g_g_h_1 = cp.empty((T, B, H), dtype)
-    g_g_x_1 = cp.empty((T, B, H), dtype)
-    g_p_i_2 = cp.empty((B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
-    g_g_h_0 = cp.empty((T, B, H), dtype)
-    g_g_x_0 = cp.empty((T, B, H), dtype)
-    d_sum_square_R_3_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_square_R_1_h = cp.empty((B, 1), dtype)
     d_sum_square_R_0_h = cp.empty((B, 1), dtype)
-    g_centre_i_2 = cp.empty((B, H), dtype)
-    d_sum_R_3_h = cp.empty((B, 1), dtype)
-    d_sum_R_2_h = cp.empty((B, 1), dtype)
-    d_sum_R_1_h = cp.empty((B, 1), dtype)
     d_sum_R_0_h = cp.empty((B, 1), dtype)
-    d_sum_square_A_3_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = cp.empty((T, B, 1), dtype)
-    g_centre_i = cp.empty((T, B, H), dtype)
-    d_sum_A_3_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_2_x = cp.empty((T, B, 1), dtype)
-    d_sum_A_1_x = cp.empty((T, B, 1), dtype)
     d_sum_A_0_x = cp.empty((T, B, 1), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_A = cp.zeros((4 * H, I), dtype)
@@ -386,7 +315,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
         launch(
             "ln_lstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
-            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, g_g_h_3, g_g_x_3,
+            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
         )
         row_sum(g_p_h, d_sum_square_c_next)
 
@@ -421,24 +350,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
         launch(
             "ln_lstm_backward_5", dtype, (B, H, B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
-            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, g_g_h_2, g_g_x_2, g_g_h_1, g_g_x_1, g_p_i_2, g_p_i,
-            g_g_h_0, g_g_x_0,
+            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
         )
-        row_sum(g_p_i_2, d_sum_square_R_3_h)
+        row_sum(g_p_i_2, d_sum_square_R_0_h)
 
-        # d_sum_square_R_3_h *= -1 / 2 * p_i_2**3
-        # d_sum_square_R_3_h *= 1 / 4 / hidden
-        # d_sum_square_R_2_h = d_sum_square_R_3_h
-        # d_sum_square_R_1_h = d_sum_square_R_3_h
-        # d_sum_square_R_0_h = d_sum_square_R_3_h
-        launch(
-            "ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_3_h, d_sum_square_R_2_h,
-            d_sum_square_R_1_h, d_sum_square_R_0_h,
-        )
+        # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
+        launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
 
-        # d_R_3_h = d_sum_square_R_3_h
-        # d_R_2_h = d_sum_square_R_2_h
-        # d_R_1_h = d_sum_square_R_1_h
+        # d_R_3_h = d_sum_square_R_0_h
+        # d_R_2_h = d_sum_square_R_0_h
+        # d_R_1_h = d_sum_square_R_0_h
         # d_R_0_h = d_sum_square_R_0_h
         # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
@@ -446,20 +367,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
         # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
         launch(
-            "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_3_h, d_sum_square_R_2_h,
-            d_sum_square_R_1_h, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2,
+            "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
+            d_gates_2, g_centre_i_2,
         )
-        row_sum(g_centre_i_2, d_sum_R_3_h)
+        row_sum(g_centre_i_2, d_sum_R_0_h)
 
-        # d_sum_R_3_h *= 1 / 4 / hidden
-        # d_sum_R_2_h = d_sum_R_3_h
-        # d_sum_R_1_h = d_sum_R_3_h
-        # d_sum_R_0_h = d_sum_R_3_h
-        launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h, d_sum_R_0_h)
-        launch(
-            "ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_3_h, d_sum_R_2_h, d_sum_R_1_h,
-            d_sum_R_0_h,
-        )
+        # d_sum_R_0_h *= 1 / 4 / hidden
+        launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_0_h)
+        launch("ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
@@ -471,66 +386,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-    row_sum(g_p_i, d_sum_square_A_3_x)
+    row_sum(g_p_i, d_sum_square_A_0_x)
     clear(finished, d_gates)
     column_sum(d_gates, d_b)
     clear(finished, d_tanh_h_2)
     column_sum(d_tanh_h_2, d_b_c)
     clear(finished, g_g_c)
     column_sum(g_g_c, d_g_c)
-    clear(finished, g_g_h_0)
-    column_sum(g_g_h_0, d_g_h[:H])
-    clear(finished, g_g_h_1)
-    column_sum(g_g_h_1, d_g_h[H : 2 * H])
-    clear(finished, g_g_h_2)
-    column_sum(g_g_h_2, d_g_h[2 * H : 3 * H])
-    clear(finished, g_g_h_3)
-    column_sum(g_g_h_3, d_g_h[3 * H :])
-    clear(finished, g_g_x_0)
-    column_sum(g_g_x_0, d_g_x[:H])
-    clear(finished, g_g_x_1)
-    column_sum(g_g_x_1, d_g_x[H : 2 * H])
-    clear(finished, g_g_x_2)
-    column_sum(g_g_x_2, d_g_x[2 * H : 3 * H])
-    clear(finished, g_g_x_3)
-    column_sum(g_g_x_3, d_g_x[3 * H :])
+    clear(finished, d_gates_3)
+    column_sum(d_gates_3, d_g_h)
+    clear(finished, d_gates_4)
+    column_sum(d_gates_4, d_g_x)
 
-    # d_sum_square_A_3_x *= -1 / 2 * p_i**3
-    # d_sum_square_A_3_x *= 1 / 4 / hidden
-    # d_sum_square_A_2_x = d_sum_square_A_3_x
-    # d_sum_square_A_1_x = d_sum_square_A_3_x
-    # d_sum_square_A_0_x = d_sum_square_A_3_x
-    launch(
-        "ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_3_x, d_sum_square_A_2_x,
-        d_sum_square_A_1_x, d_sum_square_A_0_x,
-    )
+    # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
+    launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
 
-    # d_square_A_3_x = d_sum_square_A_3_x
-    # d_square_A_2_x = d_sum_square_A_2_x
-    # d_square_A_1_x = d_sum_square_A_1_x
+    # d_square_A_3_x = d_sum_square_A_0_x
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+    # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
     launch(
-        "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_3_x, d_sum_square_A_2_x,
-        d_sum_square_A_1_x, d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i,
+        "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
+        g_centre_i,
     )
-    row_sum(g_centre_i, d_sum_A_3_x)
+    row_sum(g_centre_i, d_sum_A_0_x)
 
-    # d_sum_A_3_x *= 1 / 4 / hidden
-    # d_sum_A_2_x = d_sum_A_3_x
-    # d_sum_A_1_x = d_sum_A_3_x
-    # d_sum_A_0_x = d_sum_A_3_x
-    launch(
-        "ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x, d_sum_A_0_x,
-    )
-    launch(
-        "ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_3_x, d_sum_A_2_x, d_sum_A_1_x,
-        d_sum_A_0_x,
-    )
+    # d_sum_A_0_x *= 1 / 4 / hidden
+    launch("ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))

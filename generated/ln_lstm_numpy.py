@@ -1,11 +1,11 @@
 """LSTM with layer normalisation, for NumPy.
 
-    i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])
-    g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-    f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])
-    o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])
+    i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
+    g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+    f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+    o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
     c' = f * c + i * g
-    h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
+    h' = o * tanh(layer_norm(c', g_c, b_c))
 
 J. L. Ba, J. R. Kiros, G. E. Hinton 2016, Layer Normalization, arXiv:1607.06450, appendix, eqs.
 20-22; program github.com/lmnt-com/haste
@@ -21,18 +21,18 @@ import numpy as np
 
 NAME = "ln_lstm"
 EQUATIONS = (
-    "i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[0])",
-    "g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])",
-    "f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[2])",
-    "o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[3])",
+    "i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])",
+    "g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])",
+    "f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])",
+    "o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])",
     "c' = f * c + i * g",
-    "h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)",
+    "h' = o * tanh(layer_norm(c', g_c, b_c))",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "2df786f08e9a5aa3dd870be415fdd36d90b5da09b092845d390314d63289e7a1"
+SPEC_SHA256 = "0da9c8af7010dab1101f9ea80e54407a0f2ae2b2c45dc8a8f50e6906665f12eb"
 
 
 class Params(NamedTuple):
@@ -175,30 +175,12 @@ def forward(
         B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1), centred_c_next=(T, B,
         H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
-    centre_i = np.empty((T, B, 1), dtype)
-    sum_A_1_x = np.empty((T, B, 1), dtype)
-    sum_A_2_x = np.empty((T, B, 1), dtype)
-    sum_A_3_x = np.empty((T, B, 1), dtype)
-    square_A_0_x = np.empty((T, B, H), dtype)
-    square_A_1_x = np.empty((T, B, H), dtype)
-    square_A_2_x = np.empty((T, B, H), dtype)
-    square_A_3_x = np.empty((T, B, H), dtype)
-    sum_square_A_1_x = np.empty((T, B, 1), dtype)
-    sum_square_A_2_x = np.empty((T, B, 1), dtype)
-    sum_square_A_3_x = np.empty((T, B, 1), dtype)
-    centre_i_2 = np.empty((B, 1), dtype)
-    sum_R_1_h = np.empty((B, 1), dtype)
-    sum_R_2_h = np.empty((B, 1), dtype)
-    sum_R_3_h = np.empty((B, 1), dtype)
-    square_R_0_h = np.empty((B, H), dtype)
-    square_R_1_h = np.empty((B, H), dtype)
-    square_R_2_h = np.empty((B, H), dtype)
-    square_R_3_h = np.empty((B, H), dtype)
-    sum_square_R_1_h = np.empty((B, 1), dtype)
-    sum_square_R_2_h = np.empty((B, 1), dtype)
-    sum_square_R_3_h = np.empty((B, 1), dtype)
-    centre_h = np.empty((B, 1), dtype)
+    gates_3 = np.empty((T, B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)
     square_c_next = np.empty((B, H), dtype)
+    centre_i = np.empty((T, B, 1), dtype)
+    centre_i_2 = np.empty((B, 1), dtype)
+    centre_h = np.empty((B, 1), dtype)
     centred_A_0_x_all = gates[..., :H]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
@@ -208,27 +190,12 @@ def forward(
 
     # For i: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
-    np.sum(centred_A_0_x_all, axis=-1, keepdims=True, out=centre_i)
-    np.sum(centred_A_1_x_all, axis=-1, keepdims=True, out=sum_A_1_x)
-    np.sum(centred_A_2_x_all, axis=-1, keepdims=True, out=sum_A_2_x)
-    np.sum(centred_A_3_x_all, axis=-1, keepdims=True, out=sum_A_3_x)
-    centre_i += sum_A_1_x
-    centre_i += sum_A_2_x
-    centre_i += sum_A_3_x
+    np.sum(gates, axis=-1, keepdims=True, out=centre_i)
     centre_i *= 0.25
     centre_i /= (H)
     gates -= centre_i
-    np.multiply(centred_A_0_x_all, centred_A_0_x_all, out=square_A_0_x)
-    np.multiply(centred_A_1_x_all, centred_A_1_x_all, out=square_A_1_x)
-    np.multiply(centred_A_2_x_all, centred_A_2_x_all, out=square_A_2_x)
-    np.multiply(centred_A_3_x_all, centred_A_3_x_all, out=square_A_3_x)
-    np.sum(square_A_0_x, axis=-1, keepdims=True, out=p_i)
-    np.sum(square_A_1_x, axis=-1, keepdims=True, out=sum_square_A_1_x)
-    np.sum(square_A_2_x, axis=-1, keepdims=True, out=sum_square_A_2_x)
-    np.sum(square_A_3_x, axis=-1, keepdims=True, out=sum_square_A_3_x)
-    p_i += sum_square_A_1_x
-    p_i += sum_square_A_2_x
-    p_i += sum_square_A_3_x
+    np.multiply(gates, gates, out=gates_3)
+    np.sum(gates_3, axis=-1, keepdims=True, out=p_i)
     p_i *= 0.25
     p_i /= (H)
     p_i += 1e-05
@@ -266,56 +233,29 @@ def forward(
     s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
     ends = each(finished, T)
     for (
-        h_t, gates_2_t, centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h, p_i_2_t, i_t, g_t,
-        f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t, h_next, finished_t,
+        h_t, gates_2_t, p_i_2_t, i_t, g_t, f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t,
+        h_next, finished_t,
     ) in zip(
-        h[:-1], gates_2, gates_2[..., :H], gates_2[..., H : 2 * H], gates_2[..., 2 * H : 3 * H],
-        gates_2[..., 3 * H :], p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:],
-        ends, strict=True
+        h[:-1], gates_2, p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:], ends,
+        strict=True
     ):
-        # i = sigmoid(g_h[0] * (R[0] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[0] * (A[0] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[0])
+        # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         np.matmul(h_t, R_T, out=gates_2_t)
-        np.sum(centred_R_0_h, axis=-1, keepdims=True, out=centre_i_2)
-        np.sum(centred_R_1_h, axis=-1, keepdims=True, out=sum_R_1_h)
-        np.sum(centred_R_2_h, axis=-1, keepdims=True, out=sum_R_2_h)
-        np.sum(centred_R_3_h, axis=-1, keepdims=True, out=sum_R_3_h)
-        centre_i_2 += sum_R_1_h
-        centre_i_2 += sum_R_2_h
-        centre_i_2 += sum_R_3_h
+        np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_i_2)
         centre_i_2 *= 0.25
         centre_i_2 /= (H)
         gates_2_t -= centre_i_2
-        np.multiply(centred_R_0_h, centred_R_0_h, out=square_R_0_h)
-        np.multiply(centred_R_1_h, centred_R_1_h, out=square_R_1_h)
-        np.multiply(centred_R_2_h, centred_R_2_h, out=square_R_2_h)
-        np.multiply(centred_R_3_h, centred_R_3_h, out=square_R_3_h)
-        np.sum(square_R_0_h, axis=-1, keepdims=True, out=p_i_2_t)
-        np.sum(square_R_1_h, axis=-1, keepdims=True, out=sum_square_R_1_h)
-        np.sum(square_R_2_h, axis=-1, keepdims=True, out=sum_square_R_2_h)
-        np.sum(square_R_3_h, axis=-1, keepdims=True, out=sum_square_R_3_h)
-        p_i_2_t += sum_square_R_1_h
-        p_i_2_t += sum_square_R_2_h
-        p_i_2_t += sum_square_R_3_h
+        np.multiply(gates_2_t, gates_2_t, out=u)
+        np.sum(u, axis=-1, keepdims=True, out=p_i_2_t)
         p_i_2_t *= 0.25
         p_i_2_t /= (H)
         p_i_2_t += 1e-05
         np.sqrt(p_i_2_t, out=p_i_2_t)
         np.reciprocal(p_i_2_t, out=p_i_2_t)
 
-        # g = tanh(g_h[1] * (R[1] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) / sqrt(var(R[0]
-        #     @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[1] * (A[1] @ x - mean(A[0] @ x, A[1] @ x,
-        #     A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) + 1e-05) + b[1])
-        # f = sigmoid(g_h[2] * (R[2] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[2] * (A[2] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[2])
-        # o = sigmoid(g_h[3] * (R[3] @ h - mean(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h)) /
-        #     sqrt(var(R[0] @ h, R[1] @ h, R[2] @ h, R[3] @ h) + 1e-05) + g_x[3] * (A[3] @ x - mean(A[0] @
-        #     x, A[1] @ x, A[2] @ x, A[3] @ x)) / sqrt(var(A[0] @ x, A[1] @ x, A[2] @ x, A[3] @ x) +
-        #     1e-05) + b[3])
+        # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+        # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+        # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
         np.multiply(gates_2_t, g_h, out=s)
         s *= p_i_2_t
         i_t += s_part
@@ -332,7 +272,7 @@ def forward(
         np.multiply(g_t, i_t, out=s_2)
         c_next += s_2
 
-        # h' = o * tanh(g_c * (c' - mean(c')) / sqrt(var(c') + 1e-05) + b_c)
+        # h' = o * tanh(layer_norm(c', g_c, b_c))
         np.sum(c_next, axis=-1, keepdims=True, out=centre_h)
         centre_h /= (H)
         np.subtract(c_next, centre_h, out=centred_c_next_t)
@@ -402,48 +342,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_gates_2 = np.empty((T, B, 4 * H), dtype)
-    d_tanh_h_2 = np.empty((T, B, H), dtype)
     k_g_p_h = np.empty((T, B, H), dtype)
+    g_centre_h = np.empty((B, H), dtype)
+    k_g_p_i_2 = np.empty((T, B, H), dtype)
+    g_centre_i_2 = np.empty((B, H), dtype)
+    g_p_i = np.empty((T, B, H), dtype)
+    g_centre_i = np.empty((T, B, H), dtype)
+    d_gates_3 = np.empty((T, B, 4 * H), dtype)
+    d_gates_4 = np.empty((T, B, 4 * H), dtype)
+    d_tanh_h_2 = np.empty((T, B, H), dtype)
     g_g_c = np.empty((T, B, H), dtype)
     k_centred_c = np.empty((T, B, H), dtype)
-    g_g_h_3 = np.empty((T, B, H), dtype)
-    g_g_x_3 = np.empty((T, B, H), dtype)
-    g_g_h_2 = np.empty((T, B, H), dtype)
-    g_g_x_2 = np.empty((T, B, H), dtype)
-    g_g_h_1 = np.empty((T, B, H), dtype)
-    g_g_x_1 = np.empty((T, B, H), dtype)
-    k_g_p_i_2 = np.empty((T, B, H), dtype)
     k_g_p_i_2_2 = np.empty((T, B, H), dtype)
     k_g_p_i_2_3 = np.empty((T, B, H), dtype)
     k_g_p_i_2_4 = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     k_g_p_i_3 = np.empty((T, B, H), dtype)
     k_g_p_i_4 = np.empty((T, B, H), dtype)
     k_g_p_i_5 = np.empty((T, B, H), dtype)
-    g_g_h_0 = np.empty((T, B, H), dtype)
-    g_g_x_0 = np.empty((T, B, H), dtype)
     k_sum_square_c = np.empty((T, B, 1), dtype)
-    k_a_i_2 = np.empty((T, B, 1), dtype)
+    k_sum_square_R_0_h = np.empty((T, B, 1), dtype)
     sum_g_p_h = np.empty((B, 1), dtype)
-    g_centre_h = np.empty((B, H), dtype)
     d_sum_c_next = np.empty((B, 1), dtype)
     sum_g_p_i_2 = np.empty((B, 1), dtype)
-    d_sum_square_R_2_h = np.empty((B, 1), dtype)
-    d_sum_square_R_1_h = np.empty((B, 1), dtype)
-    d_sum_square_R_0_h = np.empty((B, 1), dtype)
-    g_centre_i_2 = np.empty((B, H), dtype)
-    d_sum_R_3_h = np.empty((B, 1), dtype)
-    d_sum_R_2_h = np.empty((B, 1), dtype)
-    d_sum_R_1_h = np.empty((B, 1), dtype)
     d_sum_R_0_h = np.empty((B, 1), dtype)
-    d_sum_square_A_3_x = np.empty((T, B, 1), dtype)
-    d_sum_square_A_2_x = np.empty((T, B, 1), dtype)
-    d_sum_square_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
-    g_centre_i = np.empty((T, B, H), dtype)
-    d_sum_A_3_x = np.empty((T, B, 1), dtype)
-    d_sum_A_2_x = np.empty((T, B, 1), dtype)
-    d_sum_A_1_x = np.empty((T, B, 1), dtype)
     d_sum_A_0_x = np.empty((T, B, 1), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_A = np.zeros((4 * H, I), dtype)
@@ -456,9 +378,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
-    s_4 = np.empty((B, H), dtype)
-    s_5 = np.empty((B, H), dtype)
+    s_3 = np.empty((B, 4 * H), dtype)
+    s_3_part = s_3[:, :H]
+    s_3_part_2 = s_3[:, H : 2 * H]
+    s_3_part_3 = s_3[:, 2 * H : 3 * H]
+    s_3_part_4 = s_3[:, 3 * H :]
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_tanh_h_2_ts = d_tanh_h_2[ts]
@@ -473,26 +397,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_2_x_ts = d_gates[ts, :, 2 * H : 3 * H]
         d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
         d_A_0_x_ts = d_gates[ts, :, :H]
-        g_g_h_3_ts = g_g_h_3[ts]
-        centred_R_3_h_ts = gates_2[ts, :, 3 * H :]
-        centred_R_2_h_ts = gates_2[ts, :, 2 * H : 3 * H]
-        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
+        d_gates_3_ts = d_gates_3[ts]
+        gates_2_ts = gates_2[ts]
         centred_R_0_h_ts = gates_2[ts, :, :H]
+        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
+        centred_R_2_h_ts = gates_2[ts, :, 2 * H : 3 * H]
+        centred_R_3_h_ts = gates_2[ts, :, 3 * H :]
         p_i_2_ts = p_i_2[ts]
-        g_g_x_3_ts = g_g_x_3[ts]
-        centred_A_3_x_ts = gates[ts, :, 3 * H :]
-        centred_A_2_x_ts = gates[ts, :, 2 * H : 3 * H]
-        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        d_gates_4_ts = d_gates_4[ts]
+        gates_ts = gates[ts]
         centred_A_0_x_ts = gates[ts, :, :H]
+        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
+        centred_A_2_x_ts = gates[ts, :, 2 * H : 3 * H]
+        centred_A_3_x_ts = gates[ts, :, 3 * H :]
         p_i_ts = p_i[ts]
         f_ts = f[ts]
         c_ts = c[ts]
-        g_g_h_2_ts = g_g_h_2[ts]
-        g_g_x_2_ts = g_g_x_2[ts]
         g_ts = g[ts]
         i_ts = i[ts]
-        g_g_h_1_ts = g_g_h_1[ts]
-        g_g_x_1_ts = g_g_x_1[ts]
         k_g_p_i_2_ts = k_g_p_i_2[ts]
         g_h_0, g_h_1, g_h_2, g_h_3 = g_h[:H], g_h[H : 2 * H], g_h[2 * H : 3 * H], g_h[3 * H :]
         k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
@@ -503,11 +425,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_g_p_i_3_ts = k_g_p_i_3[ts]
         k_g_p_i_4_ts = k_g_p_i_4[ts]
         k_g_p_i_5_ts = k_g_p_i_5[ts]
-        g_g_h_0_ts = g_g_h_0[ts]
-        g_g_x_0_ts = g_g_x_0[ts]
         d_gates_2_ts = d_gates_2[ts]
         k_sum_square_c_ts = k_sum_square_c[ts]
-        k_a_i_2_ts = k_a_i_2[ts]
+        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
 
         # d_tanh_h_2 = o * (1 - tanh_h_2**2), times d_h in the loop
         np.multiply(tanh_h_2_ts, tanh_h_2_ts, out=d_tanh_h_2_ts)
@@ -529,32 +449,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_3_x_ts *= tanh_h_2_ts
 
         # g_g_h_3 = centred_R_3_h * p_i_2, times d_A_3_x in the loop
-        np.multiply(centred_R_3_h_ts, p_i_2_ts, out=g_g_h_3_ts)
+        # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
+        # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
+        # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
+        np.multiply(gates_2_ts, p_i_2_ts, out=d_gates_3_ts)
 
         # g_g_x_3 = centred_A_3_x * p_i, times d_A_3_x in the loop
-        np.multiply(centred_A_3_x_ts, p_i_ts, out=g_g_x_3_ts)
+        # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
+        # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
+        # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
+        np.multiply(gates_ts, p_i_ts, out=d_gates_4_ts)
 
         # d_A_2_x = c * (1 - f) * f, times d_c in the loop
         np.subtract(1, f_ts, out=d_A_2_x_ts)
         d_A_2_x_ts *= c_ts
         d_A_2_x_ts *= f_ts
 
-        # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
-        np.multiply(centred_R_2_h_ts, p_i_2_ts, out=g_g_h_2_ts)
-
-        # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
-        np.multiply(centred_A_2_x_ts, p_i_ts, out=g_g_x_2_ts)
-
         # d_A_1_x = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_A_1_x_ts)
         np.subtract(1, d_A_1_x_ts, out=d_A_1_x_ts)
         d_A_1_x_ts *= i_ts
-
-        # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
-        np.multiply(centred_R_1_h_ts, p_i_2_ts, out=g_g_h_1_ts)
-
-        # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
-        np.multiply(centred_A_1_x_ts, p_i_ts, out=g_g_x_1_ts)
 
         # d_A_0_x = g * (1 - i) * i, times d_c in the loop
         np.subtract(1, i_ts, out=d_A_0_x_ts)
@@ -585,12 +499,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_g_p_i_5 = centred_A_3_x * g_x_3
         np.multiply(centred_A_3_x_ts, g_x_3, out=k_g_p_i_5_ts)
 
-        # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
-        np.multiply(centred_R_0_h_ts, p_i_2_ts, out=g_g_h_0_ts)
-
-        # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
-        np.multiply(centred_A_0_x_ts, p_i_ts, out=g_g_x_0_ts)
-
         # d_R_3_h = g_h_3 * p_i_2
         # d_R_2_h = g_h_2 * p_i_2
         # d_R_1_h = g_h_1 * p_i_2
@@ -603,26 +511,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_sum_square_c_ts *= -0.5
         k_sum_square_c_ts /= (H)
 
-        # k_a_i_2 = -1 / 2 * p_i_2**3, times sum_g_p_i_2 in the loop
-        np.multiply(p_i_2_ts, p_i_2_ts, out=k_a_i_2_ts)
-        k_a_i_2_ts *= p_i_2_ts
-        k_a_i_2_ts *= -0.5
+        # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 / hidden, times sum_g_p_i_2 in the loop
+        np.multiply(p_i_2_ts, p_i_2_ts, out=k_sum_square_R_0_h_ts)
+        k_sum_square_R_0_h_ts *= p_i_2_ts
+        k_sum_square_R_0_h_ts *= -0.125
+        k_sum_square_R_0_h_ts /= (H)
 
         for (
-            d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3_t, g_g_x_3_t, k_sum_square_c_t,
-            k_centred_c_t, centred_c_next_t, d_A_2_x, g_g_h_2_t, g_g_x_2_t, d_A_1_x, g_g_h_1_t, g_g_x_1_t,
-            d_A_0_x, k_g_p_i_2_t, k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t,
-            k_g_p_i_3_t, k_g_p_i_5_t, g_g_h_0_t, g_g_x_0_t, f_t, k_a_i_2_t, d_gates_2_t, d_gates_t,
-            centred_R_3_h, d_R_3_h, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h,
-            finished_t,
+            d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3, g_g_x_3, k_sum_square_c_t,
+            k_centred_c_t, centred_c_next_t, d_A_2_x, d_A_1_x, d_A_0_x, g_ggg, d_A_012, g_ggg_2, k_g_p_i_2_t,
+            k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t, k_g_p_i_5_t, f_t,
+            k_sum_square_R_0_h_t, d_gates_2_t, d_gates_t, centred_R_3_h, d_R_3_h, centred_R_2_h, d_R_2_h,
+            centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
         ) in backwards(
-            d_y[ts], d_tanh_h_2_ts, k_g_p_h_ts, g_g_c_ts, d_A_3_x_ts, g_g_h_3_ts, g_g_x_3_ts,
-            k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts, g_g_h_2_ts, g_g_x_2_ts,
-            d_A_1_x_ts, g_g_h_1_ts, g_g_x_1_ts, d_A_0_x_ts, k_g_p_i_2_ts, k_g_p_i_2_3_ts, k_g_p_i_2_2_ts,
-            k_g_p_i_2_4_ts, g_p_i_ts, k_g_p_i_4_ts, k_g_p_i_3_ts, k_g_p_i_5_ts, g_g_h_0_ts, g_g_x_0_ts, f_ts,
-            k_a_i_2_ts, d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :],
-            centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H],
-            centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
+            d_y[ts], d_tanh_h_2_ts, k_g_p_h_ts, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
+            d_gates_4[ts, :, 3 * H :], k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts,
+            d_A_1_x_ts, d_A_0_x_ts, d_gates_3[ts, :, : 3 * H], d_gates[ts, :, : 3 * H],
+            d_gates_4[ts, :, : 3 * H], k_g_p_i_2_ts, k_g_p_i_2_3_ts, k_g_p_i_2_2_ts, k_g_p_i_2_4_ts, g_p_i_ts,
+            k_g_p_i_4_ts, k_g_p_i_3_ts, k_g_p_i_5_ts, f_ts, k_sum_square_R_0_h_ts, d_gates_2_ts, d_gates[ts],
+            centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :], centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H],
+            centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -645,10 +553,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_A_3_x *= d_h
 
             # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-            g_g_h_3_t *= d_A_3_x
+            g_g_h_3 *= d_A_3_x
 
             # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
-            g_g_x_3_t *= d_A_3_x
+            g_g_x_3 *= d_A_3_x
             np.sum(k_g_p_h_t, axis=-1, keepdims=True, out=sum_g_p_h)
 
             # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
@@ -677,23 +585,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_A_2_x = d_c * c * (1 - f) * f
             d_A_2_x *= d_c
 
-            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
-            g_g_h_2_t *= d_A_2_x
-
-            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
-            g_g_x_2_t *= d_A_2_x
-
             # d_A_1_x = d_c * (1 - g**2) * i
             d_A_1_x *= d_c
 
-            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
-            g_g_h_1_t *= d_A_1_x
-
-            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
-            g_g_x_1_t *= d_A_1_x
-
             # d_A_0_x = d_c * g * (1 - i) * i
             d_A_0_x *= d_c
+
+            # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
+            # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
+            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
+            g_ggg *= d_A_012
+
+            # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
+            # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
+            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+            g_ggg_2 *= d_A_012
 
             # k_g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
@@ -714,84 +620,47 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_p_i_t += s
             np.multiply(d_A_3_x, k_g_p_i_5_t, out=s)
             g_p_i_t += s
-
-            # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-            g_g_h_0_t *= d_A_0_x
-
-            # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-            g_g_x_0_t *= d_A_0_x
             d_c *= f_t
             np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2)
 
-            # k_a_i_2 = -1 / 2 * p_i_2**3 * sum_g_p_i_2
-            k_a_i_2_t *= sum_g_p_i_2
+            # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 * sum_g_p_i_2 / hidden
+            k_sum_square_R_0_h_t *= sum_g_p_i_2
 
-            # k_a_i_2 *= 1 / 4 / hidden
-            k_a_i_2_t *= 0.25
-            k_a_i_2_t /= (H)
+            # d_square_R_3_h = k_sum_square_R_0_h
+            # d_square_R_2_h = k_sum_square_R_0_h
+            # d_square_R_1_h = k_sum_square_R_0_h
+            # d_square_R_0_h = k_sum_square_R_0_h
+            s_3[...] = k_sum_square_R_0_h_t
 
-            # d_sum_square_R_2_h = k_a_i_2
-            d_sum_square_R_2_h[...] = k_a_i_2_t
-
-            # d_sum_square_R_1_h = k_a_i_2
-            d_sum_square_R_1_h[...] = k_a_i_2_t
-
-            # d_sum_square_R_0_h = k_a_i_2
-            d_sum_square_R_0_h[...] = k_a_i_2_t
-
-            # d_square_R_3_h = k_a_i_2
-            s[...] = k_a_i_2_t
-
-            # d_square_R_2_h = d_sum_square_R_2_h
-            s_2[...] = d_sum_square_R_2_h
-
-            # d_square_R_1_h = d_sum_square_R_1_h
-            s_3[...] = d_sum_square_R_1_h
-
-            # d_square_R_0_h = d_sum_square_R_0_h
-            s_4[...] = d_sum_square_R_0_h
-
-            # d_R_3_h = 2 * k_a_i_2 * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-            # d_R_2_h = 2 * d_sum_square_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-            # d_R_1_h = 2 * d_sum_square_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-            # d_R_0_h = 2 * d_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+            # d_R_3_h = 2 * k_sum_square_R_0_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
+            # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
+            # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
+            # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
             d_gates_2_t *= d_gates_t
-            np.multiply(s, centred_R_3_h, out=s_5)
-            s_5 *= 2
-            d_R_3_h += s_5
-            np.multiply(s_2, centred_R_2_h, out=s)
+            np.multiply(s_3_part, centred_R_3_h, out=s)
+            s *= 2
+            d_R_3_h += s
+            np.multiply(s_3_part_2, centred_R_2_h, out=s)
             s *= 2
             d_R_2_h += s
-            np.multiply(s_3, centred_R_1_h, out=s_5)
-            s_5 *= 2
-            d_R_1_h += s_5
-            np.multiply(s_4, centred_R_0_h, out=s_2)
-            s_2 *= 2
-            d_R_0_h += s_2
+            np.multiply(s_3_part_3, centred_R_1_h, out=s)
+            s *= 2
+            d_R_1_h += s
+            np.multiply(s_3_part_4, centred_R_0_h, out=s)
+            s *= 2
+            d_R_0_h += s
 
             # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
             np.multiply(d_R_0_h, -1, out=g_centre_i_2)
             g_centre_i_2 -= d_R_1_h
             g_centre_i_2 -= d_R_2_h
             g_centre_i_2 -= d_R_3_h
-            np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_3_h)
+            np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
 
-            # d_sum_R_3_h *= 1 / 4 / hidden
-            d_sum_R_3_h *= 0.25
-            d_sum_R_3_h /= (H)
-
-            # d_sum_R_2_h = d_sum_R_3_h
-            d_sum_R_2_h[...] = d_sum_R_3_h
-
-            # d_sum_R_1_h = d_sum_R_3_h
-            d_sum_R_1_h[...] = d_sum_R_3_h
-
-            # d_sum_R_0_h = d_sum_R_3_h
-            d_sum_R_0_h[...] = d_sum_R_3_h
-            d_R_3_h += d_sum_R_3_h
-            d_R_2_h += d_sum_R_2_h
-            d_R_1_h += d_sum_R_1_h
-            d_R_0_h += d_sum_R_0_h
+            # d_sum_R_0_h *= 1 / 4 / hidden
+            d_sum_R_0_h *= 0.25
+            d_sum_R_0_h /= (H)
+            d_gates_2_t += d_sum_R_0_h
 
             # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
             np.matmul(d_gates_2_t, R, out=d_h)
@@ -801,14 +670,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_6 = np.empty((T, B, 1), dtype)
-    s_7 = np.empty((T, B, H), dtype)
-    s_8 = np.empty((T, B, H), dtype)
-    s_9 = np.empty((T, B, H), dtype)
-    s_10 = np.empty((T, B, H), dtype)
-    s_11 = np.empty((T, B, H), dtype)
-    d_g_h_0, d_g_h_1, d_g_h_2, d_g_h_3 = d_g_h[:H], d_g_h[H : 2 * H], d_g_h[2 * H : 3 * H], d_g_h[3 * H :]
-    d_g_x_0, d_g_x_1, d_g_x_2, d_g_x_3 = d_g_x[:H], d_g_x[H : 2 * H], d_g_x[2 * H : 3 * H], d_g_x[3 * H :]
+    s_4 = np.empty((T, B, 1), dtype)
+    s_5 = np.empty((T, B, 4 * H), dtype)
+    s_6 = np.empty((T, B, H), dtype)
+    s_5_part = s_5[..., :H]
+    s_5_part_2 = s_5[..., H : 2 * H]
+    s_5_part_3 = s_5[..., 2 * H : 3 * H]
+    s_5_part_4 = s_5[..., 3 * H :]
     centred_A_3_x_all = gates[..., 3 * H :]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
     centred_A_1_x_all = gates[..., H : 2 * H]
@@ -821,103 +689,61 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_3_x)
+    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, d_gates)
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_tanh_h_2)
     np.matmul(ones, d_tanh_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
-    clear(finished, g_g_h_0)
-    np.matmul(ones, g_g_h_0.reshape(T * B, H), out=d_g_h_0)
-    clear(finished, g_g_h_1)
-    np.matmul(ones, g_g_h_1.reshape(T * B, H), out=d_g_h_1)
-    clear(finished, g_g_h_2)
-    np.matmul(ones, g_g_h_2.reshape(T * B, H), out=d_g_h_2)
-    clear(finished, g_g_h_3)
-    np.matmul(ones, g_g_h_3.reshape(T * B, H), out=d_g_h_3)
-    clear(finished, g_g_x_0)
-    np.matmul(ones, g_g_x_0.reshape(T * B, H), out=d_g_x_0)
-    clear(finished, g_g_x_1)
-    np.matmul(ones, g_g_x_1.reshape(T * B, H), out=d_g_x_1)
-    clear(finished, g_g_x_2)
-    np.matmul(ones, g_g_x_2.reshape(T * B, H), out=d_g_x_2)
-    clear(finished, g_g_x_3)
-    np.matmul(ones, g_g_x_3.reshape(T * B, H), out=d_g_x_3)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 4 * H), out=d_g_h)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 4 * H), out=d_g_x)
 
-    # d_sum_square_A_3_x *= -1 / 2 * p_i**3
-    np.multiply(p_i, p_i, out=s_6)
-    s_6 *= p_i
-    d_sum_square_A_3_x *= s_6
-    d_sum_square_A_3_x *= -0.5
+    # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
+    np.multiply(p_i, p_i, out=s_4)
+    s_4 *= p_i
+    d_sum_square_A_0_x *= s_4
+    d_sum_square_A_0_x *= -0.125
+    d_sum_square_A_0_x /= (H)
 
-    # d_sum_square_A_3_x *= 1 / 4 / hidden
-    d_sum_square_A_3_x *= 0.25
-    d_sum_square_A_3_x /= (H)
-
-    # d_sum_square_A_2_x = d_sum_square_A_3_x
-    d_sum_square_A_2_x[...] = d_sum_square_A_3_x
-
-    # d_sum_square_A_1_x = d_sum_square_A_3_x
-    d_sum_square_A_1_x[...] = d_sum_square_A_3_x
-
-    # d_sum_square_A_0_x = d_sum_square_A_3_x
-    d_sum_square_A_0_x[...] = d_sum_square_A_3_x
-
-    # d_square_A_3_x = d_sum_square_A_3_x
-    s_7[...] = d_sum_square_A_3_x
-
-    # d_square_A_2_x = d_sum_square_A_2_x
-    s_8[...] = d_sum_square_A_2_x
-
-    # d_square_A_1_x = d_sum_square_A_1_x
-    s_9[...] = d_sum_square_A_1_x
-
+    # d_square_A_3_x = d_sum_square_A_0_x
+    # d_square_A_2_x = d_sum_square_A_0_x
+    # d_square_A_1_x = d_sum_square_A_0_x
     # d_square_A_0_x = d_sum_square_A_0_x
-    s_10[...] = d_sum_square_A_0_x
+    s_5[...] = d_sum_square_A_0_x
 
-    # d_A_3_x = 2 * d_sum_square_A_3_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # d_A_2_x = 2 * d_sum_square_A_2_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # d_A_1_x = 2 * d_sum_square_A_1_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
+    # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
+    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
+    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     d_gates *= g_x
     d_gates *= p_i
-    np.multiply(s_7, centred_A_3_x_all, out=s_11)
-    s_11 *= 2
-    d_A_3_x_all += s_11
-    np.multiply(s_8, centred_A_2_x_all, out=s_7)
-    s_7 *= 2
-    d_A_2_x_all += s_7
-    np.multiply(s_9, centred_A_1_x_all, out=s_11)
-    s_11 *= 2
-    d_A_1_x_all += s_11
-    np.multiply(s_10, centred_A_0_x_all, out=s_8)
-    s_8 *= 2
-    d_A_0_x_all += s_8
+    np.multiply(s_5_part, centred_A_3_x_all, out=s_6)
+    s_6 *= 2
+    d_A_3_x_all += s_6
+    np.multiply(s_5_part_2, centred_A_2_x_all, out=s_6)
+    s_6 *= 2
+    d_A_2_x_all += s_6
+    np.multiply(s_5_part_3, centred_A_1_x_all, out=s_6)
+    s_6 *= 2
+    d_A_1_x_all += s_6
+    np.multiply(s_5_part_4, centred_A_0_x_all, out=s_6)
+    s_6 *= 2
+    d_A_0_x_all += s_6
 
     # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
     np.multiply(d_A_0_x_all, -1, out=g_centre_i)
     g_centre_i -= d_A_1_x_all
     g_centre_i -= d_A_2_x_all
     g_centre_i -= d_A_3_x_all
-    np.sum(g_centre_i, axis=-1, keepdims=True, out=d_sum_A_3_x)
+    np.sum(g_centre_i, axis=-1, keepdims=True, out=d_sum_A_0_x)
 
-    # d_sum_A_3_x *= 1 / 4 / hidden
-    d_sum_A_3_x *= 0.25
-    d_sum_A_3_x /= (H)
-
-    # d_sum_A_2_x = d_sum_A_3_x
-    d_sum_A_2_x[...] = d_sum_A_3_x
-
-    # d_sum_A_1_x = d_sum_A_3_x
-    d_sum_A_1_x[...] = d_sum_A_3_x
-
-    # d_sum_A_0_x = d_sum_A_3_x
-    d_sum_A_0_x[...] = d_sum_A_3_x
-    d_A_3_x_all += d_sum_A_3_x
-    d_A_2_x_all += d_sum_A_2_x
-    d_A_1_x_all += d_sum_A_1_x
-    d_A_0_x_all += d_sum_A_0_x
+    # d_sum_A_0_x *= 1 / 4 / hidden
+    d_sum_A_0_x *= 0.25
+    d_sum_A_0_x /= (H)
+    d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     np.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))

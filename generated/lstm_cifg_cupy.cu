@@ -105,8 +105,7 @@ extern "C" __global__ void lstm_cifg_backward_1(
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 2 * H  p_i, p_o
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_i, d_g, d_o
-    storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
-    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_p_i, g_p_o
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -128,21 +127,21 @@ extern "C" __global__ void lstm_cifg_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real g_p_o_ = d_o * c_next;
+    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * p_o;
     const real d_g = d_c_next * (1 - square(g)) * i_;
     const real not_i = 1 - i_;
     const real d_i = d_c_next * i_ * not_i * (g - c_);
-    const real g_p_i_ = d_i * c_;
+    const real g_p_i = d_i * c_;
     const real d_c_ = d_c_next * not_i + d_i * p_i;
 
     put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (3 * H) + 2 * H + k, d_o);
-    put(g_p_o + at * H + k, g_p_o_);
+    put(d_gates_2 + at * (2 * H) + H + k, g_p_o);
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (3 * H) + H + k, d_g);
     put(d_gates + at * (3 * H) + k, d_i);
-    put(g_p_i + at * H + k, g_p_i_);
+    put(d_gates_2 + at * (2 * H) + k, g_p_i);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -227,8 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    g_p_o = cp.empty((T, B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((3 * H, I), dtype)
     d_U = cp.zeros((3 * H, H), dtype)
@@ -252,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c = d_c * (1 - i) + d_i * p_i
         launch(
             "lstm_cifg_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
-            g_p_o, g_p_i,
+            d_gates_2,
         )
 
         # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
@@ -269,8 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum(d_gates, d_b)
-    column_sum(g_p_i, d_p[:H])
-    column_sum(g_p_o, d_p[H:])
+    column_sum(d_gates_2, d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))

@@ -253,10 +253,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
     k_c_2 = np.empty((T, B, H), dtype)
-    g_p_o = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((3 * H, I), dtype)
     d_U = np.zeros((3 * H, H), dtype)
@@ -300,10 +299,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, i_ts, out=k_c_2_ts)
 
         for (
-            d_y_t, d_o, g_p_o_t, c_next, k_c_t, d_g, d_i, g_p_i_t, c_t, k_c_2_t, d_gates_t, finished_t,
+            d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_i, g_p_i, c_t, k_c_2_t, d_gates_t, finished_t,
         ) in backwards(
-            d_y[ts], d_o_ts, g_p_o[ts], c[1:][ts], k_c_ts, d_g_ts, d_i_ts, g_p_i[ts], c_ts, k_c_2_ts,
-            d_gates[ts], ends[ts],
+            d_y[ts], d_o_ts, d_gates_2[ts, :, H:], c[1:][ts], k_c_ts, d_g_ts, d_i_ts, d_gates_2[ts, :, :H],
+            c_ts, k_c_2_ts, d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -317,7 +316,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_o *= d_h
 
             # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o_t)
+            np.multiply(d_o, c_next, out=g_p_o)
 
             # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
             np.multiply(d_h, k_c_t, out=s)
@@ -332,7 +331,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_i *= d_c
 
             # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i_t)
+            np.multiply(d_i, c_t, out=g_p_i)
 
             # d_c = d_c * (1 - i) + d_i * p_i
             d_c *= k_c_2_t
@@ -347,7 +346,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_p_i, d_p_o = d_p[:H], d_p[H:]
 
     # d_x = W_i.T @ d_i + W_g.T @ d_g + W_o.T @ d_o
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
@@ -356,8 +354,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
-    np.matmul(ones, g_p_i.reshape(T * B, H), out=d_p_i)
-    np.matmul(ones, g_p_o.reshape(T * B, H), out=d_p_o)
+    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))

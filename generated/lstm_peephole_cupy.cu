@@ -115,9 +115,7 @@ extern "C" __global__ void lstm_peephole_backward_1(
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
     storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
-    storage* __restrict__ g_p_o,  // (T, B, H)  g_p_o
-    storage* __restrict__ g_p_f,  // (T, B, H)  g_p_f
-    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
+    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -141,24 +139,24 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real g_p_o_ = d_o * c_next;
+    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * p_o;
     const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real g_p_f_ = d_f * c_;
+    const real g_p_f = d_f * c_;
     const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real g_p_i_ = d_i * c_;
+    const real g_p_i = d_i * c_;
     const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
 
     put(d_h + b * H + k, d_h_next);
     put(d_gates + at * (4 * H) + 3 * H + k, d_o);
-    put(g_p_o + at * H + k, g_p_o_);
+    put(d_gates_2 + at * (3 * H) + 2 * H + k, g_p_o);
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (4 * H) + 2 * H + k, d_g);
     put(d_gates + at * (4 * H) + H + k, d_f);
-    put(g_p_f + at * H + k, g_p_f_);
+    put(d_gates_2 + at * (3 * H) + H + k, g_p_f);
     put(d_gates + at * (4 * H) + k, d_i);
-    put(g_p_i + at * H + k, g_p_i_);
+    put(d_gates_2 + at * (3 * H) + k, g_p_i);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -237,9 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
-    g_p_o = cp.empty((T, B, H), dtype)
-    g_p_f = cp.empty((T, B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((4 * H, I), dtype)
     d_U = cp.zeros((4 * H, H), dtype)
@@ -264,7 +262,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c = d_c * f + d_f * p_f + d_i * p_i
         launch(
             "lstm_peephole_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
-            g_p_o, g_p_f, g_p_i,
+            d_gates_2,
         )
 
         # d_h = U_i.T @ d_i + U_f.T @ d_f + U_g.T @ d_g + U_o.T @ d_o
@@ -281,9 +279,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum(d_gates, d_b)
-    column_sum(g_p_i, d_p[:H])
-    column_sum(g_p_f, d_p[H : 2 * H])
-    column_sum(g_p_o, d_p[2 * H :])
+    column_sum(d_gates_2, d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))

@@ -265,10 +265,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
-    g_p_o = np.empty((T, B, H), dtype)
-    g_p_f = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((4 * H, I), dtype)
     d_U = np.zeros((4 * H, H), dtype)
@@ -317,11 +315,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_if_ts *= if_ts
 
         for (
-            d_y_t, d_o, g_p_o_t, c_next, k_c_t, d_g, d_f, g_p_f_t, c_t, d_i, g_p_i_t, f, d_if, d_gates_t,
+            d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_f, g_p_f, c_t, d_i, g_p_i, f, d_if, d_gates_t,
             finished_t,
         ) in backwards(
-            d_y[ts], d_o_ts, g_p_o[ts], c[1:][ts], k_c_ts, d_g_ts, d_f_ts, g_p_f[ts], c_ts, d_i_ts, g_p_i[ts],
-            gates[ts, :, H : 2 * H], d_if_ts, d_gates[ts], ends[ts],
+            d_y[ts], d_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c_ts, d_g_ts, d_f_ts,
+            d_gates_2[ts, :, H : 2 * H], c_ts, d_i_ts, d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], d_if_ts,
+            d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -335,7 +334,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_o *= d_h
 
             # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o_t)
+            np.multiply(d_o, c_next, out=g_p_o)
 
             # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
             np.multiply(d_h, k_c_t, out=s)
@@ -350,13 +349,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_f *= d_c
 
             # g_p_f = d_f * c
-            np.multiply(d_f, c_t, out=g_p_f_t)
+            np.multiply(d_f, c_t, out=g_p_f)
 
             # d_i = d_c * g * (1 - i) * i
             d_i *= d_c
 
             # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i_t)
+            np.multiply(d_i, c_t, out=g_p_i)
 
             # d_c = d_c * f + d_f * p_f + d_i * p_i
             d_c *= f
@@ -372,7 +371,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_p_i, d_p_f, d_p_o = d_p[:H], d_p[H : 2 * H], d_p[2 * H :]
 
     # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     np.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
@@ -381,9 +379,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
-    np.matmul(ones, g_p_i.reshape(T * B, H), out=d_p_i)
-    np.matmul(ones, g_p_f.reshape(T * B, H), out=d_p_f)
-    np.matmul(ones, g_p_o.reshape(T * B, H), out=d_p_o)
+    np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))

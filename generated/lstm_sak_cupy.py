@@ -251,10 +251,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)
     d_r_next = cp.empty((T, B, P), dtype)
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)
     d_v_r = cp.empty((B, H), dtype)
-    g_p_o = cp.empty((T, B, H), dtype)
-    g_p_f = cp.empty((T, B, H), dtype)
-    g_p_i = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((4 * H, I), dtype)
     d_R = cp.zeros((4 * H, P), dtype)
@@ -285,8 +283,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_p_i = d_i * c
         # d_c = d_c * f + d_f * p_f + d_i * p_i
         launch(
-            "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates, g_p_o,
-            g_p_f, g_p_i,
+            "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates,
+            d_gates_2,
         )
 
         # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
@@ -304,9 +302,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), out=d_R)
     cp.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), out=d_P)
     column_sum(d_gates, d_b)
-    column_sum(g_p_i, d_p[:H])
-    column_sum(g_p_f, d_p[H : 2 * H])
-    column_sum(g_p_o, d_p[2 * H :])
+    column_sum(d_gates_2, d_p)
 
     d_params = Params(d_W, d_R, d_P, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_r, d_c))

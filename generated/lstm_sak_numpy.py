@@ -279,11 +279,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_r_next = np.empty((T, B, P), dtype)
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
     d_v_r = np.empty((B, H), dtype)
-    g_p_o = np.empty((T, B, H), dtype)
-    g_p_f = np.empty((T, B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W = np.zeros((4 * H, I), dtype)
     d_R = np.zeros((4 * H, P), dtype)
@@ -333,11 +331,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_if_ts *= if_ts
 
         for (
-            d_r_next_t, d_y_t, d_o, g_p_o_t, c_next, k_c_t, d_g, d_f, g_p_f_t, c_t, d_i, g_p_i_t, f, d_if,
+            d_r_next_t, d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_f, g_p_f, c_t, d_i, g_p_i, f, d_if,
             d_gates_t, finished_t,
         ) in backwards(
-            d_r_next[ts], d_y[ts], d_o_ts, g_p_o[ts], c[1:][ts], k_c_ts, d_g_ts, d_f_ts, g_p_f[ts], c_ts,
-            d_i_ts, g_p_i[ts], gates[ts, :, H : 2 * H], d_if_ts, d_gates[ts], ends[ts],
+            d_r_next[ts], d_y[ts], d_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c_ts, d_g_ts, d_f_ts,
+            d_gates_2[ts, :, H : 2 * H], c_ts, d_i_ts, d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], d_if_ts,
+            d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_r = d_r.copy()
@@ -355,7 +354,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_o *= d_v_r
 
             # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o_t)
+            np.multiply(d_o, c_next, out=g_p_o)
 
             # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
             np.multiply(d_o, p_o, out=s)
@@ -370,13 +369,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_f *= d_c
 
             # g_p_f = d_f * c
-            np.multiply(d_f, c_t, out=g_p_f_t)
+            np.multiply(d_f, c_t, out=g_p_f)
 
             # d_i = d_c * g * (1 - i) * i
             d_i *= d_c
 
             # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i_t)
+            np.multiply(d_i, c_t, out=g_p_i)
 
             # d_c = d_c * f + d_f * p_f + d_i * p_i
             d_c *= f
@@ -392,7 +391,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_p_i, d_p_f, d_p_o = d_p[:H], d_p[H : 2 * H], d_p[2 * H :]
 
     # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     np.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
@@ -402,9 +400,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), out=d_R)
     np.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), out=d_P)
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
-    np.matmul(ones, g_p_i.reshape(T * B, H), out=d_p_i)
-    np.matmul(ones, g_p_f.reshape(T * B, H), out=d_p_f)
-    np.matmul(ones, g_p_o.reshape(T * B, H), out=d_p_o)
+    np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_p)
 
     d_params = Params(d_W, d_R, d_P, d_b, d_p)
     return Grads(params=d_params, x=d_x, initial=States(d_r, d_c))

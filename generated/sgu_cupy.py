@@ -3,7 +3,7 @@
     a = W_g @ x + b_g
     g = tanh(U_g @ (a * h))
     n = softplus(g * h)
-    z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
+    z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
     h' = (1 - z) * h + n * z
 
 Y. Gao, D. Glowacka 2016, Deep Gate Recurrent Neural Network, PMLR 63
@@ -24,14 +24,14 @@ EQUATIONS = (
     "a = W_g @ x + b_g",
     "g = tanh(U_g @ (a * h))",
     "n = softplus(g * h)",
-    "z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)",
+    "z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)",
     "h' = (1 - z) * h + n * z",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "eb5d26b439908c143c89d26fb25fb3675c6257ddb9805cedd9b29d3a96932aaa"
+SPEC_SHA256 = "69d80f1c042d801a2908ea158e7f3a2c893c2c28117f2b01c5aaa1e7378d2989"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -176,7 +176,7 @@ def forward(
         launch("sgu_forward_2", dtype, (B, H, B, t, H), gates, h, ah)
         cp.matmul(ah[t], U_g_T, out=g[t])
 
-        # z = minimum(maximum(0.2 * (U_z @ h) + 0.2 * (W_z @ x) + 0.2 * b_z + 0.5, 0), 1)
+        # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
         cp.matmul(h[t], U_z_T, out=U_z_h)
 
         # n = softplus(g * h)

@@ -1,7 +1,7 @@
 """Stabilised light GRU: layer norm on the recurrent products, for CuPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
+    n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])
     h' = (1 - z) * n + z * h
 
 with eps = 1e-05.
@@ -22,15 +22,15 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
+    "z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])",
+    "n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "d020ddb793f48e9395a4b5918d542f8797867cad358f477ae200b8abd17ceffa"
+SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -62,8 +62,8 @@ class Tape(NamedTuple):
 
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    gates_2: cp.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates: cp.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates_2: cp.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     batch_centred_z: cp.ndarray  # (T, B, H)  batch_centred_z
     batch_centred_n: cp.ndarray  # (T, B, H)  batch_centred_n
     z: cp.ndarray  # (T, B, H)  z
@@ -187,15 +187,12 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), batch_centred_z=(T, B,
         H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1), scale=(2 * H,),
     )
+    u = cp.empty((B, 2 * H), dtype)
     valid_z = cp.empty((T, B, H), dtype)
     valid_n = cp.empty((T, B, H), dtype)
     spread_z = cp.empty((T, B, H), dtype)
     spread_n = cp.empty((T, B, H), dtype)
     centre_z = cp.empty((B, 1), dtype)
-    sum_U_z_h = cp.empty((B, 1), dtype)
-    square_U_h_h = cp.empty((B, H), dtype)
-    square_U_z_h = cp.empty((B, H), dtype)
-    sum_square_U_z_h = cp.empty((B, 1), dtype)
     sum_ = cp.empty((2 * H,), dtype)
     batch_mean = cp.empty((2 * H,), dtype)
     used_mean = cp.empty((2 * H,), dtype)
@@ -222,8 +219,8 @@ def forward(
     training = float(bool(training))
 
     # For z and n: what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
-    launch("sligru_forward_1", dtype, (T * B, H, H), gates_2, valid, valid_z, valid_n)
+    cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    launch("sligru_forward_1", dtype, (T * B, H, H), gates, valid, valid_z, valid_n)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, valid_z)
@@ -235,7 +232,7 @@ def forward(
         mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
-        "sligru_forward_3", dtype, (T * B, H, H), gates_2, batch_mean, valid, used_mean, batch_centred_z,
+        "sligru_forward_3", dtype, (T * B, H, H), gates, batch_mean, valid, used_mean, batch_centred_z,
         spread_z, batch_centred_n, spread_n,
     )
     clear(finished, spread_z)
@@ -246,7 +243,7 @@ def forward(
         "sligru_forward_4", dtype, (1, H, H), number(count, dtype), sum_spread, number(training, dtype),
         var_z, var_n, scale, new_var,
     )
-    launch("sligru_forward_5", dtype, (T * B, H, H), gates_2, scale, g, z, n)
+    launch("sligru_forward_5", dtype, (T * B, H, H), gates, scale, g, z, n)
 
     if update:
         buffers.mean_z[...] = new_mean[H:]
@@ -261,21 +258,19 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        cp.matmul(h[t], U_T, out=gates[t])
-        row_sum(gates[t, :, :H], centre_z)
-        row_sum(gates[t, :, H:], sum_U_z_h)
-        launch("sligru_forward_6", dtype, (B, 1, H), centre_z, sum_U_z_h)
-        launch("sligru_forward_7", dtype, (B, H, B, t, H), gates, centre_z, square_U_h_h, square_U_z_h)
-        row_sum(square_U_h_h, p_z[t])
-        row_sum(square_U_z_h, sum_square_U_z_h)
-        launch("sligru_forward_8", dtype, (B, 1, B, t, H), p_z, sum_square_U_z_h)
+        # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[1])
+        cp.matmul(h[t], U_T, out=gates_2[t])
+        row_sum(gates_2[t], centre_z)
+        launch("sligru_forward_6", dtype, (B, 1, H), centre_z)
+        launch("sligru_forward_7", dtype, (B, H, B, t, H), gates_2, centre_z, u)
+        row_sum(u, p_z[t])
+        launch("sligru_forward_8", dtype, (B, 1, B, t, H), p_z)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+        # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_9", dtype, (B, H, B, t, H), b, gates, p_z, z, n, h)
+        launch("sligru_forward_9", dtype, (B, H, B, t, H), b, gates_2, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -324,19 +319,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)
-    g_g_z = cp.empty((T, B, H), dtype)
-    g_g_h = cp.empty((T, B, H), dtype)
-    d_z = cp.empty((T, B, H), dtype)
-    d_n = cp.empty((T, B, H), dtype)
+    g_p_z = cp.empty((B, H), dtype)
+    g_centre_z = cp.empty((B, H), dtype)
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)
+    d_gates_4 = cp.empty((T, B, 2 * H), dtype)
     g_scale_n = cp.empty((T, B, H), dtype)
     g_used_mean_n = cp.empty((T, B, H), dtype)
-    g_p_z = cp.empty((B, H), dtype)
     g_scale_z = cp.empty((T, B, H), dtype)
     g_used_mean_z = cp.empty((T, B, H), dtype)
-    d_sum_square_U_z_h = cp.empty((B, 1), dtype)
     d_sum_square_U_h_h = cp.empty((B, 1), dtype)
-    g_centre_z = cp.empty((B, H), dtype)
-    d_sum_U_z_h = cp.empty((B, 1), dtype)
     d_sum_U_h_h = cp.empty((B, 1), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_batch_centred_n = cp.empty((T, B, H), dtype)
@@ -356,7 +347,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("sligru_backward_1", dtype, (T * B, H, H), gates_2, scale, g_g_z, g_g_h)
+    launch("sligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -374,31 +365,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
         launch(
-            "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, g_g_h, g, gates_2, scale, h, gates,
-            g_g_z, d_z, d_n, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
+            "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
+            gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
         )
-        row_sum(g_p_z, d_sum_square_U_z_h)
+        row_sum(g_p_z, d_sum_square_U_h_h)
 
-        # d_sum_square_U_z_h *= -1 / 2 * p_z**3
-        # d_sum_square_U_z_h *= 1 / 2 / hidden
-        # d_sum_square_U_h_h = d_sum_square_U_z_h
-        launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_z_h, d_sum_square_U_h_h)
+        # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
+        launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_h_h)
 
-        # d_U_z_h = d_sum_square_U_z_h
+        # d_U_z_h = d_sum_square_U_h_h
         # d_U_h_h = d_sum_square_U_h_h
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
         # g_centre_z = -d_U_h_h - d_U_z_h
         launch(
-            "sligru_backward_4", dtype, (B, H, B, t, H), d_sum_square_U_z_h, d_sum_square_U_h_h, gates, d_z,
-            p_z, d_n, d_gates_2, g_centre_z,
+            "sligru_backward_4", dtype, (B, H, B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
+            d_gates_2, g_centre_z,
         )
-        row_sum(g_centre_z, d_sum_U_z_h)
+        row_sum(g_centre_z, d_sum_U_h_h)
 
-        # d_sum_U_z_h *= 1 / 2 / hidden
-        # d_sum_U_h_h = d_sum_U_z_h
-        launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_z_h, d_sum_U_h_h)
-        launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_z_h, d_sum_U_h_h)
+        # d_sum_U_h_h *= 1 / 2 / hidden
+        launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_h_h)
+        launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_h_h)
 
         # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         cp.matmul(d_gates_2[t], U, out=d_u_h)
@@ -420,14 +408,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_used_mean_z, d_used_mean[:H])
     clear(finished, g_used_mean_n)
     column_sum(g_used_mean_n, d_used_mean[H:])
-    clear(finished, d_z)
-    column_sum(d_z, d_b[:H])
-    clear(finished, d_n)
-    column_sum(d_n, d_b[H:])
-    clear(finished, g_g_z)
-    column_sum(g_g_z, d_g[:H])
-    clear(finished, g_g_h)
-    column_sum(g_g_h, d_g[H:])
+    clear(finished, d_gates_3)
+    column_sum(d_gates_3, d_b)
+    clear(finished, d_gates_4)
+    column_sum(d_gates_4, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)

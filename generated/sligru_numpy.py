@@ -1,7 +1,7 @@
 """Stabilised light GRU: layer norm on the recurrent products, for NumPy.
 
-    z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-    n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
+    z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
+    n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])
     h' = (1 - z) * n + z * h
 
 with eps = 1e-05.
@@ -20,15 +20,15 @@ import numpy as np
 
 NAME = "sligru"
 EQUATIONS = (
-    "z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))",
-    "n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))",
+    "z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])",
+    "n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])",
     "h' = (1 - z) * n + z * h",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "d020ddb793f48e9395a4b5918d542f8797867cad358f477ae200b8abd17ceffa"
+SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 
 
 class Params(NamedTuple):
@@ -59,8 +59,8 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
-    gates_2: np.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates: np.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates_2: np.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     batch_centred_z: np.ndarray  # (T, B, H)  batch_centred_z
     batch_centred_n: np.ndarray  # (T, B, H)  batch_centred_n
     z: np.ndarray  # (T, B, H)  z
@@ -186,15 +186,12 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), batch_centred_z=(T, B,
         H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1), scale=(2 * H,),
     )
+    u = np.empty((B, 2 * H), dtype)
     valid_z = np.empty((T, B, H), dtype)
     valid_n = np.empty((T, B, H), dtype)
     spread_z = np.empty((T, B, H), dtype)
     spread_n = np.empty((T, B, H), dtype)
     centre_z = np.empty((B, 1), dtype)
-    sum_U_z_h = np.empty((B, 1), dtype)
-    square_U_h_h = np.empty((B, H), dtype)
-    square_U_z_h = np.empty((B, H), dtype)
-    sum_square_U_z_h = np.empty((B, 1), dtype)
     sum_ = np.empty((2 * H,), dtype)
     s_count = np.empty((1,), dtype)
     batch_mean = np.empty((2 * H,), dtype)
@@ -227,7 +224,7 @@ def forward(
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
-    centred_z_all, centred_n_all = gates_2[..., :H], gates_2[..., H:]
+    centred_z_all, centred_n_all = gates[..., :H], gates[..., H:]
     sum_z, sum_n = sum_[:H], sum_[H:]
     used_mean_z, used_mean_n = used_mean[:H], used_mean[H:]
     batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
@@ -242,7 +239,7 @@ def forward(
     b_z, b_h = b[:H], b[H:]
 
     # For z and n: what waits for no state, at all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates_2.reshape(T * B, 2 * H))
+    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # For z: what waits for no state, at all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
@@ -269,7 +266,7 @@ def forward(
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
-    gates_2 -= used_mean
+    gates -= used_mean
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
     clear(finished, spread_z)
@@ -316,32 +313,27 @@ def forward(
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = each(finished, T)
-    for h_t, gates_t, centred_U_h_h, centred_U_z_h, p_z_t, z_t, n_t, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., :H], gates[..., H:], p_z, z, n, h[1:], ends, strict=True
+    for h_t, gates_2_t, p_z_t, z_t, n_t, h_next, finished_t in zip(
+        h[:-1], gates_2, p_z, z, n, h[1:], ends, strict=True
     ):
-        # z = sigmoid((U_z @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
-        np.matmul(h_t, U_T, out=gates_t)
-        np.sum(centred_U_h_h, axis=-1, keepdims=True, out=centre_z)
-        np.sum(centred_U_z_h, axis=-1, keepdims=True, out=sum_U_z_h)
-        centre_z += sum_U_z_h
+        # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[1])
+        np.matmul(h_t, U_T, out=gates_2_t)
+        np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z)
         centre_z *= 0.5
         centre_z /= (H)
-        gates_t -= centre_z
-        np.multiply(centred_U_h_h, centred_U_h_h, out=square_U_h_h)
-        np.multiply(centred_U_z_h, centred_U_z_h, out=square_U_z_h)
-        np.sum(square_U_h_h, axis=-1, keepdims=True, out=p_z_t)
-        np.sum(square_U_z_h, axis=-1, keepdims=True, out=sum_square_U_z_h)
-        p_z_t += sum_square_U_z_h
+        gates_2_t -= centre_z
+        np.multiply(gates_2_t, gates_2_t, out=u)
+        np.sum(u, axis=-1, keepdims=True, out=p_z_t)
         p_z_t *= 0.5
         p_z_t /= (H)
         p_z_t += 1e-05
         np.sqrt(p_z_t, out=p_z_t)
         np.reciprocal(p_z_t, out=p_z_t)
 
-        # n = relu((U_h @ h - mean(U_h @ h, U_z @ h)) / sqrt(eps + var(U_h @ h, U_z @ h)) +
-        #     batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
-        np.multiply(gates_t, p_z_t, out=s_3)
+        # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
+        #     eps=eps)[0])
+        np.multiply(gates_2_t, p_z_t, out=s_3)
         z_t += s_3_part
         n_t += s_3_part_2
         sigmoid(z_t, out=z_t)
@@ -404,20 +396,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
     d_gates_2 = np.empty((T, B, 2 * H), dtype)
-    g_g_z = np.empty((T, B, H), dtype)
-    g_g_h = np.empty((T, B, H), dtype)
-    d_z = np.empty((T, B, H), dtype)
-    d_n = np.empty((T, B, H), dtype)
-    k_a_z = np.empty((T, B, 1), dtype)
+    g_p_z = np.empty((B, H), dtype)
+    g_centre_z = np.empty((B, H), dtype)
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)
+    d_gates_4 = np.empty((T, B, 2 * H), dtype)
+    k_sum_square_U_h_h = np.empty((T, B, 1), dtype)
     g_scale_n = np.empty((T, B, H), dtype)
     g_used_mean_n = np.empty((T, B, H), dtype)
-    g_p_z = np.empty((B, H), dtype)
     g_scale_z = np.empty((T, B, H), dtype)
     g_used_mean_z = np.empty((T, B, H), dtype)
     sum_g_p_z = np.empty((B, 1), dtype)
-    d_sum_square_U_h_h = np.empty((B, 1), dtype)
-    g_centre_z = np.empty((B, H), dtype)
-    d_sum_U_z_h = np.empty((B, 1), dtype)
     d_sum_U_h_h = np.empty((B, 1), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_batch_centred_n = np.empty((T, B, H), dtype)
@@ -442,27 +430,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g = np.zeros((2 * H,), dtype)
 
     s = np.empty((B, H), dtype)
-    g_h, g_z = g[H:], g[:H]
+    s_2 = np.empty((B, 2 * H), dtype)
+    s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        g_g_z_ts = g_g_z[ts]
-        centred_z_ts, centred_n_ts = gates_2[ts, :, :H], gates_2[ts, :, H:]
-        scale_z, scale_n = scale[:H], scale[H:]
-        g_g_h_ts = g_g_h[ts]
-        d_z_ts = d_z[ts]
+        d_gates_4_ts = d_gates_4[ts]
+        gates_ts = gates[ts]
+        d_z_ts, d_n_ts = d_gates_3[ts, :, :H], d_gates_3[ts, :, H:]
         z_ts = z[ts]
-        d_n_ts = d_n[ts]
         n_ts = n[ts]
         h_ts = h[ts]
-        k_a_z_ts = k_a_z[ts]
+        k_sum_square_U_h_h_ts = k_sum_square_U_h_h[ts]
         p_z_ts = p_z[ts]
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
-        np.multiply(centred_z_ts, scale_z, out=g_g_z_ts)
-
         # g_g_h = centred_n * scale_n, times d_n in the loop
-        np.multiply(centred_n_ts, scale_n, out=g_g_h_ts)
+        np.multiply(gates_ts, scale, out=d_gates_4_ts)
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -476,20 +460,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        # k_a_z = -1 / 2 * p_z**3, times sum_g_p_z in the loop
-        np.multiply(p_z_ts, p_z_ts, out=k_a_z_ts)
-        k_a_z_ts *= p_z_ts
-        k_a_z_ts *= -0.5
+        # k_sum_square_U_h_h = -1 / 4 * p_z**3 / hidden, times sum_g_p_z in the loop
+        np.multiply(p_z_ts, p_z_ts, out=k_sum_square_U_h_h_ts)
+        k_sum_square_U_h_h_ts *= p_z_ts
+        k_sum_square_U_h_h_ts *= -0.25
+        k_sum_square_U_h_h_ts /= (H)
 
         for (
-            d_y_t, d_n_t, g_g_h_t, d_W_h_x, g_scale_n_t, centred_n, d_z_t, centred_U_h_h, centred_U_z_h,
-            g_g_z_t, d_W_z_x, g_scale_z_t, centred_z, d_gates_t, g_used_mean_n_t, g_used_mean_z_t, k_a_z_t,
-            d_U_z_h, d_U_h_h, d_gates_2_t, gates_t, p_z_t, z_t, finished_t,
+            d_y_t, d_n, d_z, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n,
+            centred_U_h_h, centred_U_z_h, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t,
+            k_sum_square_U_h_h_t, d_gates_2_t, gates_2_t, p_z_t, d_U_z_h, d_U_h_h, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_n_ts, g_g_h_ts, d_gates[ts, :, H:], g_scale_n[ts], centred_n_ts, d_z_ts,
-            gates[ts, :, :H], gates[ts, :, H:], g_g_z_ts, d_gates[ts, :, :H], g_scale_z[ts], centred_z_ts,
-            d_gates[ts], g_used_mean_n[ts], g_used_mean_z[ts], k_a_z_ts, d_gates_2[ts, :, H:],
-            d_gates_2[ts, :, :H], d_gates_2[ts], gates[ts], p_z_ts, z_ts, ends[ts],
+            d_y[ts], d_n_ts, d_z_ts, d_gates_4_ts, d_gates_3[ts], d_gates[ts], g_scale_n[ts],
+            d_gates[ts, :, H:], gates[ts, :, H:], gates_2[ts, :, :H], gates_2[ts, :, H:], g_scale_z[ts],
+            d_gates[ts, :, :H], gates[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts], k_sum_square_U_h_h_ts,
+            d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -498,30 +483,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_h += d_y_t
 
             # d_n = d_h * (1 - z) * step(n)
-            d_n_t *= d_h
+            d_n *= d_h
+
+            # d_z = d_h * (1 - z) * z * (h - n)
+            d_z *= d_h
 
             # g_g_h = d_n * centred_n * scale_n
-            g_g_h_t *= d_n_t
+            # g_g_z = d_z * centred_z * scale_z
+            d_gates_4_t *= d_gates_3_t
 
             # d_W_h_x = d_n * g_h
-            np.multiply(d_n_t, g_h, out=d_W_h_x)
+            # d_W_z_x = d_z * g_z
+            np.multiply(d_gates_3_t, g, out=d_gates_t)
 
             # g_scale_n = d_W_h_x * centred_n
             np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
 
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z_t *= d_h
-
             # g_p_z = d_n * centred_U_h_h + d_z * centred_U_z_h
-            np.multiply(d_n_t, centred_U_h_h, out=g_p_z)
-            np.multiply(d_z_t, centred_U_z_h, out=s)
+            np.multiply(d_n, centred_U_h_h, out=g_p_z)
+            np.multiply(d_z, centred_U_z_h, out=s)
             g_p_z += s
-
-            # g_g_z = d_z * centred_z * scale_z
-            g_g_z_t *= d_z_t
-
-            # d_W_z_x = d_z * g_z
-            np.multiply(d_z_t, g_z, out=d_W_z_x)
 
             # g_scale_z = d_W_z_x * centred_z
             np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
@@ -534,44 +515,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
             np.sum(g_p_z, axis=-1, keepdims=True, out=sum_g_p_z)
 
-            # k_a_z = -1 / 2 * p_z**3 * sum_g_p_z
-            k_a_z_t *= sum_g_p_z
+            # k_sum_square_U_h_h = -1 / 4 * p_z**3 * sum_g_p_z / hidden
+            k_sum_square_U_h_h_t *= sum_g_p_z
 
-            # k_a_z *= 1 / 2 / hidden
-            k_a_z_t *= 0.5
-            k_a_z_t /= (H)
-
-            # d_sum_square_U_h_h = k_a_z
-            d_sum_square_U_h_h[...] = k_a_z_t
-
-            # d_U_z_h = k_a_z
-            d_U_z_h[...] = k_a_z_t
-
-            # d_U_h_h = d_sum_square_U_h_h
-            d_U_h_h[...] = d_sum_square_U_h_h
+            # d_U_z_h = k_sum_square_U_h_h
+            # d_U_h_h = k_sum_square_U_h_h
+            d_gates_2_t[...] = k_sum_square_U_h_h_t
 
             # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
-            d_gates_2_t *= gates_t
+            d_gates_2_t *= gates_2_t
             d_gates_2_t *= 2
-            np.multiply(d_z_t, p_z_t, out=s)
-            d_U_z_h += s
-            np.multiply(d_n_t, p_z_t, out=s)
-            d_U_h_h += s
+            np.multiply(d_gates_3_t, p_z_t, out=s_2)
+            d_U_z_h += s_2_part
+            d_U_h_h += s_2_part_2
 
             # g_centre_z = -d_U_h_h - d_U_z_h
             np.multiply(d_U_h_h, -1, out=g_centre_z)
             g_centre_z -= d_U_z_h
-            np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_z_h)
+            np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_h_h)
 
-            # d_sum_U_z_h *= 1 / 2 / hidden
-            d_sum_U_z_h *= 0.5
-            d_sum_U_z_h /= (H)
-
-            # d_sum_U_h_h = d_sum_U_z_h
-            d_sum_U_h_h[...] = d_sum_U_z_h
-            d_U_z_h += d_sum_U_z_h
-            d_U_h_h += d_sum_U_h_h
+            # d_sum_U_h_h *= 1 / 2 / hidden
+            d_sum_U_h_h *= 0.5
+            d_sum_U_h_h /= (H)
+            d_gates_2_t += d_sum_U_h_h
 
             # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
             np.matmul(d_gates_2_t, U, out=d_u_h)
@@ -584,13 +551,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_2 = np.empty((T, B, 2 * H), dtype)
+    s_3 = np.empty((T, B, 2 * H), dtype)
     d_scale_n, d_scale_z = d_scale[:H], d_scale[H:]
     d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
-    d_b_z, d_b_h = d_b[:H], d_b[H:]
-    d_g_z, d_g_h = d_g[:H], d_g[H:]
     d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
-    scale_n_2, scale_z_2 = scale[H:], scale[:H]
+    scale_n, scale_z = scale[H:], scale[:H]
     d_sum_spread_n, d_sum_spread_z = d_sum_spread[:H], d_sum_spread[H:]
     d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
     d_sum_n, d_sum_z = d_sum[H:], d_sum[:H]
@@ -607,21 +572,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
-    clear(finished, d_z)
-    np.matmul(ones, d_z.reshape(T * B, H), out=d_b_z)
-    clear(finished, d_n)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
-    clear(finished, g_g_z)
-    np.matmul(ones, g_g_z.reshape(T * B, H), out=d_g_z)
-    clear(finished, g_g_h)
-    np.matmul(ones, g_g_h.reshape(T * B, H), out=d_g_h)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 2 * H), out=d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    np.multiply(scale_n_2, scale_n_2, out=d_var_eps_n)
-    d_var_eps_n *= scale_n_2
-    np.multiply(scale_z_2, scale_z_2, out=d_var_eps_z)
-    d_var_eps_z *= scale_z_2
+    np.multiply(scale_n, scale_n, out=d_var_eps_n)
+    d_var_eps_n *= scale_n
+    np.multiply(scale_z, scale_z, out=d_var_eps_z)
+    d_var_eps_z *= scale_z
     d_var_eps *= d_scale
     d_var_eps *= -0.5
 
@@ -678,8 +639,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    np.multiply(d_sum, valid, out=s_2)
-    d_gates += s_2
+    np.multiply(d_sum, valid, out=s_3)
+    d_gates += s_3
     d_W_h_x_all += d_batch_centred_n
     d_W_z_x_all += d_batch_centred_z
 

@@ -4,7 +4,7 @@
 //     fp = W_f @ x + U_f @ h + b_f
 //     zp = W_z @ x + U_z @ h + b_z
 //     op = W_o @ x + U_o @ h + b_o
-//     lf = m - softplus(-fp)
+//     lf = m + log_sigmoid(fp)
 //     m' = where(n == 0, ip, maximum(ip, lf))
 //     i = exp(ip - m')
 //     f = exp(lf - m')
@@ -47,7 +47,7 @@ __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 // fp = W_f @ x + U_f @ h + b_f
 // zp = W_z @ x + U_z @ h + b_z
 // op = W_o @ x + U_o @ h + b_o
-// lf = m - softplus(-fp)
+// lf = m + log_sigmoid(fp)
 // m' = where(n == 0, ip, maximum(ip, lf))
 // i = exp(ip - m')
 // f = exp(lf - m')

@@ -4,7 +4,7 @@
     fp = W_f @ x + U_f @ h + b_f
     zp = W_z @ x + U_z @ h + b_z
     op = W_o @ x + U_o @ h + b_o
-    lf = m - softplus(-fp)
+    lf = m + log_sigmoid(fp)
     m' = where(n == 0, ip, maximum(ip, lf))
     i = exp(ip - m')
     f = exp(lf - m')
@@ -32,7 +32,7 @@ EQUATIONS = (
     "fp = W_f @ x + U_f @ h + b_f",
     "zp = W_z @ x + U_z @ h + b_z",
     "op = W_o @ x + U_o @ h + b_o",
-    "lf = m - softplus(-fp)",
+    "lf = m + log_sigmoid(fp)",
     "m' = where(n == 0, ip, maximum(ip, lf))",
     "i = exp(ip - m')",
     "f = exp(lf - m')",
@@ -44,7 +44,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden", "n": "hidden", "m": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "8181d6693adcb0e0dab062c4efa9714b0eb016e91385db88a6b09b2cdfb7bdee"
+SPEC_SHA256 = "eeb7ee767ae04d5795a629a8598448c6d2d052a6535669e16e9cb07d07784d51"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -200,7 +200,7 @@ def forward(
         # op = W_o @ x + U_o @ h + b_o
         cp.matmul(h[t], U_T, out=u)
 
-        # lf = m - softplus(-fp)
+        # lf = m + log_sigmoid(fp)
         # m' = where(n == 0, ip, maximum(ip, lf))
         # i = exp(ip - m')
         # f = exp(lf - m')

@@ -102,7 +102,7 @@ extern "C" __global__ void sru_backward_1(
     const storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
     const storage* __restrict__ x,  // (T, B, H)  x
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
-    storage* __restrict__ g_v_r)  // (T, B, H)  g_v_r
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_v_f, g_v_r
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -116,10 +116,10 @@ extern "C" __global__ void sru_backward_1(
     const real c_ = get(c + at * H + k);
 
     const real d_r = d_y_ * (1 - r) * r * (c_next - real(1.7320508075688772) * x_);
-    const real g_v_r_ = d_r * c_;
+    const real g_v_r = d_r * c_;
 
     put(d_gates + at * (3 * H) + 2 * H + k, d_r);
-    put(g_v_r + at * H + k, g_v_r_);
+    put(d_gates_2 + at * (2 * H) + H + k, g_v_r);
 }
 
 // d_c += d_y * r
@@ -135,7 +135,7 @@ extern "C" __global__ void sru_backward_2(
     const storage* __restrict__ c,  // (T + 1, B, H)  c
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
     const storage* __restrict__ v,  // 2 * H  v_f, v_r
-    storage* __restrict__ g_v_f)  // (T, B, H)  g_v_f
+    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_v_f, g_v_r
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -156,14 +156,14 @@ extern "C" __global__ void sru_backward_2(
     const real d_c_next = d_c_later + d_y_ * r;
     const real not_f = 1 - f;
     const real d_f = d_c_next * f * not_f * (c_ - u);
-    const real g_v_f_ = d_f * c_;
+    const real g_v_f = d_f * c_;
     const real d_u = d_c_next * not_f;
     const real d_c_ = d_c_next * f + d_f * v_f + d_r * v_r;
 
     put(d_c + b * H + k, d_c_);
     put(d_gates + at * (3 * H) + k, d_u);
     put(d_gates + at * (3 * H) + H + k, d_f);
-    put(g_v_f + at * H + k, g_v_f_);
+    put(d_gates_2 + at * (2 * H) + k, g_v_f);
 }
 
 // d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)

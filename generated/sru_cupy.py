@@ -208,9 +208,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
-    g_v_r = cp.empty((T, B, H), dtype)
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
     d_x = cp.empty((T, B, H), dtype)
-    g_v_f = cp.empty((T, B, H), dtype)
     d_w_x_2 = cp.empty((T, B, H), dtype)
     d_W = cp.zeros((3 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
@@ -218,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
     # g_v_r = d_r * c
-    launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, g_v_r)
+    launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, d_gates_2)
 
     # d_x = W_r.T @ d_r
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
@@ -226,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
     column_sum(d_gates[..., 2 * H :], d_b[H:])
-    column_sum(g_v_r, d_v[H:])
+    column_sum(d_gates_2[..., H:], d_v[H:])
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -238,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_f = d_c * f * d_u * (c - u)
         # g_v_f = d_f * c
         # d_c = d_c * f + d_f * v_f + d_r * v_r
-        launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, g_v_f)
+        launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -249,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
     column_sum(d_gates[..., H : 2 * H], d_b[:H])
-    column_sum(g_v_f, d_v[:H])
+    column_sum(d_gates_2[..., :H], d_v[:H])
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     launch("sru_backward_3", dtype, (T * B, H, H), d_x, d_w_x_2, d_y, gates)

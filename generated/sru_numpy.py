@@ -234,9 +234,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_c = check("d_final.c", d_final.c, (B, H))
         d_c = same("d_final.c", d_c, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    g_v_r = np.empty((T, B, H), dtype)
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)
     d_x = np.empty((T, B, H), dtype)
-    g_v_f = np.empty((T, B, H), dtype)
     d_w_x_2 = np.empty((T, B, H), dtype)
     d_W = np.zeros((3 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
@@ -249,6 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_f_all = d_gates[..., H : 2 * H]
     d_u_all = d_gates[..., :H]
     fr_all, u_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
+    g_v_r_all = d_gates_2[..., H:]
     d_b_r = d_b[H:]
     d_v_r = d_v[H:]
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
@@ -263,7 +263,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_fr_all *= fr_all
 
     # g_v_r = d_r * c
-    np.multiply(d_r_all, c[:-1], out=g_v_r)
+    np.multiply(d_r_all, c[:-1], out=g_v_r_all)
 
     # d_u = 1 - f
     np.subtract(1, f_all, out=d_u_all)
@@ -274,14 +274,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_r_all.reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
     np.matmul(ones, d_r_all.reshape(T * B, H), out=d_b_r)
-    np.matmul(ones, g_v_r.reshape(T * B, H), out=d_v_r)
+    np.matmul(ones, g_v_r_all.reshape(T * B, H), out=d_v_r)
 
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, :H], s_3[:, H:]
     ends = each(finished, T)
-    for d_y_t, r, d_f, g_v_f_t, c_t, d_u, f, d_fr, finished_t in backwards(
-        d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], g_v_f, c[:-1], d_gates[..., :H],
+    for d_y_t, r, d_f, g_v_f, c_t, d_u, f, d_fr, finished_t in backwards(
+        d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates_2[..., :H], c[:-1], d_gates[..., :H],
         gates[..., H : 2 * H], d_gates[..., H:], ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -294,7 +294,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_f *= d_c
 
         # g_v_f = d_f * c
-        np.multiply(d_f, c_t, out=g_v_f_t)
+        np.multiply(d_f, c_t, out=g_v_f)
         d_u *= d_c
 
         # d_c = d_c * f + d_f * v_f + d_r * v_r
@@ -310,6 +310,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((T, B, H), dtype)
     d_uf_all, d_f_all = d_gates[..., : 2 * H], d_gates[..., H : 2 * H]
     d_b_f = d_b[:H]
+    g_v_f_all = d_gates_2[..., :H]
     d_v_f = d_v[:H]
     r_all = gates[..., 2 * H :]
 
@@ -319,7 +320,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_uf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
     np.matmul(ones, d_f_all.reshape(T * B, H), out=d_b_f)
-    np.matmul(ones, g_v_f.reshape(T * B, H), out=d_v_f)
+    np.matmul(ones, g_v_f_all.reshape(T * B, H), out=d_v_f)
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     np.multiply(r_all, 1.7320508075688772, out=s)

@@ -286,8 +286,8 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "the gradient of a sum over features has the wrong sign",
-        "case Reduce(_, operand):\n                self.terms[operand].append(gradient)",
-        "case Reduce(_, operand):\n                self.terms[operand].append(-gradient)",
+        "in operands:\n                    self.terms[operand].append(gradient)",
+        "in operands:\n                    self.terms[operand].append(-gradient)",
     ),
     Mutant(
         ADJOINT_PY, "an outer product passes its gradient on untransposed",
@@ -316,8 +316,8 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/stages.py", "what waits for a state runs before the loop where it is in no next state",
-        "    level = levels(graph)\n",
-        "    level = levels(graph)\n"
+        "    graph, level = analysis.graph, analysis.level\n",
+        "    graph, level = analysis.graph, analysis.level\n"
         "    needed = {v for op in graph.ops for v in op.reads} | {c.next for c in graph.states}\n"
         "    level = {v: LEVELS[0] if v not in needed and not v.static else k for v, k in level.items()}\n",
     ),

@@ -215,7 +215,11 @@ class _Maker:
             return columns if expr.args[2] else rows
         if isinstance(expr, sp.Symbol):
             return self.table.get(expr, 1)
-        found = {self.size(arg) for arg in expr.args} - {1}
+        args = expr.args
+        if isinstance(expr, lang.normed):  # jointly with values of other sizes
+            args = expr.part
+            assert all(self.size(value) for value in expr.values)
+        found = {self.size(arg) for arg in args} - {1}
         assert len(found) < 2, f"{expr} mixes {found}"
         return found.pop() if found else 1
 

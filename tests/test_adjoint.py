@@ -320,7 +320,7 @@ def test_nothing_is_summed_over_one_entry() -> None:
         Eq(gate, sigmoid(narrow @ h)), Eq(scaled, gate / 2), Eq(h.next, tanh(W @ x) * scaled + gate * h)
     )
     sums = [op for op in adjoint(flatten(cell)).ops if isinstance(op, Reduce)]
-    assert [op.operand.size for op in sums] == ["hidden", "hidden"]
+    assert [v.size for op in sums for v in op.operands] == ["hidden", "hidden"]
 
 
 def test_terms_of_what_was_broadcast_are_added_up_before_they_are_summed() -> None:

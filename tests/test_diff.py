@@ -204,6 +204,26 @@ def test_constants_are_compared_by_value():
 # ---------------------------------------------------------------------------------------------- parameters
 
 
+WORDS = {
+    "leaky_relu": (lang.leaky_relu(h, 0.2), where(h >= 0, h, 0.2 * h)),
+    "elu": (lang.elu(h), where(h > 0, h, exp(lang.minimum(h, 0)) - 1)),
+    "silu": (lang.silu(h), h * sigmoid(h)),
+    "gelu": (lang.gelu(h), h * (1 + sp.erf(h * 0.7071067811865476)) / 2),
+    "log_sigmoid": (lang.log_sigmoid(h), -lang.softplus(-h)),
+    "softsign": (lang.softsign(h), h / (1 + abs(h))),
+    "hard_sigmoid": (lang.hard_sigmoid(h, 0.2), lang.clip(0.2 * h + 0.5, 0, 1)),
+    "hard_tanh": (lang.hard_tanh(h), lang.clip(h, -1, 1)),
+    "layer_norm": (lang.layer_norm(h, g, b), g * (h - lang.mean(h)) / lang.sqrt(lang.var(h) + 1e-5) + b),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_word_is_its_formula_but_is_printed_as_a_word(name):
+    word, formula = (cell_of(Eq(h.next, tanh(W @ x) + expr)) for expr in WORDS[name])
+    assert diff(word, formula).verdict == SAME
+    assert f"{name}(h" in word.text()[0] and name not in formula.text()[0]
+
+
 def test_gru_and_gru_before_differ_by_the_sign_of_z():
     found = of("gru", "gru_before")
     assert found.verdict == CHANGED and found.error < 1e-12

@@ -31,13 +31,13 @@ __main__
 # The same within rooms: a module may import what stands before it.
 ORDERS = {
     "spec": """
-        opaque names functions declarations equations language printer quoting sizes checks
+        opaque names functions words declarations equations language printer quoting sizes checks
         text/lines text/trees text/outline text/expressions text/reader text/__init__
         cell text/writer load __init__""",
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """
-        data groups share stages chains layout place write hoist ends retape compose ahead classify text
-        pipeline __init__""",
+        data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
+        text pipeline __init__""",
     "judge": "host problem runner derivatives verify __init__",
     "layers": "arrange rnn __init__",
 }

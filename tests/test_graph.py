@@ -231,7 +231,7 @@ MALFORMED = {
     "w still holds a name of the spec": replace(good, ops=(*good.ops, Pointwise(Value("w", H), v + b))),
     "w: shapes do not meet": replace(good, ops=(*good.ops, Product(Value("w", H), M, v))),
     "w: a product is per row": replace(good, ops=(*good.ops, Product(Value("w", H, True), M, u))),
-    "w: a reduction has size 1": replace(good, ops=(*good.ops, Reduce(Value("w", H), v))),
+    "w: a reduction has size 1": replace(good, ops=(*good.ops, Reduce(Value("w", H), (v,)))),
     "w: wrong outer product": replace(
         good, ops=(*good.ops, Outer(Value("w", ("hidden", "hidden"), True), v, u))
     ),
@@ -241,7 +241,7 @@ MALFORMED = {
 
 def test_a_well_formed_graph_passes() -> None:
     more = (
-        Reduce(one, v),
+        Reduce(one, (v,)),
         Outer(Value("d_M", M.shape, True), v, u),
         BatchSum(Value("d_b", H, True), v),
         Product(Value("M_v", I), M, v, True),

@@ -40,10 +40,11 @@ from gategen.plan import (
     plan,
     text,
 )
+from gategen.plan.analysis import Analysis
 from gategen.plan.chains import Chains
 from gategen.plan.classify import classify
 from gategen.plan.ends import alive, distinct_ends
-from gategen.plan.groups import groups, merge
+from gategen.plan.groups import merge
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import gate_order
 from gategen.plan.retape import cheap, retape
@@ -190,11 +191,11 @@ def test_every_promise_of_a_backward_step_has_a_value_of_its_own() -> None:
 
 def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product() -> None:
     forward = hoist(flatten(CELLS["gru_after"]))
-    names = [[op.matrix.name for op in group] for group in groups(forward, levels(forward))]
+    names = [[op.matrix.name for op in group] for group, _ in Analysis(forward).groups]
     assert sorted(names) == [["U_z", "U_r", "U_h"], ["W_z", "W_r", "W_h"]]
 
     backward = distinct_ends(alive(adjoint(forward)))
-    merged = merge(backward, levels(backward))
+    merged = merge(backward, Analysis(backward).groups)
     loop = next(group for group in merged.groups if group[0].matrix.name.startswith("U"))
     assert sorted(op.matrix.name for op in loop) == ["U_h", "U_r", "U_z"]
     assert len({op.out for op in loop}) == 1, "they add up in one value"
@@ -202,7 +203,7 @@ def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product()
 
 def test_a_sum_of_products_alone_is_written_by_the_product() -> None:
     backward = distinct_ends(alive(adjoint(hoist(flatten(CELLS["rnn"])))))
-    merged = merge(backward, levels(backward))
+    merged = merge(backward, Analysis(backward).groups)
     assert "d_h" in {op.out.name for group in merged.groups for op in group}
     assert "d_h" not in {op.out.name for op in merged.ops if isinstance(op, Pointwise)}
 
@@ -301,6 +302,21 @@ def test_gates_that_all_last_and_the_carried_gradient_stay_where_they_are(planne
     assert slot["d_h_later"] == slot["d_h_next"] == slot["d_h"], "d_h += d_y"
 
 
+@pytest.mark.parametrize("name", ["ln_lstm"])
+def test_a_joint_norm_sums_its_whole_stack_at_once(planned: Plan) -> None:
+    sums = [stage for stage in planned.step.forward.stages if isinstance(stage, Sum)]
+    assert [len(stage.operand) for stage in sums] == [4, 4, 4, 4, 1, 1]
+    columns = [stage for stage in planned.step.backward.after if isinstance(stage, ColumnSum)]
+    assert sorted(len(stage.operand) for stage in columns) == [1, 1, 4, 4, 4]
+
+
+def test_a_joint_norm_of_what_lies_apart_is_summed_up_part_by_part() -> None:
+    m, i = layer_norm((x, U @ h))
+    forward = plan(Cell("apart", Eq(h.next, tanh(W @ m + i)))).step.forward
+    sums = [(len(stage.operand), stage.add) for stage in forward.stages if isinstance(stage, Sum)]
+    assert sums == [(1, False), (1, True), (2, False)]  # of x, of the product, of both squares
+
+
 def test_two_biases_that_are_sums_lie_side_by_side() -> None:
     gate = gates("gate")
     total = W_h @ x + U @ h + b_h + u
@@ -342,14 +358,15 @@ def test_vectors_of_different_sizes_are_stacked_where_that_hides_no_size() -> No
     ids=lambda it: getattr(it, "name", it),
 )
 def test_a_recurrence_is_of_the_class_of_what_waits_for_its_state(cell: Cell, kind: str) -> None:
-    assert classify(flatten(cell)) == classify(hoist(flatten(cell))) == kind
+    assert classify(Analysis(flatten(cell))) == classify(Analysis(hoist(flatten(cell)))) == kind
 
 
 @pytest.mark.parametrize("cell", [INDRNN, PEEPHOLE, MINGRU], ids=lambda cell: cell.name)
 def test_the_adjoint_of_an_elementwise_recurrence_is_linear(cell: Cell) -> None:
     graph = flatten(cell)
-    assert classify(adjoint(graph)) == "linear"
-    assert classify(distinct_ends(alive(retape(hoist(graph), adjoint(hoist(graph)))))) == "linear"
+    assert classify(Analysis(adjoint(graph))) == "linear"
+    derived = distinct_ends(alive(retape(hoist(graph), adjoint(hoist(graph)))))
+    assert classify(Analysis(derived)) == "linear"
 
 
 # ---------------------------------------------------------------------------------------------- counts
@@ -533,9 +550,11 @@ class Machine:
                     assert not static or op.out.static
                     self.make(op.out, times)
                 self.local = set()
-            case Sum(out, operand):
-                self.apart([out], [operand], times[0])
-                self.read(operand, times)
+            case Sum(out, operand, add):
+                self.beside(operand)
+                self.apart([out], operand, times[0])
+                for v in (*operand, *([out] if add else [])):
+                    self.read(v, times)
                 self.make(out, times)
             case OuterSum(weight, left, right, add):
                 self.beside(left)

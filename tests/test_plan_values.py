@@ -2,7 +2,7 @@
 
 import pytest
 
-from gategen import Cell, Eq, gates, inputs, matrices, sigmoid, states, tanh, vectors
+from gategen import Cell, Eq, gates, inputs, layer_norm, matrices, sigmoid, states, tanh, vectors
 from gategen import verify as verified
 
 x = inputs("x")
@@ -80,6 +80,12 @@ def test_a_matrix_may_meet_a_parameter() -> None:
     """The same for every row, and so it is made one row for each: a product is of rows."""
     (result,) = verified([Cell("constant", Eq(h.next, tanh(W @ x + U @ b) * h))], ["numpy"])
     assert result.ok, result
+
+
+def test_a_norm_may_be_joint_over_what_lies_apart() -> None:
+    m, n = layer_norm((x, U @ h))
+    for result in verified([Cell("apart", Eq(h.next, tanh(W @ m + n)))], ["numpy", "cupy"]):
+        assert result.ok, result
 
 
 def test_a_state_that_waits_for_no_state_may_be_read_by_another() -> None:

@@ -33,6 +33,7 @@ from gategen import (
 )
 from gategen import abs as abs_
 from gategen.graph import numeric
+from gategen.spec import language as lang
 from gategen.spec.language import matvec
 from gategen.spec.printer import Printer, text
 
@@ -41,6 +42,30 @@ h, x = states("h"), inputs("x")
 W, U = matrices("W U")
 b_z, alpha = vectors("b_z"), scalars("alpha")
 half, third = sp.Rational(1, 2), sp.Rational(1, 3)
+
+
+# -------------------------------------------------------------------------------- words
+
+A, (g_0, g_1) = matrices("A", shape=(("hidden",) * 2, "input")), vectors("g", size=("hidden",) * 2)
+WORDS = [
+    (lang.hard_sigmoid(a), "hard_sigmoid(a)"),
+    (lang.hard_sigmoid(a, 0.2), "hard_sigmoid(a, 0.2)"),
+    (lang.gelu(a, approximate="tanh") + lang.gelu(a), "gelu(a) + gelu(a, 'tanh')"),
+    (-lang.elu(a * b, alpha), "-elu(a * b, alpha)"),
+    (lang.layer_norm(a), "layer_norm(a)"),
+    (lang.layer_norm(a, bias=b_z, eps=0.1), "layer_norm(a, bias=b_z, eps=0.1)"),
+    (lang.layer_norm(a, b, b_z), "layer_norm(a, b, b_z)"),
+    (lang.layer_norm((a, b))[1], "layer_norm((a, b))[1]"),
+    (lang.layer_norm((a, b), (c, None), b_z)[0], "c * layer_norm((a, b))[0] + b_z"),
+    (lang.layer_norm(A @ x, (g_0, g_1))[0], "layer_norm(A @ x, g)[0]"),
+    (lang.layer_norm((A @ x)[::-1], (g_1, g_0))[0], "g[1] * layer_norm((A[1] @ x, A[0] @ x))[0]"),
+    (lang.layer_norm(A @ x, None, (g_0, g_1), 1e-3)[1], "layer_norm(A @ x, bias=g, eps=0.001)[1]"),
+]
+
+
+@pytest.mark.parametrize("expr, expected", WORDS, ids=[expected for _, expected in WORDS])
+def test_words_are_not_written_out(expr: sp.Expr, expected: str) -> None:
+    assert text(expr) == expected
 
 
 # -------------------------------------------------------------------------------- parentheses

@@ -148,7 +148,7 @@ def test_products_are_written_where_they_are_read():
 
 def test_a_short_forward_value_is_written_out_and_a_long_one_is_defined():
     text = shown_latex("sligru", "adjoint")
-    assert text.index(r"\mathrm{variance}_{z} &=") < text.index(r"\delta h' &=")
+    assert text.index(r"\mathrm{square}_{U, z, h} &=") < text.index(r"\delta h' &=")
     assert r"\mathrm{hr}" not in shown_latex("gru", "adjoint")
 
 

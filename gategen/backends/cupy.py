@@ -312,8 +312,12 @@ class Emitter(Host):
         self.say(comment, line)
 
     def row_sum(self, stage: Sum) -> None:
-        self.module.helpers.add("row_sum")
-        self.say(self.comment(stage.out), f"row_sum({self.value(stage.operand)}, {self.value(stage.out)})")
+        operand, out = self.value(*stage.operand), self.value(stage.out)
+        if stage.add:
+            self.say(self.comment(stage.out), f"{out}[...] += cp.sum({operand}, axis=-1, keepdims=True)")
+        else:
+            self.module.helpers.add("row_sum")
+            self.say(self.comment(stage.out), f"row_sum({operand}, {out})")
 
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")
@@ -361,9 +365,7 @@ def stage_reads(stage: Stage) -> set[Value]:
             return set(operand)
         case OuterSum(_, left, right, _):
             return {*left, *right}
-        case Sum(_, operand):
-            return {operand}
-        case ColumnSum(_, operand):
+        case Sum(_, operand) | ColumnSum(_, operand):
             return set(operand)
 
 

@@ -185,8 +185,8 @@ class Lines(Host):
     # ------------------------------------------------------------------------------------------ stages
 
     def row_sum(self, stage: Sum) -> None:
-        line = f"np.sum({self.value(stage.operand)}, axis=-1, keepdims=True, out={self.value(stage.out)})"
-        self.say(self.comment(stage.out), line)
+        call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
+        self.say(self.comment(stage.out), f"{target} += {call})" if stage.add else f"{call}, out={target})")
 
     def column_sum(self, stage: ColumnSum) -> None:
         source, target = self.flat(stage.operand), self.value(*stage.out)

@@ -9,10 +9,8 @@ Cells that differ in form but, under corresponding names, not on random numbers 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
@@ -291,16 +289,6 @@ def halves(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
 def columns(rows: Sequence[tuple[str, str]], between: str = "  ") -> list[str]:
     width = max((len(left) for left, _ in rows), default=0)
     return [f"    {left:{width}}{between}{right}".rstrip() for left, right in rows]
-
-
-class _Callable(ModuleType):
-    """`gategen.diff(...)` works also where an import bound that name to this module."""
-
-    def __call__(self, a: Cell, b: Cell) -> Difference:
-        return diff(a, b)
-
-
-sys.modules[__name__].__class__ = _Callable
 
 
 make_callable(__name__, diff)

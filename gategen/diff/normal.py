@@ -121,6 +121,8 @@ class Normal:
             return self.power(expr)
         if isinstance(expr, lang.matvec):
             return self.product(expr)
+        if isinstance(expr, lang.Word):
+            return self(expr.formula)
         if isinstance(expr, lang.where):
             return self.where(expr)
         if isinstance(expr, sp.Function):

@@ -1,7 +1,7 @@
 """How a cell may be read: as it stands, with parameters that are only added as one, with others negated.
 
 Each is a change of trained parameters, under which the cell can be all the functions that it could be before.
-Which readings of two cells are equal is for `diff.py` to find.
+Which readings of two cells are equal is for `diff` to find.
 """
 
 from __future__ import annotations

@@ -216,8 +216,9 @@ class _Adjoint:
                     self.give(operand, self.product(matrix, gradient, not transposed), operand)
                 if matrix in self.active:
                     self.terms[matrix].append(self.outer(matrix, gradient, operand, transposed))
-            case Reduce(_, operand):
-                self.terms[operand].append(gradient)
+            case Reduce(_, operands):
+                for operand in operands:
+                    self.terms[operand].append(gradient)
             case BatchSum(_, operand):
                 self.terms[operand].append(gradient)
             case Outer(_, left, right):

@@ -48,10 +48,11 @@ class Builder:
             self.memo[key] = make()
         return self.memo[key]
 
-    def reduced(self, wish: str, operand: Value) -> Value:
-        shape: tuple[Size, ...] = () if operand.static else (1,)
+    def reduced(self, wish: str, *operands: Value) -> Value:
+        static = operands[0].static
+        shape: tuple[Size, ...] = () if static else (1,)
         return self.once(
-            ("sum", operand), lambda: self.add(Reduce(self.value(wish, shape, operand.static), operand))
+            ("sum", operands), lambda: self.add(Reduce(self.value(wish, shape, static), operands))
         )
 
     def summed(self, wish: str, operand: Value, shape: tuple[Size, ...]) -> Value:

@@ -44,8 +44,9 @@ def _check_shapes(graph: Graph, op: Op) -> None:
             rows, columns = matrix.shape[::-1] if transposed else matrix.shape
             assert (rows, columns) == (out.size, operand.size), f"{where}: shapes do not meet"
             assert matrix.static and not out.static and not operand.static, f"{where}: a product is per row"
-        case Reduce(out, operand):
-            assert out.size == 1 and out.static == operand.static, f"{where}: a reduction has size 1"
+        case Reduce(out, operands):
+            alike = all(v.static == out.static for v in operands)
+            assert out.size == 1 and alike, f"{where}: a reduction has size 1"
         case Outer(out, left, right):
             assert out.static and out.shape == (left.size, right.size), f"{where}: wrong outer product"
         case BatchSum(out, operand):

@@ -12,6 +12,7 @@ from sympy.core.relational import Relational
 
 from gategen.graph.levels import AFTER, BEFORE, LOOP, levels
 from gategen.graph.ops import BatchSum, Graph, Length, Op, Outer, Pointwise, Product, Reduce, Value
+from gategen.spec import language as lang
 
 Array = Any
 
@@ -68,6 +69,8 @@ def numeric(expr: sp.Basic, env: Mapping[str, Array]) -> Array:
         return env[expr.name]
     if isinstance(expr, (sp.Number, sp.NumberSymbol)):
         return np.float64(expr)
+    if isinstance(expr, lang.Word):
+        return numeric(expr.formula, env)
     args = [numeric(arg, env) for arg in expr.args]
     if isinstance(expr, sp.Add):
         return sum(args[1:], args[0])
@@ -173,8 +176,8 @@ def _apply(
         case Product(_, matrix, operand, transposed):
             w = env[matrix.name]
             return env[operand.name] @ (w if transposed else w.T)
-        case Reduce(_, operand):
-            return env[operand.name].sum(axis=-1, keepdims=not operand.static)
+        case Reduce(out, operands):
+            return sum(env[v.name].sum(axis=-1, keepdims=not out.static) for v in operands)
         case Outer(_, left, right):
             return np.einsum("tbi,tbj,tb->ij", env[left.name], env[right.name], alive)
         case BatchSum(out, operand):

@@ -152,6 +152,8 @@ class _Flattener:
             if exponent.is_Integer:
                 return base**exponent
             return self.function(sp.Pow(self.named(base, f"a_{hint}"), exponent), f"p_{hint}", whole)
+        if isinstance(expr, lang.Word):
+            return self.lower(expr.formula, hint, whole)
         if isinstance(expr, lang.matvec):
             return self.product(expr, hint)
         if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
@@ -197,6 +199,8 @@ class _Flattener:
         """
         if isinstance(expr, (lang.sum_, lang.mean, lang.var)):
             return 1
+        if isinstance(expr, lang.normed):
+            return next((size for part in expr.part if (size := self.size(part)) != 1), 1)
         if isinstance(expr, lang.matvec):
             matrix, _, transposed = expr.args
             return cast(Size, self.cell.shapes[matrix.name][int(transposed)])
@@ -257,9 +261,11 @@ class _Flattener:
         return self.mean(squares, f"square_{hint}", "variance")
 
     def total(self, values: Sequence[sp.Expr]) -> sp.Expr:
-        return sp.Add(
-            *(v if _width(v) == 1 else self.builder.reduced(f"sum_{v}", cast(Value, v)) for v in values)
-        )
+        """The sum over the features of all values: those that lie in rows in one reduction."""
+        narrow = [v for v in values if _width(v) == 1]
+        wide = [cast(Value, v) for v in values if _width(v) != 1]
+        parts = (tuple(v for v in wide if v.static == static) for static in (False, True))
+        return sp.Add(*narrow, *(self.builder.reduced(f"sum_{part[0]}", *part) for part in parts if part))
 
     def mean(self, values: Sequence[sp.Expr], hint: str, word: str = "centre") -> sp.Expr:
         count = sp.Add(*(length(_width(v)) for v in values))

@@ -87,14 +87,14 @@ class Product:
 
 @dataclass(frozen=True)
 class Reduce:
-    """`out = sum(operand)` over the features; size 1."""
+    """`out = sum(operands)` over the features of all of them, as if concatenated; size 1."""
 
     out: Value
-    operand: Value
+    operands: tuple[Value, ...]
 
     @property
     def reads(self) -> tuple[Value, ...]:
-        return (self.operand,)
+        return self.operands
 
 
 @dataclass(frozen=True)

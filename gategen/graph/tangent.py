@@ -82,9 +82,9 @@ def _push(builder: Builder, dots: dict[Value, Value | None], op: Op) -> Value | 
                 parts.append(builder.add(Outer(fits(), dot, right)))
             if (dot := dots[right]) is not None:
                 parts.append(builder.add(Outer(fits(), left, dot)))
-        case Reduce(_, operand):
-            dot = dots[operand]
-            return None if dot is None else builder.add(Reduce(fits(), dot))
+        case Reduce(_, operands):
+            moved = tuple(dot for v in operands if (dot := dots[v]) is not None)
+            return builder.add(Reduce(fits(), moved)) if moved else None
         case BatchSum(_, operand):
             dot = dots[operand]
             return None if dot is None else builder.add(BatchSum(fits(), dot))

@@ -34,8 +34,8 @@ def _right(op: Op, printer: Printer) -> str:
             return printer(expr)
         case Product(_, matrix, operand, transposed):
             return f"{matrix}{'.T' if transposed else ''} @ {operand}"
-        case Reduce(_, operand):
-            return f"sum({operand})"
+        case Reduce(_, operands):
+            return f"sum({', '.join(v.name for v in operands)})"
         case Outer(_, left, right):
             return f"sum over steps of outer({left}, {right})"
         case BatchSum(_, operand):

@@ -9,6 +9,7 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
     ends       drop what nothing reads, give every promised value one of its own
     layout     stack parameters so that one product serves all gates, forwards and backwards
     groups     find the products that can be one
+    analysis   what several of them ask of one graph, found once
     stages     cut each level (before, loop, after) into products and pointwise kernels
     share      name a subexpression that several ops of one kernel compute
     chains     how long values last, and which may take each other's memory

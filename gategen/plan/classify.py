@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gategen.graph import LOOP, Graph, Pointwise, levels, values_in
+from gategen.graph import LOOP, Pointwise, values_in
+from gategen.plan.analysis import Analysis
 
 
-def classify(graph: Graph) -> str:
+def classify(analysis: Analysis) -> str:
     """`recurrent` (a product or sum waits for the state), `linear` (affine in it), else `elementwise`."""
-    level = levels(graph)
+    graph, level = analysis.graph, analysis.level
     moving = {carry.current for carry in graph.states}
     linear = True
     for op in graph.ops:

@@ -12,17 +12,16 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import Graph, Op, Pointwise, Product, Value, check, fresh, levels, values_in
+from gategen.graph import Graph, Op, Pointwise, Product, Value, check, fresh, values_in
+from gategen.plan.analysis import Analysis
 from gategen.plan.ends import reading
-from gategen.plan.groups import readers_of
 
 WIDE = 6  # values in one line; more are hard to read
 
 
-def compose(forward: Graph, backward: Graph) -> Graph:
+def compose(forward: Analysis, analysis: Analysis) -> Graph:
     """The backward graph with its single-reader factors and terms where they are read."""
-    level = levels(backward)
-    readers = readers_of(backward)
+    backward, level, readers = analysis.graph, analysis.level, analysis.readers
     ends = {v for _, v in (*backward.outputs, *backward.sums)} | {c.next for c in backward.states}
     inside: dict[Value, sp.Expr] = {}
     ops: list[Op] = []
@@ -51,12 +50,12 @@ def joins(op: Pointwise, reader: Pointwise) -> bool:
     return isinstance(op.expr, sp.Mul) and any(op.out in sp.Mul.make_args(term) for term in terms)
 
 
-def named_by_gates(forward: Graph, backward: Graph) -> Graph:
+def named_by_gates(forward: Analysis, backward: Graph) -> Graph:
     """The graph with `d_z` for the gradient at the argument of the gate z, where no other is left."""
-    taken = {value.name for graph in (forward, backward) for value in graph.values}
+    taken = {value.name for graph in (forward.graph, backward) for value in graph.values}
     names: dict[Value, Value] = {}
-    nexts = {f"d_{carry.next}" for carry in forward.states}
-    gates = gates_of(readers_of(forward))
+    nexts = {f"d_{carry.next}" for carry in forward.graph.states}
+    gates = gates_of(forward.readers)
     for op in backward.ops:
         gate = gates.get(op.out.name)
         if gate and gate not in taken and op.out.name not in nexts:
@@ -68,13 +67,13 @@ def named_by_gates(forward: Graph, backward: Graph) -> Graph:
     return renamed(backward, names)
 
 
-def product_name(op: Product, forward: Graph) -> str:
+def product_name(op: Product, forward: Analysis) -> str:
     """`d_u_h` for what reaches h through a product with U, `d_hr` where hr has no other reader."""
-    through = [p for p in forward.ops if isinstance(p, Product) and p.matrix == op.matrix]
+    through = [p for p in forward.graph.ops if isinstance(p, Product) and p.matrix == op.matrix]
     if len(through) != 1 or through[0].transposed == op.transposed:
         return ""
     operand = through[0].operand
-    alone = operand not in forward.given and len(readers_of(forward)[operand]) == 1
+    alone = operand not in forward.graph.given and len(forward.readers[operand]) == 1
     return f"d_{operand}" if alone else f"d_{op.matrix.name.split('_')[0].lower()}_{operand}"
 
 
@@ -82,9 +81,9 @@ def gates_of(readers: Mapping[Value, list[Op]]) -> dict[str, str]:
     """For each value that only one function of one argument reads: the names of the two gradients."""
     found: dict[str, str] = {}
     for value, ops in readers.items():
-        op = ops[0]
-        if len(ops) == 1 and isinstance(op, Pointwise) and op.expr.args == (value,):
-            found[f"d_{value.name}"] = f"d_{op.out.name}"
+        match ops:
+            case [Pointwise(out, expr)] if expr.args == (value,):
+                found[f"d_{value.name}"] = f"d_{out.name}"
     return found
 
 

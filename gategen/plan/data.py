@@ -90,10 +90,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Sum:
-    """`out = sum over the features of operand`, for every row."""
+    """`out (+)= sum over the features of operand`, for every row."""
 
     out: Value
-    operand: Value
+    operand: tuple[Value, ...]
+    add: bool = False
 
 
 @dataclass(frozen=True)

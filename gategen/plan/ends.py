@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 
 import sympy as sp
 
-from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Value, check, levels
+from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Reduce, Value, check, levels
 
 
 def alive(graph: Graph) -> Graph:
@@ -62,6 +62,8 @@ def kept_carries(graph: Graph) -> Graph:
 
 def reading(op: Op, other: Mapping[Value, Value]) -> Op:
     """The op, reading other values."""
+    if isinstance(op, Reduce):
+        return replace(op, operands=tuple(other.get(v, v) for v in op.operands))
     read = {
         field.name: part.xreplace(dict(other))
         for field in fields(op)

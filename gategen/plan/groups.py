@@ -7,7 +7,7 @@ whose weights do not becomes several products.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import sympy as sp
@@ -25,14 +25,13 @@ class Merged:
     groups: tuple[Group, ...]
 
 
-def groups(graph: Graph, level: Mapping[Value, str]) -> tuple[Group, ...]:
-    """Products of one operand at one level, and transposed ones at one level that are only added up."""
-    return tuple(group for group, _ in grouped(graph, level))
+def grouped(
+    graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, list[Op]]
+) -> list[tuple[Group, Pointwise | None]]:
+    """Products of one operand at one level, and transposed ones at one level that are only added up.
 
-
-def grouped(graph: Graph, level: Mapping[Value, str]) -> list[tuple[Group, Pointwise | None]]:
-    """The groups, each with the sum that is all that reads it, where there is one."""
-    readers = readers_of(graph)
+    Each group with the sum that is all that reads it, where there is one.
+    """
     ends = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
     found: dict[object, list[Product]] = defaultdict(list)
     total: dict[object, Pointwise] = {}
@@ -57,14 +56,14 @@ def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
 
 
 def readers_of(graph: Graph) -> dict[Value, list[Op]]:
-    found: dict[Value, list[Op]] = defaultdict(list)
+    found: dict[Value, list[Op]] = {value: [] for value in graph.values}
     for op in graph.ops:
         for read in op.reads:
             found[read].append(op)
     return found
 
 
-def merge(graph: Graph, level: Mapping[Value, str]) -> Merged:
+def merge(graph: Graph, groups: Iterable[tuple[Group, Pointwise | None]]) -> Merged:
     """The graph's ops and product groups, with added-up products as one.
 
     Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where
@@ -72,7 +71,7 @@ def merge(graph: Graph, level: Mapping[Value, str]) -> Merged:
     """
     ops: list[Op] = list(graph.ops)
     made: list[Group] = []
-    for group, reader in grouped(graph, level):
+    for group, reader in groups:
         if reader is None:
             made.append(group)
         else:

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 import sympy as sp
 
-from gategen.graph import Graph, Product, Value, fresh, length, levels
+from gategen.graph import Graph, Product, Value, fresh, length
+from gategen.plan.analysis import Analysis
 from gategen.plan.data import Field, Slot, Weight
-from gategen.plan.groups import Group, groups
+from gategen.plan.groups import Group
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.language import Size
@@ -49,19 +50,20 @@ def place(weight: Weight, fields: Sequence[Field]) -> tuple[int, int]:
     return k, fields[k].members.index(weight.members[0])
 
 
-def lay_out(cell: Cell, forward: Graph) -> Layout:
+def lay_out(cell: Cell, analysis: Analysis) -> Layout:
     """The fields of a cell. Where stacks would hide a size, only what has the same shape is stacked."""
-    layout = laid_out(cell, forward, alike=False)
+    layout = laid_out(cell, analysis, alike=False)
     if sizes_told(layout.fields).keys() >= {size for p in cell.parameters for size in cell.sizes_of(p)}:
         return layout
-    return laid_out(cell, forward, alike=True)
+    return laid_out(cell, analysis, alike=True)
 
 
-def laid_out(cell: Cell, forward: Graph, alike: bool) -> Layout:
+def laid_out(cell: Cell, analysis: Analysis, alike: bool) -> Layout:
     """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
+    forward, groups = analysis.graph, [group for group, _ in analysis.groups]
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
     given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
-    stacks = [*given, *stacked(cell, groups(forward, levels(forward)), owner, given, alike)]
+    stacks = [*given, *stacked(cell, groups, owner, given, alike)]
     order = gate_order(cell)
     own = [*order, *(v.name for v in forward.given)]
     fields: list[Field] = []

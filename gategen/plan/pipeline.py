@@ -5,6 +5,7 @@ from __future__ import annotations
 from gategen.graph import Graph, flatten, start
 from gategen.graph.adjoint import adjoint
 from gategen.plan.ahead import ahead
+from gategen.plan.analysis import Analysis
 from gategen.plan.classify import classify
 from gategen.plan.compose import compose
 from gategen.plan.data import Pair, Plan
@@ -23,29 +24,30 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
     With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
     """
-    forward = distinct_ends(alive(hoist(flatten(cell), arrays)))
-    backward = derive(forward, arrays)
+    forward = Analysis(distinct_ends(alive(hoist(flatten(cell), arrays))))
     layout = lay_out(cell, forward)
-    first = distinct_ends(alive(flatten(cell, first=True))) if cell.first else None
-    beginning = start(cell)
+    opening = Analysis(distinct_ends(alive(flatten(cell, first=True)))) if cell.first else None
+    beginning = Analysis(graph) if (graph := start(cell)) else None
     return Plan(
         cell,
         classify(forward),
         layout.fields,
-        pair(forward, backward, layout, arrays),
-        pair(first, derive(first), layout) if first else None,
-        pair(beginning, derive(beginning), layout) if beginning else None,
+        pair(forward, layout, arrays),
+        pair(opening, layout) if opening else None,
+        pair(beginning, layout) if beginning else None,
     )
 
 
-def derive(forward: Graph, arrays: bool = False) -> Graph:
-    """The backward step of a forward one, ready to be planned."""
-    backward = compose(forward, retape(forward, adjoint(forward)))
-    return distinct_ends(alive(kept_carries(ahead(backward) if arrays else backward)))
+def derive(analysis: Analysis) -> Graph:
+    """The backward step of a forward one, as a person would write it."""
+    forward = analysis.graph
+    return compose(analysis, Analysis(retape(forward, adjoint(forward))))
 
 
-def pair(forward: Graph, backward: Graph, layout: Layout, arrays: bool = False) -> Pair:
+def pair(analysis: Analysis, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
+    forward, derived = analysis.graph, derive(analysis)
+    backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
     tape = tuple(v for v in reads if v in made)
@@ -54,10 +56,10 @@ def pair(forward: Graph, backward: Graph, layout: Layout, arrays: bool = False) 
     names = {*fields, *(v.name for v in forward.given if v.name not in states)}
     names |= {v.name for v in backward.inputs} - {v.name for v in forward.values}  # d_y
 
-    steps = draft(forward)
-    ahead = write(steps, layout, place(steps, layout, tape, {}, names))
+    steps = draft(analysis)
+    schedule = write(steps, layout, place(steps, layout, tape, {}, names))
 
-    known = {v: ahead.slot[v] for v in reads if v in ahead.slot}
-    taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in ahead.buffers)}
-    steps = draft(backward)
-    return Pair(ahead, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)
+    known = {v: schedule.slot[v] for v in reads if v in schedule.slot}
+    taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
+    steps = draft(Analysis(backward))
+    return Pair(schedule, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)

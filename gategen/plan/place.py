@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import Outer, Pointwise, Value, fresh, length
+from gategen.graph import BatchSum, Outer, Pointwise, Reduce, Value, fresh, length
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
 from gategen.plan.data import Buffer, Slot, gradient_of, offset_rank
 from gategen.plan.layout import Layout
@@ -116,6 +116,7 @@ def place_steps(
     for stack in (
         *product_stacks(draft, layout),
         *gradient_stacks(draft, layout, chains),
+        *sum_stacks(draft, layout, chains),
         *([root] for root in members),
     ):
         roots = [root for root in dict.fromkeys(stack) if root in members and root not in done]
@@ -162,6 +163,21 @@ def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[V
         for field in layout.fields
     ]
     return merged(sorted(filter(None, stacks), key=len, reverse=True))
+
+
+def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
+    """The operands of one sum over features, and those of the sums over steps and rows of one field."""
+    stacks = [[*map(chains.root, op.operands)] for op in draft.ops if isinstance(op, Reduce)]
+    sums = {op.out: chains.root(op.operand) for op in draft.ops if isinstance(op, BatchSum)}
+    fields: dict[str, list[tuple[int, Value]]] = defaultdict(list)
+    for name, value in draft.graph.sums:
+        if value in sums and name in layout.slots:
+            slot = layout.slots[name]
+            fields[slot.buffer].append((offset_rank(slot.start), sums[value]))
+    return [
+        *stacks,
+        *([root for _, root in sorted(rows, key=lambda row: row[0])] for rows in fields.values()),
+    ]
 
 
 def merged(stacks: Iterable[list[Value]]) -> list[list[Value]]:

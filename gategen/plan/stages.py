@@ -24,8 +24,8 @@ from gategen.graph import (
     Product,
     Reduce,
     Value,
-    levels,
 )
+from gategen.plan.analysis import Analysis
 from gategen.plan.data import Kernel
 from gategen.plan.groups import Group, merge
 from gategen.plan.share import share
@@ -69,10 +69,10 @@ def stage_ops(stage: Step) -> tuple[Op, ...]:
     return stage.ops if isinstance(stage, Kernel) else (stage,)
 
 
-def draft(graph: Graph) -> Draft:
+def draft(analysis: Analysis) -> Draft:
     """The graph as stages."""
-    level = levels(graph)
-    merged = merge(graph, level)
+    graph, level = analysis.graph, analysis.level
+    merged = merge(graph, analysis.groups)
     builder = Builder(v.name for v in graph.values)
     stages = {
         which: cut([op for op in merged.ops if level[op.out] == which], graph, merged.groups)

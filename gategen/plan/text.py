@@ -131,8 +131,8 @@ def stage_text(stage: Stage, schedule: Schedule) -> str:
             outs = [op.out.name for op in ops]
             reads = dict.fromkeys(v.name for op in ops for v in op.reads if v.name not in outs)
             return f"{', '.join(outs)} <- {'once' if static else 'kernel'}({', '.join(reads)})"
-        case Sum(out, operand):
-            return f"{out} = sum({operand})"
+        case Sum(out, operand, add):
+            return f"{out} {'+=' if add else '='} sum({places(operand, schedule)})"
         case OuterSum(weight, left, right, add):
             sign = "+=" if add else "="
             return f"d_{weight_text(weight)} {sign} {places(left, schedule)}.T @ {places(right, schedule)}"

@@ -1,8 +1,8 @@
 """write: the stages of a draft over the slots of its values, neighbours in one call.
 
 Products of a group whose weights and results lie side by side become one `MatMul`, gradients beside each
-other one `OuterSum`, sums one `ColumnSum`. Where things lie was decided before (`layout.py`, `place.py`) and
-is only looked up.
+other one `OuterSum`, sums of or into neighbours one `Sum` or `ColumnSum`. Where things lie was decided before
+(`layout.py`, `place.py`) and is only looked up.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def reads_of(stage: Stage) -> Iterator[Value]:
             yield from operand
         case OuterSum(_, left, right, _):
             yield from (*left, *right)
-        case Sum(_, operand):
-            yield operand
-        case ColumnSum(_, operand):
+        case Sum(_, operand) | ColumnSum(_, operand):
             yield from operand
 
 
@@ -100,12 +98,24 @@ class Writer:
         if isinstance(step, tuple):
             yield from self.products(step)
         elif isinstance(step, Reduce):
-            yield Sum(step.out, step.operand)
+            for k, run in enumerate(self.runs(step.operands)):
+                yield Sum(step.out, run, add=k > 0)
         else:
             # Matrices are left out: outer products of one gradient add up in place.
             kept = tuple(op for op in step.ops if len(op.out.shape) < 2)
             if kept:
                 yield replace(step, ops=kept)
+
+    def runs(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
+        """The values, those that lie side by side together."""
+        slots = self.slots
+        made: list[tuple[Value, ...]] = []
+        for value in sorted(values, key=lambda v: (slots[v].buffer, offset_rank(slots[v].start))):
+            if made and self.adjacent(made[-1][-1], value):
+                made[-1] += (value,)
+            else:
+                made.append((value,))
+        return made
 
     def adjacent(self, a: Value, b: Value) -> bool:
         """Whether `b` lies directly behind `a`."""

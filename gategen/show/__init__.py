@@ -94,6 +94,10 @@ class Spec(Printer):
         self.used.add(written.partition("(")[0])
         return written
 
+    def applied_norm(self, args: str) -> str:
+        self.used.add("layer_norm")
+        return super().applied_norm(args)
+
     def power(self, base: sp.Expr, exponent: sp.Expr) -> tuple[str, int]:
         if abs(exponent) == sp.Rational(1, 2):
             self.used.add("sqrt")

@@ -168,7 +168,9 @@ def _op(op: Op, printer: Printer) -> Json:
             return {**head, "matrix": matrix.name, "operand": operand.name, "transposed": transposed}
         case Outer(_, left, right):
             return {**head, "left": left.name, "right": right.name}
-        case Reduce(_, operand) | BatchSum(_, operand):
+        case Reduce(_, operands):
+            return {**head, "operands": _names(operands)}
+        case BatchSum(_, operand):
             return {**head, "operand": operand.name}
 
 
@@ -257,8 +259,8 @@ def _stage(stage: Stage, printer: Printer) -> Json:
         case Kernel(ops, size, static):
             lines = [{"out": op.out.name, "expression": printer(op.expr)} for op in ops]
             return {**head, "size": size, "static": static, "ops": lines}
-        case Sum(out, operand):
-            return {**head, "out": [out.name], "operand": [operand.name]}
+        case Sum(out, operand, add):
+            return {**head, "out": [out.name], "operand": _names(operand), "add": add}
         case OuterSum(weight, left, right, add):
             return {
                 **head,

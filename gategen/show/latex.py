@@ -73,7 +73,7 @@ class Latex(Printer):
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
             name = name_latex(matrix.name) + (r"^{\top}" if transposed else "")
-            return f"{name} {self.at(operand, ATOM)}", PRODUCT
+            return self.times(name, operand)
         return super().spell(expr)
 
     def symbol(self, symbol: sp.Symbol) -> tuple[str, int]:
@@ -92,7 +92,11 @@ class Latex(Printer):
         return scaled if power else mantissa, PRODUCT if power or value < 0 else ATOM
 
     def call(self, expr: sp.Function) -> str:
-        name, args = type(expr).__name__, list(map(self, expr.args))
+        name = type(expr).__name__
+        word = self.words.get(name, rf"\operatorname{{{escaped(name)}}}")
+        if isinstance(expr, lang.Word):
+            return word + bracketed(self.arguments(expr))
+        args = list(map(self, expr.args))
         if name == "Abs":
             return rf"\left|{args[0]}\right|"
         if name == "concat":
@@ -100,8 +104,25 @@ class Latex(Printer):
         if name == "where":
             condition, a, b = args
             return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
-        word = self.words.get(name, rf"\operatorname{{{escaped(name)}}}")
         return word + bracketed(", ".join(args))
+
+    def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
+        return f"{matrix} {self.at(operand, ATOM)}", PRODUCT
+
+    def array(self, name: str) -> str:
+        return name_latex(name)
+
+    def quoted(self, word: str) -> str:
+        return rf"\text{{{word}}}"
+
+    def keyword(self, word: str, value: str) -> str:
+        return rf"\mathrm{{{word}}} = {value}"
+
+    def applied_norm(self, args: str) -> str:
+        return r"\operatorname{layer\_norm}" + bracketed(args)
+
+    def row(self, text: str, k: int) -> str:
+        return f"{text}_{{{k}}}"
 
     def product(self, expr: sp.Expr) -> tuple[str, int]:
         if leading_minus(expr):
@@ -243,8 +264,8 @@ def right_side(op: Op, printer: OfValues) -> str:
             return printer(expr)
         case Product():
             return ""
-        case Reduce(_, operand):
-            return rf"\sum_{{i}} {printer.at(operand, PRODUCT)}"
+        case Reduce(_, operands):
+            return " + ".join(rf"\sum_{{i}} {printer.at(operand, PRODUCT)}" for operand in operands)
         case Outer(_, left, right):
             return rf"\sum_{{t, b}} {printer.at(left, ATOM)} {transposed(printer.at(right, ATOM))}"
         case BatchSum(_, operand):

@@ -1,4 +1,4 @@
-"""The elementwise words and their derivatives, and the words made of others.
+"""The elementwise functions and their derivatives.
 
 A function gives its derivative in terms of its own value (`sigmoid` -> `s*(1 - s)`), so that a backward step
 can read what the forward step saved. `normalise` puts what SymPy wrote into these words.
@@ -14,8 +14,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean, BooleanFalse, BooleanTrue
 
 from gategen.errors import SpecError
-from gategen.spec.names import Stack, caller, expression
-from gategen.spec.opaque import mean, var
+from gategen.spec.names import caller, expression
 
 
 class Elementwise(sp.Function):  # type: ignore[misc]
@@ -187,79 +186,6 @@ def square(v: Any) -> sp.Expr:
 def clip(v: Any, low: Any, high: Any) -> sp.Expr:
     """v, at least `low` and at most `high`."""
     return cast(sp.Expr, minimum(maximum(v, low), high))
-
-
-def leaky_relu(v: Any, slope: Any = 0.01) -> sp.Expr:
-    """v where v >= 0, else `slope`*v. The default slope is PyTorch's."""
-    v = sp.sympify(v)
-    return cast(sp.Expr, where(v >= 0, v, slope * v))
-
-
-def elu(v: Any, alpha: Any = 1.0) -> sp.Expr:
-    """v where v > 0, else `alpha`*(exp(v) - 1). The default alpha is PyTorch's."""
-    v = sp.sympify(v)
-    return cast(sp.Expr, where(v > 0, v, alpha * (exp(minimum(v, 0)) - 1)))
-
-
-def silu(v: Any) -> sp.Expr:
-    """v*sigmoid(v)."""
-    return cast(sp.Expr, v * sigmoid(v))
-
-
-def gelu(v: Any, approximate: str = "none") -> sp.Expr:
-    """v*Phi(v), Phi the normal distribution function; `approximate="tanh"` is PyTorch's tanh form."""
-    v = sp.sympify(v)
-    if approximate == "tanh":
-        return cast(sp.Expr, 0.5 * v * (1 + tanh(0.7978845608028654 * (v + 0.044715 * v**3))))
-    if approximate != "none":
-        raise SpecError(f"gelu's approximate is 'none' or 'tanh', not {approximate!r}", where=caller())
-    return cast(sp.Expr, 0.5 * v * (1 + sp.erf(0.7071067811865476 * v)))
-
-
-def log_sigmoid(v: Any) -> sp.Expr:
-    """log(sigmoid(v)) = -softplus(-v)."""
-    return cast(sp.Expr, -softplus(-sp.sympify(v)))
-
-
-def softsign(v: Any) -> sp.Expr:
-    """v / (1 + abs(v))."""
-    return cast(sp.Expr, v / (1 + abs(v)))
-
-
-_SIXTH = sp.Rational(1, 6)
-
-
-def hard_sigmoid(v: Any, slope: Any = _SIXTH, offset: Any = 0.5) -> sp.Expr:
-    """clip(slope*v + offset, 0, 1). PyTorch and Keras 3 use slope 1/6, ONNX and Keras 2 use 0.2."""
-    return clip(slope * sp.sympify(v) + offset, 0, 1)
-
-
-def hard_tanh(v: Any, low: Any = -1, high: Any = 1) -> sp.Expr:
-    """clip(v, low, high)."""
-    return clip(v, low, high)
-
-
-def layer_norm(v: Any, gain: Any = None, bias: Any = None, eps: Any = 1e-5) -> Any:
-    """gain*(v - mean)/sqrt(var + eps) + bias over the features (Ba et al. 2016, arXiv:1607.06450, eq. 3).
-
-    With a tuple of values the norm is joint, as if they were concatenated, and a tuple is returned; `gain`
-    and `bias` are then tuples too.
-    """
-    values = tuple(v) if isinstance(v, (tuple, list)) else (v,)
-    for part, what in ((gain, "gains"), (bias, "biases")):
-        if isinstance(part, (tuple, list)) and len(part) != len(values):
-            raise SpecError(
-                f"layer_norm of {len(values)} values takes as many {what}, not {len(part)}",
-                where=caller(),
-                hint="None stands for no gain and no bias",
-            )
-    centre, scale = mean(*values), 1 / sqrt(var(*values) + eps)
-    made = []
-    for k, value in enumerate(values):
-        normed = (value - centre) * scale
-        g, b = (part[k] if isinstance(part, (tuple, list)) else part for part in (gain, bias))
-        made.append((normed if g is None else g * normed) + (0 if b is None else b))
-    return Stack(made, "layer_norm(...)") if isinstance(v, (tuple, list)) else made[0]
 
 
 # ---------------------------------------------------------------------------------------------- from SymPy

@@ -55,7 +55,9 @@ class Printer:
             return self.power(expr.base, expr.exp)
         if isinstance(expr, lang.matvec):
             matrix, operand, transposed = expr.args
-            return f"{matrix}{'.T' if transposed else ''} @ {self.at(operand, POWER)}", MATVEC
+            return self.times(f"{matrix}{'.T' if transposed else ''}", operand)
+        if isinstance(expr, lang.normed):
+            return self.norm(expr)
         if isinstance(expr, Relational):
             sign = self.relations.get(expr.rel_op, expr.rel_op)
             return f"{self.at(expr.lhs, SUM)} {sign} {self.at(expr.rhs, SUM)}", 0
@@ -77,7 +79,66 @@ class Printer:
 
     def call(self, expr: sp.Function) -> str:
         name = type(expr).__name__
-        return f"{self.functions.get(name, name)}({', '.join(map(self, expr.args))})"
+        return f"{self.functions.get(name, name)}({self.arguments(expr)})"
+
+    def arguments(self, expr: sp.Function) -> str:
+        args = expr.written if isinstance(expr, lang.Word) else expr.args
+        return ", ".join(self.quoted(arg) if isinstance(arg, str) else self(arg) for arg in args)
+
+    def norm(self, expr: lang.normed) -> tuple[str, int]:
+        """`layer_norm(v, g)`, or a part of a joint norm, `layer_norm((v, w), g)[0]`."""
+        k, count, eps = int(expr.args[0]), len(expr.values), expr.args[-1]
+        _, gain, bias = expr.part
+        if count == 1:
+            value, shift = self(expr.values[0]), [self(gain), self(bias)]
+        else:
+            value, shift = self.joint(expr.values), [self.rows_like(part, k, count) for part in (gain, bias)]
+            if not all(shift):  # of a tuple of other things
+                return self.spell(gain * lang.normed(k, *expr.values, 1, 0, eps) + bias)
+        words = [
+            *([shift[0]] if gain != 1 else []),
+            *([shift[1] if gain != 1 else self.keyword("bias", shift[1])] if bias != 0 else []),
+            *([self.keyword("eps", self(eps))] if eps != lang.normed.defaults[-1] else []),
+        ]
+        text = self.applied_norm(", ".join([value, *words]))
+        return text if count == 1 else self.row(text, k), ATOM
+
+    def rows_like(self, part: sp.Expr, k: int, count: int) -> str:
+        """The array of which `part` is row `k` of `count`; a number as it is."""
+        block = part.block if isinstance(part, lang.Parameter) else None
+        if block and (block.index, len(block.rows)) == (k, count):
+            return self.array(block.owner)
+        return self(part) if part.is_number else ""
+
+    def joint(self, values: tuple[sp.Expr, ...]) -> str:
+        """`A @ x` for all its rows, otherwise a tuple."""
+        products = all(isinstance(value, lang.matvec) and value.args[2] == 0 for value in values)
+        operands = {value.args[1] for value in values} if products else set()
+        owner = lang.stack_of([value.args[0] for value in values]) if len(operands) == 1 else ""
+        if owner:
+            return self.times(self.array(owner), operands.pop())[0]
+        stack = lang.stack_of(values)
+        return self.array(stack) if stack else f"({', '.join(map(self, values))})"
+
+    # what other languages write in another way
+
+    def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
+        return f"{matrix} @ {self.at(operand, POWER)}", MATVEC
+
+    def array(self, name: str) -> str:
+        return name
+
+    def quoted(self, word: str) -> str:
+        return f"'{word}'"
+
+    def keyword(self, word: str, value: str) -> str:
+        return f"{word}={value}"
+
+    def applied_norm(self, args: str) -> str:
+        return f"layer_norm({args})"
+
+    def row(self, text: str, k: int) -> str:
+        return f"{text}[{k}]"
 
     def sum(self, expr: sp.Expr) -> str:
         text = ""

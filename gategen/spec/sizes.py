@@ -7,7 +7,7 @@ rows to what surrounds it. Sizes are names (`"hidden"`) or integers; what is sti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,17 @@ class Unifier:
             for arg in expr.args:
                 self.size(arg)
             return 1
-        return self.common(expr)
+        if isinstance(expr, lang.normed):
+            for value in expr.values:
+                self.size(value)
+            return self.common(expr.part)
+        return self.common(expr.args)
 
-    def common(self, expr: sp.Basic) -> Term:
+    def common(self, args: Iterable[sp.Basic]) -> Term:
         """The one size of the arguments of an elementwise expression."""
         size: Term = 1
         first: sp.Basic | None = None
-        for arg in expr.args:
+        for arg in args:
             if not isinstance(arg, (sp.Expr, Relational)):
                 continue
             own = self.find(self.size(arg))

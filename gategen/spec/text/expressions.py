@@ -243,6 +243,8 @@ class Builder:
                 raise SpecError(f".{attribute} has no place in an expression", hint=hint)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(k))) if type(k) is int:
                 return self.part(name, k)
+            case ast.Subscript(value=ast.Call() as inner, slice=ast.Constant(value=int(k))) if type(k) is int:
+                return self.member(self.any(inner), k)
             case ast.Subscript():
                 raise SpecError("[ ] stands behind a name and holds one whole number", hint="b[0]")
             case ast.Tuple(elts=parts):
@@ -280,6 +282,15 @@ class Builder:
             return symbol[index]
         except IndexError:
             raise SpecError(f"{name}[{index}]: {name} has no such part", hint="the first is 0") from None
+
+    @staticmethod
+    def member(made: Any, index: int) -> Any:
+        """`layer_norm((a, b))[0]`."""
+        if not isinstance(made, tuple):
+            raise SpecError(f"[{index}] stands behind one value", hint="layer_norm((a, b))[0]")
+        if not -1 < index < len(made):
+            raise SpecError(f"[{index}]: there are {len(made)} values", hint="the first is 0")
+        return made[index]
 
     # ------------------------------------------------------------------------------------------ operations
 
@@ -352,7 +363,8 @@ class Builder:
     def weight(self, expr: sp.Basic) -> int:
         """The nodes of an expression when it is written out."""
         if expr not in self.weights:
-            self.weights[expr] = 1 + sum(map(self.weight, expr.args))
+            parts = (expr.formula,) if isinstance(expr, lang.Word) else expr.args
+            self.weights[expr] = 1 + sum(map(self.weight, parts))
         return self.weights[expr]
 
     def not_a_function(self, name: str) -> SpecError:

@@ -33,6 +33,9 @@ class _Text(Printer):
         text, tightness = super().number(value)
         return (repr(float(value)) if value.is_Float else text), tightness
 
+    def quoted(self, word: str) -> str:
+        return f'"{word}"'
+
     def call(self, expr: sp.Function) -> str:
         if not isinstance(expr, lang.batch_norm):
             return super().call(expr)
