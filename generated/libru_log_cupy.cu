@@ -129,7 +129,6 @@ extern "C" __global__ void libru_log_backward_1(
 
 // d_z = d_h / d_z
 // d_exp_h_2 = d_z * exp_h_2 * z
-// not_z = 1 - z
 // g_b_h = d_z * exp_h * (1 - z)
 // d_m = d_h - d_exp_h_2 - g_b_h
 // g_b_h += d_m * where(h >= n, 0, 1)

@@ -235,7 +235,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = d_h / d_z
         # d_exp_h_2 = d_z * exp_h_2 * z
-        # not_z = 1 - z
         # g_b_h = d_z * exp_h * (1 - z)
         # d_m = d_h - d_exp_h_2 - g_b_h
         # g_b_h += d_m * where(h >= n, 0, 1)
