@@ -319,13 +319,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, b, w = params
+    gates = np.empty((B, 3 * H), dtype)
+    s = np.empty((B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    z_tanh_a, z, tanh_a, tanh_h = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    w_z, w_a = w[:H], w[H:]
+
+    # z = sigmoid(W_z @ x + w_z * h + b_z)
+    # a = tanh(W_a @ x + w_a * h + b_a) + 1
+    # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
+    np.matmul(x, W.T, out=gates)
+    z_tanh_a += b
+    np.multiply(h_t, w_z, out=s)
+    z += s
+    sigmoid(z, out=z)
+    np.multiply(h_t, w_a, out=s)
+    tanh_a += s
+    np.tanh(tanh_a, out=tanh_a)
+    np.add(tanh_a, 1, out=s)
+    np.multiply(s, h_t, out=s_2)
+    tanh_h += s_2
+    np.tanh(tanh_h, out=tanh_h)
+    np.subtract(h_t, tanh_h, out=h_next)
+    h_next *= z
+    h_next += tanh_h
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

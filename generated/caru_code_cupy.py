@@ -310,10 +310,9 @@ def first_step(params, x, h, dtype):
     B = x.shape[1]
     W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)
-    W_n_T = cp.ascontiguousarray(W[:H].T)
 
     # h' = tanh(W_n @ x + b_n)
-    cp.matmul(x[0], W_n_T, out=W_n_x[0])
+    cp.matmul(x[0], W[:H].T, out=W_n_x[0])
     launch("caru_code_first_forward_1", dtype, (B, H, B, 0, H), W_n_x, b, h)
 
     return h[1],
@@ -335,7 +334,6 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_c = cp.zeros((2 * H,), dtype)
-    W_n = W[:H]
 
     # d_c_n = 0
     # d_b_z = 0
@@ -352,7 +350,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     launch("caru_code_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
 
     # d_x = W_n.T @ d_a_h
-    cp.matmul(d_a_h[0], W_n, out=d_x[0])
+    cp.matmul(d_a_h[0], W[:H], out=d_x[0])
     cp.matmul(d_a_h[0].T, x[0], out=d_W[:H])
     column_sum(d_a_h[0], d_b[:H])
 

@@ -374,13 +374,60 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, b, c = params
+    gates = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)
+    n = np.empty((B, H), dtype)
+    bias = np.empty((2 * H,), dtype)
+    s = np.empty((B, H), dtype)
+    bias_n, bias_z = bias[H:], bias[:H]
+    c_n, c_z = c[:H], c[H:]
+    b_z, b_n = b[H:], b[:H]
+    sigmoid_a, z = gates[:, :H], gates[:, H:]
+    U_n_h, U_z_h = u[:, :H], u[:, H:]
+
+    # n = tanh(U_n @ h + a + c_n)
+    bias_n[...] = c_n
+
+    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+    np.add(b_z, c_z, out=bias_z)
+
+    # a = W_n @ x + b_n
+    np.matmul(x, W.T, out=gates)
+    sigmoid_a += b_n
+    np.add(sigmoid_a, bias_n, out=n)
+    z += bias_z
+
+    # l = z * sigmoid(a)
+    sigmoid(sigmoid_a, out=sigmoid_a)
+    np.matmul(h_t, U.T, out=u)
+    n += U_n_h
+    np.tanh(n, out=n)
+    z += U_z_h
+    sigmoid(z, out=z)
+    np.multiply(sigmoid_a, z, out=s)
+
+    # h' = (1 - l) * h + n * l
+    np.subtract(n, h_t, out=h_next)
+    h_next *= s
+    h_next += h_t
+
+    return h_next.copy(), States(h_next)
 
 
 def first_step(params, x, h_t):
@@ -390,11 +437,10 @@ def first_step(params, x, h_t):
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    W_n_T = np.ascontiguousarray(W[:H].T)
     b_n = b[:H]
 
     # h' = W_n @ x + b_n
-    np.matmul(x, W_n_T, out=W_n_x)
+    np.matmul(x, W[:H].T, out=W_n_x)
     np.add(W_n_x, b_n, out=h_next)
 
     return h_next, h_next
@@ -416,7 +462,6 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_c = np.zeros((2 * H,), dtype)
-    W_n = W[:H]
     ones = np.ones(B, dtype)
     d_b_z, d_b_n = d_b[H:], d_b[:H]
 
@@ -437,7 +482,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_h_next
-    np.matmul(d_h_next, W_n, out=d_x)
+    np.matmul(d_h_next, W[:H], out=d_x)
     np.matmul(d_h_next.T, x, out=d_W[:H])
     np.matmul(ones, d_h_next, out=d_b_n)
 

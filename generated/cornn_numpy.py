@@ -301,13 +301,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    y__t = check("state.y", state.y, (B, H))
+    y__next = np.empty((B, H), dtype)
+    z_t = check("state.z", state.z, (B, H))
+    z_next = np.empty((B, H), dtype)
+    W_h, U_y, U_z, b_h = params
+    tanh_z = np.empty((B, H), dtype)
+    U_y_y = np.empty((B, H), dtype)
+    U_z_z = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+
+    # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
+    np.matmul(x, W_h.T, out=tanh_z)
+    tanh_z += b_h
+    np.matmul(y__t, U_y.T, out=U_y_y)
+    np.matmul(z_t, U_z.T, out=U_z_z)
+    tanh_z += U_y_y
+    tanh_z += U_z_z
+    np.tanh(tanh_z, out=tanh_z)
+    np.multiply(tanh_z, 0.1, out=z_next)
+    np.multiply(z_t, 0.53, out=s)
+    z_next += s
+    np.multiply(y__t, 0.27, out=s)
+    z_next -= s
+
+    # y' = dt * z' + y
+    np.multiply(z_next, 0.1, out=y__next)
+    y__next += y__t
+
+    return y__next.copy(), States(y__next, z_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

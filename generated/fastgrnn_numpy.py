@@ -345,13 +345,54 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W_h, U_h, b, nu, zeta = params
+    n = np.empty((B, H), dtype)
+    U_h_h = np.empty((B, H), dtype)
+    z = np.empty((B, H), dtype)
+    sigmoid_zeta = np.empty((1,), dtype)
+    sigmoid_nu = np.empty((1,), dtype)
+    s = np.empty((B, H), dtype)
+    b_z, b_h = b[:H], b[H:]
+
+    # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
+    sigmoid(zeta, out=sigmoid_zeta)
+    sigmoid(nu, out=sigmoid_nu)
+
+    # a = W_h @ x + U_h @ h
+    np.matmul(x, W_h.T, out=n)
+    np.matmul(h_t, U_h.T, out=U_h_h)
+    n += U_h_h
+
+    # z = sigmoid(a + b_z)
+    np.add(n, b_z, out=z)
+    sigmoid(z, out=z)
+
+    # n = tanh(a + b_h)
+    n += b_h
+    np.tanh(n, out=n)
+    np.multiply(h_t, z, out=h_next)
+    np.subtract(1, z, out=s)
+    s *= sigmoid_zeta
+    s += sigmoid_nu
+    s *= n
+    h_next += s
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

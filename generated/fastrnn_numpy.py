@@ -302,13 +302,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W_h, U_h, b_h, alpha, beta = params
+    n = np.empty((B, H), dtype)
+    U_h_h = np.empty((B, H), dtype)
+    sigmoid_alpha = np.empty((1,), dtype)
+    sigmoid_beta = np.empty((1,), dtype)
+    s = np.empty((B, H), dtype)
+
+    # h' = n * sigmoid(alpha) + sigmoid(beta) * h
+    sigmoid(alpha, out=sigmoid_alpha)
+    sigmoid(beta, out=sigmoid_beta)
+
+    # n = tanh(W_h @ x + U_h @ h + b_h)
+    np.matmul(x, W_h.T, out=n)
+    n += b_h
+    np.matmul(h_t, U_h.T, out=U_h_h)
+    n += U_h_h
+    np.tanh(n, out=n)
+    np.multiply(h_t, sigmoid_beta, out=h_next)
+    np.multiply(n, sigmoid_alpha, out=s)
+    h_next += s
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -265,13 +265,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, b = params
+    gates = np.empty((B, 2 * H), dtype)
+    x_h_next = np.empty((B, H), dtype)
+    g, j = gates[:, :H], gates[:, H:]
+
+    # g = sigmoid(W_g @ x + b_g)
+    # j = tanh(W_j @ x + b_j)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    sigmoid(g, out=g)
+    np.tanh(j, out=j)
+
+    # h' = (1 - g) * j + g * h
+    np.subtract(1, g, out=x_h_next)
+    x_h_next *= j
+    np.multiply(g, h_t, out=h_next)
+    h_next += x_h_next
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

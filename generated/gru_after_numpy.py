@@ -332,13 +332,55 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, b, c = params
+    u = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)
+    v_n = np.empty((B, H), dtype)
+    bias = np.empty((3 * H,), dtype)
+    s = np.empty((B, H), dtype)
+    bias_zr, bias_n = bias[: 2 * H], bias[2 * H :]
+    b_zr, b_h = b[: 2 * H], b[2 * H :]
+    c_zr, c_h = c[: 2 * H], c[2 * H :]
+    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
+
+    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
+    # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
+    np.add(b_zr, c_zr, out=bias_zr)
+
+    # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
+    bias_n[...] = b_h
+    np.matmul(x, W.T, out=gates)
+    gates += bias
+    np.matmul(h_t, U.T, out=u)
+    zr += U_zr
+    sigmoid(zr, out=zr)
+    np.add(U_h_h, c_h, out=v_n)
+    np.multiply(r, v_n, out=s)
+    n += s
+    np.tanh(n, out=n)
+
+    # h' = (1 - z) * n + z * h
+    np.subtract(h_t, n, out=h_next)
+    h_next *= z
+    h_next += n
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -307,13 +307,47 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    H, I = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    A, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)
+    hr = np.empty((B, H), dtype)
+    A_h_0_hr = np.empty((B, H), dtype)
+    rz, r, n, z = gates[:, : 2 * H], gates[:, :H], gates[:, 2 * H :], gates[:, H : 2 * H]
+
+    # r = sigmoid(A_r @ concat(h, x) + b_r)
+    # z = sigmoid(A_z @ concat(h, x) + b_z)
+    # n = tanh(A_h @ concat(r * h, x) + b_h)
+    np.matmul(x, A[:, H:].T, out=gates)
+    gates += b
+    np.matmul(h_t, A[: 2 * H, :H].T, out=u)
+    rz += u
+    sigmoid(rz, out=rz)
+    np.multiply(h_t, r, out=hr)
+    np.matmul(hr, A[2 * H :, :H].T, out=A_h_0_hr)
+    n += A_h_0_hr
+    np.tanh(n, out=n)
+
+    # h' = (1 - z) * h + z * n
+    np.subtract(n, h_t, out=h_next)
+    h_next *= z
+    h_next += h_t
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

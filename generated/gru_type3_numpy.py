@@ -305,13 +305,49 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W_h, U_h, b = params
+    n = np.empty((B, H), dtype)
+    hr = np.empty((B, H), dtype)
+    U_h_hr = np.empty((B, H), dtype)
+    z = np.empty((H,), dtype)
+    r = np.empty((H,), dtype)
+    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
+
+    # z = sigmoid(b_z)
+    sigmoid(b_z, out=z)
+
+    # r = sigmoid(b_r)
+    sigmoid(b_r, out=r)
+
+    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    np.matmul(x, W_h.T, out=n)
+    n += b_h
+    np.multiply(h_t, r, out=hr)
+    np.matmul(hr, U_h.T, out=U_h_hr)
+    n += U_h_hr
+    np.tanh(n, out=n)
+
+    # h' = (1 - z) * h + z * n
+    np.subtract(n, h_t, out=h_next)
+    h_next *= z
+    h_next += h_t
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -325,13 +325,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, b, u = params
+    gates = np.empty((B, 3 * H), dtype)
+    s = np.empty((B, H), dtype)
+    u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
+    r, z, rz, n = gates[:, :H], gates[:, H : 2 * H], gates[:, : 2 * H], gates[:, 2 * H :]
+
+    # r = sigmoid(W_r @ x + u_r * h + b_r)
+    # z = sigmoid(W_z @ x + u_z * h + b_z)
+    # n = tanh(W_h @ x + u_h * r * h + b_h)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.multiply(h_t, u_r, out=s)
+    r += s
+    np.multiply(h_t, u_z, out=s)
+    z += s
+    sigmoid(rz, out=rz)
+    np.multiply(h_t, r, out=s)
+    s *= u_h
+    n += s
+    np.tanh(n, out=n)
+
+    # h' = (1 - z) * n + z * h
+    np.subtract(h_t, n, out=h_next)
+    h_next *= z
+    h_next += n
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

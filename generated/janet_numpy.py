@@ -296,13 +296,46 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)
+    sigmoid_h = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    g, sigmoid_s = gates[:, H:], gates[:, :H]
+
+    # s = W_f @ x + U_f @ h + b_f
+    # g = tanh(W_c @ x + U_c @ h + b_c)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U.T, out=u)
+    gates += u
+    np.tanh(g, out=g)
+
+    # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
+    np.subtract(sigmoid_s, 1, out=sigmoid_h)
+    sigmoid(sigmoid_h, out=sigmoid_h)
+    sigmoid(sigmoid_s, out=sigmoid_s)
+    np.subtract(1, sigmoid_h, out=h_next)
+    h_next *= g
+    np.multiply(h_t, sigmoid_s, out=s)
+    h_next += s
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

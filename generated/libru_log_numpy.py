@@ -390,13 +390,63 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)
+    exp_h = np.empty((B, H), dtype)
+    exp_h_2 = np.empty((B, H), dtype)
+    bias_n = np.empty((H,), dtype)
+    s = np.empty((B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    s_3 = np.empty((B, H), dtype)
+    b_h, b_z = b[H:], b[:H]
+    z, softplus_n = gates[:, :H], gates[:, H:]
+    U_z_h, U_h_h = u[:, :H], u[:, H:]
+
+    # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
+    np.multiply(b_h, -1, out=bias_n)
+
+    # z = sigmoid(W_z @ x + U_z @ h + b_z)
+    np.matmul(x, W.T, out=gates)
+    z += b_z
+    np.subtract(bias_n, softplus_n, out=softplus_n)
+    np.matmul(h_t, U.T, out=u)
+    z += U_z_h
+    sigmoid(z, out=z)
+    softplus_n -= U_h_h
+    softplus(softplus_n, out=softplus_n)
+    np.multiply(softplus_n, -1, out=exp_h)
+
+    # m = maximum(h, n)
+    np.maximum(h_t, exp_h, out=s)
+
+    # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
+    exp_h -= s
+    np.exp(exp_h, out=exp_h)
+    np.subtract(h_t, s, out=exp_h_2)
+    np.exp(exp_h_2, out=exp_h_2)
+    np.subtract(exp_h_2, exp_h, out=s_2)
+    s_2 *= z
+    s_2 += exp_h
+    np.log(s_2, out=s_3)
+    np.add(s_3, s, out=h_next)
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

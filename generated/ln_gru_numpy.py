@@ -590,13 +590,101 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    A, R, b, c, g_h, g_x = params
+    gates = np.empty((B, 3 * H), dtype)
+    gates_2 = np.empty((B, 3 * H), dtype)
+    gates_3 = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 3 * H), dtype)
+    centre_z = np.empty((B, 1), dtype)
+    p_z = np.empty((B, 1), dtype)
+    z = np.empty((B, H), dtype)
+    r = np.empty((B, H), dtype)
+    n = np.empty((B, H), dtype)
+    centre_z_2 = np.empty((B, 1), dtype)
+    p_z_2 = np.empty((B, 1), dtype)
+    bias_z_3 = np.empty((H,), dtype)
+    bias = np.empty((2 * H,), dtype)
+    s = np.empty((B, 3 * H), dtype)
+    b_0, b_1, b_2 = b[:H], b[H : 2 * H], b[2 * H :]
+    c_0, c_1, c_2 = c[:H], c[H : 2 * H], c[2 * H :]
+    bias_r, bias_n = bias[:H], bias[H:]
+    centred_A_0_x, centred_A_1_x, centred_A_2_x = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
+    s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
+
+    # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
+    np.add(b_0, c_0, out=bias_z_3)
+
+    # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
+    np.add(b_1, c_1, out=bias_r)
+
+    # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
+    bias_n[...] = b_2
+    np.matmul(x, A.T, out=gates)
+    np.sum(gates, axis=-1, keepdims=True, out=centre_z)
+    centre_z *= 0.3333333333333333
+    centre_z /= (H)
+    gates -= centre_z
+    np.multiply(gates, gates, out=gates_3)
+    np.sum(gates_3, axis=-1, keepdims=True, out=p_z)
+    p_z *= 0.3333333333333333
+    p_z /= (H)
+    p_z += 1e-05
+    np.sqrt(p_z, out=p_z)
+    np.reciprocal(p_z, out=p_z)
+    np.multiply(centred_A_0_x, g_x_0, out=z)
+    z *= p_z
+    z += bias_z_3
+    np.multiply(centred_A_1_x, g_x_1, out=r)
+    r *= p_z
+    r += bias_r
+    np.multiply(centred_A_2_x, g_x_2, out=n)
+    n *= p_z
+    n += bias_n
+    np.matmul(h_t, R.T, out=gates_2)
+    np.sum(gates_2, axis=-1, keepdims=True, out=centre_z_2)
+    centre_z_2 *= 0.3333333333333333
+    centre_z_2 /= (H)
+    gates_2 -= centre_z_2
+    np.multiply(gates_2, gates_2, out=u)
+    np.sum(u, axis=-1, keepdims=True, out=p_z_2)
+    p_z_2 *= 0.3333333333333333
+    p_z_2 /= (H)
+    p_z_2 += 1e-05
+    np.sqrt(p_z_2, out=p_z_2)
+    np.reciprocal(p_z_2, out=p_z_2)
+    np.multiply(gates_2, g_h, out=s)
+    s *= p_z_2
+    z += s_part
+    r += s_part_2
+    sigmoid(r, out=r)
+    s_part_3 += c_2
+    s_part_3 *= r
+    n += s_part_3
+    sigmoid(z, out=z)
+    np.tanh(n, out=n)
+
+    # h' = (1 - z) * n + z * h
+    np.subtract(h_t, n, out=h_next)
+    h_next *= z
+    h_next += n
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -743,13 +743,127 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    A, R, b, g_h, g_x, b_c, g_c = params
+    gates = np.empty((B, 4 * H), dtype)
+    gates_2 = np.empty((B, 4 * H), dtype)
+    gates_3 = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)
+    square_c_next = np.empty((B, H), dtype)
+    centre_i = np.empty((B, 1), dtype)
+    p_i = np.empty((B, 1), dtype)
+    i = np.empty((B, H), dtype)
+    g = np.empty((B, H), dtype)
+    f = np.empty((B, H), dtype)
+    o = np.empty((B, H), dtype)
+    centre_i_2 = np.empty((B, 1), dtype)
+    p_i_2 = np.empty((B, 1), dtype)
+    centre_h = np.empty((B, 1), dtype)
+    centred_c_next = np.empty((B, H), dtype)
+    p_h = np.empty((B, 1), dtype)
+    tanh_h_2 = np.empty((B, H), dtype)
+    s = np.empty((B, 4 * H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    centred_A_0_x = gates[:, :H]
+    centred_A_1_x = gates[:, H : 2 * H]
+    centred_A_2_x = gates[:, 2 * H : 3 * H]
+    centred_A_3_x = gates[:, 3 * H :]
+    g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
+    b_0, b_1, b_2, b_3 = b[:H], b[H : 2 * H], b[2 * H : 3 * H], b[3 * H :]
+    s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
+
+    # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
+    np.matmul(x, A.T, out=gates)
+    np.sum(gates, axis=-1, keepdims=True, out=centre_i)
+    centre_i *= 0.25
+    centre_i /= (H)
+    gates -= centre_i
+    np.multiply(gates, gates, out=gates_3)
+    np.sum(gates_3, axis=-1, keepdims=True, out=p_i)
+    p_i *= 0.25
+    p_i /= (H)
+    p_i += 1e-05
+    np.sqrt(p_i, out=p_i)
+    np.reciprocal(p_i, out=p_i)
+    np.multiply(centred_A_0_x, g_x_0, out=i)
+    i *= p_i
+    i += b_0
+
+    # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
+    np.multiply(centred_A_1_x, g_x_1, out=g)
+    g *= p_i
+    g += b_1
+
+    # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
+    np.multiply(centred_A_2_x, g_x_2, out=f)
+    f *= p_i
+    f += b_2
+
+    # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
+    np.multiply(centred_A_3_x, g_x_3, out=o)
+    o *= p_i
+    o += b_3
+    np.matmul(h_t, R.T, out=gates_2)
+    np.sum(gates_2, axis=-1, keepdims=True, out=centre_i_2)
+    centre_i_2 *= 0.25
+    centre_i_2 /= (H)
+    gates_2 -= centre_i_2
+    np.multiply(gates_2, gates_2, out=u)
+    np.sum(u, axis=-1, keepdims=True, out=p_i_2)
+    p_i_2 *= 0.25
+    p_i_2 /= (H)
+    p_i_2 += 1e-05
+    np.sqrt(p_i_2, out=p_i_2)
+    np.reciprocal(p_i_2, out=p_i_2)
+    np.multiply(gates_2, g_h, out=s)
+    s *= p_i_2
+    i += s_part
+    g += s_part_2
+    f += s_part_3
+    o += s_part_4
+    sigmoid(i, out=i)
+    np.tanh(g, out=g)
+    sigmoid(f, out=f)
+    sigmoid(o, out=o)
+
+    # c' = f * c + i * g
+    np.multiply(c_t, f, out=c_next)
+    np.multiply(g, i, out=s_2)
+    c_next += s_2
+
+    # h' = o * tanh(layer_norm(c', g_c, b_c))
+    np.sum(c_next, axis=-1, keepdims=True, out=centre_h)
+    centre_h /= (H)
+    np.subtract(c_next, centre_h, out=centred_c_next)
+    np.multiply(centred_c_next, centred_c_next, out=square_c_next)
+    np.sum(square_c_next, axis=-1, keepdims=True, out=p_h)
+    p_h /= (H)
+    p_h += 1e-05
+    np.sqrt(p_h, out=p_h)
+    np.reciprocal(p_h, out=p_h)
+    np.multiply(centred_c_next, g_c, out=tanh_h_2)
+    tanh_h_2 *= p_h
+    tanh_h_2 += b_c
+    np.tanh(tanh_h_2, out=tanh_h_2)
+    np.multiply(o, tanh_h_2, out=h_next)
+
+    return h_next.copy(), States(h_next, c_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -444,13 +444,79 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    hr_t = check("state.hr", state.hr, (B, H))
+    hr_next = np.empty((B, H), dtype)
+    hi_t = check("state.hi", state.hi, (B, H))
+    hi_next = np.empty((B, H), dtype)
+    Br_Bi, Ci, Cr, nu, th, gl, D = params
+    gates = np.empty((B, 2 * H), dtype)
+    x_hr_next = np.empty((B, H), dtype)
+    x_hi_next = np.empty((B, H), dtype)
+    y_ = np.empty((B, I), dtype)
+    Cr_hr_next = np.empty((B, I), dtype)
+    exp = np.empty((3 * H,), dtype)
+    a_m = np.empty((H,), dtype)
+    m = np.empty((H,), dtype)
+    cos_exp_th = np.empty((H,), dtype)
+    lr = np.empty((H,), dtype)
+    sin_exp_th = np.empty((H,), dtype)
+    li = np.empty((H,), dtype)
+    s = np.empty((B, H), dtype)
+    s_2 = np.empty((B, I), dtype)
+    exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
+    Br_x, Bi_x = gates[:, :H], gates[:, H:]
+
+    # m = exp(-exp(nu))
+    np.exp(nu, out=exp_nu)
+    np.multiply(exp_nu, -1, out=a_m)
+    np.exp(a_m, out=m)
+
+    # lr = m * cos(exp(th))
+    np.exp(th, out=exp_th)
+    np.cos(exp_th, out=cos_exp_th)
+    np.multiply(cos_exp_th, m, out=lr)
+
+    # li = m * sin(exp(th))
+    np.sin(exp_th, out=sin_exp_th)
+    np.multiply(m, sin_exp_th, out=li)
+
+    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
+    np.exp(gl, out=exp_gl)
+
+    # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
+    np.matmul(x, Br_Bi.T, out=gates)
+    np.multiply(Br_x, exp_gl, out=x_hr_next)
+    np.multiply(Bi_x, exp_gl, out=x_hi_next)
+    np.multiply(hr_t, lr, out=hr_next)
+    np.multiply(hi_t, li, out=s)
+    hr_next -= s
+    hr_next += x_hr_next
+    np.multiply(hi_t, lr, out=hi_next)
+    np.multiply(hr_t, li, out=s)
+    hi_next += s
+    hi_next += x_hi_next
+
+    # y = Cr @ hr' + D * x - Ci @ hi'
+    np.matmul(hi_next, Ci.T, out=y_)
+    np.matmul(hr_next, Cr.T, out=Cr_hr_next)
+    np.multiply(D, x, out=s_2)
+    np.subtract(s_2, y_, out=y_)
+    y_ += Cr_hr_next
+
+    return y_.copy(), States(hr_next, hi_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

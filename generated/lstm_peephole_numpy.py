@@ -385,13 +385,66 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    W, U, b, p = params
+    u = np.empty((B, 4 * H), dtype)
+    gates = np.empty((B, 4 * H), dtype)
+    tanh_c = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
+    i = gates[:, :H]
+    f = gates[:, H : 2 * H]
+    ifg = gates[:, : 3 * H]
+    if_ = gates[:, : 2 * H]
+    g = gates[:, 2 * H : 3 * H]
+    o = gates[:, 3 * H :]
+    U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
+
+    # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
+    # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
+    # g = tanh(W_g @ x + U_g @ h + b_g)
+    # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U.T, out=u)
+    np.multiply(c_t, p_i, out=s)
+    i += s
+    np.multiply(c_t, p_f, out=s)
+    f += s
+    ifg += U_ifg
+    sigmoid(if_, out=if_)
+    np.tanh(g, out=g)
+
+    # c' = f * c + i * g
+    np.multiply(c_t, f, out=c_next)
+    np.multiply(g, i, out=s)
+    c_next += s
+    np.multiply(c_next, p_o, out=s)
+    o += s
+    o += U_o_h
+    sigmoid(o, out=o)
+
+    # h' = o * tanh(c')
+    np.tanh(c_next, out=tanh_c)
+    np.multiply(o, tanh_c, out=h_next)
+
+    return h_next.copy(), States(h_next, c_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

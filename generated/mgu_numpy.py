@@ -309,13 +309,46 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U_f, U_h, b = params
+    gates = np.empty((B, 2 * H), dtype)
+    U_f_h = np.empty((B, H), dtype)
+    fh = np.empty((B, H), dtype)
+    U_h_fh = np.empty((B, H), dtype)
+    f, n = gates[:, :H], gates[:, H:]
+
+    # f = sigmoid(W_f @ x + U_f @ h + b_f)
+    # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U_f.T, out=U_f_h)
+    f += U_f_h
+    sigmoid(f, out=f)
+    np.multiply(f, h_t, out=fh)
+    np.matmul(fh, U_h.T, out=U_h_fh)
+    n += U_h_fh
+    np.tanh(n, out=n)
+
+    # h' = (1 - f) * h + f * n
+    np.subtract(n, h_t, out=h_next)
+    h_next *= f
+    h_next += h_t
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -283,13 +283,46 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, = params
+    gates = np.empty((B, 2 * H), dtype)
+    sigmoid_a = np.empty((B, H), dtype)
+    n = np.empty((B, H), dtype)
+    x_h_next = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    z, a = gates[:, :H], gates[:, H:]
+
+    # z = sigmoid(W_z @ x)
+    # a = W_h @ x
+    np.matmul(x, W.T, out=gates)
+    sigmoid(z, out=z)
+
+    # n = where(a >= 0, a + 0.5, sigmoid(a))
+    sigmoid(a, out=sigmoid_a)
+    np.add(a, 0.5, out=s)
+    choose(np.real(a) >= 0, s, sigmoid_a, out=n)
+
+    # h' = (1 - z) * h + z * n
+    np.multiply(n, z, out=x_h_next)
+    np.subtract(1, z, out=h_next)
+    h_next *= h_t
+    h_next += x_h_next
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -376,13 +376,62 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    W, U_m, U, b = params
+    gates = np.empty((B, 5 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)
+    U_m_h = np.empty((B, H), dtype)
+    m = np.empty((B, H), dtype)
+    tanh_c = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    ifou = gates[:, H:]
+    W_m_x = gates[:, :H]
+    ifo = gates[:, H : 4 * H]
+    u_2 = gates[:, 4 * H :]
+    f = gates[:, 2 * H : 3 * H]
+    i = gates[:, H : 2 * H]
+    o = gates[:, 3 * H : 4 * H]
+
+    # m = (U_m @ h) * (W_m @ x)
+    # i = sigmoid(W_i @ x + U_i @ m + b_i)
+    # f = sigmoid(W_f @ x + U_f @ m + b_f)
+    # o = sigmoid(W_o @ x + U_o @ m + b_o)
+    # u = tanh(W_u @ x + U_u @ m + b_u)
+    np.matmul(x, W.T, out=gates)
+    ifou += b
+    np.matmul(h_t, U_m.T, out=U_m_h)
+    np.multiply(U_m_h, W_m_x, out=m)
+    np.matmul(m, U.T, out=u)
+    ifou += u
+    sigmoid(ifo, out=ifo)
+    np.tanh(u_2, out=u_2)
+
+    # c' = f * c + i * u
+    np.multiply(c_t, f, out=c_next)
+    np.multiply(i, u_2, out=s)
+    c_next += s
+
+    # h' = o * tanh(c')
+    np.tanh(c_next, out=tanh_c)
+    np.multiply(o, tanh_c, out=h_next)
+
+    return h_next.copy(), States(h_next, c_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

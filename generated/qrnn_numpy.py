@@ -355,13 +355,57 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    xp_t = check("state.xp", state.xp, (B, I))
+    xp_next = np.empty((B, I), dtype)
+    W, V, V_o, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)
+    V_o_xp = np.empty((B, H), dtype)
+    h = np.empty((B, H), dtype)
+    zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    b_zf, b_o = b[: 2 * H], b[2 * H :]
+
+    # xp' = x
+    xp_next[...] = x
+
+    # z = tanh(W_z @ x + V_z @ xp + b_z)
+    # f = sigmoid(W_f @ x + V_f @ xp + b_f)
+    # o = sigmoid(W_o @ x + V_o @ xp + b_o)
+    np.matmul(x, W.T, out=gates)
+    zf += b_zf
+    np.matmul(xp_t, V.T, out=u)
+    zf += u
+    np.tanh(z, out=z)
+    sigmoid(f, out=f)
+
+    # c' = (1 - f) * c + z * f
+    np.subtract(z, c_t, out=c_next)
+    c_next *= f
+    c_next += c_t
+    np.matmul(xp_t, V_o.T, out=V_o_xp)
+    o += V_o_xp
+    o += b_o
+    sigmoid(o, out=o)
+
+    # h = o * c'
+    np.multiply(c_next, o, out=h)
+
+    return h.copy(), States(c_next, xp_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -308,13 +308,47 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    W, U, b = params
+    gates = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)
+    s = np.empty((B, H), dtype)
+    if_, a, i, f = gates[:, H:], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+
+    # a = W_c @ x
+    # i = sigmoid(W_i @ x + U_i @ h + b_i)
+    # f = sigmoid(W_f @ x + U_f @ h + b_f)
+    np.matmul(x, W.T, out=gates)
+    if_ += b
+    np.matmul(h_t, U.T, out=u)
+    if_ += u
+    sigmoid(if_, out=if_)
+
+    # c' = a * i + f * c
+    np.multiply(a, i, out=c_next)
+    np.multiply(c_t, f, out=s)
+    c_next += s
+
+    # h' = tanh(c')
+    np.tanh(c_next, out=h_next)
+
+    return h_next.copy(), States(h_next, c_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

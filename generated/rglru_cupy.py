@@ -309,10 +309,9 @@ def first_step(params, x, h, dtype):
     B = x.shape[1]
     W, b, _ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
-    W_i_T = cp.ascontiguousarray(W[:H].T)
 
     # i = sigmoid(W_i @ x + b_i)
-    cp.matmul(x[0], W_i_T, out=i[0])
+    cp.matmul(x[0], W[:H].T, out=i[0])
 
     # h' = i * x
     launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)
@@ -336,7 +335,6 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_W = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
     d_k = cp.zeros((H,), dtype)
-    W_i = W[:H]
 
     # d_b_a = 0
     # d_k = 0
@@ -353,7 +351,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     launch("rglru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
 
     # d_w_x = W_i.T @ d_i
-    cp.matmul(d_i[0], W_i, out=d_w_x[0])
+    cp.matmul(d_i[0], W[:H], out=d_w_x[0])
     clear(finished, d_i[0])
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
     column_sum(d_i[0], d_b[:H])

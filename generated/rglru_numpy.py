@@ -372,13 +372,53 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    H, = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, H))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, b, k_ = params
+    gates = np.empty((B, 2 * H), dtype)
+    exp_h = np.empty((B, H), dtype)
+    exp_la = np.empty((B, H), dtype)
+    p_h = np.empty((B, H), dtype)
+    x_h_next = np.empty((B, H), dtype)
+    softplus_k = np.empty((H,), dtype)
+    r, i_2 = gates[:, H:], gates[:, :H]
+
+    # la = -8 * r * softplus(k)
+    softplus(k_, out=softplus_k)
+
+    # i = sigmoid(W_i @ x + b_i)
+    # r = sigmoid(W_a @ x + b_a)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    sigmoid(gates, out=gates)
+    np.multiply(r, softplus_k, out=exp_h)
+    exp_h *= -8
+
+    # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
+    np.exp(exp_h, out=exp_la)
+    exp_h *= 2
+    np.exp(exp_h, out=exp_h)
+    np.subtract(1, exp_h, out=p_h)
+    np.sqrt(p_h, out=p_h)
+    np.multiply(i_2, p_h, out=x_h_next)
+    x_h_next *= x
+    np.multiply(exp_la, h_t, out=h_next)
+    h_next += x_h_next
+
+    return h_next.copy(), States(h_next)
 
 
 def first_step(params, x, h_t):
@@ -388,11 +428,10 @@ def first_step(params, x, h_t):
     W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    W_i_T = np.ascontiguousarray(W[:H].T)
     b_i = b[:H]
 
     # i = sigmoid(W_i @ x + b_i)
-    np.matmul(x, W_i_T, out=i)
+    np.matmul(x, W[:H].T, out=i)
     i += b_i
     sigmoid(i, out=i)
 
@@ -418,7 +457,6 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_W = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
     d_k = np.zeros((H,), dtype)
-    W_i = W[:H]
     ones = np.ones(B, dtype)
     d_b_a, d_b_i = d_b[H:], d_b[:H]
 
@@ -444,7 +482,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_h[...] = d_h_2
 
     # d_w_x = W_i.T @ d_i
-    np.matmul(d_i, W_i, out=d_w_x)
+    np.matmul(d_i, W[:H], out=d_w_x)
     clear(finished, d_i)
     np.matmul(d_i.T, x, out=d_W[:H])
     np.matmul(ones, d_i, out=d_b_i)

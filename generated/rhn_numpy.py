@@ -429,13 +429,72 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, U_2, U_3, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)
+    gates_2 = np.empty((B, 2 * H), dtype)
+    gates_3 = np.empty((B, 2 * H), dtype)
+    s1 = np.empty((B, H), dtype)
+    s2 = np.empty((B, H), dtype)
+    b_h1t1, b_h2t2, b_h3t3 = b[: 2 * H], b[2 * H : 4 * H], b[4 * H :]
+    a1, t1 = gates[:, :H], gates[:, H:]
+    a2, t2 = gates_2[:, :H], gates_2[:, H:]
+    a3, t3 = gates_3[:, :H], gates_3[:, H:]
+
+    # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
+    # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
+    np.matmul(x, W.T, out=gates)
+    gates += b_h1t1
+    np.matmul(h_t, U.T, out=u)
+    gates += u
+    np.tanh(a1, out=a1)
+    sigmoid(t1, out=t1)
+
+    # s1 = h + t1 * (a1 - h)
+    np.subtract(a1, h_t, out=s1)
+    s1 *= t1
+    s1 += h_t
+
+    # a2 = tanh(U_h2 @ s1 + b_h2)
+    # t2 = sigmoid(U_t2 @ s1 + b_t2)
+    np.matmul(s1, U_2.T, out=gates_2)
+    gates_2 += b_h2t2
+    np.tanh(a2, out=a2)
+    sigmoid(t2, out=t2)
+
+    # s2 = s1 + t2 * (a2 - s1)
+    np.subtract(a2, s1, out=s2)
+    s2 *= t2
+    s2 += s1
+
+    # a3 = tanh(U_h3 @ s2 + b_h3)
+    # t3 = sigmoid(U_t3 @ s2 + b_t3)
+    np.matmul(s2, U_3.T, out=gates_3)
+    gates_3 += b_h3t3
+    np.tanh(a3, out=a3)
+    sigmoid(t3, out=t3)
+
+    # h' = s2 + t3 * (a3 - s2)
+    np.subtract(a3, s2, out=h_next)
+    h_next *= t3
+    h_next += s2
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -300,6 +300,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
 
 
+@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
@@ -307,8 +308,36 @@ def step(
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return tuple(part[0] for part in y), final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return tuple(part[0] for part in y), final
+    I, M, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    s_t = check("state.s", state.s, (B, M))
+    s_next = np.empty((B, M), dtype)
+    B_W_h, P, U_h = params
+    gates = np.empty((B, H + M), dtype)
+    P_s_next = np.empty((B, H), dtype)
+    U_h_h = np.empty((B, H), dtype)
+    x_s_next, W_h_x = gates[:, :M], gates[:, M:]
+
+    # s' = (1 - alpha) * (B @ x) + alpha * s
+    # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
+    np.matmul(x, B_W_h.T, out=gates)
+    x_s_next *= 0.050000000000000044
+    np.multiply(s_t, 0.95, out=s_next)
+    s_next += x_s_next
+    np.matmul(s_next, P.T, out=P_s_next)
+    np.matmul(h_t, U_h.T, out=U_h_h)
+    W_h_x += P_s_next
+    W_h_x += U_h_h
+    sigmoid(W_h_x, out=h_next)
+
+    return (h_next.copy(), s_next.copy()), States(h_next, s_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

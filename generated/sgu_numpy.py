@@ -372,13 +372,64 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U_g, U_z, b = params
+    gates = np.empty((B, 2 * H), dtype)
+    ah = np.empty((B, H), dtype)
+    g = np.empty((B, H), dtype)
+    U_z_h = np.empty((B, H), dtype)
+    n = np.empty((B, H), dtype)
+    maximum_z = np.empty((B, H), dtype)
+    z = np.empty((B, H), dtype)
+    bias_z = np.empty((H,), dtype)
+    s = np.empty((B, H), dtype)
+    b_z, b_g = b[H:], b[:H]
+    a, a_z = gates[:, :H], gates[:, H:]
+
+    # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
+    np.multiply(b_z, 0.2, out=bias_z)
+
+    # a = W_g @ x + b_g
+    np.matmul(x, W.T, out=gates)
+    a += b_g
+    a_z *= 0.2
+    a_z += bias_z
+
+    # g = tanh(U_g @ (a * h))
+    np.multiply(a, h_t, out=ah)
+    np.matmul(ah, U_g.T, out=g)
+    np.matmul(h_t, U_z.T, out=U_z_h)
+    np.tanh(g, out=g)
+
+    # n = softplus(g * h)
+    np.multiply(g, h_t, out=n)
+    softplus(n, out=n)
+    np.multiply(U_z_h, 0.2, out=s)
+    a_z += s
+    a_z += 0.5
+    np.maximum(a_z, 0, out=maximum_z)
+    np.minimum(maximum_z, 1, out=z)
+
+    # h' = (1 - z) * h + n * z
+    np.subtract(n, h_t, out=h_next)
+    h_next *= z
+    h_next += h_t
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -469,13 +469,80 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h, d_c, d_n, d_m))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    n_t = check("state.n", state.n, (B, H))
+    n_next = np.empty((B, H), dtype)
+    m_t = check("state.m", state.m, (B, H))
+    m_next = np.empty((B, H), dtype)
+    W, U, b = params
+    u = np.empty((B, 4 * H), dtype)
+    gates = np.empty((B, 4 * H), dtype)
+    f = np.empty((B, H), dtype)
+    i = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    softplus_lf = gates[:, H : 2 * H]
+    ip = gates[:, :H]
+    tanh_zp = gates[:, 2 * H : 3 * H]
+    sigmoid_op = gates[:, 3 * H :]
+
+    # ip = W_i @ x + U_i @ h + b_i
+    # fp = W_f @ x + U_f @ h + b_f
+    # zp = W_z @ x + U_z @ h + b_z
+    # op = W_o @ x + U_o @ h + b_o
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U.T, out=u)
+    gates += u
+
+    # lf = m + log_sigmoid(fp)
+    softplus_lf *= -1
+    softplus(softplus_lf, out=softplus_lf)
+    np.subtract(m_t, softplus_lf, out=f)
+
+    # m' = where(n == 0, ip, maximum(ip, lf))
+    np.maximum(ip, f, out=s)
+    choose(np.real(n_t) == 0, ip, s, out=m_next)
+
+    # i = exp(ip - m')
+    np.subtract(ip, m_next, out=i)
+    np.exp(i, out=i)
+
+    # f = exp(lf - m')
+    f -= m_next
+    np.exp(f, out=f)
+
+    # c' = f * c + i * tanh(zp)
+    np.tanh(tanh_zp, out=tanh_zp)
+    np.multiply(c_t, f, out=c_next)
+    np.multiply(i, tanh_zp, out=s)
+    c_next += s
+
+    # n' = f * n + i
+    np.multiply(f, n_t, out=n_next)
+    n_next += i
+
+    # h' = c' * sigmoid(op) / n'
+    sigmoid(sigmoid_op, out=sigmoid_op)
+    np.multiply(c_next, sigmoid_op, out=h_next)
+    h_next /= n_next
+
+    return h_next.copy(), States(h_next, c_next, n_next, m_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

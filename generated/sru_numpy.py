@@ -333,13 +333,52 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_c))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    H, = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, H))
+    c_t = check("state.c", state.c, (B, H))
+    c_next = np.empty((B, H), dtype)
+    W, b, v = params
+    gates = np.empty((B, 3 * H), dtype)
+    h = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    fr, f, r, u = gates[:, H:], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+    v_f, v_r = v[:H], v[H:]
+
+    # u = W_c @ x
+    # f = sigmoid(W_f @ x + v_f * c + b_f)
+    # r = sigmoid(W_r @ x + v_r * c + b_r)
+    np.matmul(x, W.T, out=gates)
+    fr += b
+    np.multiply(c_t, v_f, out=s)
+    f += s
+    np.multiply(c_t, v_r, out=s)
+    r += s
+    sigmoid(fr, out=fr)
+
+    # c' = f * c + u * (1 - f)
+    np.subtract(c_t, u, out=c_next)
+    c_next *= f
+    c_next += u
+
+    # h = alpha * (1 - r) * x + r * c'
+    np.subtract(1, r, out=h)
+    h *= x
+    h *= 1.7320508075688772
+    np.multiply(c_next, r, out=s)
+    h += s
+
+    return h.copy(), States(c_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -294,13 +294,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U_k, b = params
+    gates = np.empty((B, 2 * H), dtype)
+    U_k_h = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    z, k_ = gates[:, :H], gates[:, H:]
+
+    # z = tanh(W_z @ x + b_z)
+    # k = sigmoid(W_k @ x + U_k @ h + b_k)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.tanh(z, out=z)
+    np.matmul(h_t, U_k.T, out=U_k_h)
+    k_ += U_k_h
+    sigmoid(k_, out=k_)
+
+    # h' = tanh((1 - k) * h + z * k)
+    np.subtract(z, h_t, out=s)
+    s *= k_
+    s += h_t
+    np.tanh(s, out=h_next)
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -259,13 +259,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, b_f = params
+    gates = np.empty((B, 2 * H), dtype)
+    x_h_next = np.empty((B, H), dtype)
+    f, z = gates[:, H:], gates[:, :H]
+
+    # z = W_z @ x
+    # f = sigmoid(W_f @ x + b_f)
+    np.matmul(x, W.T, out=gates)
+    f += b_f
+    sigmoid(f, out=f)
+
+    # h' = f * h + z * (1 - f)
+    np.subtract(1, f, out=x_h_next)
+    x_h_next *= z
+    np.multiply(f, h_t, out=h_next)
+    h_next += x_h_next
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

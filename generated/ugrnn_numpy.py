@@ -279,13 +279,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
+@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)
+    g, n = gates[:, :H], gates[:, H:]
+
+    # g = sigmoid(W_g @ x + U_g @ h + b_g)
+    # n = tanh(W_c @ x + U_c @ h + b_c)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U.T, out=u)
+    gates += u
+    sigmoid(g, out=g)
+    np.tanh(n, out=n)
+
+    # h' = (1 - g) * n + g * h
+    np.subtract(h_t, n, out=h_next)
+    h_next *= g
+    h_next += n
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -363,6 +363,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     )
 
 
+@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None, *, m: np.ndarray,
 ) -> tuple[np.ndarray, States]:
@@ -370,8 +371,48 @@ def step(
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False, m=m)
-    return y[0], final
+    if state is None:
+        y, final, _ = forward(params, x_t[None], tape=False, m=m)
+        return y[0], final
+    I, H = measure(params)
+    dtype = precision(params, state, x_t=x_t, m=m)
+    B, _ = x_t.shape
+    x = check("x_t", x_t, (B, I))
+    m = check("m", m, (B, H))
+    h_t = check("state.h", state.h, (B, H))
+    h_next = np.empty((B, H), dtype)
+    W, U, U_h, b = params
+    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)
+    hr = np.empty((B, H), dtype)
+    U_h_hr = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
+    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+
+    # z = sigmoid(W_z @ x + U_z @ h + b_z)
+    # r = sigmoid(W_r @ x + U_r @ h + b_r)
+    # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
+    np.matmul(x, W.T, out=gates)
+    gates += b
+    np.matmul(h_t, U.T, out=u)
+    zr += u
+    sigmoid(zr, out=zr)
+    np.multiply(h_t, r, out=hr)
+    np.matmul(hr, U_h.T, out=U_h_hr)
+    n += U_h_hr
+    np.tanh(n, out=n)
+
+    # k = (1 - z) * h + z * n
+    np.subtract(n, h_t, out=s)
+    s *= z
+    s += h_t
+
+    # h' = h * m + k * (1 - m)
+    np.subtract(h_t, s, out=h_next)
+    h_next *= m
+    h_next += s
+
+    return h_next.copy(), States(h_next)
 
 
 def measure(params: Params) -> tuple[int, ...]:

@@ -28,12 +28,13 @@ class Comments:
     lines: Mapping[str, str]
     parts: Mapping[str, str]
 
-    def of(self, values: Iterable[Value]) -> tuple[str, ...]:
-        """The lines for some values, each once."""
+    def of(self, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
+        """The lines for some values; `once`: there is a single step, of which nothing is known before."""
         names = [v.name for v in values]
-        gates = list(dict.fromkeys(self.parts[n] for n in names if n in self.parts))
+        parts = {} if once else self.parts
+        gates = list(dict.fromkeys(parts[n] for n in names if n in parts))
         early = [f"For {listed(gates)}: what waits for no state, at all steps at once."] if gates else []
-        lines = (self.lines[n] for n in names if n not in self.parts and n in self.lines)
+        lines = (self.lines[n] for n in names if n not in parts and n in self.lines)
         return tuple(dict.fromkeys([*early, *(line for line in lines if not OBVIOUS.fullmatch(line))]))
 
 

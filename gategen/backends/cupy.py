@@ -395,6 +395,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "backward": function_context(module, step, step.backward, "backward"),
         "first": once_context(module, plan.first, "first") if plan.first else None,
         "start": once_context(module, plan.start, "start") if plan.start else None,
+        "quick": None,
     }
     made |= passing(module, made)
     parts = [made["forward"], made["backward"]]

@@ -104,7 +104,7 @@ class Host(ABC):
         )
 
     def comment(self, *values: Value) -> tuple[str, ...]:
-        return self.module.comment(self.schedule, values)
+        return self.module.comment(self.schedule, values, self.where == ONCE)
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -193,7 +193,7 @@ class Host(ABC):
     def weight(self, weight: Weight, transposed: bool) -> str:
         """The right side of a product; in the loop one that lies as products want it, made once."""
         part = self.weight_part(weight)
-        if self.where == ALL:
+        if self.where in (ALL, ONCE):
             return part if transposed else f"{part}.T"
         base = self.names.known["field", weight.field]
         wish = base if part == base else f"{base}_{joint_name([m.split('_', 1)[-1] for m in weight.members])}"

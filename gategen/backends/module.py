@@ -214,8 +214,8 @@ class Module:
             return []
         return [k for k, b in enumerate(tape_buffers(self.plan.first)) if b.kind != "static"]
 
-    def comment(self, schedule: Schedule, values: Iterable[Value]) -> tuple[str, ...]:
-        return self.comments.get(id(schedule), NONE).of(values)
+    def comment(self, schedule: Schedule, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
+        return self.comments.get(id(schedule), NONE).of(values, once)
 
     def gradient_field(self, name: str) -> Field | None:
         """The field whose gradient has this name."""

@@ -279,6 +279,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "backward": function_context(module, step, step.backward),
         "first": once_context(module, plan.first) if plan.first else None,
         "start": once_context(module, plan.start) if plan.start else None,
+        "quick": None if step.forward.graph.sums else quick_step(module, step),
     }
     made |= passing(module, made)
     return {
@@ -330,6 +331,27 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         ),
         "kept": ", ".join([*whole[0], *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")), *whole[1]]),
         "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
+    }
+
+
+def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
+    """One step from given states, on (B, ·) arrays."""
+    made, names = once(module, pair, pair.forward), module.names.known
+    states = [
+        {
+            "name": s.name,
+            "now": module.names.of(("once", s.name, 0), f"{names[s.name]}_t"),
+            "next": module.names.of(("once", s.name, 1), f"{names[s.name]}_next"),
+            "size": module.names.sizes.get(str(s.size), str(s.size)),
+        }
+        for s in module.cell.states
+    ]
+    outputs = [f"{source}.copy()" for _, source in made["outputs"]]
+    return {
+        **made,
+        "states": states,
+        "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
+        "final": ", ".join(s["next"] for s in states),
     }
 
 
