@@ -104,7 +104,7 @@ def _generated(
 ) -> tuple[dict[str, str], tuple[Plan, ...]]:
     """All files by name, and a plan of each cell: what its summary is counted from."""
     from gategen.backends import find
-    from gategen.plan import plans
+    from gategen.plan import plan
 
     _refuse_namesakes(cells)
     names = all_backends() if backends is None else tuple(dict.fromkeys(backends))
@@ -115,7 +115,7 @@ def _generated(
     for k, cell in enumerate(cells):
         if progress:
             progress(cell.name, k, len(cells))
-        made = plans(cell, kinds)
+        made = {arrays: plan(cell, arrays) for arrays in kinds}
         counted.append(made[False])
         for backend in found:
             files |= backend.files(made[backend.arrays])

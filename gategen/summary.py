@@ -79,7 +79,7 @@ class Summary:
 
 def summary(cell: Cell) -> Summary:
     """What the generated modules of a cell hold and do."""
-    return of_plan(plan(cell))
+    return of_plan(plan(cell, arrays=True))
 
 
 def of_plan(made: Plan) -> Summary:

@@ -71,7 +71,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -85,7 +88,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_h, b_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_h", "U_h", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -101,7 +104,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "W_h": params.W_h,
         "U_h": params.U_h,
@@ -136,21 +139,15 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U_h, b_h = (cp.asarray(array, order="C") for array in params)
-    h, p, f, i = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        p=(T, B, H),
-        f=(T, B, H),
-        i=(T, B, H),
-    )
+    h, p, f, i = memory(tape, dtype, h=(T + 1, B, H), p=(T, B, H), f=(T, B, H), i=(T, B, H))
 
     # p = W_h @ x
     cp.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
-    launch("atr_forward_1", dtype, T * B, H, (B, 0, H), p)
+    launch("atr_forward_1", dtype, (T * B, H, H), p)
 
     if initial is None:
         h[0] = 0
@@ -158,14 +155,14 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_h_T = cp.ascontiguousarray(U_h.T)
-    for t in range(0, T):
+    for t in range(T):
         # q = U_h @ h + b_h
         cp.matmul(h[t], U_h_T, out=f[t])
 
         # i = sigmoid(p + q)
         # f = sigmoid(p - q)
         # h' = f * h + p * i
-        launch("atr_forward_2", dtype, B, H, (B, t, H), f, b_h, p, h, i)
+        launch("atr_forward_2", dtype, (B, H, B, t, H), f, b_h, p, h, i)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -187,13 +184,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, p, f, i, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, p, f, i, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W_h, U_h, b_h = (cp.asarray(array, order="C") for array in params)
+    W_h, U_h, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -222,13 +219,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_i = d_h * (1 - i) * i * p
         # d_q = d_h * (1 - i) * i * p - d_p
         # d_p += d_h * (1 - i) * i * p + d_h * i
-        launch("atr_backward_1", dtype, B, H, (B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
+        launch("atr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
 
         # d_u_h = U_h.T @ d_q
         cp.matmul(d_q[t], U_h, out=d_u_h)
 
         # d_h = d_h * f + d_u_h
-        launch("atr_backward_2", dtype, B, H, (B, t, H), d_h, d_u_h, f)
+        launch("atr_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -239,19 +236,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
-    column_sum("atr_backward_3", dtype, T * B, H, (B, 0, H), d_q, d_b_h)
+    column_sum(d_q, d_b_h)
 
     d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -370,26 +361,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("atr_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

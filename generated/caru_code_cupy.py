@@ -69,15 +69,18 @@ class Tape(NamedTuple):
 
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 2 * H)  sigmoid_a, z
-    n: cp.ndarray  # (T, B, H)  n
+    gates: cp.ndarray  # (T, B, 2 * H)  n, z
+    sigmoid_a: cp.ndarray  # (T, B, H)  sigmoid_a
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
     first_tape: Any  # what the first step left behind
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -92,7 +95,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_n, W_z, U_n, U_z, b_n, b_z, c_n, c_z."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_n", "W_z", "U_n", "U_z", "b_n", "b_z", "c_n", "c_z"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -111,7 +114,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_n": params.W[:H],
         "W_z": params.W[H:],
@@ -151,28 +154,19 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
-    h, gates, n = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        n=(T, B, H),
-    )
+    h, gates, sigmoid_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H))
     u = cp.empty((B, 2 * H), dtype)
-    bias = cp.empty((2 * H,), dtype)
-
-    # For n and z: what waits for no state, at all steps at once.
-    launch("caru_code_forward_1", dtype, 1, H, (H,), c, b, bias)
 
     # For z: what waits for no state, at all steps at once.
     # a = W_n @ x + b_n
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For n, z and l: what waits for no state, at all steps at once.
-    launch("caru_code_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias, n)
+    # For l: what waits for no state, at all steps at once.
+    launch("caru_code_forward_1", dtype, (T * B, H, H), gates, b, sigmoid_a)
 
     if initial is None:
         h[0] = 0
@@ -193,7 +187,7 @@ def forward(
 
         # l = z * sigmoid(a)
         # h' = (1 - l) * h + n * l
-        launch("caru_code_forward_3", dtype, B, H, (B, t, H), u, n, gates, h)
+        launch("caru_code_forward_2", dtype, (B, H, B, t, H), u, gates, c, b, sigmoid_a, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -204,7 +198,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
+    return y, final, Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -215,13 +209,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, n, finished, given, first_tape = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, sigmoid_a, finished, given, first_tape) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, _ = (cp.asarray(array, order="C") for array in params)
+    W, U, _, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -240,7 +234,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         x = x[1:]
         h = h[1:]
         gates = gates[1:]
-        n = n[1:]
+        sigmoid_a = sigmoid_a[1:]
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
@@ -254,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = cp.zeros((2 * H,), dtype)
 
     # l = sigmoid_a * z
-    launch("caru_code_backward_1", dtype, T * B, H, (B, 0, H), gates, l)
+    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
 
     U_n = U[:H]
     U_z = U[H:]
@@ -267,14 +261,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z = d_a * sigmoid_a * (1 - z) * z
         # d_n = d_h * l * (1 - n**2)
         # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
-        launch("caru_code_backward_2", dtype, B, H, (B, t, H), d_h, d_y, h, n, gates, l, d_gates)
+        launch("caru_code_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
         # d_u_h = U_z.T @ d_z
         cp.matmul(d_gates[t, :, :H], U_n, out=d_u_h)
         d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_z).reshape(d_u_h.shape)
 
         # d_h = d_h * (1 - l) + d_u_h
-        launch("caru_code_backward_3", dtype, B, H, (B, t, H), d_h, d_u_h, l)
+        launch("caru_code_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -286,11 +280,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
-    column_sum("caru_code_backward_4", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
-    column_sum("caru_code_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_c)
+    column_sum(d_gates[..., H:], d_b)
+    column_sum(d_gates[..., :H], d_c[:H])
 
-    # d_bias_z_2 = d_bias_z
-    launch("caru_code_backward_6", dtype, 1, H, (H,), d_b, d_c)
+    # d_b_z_2 = d_b_z
+    launch("caru_code_backward_4", dtype, (1, H, H), d_b, d_c)
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -299,16 +293,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         )
         d_x = cp.concatenate((first_d_x[None], d_x))
         d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -326,7 +314,7 @@ def first_step(params, x, h, dtype):
 
     # h' = tanh(W_n @ x + b_n)
     cp.matmul(x[0], W_n_T, out=W_n_x[0])
-    launch("caru_code_first_forward_1", dtype, B, H, (B, 0, H), W_n_x, b, h)
+    launch("caru_code_first_forward_1", dtype, (B, H, B, 0, H), W_n_x, b, h)
 
     return h[1],
 
@@ -335,7 +323,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     """Pull gradients back through `first_step`."""
     I, H = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, _, b, _ = (cp.asarray(array, order="C") for array in params)
+    W, _, _, _ = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
         kept_h = d_h.copy()
@@ -352,23 +340,21 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     # d_c_n = 0
     # d_b_z = 0
     # d_c_z = 0
-    launch("caru_code_first_backward_1", dtype, 1, H, (H,), d_c, d_b)
+    launch("caru_code_first_backward_1", dtype, (1, H, H), d_c, d_b)
 
     # d_h = 0
-    launch("caru_code_first_backward_2", dtype, B, H, (B, 0, H), d_h_2)
+    launch("caru_code_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
 
     # d_a_h = d_h * (1 - h_next**2)
-    launch("caru_code_first_backward_3", dtype, B, H, (B, 0, H), d_h, d_y, h, d_a_h)
+    launch("caru_code_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
 
     # d_h = d_h
-    launch("caru_code_first_backward_4", dtype, B, H, (B, 0, H), d_h_2, d_h)
+    launch("caru_code_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
 
     # d_x = W_n.T @ d_a_h
     cp.matmul(d_a_h[0], W_n, out=d_x[0])
     cp.matmul(d_a_h[0].T, x[0], out=d_W[:H])
-
-    # The gradients of the parameters: all steps in one product each.
-    column_sum("caru_code_first_backward_5", dtype, B, H, (B, 0, H), d_a_h, d_b)
+    column_sum(d_a_h[0], d_b[:H])
 
     if finished is not None:
         cp.copyto(d_h, kept_h, where=finished)
@@ -424,7 +410,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -495,26 +482,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("caru_code_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

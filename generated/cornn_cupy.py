@@ -68,7 +68,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -83,7 +86,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_y, U_z, b_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_h", "U_y", "U_z", "b_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -100,7 +103,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "W_h": params.W_h,
         "U_y": params.U_y,
@@ -136,22 +139,16 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U_y, U_z, b_h = (cp.asarray(array, order="C") for array in params)
-    y_, z, tanh_z = memory(
-        tape,
-        dtype,
-        y_=(T + 1, B, H),
-        z=(T + 1, B, H),
-        tanh_z=(T, B, H),
-    )
+    y_, z, tanh_z = memory(tape, dtype, y_=(T + 1, B, H), z=(T + 1, B, H), tanh_z=(T, B, H))
     U_y_y = cp.empty((B, H), dtype)
     U_z_z = cp.empty((B, H), dtype)
 
     # For z': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=tanh_z.reshape(T * B, H))
-    launch("cornn_forward_1", dtype, T * B, H, (B, 0, H), tanh_z, b_h)
 
     if initial is None:
         y_[0] = 0
@@ -162,13 +159,13 @@ def forward(
 
     U_y_T = cp.ascontiguousarray(U_y.T)
     U_z_T = cp.ascontiguousarray(U_z.T)
-    for t in range(0, T):
+    for t in range(T):
         # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
         cp.matmul(y_[t], U_y_T, out=U_y_y)
         cp.matmul(z[t], U_z_T, out=U_z_z)
 
         # y' = dt * z' + y
-        launch("cornn_forward_2", dtype, B, H, (B, t, H), U_y_y, U_z_z, tanh_z, y_, z)
+        launch("cornn_forward_1", dtype, (B, H, B, t, H), U_y_y, U_z_z, tanh_z, b_h, y_, z)
 
         if finished is not None:
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
@@ -191,14 +188,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, y_, z, tanh_z, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, y_, z, tanh_z, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.y_", y_, (T + 1, B, H))
     check("tape.z", z, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.y_": y_})
-    W_h, U_y, U_z, b_h = (cp.asarray(array, order="C") for array in params)
+    W_h, U_y, U_z, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -231,7 +228,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z += 0.1 * d_y_2
         # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
-        launch("cornn_backward_1", dtype, B, H, (B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
+        launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
         # d_u_z = U_z.T @ d_tanh_z
         cp.matmul(d_tanh_z[t], U_z, out=d_u_z)
@@ -242,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
         # d_y_2 = d_y_2
         # d_z = 0.53 * d_z + d_u_z
-        launch("cornn_backward_2", dtype, B, H, (H,), d_y_2_2, d_y_2, d_z, d_u_z)
+        launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])
@@ -255,19 +252,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_tanh_z.reshape(T * B, H).T, y_[:-1].reshape(T * B, H), out=d_U_y)
     cp.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
-    column_sum("cornn_backward_3", dtype, T * B, H, (B, 0, H), d_tanh_z, d_b_h)
+    column_sum(d_tanh_z, d_b_h)
 
     d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_y_2, d_z),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -386,26 +377,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("cornn_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

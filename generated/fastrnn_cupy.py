@@ -67,7 +67,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -83,7 +86,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, U_h, b_h, alpha, beta."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_h", "U_h", "b_h", "alpha", "beta"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -101,7 +104,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "W_h": params.W_h,
         "U_h": params.U_h,
@@ -138,25 +141,20 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U_h, b_h, alpha, beta = (cp.asarray(array, order="C") for array in params)
     h, n, sigmoid_alpha, sigmoid_beta = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        n=(T, B, H),
-        sigmoid_alpha=(1,),
-        sigmoid_beta=(1,),
+        tape, dtype, h=(T + 1, B, H), n=(T, B, H), sigmoid_alpha=(1,), sigmoid_beta=(1,),
     )
     U_h_h = cp.empty((B, H), dtype)
 
     # For h': what waits for no state, at all steps at once.
-    launch("fastrnn_forward_1", dtype, 1, 1, (), alpha, beta, sigmoid_alpha, sigmoid_beta)
+    launch("fastrnn_forward_1", dtype, (1, 1), alpha, beta, sigmoid_alpha, sigmoid_beta)
 
     # For n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    launch("fastrnn_forward_2", dtype, T * B, H, (B, 0, H), n, b_h)
 
     if initial is None:
         h[0] = 0
@@ -164,12 +162,12 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_h_T = cp.ascontiguousarray(U_h.T)
-    for t in range(0, T):
+    for t in range(T):
         # n = tanh(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_h_T, out=U_h_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
-        launch("fastrnn_forward_3", dtype, B, H, (B, t, H), U_h_h, n, h, sigmoid_alpha, sigmoid_beta)
+        launch("fastrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -191,13 +189,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, n, sigmoid_alpha, sigmoid_beta, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, n, sigmoid_alpha, sigmoid_beta, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W_h, U_h, b_h, alpha, beta = (cp.asarray(array, order="C") for array in params)
+    W_h, U_h, _, _, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -232,48 +230,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_sigmoid_beta = d_h * h
         # g_sigmoid_alpha = d_h * n
         # d_n = d_h * (1 - n**2) * sigmoid_alpha
-        launch("fastrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta, g_sigmoid_alpha, d_n)
+        launch(
+            "fastrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
+            g_sigmoid_alpha, d_n,
+        )
 
         # d_u_h = U_h.T @ d_n
         cp.matmul(d_n[t], U_h, out=d_u_h)
 
         # d_h = d_h * sigmoid_beta + d_u_h
-        launch("fastrnn_backward_2", dtype, B, H, (H,), d_h, d_u_h, sigmoid_beta)
+        launch("fastrnn_backward_2", dtype, (B, H, H), d_h, d_u_h, sigmoid_beta)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_h.T @ d_n
     cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
-
-    # sum_g_sigmoid_beta = the sum of g_sigmoid_beta
-    row_sum("fastrnn_backward_3", dtype, T * B, H, (B, 0, H), g_sigmoid_beta, sum_g_sigmoid_beta)
-
-    # sum_g_sigmoid_alpha = the sum of g_sigmoid_alpha
-    row_sum("fastrnn_backward_4", dtype, T * B, H, (B, 0, H), g_sigmoid_alpha, sum_g_sigmoid_alpha)
+    row_sum(g_sigmoid_beta, sum_g_sigmoid_beta)
+    row_sum(g_sigmoid_alpha, sum_g_sigmoid_alpha)
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
-    column_sum("fastrnn_backward_5", dtype, T * B, 1, (B, 0), sum_g_sigmoid_alpha, d_sigmoid_alpha)
-    column_sum("fastrnn_backward_6", dtype, T * B, 1, (B, 0), sum_g_sigmoid_beta, d_sigmoid_beta)
-    column_sum("fastrnn_backward_7", dtype, T * B, H, (B, 0, H), d_n, d_b_h)
+    column_sum(sum_g_sigmoid_alpha, d_sigmoid_alpha)
+    column_sum(sum_g_sigmoid_beta, d_sigmoid_beta)
+    column_sum(d_n, d_b_h)
 
     # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
     # d_beta = d_sigmoid_beta * (1 - sigmoid_beta) * sigmoid_beta
-    launch("fastrnn_backward_8", dtype, 1, 1, (), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta, d_alpha, d_beta)
-
-    d_params = Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
+    launch(
+        "fastrnn_backward_3", dtype, (1, 1), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
+        d_alpha, d_beta,
     )
 
+    d_params = Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta)
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -392,26 +386,31 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
+def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
+    if array.ndim == 1:
+        array, out = array[None], out.reshape(1, 1)
+    width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
+    if array.size > 0:
+        kernel = compiled(array.dtype.name).get_function("fastrnn_row_sum")
+        sizes = np.int32(width), np.int64(pitch), np.int64(step)
+        kernel((array.size // width,), (128,), (*sizes, array, out))
 
 
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("fastrnn_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -60,7 +60,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -74,7 +77,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, b_h, u."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_h", "b_h", "u"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -90,7 +93,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "W_h": params.W_h,
         "b_h": params.b_h,
@@ -125,28 +128,24 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, b_h, u = (cp.asarray(array, order="C") for array in params)
-    h, = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-    )
-    x_h = cp.empty((T, B, H), dtype)
+    h, = memory(tape, dtype, h=(T + 1, B, H))
+    W_h_x = cp.empty((T, B, H), dtype)
 
     # For h': what waits for no state, at all steps at once.
-    cp.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
-    launch("indrnn_forward_1", dtype, T * B, H, (B, 0, H), x_h, b_h)
+    cp.matmul(x.reshape(T * B, I), W_h.T, out=W_h_x.reshape(T * B, H))
 
     if initial is None:
         h[0] = 0
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
-    for t in range(0, T):
+    for t in range(T):
         # h' = relu(W_h @ x + u * h + b_h)
-        launch("indrnn_forward_2", dtype, B, H, (B, t, H), h, u, x_h)
+        launch("indrnn_forward_1", dtype, (B, H, B, t, H), W_h_x, b_h, h, u)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -168,13 +167,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W_h, b_h, u = (cp.asarray(array, order="C") for array in params)
+    W_h, _, u = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -201,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * step(h_next)
         # g_u = d_a_h * h
         # d_h = d_a_h * u
-        launch("indrnn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, h, u, d_a_h, g_u)
+        launch("indrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, u, d_a_h, g_u)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -211,20 +210,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
-    column_sum("indrnn_backward_2", dtype, T * B, H, (B, 0, H), d_a_h, d_b_h)
-    column_sum("indrnn_backward_3", dtype, T * B, H, (B, 0, H), g_u, d_u)
+    column_sum(d_a_h, d_b_h)
+    column_sum(g_u, d_u)
 
     d_params = Params(d_W_h, d_b_h, d_u)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -343,26 +336,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("indrnn_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -76,7 +76,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -93,7 +96,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: A, R, b, c, g_h, g_x."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["A", "R", "b", "c", "g_h", "g_x"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -112,7 +115,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "A": params.A,
         "R": params.R,
@@ -150,39 +153,29 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     A, R, b, c, g_h, g_x = (cp.asarray(array, order="C") for array in params)
     h, gates, gates_2, p_z, z, r, n, p_z_2 = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 3 * H),
-        gates_2=(T, B, 3 * H),
-        p_z=(T, B, 1),
-        z=(T, B, H),
-        r=(T, B, H),
-        n=(T, B, H),
-        p_z_2=(T, B, 1),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1), z=(T, B,
+        H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
     gates_3 = cp.empty((T, B, 3 * H), dtype)
     u = cp.empty((B, 3 * H), dtype)
     centre_z = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
-    bias_z_3 = cp.empty((H,), dtype)
-    bias = cp.empty((2 * H,), dtype)
-
-    # For z, r and n: what waits for no state, at all steps at once.
-    launch("ln_gru_forward_1", dtype, 1, H, (H,), b, c, bias_z_3, bias)
 
     # For z: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
-    row_sum("ln_gru_forward_2", dtype, T * B, 3 * H, (B, 0, H), gates, centre_z)
-    launch("ln_gru_forward_3", dtype, T * B, 1, (B, 0, H), centre_z)
-    launch("ln_gru_forward_4", dtype, T * B, H, (B, 0, H), gates, centre_z, gates_3)
-    row_sum("ln_gru_forward_5", dtype, T * B, 3 * H, (B, 0, H), gates_3, p_z)
-    launch("ln_gru_forward_6", dtype, T * B, 1, (B, 0, H), p_z)
-    launch("ln_gru_forward_7", dtype, T * B, H, (B, 0, H), bias_z_3, gates, g_x, p_z, bias, z, r, n)
+    row_sum(gates, centre_z)
+    launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
+    launch("ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, gates_3)
+    row_sum(gates_3, p_z)
+    launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
+
+    # For z, r and n: what waits for no state, at all steps at once.
+    launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
 
     if initial is None:
         h[0] = 0
@@ -190,19 +183,19 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     R_T = cp.ascontiguousarray(R.T)
-    for t in range(0, T):
+    for t in range(T):
         # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum("ln_gru_forward_8", dtype, B, 3 * H, (B, t, H), gates_2, centre_z_2)
-        launch("ln_gru_forward_9", dtype, B, 1, (H,), centre_z_2)
-        launch("ln_gru_forward_10", dtype, B, H, (B, t, H), gates_2, centre_z_2, u)
-        row_sum("ln_gru_forward_11", dtype, B, 3 * H, (B, t, H), u, p_z_2)
-        launch("ln_gru_forward_12", dtype, B, 1, (B, t, H), p_z_2)
+        row_sum(gates_2[t], centre_z_2)
+        launch("ln_gru_forward_5", dtype, (B, 1, H), centre_z_2)
+        launch("ln_gru_forward_6", dtype, (B, H, B, t, H), gates_2, centre_z_2, u)
+        row_sum(u, p_z_2[t])
+        launch("ln_gru_forward_7", dtype, (B, 1, B, t, H), p_z_2)
 
         # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
         # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
         # h' = (1 - z) * n + z * h
-        launch("ln_gru_forward_13", dtype, B, H, (B, t, H), gates_2, g_h, p_z_2, z, r, c, n, h)
+        launch("ln_gru_forward_8", dtype, (B, H, B, t, H), b, c, gates_2, g_h, p_z_2, z, r, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -225,13 +218,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    A, R, b, c, g_h, g_x = (cp.asarray(array, order="C") for array in params)
+    A, R, _, c, g_h, g_x = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -285,13 +278,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         #     centred_A_2_x * g_x_2
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-        launch("ln_gru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z)
-
-        # sum_g_p_z_2 = the sum of g_p_z_2
-        row_sum("ln_gru_backward_2", dtype, B, H, (H,), g_p_z_2, d_sum_square_R_0_h)
+        launch(
+            "ln_gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
+            g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
+        )
+        row_sum(g_p_z_2, d_sum_square_R_0_h)
 
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
-        launch("ln_gru_backward_3", dtype, B, 1, (B, t, H), p_z_2, d_sum_square_R_0_h)
+        launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
 
         # d_R_2_h = d_sum_square_R_0_h
         # d_R_1_h = d_sum_square_R_0_h
@@ -300,20 +294,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
         # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-        launch("ln_gru_backward_4", dtype, B, H, (B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r, d_gates_2, g_centre_z_2)
-
-        # sum_g_centre_z_2 = the sum of g_centre_z_2
-        row_sum("ln_gru_backward_5", dtype, B, H, (H,), g_centre_z_2, d_sum_R_0_h)
+        launch(
+            "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
+            d_gates_2, g_centre_z_2,
+        )
+        row_sum(g_centre_z_2, d_sum_R_0_h)
 
         # d_sum_R_0_h *= 1 / 3 / hidden
-        launch("ln_gru_backward_6", dtype, B, 1, (H,), d_sum_R_0_h)
-        launch("ln_gru_backward_7", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_0_h)
+        launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_0_h)
+        launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
 
         # d_h = d_h * z + d_r_h
-        launch("ln_gru_backward_8", dtype, B, H, (B, t, H), d_h, d_r_h, z)
+        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -321,20 +316,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    row_sum(g_p_z, d_sum_square_A_0_x)
     clear(finished, d_gates)
-    column_sum("ln_gru_backward_9", dtype, T * B, 3 * H, (B, 0, H), d_gates, d_b)
-
-    # sum_g_p_z = the sum of g_p_z
-    row_sum("ln_gru_backward_10", dtype, T * B, H, (B, 0, H), g_p_z, d_sum_square_A_0_x)
+    column_sum(d_gates, d_b)
     clear(finished, g_c_2)
-    column_sum("ln_gru_backward_11", dtype, T * B, H, (B, 0, H), g_c_2, d_c)
+    column_sum(g_c_2, d_c[2 * H :])
     clear(finished, d_gates_3)
-    column_sum("ln_gru_backward_12", dtype, T * B, 3 * H, (B, 0, H), d_gates_3, d_g_h)
+    column_sum(d_gates_3, d_g_h)
     clear(finished, d_gates_4)
-    column_sum("ln_gru_backward_13", dtype, T * B, 3 * H, (B, 0, H), d_gates_4, d_g_x)
+    column_sum(d_gates_4, d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
-    launch("ln_gru_backward_14", dtype, T * B, 1, (B, 0, H), p_z, d_sum_square_A_0_x)
+    launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
 
     # d_square_A_2_x = d_sum_square_A_0_x
     # d_square_A_1_x = d_sum_square_A_0_x
@@ -343,18 +336,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
-    launch("ln_gru_backward_15", dtype, T * B, H, (B, 0, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z, g_centre_z)
+    launch(
+        "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
+        g_centre_z,
+    )
 
-    # d_bias_z_3_2 = d_bias_z_3
-    # d_bias_r_2 = d_bias_r
-    launch("ln_gru_backward_16", dtype, 1, H, (H,), d_b, d_c)
-
-    # sum_g_centre_z = the sum of g_centre_z
-    row_sum("ln_gru_backward_17", dtype, T * B, H, (B, 0, H), g_centre_z, d_sum_A_0_x)
+    # d_b_0_2 = d_b_0
+    # d_b_1_2 = d_b_1
+    launch("ln_gru_backward_9", dtype, (1, H, H), d_b, d_c)
+    row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_18", dtype, T * B, 1, (B, 0, H), d_sum_A_0_x)
-    launch("ln_gru_backward_19", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_10", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_gru_backward_11", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
@@ -363,16 +357,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_x)
 
     d_params = Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -497,26 +485,31 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
+def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
+    if array.ndim == 1:
+        array, out = array[None], out.reshape(1, 1)
+    width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
+    if array.size > 0:
+        kernel = compiled(array.dtype.name).get_function("ln_gru_row_sum")
+        sizes = np.int32(width), np.int64(pitch), np.int64(step)
+        kernel((array.size // width,), (128,), (*sizes, array, out))
 
 
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("ln_gru_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -87,7 +87,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -105,7 +108,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: A, R, b, g_h, g_x, b_c, g_c."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["A", "R", "b", "g_h", "g_x", "b_c", "g_c"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -125,7 +128,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    measure(params)
     return {
         "A": params.A,
         "R": params.R,
@@ -164,25 +167,14 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
     h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2 = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        c=(T + 1, B, H),
-        gates=(T, B, 4 * H),
-        gates_2=(T, B, 4 * H),
-        p_i=(T, B, 1),
-        i=(T, B, H),
-        g=(T, B, H),
-        f=(T, B, H),
-        o=(T, B, H),
-        p_i_2=(T, B, 1),
-        centred_c_next=(T, B, H),
-        p_h=(T, B, 1),
-        tanh_h_2=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), gates_2=(T, B, 4 * H), p_i=(T,
+        B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1), centred_c_next=(T, B,
+        H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
     gates_3 = cp.empty((T, B, 4 * H), dtype)
     u = cp.empty((B, 4 * H), dtype)
@@ -193,14 +185,14 @@ def forward(
 
     # For i: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
-    row_sum("ln_lstm_forward_1", dtype, T * B, 4 * H, (B, 0, H), gates, centre_i)
-    launch("ln_lstm_forward_2", dtype, T * B, 1, (B, 0, H), centre_i)
-    launch("ln_lstm_forward_3", dtype, T * B, H, (B, 0, H), gates, centre_i, gates_3)
-    row_sum("ln_lstm_forward_4", dtype, T * B, 4 * H, (B, 0, H), gates_3, p_i)
-    launch("ln_lstm_forward_5", dtype, T * B, 1, (B, 0, H), p_i)
+    row_sum(gates, centre_i)
+    launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
+    launch("ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, gates_3)
+    row_sum(gates_3, p_i)
+    launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
 
     # For i, g, f and o: what waits for no state, at all steps at once.
-    launch("ln_lstm_forward_6", dtype, T * B, H, (B, 0, H), b, gates, g_x, p_i, i, g, f, o)
+    launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
 
     if initial is None:
         h[0] = 0
@@ -210,28 +202,28 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
 
     R_T = cp.ascontiguousarray(R.T)
-    for t in range(0, T):
+    for t in range(T):
         # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
-        row_sum("ln_lstm_forward_7", dtype, B, 4 * H, (B, t, H), gates_2, centre_i_2)
-        launch("ln_lstm_forward_8", dtype, B, 1, (H,), centre_i_2)
-        launch("ln_lstm_forward_9", dtype, B, H, (B, t, H), gates_2, centre_i_2, u)
-        row_sum("ln_lstm_forward_10", dtype, B, 4 * H, (B, t, H), u, p_i_2)
-        launch("ln_lstm_forward_11", dtype, B, 1, (B, t, H), p_i_2)
+        row_sum(gates_2[t], centre_i_2)
+        launch("ln_lstm_forward_5", dtype, (B, 1, H), centre_i_2)
+        launch("ln_lstm_forward_6", dtype, (B, H, B, t, H), gates_2, centre_i_2, u)
+        row_sum(u, p_i_2[t])
+        launch("ln_lstm_forward_7", dtype, (B, 1, B, t, H), p_i_2)
 
         # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
         # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
         # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
         # c' = f * c + i * g
-        launch("ln_lstm_forward_12", dtype, B, H, (B, t, H), gates_2, g_h, p_i_2, i, g, f, o, c)
+        launch("ln_lstm_forward_8", dtype, (B, H, B, t, H), b, gates_2, g_h, p_i_2, i, g, f, o, c)
 
         # h' = o * tanh(layer_norm(c', g_c, b_c))
-        row_sum("ln_lstm_forward_13", dtype, B, H, (B, t, H), c, centre_h)
-        launch("ln_lstm_forward_14", dtype, B, 1, (H,), centre_h)
-        launch("ln_lstm_forward_15", dtype, B, H, (B, t, H), c, centre_h, centred_c_next, square_c_next)
-        row_sum("ln_lstm_forward_16", dtype, B, H, (B, t, H), square_c_next, p_h)
-        launch("ln_lstm_forward_17", dtype, B, 1, (B, t, H), p_h)
-        launch("ln_lstm_forward_18", dtype, B, H, (B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
+        row_sum(c[t + 1], centre_h)
+        launch("ln_lstm_forward_9", dtype, (B, 1, H), centre_h)
+        launch("ln_lstm_forward_10", dtype, (B, H, B, t, H), c, centre_h, centred_c_next, square_c_next)
+        row_sum(square_c_next, p_h[t])
+        launch("ln_lstm_forward_11", dtype, (B, 1, B, t, H), p_h)
+        launch("ln_lstm_forward_12", dtype, (B, H, B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -244,7 +236,10 @@ def forward(
     final = States(h[T].copy(), c[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial is not None)
+    return y, final, Tape(
+        x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial
+        is not None,
+    )
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -255,14 +250,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
+    A, R, _, g_h, g_x, _, g_c = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -318,24 +313,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
         # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
         # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
-        launch("ln_lstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h, gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4)
-
-        # sum_g_p_h = the sum of g_p_h
-        row_sum("ln_lstm_backward_2", dtype, B, H, (H,), g_p_h, d_sum_square_c_next)
+        launch(
+            "ln_lstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
+            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
+        )
+        row_sum(g_p_h, d_sum_square_c_next)
 
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-        launch("ln_lstm_backward_3", dtype, B, 1, (B, t, H), p_h, d_sum_square_c_next)
+        launch("ln_lstm_backward_2", dtype, (B, 1, B, t, H), p_h, d_sum_square_c_next)
 
         # d_centred_c_next = d_sum_square_c_next
         # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
         # g_centre_h = -d_centred_c_next
-        launch("ln_lstm_backward_4", dtype, B, H, (B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c, p_h, d_centred_c_next, g_centre_h)
-
-        # sum_g_centre_h = the sum of g_centre_h
-        row_sum("ln_lstm_backward_5", dtype, B, H, (H,), g_centre_h, d_sum_c_next)
+        launch(
+            "ln_lstm_backward_3", dtype, (B, H, B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2,
+            g_c, p_h, d_centred_c_next, g_centre_h,
+        )
+        row_sum(g_centre_h, d_sum_c_next)
 
         # d_sum_c_next *= 1 / hidden
-        launch("ln_lstm_backward_6", dtype, B, 1, (H,), d_sum_c_next)
+        launch("ln_lstm_backward_4", dtype, (B, 1, H), d_sum_c_next)
 
         # d_c += d_centred_c_next + d_sum_c_next
         # d_A_2_x = d_c * c * (1 - f) * f
@@ -351,13 +348,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
         # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
         # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-        launch("ln_lstm_backward_7", dtype, B, H, (B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2, p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i)
-
-        # sum_g_p_i_2 = the sum of g_p_i_2
-        row_sum("ln_lstm_backward_8", dtype, B, H, (H,), g_p_i_2, d_sum_square_R_0_h)
+        launch(
+            "ln_lstm_backward_5", dtype, (B, H, B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
+            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
+        )
+        row_sum(g_p_i_2, d_sum_square_R_0_h)
 
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
-        launch("ln_lstm_backward_9", dtype, B, 1, (B, t, H), p_i_2, d_sum_square_R_0_h)
+        launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
 
         # d_R_3_h = d_sum_square_R_0_h
         # d_R_2_h = d_sum_square_R_0_h
@@ -368,14 +366,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
         # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
-        launch("ln_lstm_backward_10", dtype, B, H, (B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2, d_gates_2, g_centre_i_2)
-
-        # sum_g_centre_i_2 = the sum of g_centre_i_2
-        row_sum("ln_lstm_backward_11", dtype, B, H, (H,), g_centre_i_2, d_sum_R_0_h)
+        launch(
+            "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
+            d_gates_2, g_centre_i_2,
+        )
+        row_sum(g_centre_i_2, d_sum_R_0_h)
 
         # d_sum_R_0_h *= 1 / 4 / hidden
-        launch("ln_lstm_backward_12", dtype, B, 1, (H,), d_sum_R_0_h)
-        launch("ln_lstm_backward_13", dtype, B, H, (B, t, H), d_gates_2, d_sum_R_0_h)
+        launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_0_h)
+        launch("ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
@@ -387,22 +386,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-
-    # sum_g_p_i = the sum of g_p_i
-    row_sum("ln_lstm_backward_14", dtype, T * B, H, (B, 0, H), g_p_i, d_sum_square_A_0_x)
+    row_sum(g_p_i, d_sum_square_A_0_x)
     clear(finished, d_gates)
-    column_sum("ln_lstm_backward_15", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
+    column_sum(d_gates, d_b)
     clear(finished, d_tanh_h_2)
-    column_sum("ln_lstm_backward_16", dtype, T * B, H, (B, 0, H), d_tanh_h_2, d_b_c)
+    column_sum(d_tanh_h_2, d_b_c)
     clear(finished, g_g_c)
-    column_sum("ln_lstm_backward_17", dtype, T * B, H, (B, 0, H), g_g_c, d_g_c)
+    column_sum(g_g_c, d_g_c)
     clear(finished, d_gates_3)
-    column_sum("ln_lstm_backward_18", dtype, T * B, 4 * H, (B, 0, H), d_gates_3, d_g_h)
+    column_sum(d_gates_3, d_g_h)
     clear(finished, d_gates_4)
-    column_sum("ln_lstm_backward_19", dtype, T * B, 4 * H, (B, 0, H), d_gates_4, d_g_x)
+    column_sum(d_gates_4, d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
-    launch("ln_lstm_backward_20", dtype, T * B, 1, (B, 0, H), p_i, d_sum_square_A_0_x)
+    launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
 
     # d_square_A_3_x = d_sum_square_A_0_x
     # d_square_A_2_x = d_sum_square_A_0_x
@@ -413,14 +410,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
-    launch("ln_lstm_backward_21", dtype, T * B, H, (B, 0, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i, g_centre_i)
-
-    # sum_g_centre_i = the sum of g_centre_i
-    row_sum("ln_lstm_backward_22", dtype, T * B, H, (B, 0, H), g_centre_i, d_sum_A_0_x)
+    launch(
+        "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
+        g_centre_i,
+    )
+    row_sum(g_centre_i, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 4 / hidden
-    launch("ln_lstm_backward_23", dtype, T * B, 1, (B, 0, H), d_sum_A_0_x)
-    launch("ln_lstm_backward_24", dtype, T * B, H, (B, 0, H), d_gates, d_sum_A_0_x)
+    launch("ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
@@ -429,16 +427,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_x)
 
     d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -563,26 +555,31 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
+def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
+    if array.ndim == 1:
+        array, out = array[None], out.reshape(1, 1)
+    width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
+    if array.size > 0:
+        kernel = compiled(array.dtype.name).get_function("ln_lstm_row_sum")
+        sizes = np.int32(width), np.int64(pitch), np.int64(step)
+        kernel((array.size // width,), (128,), (*sizes, array, out))
 
 
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("ln_lstm_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

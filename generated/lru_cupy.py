@@ -81,7 +81,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -99,7 +102,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: Br, Bi, Ci, Cr, nu, th, gl, D."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -121,7 +124,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "Br": params.Br_Bi[:H],
         "Bi": params.Br_Bi[H:],
@@ -161,25 +164,18 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     Br_Bi, Ci, Cr, nu, th, gl, D = (cp.asarray(array, order="C") for array in params)
     hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
-        tape,
-        dtype,
-        hr=(T + 1, B, H),
-        hi=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        exp=(3 * H,),
-        m=(H,),
-        cos_exp_th=(H,),
-        sin_exp_th=(H,),
+        tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H), exp=(3 * H,), m=(H,),
+        cos_exp_th=(H,), sin_exp_th=(H,),
     )
     x_hr_next = cp.empty((T, B, H), dtype)
     x_hi_next = cp.empty((T, B, H), dtype)
     y_ = cp.empty((T, B, I), dtype)
     Cr_hr_next = cp.empty((T, B, I), dtype)
-    a_m = cp.empty((H,), dtype)
     lr = cp.empty((H,), dtype)
     li = cp.empty((H,), dtype)
 
@@ -187,11 +183,11 @@ def forward(
     # m = exp(-exp(nu))
     # lr = m * cos(exp(th))
     # li = m * sin(exp(th))
-    launch("lru_forward_1", dtype, 1, H, (H,), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
+    launch("lru_forward_1", dtype, (1, H, H), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
     # For hr' and hi': what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-    launch("lru_forward_2", dtype, T * B, H, (B, 0, H), gates, exp, x_hr_next, x_hi_next)
+    launch("lru_forward_2", dtype, (T * B, H, H), gates, exp, x_hr_next, x_hi_next)
 
     if initial is None:
         hr[0] = 0
@@ -200,10 +196,10 @@ def forward(
         hr[0] = check("initial.hr", initial.hr, (B, H))
         hi[0] = check("initial.hi", initial.hi, (B, H))
 
-    for t in range(0, T):
+    for t in range(T):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-        launch("lru_forward_3", dtype, B, H, (B, t, H), hi, hr, li, lr, x_hr_next, x_hi_next)
+        launch("lru_forward_3", dtype, (B, H, B, t, H), hi, hr, li, lr, x_hr_next, x_hi_next)
 
         if finished is not None:
             cp.copyto(hr[t + 1], hr[t], where=finished[t])
@@ -212,7 +208,7 @@ def forward(
     # y = Cr @ hr' + D * x - Ci @ hi'
     cp.matmul(hi[1:].reshape(T * B, H), Ci.T, out=y_.reshape(T * B, I))
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
-    launch("lru_forward_4", dtype, T * B, I, (B, 0, I), y_, Cr_hr_next, D, x)
+    launch("lru_forward_4", dtype, (T * B, I, I), y_, Cr_hr_next, D, x)
 
     y = y_
     if finished is not None:
@@ -231,14 +227,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))
     check("tape.hi", hi, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.hr": hr})
-    Br_Bi, Ci, Cr, nu, th, gl, D = (cp.asarray(array, order="C") for array in params)
+    Br_Bi, Ci, Cr, _, _, _, D = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -266,9 +262,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     li_2 = cp.empty((H,), dtype)
     d_exp = cp.empty((3 * H,), dtype)
     d_parts = cp.empty((3 * H,), dtype)
-    d_sin_exp_th = cp.empty((H,), dtype)
-    d_cos_exp_th = cp.empty((H,), dtype)
-    d_a_m = cp.empty((H,), dtype)
     d_Br_Bi = cp.zeros((2 * H, I), dtype)
     d_Ci = cp.zeros((I, H), dtype)
     d_Cr = cp.zeros((I, H), dtype)
@@ -279,11 +272,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # lr = cos_exp_th * m
     # li = m * sin_exp_th
-    launch("lru_backward_1", dtype, 1, H, (H,), cos_exp_th, m, sin_exp_th, lr_2, li_2)
+    launch("lru_backward_1", dtype, (1, H, H), cos_exp_th, m, sin_exp_th, lr_2, li_2)
 
     # g_D = d_y * x
     # d_Ci_hi_next = -d_y
-    launch("lru_backward_2", dtype, T * B, I, (B, 0, I), d_y, x, g_D, d_Ci_hi_next)
+    launch("lru_backward_2", dtype, (T * B, I, I), d_y, x, g_D, d_Ci_hi_next)
 
     # d_hr_next_2 = Cr.T @ d_y
     cp.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
@@ -294,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H), out=d_Ci)
     cp.matmul(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H), out=d_Cr)
-    column_sum("lru_backward_3", dtype, T * B, I, (B, 0, I), g_D, d_D)
+    column_sum(g_D, d_D)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -310,7 +303,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_Br_x = d_hr_next_2 * exp_gl
         # d_hr = d_hi * li + d_hr_next_2 * lr
         # d_hi = d_hi * lr - d_hr_next_2 * li
-        launch("lru_backward_4", dtype, B, H, (B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr)
+        launch(
+            "lru_backward_3", dtype, (B, H, B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi,
+            hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
+        )
 
         if finished is not None:
             cp.copyto(d_hr, kept_hr, where=finished[t])
@@ -321,9 +317,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_Br_Bi)
-    column_sum("lru_backward_5", dtype, T * B, H, (B, 0, H), g_exp_gl, d_exp)
-    column_sum("lru_backward_6", dtype, T * B, H, (B, 0, H), g_li, d_parts)
-    column_sum("lru_backward_7", dtype, T * B, H, (B, 0, H), g_lr, d_parts)
+    column_sum(g_exp_gl, d_exp[:H])
+    column_sum(g_li, d_parts[:H])
+    column_sum(g_lr, d_parts[H : 2 * H])
 
     # d_sin_exp_th = d_li * m
     # d_cos_exp_th = d_lr * m
@@ -334,22 +330,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_nu = d_exp_nu * exp_nu
     # d_th = d_exp_th * exp_th
     # d_gl = d_exp_gl * exp_gl
-    launch("lru_backward_8", dtype, 1, H, (H,), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl)
-
-    # d_x += d_y * D
-    launch("lru_backward_9", dtype, T * B, I, (B, 0, I), D, d_x, d_y)
-
-    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_hr, d_hi),
+    launch(
+        "lru_backward_4", dtype, (1, H, H), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th,
+        d_gl,
     )
 
+    # d_x += d_y * D
+    launch("lru_backward_5", dtype, (T * B, I, I), D, d_x, d_y)
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
+    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
+
+
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -406,7 +399,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -477,26 +471,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("lru_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -78,7 +78,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32 or float64."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32 or float64.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -96,7 +99,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: Br, Bi, Ci, Cr, nu, th, gl, D."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -118,7 +121,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "Br": params.Br_Bi[:H],
         "Bi": params.Br_Bi[H:],
@@ -160,19 +163,13 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     Br_Bi, Ci, Cr, nu, th, gl, D = params
     hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
-        tape,
-        dtype,
-        hr=(T + 1, B, H),
-        hi=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        exp=(3 * H,),
-        m=(H,),
-        cos_exp_th=(H,),
-        sin_exp_th=(H,),
+        tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H), exp=(3 * H,), m=(H,),
+        cos_exp_th=(H,), sin_exp_th=(H,),
     )
     x_hr_next = np.empty((T, B, H), dtype)
     x_hi_next = np.empty((T, B, H), dtype)
@@ -262,8 +259,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))
@@ -444,16 +441,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x += s_3
 
     d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_hr, d_hi),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
 
 
-def step(
-    params: Params, x_t: np.ndarray, state: States | None = None
-) -> tuple[np.ndarray, States]:
+def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
@@ -511,7 +502,8 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return np.concatenate(list(arrays.values()))
 
 

@@ -75,7 +75,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -90,8 +93,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_g, W_o, U_i, U_f, U_g, U_o, b_i, b_f, b_g, b_o, p_i, p_f, p_o."""
-    expected = ["W_i", "W_f", "W_g", "W_o", "U_i", "U_f", "U_g", "U_o", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f", "p_o"]
+    """`Params` from arrays under the cell's own names."""
+    expected = [
+        "W_i", "W_f", "W_g", "W_o", "U_i", "U_f", "U_g", "U_o", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f",
+        "p_o",
+    ]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -109,7 +115,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
@@ -156,22 +162,17 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b, p = (cp.asarray(array, order="C") for array in params)
     h, c, gates, tanh_c = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        c=(T + 1, B, H),
-        gates=(T, B, 4 * H),
-        tanh_c=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
     )
     u = cp.empty((B, 4 * H), dtype)
 
     # For i, f, g and o: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    launch("lstm_peephole_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         h[0] = 0
@@ -181,7 +182,7 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
 
     U_T = cp.ascontiguousarray(U.T)
-    for t in range(0, T):
+    for t in range(T):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         # g = tanh(W_g @ x + U_g @ h + b_g)
@@ -190,7 +191,7 @@ def forward(
 
         # c' = f * c + i * g
         # h' = o * tanh(c')
-        launch("lstm_peephole_forward_2", dtype, B, H, (B, t, H), u, c, p, gates, tanh_c, h)
+        launch("lstm_peephole_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -213,14 +214,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, tanh_c, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, c, gates, tanh_c, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, p = (cp.asarray(array, order="C") for array in params)
+    W, U, _, p = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -259,7 +260,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_i = d_c * g * (1 - i) * i
         # g_p_i = d_i * c
         # d_c = d_c * f + d_f * p_f + d_i * p_i
-        launch("lstm_peephole_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates, d_gates_2)
+        launch(
+            "lstm_peephole_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
+            d_gates_2,
+        )
 
         # d_h = U_i.T @ d_i + U_f.T @ d_f + U_g.T @ d_g + U_o.T @ d_o
         cp.matmul(d_gates[t], U, out=d_h)
@@ -274,20 +278,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("lstm_peephole_backward_2", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_peephole_backward_3", dtype, T * B, 3 * H, (B, 0, H), d_gates_2, d_p)
+    column_sum(d_gates, d_b)
+    column_sum(d_gates_2, d_p)
 
     d_params = Params(d_W, d_U, d_b, d_p)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -344,7 +342,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -415,26 +414,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("lstm_peephole_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

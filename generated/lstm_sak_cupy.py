@@ -76,8 +76,13 @@ class Tape(NamedTuple):
     given: bool  # whether the caller gave the initial states
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", projection: int) -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+def init(
+    input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", projection: int,
+) -> Params:
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -94,8 +99,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_g, W_o, R_i, R_f, R_g, R_o, P, b_i, b_f, b_g, b_o, p_i, p_f, p_o."""
-    expected = ["W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f", "p_o"]
+    """`Params` from arrays under the cell's own names."""
+    expected = [
+        "W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i",
+        "p_f", "p_o",
+    ]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -114,7 +122,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, P, H = measure(params)
+    _, _, H = measure(params)
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
@@ -162,24 +170,19 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, R, P_2, b, p = (cp.asarray(array, order="C") for array in params)
     r, c, gates, tanh_c, v_r = memory(
-        tape,
-        dtype,
-        r=(T + 1, B, P),
-        c=(T + 1, B, H),
-        gates=(T, B, 4 * H),
-        tanh_c=(T, B, H),
-        v_r=(T, B, H),
+        tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H), v_r=(T, B,
+        H),
     )
     u = cp.empty((B, 4 * H), dtype)
     P_v_r = cp.empty((B, P), dtype)
 
     # For i, f, g and o: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    launch("lstm_sak_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         r[0] = 0
@@ -190,7 +193,7 @@ def forward(
 
     R_T = cp.ascontiguousarray(R.T)
     P_2_T = cp.ascontiguousarray(P_2.T)
-    for t in range(0, T):
+    for t in range(T):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
         # g = tanh(W_g @ x + R_g @ r + b_g)
@@ -199,9 +202,9 @@ def forward(
 
         # c' = f * c + i * g
         # r' = P @ (o * tanh(c'))
-        launch("lstm_sak_forward_2", dtype, B, H, (B, t, H), u, c, p, gates, tanh_c, v_r)
+        launch("lstm_sak_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, v_r)
         cp.matmul(v_r[t], P_2_T, out=P_v_r)
-        launch("lstm_sak_forward_3", dtype, B, P, (B, t, P), P_v_r, r)
+        launch("lstm_sak_forward_2", dtype, (B, P, B, t, P), P_v_r, r)
 
         if finished is not None:
             cp.copyto(r[t + 1], r[t], where=finished[t])
@@ -224,14 +227,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, P, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, r, c, gates, tanh_c, v_r, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, r, c, gates, tanh_c, v_r, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.r", r, (T + 1, B, P))
     check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.r": r})
-    W, R, P_2, b, p = (cp.asarray(array, order="C") for array in params)
+    W, R, P_2, _, p = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, P), dtype) if d_y is None else check("d_y", d_y, (T, B, P))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -265,7 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_c, 0, where=finished[t])
 
         # d_r_next = d_r + d_y
-        launch("lstm_sak_backward_1", dtype, B, P, (B, t, P), d_r, d_y, d_r_next)
+        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)
 
         # d_v_r = P.T @ d_r_next
         cp.matmul(d_r_next[t], P_2, out=d_v_r)
@@ -279,7 +282,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_i = d_c * g * (1 - i) * i
         # g_p_i = d_i * c
         # d_c = d_c * f + d_f * p_f + d_i * p_i
-        launch("lstm_sak_backward_2", dtype, B, H, (B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates, d_gates_2)
+        launch(
+            "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates,
+            d_gates_2,
+        )
 
         # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
         cp.matmul(d_gates[t], R, out=d_r)
@@ -295,20 +301,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, r[:-1].reshape(T * B, P), out=d_R)
     cp.matmul(d_r_next.reshape(T * B, P).T, v_r.reshape(T * B, H), out=d_P)
-    column_sum("lstm_sak_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
-    column_sum("lstm_sak_backward_4", dtype, T * B, 3 * H, (B, 0, H), d_gates_2, d_p)
+    column_sum(d_gates, d_b)
+    column_sum(d_gates_2, d_p)
 
     d_params = Params(d_W, d_R, d_P, d_b, d_p)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_r, d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_r, d_c))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -366,7 +366,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -437,26 +438,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("lstm_sak_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -69,7 +69,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -81,7 +84,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_f, W_i, W_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_f", "W_i", "W_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -97,7 +100,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_f": params.W[:H],
         "W_i": params.W[H : 2 * H],
@@ -132,16 +135,12 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_a, n = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 3 * H),
-        sigmoid_a=(T, B, H),
-        n=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), sigmoid_a=(T, B, H), n=(T, B, H),
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
@@ -152,16 +151,16 @@ def forward(
 
     # For h': what waits for no state, at all steps at once.
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    launch("minlstm_forward_1", dtype, T * B, H, (B, 0, H), gates, sigmoid_a, n, x_h_next)
+    launch("minlstm_forward_1", dtype, (T * B, H, H), gates, sigmoid_a, n, x_h_next)
 
     if initial is None:
         h[0] = 0
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
-    for t in range(0, T):
+    for t in range(T):
         # h' = f * h / (f + i) + i * n / (f + i)
-        launch("minlstm_forward_2", dtype, B, H, (B, t, H), gates, h, x_h_next)
+        launch("minlstm_forward_2", dtype, (B, H, B, t, H), gates, h, x_h_next)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -184,8 +183,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, sigmoid_a, n, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, sigmoid_a, n, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -220,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_W_f_x = d_h * (h / (f + i) - f * h * d_W_f_x) - d_h * i * n * d_W_f_x
         # d_W_f_x *= (1 - f) * f
         # d_h *= f / (f + i)
-        launch("minlstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
+        launch("minlstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -234,16 +233,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_x)
 
     d_params = Params(d_W)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -300,7 +293,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -377,26 +371,12 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
-
-
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -79,7 +79,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -94,8 +97,10 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_m, W_i, W_f, W_o, W_u, U_m, U_i, U_f, U_o, U_u, b_i, b_f, b_o, b_u."""
-    expected = ["W_m", "W_i", "W_f", "W_o", "W_u", "U_m", "U_i", "U_f", "U_o", "U_u", "b_i", "b_f", "b_o", "b_u"]
+    """`Params` from arrays under the cell's own names."""
+    expected = [
+        "W_m", "W_i", "W_f", "W_o", "W_u", "U_m", "U_i", "U_f", "U_o", "U_u", "b_i", "b_f", "b_o", "b_u",
+    ]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -113,7 +118,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_m": params.W[:H],
         "W_i": params.W[H : 2 * H],
@@ -159,26 +164,18 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U_m, U, b = (cp.asarray(array, order="C") for array in params)
     h, c, gates, U_m_h, m, tanh_c = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        c=(T + 1, B, H),
-        gates=(T, B, 5 * H),
-        U_m_h=(T, B, H),
-        m=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 5 * H), U_m_h=(T, B, H), m=(T, B, H),
         tanh_c=(T, B, H),
     )
     u = cp.empty((B, 4 * H), dtype)
 
     # For m, i, f, o and u: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
-
-    # For i, f, o and u: what waits for no state, at all steps at once.
-    launch("mlstm_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         h[0] = 0
@@ -189,10 +186,10 @@ def forward(
 
     U_m_T = cp.ascontiguousarray(U_m.T)
     U_T = cp.ascontiguousarray(U.T)
-    for t in range(0, T):
+    for t in range(T):
         # m = (U_m @ h) * (W_m @ x)
         cp.matmul(h[t], U_m_T, out=U_m_h[t])
-        launch("mlstm_forward_2", dtype, B, H, (B, t, H), U_m_h, gates, m)
+        launch("mlstm_forward_1", dtype, (B, H, B, t, H), U_m_h, gates, m)
 
         # i = sigmoid(W_i @ x + U_i @ m + b_i)
         # f = sigmoid(W_f @ x + U_f @ m + b_f)
@@ -202,7 +199,7 @@ def forward(
 
         # c' = f * c + i * u
         # h' = o * tanh(c')
-        launch("mlstm_forward_3", dtype, B, H, (B, t, H), u, gates, c, tanh_c, h)
+        launch("mlstm_forward_2", dtype, (B, H, B, t, H), u, gates, b, c, tanh_c, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -225,14 +222,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, gates, U_m_h, m, tanh_c, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, c, gates, U_m_h, m, tanh_c, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U_m, U, b = (cp.asarray(array, order="C") for array in params)
+    W, U_m, U, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -268,14 +265,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_o = d_h * (1 - o) * o * tanh_c
         # d_f = d_c * c * (1 - f) * f
         # d_i = d_c * (1 - i) * i * u
-        launch("mlstm_backward_1", dtype, B, H, (B, t, H), d_h, d_y, d_c, gates, tanh_c, c, d_gates)
+        launch("mlstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, gates, tanh_c, c, d_gates)
 
         # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
         cp.matmul(d_gates[t, :, H:], U, out=d_m)
 
         # d_W_m_x = d_m * U_m_h
         # d_U_m_h = d_m * W_m_x
-        launch("mlstm_backward_2", dtype, B, H, (B, t, H), U_m_h, d_m, gates, d_gates, d_U_m_h)
+        launch("mlstm_backward_2", dtype, (B, H, B, t, H), U_m_h, d_m, gates, d_gates, d_U_m_h)
 
         # d_h = U_m.T @ d_U_m_h
         cp.matmul(d_U_m_h[t], U_m, out=d_h)
@@ -291,19 +288,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 5 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_U_m_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_m)
     cp.matmul(d_gates[..., H:].reshape(T * B, 4 * H).T, m.reshape(T * B, H), out=d_U)
-    column_sum("mlstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
+    column_sum(d_gates[..., H:], d_b)
 
     d_params = Params(d_W, d_U_m, d_U, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -360,7 +351,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -431,26 +423,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("mlstm_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

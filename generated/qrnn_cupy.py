@@ -74,7 +74,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -89,7 +92,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_f, W_o, V_z, V_f, V_o, b_z, b_f, b_o."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_z", "W_f", "W_o", "V_z", "V_f", "V_o", "b_z", "b_f", "b_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -108,7 +111,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_z": params.W[:H],
         "W_f": params.W[H : 2 * H],
@@ -149,28 +152,20 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, V, V_o, b = (cp.asarray(array, order="C") for array in params)
-    c, xp, gates = memory(
-        tape,
-        dtype,
-        c=(T + 1, B, H),
-        xp=(T + 1, B, I),
-        gates=(T, B, 3 * H),
-    )
+    c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
     u = cp.empty((B, 2 * H), dtype)
     V_o_xp = cp.empty((T, B, H), dtype)
     h = cp.empty((T, B, H), dtype)
 
     # xp' = x
-    launch("qrnn_forward_1", dtype, T * B, I, (B, 0, I), x, xp)
+    launch("qrnn_forward_1", dtype, (T * B, I, B, I), x, xp)
 
     # For z, f and o: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # For z and f: what waits for no state, at all steps at once.
-    launch("qrnn_forward_2", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         c[0] = 0
@@ -180,13 +175,13 @@ def forward(
         xp[0] = check("initial.xp", initial.xp, (B, I))
 
     V_T = cp.ascontiguousarray(V.T)
-    for t in range(0, T):
+    for t in range(T):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         cp.matmul(xp[t], V_T, out=u)
 
         # c' = (1 - f) * c + z * f
-        launch("qrnn_forward_3", dtype, B, H, (B, t, H), u, gates, c)
+        launch("qrnn_forward_2", dtype, (B, H, B, t, H), u, gates, b, c)
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -196,7 +191,7 @@ def forward(
     cp.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
 
     # h = o * c'
-    launch("qrnn_forward_4", dtype, T * B, H, (B, 0, H), V_o_xp, gates, b, c, h)
+    launch("qrnn_forward_3", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)
 
     y = h
     if finished is not None:
@@ -215,14 +210,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, xp, gates, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, c, xp, gates, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.c", c, (T + 1, B, H))
     check("tape.xp", xp, (T + 1, B, I))
     dtype = precision(params, None, **{"tape.c": c})
-    W, V, V_o, b = (cp.asarray(array, order="C") for array in params)
+    W, V, V_o, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -249,7 +244,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((3 * H,), dtype)
 
     # d_o = d_y * c_next * (1 - o) * o
-    launch("qrnn_backward_1", dtype, T * B, H, (B, 0, H), c, d_y, gates, d_gates)
+    launch("qrnn_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, d_gates)
 
     # d_x = W_o.T @ d_o
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
@@ -260,7 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, xp[:-1].reshape(T * B, I), out=d_V_o)
-    column_sum("qrnn_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
+    column_sum(d_gates[..., 2 * H :], d_b[2 * H :])
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -270,20 +265,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_xp, 0, where=finished[t])
 
         # d_xp_next = d_xp
-        launch("qrnn_backward_3", dtype, B, I, (B, t, I), d_xp, d_xp_next)
+        launch("qrnn_backward_2", dtype, (B, I, B, t, I), d_xp, d_xp_next)
 
         # d_c += d_y * o
         # not_f = 1 - f
         # d_f = d_c * (1 - f) * f * (z - c)
         # d_z = d_c * f * (1 - z**2)
         # d_c *= 1 - f
-        launch("qrnn_backward_4", dtype, B, H, (B, t, H), d_c, d_y, gates, c, d_gates)
+        launch("qrnn_backward_3", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates)
 
         # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
         cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)
 
         # d_xp = d_v_xp + d_v_xp_2
-        launch("qrnn_backward_5", dtype, B, I, (B, t, I), d_v_xp, d_v_xp_2, d_xp)
+        launch("qrnn_backward_4", dtype, (B, I, B, t, I), d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -295,22 +290,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
-    column_sum("qrnn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum(d_gates[..., : 2 * H], d_b[: 2 * H])
 
     # d_x += d_w_x_2 + d_xp_next
-    launch("qrnn_backward_7", dtype, T * B, I, (B, 0, I), d_x, d_w_x_2, d_xp_next)
+    launch("qrnn_backward_5", dtype, (T * B, I, I), d_x, d_w_x_2, d_xp_next)
 
     d_params = Params(d_W, d_V, d_V_o, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_c, d_xp),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -367,7 +356,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -438,26 +428,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("qrnn_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -77,9 +77,12 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
-    I = positive("input_size", input_size)
+    positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
     rng = np.random.default_rng(seed)
     k = H**-0.5
@@ -91,7 +94,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_a, b_i, b_a, k."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_i", "W_a", "b_i", "b_a", "k"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -146,30 +149,25 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, k_ = (cp.asarray(array, order="C") for array in params)
     h, gates, exp_h, exp_la, p_h, softplus_k = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        exp_h=(T, B, H),
-        exp_la=(T, B, H),
-        p_h=(T, B, H),
-        softplus_k=(H,),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_la=(T, B, H), p_h=(T, B,
+        H), softplus_k=(H,),
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
     # la = -8 * r * softplus(k)
-    launch("rglru_forward_1", dtype, 1, H, (H,), k_, softplus_k)
+    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
 
     # For h': what waits for no state, at all steps at once.
-    launch("rglru_forward_2", dtype, T * B, H, (B, 0, H), gates, b, softplus_k, x, exp_h, exp_la, p_h, x_h_next)
+    launch("rglru_forward_2", dtype, (T * B, H, H), gates, b, softplus_k, x, exp_h, exp_la, p_h, x_h_next)
 
     if initial is None:
         h[0] = 0
@@ -185,7 +183,7 @@ def forward(
 
     for t in range(start, T):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-        launch("rglru_forward_3", dtype, B, H, (B, t, H), exp_la, h, x_h_next)
+        launch("rglru_forward_3", dtype, (B, H, B, t, H), exp_la, h, x_h_next)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -197,7 +195,9 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    return y, final, Tape(
+        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape,
+    )
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -208,13 +208,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, given, first_tape) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, b, _ = (cp.asarray(array, order="C") for array in params)
+    W, _, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -260,7 +260,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_r *= -8 * (1 - r) * r * softplus_k
         # d_i = d_x * (1 - i) * i * p_h * x
         # d_h = d_x * exp_la
-        launch("rglru_backward_1", dtype, B, H, (B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k, d_x, d_gates, g_softplus_k)
+        launch(
+            "rglru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
+            d_x, d_gates, g_softplus_k,
+        )
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -272,14 +275,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
     clear(finished, g_softplus_k)
-    column_sum("rglru_backward_2", dtype, T * B, H, (B, 0, H), g_softplus_k, d_softplus_k)
-    column_sum("rglru_backward_3", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
+    column_sum(g_softplus_k, d_softplus_k)
+    column_sum(d_gates, d_b)
 
     # d_x = d_w_x + d_x * i * p_h
-    launch("rglru_backward_4", dtype, T * B, H, (B, 0, H), d_x, d_w_x, gates, p_h)
+    launch("rglru_backward_2", dtype, (T * B, H, H), d_x, d_w_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
-    launch("rglru_backward_5", dtype, 1, H, (H,), d_softplus_k, softplus_k, d_k)
+    launch("rglru_backward_3", dtype, (1, H, H), d_softplus_k, softplus_k, d_k)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_b, d_k)
@@ -289,16 +292,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         )
         d_x = cp.concatenate((first_d_x[None], d_x))
         d_params = Params(*(whole + part for whole, part in zip(d_params, d_first, strict=True)))
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
@@ -318,7 +315,7 @@ def first_step(params, x, h, dtype):
     cp.matmul(x[0], W_i_T, out=i[0])
 
     # h' = i * x
-    launch("rglru_first_forward_1", dtype, B, H, (B, 0, H), i, b, x, h)
+    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)
 
     return h[1], i
 
@@ -327,7 +324,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     """Pull gradients back through `first_step`."""
     H, = measure(params)
     B, dtype = x.shape[1], h.dtype
-    W, b, _ = (cp.asarray(array, order="C") for array in params)
+    W, _, _ = (cp.asarray(array, order="C") for array in params)
     d_h = d_h.copy()
     if finished is not None:  # a sequence of length 0 takes no step
         kept_h = d_h.copy()
@@ -343,28 +340,26 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
 
     # d_b_a = 0
     # d_k = 0
-    launch("rglru_first_backward_1", dtype, 1, H, (H,), d_b, d_k)
+    launch("rglru_first_backward_1", dtype, (1, H, H), d_b, d_k)
 
     # d_h = 0
-    launch("rglru_first_backward_2", dtype, B, H, (B, 0, H), d_h_2)
+    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
 
     # d_x = d_h + d_y
     # d_i = d_x * (1 - i) * i * x
-    launch("rglru_first_backward_3", dtype, B, H, (B, 0, H), d_h, d_y, i, x, d_x, d_i)
+    launch("rglru_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
 
     # d_h = d_h
-    launch("rglru_first_backward_4", dtype, B, H, (B, 0, H), d_h_2, d_h)
+    launch("rglru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
 
     # d_w_x = W_i.T @ d_i
     cp.matmul(d_i[0], W_i, out=d_w_x[0])
     clear(finished, d_i[0])
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
-
-    # The gradients of the parameters: all steps in one product each.
-    column_sum("rglru_first_backward_5", dtype, B, H, (B, 0, H), d_i, d_b)
+    column_sum(d_i[0], d_b[:H])
 
     # d_x = d_w_x + d_x * i
-    launch("rglru_first_backward_6", dtype, B, H, (B, 0, H), d_x, d_w_x, i)
+    launch("rglru_first_backward_5", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
 
     if finished is not None:
         clear(finished, d_x[0])
@@ -420,7 +415,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -497,26 +493,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("rglru_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -83,7 +83,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -99,8 +102,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, W_t, U_h1, U_t1, U_h2, U_t2, U_h3, U_t3, b_h1, b_t1, b_h2, b_t2, b_h3, b_t3."""
-    expected = ["W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2", "b_h3", "b_t3"]
+    """`Params` from arrays under the cell's own names."""
+    expected = [
+        "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2",
+        "b_h3", "b_t3",
+    ]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
@@ -109,7 +115,10 @@ def pack(named: dict[str, Any]) -> Params:
         U=stack(U_h1=named["U_h1"], U_t1=named["U_t1"]),
         U_2=stack(U_h2=named["U_h2"], U_t2=named["U_t2"]),
         U_3=stack(U_h3=named["U_h3"], U_t3=named["U_t3"]),
-        b=stack(b_h1=named["b_h1"], b_t1=named["b_t1"], b_h2=named["b_h2"], b_t2=named["b_t2"], b_h3=named["b_h3"], b_t3=named["b_t3"]),
+        b=stack(
+            b_h1=named["b_h1"], b_t1=named["b_t1"], b_h2=named["b_h2"], b_t2=named["b_t2"],
+            b_h3=named["b_h3"], b_t3=named["b_t3"],
+        ),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -119,7 +128,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_h": params.W[:H],
         "W_t": params.W[H:],
@@ -165,24 +174,18 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, U_2, U_3, b = (cp.asarray(array, order="C") for array in params)
     h, gates, gates_2, gates_3, s1, s2 = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        gates_2=(T, B, 2 * H),
-        gates_3=(T, B, 2 * H),
-        s1=(T, B, H),
-        s2=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
+        s1=(T, B, H), s2=(T, B, H),
     )
     u = cp.empty((B, 2 * H), dtype)
 
     # For a1 and t1: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("rhn_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         h[0] = 0
@@ -192,27 +195,27 @@ def forward(
     U_T = cp.ascontiguousarray(U.T)
     U_2_T = cp.ascontiguousarray(U_2.T)
     U_3_T = cp.ascontiguousarray(U_3.T)
-    for t in range(0, T):
+    for t in range(T):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         cp.matmul(h[t], U_T, out=u)
 
         # s1 = h + t1 * (a1 - h)
-        launch("rhn_forward_2", dtype, B, H, (B, t, H), u, gates, h, s1)
+        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)
 
         # a2 = tanh(U_h2 @ s1 + b_h2)
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         cp.matmul(s1[t], U_2_T, out=gates_2[t])
 
         # s2 = s1 + t2 * (a2 - s1)
-        launch("rhn_forward_3", dtype, B, H, (B, t, H), gates_2, b, s1, s2)
+        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)
 
         # a3 = tanh(U_h3 @ s2 + b_h3)
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         cp.matmul(s2[t], U_3_T, out=gates_3[t])
 
         # h' = s2 + t3 * (a3 - s2)
-        launch("rhn_forward_4", dtype, B, H, (B, t, H), gates_3, b, s2, h)
+        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -234,13 +237,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, gates_3, s1, s2, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, gates_2, gates_3, s1, s2, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, U_2, U_3, b = (cp.asarray(array, order="C") for array in params)
+    W, U, U_2, U_3, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -272,7 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
         # d_a3 = d_h * (1 - a3**2) * t3
-        launch("rhn_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
+        launch("rhn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
 
         # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
         cp.matmul(d_gates_3[t], U_3, out=d_s1)
@@ -280,7 +283,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_s1 += d_h * (1 - t3)
         # d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
         # d_a2 = d_s1 * (1 - a2**2) * t2
-        launch("rhn_backward_2", dtype, B, H, (B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
+        launch("rhn_backward_2", dtype, (B, H, B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
 
         # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
         cp.matmul(d_gates_2[t], U_2, out=d_u_s1)
@@ -288,13 +291,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_s1 = d_s1 * (1 - t2) + d_u_s1
         # d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
         # d_a1 = d_s1 * (1 - a1**2) * t1
-        launch("rhn_backward_3", dtype, B, H, (B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
+        launch("rhn_backward_3", dtype, (B, H, B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
         # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
         cp.matmul(d_gates[t], U, out=d_u_h)
 
         # d_h = d_s1 * (1 - t1) + d_u_h
-        launch("rhn_backward_4", dtype, B, H, (B, t, H), d_s1, d_u_h, gates, d_h)
+        launch("rhn_backward_4", dtype, (B, H, B, t, H), d_s1, d_u_h, gates, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -307,21 +310,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), out=d_U_2)
     cp.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), out=d_U_3)
-    column_sum("rhn_backward_5", dtype, T * B, 2 * H, (B, 0, H), d_gates, d_b)
-    column_sum("rhn_backward_6", dtype, T * B, 2 * H, (B, 0, H), d_gates_2, d_b)
-    column_sum("rhn_backward_7", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_b)
+    column_sum(d_gates, d_b[: 2 * H])
+    column_sum(d_gates_2, d_b[2 * H : 4 * H])
+    column_sum(d_gates_3, d_b[4 * H :])
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -378,7 +375,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -449,26 +447,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("rhn_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

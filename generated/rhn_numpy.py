@@ -80,7 +80,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32 or float64."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32 or float64.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -96,8 +99,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_h, W_t, U_h1, U_t1, U_h2, U_t2, U_h3, U_t3, b_h1, b_t1, b_h2, b_t2, b_h3, b_t3."""
-    expected = ["W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2", "b_h3", "b_t3"]
+    """`Params` from arrays under the cell's own names."""
+    expected = [
+        "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2",
+        "b_h3", "b_t3",
+    ]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
     named = {name: np.asarray(array) for name, array in named.items()}
@@ -106,7 +112,10 @@ def pack(named: dict[str, Any]) -> Params:
         U=stack(U_h1=named["U_h1"], U_t1=named["U_t1"]),
         U_2=stack(U_h2=named["U_h2"], U_t2=named["U_t2"]),
         U_3=stack(U_h3=named["U_h3"], U_t3=named["U_t3"]),
-        b=stack(b_h1=named["b_h1"], b_t1=named["b_t1"], b_h2=named["b_h2"], b_t2=named["b_t2"], b_h3=named["b_h3"], b_t3=named["b_t3"]),
+        b=stack(
+            b_h1=named["b_h1"], b_t1=named["b_t1"], b_h2=named["b_h2"], b_t2=named["b_t2"],
+            b_h3=named["b_h3"], b_t3=named["b_t3"],
+        ),
     )
     for name, part in unpack(params).items():
         if named[name].size != part.size:
@@ -116,7 +125,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_h": params.W[:H],
         "W_t": params.W[H:],
@@ -164,18 +173,13 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, U_2, U_3, b = params
     h, gates, gates_2, gates_3, s1, s2 = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        gates_2=(T, B, 2 * H),
-        gates_3=(T, B, 2 * H),
-        s1=(T, B, H),
-        s2=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
+        s1=(T, B, H), s2=(T, B, H),
     )
     u = np.empty((B, 2 * H), dtype)
     b_h1t1 = b[: 2 * H]
@@ -255,8 +259,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, gates_3, s1, s2, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, gates_2, gates_3, s1, s2, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -422,16 +426,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b_h3t3)
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: np.ndarray, state: States | None = None
-) -> tuple[np.ndarray, States]:
+def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
@@ -489,7 +487,8 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return np.concatenate(list(arrays.values()))
 
 
@@ -549,7 +548,7 @@ def backwards(*arrays: Any) -> Any:
 
 
 def chunks(T: int, entries: int) -> Any:
-    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 

@@ -65,8 +65,13 @@ class Tape(NamedTuple):
     given: bool  # whether the caller gave the initial states
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int) -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+def init(
+    input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int,
+) -> Params:
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -81,7 +86,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: B, W_h, P, U_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["B", "W_h", "P", "U_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -99,7 +104,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, M, H = measure(params)
+    _, M, _ = measure(params)
     return {
         "B": params.B_W_h[:M],
         "W_h": params.B_W_h[M:],
@@ -135,15 +140,11 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     B_W_h, P, U_h = (cp.asarray(array, order="C") for array in params)
-    h, s = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        s=(T + 1, B, M),
-    )
+    h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
     gates = cp.empty((T, B, H + M), dtype)
     P_s_next = cp.empty((B, H), dtype)
     U_h_h = cp.empty((B, H), dtype)
@@ -152,7 +153,7 @@ def forward(
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
 
     # For s': what waits for no state, at all steps at once.
-    launch("scrn_forward_1", dtype, T * B, M, (B, 0, H, M), gates)
+    launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
 
     if initial is None:
         h[0] = 0
@@ -163,14 +164,14 @@ def forward(
 
     P_T = cp.ascontiguousarray(P.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
-    for t in range(0, T):
+    for t in range(T):
         # s' = (1 - alpha) * (B @ x) + alpha * s
-        launch("scrn_forward_2", dtype, B, M, (B, t, H, M), s, gates)
+        launch("scrn_forward_2", dtype, (B, M, B, t, H, M), s, gates)
 
         # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         cp.matmul(s[t + 1], P_T, out=P_s_next)
         cp.matmul(h[t], U_h_T, out=U_h_h)
-        launch("scrn_forward_3", dtype, B, H, (B, t, H, M), P_s_next, U_h_h, gates, h)
+        launch("scrn_forward_3", dtype, (B, H, B, t, H, M), P_s_next, U_h_h, gates, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -196,8 +197,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, M, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, s, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, s, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -239,7 +240,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_s, 0, where=finished[t])
 
         # d_a_h = d_h * (1 - h_next) * h_next
-        launch("scrn_backward_1", dtype, B, H, (B, t, H, M), d_h, d_y_h, h, d_gates)
+        launch("scrn_backward_1", dtype, (B, H, B, t, H, M), d_h, d_y_h, h, d_gates)
 
         # d_s_next_2 = P.T @ d_a_h
         cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)
@@ -250,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_s += d_s_next_2 + d_y_s
         # d_B_x = 0.050000000000000044 * d_s
         # d_s *= 0.95
-        launch("scrn_backward_2", dtype, B, M, (B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
+        launch("scrn_backward_2", dtype, (B, M, B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -265,15 +266,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
     d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_s),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
 
 
 def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
+    params: Params, x_t: cp.ndarray, state: States | None = None,
 ) -> tuple[tuple[cp.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
@@ -332,7 +329,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -403,26 +401,12 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
-
-
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

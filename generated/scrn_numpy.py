@@ -62,8 +62,13 @@ class Tape(NamedTuple):
     given: bool  # whether the caller gave the initial states
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int) -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32 or float64."""
+def init(
+    input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int,
+) -> Params:
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32 or float64.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -78,7 +83,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: B, W_h, P, U_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["B", "W_h", "P", "U_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -96,7 +101,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, M, H = measure(params)
+    _, M, _ = measure(params)
     return {
         "B": params.B_W_h[:M],
         "W_h": params.B_W_h[M:],
@@ -134,15 +139,11 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     B_W_h, P, U_h = params
-    h, s = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        s=(T + 1, B, M),
-    )
+    h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
     gates = np.empty((T, B, H + M), dtype)
     P_s_next = np.empty((B, H), dtype)
     U_h_h = np.empty((B, H), dtype)
@@ -203,8 +204,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, M, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, s, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, s, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -296,15 +297,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
     d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_s),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
 
 
 def step(
-    params: Params, x_t: np.ndarray, state: States | None = None
+    params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
@@ -364,7 +361,8 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return np.concatenate(list(arrays.values()))
 
 
@@ -424,7 +422,7 @@ def backwards(*arrays: Any) -> Any:
 
 
 def chunks(T: int, entries: int) -> Any:
-    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 

@@ -74,7 +74,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -89,7 +92,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_g, W_z, U_g, U_z, b_g, b_z."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_g", "W_z", "U_g", "U_z", "b_g", "b_z"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -108,7 +111,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_g": params.W[:H],
         "W_z": params.W[H:],
@@ -146,29 +149,20 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U_g, U_z, b = (cp.asarray(array, order="C") for array in params)
     h, gates, ah, g, n, maximum_z, z = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        ah=(T, B, H),
-        g=(T, B, H),
-        n=(T, B, H),
-        maximum_z=(T, B, H),
-        z=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), ah=(T, B, H), g=(T, B, H), n=(T, B, H),
+        maximum_z=(T, B, H), z=(T, B, H),
     )
     U_z_h = cp.empty((B, H), dtype)
-    bias_z = cp.empty((H,), dtype)
 
     # For z: what waits for no state, at all steps at once.
-    launch("sgu_forward_1", dtype, 1, H, (H,), b, bias_z)
-
     # a = W_g @ x + b_g
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("sgu_forward_2", dtype, T * B, H, (B, 0, H), gates, b, bias_z)
+    launch("sgu_forward_1", dtype, (T * B, H, H), gates, b)
 
     if initial is None:
         h[0] = 0
@@ -177,9 +171,9 @@ def forward(
 
     U_g_T = cp.ascontiguousarray(U_g.T)
     U_z_T = cp.ascontiguousarray(U_z.T)
-    for t in range(0, T):
+    for t in range(T):
         # g = tanh(U_g @ (a * h))
-        launch("sgu_forward_3", dtype, B, H, (B, t, H), gates, h, ah)
+        launch("sgu_forward_2", dtype, (B, H, B, t, H), gates, h, ah)
         cp.matmul(ah[t], U_g_T, out=g[t])
 
         # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
@@ -187,7 +181,7 @@ def forward(
 
         # n = softplus(g * h)
         # h' = (1 - z) * h + n * z
-        launch("sgu_forward_4", dtype, B, H, (B, t, H), g, h, U_z_h, gates, n, maximum_z, z)
+        launch("sgu_forward_3", dtype, (B, H, B, t, H), g, h, U_z_h, b, gates, n, maximum_z, z)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -210,13 +204,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, ah, g, n, maximum_z, z, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, gates, ah, g, n, maximum_z, z, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U_g, U_z, b = (cp.asarray(array, order="C") for array in params)
+    W, U_g, U_z, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -231,12 +225,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = cp.empty((T, B, 2 * H), dtype)
     d_g = cp.empty((T, B, H), dtype)
     d_U_z_h = cp.empty((T, B, H), dtype)
-    d_a_z = cp.empty((T, B, H), dtype)
+    g_b_z = cp.empty((T, B, H), dtype)
     d_n = cp.empty((B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_ah = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_bias_z = cp.empty((H,), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U_g = cp.zeros((H, H), dtype)
     d_U_z = cp.zeros((H, H), dtype)
@@ -247,12 +240,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-        # d_W_z_x = 0.2 * d_a_z
-        # d_U_z_h = d_W_z_x
+        # g_b_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+        # g_b_z *= 0.2
+        # d_W_z_x = g_b_z
+        # d_U_z_h = g_b_z
         # d_n = -d_h * z * expm1(-n)
         # d_g = d_n * (1 - g**2) * h
-        launch("sgu_backward_1", dtype, B, H, (B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, d_a_z, d_gates, d_U_z_h, d_n, d_g)
+        launch(
+            "sgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
+            d_U_z_h, d_n, d_g,
+        )
 
         # d_u_h = U_z.T @ d_U_z_h
         cp.matmul(d_U_z_h[t], U_z, out=d_u_h)
@@ -262,7 +259,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_a = d_ah * h
         # d_h = d_ah * a + d_h * (1 - z) + d_n * g + d_u_h
-        launch("sgu_backward_2", dtype, B, H, (B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
+        launch("sgu_backward_2", dtype, (B, H, B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -277,25 +274,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_g.reshape(T * B, H).T, ah.reshape(T * B, H), out=d_U_g)
     clear(finished, d_U_z_h)
     cp.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
-    clear(finished, d_a_z)
-    column_sum("sgu_backward_3", dtype, T * B, H, (B, 0, H), d_a_z, d_bias_z)
-    column_sum("sgu_backward_4", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-
-    # d_b_z = 0.2 * d_bias_z
-    launch("sgu_backward_5", dtype, 1, H, (H,), d_bias_z, d_b)
+    column_sum(d_gates[..., :H], d_b[:H])
+    clear(finished, g_b_z)
+    column_sum(g_b_z, d_b[H:])
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U_g, d_U_z, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -352,7 +340,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -429,26 +418,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("sgu_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

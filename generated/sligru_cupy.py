@@ -87,7 +87,10 @@ class Buffers(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -102,7 +105,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h, g_z, g_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -121,7 +124,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_z": params.W[:H],
         "W_h": params.W[H:],
@@ -176,21 +179,13 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b, g = (cp.asarray(array, order="C") for array in params)
     h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        gates_2=(T, B, 2 * H),
-        batch_centred_z=(T, B, H),
-        batch_centred_n=(T, B, H),
-        z=(T, B, H),
-        n=(T, B, H),
-        p_z=(T, B, 1),
-        scale=(2 * H,),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), batch_centred_z=(T, B,
+        H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1), scale=(2 * H,),
     )
     u = cp.empty((B, 2 * H), dtype)
     valid_z = cp.empty((T, B, H), dtype)
@@ -199,15 +194,10 @@ def forward(
     spread_n = cp.empty((T, B, H), dtype)
     centre_z = cp.empty((B, 1), dtype)
     sum_ = cp.empty((2 * H,), dtype)
-    s_count = cp.empty((1,), dtype)
     batch_mean = cp.empty((2 * H,), dtype)
     used_mean = cp.empty((2 * H,), dtype)
     new_mean = cp.empty((2 * H,), dtype)
     sum_spread = cp.empty((2 * H,), dtype)
-    s_count_2 = cp.empty((2,), dtype)
-    batch_var = cp.empty((2 * H,), dtype)
-    used_var = cp.empty((2 * H,), dtype)
-    var_eps = cp.empty((2 * H,), dtype)
     new_var = cp.empty((2 * H,), dtype)
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
     seen = float(valid.astype(np.float64).sum())
@@ -230,21 +220,30 @@ def forward(
 
     # For z and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("sligru_forward_1", dtype, T * B, H, (B, 0, H), gates, valid, valid_z, valid_n)
+    launch("sligru_forward_1", dtype, (T * B, H, H), gates, valid, valid_z, valid_n)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, valid_z)
-    column_sum("sligru_forward_2", dtype, T * B, H, (B, 0, H), valid_z, sum_)
+    column_sum(valid_z, sum_[:H])
     clear(finished, valid_n)
-    column_sum("sligru_forward_3", dtype, T * B, H, (B, 0, H), valid_n, sum_)
-    launch("sligru_forward_4", dtype, 1, H, (H,), number(count, dtype), sum_, mean_z, number(training, dtype), mean_n, batch_mean, used_mean, new_mean)
-    launch("sligru_forward_5", dtype, T * B, H, (B, 0, H), gates, batch_mean, valid, used_mean, batch_centred_z, spread_z, batch_centred_n, spread_n)
+    column_sum(valid_n, sum_[H:])
+    launch(
+        "sligru_forward_2", dtype, (1, H, H), number(count, dtype), sum_, mean_z, number(training, dtype),
+        mean_n, batch_mean, used_mean, new_mean,
+    )
+    launch(
+        "sligru_forward_3", dtype, (T * B, H, H), gates, batch_mean, valid, used_mean, batch_centred_z,
+        spread_z, batch_centred_n, spread_n,
+    )
     clear(finished, spread_z)
-    column_sum("sligru_forward_6", dtype, T * B, H, (B, 0, H), spread_z, sum_spread)
+    column_sum(spread_z, sum_spread[:H])
     clear(finished, spread_n)
-    column_sum("sligru_forward_7", dtype, T * B, H, (B, 0, H), spread_n, sum_spread)
-    launch("sligru_forward_8", dtype, 1, H, (H,), number(count, dtype), sum_spread, number(training, dtype), var_z, var_n, scale, new_var)
-    launch("sligru_forward_9", dtype, T * B, H, (B, 0, H), gates, scale, b, g, z, n)
+    column_sum(spread_n, sum_spread[H:])
+    launch(
+        "sligru_forward_4", dtype, (1, H, H), number(count, dtype), sum_spread, number(training, dtype),
+        var_z, var_n, scale, new_var,
+    )
+    launch("sligru_forward_5", dtype, (T * B, H, H), gates, scale, g, z, n)
 
     if update:
         buffers.mean_z[...] = new_mean[H:]
@@ -258,20 +257,20 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_T = cp.ascontiguousarray(U.T)
-    for t in range(0, T):
+    for t in range(T):
         # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[1])
         cp.matmul(h[t], U_T, out=gates_2[t])
-        row_sum("sligru_forward_10", dtype, B, 2 * H, (B, t, H), gates_2, centre_z)
-        launch("sligru_forward_11", dtype, B, 1, (H,), centre_z)
-        launch("sligru_forward_12", dtype, B, H, (B, t, H), gates_2, centre_z, u)
-        row_sum("sligru_forward_13", dtype, B, 2 * H, (B, t, H), u, p_z)
-        launch("sligru_forward_14", dtype, B, 1, (B, t, H), p_z)
+        row_sum(gates_2[t], centre_z)
+        launch("sligru_forward_6", dtype, (B, 1, H), centre_z)
+        launch("sligru_forward_7", dtype, (B, H, B, t, H), gates_2, centre_z, u)
+        row_sum(u, p_z[t])
+        launch("sligru_forward_8", dtype, (B, 1, B, t, H), p_z)
 
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_15", dtype, B, H, (B, t, H), gates_2, p_z, z, n, h)
+        launch("sligru_forward_9", dtype, (B, H, B, t, H), b, gates_2, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -283,7 +282,10 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not None, valid, count, training)
+    return y, final, Tape(
+        x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not
+        None, valid, count, training,
+    )
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -294,13 +296,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid, count, training = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (
+        x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid,
+        count, training,
+    ) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b, g = (cp.asarray(array, order="C") for array in params)
+    W, U, _, g = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -332,15 +337,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_scale = cp.empty((2 * H,), dtype)
     d_used_mean = cp.empty((2 * H,), dtype)
-    d_var_eps = cp.empty((2 * H,), dtype)
-    d_batch_var = cp.empty((2 * H,), dtype)
-    s_count_3 = cp.empty((1,), dtype)
     d_sum_spread = cp.empty((2 * H,), dtype)
     d_batch_mean = cp.empty((2 * H,), dtype)
-    d_batch_mean_n_2 = cp.empty((H,), dtype)
-    s_count_2_2 = cp.empty((1,), dtype)
     d_sum = cp.empty((2 * H,), dtype)
-    d_batch_mean_z_2 = cp.empty((H,), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
@@ -348,7 +347,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # g_g_z = centred_z * scale_z
     # g_g_h = centred_n * scale_n
-    launch("sligru_backward_1", dtype, T * B, H, (B, 0, H), gates, scale, d_gates_4)
+    launch("sligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -365,33 +364,35 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_W_z_x = d_z * g_z
         # g_scale_z = d_W_z_x * centred_z
         # g_used_mean_z = -d_W_z_x
-        launch("sligru_backward_2", dtype, B, H, (B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h, gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z)
-
-        # sum_g_p_z = the sum of g_p_z
-        row_sum("sligru_backward_3", dtype, B, H, (H,), g_p_z, d_sum_square_U_h_h)
+        launch(
+            "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
+            gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
+        )
+        row_sum(g_p_z, d_sum_square_U_h_h)
 
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
-        launch("sligru_backward_4", dtype, B, 1, (B, t, H), p_z, d_sum_square_U_h_h)
+        launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_h_h)
 
         # d_U_z_h = d_sum_square_U_h_h
         # d_U_h_h = d_sum_square_U_h_h
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
         # g_centre_z = -d_U_h_h - d_U_z_h
-        launch("sligru_backward_5", dtype, B, H, (B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z, d_gates_2, g_centre_z)
-
-        # sum_g_centre_z = the sum of g_centre_z
-        row_sum("sligru_backward_6", dtype, B, H, (H,), g_centre_z, d_sum_U_h_h)
+        launch(
+            "sligru_backward_4", dtype, (B, H, B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
+            d_gates_2, g_centre_z,
+        )
+        row_sum(g_centre_z, d_sum_U_h_h)
 
         # d_sum_U_h_h *= 1 / 2 / hidden
-        launch("sligru_backward_7", dtype, B, 1, (H,), d_sum_U_h_h)
-        launch("sligru_backward_8", dtype, B, H, (B, t, H), d_gates_2, d_sum_U_h_h)
+        launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_h_h)
+        launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_h_h)
 
         # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         cp.matmul(d_gates_2[t], U, out=d_u_h)
 
         # d_h = d_h * z + d_u_h
-        launch("sligru_backward_9", dtype, B, H, (B, t, H), d_h, d_u_h, z)
+        launch("sligru_backward_7", dtype, (B, H, B, t, H), d_h, d_u_h, z)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -400,17 +401,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_2)
     cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     clear(finished, g_scale_n)
-    column_sum("sligru_backward_10", dtype, T * B, H, (B, 0, H), g_scale_n, d_scale)
+    column_sum(g_scale_n, d_scale[:H])
     clear(finished, g_scale_z)
-    column_sum("sligru_backward_11", dtype, T * B, H, (B, 0, H), g_scale_z, d_scale)
+    column_sum(g_scale_z, d_scale[H:])
     clear(finished, g_used_mean_z)
-    column_sum("sligru_backward_12", dtype, T * B, H, (B, 0, H), g_used_mean_z, d_used_mean)
+    column_sum(g_used_mean_z, d_used_mean[:H])
     clear(finished, g_used_mean_n)
-    column_sum("sligru_backward_13", dtype, T * B, H, (B, 0, H), g_used_mean_n, d_used_mean)
+    column_sum(g_used_mean_n, d_used_mean[H:])
     clear(finished, d_gates_3)
-    column_sum("sligru_backward_14", dtype, T * B, 2 * H, (B, 0, H), d_gates_3, d_b)
+    column_sum(d_gates_3, d_b)
     clear(finished, d_gates_4)
-    column_sum("sligru_backward_15", dtype, T * B, 2 * H, (B, 0, H), d_gates_4, d_g)
+    column_sum(d_gates_4, d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
@@ -419,28 +420,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
     # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
     # d_sum_spread_z = d_batch_var_z * s_count
-    launch("sligru_backward_16", dtype, 1, H, (H,), d_scale, scale, number(training, dtype), number(count, dtype), d_sum_spread)
+    launch(
+        "sligru_backward_8", dtype, (1, H, H), d_scale, scale, number(training, dtype), number(count,
+        dtype), d_sum_spread,
+    )
 
     # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
     # g_batch_mean_n = -d_batch_centred_n
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     # g_batch_mean_z = -d_batch_centred_z
-    launch("sligru_backward_17", dtype, T * B, H, (B, 0, H), batch_centred_n, d_sum_spread, valid, batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z)
+    launch(
+        "sligru_backward_9", dtype, (T * B, H, H), batch_centred_n, d_sum_spread, valid, batch_centred_z,
+        d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
+    )
     clear(finished, g_batch_mean_z)
-    column_sum("sligru_backward_18", dtype, T * B, H, (B, 0, H), g_batch_mean_z, d_batch_mean)
+    column_sum(g_batch_mean_z, d_batch_mean[:H])
     clear(finished, g_batch_mean_n)
-    column_sum("sligru_backward_19", dtype, T * B, H, (B, 0, H), g_batch_mean_n, d_batch_mean)
+    column_sum(g_batch_mean_n, d_batch_mean[H:])
 
     # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
     # s_count_2 = 1 / count
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
     # d_sum_z = d_batch_mean_z_2 * s_count_2
-    launch("sligru_backward_20", dtype, 1, H, (H,), d_batch_mean, d_used_mean, number(training, dtype), number(count, dtype), d_sum)
+    launch(
+        "sligru_backward_10", dtype, (1, H, H), d_batch_mean, d_used_mean, number(training, dtype),
+        number(count, dtype), d_sum,
+    )
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    launch("sligru_backward_21", dtype, T * B, H, (B, 0, H), d_batch_centred_n, d_gates, d_sum, valid, d_batch_centred_z)
+    launch(
+        "sligru_backward_11", dtype, (T * B, H, H), d_batch_centred_n, d_gates, d_sum, valid,
+        d_batch_centred_z,
+    )
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_W_h_x
     cp.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -449,15 +462,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
 def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None, *, buffers: Buffers, training: bool = False
+    params: Params, x_t: cp.ndarray, state: States | None = None, *, buffers: Buffers, training: bool
+    = False,
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
@@ -515,7 +525,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -592,26 +603,31 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
+def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
+    if array.ndim == 1:
+        array, out = array[None], out.reshape(1, 1)
+    width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
+    if array.size > 0:
+        kernel = compiled(array.dtype.name).get_function("sligru_row_sum")
+        sizes = np.int32(width), np.int64(pitch), np.int64(step)
+        kernel((array.size // width,), (128,), (*sizes, array, out))
 
 
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("sligru_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

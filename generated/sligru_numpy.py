@@ -84,7 +84,10 @@ class Buffers(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32 or float64."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32 or float64.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -99,7 +102,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_z, W_h, U_h, U_z, b_z, b_h, g_z, g_h."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -118,7 +121,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_z": params.W[:H],
         "W_h": params.W[H:],
@@ -175,21 +178,13 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b, g = params
     h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        gates=(T, B, 2 * H),
-        gates_2=(T, B, 2 * H),
-        batch_centred_z=(T, B, H),
-        batch_centred_n=(T, B, H),
-        z=(T, B, H),
-        n=(T, B, H),
-        p_z=(T, B, 1),
-        scale=(2 * H,),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), batch_centred_z=(T, B,
+        H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1), scale=(2 * H,),
     )
     u = np.empty((B, 2 * H), dtype)
     valid_z = np.empty((T, B, H), dtype)
@@ -359,7 +354,10 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not None, valid, count, training)
+    return y, final, Tape(
+        x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, initial is not
+        None, valid, count, training,
+    )
 
 
 @np.errstate(all="ignore")
@@ -371,8 +369,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid, count, training = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (
+        x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid,
+        count, training,
+    ) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -650,15 +651,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b, d_g)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
 def step(
-    params: Params, x_t: np.ndarray, state: States | None = None, *, buffers: Buffers, training: bool = False
+    params: Params, x_t: np.ndarray, state: States | None = None, *, buffers: Buffers, training: bool
+    = False,
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
@@ -717,7 +715,8 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return np.concatenate(list(arrays.values()))
 
 
@@ -777,7 +776,7 @@ def backwards(*arrays: Any) -> Any:
 
 
 def chunks(T: int, entries: int) -> Any:
-    """T steps as slices, from the last to the first: so few at a time that arrays of them stay in the cache."""
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 

@@ -89,7 +89,10 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
     I = positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
@@ -103,7 +106,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_i, W_f, W_z, W_o, U_i, U_f, U_z, U_o, b_i, b_f, b_z, b_o."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_i", "W_f", "W_z", "W_o", "U_i", "U_f", "U_z", "U_o", "b_i", "b_f", "b_z", "b_o"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -121,7 +124,7 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    I, H = measure(params)
+    _, H = measure(params)
     return {
         "W_i": params.W[:H],
         "W_f": params.W[H : 2 * H],
@@ -165,25 +168,18 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, c, n, m, gates, f, i = memory(
-        tape,
-        dtype,
-        h=(T + 1, B, H),
-        c=(T + 1, B, H),
-        n=(T + 1, B, H),
-        m=(T + 1, B, H),
-        gates=(T, B, 4 * H),
-        f=(T, B, H),
-        i=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H), gates=(T, B, 4 *
+        H), f=(T, B, H), i=(T, B, H),
     )
     u = cp.empty((B, 4 * H), dtype)
 
     # For ip, fp, zp and op: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    launch("slstm_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
 
     if initial is None:
         h[0] = 0
@@ -197,7 +193,7 @@ def forward(
         m[0] = check("initial.m", initial.m, (B, H))
 
     U_T = cp.ascontiguousarray(U.T)
-    for t in range(0, T):
+    for t in range(T):
         # ip = W_i @ x + U_i @ h + b_i
         # fp = W_f @ x + U_f @ h + b_f
         # zp = W_z @ x + U_z @ h + b_z
@@ -211,7 +207,7 @@ def forward(
         # c' = f * c + i * tanh(zp)
         # n' = f * n + i
         # h' = c' * sigmoid(op) / n'
-        launch("slstm_forward_2", dtype, B, H, (B, t, H), u, gates, m, n, c, f, i, h)
+        launch("slstm_forward_1", dtype, (B, H, B, t, H), u, gates, b, m, n, c, f, i, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -237,8 +233,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     I, H = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, h, c, n, m, gates, f, i, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, h, c, n, m, gates, f, i, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -246,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.n", n, (T + 1, B, H))
     check("tape.m", m, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.h": h})
-    W, U, b = (cp.asarray(array, order="C") for array in params)
+    W, U, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -274,7 +270,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((4 * H,), dtype)
 
     # d_ip = m - softplus_lf
-    launch("slstm_backward_1", dtype, T * B, H, (B, 0, H), m, gates, d_gates)
+    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -304,7 +300,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i *
         #     (d_c * tanh_zp + d_n)
         # d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
-        launch("slstm_backward_2", dtype, B, H, (B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates)
+        launch(
+            "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
+        )
 
         # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
         cp.matmul(d_gates[t], U, out=d_h)
@@ -322,20 +320,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum("slstm_backward_3", dtype, T * B, 4 * H, (B, 0, H), d_gates, d_b)
+    column_sum(d_gates, d_b)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_h, d_c, d_n, d_m),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c, d_n, d_m))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
@@ -392,7 +384,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -469,26 +462,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("slstm_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -71,9 +71,12 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32, float64, float16 or bfloat16."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32, float64, float16 or bfloat16.
+    """
     dtype = known(dtype)
-    I = positive("input_size", input_size)
+    positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
     rng = np.random.default_rng(seed)
     k = H**-0.5
@@ -85,7 +88,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_c, W_f, W_r, b_f, b_r, v_f, v_r."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_c", "W_f", "W_r", "b_f", "b_r", "v_f", "v_r"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -142,33 +145,29 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, v = (cp.asarray(array, order="C") for array in params)
-    c, gates = memory(
-        tape,
-        dtype,
-        c=(T + 1, B, H),
-        gates=(T, B, 3 * H),
-    )
+    c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, B, 3 * H))
     h = cp.empty((T, B, H), dtype)
 
     # For f and r: what waits for no state, at all steps at once.
     # u = W_c @ x
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-    launch("sru_forward_1", dtype, T * B, H, (B, 0, H), gates, b)
+    launch("sru_forward_1", dtype, (T * B, H, H), gates)
 
     if initial is None:
         c[0] = 0
     else:
         c[0] = check("initial.c", initial.c, (B, H))
 
-    for t in range(0, T):
+    for t in range(T):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         # c' = f * c + u * (1 - f)
         # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_2", dtype, B, H, (B, t, H), c, v, gates, x, h)
+        launch("sru_forward_2", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -190,13 +189,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, gates, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, c, gates, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))
     dtype = precision(params, None, **{"tape.c": c})
-    W, b, v = (cp.asarray(array, order="C") for array in params)
+    W, _, v = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
     same("d_y", d_y, dtype)
     if finished is not None:
@@ -218,15 +217,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
     # g_v_r = d_r * c
-    launch("sru_backward_1", dtype, T * B, H, (B, 0, H), c, d_y, gates, x, d_gates, d_gates_2)
+    launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, d_gates_2)
 
     # d_x = W_r.T @ d_r
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
-    column_sum("sru_backward_2", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("sru_backward_3", dtype, T * B, H, (B, 0, H), d_gates_2, d_v)
+    column_sum(d_gates[..., 2 * H :], d_b[H:])
+    column_sum(d_gates_2[..., H:], d_v[H:])
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -238,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_f = d_c * f * d_u * (c - u)
         # g_v_f = d_f * c
         # d_c = d_c * f + d_f * v_f + d_r * v_r
-        launch("sru_backward_4", dtype, B, H, (B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
+        launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -248,23 +247,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
-    column_sum("sru_backward_5", dtype, T * B, H, (B, 0, H), d_gates, d_b)
-    column_sum("sru_backward_6", dtype, T * B, H, (B, 0, H), d_gates_2, d_v)
+    column_sum(d_gates[..., H : 2 * H], d_b[:H])
+    column_sum(d_gates_2[..., :H], d_v[:H])
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    launch("sru_backward_7", dtype, T * B, H, (B, 0, H), d_x, d_w_x_2, d_y, gates)
+    launch("sru_backward_3", dtype, (T * B, H, H), d_x, d_w_x_2, d_y, gates)
 
     d_params = Params(d_W, d_b, d_v)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_c))
 
 
-def step(
-    params: Params, x_t: cp.ndarray, state: States | None = None
-) -> tuple[cp.ndarray, States]:
+def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
@@ -320,7 +313,8 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return cp.concatenate(list(arrays.values()))
 
 
@@ -391,26 +385,20 @@ def compiled(dtype: str) -> Any:
     return COMPILED[dtype]
 
 
-def call(name: str, dtype: np.dtype, grid: tuple, block: tuple, rows: int, sizes: tuple, arrays: tuple) -> None:
-    kernel = compiled(dtype.name).get_function(name)
-    kernel(grid, block, (np.int32(rows), *map(np.int32, sizes), *arrays))
-
-
-def launch(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each of `width` features of `rows` rows."""
+def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
+    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
+    rows, width, *others = sizes
     if rows * width > 0:
-        call(name, dtype, (-(-rows * width // 256),), (256,), rows, sizes, arrays)
+        kernel = compiled(dtype.name).get_function(name)
+        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
 
 
-def row_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for each row."""
-    if rows > 0:
-        call(name, dtype, (rows,), (128,), rows, sizes, arrays)
-
-
-def column_sum(name: str, dtype: np.dtype, rows: int, width: int, sizes: tuple, *arrays: Any) -> None:
-    """One block for every 32 features."""
-    call(name, dtype, (-(-width // 32),), (32, 8), rows, sizes, arrays)
+def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
+    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
+    kernel = compiled(array.dtype.name).get_function("sru_column_sum")
+    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
+    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -68,9 +68,12 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does; float32 or float64."""
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+
+    dtype: float32 or float64.
+    """
     dtype = known(dtype)
-    I = positive("input_size", input_size)
+    positive("input_size", input_size)
     H = positive("hidden_size", hidden_size)
     rng = np.random.default_rng(seed)
     k = H**-0.5
@@ -82,7 +85,7 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names: W_c, W_f, W_r, b_f, b_r, v_f, v_r."""
+    """`Params` from arrays under the cell's own names."""
     expected = ["W_c", "W_f", "W_r", "b_f", "b_r", "v_f", "v_r"]
     if set(named) != set(expected):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
@@ -141,15 +144,11 @@ def forward(
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
     if tape is not True and tape is not False and not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected True, False or an earlier Tape of {__name__}")
+        given_tape = type(tape).__name__
+        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, v = params
-    c, gates = memory(
-        tape,
-        dtype,
-        c=(T + 1, B, H),
-        gates=(T, B, 3 * H),
-    )
+    c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, B, 3 * H))
     h = np.empty((T, B, H), dtype)
     fr_all = gates[..., H:]
 
@@ -212,8 +211,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     """
     H, = measure(params)
     if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape that forward of {__name__} returned")
-    x, c, gates, finished, _ = tape
+        raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
+    (x, c, gates, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))
@@ -331,16 +330,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x += d_w_x_2
 
     d_params = Params(d_W, d_b, d_v)
-    return Grads(
-        params=d_params,
-        x=d_x,
-        initial=States(d_c),
-    )
+    return Grads(params=d_params, x=d_x, initial=States(d_c))
 
 
-def step(
-    params: Params, x_t: np.ndarray, state: States | None = None
-) -> tuple[np.ndarray, States]:
+def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
     if getattr(x_t, "ndim", None) != 2:
@@ -397,7 +390,8 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
     (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.ndim == 0 or array.shape[1:] != shape:
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {arrays[first].shape}")
+            other = f"{first} {arrays[first].shape}"
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
     return np.concatenate(list(arrays.values()))
 
 

@@ -9,17 +9,18 @@ summation.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import sympy as sp
 
-from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host
+from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host, folded
 from gategen.backends.instructions import View
 from gategen.backends.module import (
     Module,
     Scope,
+    call,
     heading,
     own_memory,
     passing,
@@ -129,31 +130,16 @@ class Argument:
 
 @dataclass(frozen=True)
 class CudaKernel:
-    """The text of a kernel, ready for the template. `kind` says which of the three bodies it has."""
+    """The text of a pointwise kernel, ready for the template."""
 
     name: str
-    kind: str
     comment: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
     width: str
     index: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    computes: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-    source: str = ""
-    target: str = ""
-
-    @property
-    def pointwise(self) -> bool:
-        return self.kind == "launch"
-
-    @property
-    def row_sum(self) -> bool:
-        return self.kind == "row_sum"
-
-    @property
-    def column_sum(self) -> bool:
-        return self.kind == "column_sum"
+    reads: tuple[str, ...]
+    computes: tuple[str, ...]
+    writes: tuple[str, ...]
 
 
 def mentions(text: str, word: str) -> bool:
@@ -181,10 +167,11 @@ class Emitter(Host):
         return source
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
+        inner = "" if whole else f", :, {self.span(view.start, view.stop, buffer.width)}"
+        if buffer.kind == "input" and not self.pair.forward.graph.states:  # of trained starts: (B, width)
+            return f"{base}[{inner[2:]}]" if inner else base
         at = self.time if not view.shift else "1" if self.where == ONCE else f"{self.time} + 1"
-        return (
-            f"{base}[{at}]" if whole else f"{base}[{at}, :, {self.span(view.start, view.stop, buffer.width)}]"
-        )
+        return f"{base}[{at}{inner}]"
 
     # ------------------------------------------------------------------------------------------ kernels
 
@@ -271,10 +258,21 @@ class Emitter(Host):
         writes = tuple(f"put({self.pointer(v, buffers)}, {rename[v.name]});" for v in stores)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
         text = "\n".join([*loads, *computes, *writes])
-        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
-        comment = self.comment(*(op.out for op in kernel.ops))
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
-        self.finish("launch", rows, width, arguments, comment, index, text, (loads, computes, writes))
+        words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
+        text = "\n".join([text, *index])
+        letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
+        numbers = ("rows", *words, *letters)
+        head = ", ".join(f"const int {word}" for word in numbers)
+        declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
+        name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
+        comment = self.comment(*(op.out for op in kernel.ops))
+        made_here = CudaKernel(
+            name, tuple(folded(comment, 104)), declared, width, index, loads, computes, writes
+        )
+        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
+        passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
+        self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
 
     def statement(self, printer: CudaPrinter, op: Pointwise) -> str:
         text = printer(op.expr)
@@ -299,66 +297,33 @@ class Emitter(Host):
             return True
         return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
 
-    def finish(
+    def launch(
         self,
-        kind: str,
+        kernel: CudaKernel,
+        comment: Sequence[str],
         rows: str,
-        width: str,
-        arguments: Sequence[Argument],
-        comment: tuple[str, ...],
-        index: tuple[str, ...],
-        text: str,
-        body: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ()),
-        ends: tuple[str, str] = ("", ""),
-        cleared: Iterable[str] = (),
+        words: Sequence[str],
+        arrays: Sequence[str],
     ) -> None:
-        """Note the kernel and the line that launches it: rows, B and t, the sizes it mentions, its arrays."""
-        name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
-        text = "\n".join([text, *index, width])
-        letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
-        numbers = [word for word in ("B", "t") if mentions(text, word)]
-        head = ", ".join(f"const int {word}" for word in ("rows", *numbers, *letters))
-        parameters = ((head, ""), *((a.declaration, a.comment) for a in arguments))
-        self.kernels.append(CudaKernel(name, kind, comment, parameters, width, index, *body, *ends))
-        at = "0" if self.where == ALL else self.time
-        passed = ", ".join([{"t": at}.get(word, word) for word in (*numbers, *letters)])
-        arrays = ", ".join(a.host for a in arguments)
-        tail = "," if passed and "," not in passed else ""
-        self.say(
-            SUMS if kind == "column_sum" else comment,
-            *cleared,
-            f'{kind}("{name}", dtype, {rows}, {width}, ({passed}{tail}), {arrays})',
-        )
+        """Note the kernel, and the line that launches it."""
+        self.kernels.append(kernel)
+        passed = ", ".join([rows, kernel.width, *words])
+        line = call("launch(", [f'"{kernel.name}"', "dtype", f"({passed})", *arrays])
+        self.say(comment, line)
 
     def row_sum(self, stage: Sum) -> None:
+        operand, out = self.value(*stage.operand), self.value(stage.out)
         if stage.add:
-            total = f"cp.sum({self.value(*stage.operand)}, axis=-1, keepdims=True)"
-            self.say((), f"{self.value(stage.out)}[...] += {total}")
+            line = f"{out}[...] += cp.sum({operand}, axis=-1, keepdims=True)"
         else:
-            self.reduction("row_sum", (stage.out,), stage.operand)
+            self.module.helpers.add("row_sum")
+            line = f"row_sum({operand}, {out})"
+        self.say(self.comment(stage.out), line)
 
     def column_sum(self, stage: ColumnSum) -> None:
-        self.reduction("column_sum", stage.out, stage.operand, self.cleared(stage.operand))
-
-    def reduction(
-        self, kind: str, outs: Sequence[Value], operands: Sequence[Value], cleared: Iterable[str] = ()
-    ) -> None:
-        """One launch for sums of neighbours into neighbours."""
-        arguments, buffers = self.gather(operands, outs, self.words())
-        out, operand = (self.schedule.slot[values[0]] for values in (outs, operands))
-        width = self.size(sp.Add(*(length(v.size) for v in operands)))
-        source = f"{buffers[operand.buffer]} + {self.address(operand, 'k')}"
-        index = self.address(out, "k" if kind == "column_sum" else "0").removesuffix(" + 0")
-        base = buffers[out.buffer]
-        target = base if index == "0" else f"{base} + {index}"
-        if kind == "row_sum":
-            named: tuple[str, ...] = (f"{outs[0].name} = the sum of {', '.join(v.name for v in operands)}",)
-        else:
-            named = tuple(f"{a.name} = the sum of {b.name}" for a, b in zip(outs, operands, strict=True))
-        comment = self.comment(*outs) or named
-        text = f"{source} {target}"
-        rows, ends = "T * B" if self.where == ALL else "B", (source, target)
-        self.finish(kind, rows, width, arguments, comment, sum_index(text), text, ends=ends, cleared=cleared)
+        self.module.helpers.add("column_sum")
+        line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
+        self.say(SUMS if self.where == ALL else (), *self.cleared(stage.operand), line)
 
 
 def unique(wish: str, taken: set[str]) -> str:
@@ -369,29 +334,28 @@ def unique(wish: str, taken: set[str]) -> str:
 
 
 def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[str, ...]:
-    """Which unit of which sequence a thread works for; `at` is its row in an array of all steps."""
-    kind = "long long" if wide else "int"
-    cast = "(long long)" if wide else ""
+    """Which unit of which sequence a thread works for.
+
+    `at` is its row in an array of all steps: of all rows in a wide kernel, else of those of step t.
+    """
+    kind, cast = ("long long", "(long long)") if wide else ("int", "")
     factor = width if " " not in width else f"({width})"
-    count = (
-        "1"
-        if static and width == "1"
-        else width
-        if static
-        else f"{cast}rows" + ("" if width == "1" else f" * {factor}")
-    )
-    lines = [f"const {kind} i = {cast}blockIdx.x * blockDim.x + threadIdx.x;", f"if (i >= {count}) return;"]
+    lines = [f"const {kind} i = {cast}blockIdx.x * blockDim.x + threadIdx.x;"]
+    if static:
+        lines.append(f"if (i >= {width}) return;")
+        return (*lines, "const int k = i;") if mentions(text, "k") else tuple(lines)
+    rest = "" if width == "1" else f" * {factor}"
+    lines.append(f"if (i >= {cast}rows{rest}) return;")
     if mentions(text, "k"):
-        lines.append(f"const int k = i{'' if static or width == '1' else f' % {factor}'};")
-    if mentions(text, "b") or mentions(text, "at"):
-        lines.append(f"const {kind} b = i{'' if width == '1' else f' / {factor}'};")
-    if mentions(text, "at"):
+        lines.append(f"const int k = i{'' if width == '1' else f' % {factor}'};")
+    row = f"i{'' if width == '1' else f' / {factor}'}"
+    if wide and mentions(text, "at"):
+        lines.append(f"const long long at = {row};")
+    if mentions(text, "b") or (mentions(text, "at") and not wide):
+        lines.append(f"const {kind} b = {row};")
+    if not wide and mentions(text, "at"):
         lines.append("const long long at = (long long)t * B + b;")
     return tuple(lines)
-
-
-def sum_index(text: str) -> tuple[str, ...]:
-    return ("const long long at = (long long)t * B + b;",) if mentions(text, "at") else ()
 
 
 def stage_reads(stage: Stage) -> set[Value]:
@@ -452,6 +416,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "real_dtype": "dtype",
         "kernels": kernels,
         "functions": used_functions(kernels),
+        "sums": {"row_sum": "row_sum" in module.helpers, "column_sum": "column_sum" in module.helpers},
     }
 
 
@@ -472,7 +437,7 @@ def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) 
     loop.run(schedule.loop)
     after.run(schedule.after)
     states = [] if graph.backwards else [module.names.known[c.name] for c in graph.states]
-    forward = f"for t in range({'start' if module.plan.first else '0'}, T):"
+    forward = "for t in range(start, T):" if module.plan.first else "for t in range(T):"
     made = {
         "before": before.text,
         "ahead": "",

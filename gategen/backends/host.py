@@ -272,8 +272,13 @@ def joint_name(members: Sequence[str]) -> str:
 
 def commented(lines: Iterable[str]) -> list[str]:
     """Lines as comments, no longer than a line of code."""
+    return [f"# {line}" for line in folded(lines)]
+
+
+def folded(lines: Iterable[str], width: int = 92) -> list[str]:
+    """Lines, long ones over several."""
     made: list[str] = []
     for line in lines:
-        first, *rest = textwrap.wrap(line, 92, break_long_words=False) or [""]
-        made += [f"# {first}", *(f"#     {part}" for part in rest)]
+        first, *rest = textwrap.wrap(line, width, break_long_words=False) or [""]
+        made += [first, *(f"    {part}" for part in rest)]
     return made

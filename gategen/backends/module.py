@@ -37,6 +37,7 @@ from gategen.plan import (
 from gategen.spec import language as lang
 from gategen.spec.printer import Printer
 
+WIDTH = 110  # columns of generated code
 HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
@@ -303,19 +304,35 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     outputs = output_context(module, made, inside)
     ruled = made["first"] or made["start"]  # there is a rule of its own for states that nobody gave
     single = len(outputs) == 1
+    together = outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})"
     return {
         "tape": tuple(tape),
-        "tape_targets": ", ".join(name if name != "given" or ruled else "_" for name in targets),
-        "tape_values": ", ".join(values),
-        "memory": tuple(memory),
-        "memory_names": ", ".join(item["name"] for item in memory) + ("," if len(memory) == 1 else ""),
+        "tape_targets": call("(", [n if n != "given" or ruled else "_" for n in targets], ") = tape"),
+        "return_tape": call(f"return {together}, final, Tape(", values),
+        "take_memory": call(
+            f"{returned_together([item['name'] for item in memory])} = memory(",
+            ["tape", "dtype", *(f"{item['name']}={item['shape']}" for item in memory)],
+        ),
+        "grads": call(
+            "return Grads(",
+            [
+                "params=d_params",
+                *(f"{i['argument']}={i['result']}" for i in inputs),
+                f"initial=States({', '.join(s['carry'] for s in states)})",
+            ],
+        ),
         "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
         "backward_work": made["backward"]["memory"],
         "outputs": outputs,
         "output_type": array if single else f"tuple[{array}, ...]",
         "output_shapes": " and ".join(o["shape"] for o in outputs),
-        "output_tuple": outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})",
+        "output_tuple": together,
         "output_gradients": gradient_lines(outputs, module.xp),
+        "step_head": call(
+            "def step(",
+            ["params: Params", f"x_t: {array}", "state: States | None = None", *made["step_arguments"]],
+            f") -> tuple[{array if single else f'tuple[{array}, ...]'}, States]:",
+        ),
         "step_result": "y[0]" if single else "tuple(part[0] for part in y)",
         "final_states": ", ".join(f"{s['array']}[T].copy()" for s in states),
         "carry_names": ", ".join(s["carry"] for s in states),
@@ -469,14 +486,13 @@ def signature(module: Module) -> dict[str, Any]:
     return {
         "fields": fields,
         "members": members,
-        "quoted_members": tuple(f'"{m}"' for m in members),
+        "expected_names": call("expected = [", [f'"{m}"' for m in members], "]"),
         "field_gradients": ", ".join(f["gradient"] for f in fields),
         "expected_shapes": ", ".join(f["shape"] for f in fields),
         "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
         "stacks": any(not f["single"] for f in fields),
-        "measure_call": f"{', '.join(measured)}{',' * (len(measured) == 1)} = measure(params)"
-        if measured
-        else "measure(params)",
+        "measure_call": measure_call(measured, None),
+        "unpack_call": measure_call(measured, " ".join(p["source"] for f in fields for p in f["slices"])),
         "measured_result": f"{', '.join(measured)}{',' * (len(measured) == 1)}" or "()",
         "measured_names": ", ".join(measured),
         "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
@@ -512,7 +528,8 @@ def signature(module: Module) -> dict[str, Any]:
         + (", buffers=buffers, training=training" if buffers else ""),
         "states": tuple(state_context(module, s) for s in cell.states),
         "buffers": buffers,
-        "init_arguments": ", ".join(
+        "init_head": call(
+            "def init(",
             [
                 "input_size: int",
                 "hidden_size: int",
@@ -520,9 +537,12 @@ def signature(module: Module) -> dict[str, Any]:
                 "seed: Any = None",
                 'dtype: Any = "float32"',
                 *(f"{size_argument(s, letters)}: int" for s in further),
-            ]
+            ],
+            ") -> Params:",
         ),
-        "init_sizes": init_sizes(letters, ("input", "hidden", *further)),
+        "init_sizes": init_sizes(
+            letters, ("input", "hidden", *further), " ".join(f["shape"] for f in fields)
+        ),
         "buffer_arguments": ", ".join(
             [
                 "hidden_size: int",
@@ -531,18 +551,18 @@ def signature(module: Module) -> dict[str, Any]:
                 *(f"{size_argument(s, letters)}: int" for s in normed),
             ]
         ),
-        "buffer_sizes": init_sizes(letters, ("hidden", *normed)),
+        "buffer_sizes": init_sizes(letters, ("hidden", *normed), " ".join(b["size"] for b in buffers)),
         "buffer_values": ", ".join(
             [letters["hidden"], *(f"{size_argument(s, letters)}={letters[s]}" for s in normed)]
         ),
     }
 
 
-def step_arguments(module: Module, extra: Sequence[dict[str, str]], buffers: bool) -> str:
+def step_arguments(module: Module, extra: Sequence[dict[str, str]], buffers: bool) -> tuple[str, ...]:
     """The keyword arguments of `step`: further inputs, and what batch normalisation needs."""
     words = [f"{i['argument']}: {module.xp}.ndarray" for i in extra]
     words += ["buffers: Buffers", "training: bool = False"] if buffers else []
-    return ", ".join(["", "*", *words]) if words else ""
+    return ("*", *words) if words else ()
 
 
 def sizes_by_name(sizes: Iterable[tuple[str, object]]) -> str:
@@ -552,9 +572,20 @@ def sizes_by_name(sizes: Iterable[tuple[str, object]]) -> str:
     )
 
 
-def init_sizes(letters: dict[str, str], sizes: Sequence[str]) -> tuple[str, ...]:
-    names = {size: size_argument(size, letters) for size in sizes}
-    return tuple(f'{letters[size]} = positive("{names[size]}", {names[size]})' for size in sizes)
+def measure_call(letters: Sequence[str], text: str | None) -> str:
+    """The line that measures the parameters, naming those sizes that `text` mentions (None: all)."""
+    used = [n if text is None or re.search(rf"\b{n}\b", text) else "_" for n in letters]
+    return "measure(params)" if set(used) <= {"_"} else f"{returned_together(used)} = measure(params)"
+
+
+def init_sizes(letters: dict[str, str], sizes: Sequence[str], shapes: str) -> tuple[str, ...]:
+    """Lines that check the sizes, and name those that some shapes mention."""
+    lines = []
+    for size in sizes:
+        name, letter = size_argument(size, letters), letters[size]
+        used = size == "hidden" or re.search(rf"\b{letter}\b", shapes)
+        lines.append(f'{letter} = positive("{name}", {name})' if used else f'positive("{name}", {name})')
+    return tuple(lines)
 
 
 def size_argument(size: str, letters: dict[str, str]) -> str:
@@ -633,8 +664,8 @@ def field_context(module: Module, f: Field) -> dict[str, Any]:
         part = f"[{low}{colon}{high}]".replace("[ ", "[").replace(" ]", "]")
         slices.append({"member": member, "source": name if single else name + part})
         at = end
-    pieces = ", ".join(f'{m}=named["{m}"]' for m in f.packed)
-    pack = f'named["{f.packed[0]}"]' if single else f"stack({pieces})"
+    pieces = [f'{m}=named["{m}"]' for m in f.packed]
+    pack = f'named["{f.packed[0]}"]' if single else call(f"{name}=stack(", pieces).removeprefix(f"{name}=")
     return {
         "name": name,
         "gradient": names.known["field", gradient_of(f.name)],
@@ -691,8 +722,33 @@ def returned_together(names: Sequence[str]) -> str:
 
 
 def with_fields(module: Module, function: dict[str, Any], *texts: str) -> dict[str, Any]:
-    """A function, unpacking those fields of `params` that its lines, or further texts, mention."""
+    """A function with the fields of `params` and the memory that its lines, or further texts, mention."""
+    said = [
+        part if isinstance(part, str) else str(part)
+        for name, part in function.items()
+        if name not in ("memory", "kernels")
+    ]
+    code = re.sub(r"(?m)^\s*#.*$", "", "\n".join((*said, *texts)))
+    words = set(re.findall(r"[A-Za-z_]\w*", code))
     names = [module.names.known["field", f.name] for f in module.plan.fields]
-    words = set(re.findall(r"[A-Za-z_]\w*", " ".join(map(str, (*function.values(), *texts)))))
     targets = [name if name in words else "_" for name in names]
-    return {**function, "unpacked": "" if set(targets) <= {"_"} else returned_together(targets)}
+    return {
+        **function,
+        "memory": tuple(item for item in function["memory"] if item["name"] in words),
+        "unpacked": "" if set(targets) <= {"_"} else returned_together(targets),
+    }
+
+
+def wrapped(items: str, width: int) -> list[str]:
+    """A list as lines inside of brackets; none ends within an item."""
+    kept = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", "\0"), items)
+    lines = textwrap.wrap(kept, width - 4, break_long_words=False, break_on_hyphens=False)
+    return ["    " + line.replace("\0", " ") for line in lines]
+
+
+def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:
+    """A call in one line, or with its arguments on lines of their own where that is too long."""
+    line = f"{head}{', '.join(arguments)}{tail}"
+    if len(line) <= WIDTH - 8:
+        return line
+    return "\n".join([head, *wrapped(", ".join(arguments) + ",", WIDTH - 8), tail])

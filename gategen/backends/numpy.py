@@ -6,8 +6,6 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +26,7 @@ from gategen.backends.instructions import (
 from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.module import (
     HELPERS,
+    WIDTH,
     Module,
     Scope,
     heading,
@@ -38,13 +37,13 @@ from gategen.backends.module import (
     rule_of,
     signature,
     with_fields,
+    wrapped,
 )
 from gategen.graph import Pointwise, Value
 from gategen.plan import Buffer, ColumnSum, Kernel, Pair, Plan, Schedule, Sum
 from gategen.render import module_text
 
 ARRAYS = True
-WIDTH = 110
 
 # How each operation is called. A name without a dot is a helper that the module brings along where it needs
 # it. np.negative is not among them: NumPy 2.4 gets it wrong in place on a column of a few strides.
@@ -413,10 +412,3 @@ def loop_head(module: Module, schedule: Schedule, steps: Mapping[str, str]) -> s
     if len(head) > width:
         head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {call}("])
     return "\n".join([head, *wrapped(arguments + ("" if call == "zip" else ","), width), tail])
-
-
-def wrapped(items: str, width: int) -> list[str]:
-    """A list as lines inside of brackets; none ends within an item."""
-    kept = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", "\0"), items)
-    lines = textwrap.wrap(kept, width - 4, break_long_words=False, break_on_hyphens=False)
-    return ["    " + line.replace("\0", " ") for line in lines]

@@ -39,7 +39,7 @@ from gategen.plan.data import (
     offset_rank,
 )
 from gategen.plan.layout import Told, sizes_told
-from gategen.plan.pipeline import plan, plans
+from gategen.plan.pipeline import plan
 from gategen.plan.text import text
 
 __all__ = [
@@ -61,7 +61,6 @@ __all__ = [
     "gradient_of",
     "offset_rank",
     "plan",
-    "plans",
     "sizes_told",
     "text",
 ]

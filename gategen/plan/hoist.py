@@ -14,8 +14,12 @@ import sympy as sp
 from gategen.graph import BEFORE, LOOP, Builder, Graph, Pointwise, Value, check, levels, values_in
 
 
-def hoist(graph: Graph) -> Graph:
-    """The graph with the early terms of every sum in the loop added up before it."""
+def hoist(graph: Graph, arrays: bool = False) -> Graph:
+    """The graph with the early terms of every sum in the loop added up before it.
+
+    What is the same at every step takes part only with `arrays`: a kernel reads a bias in its registers, and
+    adding it before would cost one more pass over memory.
+    """
     if graph.backwards:
         return graph
     level = levels(graph)
@@ -26,7 +30,7 @@ def hoist(graph: Graph) -> Graph:
     sums = [op for op in sums if level[op.out] == LOOP]
     stacked = any(len(constants(ready(op, early))) > 1 for op in sums)
     for op in graph.ops:
-        builder.add(Pointwise(op.out, split(op, early, builder, stacked)) if op in sums else op)
+        builder.add(Pointwise(op.out, split(op, early, builder, stacked, arrays)) if op in sums else op)
     return check(replace(graph, ops=tuple(builder.ops)))
 
 
@@ -40,9 +44,11 @@ def constants(terms: Sequence[sp.Expr]) -> list[sp.Expr]:
     return [term for term in terms if all(v.static for v in values_in(term))]
 
 
-def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool) -> sp.Expr:
+def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool, arrays: bool) -> sp.Expr:
     """The sum `op` computes, with its terms over `early` values alone replaced by one value."""
     terms = ready(op, early)
+    if not arrays:
+        terms = [term for term in terms if term not in constants(terms)]
     rest = [term for term in op.expr.args if term not in terms]
     if len(terms) > 1 or any(not isinstance(term, Value) for term in terms):
         terms = [hoisted(builder, terms, op.out.name.removeprefix("a_"), stacked)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from gategen.graph import Graph, flatten, start
 from gategen.graph.adjoint import adjoint
 from gategen.plan.ahead import ahead
@@ -26,35 +24,30 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
 
     With `arrays` for backends that work on whole arrays, to which a call is dear and memory cheap.
     """
-    return plans(cell, (arrays,))[arrays]
-
-
-def plans(cell: Cell, kinds: Iterable[bool]) -> dict[bool, Plan]:
-    """The plans for backends of these kinds, by whether they work on whole arrays; what is common, once."""
-    forward = Analysis(distinct_ends(alive(hoist(flatten(cell)))))
-    backward = derive(forward)
+    forward = Analysis(distinct_ends(alive(hoist(flatten(cell), arrays))))
     layout = lay_out(cell, forward)
-    kind = classify(forward)
     opening = Analysis(distinct_ends(alive(flatten(cell, first=True)))) if cell.first else None
-    first = pair(opening, derive(opening), layout) if opening else None
     beginning = Analysis(graph) if (graph := start(cell)) else None
-    initial = pair(beginning, derive(beginning), layout) if beginning else None
-    return {
-        arrays: Plan(cell, kind, layout.fields, pair(forward, backward, layout, arrays), first, initial)
-        for arrays in kinds
-    }
+    return Plan(
+        cell,
+        classify(forward),
+        layout.fields,
+        pair(forward, layout, arrays),
+        pair(opening, layout) if opening else None,
+        pair(beginning, layout) if beginning else None,
+    )
 
 
-def derive(analysis: Analysis) -> Graph:
-    """The backward step of a forward one, as a person would write it."""
+def derive(analysis: Analysis, arrays: bool) -> Graph:
+    """The backward step of a forward one, ready to be planned."""
     forward = analysis.graph
-    return compose(analysis, Analysis(retape(forward, adjoint(forward))))
+    backward = compose(analysis, Analysis(retape(forward, adjoint(forward))))
+    return distinct_ends(alive(kept_carries(ahead(backward) if arrays else backward)))
 
 
-def pair(analysis: Analysis, derived: Graph, layout: Layout, arrays: bool = False) -> Pair:
+def pair(analysis: Analysis, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
-    forward = analysis.graph
-    backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
+    forward, backward = analysis.graph, derive(analysis, arrays)
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
     tape = tuple(v for v in reads if v in made)

@@ -49,7 +49,7 @@ def show(cell: Cell, stage: str, form: str) -> Any:
 
 def plan_text(cell: Cell) -> str:
     """The plan, and under it what it comes to."""
-    made = plan.plan(cell)
+    made = plan.plan(cell, arrays=True)
     lines = [str(plan.text(made)), ""]
     last = ""
     for head, way, what in numbers.rows(numbers.of_plan(made)):

@@ -198,7 +198,7 @@ def planned(cell: Cell) -> Json:
     `out`, `operand`, `left`, `right` are lists of values that lie side by side; a weight has field, members,
     rows (from, to) and columns (from, to; null for all).
     """
-    made = plan(cell)
+    made = plan(cell, arrays=True)
     return {
         "name": cell.name,
         "class": made.kind,

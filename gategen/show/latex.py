@@ -399,7 +399,7 @@ def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[s
 
 def plan_table(cell: Cell) -> str:
     """The plan as the rows of a `tabular`, and under a line what it comes to."""
-    made = plan(cell)
+    made = plan(cell, arrays=True)
     listing = [("params", "", field_text(field)) for field in made.fields]
     for title, pair in pairs(made):
         listing += [(f"{title}tape", "", buffer_text(buffer)) for buffer in pair.saved]
