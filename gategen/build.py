@@ -109,14 +109,14 @@ def _generated(
     _refuse_namesakes(cells)
     names = all_backends() if backends is None else tuple(dict.fromkeys(backends))
     found = [find(name) for name in names]
-    kinds = {False, *(backend.arrays for backend in found)}
+    kinds = {True, *(backend.arrays for backend in found)}  # summaries are of what works on whole arrays
     files: dict[str, str] = {}
     counted = []
     for k, cell in enumerate(cells):
         if progress:
             progress(cell.name, k, len(cells))
         made = {arrays: plan(cell, arrays) for arrays in kinds}
-        counted.append(made[False])
+        counted.append(made[True])
         for backend in found:
             files |= backend.files(made[backend.arrays])
     if progress:

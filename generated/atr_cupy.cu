@@ -87,7 +87,6 @@ extern "C" __global__ void atr_forward_2(
 }
 
 // d_p = d_h * (1 - f) * f * h
-// d_i = d_h * (1 - i) * i * p
 // d_q = d_h * (1 - i) * i * p - d_p
 // d_p += d_h * (1 - i) * i * p + d_h * i
 extern "C" __global__ void atr_backward_1(

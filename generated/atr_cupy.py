@@ -216,7 +216,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_p = d_h * (1 - f) * f * h
-        # d_i = d_h * (1 - i) * i * p
         # d_q = d_h * (1 - i) * i * p - d_p
         # d_p += d_h * (1 - i) * i * p + d_h * i
         launch("atr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)

@@ -87,7 +87,6 @@ extern "C" __global__ void gilr_forward_2(
 
 // d_a_g = 1 - g
 // d_j = d_h * (1 - j**2) * d_a_g
-// d_g = d_h * h - d_h * j
 // d_a_g *= g * (d_h * h - d_h * j)
 extern "C" __global__ void gilr_backward_1(
     const int rows, const int B, const int t, const int H,

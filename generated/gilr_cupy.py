@@ -206,7 +206,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_a_g = 1 - g
         # d_j = d_h * (1 - j**2) * d_a_g
-        # d_g = d_h * h - d_h * j
         # d_a_g *= g * (d_h * h - d_h * j)
         launch("gilr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 

@@ -242,12 +242,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_j = d_h * (1 - g) * (1 - j**2)
             d_j *= d_h
 
-            # d_g = d_h * h - d_h * j
+            # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
             np.multiply(d_h, h_t, out=s)
             np.multiply(d_h, j, out=s_2)
             s -= s_2
-
-            # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
             d_a_g *= s
             d_h *= g
 

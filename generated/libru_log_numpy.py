@@ -277,10 +277,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_softplus_h = -d_h * expm1(-softplus_h)
             k_softplus_h_t *= d_h
 
-            # d_n = d_h - k_softplus_h
-            np.subtract(d_h, k_softplus_h_t, out=s)
-
             # d_softplus_n = expm1(-softplus_n) * (d_h - k_softplus_h)
+            np.subtract(d_h, k_softplus_h_t, out=s)
             d_softplus_n_t *= s
 
             # d_W_h_x = -d_softplus_n

@@ -501,9 +501,6 @@ extern "C" __global__ void ln_gru_backward_7(
     put(d_sum_square_A_0_x + at, d_sum_square_A_0_x_);
 }
 
-// d_square_A_2_x = d_sum_square_A_0_x
-// d_square_A_1_x = d_sum_square_A_0_x
-// d_square_A_0_x = d_sum_square_A_0_x
 // d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
 // d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
 // d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z

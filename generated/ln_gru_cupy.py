@@ -329,9 +329,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
     launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
 
-    # d_square_A_2_x = d_sum_square_A_0_x
-    # d_square_A_1_x = d_sum_square_A_0_x
-    # d_square_A_0_x = d_sum_square_A_0_x
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z

@@ -479,14 +479,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 * sum_g_p_z_2 / hidden
             k_sum_square_R_0_h_t *= sum_g_p_z_2
 
-            # d_square_R_2_h = k_sum_square_R_0_h
-            # d_square_R_1_h = k_sum_square_R_0_h
-            # d_square_R_0_h = k_sum_square_R_0_h
-            s_2[...] = k_sum_square_R_0_h_t
-
             # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
             # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
             # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+            s_2[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_2_part, centred_R_2_h, out=s)
             s *= 2
@@ -553,14 +549,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x *= -0.16666666666666666
     d_sum_square_A_0_x /= (H)
 
-    # d_square_A_2_x = d_sum_square_A_0_x
-    # d_square_A_1_x = d_sum_square_A_0_x
-    # d_square_A_0_x = d_sum_square_A_0_x
-    s_4[...] = d_sum_square_A_0_x
-
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
+    s_4[...] = d_sum_square_A_0_x
     d_gates *= g_x
     d_gates *= p_z
     np.multiply(s_4_part, centred_A_2_x_all, out=s_5)

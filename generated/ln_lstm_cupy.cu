@@ -730,10 +730,6 @@ extern "C" __global__ void ln_lstm_backward_10(
     put(d_sum_square_A_0_x + at, d_sum_square_A_0_x_);
 }
 
-// d_square_A_3_x = d_sum_square_A_0_x
-// d_square_A_2_x = d_sum_square_A_0_x
-// d_square_A_1_x = d_sum_square_A_0_x
-// d_square_A_0_x = d_sum_square_A_0_x
 // d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
 // d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
 // d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i

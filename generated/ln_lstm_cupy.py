@@ -401,10 +401,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
     launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
 
-    # d_square_A_3_x = d_sum_square_A_0_x
-    # d_square_A_2_x = d_sum_square_A_0_x
-    # d_square_A_1_x = d_sum_square_A_0_x
-    # d_square_A_0_x = d_sum_square_A_0_x
     # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i

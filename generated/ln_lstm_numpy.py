@@ -562,10 +562,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
             k_sum_square_c_t *= sum_g_p_h
 
-            # d_square_c_next = k_sum_square_c
-            s[...] = k_sum_square_c_t
-
             # k_centred_c = 2 * k_sum_square_c * centred_c_next + d_tanh_h_2 * g_c * p_h
+            s[...] = k_sum_square_c_t
             k_centred_c_t *= d_tanh_h_2_t
             np.multiply(s, centred_c_next_t, out=s_2)
             s_2 *= 2
@@ -626,16 +624,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 * sum_g_p_i_2 / hidden
             k_sum_square_R_0_h_t *= sum_g_p_i_2
 
-            # d_square_R_3_h = k_sum_square_R_0_h
-            # d_square_R_2_h = k_sum_square_R_0_h
-            # d_square_R_1_h = k_sum_square_R_0_h
-            # d_square_R_0_h = k_sum_square_R_0_h
-            s_3[...] = k_sum_square_R_0_h_t
-
             # d_R_3_h = 2 * k_sum_square_R_0_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
             # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
             # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
             # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+            s_3[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_3_part, centred_R_3_h, out=s)
             s *= 2
@@ -708,16 +701,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_square_A_0_x *= -0.125
     d_sum_square_A_0_x /= (H)
 
-    # d_square_A_3_x = d_sum_square_A_0_x
-    # d_square_A_2_x = d_sum_square_A_0_x
-    # d_square_A_1_x = d_sum_square_A_0_x
-    # d_square_A_0_x = d_sum_square_A_0_x
-    s_5[...] = d_sum_square_A_0_x
-
     # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
+    s_5[...] = d_sum_square_A_0_x
     d_gates *= g_x
     d_gates *= p_i
     np.multiply(s_5_part, centred_A_3_x_all, out=s_6)

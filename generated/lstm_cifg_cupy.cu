@@ -91,7 +91,6 @@ extern "C" __global__ void lstm_cifg_forward_1(
 // g_p_o = d_o * c_next
 // d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
 // d_g = d_c * (1 - g**2) * i
-// not_i = 1 - i
 // d_i = d_c * (1 - i) * i * (g - c)
 // g_p_i = d_i * c
 // d_c = d_c * (1 - i) + d_i * p_i

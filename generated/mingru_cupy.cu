@@ -85,7 +85,6 @@ extern "C" __global__ void mingru_forward_2(
 
 // d_n = d_h * z
 // d_a_z = d_h * n - d_h * h
-// not_z = 1 - z
 // d_a_z *= (1 - z) * z
 // d_h *= 1 - z
 extern "C" __global__ void mingru_backward_1(

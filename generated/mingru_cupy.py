@@ -206,7 +206,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_n = d_h * z
         # d_a_z = d_h * n - d_h * h
-        # not_z = 1 - z
         # d_a_z *= (1 - z) * z
         # d_h *= 1 - z
         launch("mingru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)

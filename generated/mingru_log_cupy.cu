@@ -90,7 +90,6 @@ extern "C" __global__ void mingru_log_forward_2(
 // d_a = d_h * z
 // d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
 // d_W_z_x = d_h * n - d_h * h
-// not_z = 1 - z
 // d_W_z_x *= (1 - z) * z
 // d_h *= 1 - z
 extern "C" __global__ void mingru_log_backward_1(

@@ -254,21 +254,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # d_n = d_h * z
-            np.multiply(d_h, z, out=s)
-
             # d_a = d_h * (1 - sigmoid_a) * sigmoid_a * z * where(a >= 0, 0, 1) + d_h * z * where(a >= 0,
             #     1, 0)
+            np.multiply(d_h, z, out=s)
             d_a *= s
             np.multiply(s, k_a_2_t, out=s_2)
             d_a += s_2
 
-            # d_z = d_h * n - d_h * h
+            # d_W_z_x = (1 - z) * z * (d_h * n - d_h * h)
             np.multiply(d_h, n_t, out=s)
             np.multiply(d_h, h_t, out=s_2)
             s -= s_2
-
-            # d_W_z_x = (1 - z) * z * (d_h * n - d_h * h)
             d_W_z_x *= s
 
             # d_h *= 1 - z

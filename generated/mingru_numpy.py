@@ -239,12 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_n = d_h * z
             np.multiply(d_h, z, out=d_n)
 
-            # d_z = d_h * n - d_h * h
+            # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
             np.multiply(d_h, n, out=s)
             np.multiply(d_h, h_t, out=s_2)
             s -= s_2
-
-            # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
             d_a_z *= s
 
             # d_h *= 1 - z

@@ -94,7 +94,6 @@ extern "C" __global__ void minlstm_forward_2(
     put(h + (at + B) * H + k, h_next);
 }
 
-// s_f_i = 1 / (f + i)
 // d_a = d_h * i / (f + i)
 // d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
 // d_W_f_x = 1 / (f + i)**2

@@ -210,7 +210,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # s_f_i = 1 / (f + i)
         # d_a = d_h * i / (f + i)
         # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
         # d_W_f_x = 1 / (f + i)**2

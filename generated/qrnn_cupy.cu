@@ -159,7 +159,6 @@ extern "C" __global__ void qrnn_backward_2(
 }
 
 // d_c += d_y * o
-// not_f = 1 - f
 // d_f = d_c * (1 - f) * f * (z - c)
 // d_z = d_c * f * (1 - z**2)
 // d_c *= 1 - f

@@ -268,7 +268,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("qrnn_backward_2", dtype, (B, I, B, t, I), d_xp, d_xp_next)
 
         # d_c += d_y * o
-        # not_f = 1 - f
         # d_f = d_c * (1 - f) * f * (z - c)
         # d_z = d_c * f * (1 - z**2)
         # d_c *= 1 - f

@@ -142,17 +142,11 @@ extern "C" __global__ void slstm_backward_1(
 // d_n += -d_h * c_next * sigmoid_op / n_next**2
 // d_sigmoid_op = 1 / n_next
 // d_c += d_h * sigmoid_op * d_sigmoid_op
-// d_f = d_c * c + d_n * n
-// d_a_f = f * (d_c * c + d_n * n)
-// d_i = d_c * tanh_zp + d_n
-// d_a_i = i * (d_c * tanh_zp + d_n)
 // d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
-// d_maximum_ip = d_m * where(n == 0, 0, 1)
-// d_lf = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
-// d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
-// d_tanh_zp = d_c * i * (1 - tanh_zp**2)
 // d_fp = -expm1(-softplus_lf) * (d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n
 //     * n))
+// d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
+// d_tanh_zp = d_c * i * (1 - tanh_zp**2)
 // d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i * (d_c *
 //     tanh_zp + d_n)
 // d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)

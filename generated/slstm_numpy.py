@@ -405,22 +405,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_f = d_c * c + d_n * n
+            # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
             np.multiply(d_c, c_t, out=s)
             np.multiply(d_n, n_t, out=s_2)
             s += s_2
-
-            # d_a_f = f * (d_c * c + d_n * n)
             np.multiply(s, f_t, out=s_2)
-
-            # d_i = d_c * tanh_zp + d_n
             np.multiply(d_c, tanh_zp, out=s)
             s += d_n
-
-            # d_a_i = i * (d_c * tanh_zp + d_n)
             np.multiply(s, i_t, out=s_3)
-
-            # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
             d_m -= s_2
             d_m -= s_3
 

@@ -232,12 +232,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # d_f = d_h * h - d_h * z
+            # d_a_f = (1 - f) * f * (d_h * h - d_h * z)
             np.multiply(d_h, h_t, out=s)
             np.multiply(d_h, z, out=s_2)
             s -= s_2
-
-            # d_a_f = (1 - f) * f * (d_h * h - d_h * z)
             d_a_f *= s
 
             # d_z = d_h * (1 - f)

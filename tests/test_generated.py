@@ -264,3 +264,12 @@ def test_the_test_above_refuses(source, monkeypatch):
     monkeypatch.setattr(loader, "get_source", lambda *_: (source, None, None))
     with pytest.raises(AssertionError):
         test_templates_lay_out_and_decide_nothing("x")
+
+
+def test_generated_modules_have_no_dead_name_and_no_long_line():
+    """As any other code; ruff's rules F and E501."""
+    rules = ["check", "--isolated", "--select", "F,E501", "--line-length", "110"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *rules, str(GENERATED)], capture_output=True, text=True
+    )
+    assert not done.returncode, done.stdout + done.stderr

@@ -113,6 +113,10 @@ def backward_comments(pair: Pair) -> Comments:
         lines[op.out.name] = formula(names[op.out.name], expr, printer)
         if op.out in heirs:
             lines[op.out.name] += f", times {heirs[op.out]} in the loop"
+    for op in reversed(order):  # what has no name in the code is part of what reads it first
+        reader = next((other for other in order if op.out in other.reads), None)
+        if op.out not in schedule.slot and reader is not None:
+            lines[op.out.name] = lines[reader.out.name]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
             lines |= product_lines(stage, pair, schedule)

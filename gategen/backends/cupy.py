@@ -314,11 +314,10 @@ class Emitter(Host):
     def row_sum(self, stage: Sum) -> None:
         operand, out = self.value(*stage.operand), self.value(stage.out)
         if stage.add:
-            line = f"{out}[...] += cp.sum({operand}, axis=-1, keepdims=True)"
+            self.say(self.comment(stage.out), f"{out}[...] += cp.sum({operand}, axis=-1, keepdims=True)")
         else:
             self.module.helpers.add("row_sum")
-            line = f"row_sum({operand}, {out})"
-        self.say(self.comment(stage.out), line)
+            self.say(self.comment(stage.out), f"row_sum({operand}, {out})")
 
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")

@@ -38,16 +38,16 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
     )
 
 
-def derive(analysis: Analysis, arrays: bool) -> Graph:
-    """The backward step of a forward one, ready to be planned."""
+def derive(analysis: Analysis) -> Graph:
+    """The backward step of a forward one, as a person would write it."""
     forward = analysis.graph
-    backward = compose(analysis, Analysis(retape(forward, adjoint(forward))))
-    return distinct_ends(alive(kept_carries(ahead(backward) if arrays else backward)))
+    return compose(analysis, Analysis(retape(forward, adjoint(forward))))
 
 
 def pair(analysis: Analysis, layout: Layout, arrays: bool = False) -> Pair:
     """Both directions, sharing the tape."""
-    forward, backward = analysis.graph, derive(analysis, arrays)
+    forward, derived = analysis.graph, derive(analysis)
+    backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
     made = {op.out for op in forward.ops}
     reads = (*backward.inputs, *backward.parameters)
     tape = tuple(v for v in reads if v in made)
