@@ -1,9 +1,8 @@
 """Light Bayesian recurrent unit: the state is a log-probability, for CuPy.
 
-    z = sigmoid(W_z @ x + U_z @ h + b_z)
+    a = W_z @ x + U_z @ h + b_z
     n = log_sigmoid(W_h @ x + U_h @ h + b_h)
-    m = maximum(h, n)
-    h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
+    h' = n + softplus(a + h - n) - softplus(a)
 
 A. Bittar, P. N. Garner 2021, A Bayesian Interpretation of the Light Gated Recurrent Unit,
 doi:10.1109/ICASSP39728.2021.9414259, eqs. 19a-19c for the logarithm of the state
@@ -21,16 +20,15 @@ import numpy as np
 
 NAME = "libru_log"
 EQUATIONS = (
-    "z = sigmoid(W_z @ x + U_z @ h + b_z)",
+    "a = W_z @ x + U_z @ h + b_z",
     "n = log_sigmoid(W_h @ x + U_h @ h + b_h)",
-    "m = maximum(h, n)",
-    "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
+    "h' = n + softplus(a + h - n) - softplus(a)",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "0919956cc105c2f79b4736d3a80fee8611cb44bb8af8843539c428b32dee405e"
+SPEC_SHA256 = "526ac8ec43b7ec757252423afe149e60ccd8b4968d6aa644bf9e1d3ea6d1dc08"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
@@ -61,9 +59,8 @@ class Tape(NamedTuple):
 
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
-    gates: cp.ndarray  # (T, B, 2 * H)  z, softplus_n
-    exp_h: cp.ndarray  # (T, B, H)  exp_h
-    exp_h_2: cp.ndarray  # (T, B, H)  exp_h_2
+    gates: cp.ndarray  # (T, B, 2 * H)  softplus_h, softplus_n
+    softplus_a: cp.ndarray  # (T, B, H)  softplus_a
     finished: cp.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -146,12 +143,10 @@ def forward(
         raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
-    h, gates, exp_h, exp_h_2 = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_h_2=(T, B, H),
-    )
+    h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), softplus_a=(T, B, H))
     u = cp.empty((B, 2 * H), dtype)
 
-    # For z and n: what waits for no state, at all steps at once.
+    # For a and n: what waits for no state, at all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # For n: what waits for no state, at all steps at once.
@@ -164,17 +159,16 @@ def forward(
 
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
+        # a = W_z @ x + U_z @ h + b_z
         # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_T, out=u)
 
-        # m = maximum(h, n)
-        # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
-        launch("libru_log_forward_2", dtype, (B, H, B, t, H), u, gates, b, h, exp_h, exp_h_2)
+        # h' = n + softplus(a + h - n) - softplus(a)
+        launch("libru_log_forward_2", dtype, (B, H, B, t, H), u, gates, b, h, softplus_a)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
-    clear(finished, gates, exp_h, exp_h_2)
+    clear(finished, gates, softplus_a)
 
     y = h[1:].copy()
     if finished is not None:
@@ -182,7 +176,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None)
+    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None)
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -194,7 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
-    (x, h, gates, exp_h, exp_h_2, finished, _) = tape
+    (x, h, gates, softplus_a, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -213,18 +207,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)
     g_b_h = cp.empty((T, B, H), dtype)
-    n = cp.empty((T, B, H), dtype)
-    d_exp_h_2 = cp.empty((B, H), dtype)
-    d_m = cp.empty((B, H), dtype)
+    d_softplus_h = cp.empty((B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W = cp.zeros((2 * H, I), dtype)
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
-
-    # n = -softplus_n
-    # d_z = exp_h * (1 - z) + exp_h_2 * z
-    launch("libru_log_backward_1", dtype, (T * B, H, H), gates, exp_h, exp_h_2, n, d_gates)
 
     U_z = U[:H]
     U_h = U[H:]
@@ -233,32 +221,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = d_h / d_z
-        # d_exp_h_2 = d_z * exp_h_2 * z
-        # g_b_h = d_z * exp_h * (1 - z)
-        # d_m = d_h - d_exp_h_2 - g_b_h
-        # g_b_h += d_m * where(h >= n, 0, 1)
+        # d_softplus_h = -d_h * expm1(-softplus_h)
+        # g_b_h = d_h - d_softplus_h
         # g_b_h *= expm1(-softplus_n)
         # g_b_h *= -1
         # d_W_h_x = g_b_h
         # d_U_h_h = g_b_h
-        # d_z *= (1 - z) * z * (exp_h_2 - exp_h)
+        # d_a = d_h * expm1(-softplus_a) + d_softplus_h
         launch(
-            "libru_log_backward_2", dtype, (B, H, B, t, H), d_h, d_y, d_gates, exp_h_2, gates, exp_h, h, n,
-            d_exp_h_2, g_b_h, d_m,
+            "libru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
+            d_gates,
         )
 
         # d_u_h = U_h.T @ d_U_h_h
         cp.matmul(d_gates[t, :, :H], U_z, out=d_u_h)
         d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_h).reshape(d_u_h.shape)
 
-        # d_h = d_exp_h_2 + d_m * where(h >= n, 1, 0) + d_u_h
-        launch("libru_log_backward_3", dtype, (B, H, B, t, H), d_exp_h_2, d_m, d_u_h, h, n, d_h)
+        # d_h = d_softplus_h + d_u_h
+        launch("libru_log_backward_2", dtype, (B, H, H), d_softplus_h, d_u_h, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
+    # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
     cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.

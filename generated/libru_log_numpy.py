@@ -1,9 +1,8 @@
 """Light Bayesian recurrent unit: the state is a log-probability, for NumPy.
 
-    z = sigmoid(W_z @ x + U_z @ h + b_z)
+    a = W_z @ x + U_z @ h + b_z
     n = log_sigmoid(W_h @ x + U_h @ h + b_h)
-    m = maximum(h, n)
-    h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
+    h' = n + softplus(a + h - n) - softplus(a)
 
 A. Bittar, P. N. Garner 2021, A Bayesian Interpretation of the Light Gated Recurrent Unit,
 doi:10.1109/ICASSP39728.2021.9414259, eqs. 19a-19c for the logarithm of the state
@@ -19,16 +18,15 @@ import numpy as np
 
 NAME = "libru_log"
 EQUATIONS = (
-    "z = sigmoid(W_z @ x + U_z @ h + b_z)",
+    "a = W_z @ x + U_z @ h + b_z",
     "n = log_sigmoid(W_h @ x + U_h @ h + b_h)",
-    "m = maximum(h, n)",
-    "h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))",
+    "h' = n + softplus(a + h - n) - softplus(a)",
 )
 SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
-SPEC_SHA256 = "0919956cc105c2f79b4736d3a80fee8611cb44bb8af8843539c428b32dee405e"
+SPEC_SHA256 = "526ac8ec43b7ec757252423afe149e60ccd8b4968d6aa644bf9e1d3ea6d1dc08"
 
 
 class Params(NamedTuple):
@@ -58,9 +56,8 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, softplus_n
-    exp_h: np.ndarray  # (T, B, H)  exp_h
-    exp_h_2: np.ndarray  # (T, B, H)  exp_h_2
+    gates: np.ndarray  # (T, B, 2 * H)  softplus_h, softplus_n
+    softplus_a: np.ndarray  # (T, B, H)  softplus_a
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -145,22 +142,20 @@ def forward(
         raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b = params
-    h, gates, exp_h, exp_h_2 = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_h_2=(T, B, H),
-    )
+    h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), softplus_a=(T, B, H))
     u = np.empty((B, 2 * H), dtype)
     bias_n = np.empty((H,), dtype)
     b_h, b_z = b[H:], b[:H]
-    z_all, softplus_n_all = gates[..., :H], gates[..., H:]
+    softplus_h_all, softplus_n_all = gates[..., :H], gates[..., H:]
 
     # For n: what waits for no state, at all steps at once.
     np.multiply(b_h, -1, out=bias_n)
 
-    # For z and n: what waits for no state, at all steps at once.
+    # For a and n: what waits for no state, at all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For z: what waits for no state, at all steps at once.
-    z_all += b_z
+    # For a: what waits for no state, at all steps at once.
+    softplus_h_all += b_z
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     if initial is None:
@@ -170,39 +165,30 @@ def forward(
 
     U_T = np.ascontiguousarray(U.T)
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     ends = each(finished, T)
-    for h_t, z, softplus_n, exp_h_t, exp_h_2_t, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H:], exp_h, exp_h_2, h[1:], ends, strict=True
+    for h_t, softplus_h, softplus_n, softplus_a_t, h_next, finished_t in zip(
+        h[:-1], gates[..., :H], gates[..., H:], softplus_a, h[1:], ends, strict=True
     ):
-        # z = sigmoid(W_z @ x + U_z @ h + b_z)
+        # a = W_z @ x + U_z @ h + b_z
         # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_T, out=u)
-        z += U_z_h
-        sigmoid(z, out=z)
+        softplus_h += U_z_h
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.multiply(softplus_n, -1, out=exp_h_t)
+        np.multiply(softplus_n, -1, out=s)
 
-        # m = maximum(h, n)
-        np.maximum(h_t, exp_h_t, out=s)
-
-        # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
-        exp_h_t -= s
-        np.exp(exp_h_t, out=exp_h_t)
-        np.subtract(h_t, s, out=exp_h_2_t)
-        np.exp(exp_h_2_t, out=exp_h_2_t)
-        np.subtract(exp_h_2_t, exp_h_t, out=s_2)
-        s_2 *= z
-        s_2 += exp_h_t
-        np.log(s_2, out=s_3)
-        np.add(s_3, s, out=h_next)
+        # h' = n + softplus(a + h - n) - softplus(a)
+        softplus(softplus_h, out=softplus_a_t)
+        softplus_h -= s
+        softplus_h += h_t
+        softplus(softplus_h, out=softplus_h)
+        np.subtract(s, softplus_a_t, out=h_next)
+        h_next += softplus_h
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
-    clear(finished, gates, exp_h, exp_h_2)
+    clear(finished, gates, softplus_a)
 
     y = h[1:].copy()
     if finished is not None:
@@ -210,7 +196,7 @@ def forward(
     final = States(h[T].copy())
     if tape is False:
         return y, final, None
-    return y, final, Tape(x, h, gates, exp_h, exp_h_2, finished, initial is not None)
+    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None)
 
 
 @np.errstate(all="ignore")
@@ -223,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     I, H = measure(params)
     if not isinstance(tape, Tape):
         raise TypeError(f"tape is {type(tape).__name__}, expected the Tape of forward of {__name__}")
-    (x, h, gates, exp_h, exp_h_2, finished, _) = tape
+    (x, h, gates, softplus_a, finished, _) = tape
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -245,13 +231,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_h = check("d_final.h", d_final.h, (B, H))
         d_h = same("d_final.h", d_h, dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
-    k_h = np.empty((T, B, H), dtype)
-    k_log_h_3 = np.empty((T, B, H), dtype)
-    k_exp_h_2 = np.empty((T, B, H), dtype)
+    k_softplus_h = np.empty((T, B, H), dtype)
     d_softplus_n = np.empty((T, B, H), dtype)
-    k_n = np.empty((T, B, H), dtype)
-    k_softplus_n = np.empty((T, B, H), dtype)
-    d_m = np.empty((B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
@@ -264,59 +245,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
-        softplus_n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
-        d_z_ts = d_gates[ts, :, :H]
-        k_log_h_3_ts = k_log_h_3[ts]
-        exp_h_ts = exp_h[ts]
-        exp_h_2_ts = exp_h_2[ts]
-        k_exp_h_2_ts = k_exp_h_2[ts]
+        k_softplus_h_ts = k_softplus_h[ts]
+        softplus_h_ts, softplus_n_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_softplus_n_ts = d_softplus_n[ts]
-        k_n_ts = k_n[ts]
-        h_ts = h[ts]
-        k_softplus_n_ts = k_softplus_n[ts]
+        d_a_ts = d_gates[ts, :, :H]
+        softplus_a_ts = softplus_a[ts]
 
-        # k_h = -softplus_n
-        np.multiply(softplus_n_ts, -1, out=k_h_ts)
+        # k_softplus_h = -expm1(-softplus_h), times d_h in the loop
+        np.multiply(softplus_h_ts, -1, out=k_softplus_h_ts)
+        np.expm1(k_softplus_h_ts, out=k_softplus_h_ts)
+        k_softplus_h_ts *= -1
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        # d_softplus_n = expm1(-softplus_n), times d_n in the loop
+        np.multiply(softplus_n_ts, -1, out=d_softplus_n_ts)
+        np.expm1(d_softplus_n_ts, out=d_softplus_n_ts)
 
-        # k_log_h_3 = exp_h * (1 - z) + exp_h_2 * z
-        np.multiply(exp_h_ts, d_z_ts, out=k_log_h_3_ts)
-        np.multiply(exp_h_2_ts, z_ts, out=s_ts)
-        k_log_h_3_ts += s_ts
+        # d_a = expm1(-softplus_a)
+        np.multiply(softplus_a_ts, -1, out=d_a_ts)
+        np.expm1(d_a_ts, out=d_a_ts)
 
-        # k_log_h_3 = 1 / (exp_h * (1 - z) + exp_h_2 * z), times d_h in the loop
-        np.reciprocal(k_log_h_3_ts, out=k_log_h_3_ts)
-
-        # k_exp_h_2 = exp_h_2 * z, times k_log_h_3 in the loop
-        np.multiply(exp_h_2_ts, z_ts, out=k_exp_h_2_ts)
-
-        # d_softplus_n = exp_h * (1 - z), times k_log_h_3 in the loop
-        np.multiply(exp_h_ts, d_z_ts, out=d_softplus_n_ts)
-
-        # k_n = where(h >= -softplus_n, 0, 1)
-        choose(np.real(h_ts) >= np.real(k_h_ts), 0, 1, out=k_n_ts)
-
-        # k_softplus_n = expm1(-softplus_n)
-        np.expm1(k_h_ts, out=k_softplus_n_ts)
-
-        # d_z = (1 - z) * z * (exp_h_2 - exp_h), times k_log_h_3 in the loop
-        np.subtract(exp_h_2_ts, exp_h_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_z_ts *= z_ts
-
-        # k_h = where(h >= -softplus_n, 1, 0)
-        choose(np.real(h_ts) >= np.real(k_h_ts), 1, 0, out=k_h_ts)
-
-        for (
-            d_y_t, k_log_h_3_t, k_exp_h_2_t, d_softplus_n_t, k_n_t, k_softplus_n_t, d_W_h_x, d_U_h_h, d_z,
-            k_h_t, finished_t,
-        ) in backwards(
-            d_y[ts], k_log_h_3_ts, k_exp_h_2_ts, d_softplus_n_ts, k_n_ts, k_softplus_n_ts,
-            d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :], d_z_ts, k_h_ts, ends[ts],
+        for d_y_t, k_softplus_h_t, d_softplus_n_t, d_W_h_x, d_U_h_h, d_a, finished_t in backwards(
+            d_y[ts], k_softplus_h_ts, d_softplus_n_ts, d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :],
+            d_a_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -324,25 +274,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # k_log_h_3 = d_h / (exp_h * (1 - z) + exp_h_2 * z)
-            k_log_h_3_t *= d_h
+            # k_softplus_h = -d_h * expm1(-softplus_h)
+            k_softplus_h_t *= d_h
 
-            # k_exp_h_2 = k_log_h_3 * exp_h_2 * z
-            k_exp_h_2_t *= k_log_h_3_t
-
-            # d_softplus_n = k_log_h_3 * exp_h * (1 - z)
-            d_softplus_n_t *= k_log_h_3_t
-
-            # d_m = d_h - d_softplus_n - k_exp_h_2
-            np.subtract(d_h, d_softplus_n_t, out=d_m)
-            d_m -= k_exp_h_2_t
-
-            # d_softplus_n += d_m * where(h >= -softplus_n, 0, 1)
-            np.multiply(d_m, k_n_t, out=s)
-            d_softplus_n_t += s
-
-            # d_softplus_n *= expm1(-softplus_n)
-            d_softplus_n_t *= k_softplus_n_t
+            # d_softplus_n = expm1(-softplus_n) * (d_h - k_softplus_h)
+            np.subtract(d_h, k_softplus_h_t, out=s)
+            d_softplus_n_t *= s
 
             # d_W_h_x = -d_softplus_n
             np.multiply(d_softplus_n_t, -1, out=d_W_h_x)
@@ -350,37 +287,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_U_h_h = d_W_h_x
             d_U_h_h[...] = d_W_h_x
 
-            # d_z = k_log_h_3 * (1 - z) * z * (exp_h_2 - exp_h)
-            d_z *= k_log_h_3_t
+            # d_a = d_h * expm1(-softplus_a) + k_softplus_h
+            d_a *= d_h
+            d_a += k_softplus_h_t
 
             # d_u_h = U_h.T @ d_U_h_h
-            np.matmul(d_z, U_z, out=d_u_h)
+            np.matmul(d_a, U_z, out=d_u_h)
             d_u_h[...] += np.matmul(d_U_h_h, U_h).reshape(d_u_h.shape)
 
-            # d_h = d_m * where(h >= -softplus_n, 1, 0) + d_u_h + k_exp_h_2
-            np.multiply(d_m, k_h_t, out=d_h)
-            d_h += k_exp_h_2_t
-            d_h += d_u_h
+            # d_h = d_u_h + k_softplus_h
+            np.add(k_softplus_h_t, d_u_h, out=d_h)
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_z_W_h_x_all, d_z_all, d_U_h_h_all = d_gates[..., : 2 * H], d_gates[..., :H], d_gates[..., 2 * H :]
+    d_a_W_h_x_all, d_a_all, d_U_h_h_all = d_gates[..., : 2 * H], d_gates[..., :H], d_gates[..., 2 * H :]
     d_b_z, d_b_h = d_b[:H], d_b[H:]
 
-    # d_x = W_z.T @ d_z + W_h.T @ d_W_h_x
-    np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
+    np.matmul(d_a_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_z_W_h_x_all)
-    np.matmul(d_z_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    clear(finished, d_a_W_h_x_all)
+    np.matmul(d_a_W_h_x_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    np.matmul(d_a_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
     clear(finished, d_U_h_h_all)
     np.matmul(d_U_h_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     clear(finished, d_softplus_n)
     np.matmul(ones, d_softplus_n.reshape(T * B, H), out=d_bias_n)
-    np.matmul(ones, d_z_all.reshape(T * B, H), out=d_b_z)
+    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b_z)
 
     # d_b_h = -d_bias_n
     np.multiply(d_bias_n, -1, out=d_b_h)
@@ -570,14 +506,6 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
-
-
 def softplus(a: np.ndarray, out: np.ndarray) -> None:
     """log(1 + exp(a)) = max(a, 0) + log1p(exp(-abs(a)))."""
     positive_part = np.where(np.real(a) > 0, a, 0)
@@ -585,8 +513,3 @@ def softplus(a: np.ndarray, out: np.ndarray) -> None:
     np.exp(out, out=out)
     np.log1p(out, out=out)
     out += positive_part
-
-
-def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:
-    """a where the condition holds, else b."""
-    out[...] = np.where(condition, a, b)

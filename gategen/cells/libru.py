@@ -10,13 +10,11 @@ from gategen import (
     Cell,
     Eq,
     constants,
-    exp,
     gates,
     inputs,
     log,
     log_sigmoid,
     matrices,
-    maximum,
     sigmoid,
     softplus,
     states,
@@ -27,7 +25,7 @@ x = inputs("x")
 h = states("h")
 W_z, W_h, U_z, U_h = matrices("W_z W_h U_z U_h")
 b_z, b_h = vectors("b_z b_h")
-z, n, m = gates("z n m")
+z, n, a = gates("z n a")
 eps = constants(eps=1e-11)
 
 BITTAR = (
@@ -57,10 +55,10 @@ h = states("h", initial=-1)  # another h: a log-probability
 
 libru_log = Cell(
     "libru_log",
-    Eq(z, sigmoid(W_z @ x + U_z @ h + b_z)),
+    Eq(a, W_z @ x + U_z @ h + b_z),
     Eq(n, log_sigmoid(W_h @ x + U_h @ h + b_h)),
-    Eq(m, maximum(h, n)),  # which keeps the logarithm finite where h and n are far below 0
-    Eq(h.next, m + log(z * exp(h - m) + (1 - z) * exp(n - m))),
+    # log(z*exp(h) + (1 - z)*exp(n)) with z = sigmoid(a), finite also where z is 1 in single precision
+    Eq(h.next, n + softplus(a + h - n) - softplus(a)),
     title="Light Bayesian recurrent unit: the state is a log-probability",
     reference=f"{BITTAR}, eqs. 19a-19c for the logarithm of the state",
 )
