@@ -344,43 +344,33 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, U, b = params
     u = np.empty((B, 2 * H), dtype)
     gates = np.empty((B, 2 * H), dtype)
-    exp_h = np.empty((B, H), dtype)
-    exp_h_2 = np.empty((B, H), dtype)
+    softplus_a = np.empty((B, H), dtype)
     bias_n = np.empty((H,), dtype)
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, H), dtype)
     b_h, b_z = b[H:], b[:H]
-    z, softplus_n = gates[:, :H], gates[:, H:]
+    softplus_h, softplus_n = gates[:, :H], gates[:, H:]
     U_z_h, U_h_h = u[:, :H], u[:, H:]
 
     # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
     np.multiply(b_h, -1, out=bias_n)
 
-    # z = sigmoid(W_z @ x + U_z @ h + b_z)
+    # a = W_z @ x + U_z @ h + b_z
     np.matmul(x, W.T, out=gates)
-    z += b_z
+    softplus_h += b_z
     np.subtract(bias_n, softplus_n, out=softplus_n)
     np.matmul(h_t, U.T, out=u)
-    z += U_z_h
-    sigmoid(z, out=z)
+    softplus_h += U_z_h
     softplus_n -= U_h_h
     softplus(softplus_n, out=softplus_n)
-    np.multiply(softplus_n, -1, out=exp_h)
+    np.multiply(softplus_n, -1, out=s)
 
-    # m = maximum(h, n)
-    np.maximum(h_t, exp_h, out=s)
-
-    # h' = m + log((1 - z) * exp(n - m) + z * exp(h - m))
-    exp_h -= s
-    np.exp(exp_h, out=exp_h)
-    np.subtract(h_t, s, out=exp_h_2)
-    np.exp(exp_h_2, out=exp_h_2)
-    np.subtract(exp_h_2, exp_h, out=s_2)
-    s_2 *= z
-    s_2 += exp_h
-    np.log(s_2, out=s_3)
-    np.add(s_3, s, out=h_next)
+    # h' = n + softplus(a + h - n) - softplus(a)
+    softplus(softplus_h, out=softplus_a)
+    softplus_h -= s
+    softplus_h += h_t
+    softplus(softplus_h, out=softplus_h)
+    np.subtract(s, softplus_a, out=h_next)
+    h_next += softplus_h
 
     return h_next.copy(), States(h_next)
 
