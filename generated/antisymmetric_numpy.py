@@ -28,7 +28,7 @@ SPEC_SHA256 = "548589fa6341c530cec4c7c64fd885c248d3011894a1285edc170f0bbd6529c1"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -138,7 +138,7 @@ def forward(
     U_hT_h = np.empty((B, H), dtype)
     U_h_h = np.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=tanh_h.reshape(T * B, H))
     tanh_h += b_h
 

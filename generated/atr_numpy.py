@@ -34,7 +34,7 @@ SPEC_SHA256 = "98617a88302dbe22c6e7a71e2a0849bf653016d0fde34c48767287629d3876e6"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h

@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_z, W_a, W_h
     b: cp.ndarray  # (2 * H,)  b_z, b_a
@@ -145,7 +145,7 @@ def forward(
     W, b, w = (cp.asarray(array, order="C") for array in params)
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H))
 
-    # For z, a and h': what waits for no state, at all steps at once.
+    # The parts of z, a and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

@@ -30,7 +30,7 @@ SPEC_SHA256 = "e4e1e3af0e73015076af4032b163b78ff0abf3bbd18eaaa93dccf608ad24c29f"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_a, W_h
     b: np.ndarray  # (2 * H,)  b_z, b_a
@@ -145,10 +145,10 @@ def forward(
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H))
     z_tanh_a_all = gates[..., : 2 * H]
 
-    # For z, a and h': what waits for no state, at all steps at once.
+    # The parts of z, a and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # For z and a: what waits for no state, at all steps at once.
+    # The parts of z and a that wait for no state, for all steps at once.
     z_tanh_a_all += b
 
     if initial is None:

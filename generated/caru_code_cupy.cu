@@ -39,7 +39,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// For l: what waits for no state, at all steps at once.
+// The parts of l that wait for no state, for all steps at once.
 // a = W_n @ x + b_n
 extern "C" __global__ void caru_code_forward_1(
     const int rows, const int H,

@@ -42,7 +42,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_n, W_z
     U: cp.ndarray  # (2 * H, H)  U_n, U_z
@@ -161,11 +161,11 @@ def forward(
     h, gates, sigmoid_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H))
     u = cp.empty((B, 2 * H), dtype)
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     # a = W_n @ x + b_n
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For l: what waits for no state, at all steps at once.
+    # The parts of l that wait for no state, for all steps at once.
     launch("caru_code_forward_1", dtype, (T * B, H, H), gates, b, sigmoid_a)
 
     if initial is None:

@@ -38,7 +38,7 @@ SPEC_SHA256 = "10deb1138e37ea5785aa6339459f80a78b011f374e5f62131c711e8eae7250e5"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_n, W_z
     U: np.ndarray  # (2 * H, H)  U_n, U_z
@@ -164,10 +164,10 @@ def forward(
     b_z, b_n = b[H:], b[:H]
     sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     bias_n[...] = c_n
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     np.add(b_z, c_z, out=bias_z)
 
     # a = W_n @ x + b_n
@@ -176,7 +176,7 @@ def forward(
     np.add(sigmoid_a_all, bias_n, out=n)
     z_all += bias_z
 
-    # For l: what waits for no state, at all steps at once.
+    # The parts of l that wait for no state, for all steps at once.
     sigmoid(sigmoid_a_all, out=sigmoid_a_all)
 
     if initial is None:

@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: cp.ndarray  # (H, I)  W_h
     U_y: cp.ndarray  # (H, H)  U_y
@@ -147,7 +147,7 @@ def forward(
     U_y_y = cp.empty((B, H), dtype)
     U_z_z = cp.empty((B, H), dtype)
 
-    # For z': what waits for no state, at all steps at once.
+    # The parts of z' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=tanh_z.reshape(T * B, H))
 
     if initial is None:

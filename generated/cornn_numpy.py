@@ -30,7 +30,7 @@ SPEC_SHA256 = "087ffd85a5beeb560bd964f80c24fc082b8172723c57f4fd3a3aad74f4bfa4f7"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_y: np.ndarray  # (H, H)  U_y
@@ -146,7 +146,7 @@ def forward(
     U_y_y = np.empty((B, H), dtype)
     U_z_z = np.empty((B, H), dtype)
 
-    # For z': what waits for no state, at all steps at once.
+    # The parts of z' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=tanh_z.reshape(T * B, H))
     tanh_z += b_h
 

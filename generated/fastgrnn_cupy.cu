@@ -34,7 +34,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// For h': what waits for no state, at all steps at once.
+// The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
     const int rows,
     const storage* __restrict__ zeta,  // 1  zeta

@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: cp.ndarray  # (H, I)  W_h
     U_h: cp.ndarray  # (H, H)  U_h
@@ -158,10 +158,10 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     launch("fastgrnn_forward_1", dtype, (1, 1), zeta, nu, sigmoid_zeta, sigmoid_nu)
 
-    # For a: what waits for no state, at all steps at once.
+    # The parts of a that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:

@@ -32,7 +32,7 @@ SPEC_SHA256 = "e4321be451b2cab060143cb0fec04941ce8bf006f81e6dbe585793b50dbc27f0"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -157,11 +157,11 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     sigmoid(zeta, out=sigmoid_zeta)
     sigmoid(nu, out=sigmoid_nu)
 
-    # For a: what waits for no state, at all steps at once.
+    # The parts of a that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:

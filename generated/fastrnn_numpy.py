@@ -28,7 +28,7 @@ SPEC_SHA256 = "f808a8ed7148606345b16f68e7899e1e032882c3a853dfc355aea4efb1e39b88"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -149,11 +149,11 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     sigmoid(alpha, out=sigmoid_alpha)
     sigmoid(beta, out=sigmoid_beta)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -30,7 +30,7 @@ SPEC_SHA256 = "f3f19a54e0f8f5c01c5f94ccfe202c321b9a949adcde8a2ab1e26502a140dffe"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_g, W_j
     b: np.ndarray  # (2 * H,)  b_g, b_j
@@ -147,7 +147,7 @@ def forward(
     sigmoid(g_all, out=g_all)
     np.tanh(j_all, out=j_all)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, g_all, out=x_h_next)
     x_h_next *= j_all
 

@@ -31,7 +31,7 @@ SPEC_SHA256 = "03ea5bb3d0fd49340d31aa12566c16cb1036ce96e76ecfbd34debdeb80431d51"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_r, W_h
     U: np.ndarray  # (3 * H, H)  U_z, U_r, U_h
@@ -159,13 +159,13 @@ def forward(
     b_zr, b_h = b[: 2 * H], b[2 * H :]
     c_zr = c[: 2 * H]
 
-    # For z and r: what waits for no state, at all steps at once.
+    # The parts of z and r that wait for no state, for all steps at once.
     np.add(b_zr, c_zr, out=bias_zr)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     bias_n[...] = b_h
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += bias
 

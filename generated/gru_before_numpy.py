@@ -31,7 +31,7 @@ SPEC_SHA256 = "b0e425d1f2dbd948279011c323057a4d0369c33e8d3e1750bac05e9dd2f503a4"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_r, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
@@ -153,7 +153,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     U_h_hr = np.empty((B, H), dtype)
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 

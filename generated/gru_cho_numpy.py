@@ -32,7 +32,7 @@ SPEC_SHA256 = "7134ef9abbf8353febb1cbc83e369c78b6f2ebc817d832324396fa86a678e795"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_r, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
@@ -148,7 +148,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     U_h_hr = np.empty((B, H), dtype)
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

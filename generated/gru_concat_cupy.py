@@ -34,7 +34,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: cp.ndarray  # (3 * H, H + I)  A_r, A_z, A_h
     b: cp.ndarray  # (3 * H,)  b_r, b_z, b_h
@@ -145,7 +145,7 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     A_h_0_hr = cp.empty((B, H), dtype)
 
-    # For r, z and n: what waits for no state, at all steps at once.
+    # The parts of r, z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A[:, H:].T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

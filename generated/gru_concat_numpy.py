@@ -31,7 +31,7 @@ SPEC_SHA256 = "e4748779cf015b73ca7e53a3adf8f4ecfa2ec799affc645de5fd4c7db11d00b3"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: np.ndarray  # (3 * H, H + I)  A_r, A_z, A_h
     b: np.ndarray  # (3 * H,)  b_r, b_z, b_h
@@ -144,7 +144,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     A_h_0_hr = np.empty((B, H), dtype)
 
-    # For r, z and n: what waits for no state, at all steps at once.
+    # The parts of r, z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), A[:, H:].T, out=gates.reshape(T * B, 3 * H))
     gates += b
 

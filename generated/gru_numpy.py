@@ -32,7 +32,7 @@ SPEC_SHA256 = "10f2d1a08e78291e7579f059b63b77bec2389ab6e1699e2435bdbdcebf398449"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_r, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
@@ -154,7 +154,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     U_h_hr = np.empty((B, H), dtype)
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 

@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: cp.ndarray  # (H, I)  W_h
     U: cp.ndarray  # (2 * H, H)  U_z, U_r
@@ -153,7 +153,7 @@ def forward(
     h, gates, n, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H), hr=(T, B, H))
     U_h_hr = cp.empty((B, H), dtype)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:

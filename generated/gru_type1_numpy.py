@@ -32,7 +32,7 @@ SPEC_SHA256 = "200dc13329a0c9c5576be154b186c904f29e5528bfc1756d6a2ab9fe4f5a7ddf"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
@@ -153,7 +153,7 @@ def forward(
     U_h_hr = np.empty((B, H), dtype)
     b_h = b[2 * H :]
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -32,7 +32,7 @@ SPEC_SHA256 = "5c19702e75c98078dfa99d214e6ec07602e9d5a7eae298e77a14a76961a87b1d"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_r
@@ -150,7 +150,7 @@ def forward(
     h, gates, n, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H), hr=(T, B, H))
     U_h_hr = np.empty((B, H), dtype)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

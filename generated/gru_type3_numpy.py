@@ -32,7 +32,7 @@ SPEC_SHA256 = "145b2fe596b17a35dae1a377c33f167b55e22577062a711e936b9c13717df066"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -155,7 +155,7 @@ def forward(
     # r = sigmoid(b_r)
     sigmoid(b_r, out=r)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -26,7 +26,7 @@ SPEC_SHA256 = "c8e419686ae64db1b4befd710a6c61c7ddd4ac418c271cf51488db4940d02be9"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     b_h: np.ndarray  # (H,)  b_h
@@ -134,7 +134,7 @@ def forward(
     h, = memory(tape, dtype, h=(T + 1, B, H))
     x_h = np.empty((T, B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
     x_h += b_h
 

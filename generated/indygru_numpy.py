@@ -32,7 +32,7 @@ SPEC_SHA256 = "3db3468b5d6086a5e92c2640a77b5d21142f45f082f9d3231e35bd767de2ba05"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_r, W_z, W_h
     b: np.ndarray  # (3 * H,)  b_r, b_z, b_h
@@ -148,7 +148,7 @@ def forward(
     W, b, u = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H))
 
-    # For r, z and n: what waits for no state, at all steps at once.
+    # The parts of r, z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 

@@ -26,7 +26,7 @@ SPEC_SHA256 = "b8efca84fd32367c8ed21d1accfce2ddd2cdefa37db87f9fa9a7a11ace2aa21f"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -135,7 +135,7 @@ def forward(
     x_h = np.empty((T, B, H), dtype)
     U_h_h = np.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
     x_h += b_h
 

@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_f, W_c
     U: cp.ndarray  # (2 * H, H)  U_f, U_c
@@ -148,7 +148,7 @@ def forward(
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
     u = cp.empty((B, 2 * H), dtype)
 
-    # For s and g: what waits for no state, at all steps at once.
+    # The parts of s and g that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     if initial is None:

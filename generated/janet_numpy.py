@@ -32,7 +32,7 @@ SPEC_SHA256 = "25453b0a5c1bd4c72efddd41ce2f802ec18424c9a1b6cd028fd7429babc8b6b9"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_f, W_c
     U: np.ndarray  # (2 * H, H)  U_f, U_c
@@ -147,7 +147,7 @@ def forward(
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
     u = np.empty((B, 2 * H), dtype)
 
-    # For s and g: what waits for no state, at all steps at once.
+    # The parts of s and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 

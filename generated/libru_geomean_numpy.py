@@ -30,7 +30,7 @@ SPEC_SHA256 = "76c04dc47fce3f8e10149e890ccae971a62b506c3062cf2a46da7e97fbe7dafa"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_h
@@ -144,7 +144,7 @@ def forward(
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     u = np.empty((B, 2 * H), dtype)
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 

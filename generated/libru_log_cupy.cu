@@ -32,7 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
-// For n: what waits for no state, at all steps at once.
+// The parts of n that wait for no state, for all steps at once.
 extern "C" __global__ void libru_log_forward_1(
     const int rows, const int H,
     storage* __restrict__ gates)  // (T, B, 2 * H)  softplus_h, softplus_n

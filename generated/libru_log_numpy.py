@@ -30,7 +30,7 @@ SPEC_SHA256 = "526ac8ec43b7ec757252423afe149e60ccd8b4968d6aa644bf9e1d3ea6d1dc08"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_h
@@ -148,13 +148,13 @@ def forward(
     b_h, b_z = b[H:], b[:H]
     softplus_h_all, softplus_n_all = gates[..., :H], gates[..., H:]
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.multiply(b_h, -1, out=bias_n)
 
-    # For a and n: what waits for no state, at all steps at once.
+    # The parts of a and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For a: what waits for no state, at all steps at once.
+    # The parts of a that wait for no state, for all steps at once.
     softplus_h_all += b_z
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 

@@ -33,7 +33,7 @@ SPEC_SHA256 = "58300581bd4c88ab28401ad2e261f3f1a597e9f1e371afa437b1e228752439a6"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_h
@@ -148,7 +148,7 @@ def forward(
     h, gates, log_z = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), log_z=(T, B, H))
     u = np.empty((B, 2 * H), dtype)
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 

@@ -37,7 +37,7 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
-// For z and n: what waits for no state, at all steps at once.
+// The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_1(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -61,7 +61,7 @@ extern "C" __global__ void ligru_forward_1(
     put(valid_n + at * H + k, valid_n_);
 }
 
-// For z and n: what waits for no state, at all steps at once.
+// The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_2(
     const int rows, const int H,
     const real count,
@@ -98,7 +98,7 @@ extern "C" __global__ void ligru_forward_2(
     put(new_mean + k, new_mean_n);
 }
 
-// For z and n: what waits for no state, at all steps at once.
+// The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_3(
     const int rows, const int H,
     storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
@@ -138,7 +138,7 @@ extern "C" __global__ void ligru_forward_3(
     put(gates + at * (2 * H) + H + k, centred_n);
 }
 
-// For z and n: what waits for no state, at all steps at once.
+// The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_4(
     const int rows, const int H,
     const real count,
@@ -177,7 +177,7 @@ extern "C" __global__ void ligru_forward_4(
     put(new_var + k, new_var_n);
 }
 
-// For z and n: what waits for no state, at all steps at once.
+// The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_5(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n

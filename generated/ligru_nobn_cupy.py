@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_h
     U: cp.ndarray  # (2 * H, H)  U_z, U_h
@@ -145,7 +145,7 @@ def forward(
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     u = cp.empty((B, 2 * H), dtype)
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     if initial is None:

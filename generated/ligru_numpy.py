@@ -32,7 +32,7 @@ SPEC_SHA256 = "6869b85cf43f4916ba91469e14b1a9b12a80d601a0746974f707f09ace0bf63f"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     U: np.ndarray  # (2 * H, H)  U_z, U_h
@@ -235,13 +235,13 @@ def forward(
     g_z, g_h = g[:H], g[H:]
     b_z, b_h = b[:H], b[H:]
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.multiply(centred_n_all, valid, out=valid_n)
 
     # The gradients of the parameters: all steps in one product each.

@@ -35,7 +35,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 
-// For z: what waits for no state, at all steps at once.
+// The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
     const int rows, const int H,
     storage* __restrict__ centre_z)  // (T, B, 1)  centre_z
@@ -51,7 +51,7 @@ extern "C" __global__ void ln_gru_forward_1(
     put(centre_z + at, centre_z_);
 }
 
-// For z: what waits for no state, at all steps at once.
+// The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
     const int rows, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
@@ -83,7 +83,7 @@ extern "C" __global__ void ln_gru_forward_2(
     put(gates_3 + at * (3 * H) + 2 * H + k, square_A_2_x);
 }
 
-// For z: what waits for no state, at all steps at once.
+// The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
     const int rows, const int H,
     storage* __restrict__ p_z)  // (T, B, 1)  p_z
@@ -101,7 +101,7 @@ extern "C" __global__ void ln_gru_forward_3(
     put(p_z + at, p_z_);
 }
 
-// For z, r and n: what waits for no state, at all steps at once.
+// The parts of z, r and n that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x

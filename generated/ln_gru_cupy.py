@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: cp.ndarray  # (3 * H, I)  A[0], A[1], A[2]
     R: cp.ndarray  # (3 * H, H)  R[0], R[1], R[2]
@@ -166,7 +166,7 @@ def forward(
     centre_z = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     row_sum(gates, centre_z)
     launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
@@ -174,7 +174,7 @@ def forward(
     row_sum(gates_3, p_z)
     launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
 
     if initial is None:

@@ -32,7 +32,7 @@ SPEC_SHA256 = "919fc2e57999aa555d2e018e7cfb626a16b8df76bcf95148b3b7ffbfe383d379"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: np.ndarray  # (3 * H, I)  A[0], A[1], A[2]
     R: np.ndarray  # (3 * H, H)  R[0], R[1], R[2]
@@ -174,13 +174,13 @@ def forward(
     centred_A_2_x_all = gates[..., 2 * H :]
     g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     np.add(b_0, c_0, out=bias_z_3)
 
-    # For r: what waits for no state, at all steps at once.
+    # The parts of r that wait for no state, for all steps at once.
     np.add(b_1, c_1, out=bias_r)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     bias_n[...] = b_2
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_z)

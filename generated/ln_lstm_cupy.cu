@@ -37,7 +37,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 
-// For i: what waits for no state, at all steps at once.
+// The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
     const int rows, const int H,
     storage* __restrict__ centre_i)  // (T, B, 1)  centre_i
@@ -53,7 +53,7 @@ extern "C" __global__ void ln_lstm_forward_1(
     put(centre_i + at, centre_i_);
 }
 
-// For i: what waits for no state, at all steps at once.
+// The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
     const int rows, const int H,
     storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
@@ -90,7 +90,7 @@ extern "C" __global__ void ln_lstm_forward_2(
     put(gates_3 + at * (4 * H) + 3 * H + k, square_A_3_x);
 }
 
-// For i: what waits for no state, at all steps at once.
+// The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_3(
     const int rows, const int H,
     storage* __restrict__ p_i)  // (T, B, 1)  p_i
@@ -108,7 +108,7 @@ extern "C" __global__ void ln_lstm_forward_3(
     put(p_i + at, p_i_);
 }
 
-// For i, g, f and o: what waits for no state, at all steps at once.
+// The parts of i, g, f and o that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_4(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x

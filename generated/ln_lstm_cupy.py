@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: cp.ndarray  # (4 * H, I)  A[0], A[1], A[2], A[3]
     R: cp.ndarray  # (4 * H, H)  R[0], R[1], R[2], R[3]
@@ -183,7 +183,7 @@ def forward(
     centre_i_2 = cp.empty((B, 1), dtype)
     centre_h = cp.empty((B, 1), dtype)
 
-    # For i: what waits for no state, at all steps at once.
+    # The parts of i that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     row_sum(gates, centre_i)
     launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
@@ -191,7 +191,7 @@ def forward(
     row_sum(gates_3, p_i)
     launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
 
-    # For i, g, f and o: what waits for no state, at all steps at once.
+    # The parts of i, g, f and o that wait for no state, for all steps at once.
     launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
 
     if initial is None:

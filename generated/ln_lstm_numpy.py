@@ -36,7 +36,7 @@ SPEC_SHA256 = "0da9c8af7010dab1101f9ea80e54407a0f2ae2b2c45dc8a8f50e6906665f12eb"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     A: np.ndarray  # (4 * H, I)  A[0], A[1], A[2], A[3]
     R: np.ndarray  # (4 * H, H)  R[0], R[1], R[2], R[3]
@@ -188,7 +188,7 @@ def forward(
     g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
     b_0, b_1, b_2, b_3 = b[:H], b[H : 2 * H], b[2 * H : 3 * H], b[3 * H :]
 
-    # For i: what waits for no state, at all steps at once.
+    # The parts of i that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_i)
     centre_i *= 0.25
@@ -205,17 +205,17 @@ def forward(
     i *= p_i
     i += b_0
 
-    # For g: what waits for no state, at all steps at once.
+    # The parts of g that wait for no state, for all steps at once.
     np.multiply(centred_A_1_x_all, g_x_1, out=g)
     g *= p_i
     g += b_1
 
-    # For f: what waits for no state, at all steps at once.
+    # The parts of f that wait for no state, for all steps at once.
     np.multiply(centred_A_2_x_all, g_x_2, out=f)
     f *= p_i
     f += b_2
 
-    # For o: what waits for no state, at all steps at once.
+    # The parts of o that wait for no state, for all steps at once.
     np.multiply(centred_A_3_x_all, g_x_3, out=o)
     o *= p_i
     o += b_3

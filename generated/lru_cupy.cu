@@ -34,7 +34,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 #endif
 
 
-// For hr': what waits for no state, at all steps at once.
+// The parts of hr' that wait for no state, for all steps at once.
 // m = exp(-exp(nu))
 // lr = m * cos(exp(th))
 // li = m * sin(exp(th))
@@ -78,7 +78,7 @@ extern "C" __global__ void lru_forward_1(
     put(exp_ + 2 * H + k, exp_gl);
 }
 
-// For hr' and hi': what waits for no state, at all steps at once.
+// The parts of hr' and hi' that wait for no state, for all steps at once.
 extern "C" __global__ void lru_forward_2(
     const int rows, const int H,
     const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x

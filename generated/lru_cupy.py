@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     Br_Bi: cp.ndarray  # (2 * H, I)  Br, Bi
     Ci: cp.ndarray  # (I, H)  Ci
@@ -179,13 +179,13 @@ def forward(
     lr = cp.empty((H,), dtype)
     li = cp.empty((H,), dtype)
 
-    # For hr': what waits for no state, at all steps at once.
+    # The parts of hr' that wait for no state, for all steps at once.
     # m = exp(-exp(nu))
     # lr = m * cos(exp(th))
     # li = m * sin(exp(th))
     launch("lru_forward_1", dtype, (1, H, H), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
-    # For hr' and hi': what waits for no state, at all steps at once.
+    # The parts of hr' and hi' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
     launch("lru_forward_2", dtype, (T * B, H, H), gates, exp, x_hr_next, x_hi_next)
 

@@ -36,7 +36,7 @@ SPEC_SHA256 = "893a27ef77d616f51a0aea7067dd5e4017da0d39d99631a9962bf70f38588f9b"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     Br_Bi: np.ndarray  # (2 * H, I)  Br, Bi
     Ci: np.ndarray  # (I, H)  Ci
@@ -195,14 +195,14 @@ def forward(
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # For hr': what waits for no state, at all steps at once.
+    # The parts of hr' that wait for no state, for all steps at once.
     np.exp(gl, out=exp_gl)
 
-    # For hr' and hi': what waits for no state, at all steps at once.
+    # The parts of hr' and hi' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
     np.multiply(Br_x_all, exp_gl, out=x_hr_next)
 
-    # For hi': what waits for no state, at all steps at once.
+    # The parts of hi' that wait for no state, for all steps at once.
     np.multiply(Bi_x_all, exp_gl, out=x_hi_next)
 
     if initial is None:

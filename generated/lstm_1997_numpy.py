@@ -33,7 +33,7 @@ SPEC_SHA256 = "4f37ee5405b95aa17e0760b7d896f823a4fb3a08e87b761671cc6d5f6f57504f"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_i, W_o, W_g
     U: np.ndarray  # (3 * H, H)  U_i, U_o, U_g
@@ -155,10 +155,10 @@ def forward(
     )
     u = np.empty((B, 3 * H), dtype)
 
-    # For i, o and g: what waits for no state, at all steps at once.
+    # The parts of i, o and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # For i, g and o: what waits for no state, at all steps at once.
+    # The parts of i, g and o that wait for no state, for all steps at once.
     gates += b
 
     if initial is None:

@@ -37,7 +37,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_i, W_g, W_o
     U: cp.ndarray  # (3 * H, H)  U_i, U_g, U_o
@@ -162,7 +162,7 @@ def forward(
     )
     u = cp.empty((B, 3 * H), dtype)
 
-    # For i, g and o: what waits for no state, at all steps at once.
+    # The parts of i, g and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

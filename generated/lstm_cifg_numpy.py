@@ -34,7 +34,7 @@ SPEC_SHA256 = "99ddd2b7d11e3512ac73fbea0b14925d69bb67d2766dce43654522952abc25c9"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_i, W_g, W_o
     U: np.ndarray  # (3 * H, H)  U_i, U_g, U_o
@@ -161,7 +161,7 @@ def forward(
     )
     u = np.empty((B, 3 * H), dtype)
 
-    # For i, g and o: what waits for no state, at all steps at once.
+    # The parts of i, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += b
 

@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_o, W_g
     U: cp.ndarray  # (4 * H, H)  U_i, U_f, U_o, U_g
@@ -162,7 +162,7 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # For i, f, o and g: what waits for no state, at all steps at once.
+    # The parts of i, f, o and g that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
 
     if initial is None:

@@ -36,7 +36,7 @@ SPEC_SHA256 = "f62b05b230eafc674ab6d4f509c8aae6fb0f52071be1a1b95e0bc7a56ec52e8a"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (4 * H, I)  W_i, W_f, W_o, W_g
     U: np.ndarray  # (4 * H, H)  U_i, U_f, U_o, U_g
@@ -161,10 +161,10 @@ def forward(
     )
     u = np.empty((B, 4 * H), dtype)
 
-    # For i, f, o and g: what waits for no state, at all steps at once.
+    # The parts of i, f, o and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
 
-    # For i, f, g and o: what waits for no state, at all steps at once.
+    # The parts of i, f, g and o that wait for no state, for all steps at once.
     gates += b
 
     if initial is None:

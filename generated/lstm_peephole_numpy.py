@@ -36,7 +36,7 @@ SPEC_SHA256 = "fb453698f645e3778b51dbb49e06b6093d17210e064ef7452e32bc298271f9f3"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
     U: np.ndarray  # (4 * H, H)  U_i, U_f, U_g, U_o
@@ -170,7 +170,7 @@ def forward(
     )
     u = np.empty((B, 4 * H), dtype)
 
-    # For i, f, g and o: what waits for no state, at all steps at once.
+    # The parts of i, f, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 

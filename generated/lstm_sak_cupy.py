@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
     R: cp.ndarray  # (4 * H, P)  R_i, R_f, R_g, R_o
@@ -181,7 +181,7 @@ def forward(
     u = cp.empty((B, 4 * H), dtype)
     P_v_r = cp.empty((B, P), dtype)
 
-    # For i, f, g and o: what waits for no state, at all steps at once.
+    # The parts of i, f, g and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
 
     if initial is None:

@@ -36,7 +36,7 @@ SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (4 * H, I)  W_i, W_f, W_g, W_o
     R: np.ndarray  # (4 * H, P)  R_i, R_f, R_g, R_o
@@ -180,7 +180,7 @@ def forward(
     u = np.empty((B, 4 * H), dtype)
     P_v_r = np.empty((B, P), dtype)
 
-    # For i, f, g and o: what waits for no state, at all steps at once.
+    # The parts of i, f, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 

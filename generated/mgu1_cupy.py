@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: cp.ndarray  # (H, I)  W_h
     U_f: cp.ndarray  # (H, H)  U_f
@@ -149,7 +149,7 @@ def forward(
     h, n, f, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), f=(T, B, H), fh=(T, B, H))
     U_h_fh = cp.empty((B, H), dtype)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     if initial is None:

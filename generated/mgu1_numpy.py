@@ -30,7 +30,7 @@ SPEC_SHA256 = "566b72e85176216e21b77bdfba148bd9ef06694e0d2008df3d7752225e55311b"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_f: np.ndarray  # (H, H)  U_f
@@ -149,7 +149,7 @@ def forward(
     U_h_fh = np.empty((B, H), dtype)
     b_h = b[H:]
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

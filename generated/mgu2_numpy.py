@@ -30,7 +30,7 @@ SPEC_SHA256 = "3c21b4f583ddab6fdb5b604b5830dcdcb3d28d36c779e2912ea65e4572c39609"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_f: np.ndarray  # (H, H)  U_f
@@ -145,7 +145,7 @@ def forward(
     h, n, f, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), f=(T, B, H), fh=(T, B, H))
     U_h_fh = np.empty((B, H), dtype)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -30,7 +30,7 @@ SPEC_SHA256 = "fa8d058ff9625e5fd360fcebc11cfe3eb241d2c4fc9096f1f6989799b9bf55ef"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -148,7 +148,7 @@ def forward(
     # f = sigmoid(b_f)
     sigmoid(b_f, out=f)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_f, W_h
     U_f: cp.ndarray  # (H, H)  U_f
@@ -150,7 +150,7 @@ def forward(
     U_f_h = cp.empty((B, H), dtype)
     U_h_fh = cp.empty((B, H), dtype)
 
-    # For f and n: what waits for no state, at all steps at once.
+    # The parts of f and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     if initial is None:

@@ -30,7 +30,7 @@ SPEC_SHA256 = "b720fe063bb67d41756c2a844a4fff5df78af12d1936ff530e6b8d57d29885b7"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_f, W_h
     U_f: np.ndarray  # (H, H)  U_f
@@ -149,7 +149,7 @@ def forward(
     U_f_h = np.empty((B, H), dtype)
     U_h_fh = np.empty((B, H), dtype)
 
-    # For f and n: what waits for no state, at all steps at once.
+    # The parts of f and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 

@@ -32,7 +32,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// For h': what waits for no state, at all steps at once.
+// The parts of h' that wait for no state, for all steps at once.
 // z = sigmoid(W_z @ x + b_z)
 // n = W_h @ x + b_h
 extern "C" __global__ void mingru_forward_1(

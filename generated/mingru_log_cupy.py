@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_h
 
@@ -145,7 +145,7 @@ def forward(
     # a = W_h @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     # n = where(a >= 0, a + 0.5, sigmoid(a))
     launch("mingru_log_forward_1", dtype, (T * B, H, H), gates, sigmoid_a, n, x_h_next)
 

@@ -32,7 +32,7 @@ SPEC_SHA256 = "435738d2cacb7caac598b7343570e6186e7c64558d435d9a5df465fbf1c8490f"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
 
@@ -152,7 +152,7 @@ def forward(
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.multiply(n, z_all, out=x_h_next)
 
     if initial is None:

@@ -30,7 +30,7 @@ SPEC_SHA256 = "6b128712fb1f3c60ba02023fa4f408c11c37a4af41a3150da11e359dff0a86b3"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     b: np.ndarray  # (2 * H,)  b_z, b_h
@@ -146,7 +146,7 @@ def forward(
     gates += b
     sigmoid(z_all, out=z_all)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.multiply(n_all, z_all, out=x_h_next)
 
     if initial is None:

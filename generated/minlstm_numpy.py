@@ -34,7 +34,7 @@ SPEC_SHA256 = "5c40321330f1ec07314a5f6156530911d60df8ac12afcb1606678a46fc21e5a0"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_f, W_i, W_h
 
@@ -159,7 +159,7 @@ def forward(
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.multiply(i_all, n, out=x_h_next)
     np.add(f_all, i_all, out=s)
     x_h_next /= s

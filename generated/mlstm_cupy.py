@@ -41,7 +41,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (5 * H, I)  W_m, W_i, W_f, W_o, W_u
     U_m: cp.ndarray  # (H, H)  U_m
@@ -174,7 +174,7 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # For m, i, f, o and u: what waits for no state, at all steps at once.
+    # The parts of m, i, f, o and u that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
 
     if initial is None:

@@ -38,7 +38,7 @@ SPEC_SHA256 = "6082f5d634b4bad7176acb9e6d23f28b2f64d3369c535e7aaf3e8d7c0a444c36"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (5 * H, I)  W_m, W_i, W_f, W_o, W_u
     U_m: np.ndarray  # (H, H)  U_m
@@ -174,10 +174,10 @@ def forward(
     u = np.empty((B, 4 * H), dtype)
     ifou_all = gates[..., H:]
 
-    # For m, i, f, o and u: what waits for no state, at all steps at once.
+    # The parts of m, i, f, o and u that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
 
-    # For i, f, o and u: what waits for no state, at all steps at once.
+    # The parts of i, f, o and u that wait for no state, for all steps at once.
     ifou_all += b
 
     if initial is None:

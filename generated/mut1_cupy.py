@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, H)  W_z, W_r
     U_r: cp.ndarray  # (H, H)  U_r
@@ -156,10 +156,10 @@ def forward(
     )
     U_r_h = cp.empty((B, H), dtype)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     launch("mut1_forward_1", dtype, (T * B, H, H), x, tanh_x)
 
-    # For r: what waits for no state, at all steps at once.
+    # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     launch("mut1_forward_2", dtype, (T * B, H, H), gates, b)

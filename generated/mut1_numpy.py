@@ -32,7 +32,7 @@ SPEC_SHA256 = "dffcc647fec459890d59b443469780a8f3fa8d8741f3a520167aff9d9722a670"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, H)  W_z, W_r
     U_r: np.ndarray  # (H, H)  U_r
@@ -158,11 +158,11 @@ def forward(
     b_h, b_zr = b[2 * H :], b[: 2 * H]
     z_all = gates[..., :H]
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.tanh(x, out=tanh_x)
     np.add(b_h, tanh_x, out=n)
 
-    # For r: what waits for no state, at all steps at once.
+    # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_zr

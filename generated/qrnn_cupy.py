@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_z, W_f, W_o
     V: cp.ndarray  # (2 * H, I)  V_z, V_f
@@ -164,7 +164,7 @@ def forward(
     # xp' = x
     launch("qrnn_forward_1", dtype, (T * B, I, B, I), x, xp)
 
-    # For z, f and o: what waits for no state, at all steps at once.
+    # The parts of z, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

@@ -36,7 +36,7 @@ SPEC_SHA256 = "b4c746e45041bc5c0a086ee90352df26ac3d139efd91b5b53e61bcabad3bde62"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_z, W_f, W_o
     V: np.ndarray  # (2 * H, I)  V_z, V_f
@@ -165,10 +165,10 @@ def forward(
     # xp' = x
     xp[1:][...] = x
 
-    # For z, f and o: what waits for no state, at all steps at once.
+    # The parts of z, f and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
-    # For z and f: what waits for no state, at all steps at once.
+    # The parts of z and f that wait for no state, for all steps at once.
     zf_all += b_zf
 
     if initial is None:

@@ -37,7 +37,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_c, W_i, W_f
     U: cp.ndarray  # (2 * H, H)  U_i, U_f
@@ -152,7 +152,7 @@ def forward(
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
     u = cp.empty((B, 2 * H), dtype)
 
-    # For i and f: what waits for no state, at all steps at once.
+    # The parts of i and f that wait for no state, for all steps at once.
     # a = W_c @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     launch("ran_forward_1", dtype, (T * B, H, H), gates)

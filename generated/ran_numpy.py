@@ -34,7 +34,7 @@ SPEC_SHA256 = "f1b6e151cbaab530bcd56ac6e8057f6cdd624527ac6c6b6635eac1d34ee9ec5c"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, I)  W_c, W_i, W_f
     U: np.ndarray  # (2 * H, H)  U_i, U_f
@@ -152,7 +152,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     if_all = gates[..., H:]
 
-    # For i and f: what waits for no state, at all steps at once.
+    # The parts of i and f that wait for no state, for all steps at once.
     # a = W_c @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     if_all += b

@@ -56,7 +56,7 @@ extern "C" __global__ void rglru_forward_1(
     put(softplus_k + k, softplus_k_);
 }
 
-// For h': what waits for no state, at all steps at once.
+// The parts of h' that wait for no state, for all steps at once.
 // i = sigmoid(W_i @ x + b_i)
 // r = sigmoid(W_a @ x + b_a)
 // la = -8 * r * softplus(k)

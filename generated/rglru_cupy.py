@@ -40,7 +40,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, H)  W_i, W_a
     b: cp.ndarray  # (2 * H,)  b_i, b_a
@@ -166,7 +166,7 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     launch("rglru_forward_2", dtype, (T * B, H, H), gates, b, softplus_k, x, exp_h, exp_la, p_h, x_h_next)
 
     if initial is None:

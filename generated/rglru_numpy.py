@@ -37,7 +37,7 @@ SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, H)  W_i, W_a
     b: np.ndarray  # (2 * H,)  b_i, b_a
@@ -170,7 +170,7 @@ def forward(
     np.multiply(r_all, softplus_k, out=exp_h)
     exp_h *= -8
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.exp(exp_h, out=exp_la)
     exp_h *= 2
     np.exp(exp_h, out=exp_h)

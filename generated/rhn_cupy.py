@@ -45,7 +45,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_h, W_t
     U: cp.ndarray  # (2 * H, H)  U_h1, U_t1
@@ -184,7 +184,7 @@ def forward(
     )
     u = cp.empty((B, 2 * H), dtype)
 
-    # For a1 and t1: what waits for no state, at all steps at once.
+    # The parts of a1 and t1 that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     if initial is None:

@@ -42,7 +42,7 @@ SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_h, W_t
     U: np.ndarray  # (2 * H, H)  U_h1, U_t1
@@ -184,7 +184,7 @@ def forward(
     u = np.empty((B, 2 * H), dtype)
     b_h1t1 = b[: 2 * H]
 
-    # For a1 and t1: what waits for no state, at all steps at once.
+    # The parts of a1 and t1 that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_h1t1
 

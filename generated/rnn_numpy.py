@@ -25,7 +25,7 @@ SPEC_SHA256 = "06cee5fc67fccb626e6881e307a50fd6ab853d7825df41870da31f703572b507"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W_h: np.ndarray  # (H, I)  W_h
     U_h: np.ndarray  # (H, H)  U_h
@@ -134,7 +134,7 @@ def forward(
     x_h = np.empty((T, B, H), dtype)
     U_h_h = np.empty((B, H), dtype)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=x_h.reshape(T * B, H))
     x_h += b_h
 

@@ -31,7 +31,7 @@ __device__ inline void put(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// For s': what waits for no state, at all steps at once.
+// The parts of s' that wait for no state, for all steps at once.
 extern "C" __global__ void scrn_forward_1(
     const int rows, const int H, const int M,
     storage* __restrict__ gates)  // (T, B, H + M)  x_s_next, W_h_x

@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     B_W_h: cp.ndarray  # (H + M, I)  B, W_h
     P: cp.ndarray  # (H, M)  P
@@ -149,10 +149,10 @@ def forward(
     P_s_next = cp.empty((B, H), dtype)
     U_h_h = cp.empty((B, H), dtype)
 
-    # For s' and h': what waits for no state, at all steps at once.
+    # The parts of s' and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
 
-    # For s': what waits for no state, at all steps at once.
+    # The parts of s' that wait for no state, for all steps at once.
     launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
 
     if initial is None:

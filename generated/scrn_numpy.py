@@ -30,7 +30,7 @@ SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     B_W_h: np.ndarray  # (H + M, I)  B, W_h
     P: np.ndarray  # (H, M)  P
@@ -149,10 +149,10 @@ def forward(
     U_h_h = np.empty((B, H), dtype)
     x_s_next_all = gates[..., :M]
 
-    # For s' and h': what waits for no state, at all steps at once.
+    # The parts of s' and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
 
-    # For s': what waits for no state, at all steps at once.
+    # The parts of s' that wait for no state, for all steps at once.
     x_s_next_all *= 0.050000000000000044
 
     if initial is None:

@@ -37,7 +37,7 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 __device__ inline real smaller(real a, real b) { return a <= b ? a : b; }
 
-// For z: what waits for no state, at all steps at once.
+// The parts of z that wait for no state, for all steps at once.
 // a = W_g @ x + b_g
 extern "C" __global__ void sgu_forward_1(
     const int rows, const int H,

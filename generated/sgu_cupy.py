@@ -36,7 +36,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_g, W_z
     U_g: cp.ndarray  # (H, H)  U_g
@@ -159,7 +159,7 @@ def forward(
     )
     U_z_h = cp.empty((B, H), dtype)
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     # a = W_g @ x + b_g
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     launch("sgu_forward_1", dtype, (T * B, H, H), gates, b)

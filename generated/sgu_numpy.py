@@ -33,7 +33,7 @@ SPEC_SHA256 = "69d80f1c042d801a2908ea158e7f3a2c893c2c28117f2b01c5aaa1e7378d2989"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_g, W_z
     U_g: np.ndarray  # (H, H)  U_g
@@ -161,7 +161,7 @@ def forward(
     b_z, b_g = b[H:], b[:H]
     a_all, a_z_all = gates[..., :H], gates[..., H:]
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     np.multiply(b_z, 0.2, out=bias_z)
 
     # a = W_g @ x + b_g

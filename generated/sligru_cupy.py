@@ -35,7 +35,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_h
     U: cp.ndarray  # (2 * H, H)  U_h, U_z
@@ -218,7 +218,7 @@ def forward(
     same("buffers.var_n", var_n, dtype)
     training = float(bool(training))
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     launch("sligru_forward_1", dtype, (T * B, H, H), gates, valid, valid_z, valid_n)
 

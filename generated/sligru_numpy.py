@@ -32,7 +32,7 @@ SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_h
     U: np.ndarray  # (2 * H, H)  U_h, U_z
@@ -238,13 +238,13 @@ def forward(
     g_z, g_h = g[:H], g[H:]
     b_z, b_h = b[:H], b[H:]
 
-    # For z and n: what waits for no state, at all steps at once.
+    # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For z: what waits for no state, at all steps at once.
+    # The parts of z that wait for no state, for all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
 
-    # For n: what waits for no state, at all steps at once.
+    # The parts of n that wait for no state, for all steps at once.
     np.multiply(centred_n_all, valid, out=valid_n)
 
     # The gradients of the parameters: all steps in one product each.

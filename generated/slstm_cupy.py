@@ -49,7 +49,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (4 * H, I)  W_i, W_f, W_z, W_o
     U: cp.ndarray  # (4 * H, H)  U_i, U_f, U_z, U_o
@@ -178,7 +178,7 @@ def forward(
     )
     u = cp.empty((B, 4 * H), dtype)
 
-    # For ip, fp, zp and op: what waits for no state, at all steps at once.
+    # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
 
     if initial is None:

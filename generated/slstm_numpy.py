@@ -46,7 +46,7 @@ SPEC_SHA256 = "eeb7ee767ae04d5795a629a8598448c6d2d052a6535669e16e9cb07d07784d51"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (4 * H, I)  W_i, W_f, W_z, W_o
     U: np.ndarray  # (4 * H, H)  U_i, U_f, U_z, U_o
@@ -177,7 +177,7 @@ def forward(
     )
     u = np.empty((B, 4 * H), dtype)
 
-    # For ip, fp, zp and op: what waits for no state, at all steps at once.
+    # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 

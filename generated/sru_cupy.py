@@ -39,7 +39,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, H)  W_c, W_f, W_r
     b: cp.ndarray  # (2 * H,)  b_f, b_r
@@ -152,7 +152,7 @@ def forward(
     c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, B, 3 * H))
     h = cp.empty((T, B, H), dtype)
 
-    # For f and r: what waits for no state, at all steps at once.
+    # The parts of f and r that wait for no state, for all steps at once.
     # u = W_c @ x
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
     launch("sru_forward_1", dtype, (T * B, H, H), gates)

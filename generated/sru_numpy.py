@@ -36,7 +36,7 @@ SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (3 * H, H)  W_c, W_f, W_r
     b: np.ndarray  # (2 * H,)  b_f, b_r
@@ -152,7 +152,7 @@ def forward(
     h = np.empty((T, B, H), dtype)
     fr_all = gates[..., H:]
 
-    # For f and r: what waits for no state, at all steps at once.
+    # The parts of f and r that wait for no state, for all steps at once.
     # u = W_c @ x
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
     fr_all += b

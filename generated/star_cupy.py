@@ -33,7 +33,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_k
     U_k: cp.ndarray  # (H, H)  U_k
@@ -144,7 +144,7 @@ def forward(
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     U_k_h = cp.empty((B, H), dtype)
 
-    # For k: what waits for no state, at all steps at once.
+    # The parts of k that wait for no state, for all steps at once.
     # z = tanh(W_z @ x + b_z)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     launch("star_forward_1", dtype, (T * B, H, H), gates, b)

@@ -30,7 +30,7 @@ SPEC_SHA256 = "51aeafba1e5da2fef09d8313329cf164bd3d7ed5cfcafd5a4decc0336d601228"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_k
     U_k: np.ndarray  # (H, H)  U_k
@@ -144,7 +144,7 @@ def forward(
     U_k_h = np.empty((B, H), dtype)
     z_all = gates[..., :H]
 
-    # For k: what waits for no state, at all steps at once.
+    # The parts of k that wait for no state, for all steps at once.
     # z = tanh(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b

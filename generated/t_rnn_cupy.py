@@ -32,7 +32,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (2 * H, I)  W_z, W_f
     b_f: cp.ndarray  # (H,)  b_f
@@ -142,7 +142,7 @@ def forward(
     # f = sigmoid(W_f @ x + b_f)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     launch("t_rnn_forward_1", dtype, (T * B, H, H), gates, b_f, x_h_next)
 
     if initial is None:

@@ -29,7 +29,7 @@ SPEC_SHA256 = "8cd24048a9b4ed090d1242e56c9f5ea26cca0d98cc95bbf1dc0f0bc7d216bae9"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_z, W_f
     b_f: np.ndarray  # (H,)  b_f
@@ -144,7 +144,7 @@ def forward(
     f_all += b_f
     sigmoid(f_all, out=f_all)
 
-    # For h': what waits for no state, at all steps at once.
+    # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
     x_h_next *= z_all
 

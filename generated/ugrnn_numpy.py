@@ -30,7 +30,7 @@ SPEC_SHA256 = "1ecd87bb4ed52a006a71891a91a550d69bf02236e0d5f8e51e08d763bcb9b870"
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: np.ndarray  # (2 * H, I)  W_g, W_c
     U: np.ndarray  # (2 * H, H)  U_g, U_c
@@ -144,7 +144,7 @@ def forward(
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     u = np.empty((B, 2 * H), dtype)
 
-    # For g and n: what waits for no state, at all steps at once.
+    # The parts of g and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 

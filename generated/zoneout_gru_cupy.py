@@ -37,7 +37,7 @@ SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
 
 class Params(NamedTuple):
-    """Weights and biases, stacked so that one product serves all gates."""
+    """Weights and biases, stacked so that one product serves all gates; all fields in one order of gates."""
 
     W: cp.ndarray  # (3 * H, I)  W_z, W_r, W_h
     U: cp.ndarray  # (2 * H, H)  U_z, U_r
@@ -166,7 +166,7 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)
     U_h_hr = cp.empty((B, H), dtype)
 
-    # For z, r and n: what waits for no state, at all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     if initial is None:

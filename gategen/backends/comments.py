@@ -33,7 +33,7 @@ class Comments:
         names = [v.name for v in values]
         parts = {} if once else self.parts
         gates = list(dict.fromkeys(parts[n] for n in names if n in parts))
-        early = [f"For {listed(gates)}: what waits for no state, at all steps at once."] if gates else []
+        early = [f"The parts of {listed(gates)} that wait for no state, for all steps at once."] * bool(gates)
         lines = (self.lines[n] for n in names if n not in parts and n in self.lines)
         return tuple(dict.fromkeys([*early, *(line for line in lines if not OBVIOUS.fullmatch(line))]))
 
