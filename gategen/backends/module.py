@@ -54,7 +54,7 @@ WORDS = frozenset(
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
     given first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest ends ts chunks backwards
+    finished_first d_inputs one rest ends ts chunks backwards given_tape
     cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
