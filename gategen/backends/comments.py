@@ -33,9 +33,13 @@ class Comments:
         names = [v.name for v in values]
         parts = {} if once else self.parts
         gates = list(dict.fromkeys(parts[n] for n in names if n in parts))
-        early = [f"The parts of {listed(gates)} that wait for no state, for all steps at once."] * bool(gates)
+        early = (f"The parts of {listed(gates)} that wait for no state, for all steps at once.",)
         lines = (self.lines[n] for n in names if n not in parts and n in self.lines)
-        return tuple(dict.fromkeys([*early, *(line for line in lines if not OBVIOUS.fullmatch(line))]))
+        return tuple(
+            dict.fromkeys(
+                [*(early if gates else ()), *(line for line in lines if not OBVIOUS.fullmatch(line))]
+            )
+        )
 
 
 NONE = Comments({}, {})
@@ -43,7 +47,7 @@ NONE = Comments({}, {})
 
 def listed(names: Sequence[str]) -> str:
     """`z, r and n`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def comments(plan: Plan) -> dict[int, Comments]:
