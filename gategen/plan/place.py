@@ -93,6 +93,8 @@ def place_carry(
     if len(readers) != 1 or readers[0] == end:
         return
     heir = draft.ops[readers[0]]
+    if heir.out in {carry.next for carry in draft.graph.states}:
+        return  # it has the memory of its own state
     last = max((k for k, op in enumerate(draft.ops) if heir.out in op.reads), default=end)
     if last == end and not isinstance(draft.ops[end], Pointwise):
         return  # a product must not overwrite its own operand

@@ -193,3 +193,10 @@ alike = Cell("alike", Eq(h.next, tanh(W_x @ x + U_h @ h) + mean(K @ h) + mean(L 
 # A name that no line is long enough for.
 long_h = states("a_state_with_a_name_as_long_as_a_line".ljust(99, "e"))
 long_name = Cell("long_name", Eq(long_h.next, tanh(W_x @ x + U_h @ long_h)))
+
+# The gradient of s is first read where the next one of h is computed, which has a memory of its own.
+late_s = states("late_s")
+U_s = matrices("U_s", shape=("hidden", "hidden"))
+follower = Cell(
+    "follower", Eq(h.next, h + tanh(W_x @ x) + late_s), Eq(late_s.next, h + U_s @ late_s), output=late_s.next
+)
