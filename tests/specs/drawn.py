@@ -198,5 +198,9 @@ long_name = Cell("long_name", Eq(long_h.next, tanh(W_x @ x + U_h @ long_h)))
 late_s = states("late_s")
 U_s = matrices("U_s", shape=("hidden", "hidden"))
 follower = Cell(
-    "follower", Eq(h.next, h + tanh(W_x @ x) + late_s), Eq(late_s.next, h + U_s @ late_s), output=late_s.next
+    "follower",
+    Eq(h.next, h + late_s),
+    Eq(late_s.next, h),
+    Eq(c.next, W_x @ x + U_s @ late_s),
+    output=late_s.next,
 )
