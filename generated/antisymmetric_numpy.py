@@ -216,6 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h = np.zeros((H, H), dtype)
     d_b_h = np.zeros((H,), dtype)
 
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     U_h_tiles, U_hT_d_a_h_tiles = tiles(U_h, U_hT_d_a_h)
     U_h_T_tiles, U_h_d_U_hT_h_tiles = tiles(U_h.T, U_h_d_U_hT_h)
@@ -242,7 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_tanh_h_t *= d_h
 
             # d_U_hT_h = -d_tanh_h
-            np.multiply(d_tanh_h_t, -1, out=d_U_hT_h_t)
+            np.multiply(d_tanh_h_t, minus_one, out=d_U_hT_h_t)
 
             # U_hT_d_a_h = U_h.T @ d_tanh_h
             np.matmul(d_tanh_h_t, U_h_tiles, out=U_hT_d_a_h_tiles)
@@ -423,10 +424,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

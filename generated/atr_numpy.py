@@ -154,6 +154,7 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_h_T = np.ascontiguousarray(U_h.T)
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, f_t, i_t, p_t, h_next, finished_t in zip(h[:-1], f, i, p, h[1:], ends, strict=True):
@@ -163,11 +164,11 @@ def forward(
 
         # i = sigmoid(p + q)
         np.add(p_t, f_t, out=i_t)
-        sigmoid(i_t, out=i_t)
+        sigmoid(i_t, half, out=i_t)
 
         # f = sigmoid(p - q)
         np.subtract(p_t, f_t, out=f_t)
-        sigmoid(f_t, out=f_t)
+        sigmoid(f_t, half, out=f_t)
 
         # h' = f * h + p * i
         np.multiply(f_t, h_t, out=h_next)
@@ -324,11 +325,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # i = sigmoid(p + q)
     np.add(p, f, out=i)
-    sigmoid(i, out=i)
+    sigmoid(i, 0.5, out=i)
 
     # f = sigmoid(p - q)
     np.subtract(p, f, out=f)
-    sigmoid(f, out=f)
+    sigmoid(f, 0.5, out=f)
 
     # h' = f * h + p * i
     np.multiply(f, h_t, out=h_next)
@@ -450,18 +451,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

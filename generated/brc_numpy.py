@@ -156,23 +156,30 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
+    one = np.full((), 1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     w_z, w_a = w[:H], w[H:]
     ends = each(finished, T)
-    for h_t, z, tanh_a, tanh_h, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :], h[1:], ends, strict=True
+    for h_t, z, tanh_a, z_tanh_a, tanh_h, h_next, finished_t in zip(
+        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
+        ends, strict=True
     ):
         # z = sigmoid(W_z @ x + w_z * h + b_z)
         np.multiply(h_t, w_z, out=s)
         z += s
-        sigmoid(z, out=z)
 
         # a = tanh(W_a @ x + w_a * h + b_a) + 1
         np.multiply(h_t, w_a, out=s)
         tanh_a += s
-        np.tanh(tanh_a, out=tanh_a)
-        np.add(tanh_a, 1, out=s)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        z *= half
+        np.tanh(z_tanh_a, out=z_tanh_a)
+        z *= half
+        z += half
+        np.add(tanh_a, one, out=s)
 
         # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
         np.multiply(s, h_t, out=s_2)
@@ -348,10 +355,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     z_tanh_a += b
     np.multiply(h_t, w_z, out=s)
     z += s
-    sigmoid(z, out=z)
     np.multiply(h_t, w_a, out=s)
     tanh_a += s
-    np.tanh(tanh_a, out=tanh_a)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    z *= 0.5
+    np.tanh(z_tanh_a, out=z_tanh_a)
+    z *= 0.5
+    z += 0.5
     np.add(tanh_a, 1, out=s)
     np.multiply(s, h_t, out=s_2)
     tanh_h += s_2
@@ -476,11 +487,3 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

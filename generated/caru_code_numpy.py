@@ -179,7 +179,7 @@ def forward(
     z_all += bias_z
 
     # The parts of l that wait for no state, for all steps at once.
-    sigmoid(sigmoid_a_all, out=sigmoid_a_all)
+    sigmoid(sigmoid_a_all, 0.5, out=sigmoid_a_all)
 
     if initial is None:
         h[0] = 0
@@ -192,6 +192,7 @@ def forward(
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_n_h, U_z_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -206,7 +207,7 @@ def forward(
         n_t += U_n_h
         np.tanh(n_t, out=n_t)
         z += U_z_h
-        sigmoid(z, out=z)
+        sigmoid(z, half, out=z)
 
         # l = z * sigmoid(a)
         np.multiply(sigmoid_a, z, out=s)
@@ -414,12 +415,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     z += bias_z
 
     # l = z * sigmoid(a)
-    sigmoid(sigmoid_a, out=sigmoid_a)
+    sigmoid(sigmoid_a, 0.5, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
     n += U_n_h
     np.tanh(n, out=n)
     z += U_z_h
-    sigmoid(z, out=z)
+    sigmoid(z, 0.5, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
     # h' = (1 - l) * h + n * l
@@ -617,18 +618,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -159,8 +159,8 @@ def forward(
     U_h_h = np.empty((B, H), dtype)
 
     # The parts of h' that wait for no state, for all steps at once.
-    sigmoid(zeta, out=sigmoid_zeta)
-    sigmoid(nu, out=sigmoid_nu)
+    sigmoid(zeta, 0.5, out=sigmoid_zeta)
+    sigmoid(nu, 0.5, out=sigmoid_nu)
 
     # The parts of a that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -170,6 +170,8 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
+    one = np.full((), 1, dtype)
     s = np.empty((B, H), dtype)
     b_z, b_h = b[:H], b[H:]
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
@@ -181,7 +183,7 @@ def forward(
 
         # z = sigmoid(a + b_z)
         np.add(n_t, b_z, out=z_t)
-        sigmoid(z_t, out=z_t)
+        sigmoid(z_t, half, out=z_t)
 
         # n = tanh(a + b_h)
         n_t += b_h
@@ -189,7 +191,7 @@ def forward(
 
         # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
         np.multiply(h_t, z_t, out=h_next)
-        np.subtract(1, z_t, out=s)
+        np.subtract(one, z_t, out=s)
         s *= sigmoid_zeta
         s += sigmoid_nu
         s *= n_t
@@ -372,8 +374,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     b_z, b_h = b[:H], b[H:]
 
     # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
-    sigmoid(zeta, out=sigmoid_zeta)
-    sigmoid(nu, out=sigmoid_nu)
+    sigmoid(zeta, 0.5, out=sigmoid_zeta)
+    sigmoid(nu, 0.5, out=sigmoid_nu)
 
     # a = W_h @ x + U_h @ h
     np.matmul(x, W_h.T, out=n)
@@ -382,7 +384,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # z = sigmoid(a + b_z)
     np.add(n, b_z, out=z)
-    sigmoid(z, out=z)
+    sigmoid(z, 0.5, out=z)
 
     # n = tanh(a + b_h)
     n += b_h
@@ -519,18 +521,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

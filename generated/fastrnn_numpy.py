@@ -151,8 +151,8 @@ def forward(
     U_h_h = np.empty((B, H), dtype)
 
     # The parts of h' that wait for no state, for all steps at once.
-    sigmoid(alpha, out=sigmoid_alpha)
-    sigmoid(beta, out=sigmoid_beta)
+    sigmoid(alpha, 0.5, out=sigmoid_alpha)
+    sigmoid(beta, 0.5, out=sigmoid_beta)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -327,8 +327,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s = np.empty((B, H), dtype)
 
     # h' = n * sigmoid(alpha) + sigmoid(beta) * h
-    sigmoid(alpha, out=sigmoid_alpha)
-    sigmoid(beta, out=sigmoid_beta)
+    sigmoid(alpha, 0.5, out=sigmoid_alpha)
+    sigmoid(beta, 0.5, out=sigmoid_beta)
 
     # n = tanh(W_h @ x + U_h @ h + b_h)
     np.matmul(x, W_h.T, out=n)
@@ -455,18 +455,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -164,6 +164,7 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
+    half = np.full((), 0.5, dtype)
     b_zr = b[: 2 * H]
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = each(finished, T)
@@ -174,7 +175,7 @@ def forward(
         # r = sigmoid(U_r @ h + b_r)
         np.matmul(h_t, U_T, out=gates_t)
         gates_t += b_zr
-        sigmoid(gates_t, out=gates_t)
+        sigmoid(gates_t, half, out=gates_t)
 
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         np.multiply(h_t, r, out=hr_t)
@@ -351,7 +352,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(U_r @ h + b_r)
     np.matmul(h_t, U.T, out=gates)
     gates += b_zr
-    sigmoid(gates, out=gates)
+    sigmoid(gates, 0.5, out=gates)
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
@@ -487,18 +488,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

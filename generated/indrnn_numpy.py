@@ -143,13 +143,14 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    zero = np.full((), 0, dtype)
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for h_t, x_h_t, h_next, finished_t in zip(h[:-1], x_h, h[1:], ends, strict=True):
         # h' = relu(W_h @ x + u * h + b_h)
         np.multiply(h_t, u, out=s)
         x_h_t += s
-        np.maximum(x_h_t, 0, out=h_next)
+        np.maximum(x_h_t, zero, out=h_next)
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)

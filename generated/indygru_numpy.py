@@ -157,6 +157,7 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     ends = each(finished, T)
@@ -171,7 +172,7 @@ def forward(
         # z = sigmoid(W_z @ x + u_z * h + b_z)
         np.multiply(h_t, u_z, out=s)
         z += s
-        sigmoid(rz, out=rz)
+        sigmoid(rz, half, out=rz)
 
         # n = tanh(W_h @ x + u_h * r * h + b_h)
         np.multiply(h_t, r, out=s)
@@ -355,7 +356,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     r += s
     np.multiply(h_t, u_z, out=s)
     z += s
-    sigmoid(rz, out=rz)
+    sigmoid(rz, 0.5, out=rz)
     np.multiply(h_t, r, out=s)
     s *= u_h
     n += s
@@ -484,9 +485,9 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

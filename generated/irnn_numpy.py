@@ -145,13 +145,14 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    zero = np.full((), 0, dtype)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = each(finished, T)
     for h_t, x_h_t, h_next, finished_t in zip(h[:-1], x_h, h[1:], ends, strict=True):
         # h' = relu(W_h @ x + U_h @ h + b_h)
         np.matmul(h_t, U_h_T_tiles, out=U_h_h_tiles)
         x_h_t += U_h_h
-        np.maximum(x_h_t, 0, out=h_next)
+        np.maximum(x_h_t, zero, out=h_next)
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
@@ -382,10 +383,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

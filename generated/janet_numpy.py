@@ -157,23 +157,29 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    one = np.full((), 1, dtype)
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
-    for h_t, gates_t, g, sigmoid_h_t, sigmoid_s, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., H:], sigmoid_h, gates[..., :H], h[1:], ends, strict=True
+    for h_t, gates_t, sigmoid_h_t, sigmoid_s, h_next, g, finished_t in zip(
+        h[:-1], gates, sigmoid_h, gates[..., :H], h[1:], gates[..., H:], ends, strict=True
     ):
         # s = W_f @ x + U_f @ h + b_f
         # g = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        np.tanh(g, out=g)
 
         # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
-        np.subtract(sigmoid_s, 1, out=sigmoid_h_t)
-        sigmoid(sigmoid_h_t, out=sigmoid_h_t)
-        sigmoid(sigmoid_s, out=sigmoid_s)
-        np.subtract(1, sigmoid_h_t, out=h_next)
+        np.subtract(sigmoid_s, one, out=sigmoid_h_t)
+        sigmoid(sigmoid_h_t, half, out=sigmoid_h_t)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        sigmoid_s *= half
+        np.tanh(gates_t, out=gates_t)
+        sigmoid_s *= half
+        sigmoid_s += half
+        np.subtract(one, sigmoid_h_t, out=h_next)
         h_next *= g
         np.multiply(h_t, sigmoid_s, out=s)
         h_next += s
@@ -318,7 +324,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)
     sigmoid_h = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
-    g, sigmoid_s = gates[:, H:], gates[:, :H]
+    sigmoid_s, g = gates[:, :H], gates[:, H:]
 
     # s = W_f @ x + U_f @ h + b_f
     # g = tanh(W_c @ x + U_c @ h + b_c)
@@ -326,12 +332,16 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, U.T, out=u)
     gates += u
-    np.tanh(g, out=g)
 
     # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
     np.subtract(sigmoid_s, 1, out=sigmoid_h)
-    sigmoid(sigmoid_h, out=sigmoid_h)
-    sigmoid(sigmoid_s, out=sigmoid_s)
+    sigmoid(sigmoid_h, 0.5, out=sigmoid_h)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    sigmoid_s *= 0.5
+    np.tanh(gates, out=gates)
+    sigmoid_s *= 0.5
+    sigmoid_s += 0.5
     np.subtract(1, sigmoid_h, out=h_next)
     h_next *= g
     np.multiply(h_t, sigmoid_s, out=s)
@@ -462,18 +472,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -164,6 +164,7 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -177,7 +178,7 @@ def forward(
         softplus_h += U_z_h
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.multiply(softplus_n, -1, out=s)
+        np.multiply(softplus_n, minus_one, out=s)
 
         # h' = n + softplus(a + h - n) - softplus(a)
         softplus(softplus_h, out=softplus_a_t)
@@ -241,6 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = np.zeros((2 * H, H), dtype)
     d_b = np.zeros((2 * H,), dtype)
 
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = each(finished, T)
@@ -282,7 +284,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_softplus_n_t *= s
 
             # d_W_h_x = -d_softplus_n
-            np.multiply(d_softplus_n_t, -1, out=d_W_h_x)
+            np.multiply(d_softplus_n_t, minus_one, out=d_W_h_x)
 
             # d_U_h_h = d_W_h_x
             d_U_h_h[...] = d_W_h_x
@@ -496,10 +498,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

@@ -170,7 +170,7 @@ def forward(
         # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
         np.matmul(log_z_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        sigmoid(gates_t, out=gates_t)
+        exact_sigmoid(gates_t, out=gates_t)
 
         # h' = (1 - z) * n + z * h
         np.subtract(h_t, n, out=h_next)
@@ -327,7 +327,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.log(log_z, out=log_z)
     np.matmul(log_z, U.T, out=u)
     gates += u
-    sigmoid(gates, out=gates)
+    exact_sigmoid(gates, out=gates)
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
@@ -459,10 +459,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -474,8 +476,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -303,6 +303,8 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
+    zero = np.full((), 0, dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
@@ -311,9 +313,9 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         z_t += U_z_h
-        sigmoid(z_t, out=z_t)
+        sigmoid(z_t, half, out=z_t)
         n_t += U_h_h
-        np.maximum(n_t, 0, out=n_t)
+        np.maximum(n_t, zero, out=n_t)
 
         # h' = (1 - z) * n + z * h
         np.subtract(h_t, n_t, out=h_next)
@@ -397,6 +399,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_g = np.zeros((2 * H,), dtype)
 
+    minus_one = np.full((), -1, dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -460,10 +463,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_gates_t *= scale
 
             # g_used_mean_n = -d_W_h_x
-            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
+            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)
 
             # g_used_mean_z = -d_W_z_x
-            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
+            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)
 
             # d_u_h = U_z.T @ d_z + U_h.T @ d_n
             np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)
@@ -702,21 +705,23 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
 
 
 def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

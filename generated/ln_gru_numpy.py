@@ -238,11 +238,11 @@ def forward(
         s *= p_z_2_t
         z_t += s_part
         r_t += s_part_2
-        sigmoid(r_t, out=r_t)
+        exact_sigmoid(r_t, out=r_t)
         s_part_3 += c_2
         s_part_3 *= r_t
         n_t += s_part_3
-        sigmoid(z_t, out=z_t)
+        exact_sigmoid(z_t, out=z_t)
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - z) * n + z * h
@@ -321,6 +321,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_g_h = np.zeros((3 * H,), dtype)
     d_g_x = np.zeros((3 * H,), dtype)
 
+    two = np.full((), 2, dtype)
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 3 * H), dtype)
     s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
@@ -487,17 +489,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_2[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_2_part, centred_R_2_h, out=s)
-            s *= 2
+            s *= two
             d_R_2_h += s
             np.multiply(s_2_part_2, centred_R_1_h, out=s)
-            s *= 2
+            s *= two
             d_R_1_h += s
             np.multiply(s_2_part_3, centred_R_0_h, out=s)
-            s *= 2
+            s *= two
             d_R_0_h += s
 
             # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-            np.multiply(d_R_0_h, -1, out=g_centre_z_2)
+            np.multiply(d_R_0_h, minus_one, out=g_centre_z_2)
             g_centre_z_2 -= d_R_1_h
             g_centre_z_2 -= d_R_2_h
             np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
@@ -674,11 +676,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s *= p_z_2
     z += s_part
     r += s_part_2
-    sigmoid(r, out=r)
+    exact_sigmoid(r, out=r)
     s_part_3 += c_2
     s_part_3 *= r
     n += s_part_3
-    sigmoid(z, out=z)
+    exact_sigmoid(z, out=z)
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
@@ -801,10 +803,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -816,8 +820,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

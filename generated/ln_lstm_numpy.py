@@ -263,10 +263,10 @@ def forward(
         g_t += s_part_2
         f_t += s_part_3
         o_t += s_part_4
-        sigmoid(i_t, out=i_t)
+        exact_sigmoid(i_t, out=i_t)
         np.tanh(g_t, out=g_t)
-        sigmoid(f_t, out=f_t)
-        sigmoid(o_t, out=o_t)
+        exact_sigmoid(f_t, out=f_t)
+        exact_sigmoid(o_t, out=o_t)
 
         # c' = f * c + i * g
         np.multiply(c_t, f_t, out=c_next)
@@ -377,6 +377,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_c = np.zeros((H,), dtype)
     d_g_c = np.zeros((H,), dtype)
 
+    two = np.full((), 2, dtype)
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 4 * H), dtype)
@@ -568,11 +570,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s[...] = k_sum_square_c_t
             k_centred_c_t *= d_tanh_h_2_t
             np.multiply(s, centred_c_next_t, out=s_2)
-            s_2 *= 2
+            s_2 *= two
             k_centred_c_t += s_2
 
             # g_centre_h = -k_centred_c
-            np.multiply(k_centred_c_t, -1, out=g_centre_h)
+            np.multiply(k_centred_c_t, minus_one, out=g_centre_h)
             np.sum(g_centre_h, axis=-1, keepdims=True, out=d_sum_c_next)
 
             # d_sum_c_next *= 1 / hidden
@@ -633,20 +635,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_3[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_3_part, centred_R_3_h, out=s)
-            s *= 2
+            s *= two
             d_R_3_h += s
             np.multiply(s_3_part_2, centred_R_2_h, out=s)
-            s *= 2
+            s *= two
             d_R_2_h += s
             np.multiply(s_3_part_3, centred_R_1_h, out=s)
-            s *= 2
+            s *= two
             d_R_1_h += s
             np.multiply(s_3_part_4, centred_R_0_h, out=s)
-            s *= 2
+            s *= two
             d_R_0_h += s
 
             # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
-            np.multiply(d_R_0_h, -1, out=g_centre_i_2)
+            np.multiply(d_R_0_h, minus_one, out=g_centre_i_2)
             g_centre_i_2 -= d_R_1_h
             g_centre_i_2 -= d_R_2_h
             g_centre_i_2 -= d_R_3_h
@@ -839,10 +841,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     g += s_part_2
     f += s_part_3
     o += s_part_4
-    sigmoid(i, out=i)
+    exact_sigmoid(i, out=i)
     np.tanh(g, out=g)
-    sigmoid(f, out=f)
-    sigmoid(o, out=o)
+    exact_sigmoid(f, out=f)
+    exact_sigmoid(o, out=o)
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -980,10 +982,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -995,8 +999,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

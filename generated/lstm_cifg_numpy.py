@@ -173,13 +173,14 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
         c[0] = check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_o = p[:H], p[H:]
     U_ig, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
-    for h_t, c_t, i, ig, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-        h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:],
+    for h_t, c_t, i, ig, c_next, g, o, tanh_c_t, h_next, finished_t in zip(
+        h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], c[1:], gates[..., H : 2 * H],
         gates[..., 2 * H :], tanh_c, h[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
@@ -189,8 +190,12 @@ def forward(
         np.multiply(c_t, p_i, out=s)
         i += s
         ig += U_ig
-        sigmoid(i, out=i)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        i *= half
+        np.tanh(ig, out=ig)
+        i *= half
+        i += half
 
         # c' = (1 - i) * c + i * g
         np.subtract(g, c_t, out=c_next)
@@ -199,7 +204,7 @@ def forward(
         np.multiply(c_next, p_o, out=s)
         o += s
         o += U_o_h
-        sigmoid(o, out=o)
+        sigmoid(o, half, out=o)
 
         # h' = o * tanh(c')
         np.tanh(c_next, out=tanh_c_t)
@@ -397,8 +402,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, p_i, out=s)
     i += s
     ig += U_ig
-    sigmoid(i, out=i)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    i *= 0.5
+    np.tanh(ig, out=ig)
+    i *= 0.5
+    i += 0.5
 
     # c' = (1 - i) * c + i * g
     np.subtract(g, c_t, out=c_next)
@@ -407,7 +416,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_next, p_o, out=s)
     o += s
     o += U_o_h
-    sigmoid(o, out=o)
+    sigmoid(o, 0.5, out=o)
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
@@ -538,18 +547,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

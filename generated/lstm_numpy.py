@@ -175,11 +175,12 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
         c[0] = check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
-    for h_t, gates_t, ifo, g, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t in zip(
-        h[:-1], gates, gates[..., : 3 * H], gates[..., 3 * H :], c[1:], c[:-1], gates[..., H : 2 * H],
+    for h_t, gates_t, ifo, c_next, c_t, f, g, i, tanh_c_t, h_next, o, finished_t in zip(
+        h[:-1], gates, gates[..., : 3 * H], c[1:], c[:-1], gates[..., H : 2 * H], gates[..., 3 * H :],
         gates[..., :H], tanh_c, h[1:], gates[..., 2 * H : 3 * H], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
@@ -188,8 +189,12 @@ def forward(
         # g = tanh(W_g @ x + U_g @ h + b_g)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        sigmoid(ifo, out=ifo)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        ifo *= half
+        np.tanh(gates_t, out=gates_t)
+        ifo *= half
+        ifo += half
 
         # c' = f * c + i * g
         np.multiply(c_t, f, out=c_next)
@@ -363,8 +368,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     tanh_c = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
     ifo = gates[:, : 3 * H]
-    g = gates[:, 3 * H :]
     f = gates[:, H : 2 * H]
+    g = gates[:, 3 * H :]
     i = gates[:, :H]
     o = gates[:, 2 * H : 3 * H]
 
@@ -376,8 +381,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, U.T, out=u)
     gates += u
-    sigmoid(ifo, out=ifo)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    ifo *= 0.5
+    np.tanh(gates, out=gates)
+    ifo *= 0.5
+    ifo += 0.5
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -513,18 +522,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

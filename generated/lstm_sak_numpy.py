@@ -192,15 +192,16 @@ def forward(
         r[0] = check("initial.r", initial.r, (B, P))
         c[0] = check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     R_T_tiles, u_tiles = tiles(R.T, u)
     P_2_T_tiles, P_v_r_tiles = tiles(P_2.T, P_v_r)
     ends = each(finished, T)
-    for r_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
+    for r_t, c_t, i, f, ifg, if_, c_next, g, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
         r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-        gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
+        c[1:], gates[..., 2 * H : 3 * H], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
@@ -212,8 +213,12 @@ def forward(
         np.multiply(c_t, p_f, out=s)
         f += s
         ifg += R_ifg
-        sigmoid(if_, out=if_)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        if_ *= half
+        np.tanh(ifg, out=ifg)
+        if_ *= half
+        if_ += half
 
         # c' = f * c + i * g
         np.multiply(c_t, f, out=c_next)
@@ -222,7 +227,7 @@ def forward(
         np.multiply(c_next, p_o, out=s)
         o += s
         o += R_o_r
-        sigmoid(o, out=o)
+        sigmoid(o, half, out=o)
 
         # r' = P @ (o * tanh(c'))
         np.tanh(c_next, out=tanh_c_t)
@@ -454,8 +459,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, p_f, out=s)
     f += s
     ifg += R_ifg
-    sigmoid(if_, out=if_)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    if_ *= 0.5
+    np.tanh(ifg, out=ifg)
+    if_ *= 0.5
+    if_ += 0.5
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -464,7 +473,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_next, p_o, out=s)
     o += s
     o += R_o_r
-    sigmoid(o, out=o)
+    sigmoid(o, 0.5, out=o)
 
     # r' = P @ (o * tanh(c'))
     np.tanh(c_next, out=tanh_c)
@@ -598,18 +607,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -156,12 +156,13 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_f_T = np.ascontiguousarray(U_f.T)
+    half = np.full((), 0.5, dtype)
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = each(finished, T)
     for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(h[:-1], f, fh, n, h[1:], ends, strict=True):
         # f = sigmoid(U_f @ h)
         np.matmul(h_t, U_f_T, out=f_t)
-        sigmoid(f_t, out=f_t)
+        sigmoid(f_t, half, out=f_t)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         np.multiply(f_t, h_t, out=fh_t)
@@ -334,7 +335,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # f = sigmoid(U_f @ h)
     np.matmul(h_t, U_f.T, out=f)
-    sigmoid(f, out=f)
+    sigmoid(f, 0.5, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)
     n += U_h_fh
@@ -460,18 +461,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

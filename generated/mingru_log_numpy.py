@@ -145,10 +145,10 @@ def forward(
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    sigmoid(z_all, out=z_all)
+    sigmoid(z_all, 0.5, out=z_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a_all, out=sigmoid_a)
+    sigmoid(a_all, 0.5, out=sigmoid_a)
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
@@ -160,12 +160,13 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    one = np.full((), 1, dtype)
     ends = each(finished, T)
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
         h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - z) * h + z * n
-        np.subtract(1, z, out=h_next)
+        np.subtract(one, z, out=h_next)
         h_next *= h_t
         h_next += x_h_next_t
 
@@ -309,10 +310,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
     np.matmul(x, W.T, out=gates)
-    sigmoid(z, out=z)
+    sigmoid(z, 0.5, out=z)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a, out=sigmoid_a)
+    sigmoid(a, 0.5, out=sigmoid_a)
     np.add(a, 0.5, out=s)
     choose(np.real(a) >= 0, s, sigmoid_a, out=n)
 
@@ -440,12 +441,12 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
 
 
 def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

@@ -144,7 +144,7 @@ def forward(
     # n = W_h @ x + b_h
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-    sigmoid(z_all, out=z_all)
+    sigmoid(z_all, 0.5, out=z_all)
 
     # The parts of h' that wait for no state, for all steps at once.
     np.multiply(n_all, z_all, out=x_h_next)
@@ -154,12 +154,13 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    one = np.full((), 1, dtype)
     ends = each(finished, T)
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
         h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - z) * h + z * n
-        np.subtract(1, z, out=h_next)
+        np.subtract(one, z, out=h_next)
         h_next *= h_t
         h_next += x_h_next_t
 
@@ -288,7 +289,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # n = W_h @ x + b_h
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(z, out=z)
+    sigmoid(z, 0.5, out=z)
 
     # h' = (1 - z) * h + z * n
     np.multiply(n, z, out=x_h_next)
@@ -414,9 +415,9 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

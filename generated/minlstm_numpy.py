@@ -152,10 +152,10 @@ def forward(
     # i = sigmoid(W_i @ x)
     # a = W_h @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    sigmoid(fi_all, out=fi_all)
+    exact_sigmoid(fi_all, out=fi_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a_all, out=sigmoid_a)
+    sigmoid(a_all, 0.5, out=sigmoid_a)
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
@@ -389,10 +389,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # i = sigmoid(W_i @ x)
     # a = W_h @ x
     np.matmul(x, W.T, out=gates)
-    sigmoid(fi, out=fi)
+    exact_sigmoid(fi, out=fi)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a, out=sigmoid_a)
+    sigmoid(a, 0.5, out=sigmoid_a)
     np.add(a, 0.5, out=s)
     choose(np.real(a) >= 0, s, sigmoid_a, out=n)
 
@@ -529,8 +529,16 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
+
+
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -189,14 +189,15 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
 
     U_m_T = np.ascontiguousarray(U_m.T)
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
     for (
-        h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, u_2, c_next, c_t, f, i, tanh_c_t, h_next, o, finished_t,
+        h_t, U_m_h_t, m_t, W_m_x, ifou, ifo, c_next, c_t, f, i, u_2, tanh_c_t, h_next, o, finished_t,
     ) in zip(
-        h[:-1], U_m_h, m, gates[..., :H], gates[..., H:], gates[..., H : 4 * H], gates[..., 4 * H :],
-        c[1:], c[:-1], gates[..., 2 * H : 3 * H], gates[..., H : 2 * H], tanh_c, h[1:],
+        h[:-1], U_m_h, m, gates[..., :H], gates[..., H:], gates[..., H : 4 * H], c[1:], c[:-1],
+        gates[..., 2 * H : 3 * H], gates[..., H : 2 * H], gates[..., 4 * H :], tanh_c, h[1:],
         gates[..., 3 * H : 4 * H], ends, strict=True
     ):
         # m = (U_m @ h) * (W_m @ x)
@@ -209,8 +210,12 @@ def forward(
         # u = tanh(W_u @ x + U_u @ m + b_u)
         np.matmul(m_t, U_T_tiles, out=u_tiles)
         ifou += u
-        sigmoid(ifo, out=ifo)
-        np.tanh(u_2, out=u_2)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        ifo *= half
+        np.tanh(ifou, out=ifou)
+        ifo *= half
+        ifo += half
 
         # c' = f * c + i * u
         np.multiply(c_t, f, out=c_next)
@@ -406,9 +411,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     ifou = gates[:, H:]
     W_m_x = gates[:, :H]
     ifo = gates[:, H : 4 * H]
-    u_2 = gates[:, 4 * H :]
     f = gates[:, 2 * H : 3 * H]
     i = gates[:, H : 2 * H]
+    u_2 = gates[:, 4 * H :]
     o = gates[:, 3 * H : 4 * H]
 
     # m = (U_m @ h) * (W_m @ x)
@@ -422,8 +427,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(U_m_h, W_m_x, out=m)
     np.matmul(m, U.T, out=u)
     ifou += u
-    sigmoid(ifo, out=ifo)
-    np.tanh(u_2, out=u_2)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    ifo *= 0.5
+    np.tanh(ifou, out=ifou)
+    ifo *= 0.5
+    ifo += 0.5
 
     # c' = f * c + i * u
     np.multiply(c_t, f, out=c_next)
@@ -559,18 +568,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

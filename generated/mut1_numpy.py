@@ -167,13 +167,14 @@ def forward(
     # z = sigmoid(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_zr
-    sigmoid(z_all, out=z_all)
+    sigmoid(z_all, 0.5, out=z_all)
 
     if initial is None:
         h[0] = 0
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
     U_r_T_tiles, U_r_h_tiles = tiles(U_r.T, U_r_h)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = each(finished, T)
@@ -183,7 +184,7 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_r_T_tiles, out=U_r_h_tiles)
         r += U_r_h
-        sigmoid(r, out=r)
+        sigmoid(r, half, out=r)
 
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         np.multiply(h_t, r, out=hr_t)
@@ -370,10 +371,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x, W.T, out=gates)
     gates += b_zr
-    sigmoid(z, out=z)
+    sigmoid(z, 0.5, out=z)
     np.matmul(h_t, U_r.T, out=U_r_h)
     r += U_r_h
-    sigmoid(r, out=r)
+    sigmoid(r, 0.5, out=r)
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
@@ -508,18 +509,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -179,18 +179,23 @@ def forward(
         c[0] = check("initial.c", initial.c, (B, H))
         xp[0] = check("initial.xp", initial.xp, (B, I))
 
+    half = np.full((), 0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = each(finished, T)
-    for xp_t, zf, z, f, c_next, c_t, xp_next, finished_t in zip(
-        xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
+    for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
+        xp[:-1], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:], gates[..., :H], c[:-1], xp[1:], ends,
         strict=True
     ):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         np.matmul(xp_t, V_T_tiles, out=u_tiles)
         zf += u
-        np.tanh(z, out=z)
-        sigmoid(f, out=f)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        f *= half
+        np.tanh(zf, out=zf)
+        f *= half
+        f += half
 
         # c' = (1 - f) * c + z * f
         np.subtract(z, c_t, out=c_next)
@@ -207,7 +212,7 @@ def forward(
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
     o_all += b_o
-    sigmoid(o_all, out=o_all)
+    sigmoid(o_all, 0.5, out=o_all)
 
     # h = o * c'
     np.multiply(c[1:], o_all, out=h)
@@ -379,7 +384,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 3 * H), dtype)
     V_o_xp = np.empty((B, H), dtype)
     h = np.empty((B, H), dtype)
-    zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    zf, f, z, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H :]
     b_zf, b_o = b[: 2 * H], b[2 * H :]
 
     # xp' = x
@@ -392,8 +397,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     zf += b_zf
     np.matmul(xp_t, V.T, out=u)
     zf += u
-    np.tanh(z, out=z)
-    sigmoid(f, out=f)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    f *= 0.5
+    np.tanh(zf, out=zf)
+    f *= 0.5
+    f += 0.5
 
     # c' = (1 - f) * c + z * f
     np.subtract(z, c_t, out=c_next)
@@ -402,7 +411,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
     o += b_o
-    sigmoid(o, out=o)
+    sigmoid(o, 0.5, out=o)
 
     # h = o * c'
     np.multiply(c_next, o, out=h)
@@ -526,18 +535,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

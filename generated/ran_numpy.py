@@ -165,6 +165,7 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
         c[0] = check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
@@ -176,7 +177,7 @@ def forward(
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         if_ += u
-        sigmoid(if_, out=if_)
+        sigmoid(if_, half, out=if_)
 
         # c' = a * i + f * c
         np.multiply(a, i, out=c_next)
@@ -340,7 +341,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     if_ += b
     np.matmul(h_t, U.T, out=u)
     if_ += u
-    sigmoid(if_, out=if_)
+    sigmoid(if_, 0.5, out=if_)
 
     # c' = a * i + f * c
     np.multiply(a, i, out=c_next)
@@ -475,18 +476,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -157,7 +157,7 @@ def forward(
         H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    r_all, i_all = gates[..., H:], gates[..., :H]
+    i_all, r_all = gates[..., :H], gates[..., H:]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -166,7 +166,8 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-    sigmoid(gates, out=gates)
+    sigmoid(i_all, 0.5, out=i_all)
+    exact_sigmoid(r_all, out=r_all)
     np.multiply(r_all, softplus_k, out=exp_h)
     exp_h *= -8
 
@@ -269,6 +270,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_k = np.zeros((H,), dtype)
 
+    two = np.full((), 2, dtype)
     s = np.empty((B, H), dtype)
     ends = each(finished, T)
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -317,7 +319,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_r *= d_x_t
 
             # d_r = 2 * d_r + d_x * exp_la * h
-            d_r *= 2
+            d_r *= two
             np.multiply(d_x_t, k_la_t, out=s)
             d_r += s
 
@@ -394,7 +396,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     p_h = np.empty((B, H), dtype)
     x_h_next = np.empty((B, H), dtype)
     softplus_k = np.empty((H,), dtype)
-    r, i_2 = gates[:, H:], gates[:, :H]
+    i_2, r = gates[:, :H], gates[:, H:]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -403,7 +405,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(gates, out=gates)
+    sigmoid(i_2, 0.5, out=i_2)
+    exact_sigmoid(r, out=r)
     np.multiply(r, softplus_k, out=exp_h)
     exp_h *= -8
 
@@ -433,7 +436,7 @@ def first_step(params, x, h_t):
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
     i += b_i
-    sigmoid(i, out=i)
+    sigmoid(i, 0.5, out=i)
 
     # h' = i * x
     np.multiply(i, x, out=h_next)
@@ -617,8 +620,16 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
+
+
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

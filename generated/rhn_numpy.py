@@ -196,19 +196,24 @@ def forward(
 
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
+    half = np.full((), 0.5, dtype)
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
-    for h_t, gates_t, a1, t1, s1_t, gates_2_t, a2, t2, s2_t, gates_3_t, a3, t3, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
-        s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
+    for h_t, gates_t, t1, s1_t, a1, gates_2_t, t2, s2_t, a2, gates_3_t, t3, h_next, a3, finished_t in zip(
+        h[:-1], gates, gates[..., H:], s1, gates[..., :H], gates_2, gates_2[..., H:], s2,
+        gates_2[..., :H], gates_3, gates_3[..., H:], h[1:], gates_3[..., :H], ends, strict=True
     ):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        np.tanh(a1, out=a1)
-        sigmoid(t1, out=t1)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        t1 *= half
+        np.tanh(gates_t, out=gates_t)
+        t1 *= half
+        t1 += half
 
         # s1 = h + t1 * (a1 - h)
         np.subtract(a1, h_t, out=s1_t)
@@ -219,8 +224,10 @@ def forward(
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         np.matmul(s1_t, U_2_T, out=gates_2_t)
         gates_2_t += b_h2t2
-        np.tanh(a2, out=a2)
-        sigmoid(t2, out=t2)
+        t2 *= half
+        np.tanh(gates_2_t, out=gates_2_t)
+        t2 *= half
+        t2 += half
 
         # s2 = s1 + t2 * (a2 - s1)
         np.subtract(a2, s1_t, out=s2_t)
@@ -231,8 +238,10 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         np.matmul(s2_t, U_3_T, out=gates_3_t)
         gates_3_t += b_h3t3
-        np.tanh(a3, out=a3)
-        sigmoid(t3, out=t3)
+        t3 *= half
+        np.tanh(gates_3_t, out=gates_3_t)
+        t3 *= half
+        t3 += half
 
         # h' = s2 + t3 * (a3 - s2)
         np.subtract(a3, s2_t, out=h_next)
@@ -456,9 +465,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s1 = np.empty((B, H), dtype)
     s2 = np.empty((B, H), dtype)
     b_h1t1, b_h2t2, b_h3t3 = b[: 2 * H], b[2 * H : 4 * H], b[4 * H :]
-    a1, t1 = gates[:, :H], gates[:, H:]
-    a2, t2 = gates_2[:, :H], gates_2[:, H:]
-    a3, t3 = gates_3[:, :H], gates_3[:, H:]
+    t1, a1 = gates[:, H:], gates[:, :H]
+    t2, a2 = gates_2[:, H:], gates_2[:, :H]
+    t3, a3 = gates_3[:, H:], gates_3[:, :H]
 
     # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
     # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
@@ -466,8 +475,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b_h1t1
     np.matmul(h_t, U.T, out=u)
     gates += u
-    np.tanh(a1, out=a1)
-    sigmoid(t1, out=t1)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    t1 *= 0.5
+    np.tanh(gates, out=gates)
+    t1 *= 0.5
+    t1 += 0.5
 
     # s1 = h + t1 * (a1 - h)
     np.subtract(a1, h_t, out=s1)
@@ -478,8 +491,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
     gates_2 += b_h2t2
-    np.tanh(a2, out=a2)
-    sigmoid(t2, out=t2)
+    t2 *= 0.5
+    np.tanh(gates_2, out=gates_2)
+    t2 *= 0.5
+    t2 += 0.5
 
     # s2 = s1 + t2 * (a2 - s1)
     np.subtract(a2, s1, out=s2)
@@ -490,8 +505,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
     gates_3 += b_h3t3
-    np.tanh(a3, out=a3)
-    sigmoid(t3, out=t3)
+    t3 *= 0.5
+    np.tanh(gates_3, out=gates_3)
+    t3 *= 0.5
+    t3 += 0.5
 
     # h' = s2 + t3 * (a3 - s2)
     np.subtract(a3, s2, out=h_next)
@@ -623,18 +640,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

@@ -177,6 +177,9 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_g_T = np.ascontiguousarray(U_g.T)
+    half = np.full((), 0.5, dtype)
+    zero = np.full((), 0, dtype)
+    one = np.full((), 1, dtype)
     s = np.empty((B, H), dtype)
     U_z_T_tiles, U_z_h_tiles = tiles(U_z.T, U_z_h)
     ends = each(finished, T)
@@ -196,9 +199,9 @@ def forward(
         softplus(n_t, out=n_t)
         np.multiply(U_z_h, 0.2, out=s)
         a_z += s
-        a_z += 0.5
-        np.maximum(a_z, 0, out=maximum_z_t)
-        np.minimum(maximum_z_t, 1, out=z_t)
+        a_z += half
+        np.maximum(a_z, zero, out=maximum_z_t)
+        np.minimum(maximum_z_t, one, out=z_t)
 
         # h' = (1 - z) * h + n * z
         np.subtract(n_t, h_t, out=h_next)
@@ -557,10 +560,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

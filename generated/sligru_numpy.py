@@ -311,6 +311,8 @@ def forward(
         h[0] = check("initial.h", initial.h, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
+    half = np.full((), 0.5, dtype)
+    zero = np.full((), 0, dtype)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = each(finished, T)
@@ -321,12 +323,12 @@ def forward(
         #     eps=eps)[1])
         np.matmul(h_t, U_T, out=gates_2_t)
         np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z)
-        centre_z *= 0.5
+        centre_z *= half
         centre_z /= (H)
         gates_2_t -= centre_z
         np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_z_t)
-        p_z_t *= 0.5
+        p_z_t *= half
         p_z_t /= (H)
         p_z_t += 1e-05
         np.sqrt(p_z_t, out=p_z_t)
@@ -337,8 +339,8 @@ def forward(
         np.multiply(gates_2_t, p_z_t, out=s_3)
         z_t += s_3_part
         n_t += s_3_part_2
-        sigmoid(z_t, out=z_t)
-        np.maximum(n_t, 0, out=n_t)
+        exact_sigmoid(z_t, out=z_t)
+        np.maximum(n_t, zero, out=n_t)
 
         # h' = (1 - z) * n + z * h
         np.subtract(h_t, n_t, out=h_next)
@@ -430,6 +432,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = np.zeros((2 * H,), dtype)
     d_g = np.zeros((2 * H,), dtype)
 
+    minus_one = np.full((), -1, dtype)
+    two = np.full((), 2, dtype)
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
@@ -511,10 +516,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_gates_t *= scale
 
             # g_used_mean_n = -d_W_h_x
-            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
+            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)
 
             # g_used_mean_z = -d_W_z_x
-            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
+            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)
             np.sum(g_p_z, axis=-1, keepdims=True, out=sum_g_p_z)
 
             # k_sum_square_U_h_h = -1 / 4 * p_z**3 * sum_g_p_z / hidden
@@ -527,18 +532,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
             d_gates_2_t *= gates_2_t
-            d_gates_2_t *= 2
+            d_gates_2_t *= two
             np.multiply(d_gates_3_t, p_z_t, out=s_2)
             d_U_z_h += s_2_part
             d_U_h_h += s_2_part_2
 
             # g_centre_z = -d_U_h_h - d_U_z_h
-            np.multiply(d_U_h_h, -1, out=g_centre_z)
+            np.multiply(d_U_h_h, minus_one, out=g_centre_z)
             g_centre_z -= d_U_z_h
             np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_h_h)
 
             # d_sum_U_h_h *= 1 / 2 / hidden
-            d_sum_U_h_h *= 0.5
+            d_sum_U_h_h *= half
             d_sum_U_h_h /= (H)
             d_gates_2_t += d_sum_U_h_h
 
@@ -790,10 +795,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -805,8 +812,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -193,6 +193,7 @@ def forward(
         n[0] = check("initial.n", initial.n, (B, H))
         m[0] = check("initial.m", initial.m, (B, H))
 
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
@@ -211,7 +212,7 @@ def forward(
         gates_t += u
 
         # lf = m + log_sigmoid(fp)
-        softplus_lf *= -1
+        softplus_lf *= minus_one
         softplus(softplus_lf, out=softplus_lf)
         np.subtract(m_t, softplus_lf, out=f_t)
 
@@ -238,7 +239,7 @@ def forward(
         n_next += i_t
 
         # h' = c' * sigmoid(op) / n'
-        sigmoid(sigmoid_op, out=sigmoid_op)
+        exact_sigmoid(sigmoid_op, out=sigmoid_op)
         np.multiply(c_next, sigmoid_op, out=h_next)
         h_next /= n_next
 
@@ -540,7 +541,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n_next += i
 
     # h' = c' * sigmoid(op) / n'
-    sigmoid(sigmoid_op, out=sigmoid_op)
+    exact_sigmoid(sigmoid_op, out=sigmoid_op)
     np.multiply(c_next, sigmoid_op, out=h_next)
     h_next /= n_next
 
@@ -669,10 +670,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -684,8 +687,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

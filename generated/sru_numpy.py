@@ -162,6 +162,8 @@ def forward(
     else:
         c[0] = check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
+    one = np.full((), 1, dtype)
     s = np.empty((B, H), dtype)
     v_f, v_r = v[:H], v[H:]
     ends = each(finished, T)
@@ -176,7 +178,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         np.multiply(c_t, v_r, out=s)
         r += s
-        sigmoid(fr, out=fr)
+        sigmoid(fr, half, out=fr)
 
         # c' = f * c + u * (1 - f)
         np.subtract(c_t, u, out=c_next)
@@ -184,7 +186,7 @@ def forward(
         c_next += u
 
         # h = alpha * (1 - r) * x + r * c'
-        np.subtract(1, r, out=h_t)
+        np.subtract(one, r, out=h_t)
         h_t *= x_t_
         h_t *= 1.7320508075688772
         np.multiply(c_next, r, out=s)
@@ -364,7 +366,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     f += s
     np.multiply(c_t, v_r, out=s)
     r += s
-    sigmoid(fr, out=fr)
+    sigmoid(fr, 0.5, out=fr)
 
     # c' = f * c + u * (1 - f)
     np.subtract(c_t, u, out=c_next)
@@ -489,9 +491,9 @@ def backwards(*arrays: Any) -> Any:
     return zip(*(array[::-1] for array in arrays), strict=True)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -156,6 +156,7 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_k_T_tiles, U_k_h_tiles = tiles(U_k.T, U_k_h)
     ends = each(finished, T)
@@ -165,7 +166,7 @@ def forward(
         # k = sigmoid(W_k @ x + U_k @ h + b_k)
         np.matmul(h_t, U_k_T_tiles, out=U_k_h_tiles)
         k_ += U_k_h
-        sigmoid(k_, out=k_)
+        sigmoid(k_, half, out=k_)
 
         # h' = tanh((1 - k) * h + z * k)
         np.subtract(z, h_t, out=s)
@@ -324,7 +325,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.tanh(z, out=z)
     np.matmul(h_t, U_k.T, out=U_k_h)
     k_ += U_k_h
-    sigmoid(k_, out=k_)
+    sigmoid(k_, 0.5, out=k_)
 
     # h' = tanh((1 - k) * h + z * k)
     np.subtract(z, h_t, out=s)
@@ -457,18 +458,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

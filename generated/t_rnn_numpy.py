@@ -142,7 +142,7 @@ def forward(
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     f_all += b_f
-    sigmoid(f_all, out=f_all)
+    sigmoid(f_all, 0.5, out=f_all)
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
@@ -283,7 +283,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x, W.T, out=gates)
     f += b_f
-    sigmoid(f, out=f)
+    sigmoid(f, 0.5, out=f)
 
     # h' = f * h + z * (1 - f)
     np.subtract(1, f, out=x_h_next)
@@ -409,9 +409,9 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -154,17 +154,22 @@ def forward(
     else:
         h[0] = check("initial.h", initial.h, (B, H))
 
+    half = np.full((), 0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = each(finished, T)
-    for h_t, gates_t, g, n, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., :H], gates[..., H:], h[1:], ends, strict=True
+    for h_t, gates_t, g, h_next, n, finished_t in zip(
+        h[:-1], gates, gates[..., :H], h[1:], gates[..., H:], ends, strict=True
     ):
         # g = sigmoid(W_g @ x + U_g @ h + b_g)
         # n = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        sigmoid(g, out=g)
-        np.tanh(n, out=n)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        g *= half
+        np.tanh(gates_t, out=gates_t)
+        g *= half
+        g += half
 
         # h' = (1 - g) * n + g * h
         np.subtract(h_t, n, out=h_next)
@@ -307,8 +312,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, U.T, out=u)
     gates += u
-    sigmoid(g, out=g)
-    np.tanh(n, out=n)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    g *= 0.5
+    np.tanh(gates, out=gates)
+    g *= 0.5
+    g += 0.5
 
     # h' = (1 - g) * n + g * h
     np.subtract(h_t, n, out=h_next)
@@ -440,18 +449,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

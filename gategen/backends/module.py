@@ -38,7 +38,18 @@ from gategen.spec import language as lang
 from gategen.spec.printer import Printer
 
 WIDTH = 110  # columns of generated code
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
+HELPERS = (
+    "sigmoid",
+    "exact_sigmoid",
+    "softplus",
+    "absolute",
+    "sign",
+    "erf",
+    "modulo",
+    "detach",
+    "choose",
+    "clear",
+)
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -54,7 +65,7 @@ WORDS = frozenset(
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest ends ts chunks backwards given_tape
+    finished_first d_inputs ends ts chunks backwards given_tape
     cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
