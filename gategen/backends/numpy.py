@@ -30,6 +30,7 @@ from gategen.backends.module import (
     WIDTH,
     Module,
     Scope,
+    empties,
     heading,
     own_memory,
     passing,
@@ -363,11 +364,14 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         **rule_context(module, rule, backward),
         "forward": forward,
         "backward": backward,
-        "forward_work": (
-            *forward["memory"],
-            *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
+        "forward_work": empties(
+            (
+                *forward["memory"],
+                *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
+            ),
+            "np",
         ),
-        "backward_work": backward["memory"],
+        "backward_work": empties(backward["memory"], "np"),
         "measured": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
         "measured_back": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
         "results": "".join(f"{name}, " for name in (*(f"{array}[1]" for array in arrays), *rule.outputs)),
@@ -397,6 +401,7 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
     outputs = [f"{source}.copy()" for _, source in made["outputs"]]
     return {
         **made,
+        "made": empties(made["memory"], "np"),
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),
