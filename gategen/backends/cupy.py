@@ -276,7 +276,9 @@ class Emitter(Host):
         declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
-        above = [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
+        above = (
+            [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
+        )
         made_here = CudaKernel(
             name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
         )
@@ -398,6 +400,7 @@ class CupyModule(Module):
     """The names of a CuPy module."""
 
     xp = "cp"
+    entries_at_once = "2**22"
 
     def shape_of(self, name: str) -> str:
         return f"{name}.shape"  # an array on the device, or an error of its own
