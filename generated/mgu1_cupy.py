@@ -133,7 +133,7 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read

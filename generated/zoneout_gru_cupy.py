@@ -146,7 +146,7 @@ def forward(
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype, m)
     constant = [*["m"] * (m.ndim == 2)]
