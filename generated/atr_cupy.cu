@@ -17,28 +17,11 @@ typedef STORAGE storage;
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// p = W_h @ x
-extern "C" __global__ void atr_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ p)  // (T, B, H)  p
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_h_x = p[at * H + k];
-
-    const real p_ = W_h_x;
-
-    p[at * H + k] = p_;
-}
-
 // q = U_h @ h + b_h
 // i = sigmoid(p + q)
 // f = sigmoid(p - q)
 // h' = f * h + p * i
-extern "C" __global__ void atr_forward_2(
+extern "C" __global__ void atr_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ f,  // (T, B, H)  f
     const storage* __restrict__ b_h,  // H  b_h

@@ -210,20 +210,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_p_ts = d_p[ts]
         f_ts = f[ts]
-        h_ts = h[ts]
         k_i_ts = k_i[ts]
         i_ts = i[ts]
-        p_ts = p[ts]
 
         # d_p = (1 - f) * f * h, times d_h in the loop
         np.subtract(1, f_ts, out=d_p_ts)
         d_p_ts *= f_ts
-        d_p_ts *= h_ts
+        d_p_ts *= h[ts]
 
         # k_i = (1 - i) * i * p, times d_h in the loop
         np.subtract(1, i_ts, out=k_i_ts)
         k_i_ts *= i_ts
-        k_i_ts *= p_ts
+        k_i_ts *= p[ts]
 
         for d_y_t, d_p_t, k_i_t, d_q_t, i_t, f_t, finished_t in backwards(
             d_y[ts], d_p_ts, k_i_ts, d_q[ts], i_ts, f_ts, ends[ts],

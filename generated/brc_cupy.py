@@ -182,8 +182,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
     a = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))

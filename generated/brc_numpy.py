@@ -137,8 +137,6 @@ def forward(
 
     # The parts of z, a and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of z and a that wait for no state, for all steps at once.
     z_tanh_a_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -207,8 +205,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
-    d_gates_2 = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
     a = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_w = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -220,18 +218,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         a_ts = a[ts]
-        tanh_a_ts = gates[ts, :, H : 2 * H]
-        z_ts = gates[ts, :, :H]
-        tanh_ah_ts = gates[ts, :, H:]
-        tanh_h_ts = gates[ts, :, 2 * H :]
         d_z_ts = d_gates[ts, :, :H]
         d_tanh_ah_ts = d_gates[ts, :, H:]
         d_tanh_h_ts = d_gates[ts, :, 2 * H :]
         d_tanh_a_ts = d_gates[ts, :, H : 2 * H]
+        z_ts, tanh_ah_ts = gates[ts, :, :H], gates[ts, :, H:]
         h_ts = h[ts]
 
         # a = tanh_a + 1
-        np.add(tanh_a_ts, 1, out=a_ts)
+        np.add(gates[ts, :, H : 2 * H], 1, out=a_ts)
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -244,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_tanh_a_ts *= h_ts
 
         # d_z = (1 - z) * z * (h - tanh_h), times d_h in the loop
-        np.subtract(h_ts, tanh_h_ts, out=s_ts)
+        np.subtract(h_ts, gates[ts, :, 2 * H :], out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -285,14 +280,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_z_tanh_a_all = d_gates[..., : 2 * H]
 
     # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_z_tanh_a_all.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, d_gates[..., : 2 * H].reshape(T * B, 2 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_w)
 
     d_params = Params(d_W, d_b, d_w)
@@ -315,21 +309,20 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b, w = params
-    gates = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # z, tanh_a, tanh_h
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     z_tanh_a, z, tanh_a, tanh_h = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
-    w_z, w_a = w[:H], w[H:]
 
     # z = sigmoid(W_z @ x + w_z * h + b_z)
     # a = tanh(W_a @ x + w_a * h + b_a) + 1
     # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
     np.matmul(x, W.T, out=gates)
     z_tanh_a += b
-    np.multiply(h_t, w_z, out=s)
+    np.multiply(h_t, w[:H], out=s)
     z += s
     sigmoid(z, out=z)
-    np.multiply(h_t, w_a, out=s)
+    np.multiply(h_t, w[H:], out=s)
     tanh_a += s
     np.tanh(tanh_a, out=tanh_a)
     np.add(tanh_a, 1, out=s)

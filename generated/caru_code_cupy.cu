@@ -156,23 +156,6 @@ extern "C" __global__ void caru_code_backward_3(
     d_h[b * H + k] = d_h_;
 }
 
-// Computes d_b_z_2.
-extern "C" __global__ void caru_code_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 2 * H  b_n, b_z
-    storage* __restrict__ d_c)  // 2 * H  c_n, c_z
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_z = d_b[H + k];
-
-    const real d_b_z_2 = d_b_z;
-
-    d_c[H + k] = d_b_z_2;
-}
-
 // h' = tanh(W_n @ x + b_n)
 extern "C" __global__ void caru_code_first_forward_1(
     const int rows, const int B, const int t, const int H,
@@ -193,42 +176,8 @@ extern "C" __global__ void caru_code_first_forward_1(
     h[(at + B) * H + k] = h_next;
 }
 
-// Computes d_c_n, d_b_z and d_c_z.
-extern "C" __global__ void caru_code_first_backward_1(
-    const int rows, const int H,
-    storage* __restrict__ d_c,  // 2 * H  c_n, c_z
-    storage* __restrict__ d_b)  // 2 * H  b_n, b_z
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_c_n = real(0);
-    const real d_b_z = real(0);
-    const real d_c_z = real(0);
-
-    d_c[k] = d_c_n;
-    d_b[H + k] = d_b_z;
-    d_c[H + k] = d_c_z;
-}
-
-// Computes d_h.
-extern "C" __global__ void caru_code_first_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h_2)  // (T, B, H)  d_h
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h = real(0);
-
-    d_h_2[at * H + k] = d_h;
-}
-
 // Computes d_h_next and d_a_h.
-extern "C" __global__ void caru_code_first_backward_3(
+extern "C" __global__ void caru_code_first_backward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
@@ -249,24 +198,6 @@ extern "C" __global__ void caru_code_first_backward_3(
 
     d_h[b * H + k] = d_h_next;
     d_a_h[at * H + k] = d_a_h_;
-}
-
-// Computes d_h_2.
-extern "C" __global__ void caru_code_first_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h_2,  // (T, B, H)  d_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h_ = d_h_2[at * H + k];
-
-    const real d_h_2_ = d_h_;
-
-    d_h[b * H + k] = d_h_2_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -149,7 +149,7 @@ def forward(
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
 
     # The parts of z that wait for no state, for all steps at once.
     # a = W_n @ x + b_n
@@ -222,7 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     l = cp.empty((T, B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
@@ -261,9 +261,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates[..., 2 * H :], d_c[:H])
-
-    # d_b_z_2 = d_b_z
-    launch("caru_code_backward_4", dtype, (1, H, H), d_b, d_c)
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -310,19 +308,14 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_x = cp.empty((1, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_c_n = 0
-    # d_b_z = 0
-    # d_c_z = 0
-    launch("caru_code_first_backward_1", dtype, (1, H, H), d_c, d_b)
-
-    # d_h = 0
-    launch("caru_code_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    d_c[:H] = 0
+    d_b[H:] = 0
+    d_c[H:] = 0
+    d_h_2[0] = 0
 
     # d_a_h = d_h * (1 - h_next**2)
-    launch("caru_code_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
-
-    # d_h = d_h
-    launch("caru_code_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    launch("caru_code_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
+    d_h[...] = d_h_2[0]
 
     # d_x = W_n.T @ d_a_h
     cp.matmul(d_a_h[0], W[:H], out=d_x[0])

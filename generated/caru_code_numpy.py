@@ -148,22 +148,18 @@ def forward(
 
     W, U, b, c = params
     h, gates, n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = c_n
-
-    # The parts of z that wait for no state, for all steps at once.
-    np.add(b_z, c_z, out=bias_z)
+    # The parts of n and z that wait for no state, for all steps at once.
+    bias_n[...] = c[:H]
+    np.add(b[H:], c[H:], out=bias_z)
 
     # a = W_n @ x + b_n
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    sigmoid_a_all += b_n
+    sigmoid_a_all += b[:H]
     np.add(sigmoid_a_all, bias_n, out=n)
     z_all += bias_z
 
@@ -251,7 +247,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     k_h, k_a = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -264,14 +260,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
         n_ts = n[ts]
-        h_ts = h[ts]
         k_a_ts = k_a[ts]
 
         # k_h = sigmoid_a * z
         np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)
 
         # d_a = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=d_a_ts)
+        np.subtract(n_ts, h[ts], out=d_a_ts)
 
         # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
         np.subtract(1, z_ts, out=d_z_ts)
@@ -324,9 +319,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_az_all, d_n_all, d_z_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    d_c_n, d_c_z = d_c[:H], d_c[H:]
-    d_b_z = d_b[H:]
+    d_az_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
     np.matmul(d_az_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -334,12 +327,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_az_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
-    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
+    np.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_n)
-
-    # d_bias_z_2 = d_bias_z
-    d_c_z[...] = d_b_z
+    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c[:H])
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -367,34 +358,32 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b, c = params
-    gates, u = (np.empty((B, 2 * H), dtype) for _ in range(2))
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_a, z
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
     n = np.empty((B, H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
-    U_n_h, U_z_h = u[:, :H], u[:, H:]
 
     # n = tanh(U_n @ h + a + c_n)
-    bias_n[...] = c_n
+    bias_n[...] = c[:H]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    np.add(b_z, c_z, out=bias_z)
+    np.add(b[H:], c[H:], out=bias_z)
 
     # a = W_n @ x + b_n
     np.matmul(x, W.T, out=gates)
-    sigmoid_a += b_n
+    sigmoid_a += b[:H]
     np.add(sigmoid_a, bias_n, out=n)
     z += bias_z
 
     # l = z * sigmoid(a)
     sigmoid(sigmoid_a, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
-    n += U_n_h
+    n += u[:, :H]
     np.tanh(n, out=n)
-    z += U_z_h
+    z += u[:, H:]
     sigmoid(z, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
@@ -413,11 +402,10 @@ def first_step(params, x, h_t):
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    b_n = b[:H]
 
     # h' = tanh(W_n @ x + b_n)
     np.matmul(x, W[:H].T, out=W_n_x)
-    W_n_x += b_n
+    W_n_x += b[:H]
     np.tanh(W_n_x, out=h_next)
 
     return h_next, h_next
@@ -436,16 +424,9 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_x = np.empty((B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(B, dtype)
-    d_b_z, d_b_n = d_b[H:], d_b[:H]
 
-    # d_c_n = 0
-    # d_c_z = 0
     d_c[...] = 0
-
-    # d_b_z = 0
-    d_b_z[...] = 0
-
-    # d_h = 0
+    d_b[H:] = 0
     d_h_2[...] = 0
     d_h += d_y
 
@@ -453,14 +434,12 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     np.multiply(h_next, h_next, out=d_a_h)
     np.subtract(1, d_a_h, out=d_a_h)
     d_a_h *= d_h
-
-    # d_h = d_h
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_a_h
     np.matmul(d_a_h, W[:H], out=d_x)
     np.matmul(d_a_h.T, x, out=d_W[:H])
-    np.matmul(ones, d_a_h, out=d_b_n)
+    np.matmul(ones, d_a_h, out=d_b[:H])
 
     if finished is not None:
         np.copyto(d_h, kept_h, where=finished)

@@ -213,7 +213,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
 
         # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
-        # d_y_2 = d_y_2
         # d_z = 0.53 * d_z + d_u_z
         launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
 

@@ -250,8 +250,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_z, 0.27, out=s)
             d_y_2_2 -= s
             d_y_2_2 += d_y_2
-
-            # d_y_2 = d_y_2
             d_y_2[...] = d_y_2_2
 
             # d_z = 0.53 * d_z + d_u_z

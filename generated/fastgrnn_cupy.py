@@ -147,10 +147,8 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and a that wait for no state, for all steps at once.
     launch("fastgrnn_forward_1", dtype, (1, 1), zeta, nu, sigmoid_zeta, sigmoid_nu)
-
-    # The parts of a that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -201,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (cp.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (cp.empty((T, B, 1), dtype) for _ in range(2))

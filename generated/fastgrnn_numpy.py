@@ -146,11 +146,9 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and a that wait for no state, for all steps at once.
     sigmoid(zeta, out=sigmoid_zeta)
     sigmoid(nu, out=sigmoid_nu)
-
-    # The parts of a that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -219,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (np.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (np.empty((T, B, 1), dtype) for _ in range(2))
@@ -234,7 +232,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         z_ts = z[ts]
         g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
         n_ts = n[ts]
-        h_ts = h[ts]
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -251,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = (1 - z) * z * (h - n * sigmoid_zeta), times d_h in the loop
         np.multiply(n_ts, sigmoid_zeta, out=s_ts)
-        np.subtract(h_ts, s_ts, out=s_ts)
+        np.subtract(h[ts], s_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -338,7 +335,6 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n, U_h_h, z = (np.empty((B, H), dtype) for _ in range(3))
     sigmoid_zeta, sigmoid_nu = (np.empty((1,), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
-    b_z, b_h = b[:H], b[H:]
 
     # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
     sigmoid(zeta, out=sigmoid_zeta)
@@ -350,11 +346,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n += U_h_h
 
     # z = sigmoid(a + b_z)
-    np.add(n, b_z, out=z)
+    np.add(n, b[:H], out=z)
     sigmoid(z, out=z)
 
     # n = tanh(a + b_h)
-    n += b_h
+    n += b[H:]
     np.tanh(n, out=n)
     np.multiply(h_t, z, out=h_next)
     np.subtract(1, z, out=s)

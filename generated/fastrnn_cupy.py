@@ -139,10 +139,8 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and n that wait for no state, for all steps at once.
     launch("fastrnn_forward_1", dtype, (1, 1), alpha, beta, sigmoid_alpha, sigmoid_beta)
-
-    # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))

@@ -138,11 +138,9 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and n that wait for no state, for all steps at once.
     sigmoid(alpha, out=sigmoid_alpha)
     sigmoid(beta, out=sigmoid_beta)
-
-    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 

@@ -190,7 +190,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_g, d_j
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -263,7 +263,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # g, j
     x_h_next = np.empty((B, H), dtype)
     g, j = gates[:, :H], gates[:, H:]
 

@@ -121,26 +121,6 @@ extern "C" __global__ void gru_after_backward_2(
     d_h[b * H + k] = d_h_;
 }
 
-// Computes d_b_z_2 and d_b_r_2.
-extern "C" __global__ void gru_after_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 3 * H  b_z, b_r, b_h
-    storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_z = d_b[k];
-    const real d_b_r = d_b[H + k];
-
-    const real d_b_z_2 = d_b_z;
-    const real d_b_r_2 = d_b_r;
-
-    d_c[k] = d_b_z_2;
-    d_c[H + k] = d_b_r_2;
-}
-
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_after_column_sum(

@@ -144,7 +144,7 @@ def forward(
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), v_n=(T, B, H))
-    u = cp.empty((B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
 
     # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -196,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_v_n, d_z, d_r, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -232,10 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     column_sum(d_gates[..., H:], d_b)
     column_sum(d_gates[..., :H], d_c[2 * H :])
-
-    # d_b_z_2 = d_b_z
-    # d_b_r_2 = d_b_r
-    launch("gru_after_backward_3", dtype, (1, H, H), d_b, d_c)
+    d_c[: 2 * H] = d_b[: 2 * H]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

@@ -143,26 +143,19 @@ def forward(
 
     W, U, b, c = params
     h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), v_n=(T, B, H))
-    u = np.empty((B, 3 * H), dtype)
-    bias = np.empty((3 * H,), dtype)
-    bias_zr, bias_n = bias[: 2 * H], bias[2 * H :]
-    b_zr, b_h = b[: 2 * H], b[2 * H :]
-    c_zr = c[: 2 * H]
-
-    # The parts of z and r that wait for no state, for all steps at once.
-    np.add(b_zr, c_zr, out=bias_zr)
-
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = b_h
+    u = np.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
+    bias = np.empty((3 * H,), dtype)  # bias_z, bias_r, bias_n
 
     # The parts of z, r and n that wait for no state, for all steps at once.
+    np.add(b[: 2 * H], c[: 2 * H], out=bias[: 2 * H])
+    bias[2 * H :] = b[2 * H :]
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += bias
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     s = np.empty((B, H), dtype)
-    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
+    U_zr_h, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
     c_h = c[2 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -174,7 +167,7 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
         # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
-        zr += U_zr
+        zr += U_zr_h
         sigmoid(zr, out=zr)
         np.add(U_h_h, c_h, out=v_n_t)
         np.multiply(r, v_n_t, out=s)
@@ -224,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_v_n, d_z, d_r, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -238,8 +231,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts = d_gates[ts, :, H : 2 * H]
         d_r_ts = d_gates[ts, :, 2 * H : 3 * H]
         zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
-        h_ts = h[ts]
-        v_n_ts = v_n[ts]
 
         # d_z = 1 - z
         # d_n = (1 - n**2) * (1 - z), times d_h in the loop
@@ -249,10 +240,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= d_z_ts
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_z_ts *= s_ts
         d_zr_ts *= zr_ts
-        d_r_ts *= v_n_ts
+        d_r_ts *= v_n[ts]
 
         for d_y_t, d_n, d_v_n, r, d_r, d_z, d_v_n_z_r, z, finished_t in backwards(
             d_y[ts], d_n_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], d_r_ts, d_z_ts,
@@ -287,23 +278,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zrn_all, d_zr_all, d_v_n_all = d_gates[..., H:], d_gates[..., H : 3 * H], d_gates[..., :H]
-    d_c_h, d_c_zr = d_c[2 * H :], d_c[: 2 * H]
-    d_b_zr = d_b[: 2 * H]
+    d_zrn_all, d_v_n_all = d_gates[..., H:], d_gates[..., :H]
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_zrn_all.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zrn_all.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
+    np.matmul(d_gates[..., H : 3 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
     np.matmul(d_v_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     np.matmul(ones, d_zrn_all.reshape(T * B, 3 * H), out=d_b)
-    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c_h)
-
-    # d_bias_z_2 = d_bias_z
-    # d_bias_r_2 = d_bias_r
-    d_c_zr[...] = d_b_zr
+    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c[2 * H :])
+    d_c[: 2 * H] = d_b[: 2 * H]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -325,35 +311,32 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b, c = params
-    u, gates = (np.empty((B, 3 * H), dtype) for _ in range(2))
+    u = np.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
+    gates = np.empty((B, 3 * H), dtype)  # z, r, n
     v_n = np.empty((B, H), dtype)
-    bias = np.empty((3 * H,), dtype)
+    bias = np.empty((3 * H,), dtype)  # bias_z, bias_r, bias_n
     s = np.empty((B, H), dtype)
-    bias_zr, bias_n = bias[: 2 * H], bias[2 * H :]
-    b_zr, b_h = b[: 2 * H], b[2 * H :]
-    c_zr, c_h = c[: 2 * H], c[2 * H :]
-    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
-    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
+    zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    np.add(b_zr, c_zr, out=bias_zr)
+    np.add(b[: 2 * H], c[: 2 * H], out=bias[: 2 * H])
 
     # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-    bias_n[...] = b_h
+    bias[2 * H :] = b[2 * H :]
     np.matmul(x, W.T, out=gates)
     gates += bias
     np.matmul(h_t, U.T, out=u)
-    zr += U_zr
+    zr += u[:, : 2 * H]
     sigmoid(zr, out=zr)
-    np.add(U_h_h, c_h, out=v_n)
-    np.multiply(r, v_n, out=s)
+    np.add(u[:, 2 * H :], c[2 * H :], out=v_n)
+    np.multiply(gates[:, H : 2 * H], v_n, out=s)
     n += s
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += n
 
     return h_next.copy(), States(h_next)

@@ -136,7 +136,7 @@ def forward(
 
     W, U, U_h = params
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     U_h_hr = np.empty((B, H), dtype)
 
     # The parts of z, r and n that wait for no state, for all steps at once.
@@ -206,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -270,15 +270,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
-    d_zr_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
-
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(d_n_all.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
 
     d_params = Params(d_W, d_U, d_U_h)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -300,10 +298,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, U_h = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
+    gates = np.empty((B, 3 * H), dtype)  # z, r, n
     hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+    zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h)
     # r = sigmoid(W_r @ x + U_r @ h)
@@ -312,14 +310,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(h_t, U.T, out=u)
     zr += u
     sigmoid(zr, out=zr)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, H : 2 * H], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += n
 
     return h_next.copy(), States(h_next)

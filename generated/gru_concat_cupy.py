@@ -134,7 +134,7 @@ def forward(
 
     A, b = (cp.asarray(array, order="C") for array in params)
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
     A_h_0_hr = cp.empty((B, H), dtype)
 
     # The parts of r, z and n that wait for no state, for all steps at once.
@@ -191,7 +191,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
     d_hr, d_a_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_b = (cp.zeros(shape, dtype) for shape in shapes(H, I))

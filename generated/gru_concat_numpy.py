@@ -133,7 +133,7 @@ def forward(
 
     A, b = params
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
     A_h_0_hr = np.empty((B, H), dtype)
 
     # The parts of r, z and n that wait for no state, for all steps at once.
@@ -204,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_hr, d_a_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -274,14 +274,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_rz_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
+    d_rz_all = d_gates[..., : 2 * H]
 
     # d_x = A_r.T @ d_r + A_z.T @ d_z + A_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), A[:, H:], out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_rz_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_A[: 2 * H, :H])
-    np.matmul(d_n_all.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_A[2 * H :, :H])
+    np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_A[2 * H :, :H])
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A[:, H:])
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
@@ -305,10 +305,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     A, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
+    gates = np.empty((B, 3 * H), dtype)  # r, z, n
     hr, A_h_0_hr = (np.empty((B, H), dtype) for _ in range(2))
-    rz, r, n, z = gates[:, : 2 * H], gates[:, :H], gates[:, 2 * H :], gates[:, H : 2 * H]
+    rz, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # r = sigmoid(A_r @ concat(h, x) + b_r)
     # z = sigmoid(A_z @ concat(h, x) + b_z)
@@ -318,14 +318,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(h_t, A[: 2 * H, :H].T, out=u)
     rz += u
     sigmoid(rz, out=rz)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, :H], out=hr)
     np.matmul(hr, A[2 * H :, :H].T, out=A_h_0_hr)
     n += A_h_0_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, H : 2 * H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)

@@ -142,7 +142,7 @@ def forward(
 
     W, U, U_h, b = (cp.asarray(array, order="C") for array in params)
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     U_h_hr = cp.empty((B, H), dtype)
 
     # The parts of z, r and n that wait for no state, for all steps at once.
@@ -199,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))

@@ -197,7 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_n = cp.empty((T, B, H), dtype)
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)

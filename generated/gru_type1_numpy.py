@@ -141,11 +141,10 @@ def forward(
     W_h, U, U_h, b = params
     h, gates, n, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H), hr=(T, B, H))
     U_h_hr = np.empty((B, H), dtype)
-    b_h = b[2 * H :]
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[2 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -211,7 +210,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_n, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -280,7 +279,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -289,8 +287,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[2 * H :])
 
     d_params = Params(d_W_h, d_U, d_U_h, d_b)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -312,28 +310,26 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W_h, U, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, r
     n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
-    r, z = gates[:, H:], gates[:, :H]
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[2 * H :]
 
     # z = sigmoid(U_z @ h + b_z)
     # r = sigmoid(U_r @ h + b_r)
     np.matmul(h_t, U.T, out=gates)
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(gates, out=gates)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, H:], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)

@@ -206,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_n, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -305,9 +305,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W_h, U, U_h, b_h = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, r
     n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
-    r, z = gates[:, H:], gates[:, :H]
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
@@ -317,14 +316,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(U_r @ h)
     np.matmul(h_t, U.T, out=gates)
     sigmoid(gates, out=gates)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, H:], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)

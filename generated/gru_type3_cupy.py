@@ -196,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n, g_z, g_r = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_hr = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_parts = cp.empty((2 * H,), dtype)
+    d_parts = cp.empty((2 * H,), dtype)  # d_r, d_z
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     for t in reversed(range(T)):

@@ -138,17 +138,16 @@ def forward(
     W_h, U_h, b = params
     h, n, hr, z, r = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), hr=(T, B, H), z=(H,), r=(H,))
     U_h_hr = np.empty((B, H), dtype)
-    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
 
     # z = sigmoid(b_z)
-    sigmoid(b_z, out=z)
+    sigmoid(b[:H], out=z)
 
     # r = sigmoid(b_r)
-    sigmoid(b_r, out=r)
+    sigmoid(b[H : 2 * H], out=r)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[2 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -207,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n, g_z, g_r = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    d_parts = np.empty((2 * H,), dtype)
+    d_parts = np.empty((2 * H,), dtype)  # d_r, d_z
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     s = np.empty((B, H), dtype)
@@ -259,7 +258,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_r, d_z = d_parts[:H], d_parts[H:]
-    d_b_h, d_b_z, d_b_r = d_b[2 * H :], d_b[:H], d_b[H : 2 * H]
+    d_b_z, d_b_r = d_b[:H], d_b[H : 2 * H]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -269,7 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_r.reshape(T * B, H), out=d_r)
     np.matmul(ones, g_z.reshape(T * B, H), out=d_z)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[2 * H :])
 
     # d_b_z = d_z * (1 - z) * z
     np.subtract(1, z, out=d_b_z)
@@ -303,17 +302,16 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W_h, U_h, b = params
     n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
     z, r = (np.empty((H,), dtype) for _ in range(2))
-    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
 
     # z = sigmoid(b_z)
-    sigmoid(b_z, out=z)
+    sigmoid(b[:H], out=z)
 
     # r = sigmoid(b_r)
-    sigmoid(b_r, out=r)
+    sigmoid(b[H : 2 * H], out=r)
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[2 * H :]
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr

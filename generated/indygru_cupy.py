@@ -187,7 +187,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2 = (cp.empty((T, B, 3 * H), dtype) for _ in range(2))
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # g_u_r, g_u_z, g_u_h
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 

@@ -209,7 +209,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2 = (np.empty((T, B, 3 * H), dtype) for _ in range(2))
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_u_r, g_u_z, g_u_h
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -320,9 +321,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b, u = params
-    gates = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # r, z, n
     s = np.empty((B, H), dtype)
-    u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     r, z, rz, n = gates[:, :H], gates[:, H : 2 * H], gates[:, : 2 * H], gates[:, 2 * H :]
 
     # r = sigmoid(W_r @ x + u_r * h + b_r)
@@ -330,13 +330,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # n = tanh(W_h @ x + u_h * r * h + b_h)
     np.matmul(x, W.T, out=gates)
     gates += b
-    np.multiply(h_t, u_r, out=s)
+    np.multiply(h_t, u[:H], out=s)
     r += s
-    np.multiply(h_t, u_z, out=s)
+    np.multiply(h_t, u[H : 2 * H], out=s)
     z += s
     sigmoid(rz, out=rz)
     np.multiply(h_t, r, out=s)
-    s *= u_h
+    s *= u[2 * H :]
     n += s
     np.tanh(n, out=n)
 

@@ -186,10 +186,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_a_h[ts]
-        h_ts = h[1:][ts]
 
         # d_a_h = step(h_next), times d_h in the loop
-        np.greater(h_ts, 0, out=d_a_h_ts)
+        np.greater(h[1:][ts], 0, out=d_a_h_ts)
 
         for d_y_t, d_a_h_t, finished_t in backwards(d_y[ts], d_a_h_ts, ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is

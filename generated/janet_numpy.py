@@ -136,7 +136,7 @@ def forward(
 
     W, U, b = params
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
 
     # The parts of s and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_s, d_g
     k_s = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -217,7 +217,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         sigmoid_h_ts = sigmoid_h[ts]
         g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
         k_s_ts = k_s[ts]
-        h_ts = h[ts]
 
         # d_s = 1 - sigmoid_h
         np.subtract(1, sigmoid_h_ts, out=d_s_ts)
@@ -229,7 +228,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # k_s = h * (1 - sigmoid_s) * sigmoid_s
         np.subtract(1, sigmoid_s_ts, out=k_s_ts)
-        k_s_ts *= h_ts
+        k_s_ts *= h[ts]
         k_s_ts *= sigmoid_s_ts
 
         # d_s = -g * (1 - sigmoid_h) * sigmoid_h
@@ -294,7 +293,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_s, g
     sigmoid_h = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
     g, sigmoid_s = gates[:, H:], gates[:, :H]

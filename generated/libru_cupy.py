@@ -138,7 +138,7 @@ def forward(
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, gates, log_z = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), log_z=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
 
     # The parts of z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -192,7 +192,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
     a_z = cp.empty((T, B, H), dtype)
     d_log_z = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)

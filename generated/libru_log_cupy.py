@@ -135,12 +135,10 @@ def forward(
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), softplus_a=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
 
     # The parts of a and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # The parts of n that wait for no state, for all steps at once.
     launch("libru_log_forward_1", dtype, (T * B, H, H), gates)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
@@ -190,7 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_U_h_h, d_a, d_W_h_x
     g_b_h = cp.empty((T, B, H), dtype)
     d_softplus_h, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
@@ -206,8 +204,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_b_h = d_h - d_softplus_h
         # g_b_h *= expm1(-softplus_n)
         # g_b_h *= -1
-        # d_W_h_x = g_b_h
-        # d_U_h_h = g_b_h
         # d_a = d_h * expm1(-softplus_a) + d_softplus_h
         launch(
             "libru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,

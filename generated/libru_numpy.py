@@ -137,7 +137,7 @@ def forward(
 
     W, U, b = params
     h, gates, log_z = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), log_z=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
 
     # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -203,7 +203,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_log_z = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -217,14 +217,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_h_ts = k_h[ts]
         h_ts = h[ts]
         d_gates_ts, d_n_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        gates_ts, n_ts, z_ts = gates[ts], gates[ts, :, H:], gates[ts, :, :H]
+        n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
         # k_h = h + 1e-11
         np.add(h_ts, 1e-11, out=k_h_ts)
 
         # d_z = 1 - z
         # d_n = (1 - n) * n * (1 - z), times d_h in the loop
-        np.subtract(1, gates_ts, out=d_gates_ts)
+        np.subtract(1, gates[ts], out=d_gates_ts)
         d_n_ts *= n_ts
         d_n_ts *= d_z_ts
 
@@ -294,9 +294,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
+    u = np.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
+    gates = np.empty((B, 2 * H), dtype)  # z, n
     log_z = np.empty((B, H), dtype)
-    n, z = gates[:, H:], gates[:, :H]
+    n = gates[:, H:]
 
     # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
     # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
@@ -310,7 +311,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += n
 
     return h_next.copy(), States(h_next)

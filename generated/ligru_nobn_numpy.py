@@ -133,7 +133,7 @@ def forward(
 
     W, U, b = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
 
     # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -196,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -207,7 +207,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         z_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
-        h_ts = h[ts]
 
         # d_z = 1 - z
         np.subtract(1, z_ts, out=d_z_ts)
@@ -217,7 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_n_ts *= d_z_ts
 
         # d_z = (1 - z) * z * (h - n), times d_h in the loop
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -276,7 +275,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
+    gates = np.empty((B, 2 * H), dtype)  # z, n
     z, n = gates[:, :H], gates[:, H:]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)

@@ -501,28 +501,8 @@ extern "C" __global__ void ln_gru_backward_8(
     g_centre_z[at * H + k] = g_centre_z_;
 }
 
-// Computes d_b_0_2 and d_b_1_2.
-extern "C" __global__ void ln_gru_backward_9(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 3 * H  b[0], b[1], b[2]
-    storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_0 = d_b[k];
-    const real d_b_1 = d_b[H + k];
-
-    const real d_b_0_2 = d_b_0;
-    const real d_b_1_2 = d_b_1;
-
-    d_c[k] = d_b_0_2;
-    d_c[H + k] = d_b_1_2;
-}
-
 // Computes d_sum_A_0_x.
-extern "C" __global__ void ln_gru_backward_10(
+extern "C" __global__ void ln_gru_backward_9(
     const int rows, const int H,
     storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
 {
@@ -538,7 +518,7 @@ extern "C" __global__ void ln_gru_backward_10(
 }
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
-extern "C" __global__ void ln_gru_backward_11(
+extern "C" __global__ void ln_gru_backward_10(
     const int rows, const int H,
     storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
     const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x

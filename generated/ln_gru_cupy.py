@@ -149,20 +149,18 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1),
         z=(T, B, H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
-    gates_3 = cp.empty((T, B, 3 * H), dtype)
-    u = cp.empty((B, 3 * H), dtype)
+    gates_3 = cp.empty((T, B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
+    u = cp.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
     centre_z = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
 
-    # The parts of z that wait for no state, for all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     row_sum(gates, centre_z)
     launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
     launch("ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, gates_3)
     row_sum(gates_3, p_z)
     launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
-
-    # The parts of z, r and n that wait for no state, for all steps at once.
     launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -218,9 +216,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 3 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
     g_p_z_2, g_centre_z_2, d_r_h = (cp.empty((B, H), dtype) for _ in range(3))
     g_p_z, g_centre_z, g_c_2 = (cp.empty((T, B, H), dtype) for _ in range(3))
+    d_gates_3 = cp.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
+    d_gates_4 = cp.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
     d_sum_square_R_0_h, d_sum_R_0_h = (cp.empty((B, 1), dtype) for _ in range(2))
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
@@ -255,9 +256,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
         launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
 
-        # d_R_2_h = d_sum_square_R_0_h
-        # d_R_1_h = d_sum_square_R_0_h
-        # d_R_0_h = d_sum_square_R_0_h
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
         # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
@@ -305,15 +303,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
-
-    # d_b_0_2 = d_b_0
-    # d_b_1_2 = d_b_1
-    launch("ln_gru_backward_9", dtype, (1, H, H), d_b, d_c)
+    d_c[: 2 * H] = d_b[: 2 * H]
     row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_10", dtype, (T * B, 1, H), d_sum_A_0_x)
-    launch("ln_gru_backward_11", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_9", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_gru_backward_10", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))

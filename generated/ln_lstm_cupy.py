@@ -163,21 +163,19 @@ def forward(
         p_i=(T, B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1),
         centred_c_next=(T, B, H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
-    gates_3 = cp.empty((T, B, 4 * H), dtype)
-    u = cp.empty((B, 4 * H), dtype)
+    gates_3 = cp.empty((T, B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
+    u = cp.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
     square_c_next = cp.empty((B, H), dtype)
     centre_i = cp.empty((T, B, 1), dtype)
     centre_i_2, centre_h = (cp.empty((B, 1), dtype) for _ in range(2))
 
-    # The parts of i that wait for no state, for all steps at once.
+    # The parts of i, g, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     row_sum(gates, centre_i)
     launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
     launch("ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, gates_3)
     row_sum(gates_3, p_i)
     launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
-
-    # The parts of i, g, f and o that wait for no state, for all steps at once.
     launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -249,11 +247,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 4 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    d_gates_2 = cp.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     (
         g_p_h, g_centre_h, g_p_i_2, g_centre_i_2, d_centred_c_next,
     ) = (cp.empty((B, H), dtype) for _ in range(5))
     g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (cp.empty((T, B, H), dtype) for _ in range(4))
+    d_gates_3 = cp.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    d_gates_4 = cp.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     (
         d_sum_square_c_next, d_sum_c_next, d_sum_square_R_0_h, d_sum_R_0_h,
     ) = (cp.empty((B, 1), dtype) for _ in range(4))
@@ -283,7 +284,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
         launch("ln_lstm_backward_2", dtype, (B, 1, B, t, H), p_h, d_sum_square_c_next)
 
-        # d_centred_c_next = d_sum_square_c_next
         # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
         # g_centre_h = -d_centred_c_next
         launch(
@@ -318,10 +318,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
         launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
 
-        # d_R_3_h = d_sum_square_R_0_h
-        # d_R_2_h = d_sum_square_R_0_h
-        # d_R_1_h = d_sum_square_R_0_h
-        # d_R_0_h = d_sum_square_R_0_h
         # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
         # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
         # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2

@@ -169,7 +169,7 @@ def forward(
     # li = m * sin(exp(th))
     launch("lru_forward_1", dtype, (1, H, H), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
-    # The parts of hr' and hi' that wait for no state, for all steps at once.
+    # The parts of hi' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
     launch("lru_forward_2", dtype, (T * B, H, H), gates, exp, x_hr_next, x_hi_next)
 
@@ -224,11 +224,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
     d_Ci_hi_next, g_D, d_x = (cp.empty((T, B, I), dtype) for _ in range(3))
     d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (cp.empty((T, B, H), dtype) for _ in range(5))
     lr_2, li_2 = (cp.empty((H,), dtype) for _ in range(2))
-    d_exp, d_parts = (cp.empty((3 * H,), dtype) for _ in range(2))
+    d_exp = cp.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
+    d_parts = cp.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # lr = cos_exp_th * m

@@ -161,7 +161,6 @@ def forward(
     y_, Cr_hr_next = (np.empty((T, B, I), dtype) for _ in range(2))
     a_m, lr, li = (np.empty((H,), dtype) for _ in range(3))
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
-    Br_x_all, Bi_x_all = gates[..., :H], gates[..., H:]
 
     # m = exp(-exp(nu))
     np.exp(nu, out=exp_nu)
@@ -177,15 +176,11 @@ def forward(
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # The parts of hr' that wait for no state, for all steps at once.
-    np.exp(gl, out=exp_gl)
-
     # The parts of hr' and hi' that wait for no state, for all steps at once.
+    np.exp(gl, out=exp_gl)
     np.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-    np.multiply(Br_x_all, exp_gl, out=x_hr_next)
-
-    # The parts of hi' that wait for no state, for all steps at once.
-    np.multiply(Bi_x_all, exp_gl, out=x_hi_next)
+    np.multiply(gates[..., :H], exp_gl, out=x_hr_next)
+    np.multiply(gates[..., H:], exp_gl, out=x_hi_next)
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
@@ -256,11 +251,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
     d_Ci_hi_next, g_D, d_x = (np.empty((T, B, I), dtype) for _ in range(3))
     d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (np.empty((T, B, H), dtype) for _ in range(5))
     lr_2, li_2, d_sin_exp_th, d_cos_exp_th, d_a_m = (np.empty((H,), dtype) for _ in range(5))
-    d_exp, d_parts = (np.empty((3 * H,), dtype) for _ in range(2))
+    d_exp = np.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
+    d_parts = np.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     ones = np.ones(T * B, dtype)
@@ -346,7 +342,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 = np.empty((T, B, I), dtype)
     d_exp_gl, d_exp_th, d_exp_nu = d_exp[:H], d_exp[2 * H :], d_exp[H : 2 * H]
     d_li, d_lr, d_m = d_parts[:H], d_parts[H : 2 * H], d_parts[2 * H :]
-    exp_th, exp_nu, exp_gl_2 = exp[H : 2 * H], exp[:H], exp[2 * H :]
+    exp_th = exp[H : 2 * H]
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     np.matmul(d_gates.reshape(T * B, 2 * H), Br_Bi, out=d_x.reshape(T * B, I))
@@ -382,13 +378,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_a_m, -1, out=d_exp_nu)
 
     # d_nu = d_exp_nu * exp_nu
-    np.multiply(d_exp_nu, exp_nu, out=d_nu)
+    np.multiply(d_exp_nu, exp[:H], out=d_nu)
 
     # d_th = d_exp_th * exp_th
     np.multiply(d_exp_th, exp_th, out=d_th)
 
     # d_gl = d_exp_gl * exp_gl
-    np.multiply(d_exp_gl, exp_gl_2, out=d_gl)
+    np.multiply(d_exp_gl, exp[2 * H :], out=d_gl)
 
     # d_x += d_y * D
     np.multiply(d_y, D, out=s_3)
@@ -416,15 +412,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     hi_t = check("state.hi", state.hi, (B, H))
     hi_next = np.empty((B, H), dtype)
     Br_Bi, Ci, Cr, nu, th, gl, D = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # Br_x, Bi_x
     x_hr_next, x_hi_next = (np.empty((B, H), dtype) for _ in range(2))
     y_, Cr_hr_next = (np.empty((B, I), dtype) for _ in range(2))
-    exp = np.empty((3 * H,), dtype)
+    exp = np.empty((3 * H,), dtype)  # exp_nu, exp_th, exp_gl
     a_m, m, cos_exp_th, lr, sin_exp_th, li = (np.empty((H,), dtype) for _ in range(6))
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, I), dtype)
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
-    Br_x, Bi_x = gates[:, :H], gates[:, H:]
 
     # m = exp(-exp(nu))
     np.exp(nu, out=exp_nu)
@@ -445,8 +440,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
     np.matmul(x, Br_Bi.T, out=gates)
-    np.multiply(Br_x, exp_gl, out=x_hr_next)
-    np.multiply(Bi_x, exp_gl, out=x_hi_next)
+    np.multiply(gates[:, :H], exp_gl, out=x_hr_next)
+    np.multiply(gates[:, H:], exp_gl, out=x_hi_next)
     np.multiply(hr_t, lr, out=hr_next)
     np.multiply(hi_t, li, out=s)
     hr_next -= s

@@ -145,7 +145,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H), tanh_c=(T, B, H),
     )
-    u = cp.empty((B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
 
     # The parts of i, o and g that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -202,7 +202,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_i, d_o, d_g
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -217,7 +217,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_o = d_h * (1 - o) * o * tanh_c
         # d_g = d_c * (1 - g**2) * i
         # d_i = d_c * g * (1 - i) * i
-        # d_c = d_c
         launch("lstm_1997_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, gates, tanh_c, d_gates)
 
         # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g

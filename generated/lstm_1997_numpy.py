@@ -144,12 +144,10 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
 
     # The parts of i, o and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of i, g and o that wait for no state, for all steps at once.
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -218,7 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_i, d_o, d_g
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -229,19 +227,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         k_c_ts = k_c[ts]
         tanh_c_ts = tanh_c[ts]
-        o_ts = gates[ts, :, H : 2 * H]
-        io_ts = gates[ts, :, : 2 * H]
-        g_ts = gates[ts, :, 2 * H :]
-        i_ts = gates[ts, :, :H]
         d_io_ts = d_gates[ts, :, : 2 * H]
         d_i_ts = d_gates[ts, :, :H]
         d_o_ts = d_gates[ts, :, H : 2 * H]
         d_g_ts = d_gates[ts, :, 2 * H :]
+        io_ts, g_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
         np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        k_c_ts *= gates[ts, :, H : 2 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -253,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         for d_y_t, k_c_t, d_o, d_g, d_i, d_gates_t, finished_t in backwards(
             d_y[ts], k_c_ts, d_o_ts, d_g_ts, d_i_ts, d_gates[ts], ends[ts],
@@ -318,9 +313,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 3 * H), dtype) for _ in range(2))
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
+    gates = np.empty((B, 3 * H), dtype)  # i, o, g
     tanh_c = np.empty((B, H), dtype)
-    io, g, i, o = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, :H], gates[:, H : 2 * H]
+    io, g = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
     # o = sigmoid(W_o @ x + U_o @ h + b_o)
@@ -333,12 +329,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.tanh(g, out=g)
 
     # c' = c + i * g
-    np.multiply(g, i, out=c_next)
+    np.multiply(g, gates[:, :H], out=c_next)
     c_next += c_t
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
-    np.multiply(o, tanh_c, out=h_next)
+    np.multiply(gates[:, H : 2 * H], tanh_c, out=h_next)
 
     return h_next.copy(), States(h_next, c_next)
 

@@ -149,7 +149,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_g_h, U_o_h
 
     # The parts of i, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -160,7 +160,7 @@ def forward(
 
     s = np.empty((B, H), dtype)
     p_i, p_o = p[:H], p[H:]
-    U_ig, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
+    U_ig_h, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, c_t, i, ig, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
@@ -173,7 +173,7 @@ def forward(
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         np.multiply(c_t, p_i, out=s)
         i += s
-        ig += U_ig
+        ig += U_ig_h
         sigmoid(i, out=i)
         np.tanh(g, out=g)
 
@@ -231,8 +231,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
-    d_gates_2 = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_i, d_g, d_o
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_p_i, g_p_o
     k_c, k_c_2 = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -354,12 +354,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U, b, p = params
-    u, gates = (np.empty((B, 3 * H), dtype) for _ in range(2))
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_g_h, U_o_h
+    gates = np.empty((B, 3 * H), dtype)  # i, g, o
     tanh_c = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
-    p_i, p_o = p[:H], p[H:]
     i, ig, g, o = gates[:, :H], gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :]
-    U_ig, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
     # g = tanh(W_g @ x + U_g @ h + b_g)
@@ -367,9 +366,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     gates += b
     np.matmul(h_t, U.T, out=u)
-    np.multiply(c_t, p_i, out=s)
+    np.multiply(c_t, p[:H], out=s)
     i += s
-    ig += U_ig
+    ig += u[:, : 2 * H]
     sigmoid(i, out=i)
     np.tanh(g, out=g)
 
@@ -377,9 +376,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.subtract(g, c_t, out=c_next)
     c_next *= i
     c_next += c_t
-    np.multiply(c_next, p_o, out=s)
+    np.multiply(c_next, p[H:], out=s)
     o += s
-    o += U_o_h
+    o += u[:, 2 * H :]
     sigmoid(o, out=o)
 
     # h' = o * tanh(c')

@@ -151,7 +151,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
 
     # The parts of i, f, o and g that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_o, d_g
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 

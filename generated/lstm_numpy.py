@@ -150,12 +150,10 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
 
     # The parts of i, f, o and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-
-    # The parts of i, f, g and o that wait for no state, for all steps at once.
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -227,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_o, d_g
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -238,27 +236,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         k_c_ts = k_c[ts]
         tanh_c_ts = tanh_c[ts]
-        o_ts = gates[ts, :, 2 * H : 3 * H]
-        ifo_ts = gates[ts, :, : 3 * H]
-        g_ts = gates[ts, :, 3 * H :]
-        i_ts = gates[ts, :, :H]
         d_ifo_ts = d_gates[ts, :, : 3 * H]
         d_f_ts = d_gates[ts, :, H : 2 * H]
         d_i_ts = d_gates[ts, :, :H]
         d_o_ts = d_gates[ts, :, 2 * H : 3 * H]
         d_g_ts = d_gates[ts, :, 3 * H :]
-        c_ts = c[ts]
+        ifo_ts, g_ts = gates[ts, :, : 3 * H], gates[ts, :, 3 * H :]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
         np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        k_c_ts *= gates[ts, :, 2 * H : 3 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
         np.subtract(1, ifo_ts, out=d_ifo_ts)
-        d_f_ts *= c_ts
+        d_f_ts *= c[ts]
         d_i_ts *= g_ts
         d_ifo_ts *= ifo_ts
         d_o_ts *= tanh_c_ts
@@ -266,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         for d_y_t, k_c_t, d_o, d_g, d_f, d_i, f, d_gates_t, finished_t in backwards(
             d_y[ts], k_c_ts, d_o_ts, d_g_ts, d_f_ts, d_i_ts, gates[ts, :, H : 2 * H], d_gates[ts], ends[ts],
@@ -335,14 +329,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
+    gates = np.empty((B, 4 * H), dtype)  # i, f, o, g
     tanh_c = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
-    ifo = gates[:, : 3 * H]
-    g = gates[:, 3 * H :]
-    f = gates[:, H : 2 * H]
-    i = gates[:, :H]
-    o = gates[:, 2 * H : 3 * H]
+    ifo, g = gates[:, : 3 * H], gates[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
     # f = sigmoid(W_f @ x + U_f @ h + b_f)
@@ -356,13 +347,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.tanh(g, out=g)
 
     # c' = f * c + i * g
-    np.multiply(c_t, f, out=c_next)
-    np.multiply(g, i, out=s)
+    np.multiply(c_t, gates[:, H : 2 * H], out=c_next)
+    np.multiply(g, gates[:, :H], out=s)
     c_next += s
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
-    np.multiply(o, tanh_c, out=h_next)
+    np.multiply(gates[:, 2 * H : 3 * H], tanh_c, out=h_next)
 
     return h_next.copy(), States(h_next, c_next)
 

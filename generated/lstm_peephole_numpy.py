@@ -158,7 +158,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -169,7 +169,7 @@ def forward(
 
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
+    U_ifg_h, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
@@ -185,7 +185,7 @@ def forward(
         i += s
         np.multiply(c_t, p_f, out=s)
         f += s
-        ifg += U_ifg
+        ifg += U_ifg_h
         sigmoid(if_, out=if_)
         np.tanh(g, out=g)
 
@@ -243,8 +243,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
-    d_gates_2 = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -261,10 +261,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_if_ts = d_gates[ts, :, : 2 * H]
         d_f_ts = d_gates[ts, :, H : 2 * H]
         d_i_ts = d_gates[ts, :, :H]
-        o_ts = gates[ts, :, 3 * H :]
-        g_ts = gates[ts, :, 2 * H : 3 * H]
-        i_ts = gates[ts, :, :H]
-        if_ts = gates[ts, :, : 2 * H]
+        o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
         tanh_c_ts = tanh_c[ts]
         k_c_ts = k_c[ts]
         c_ts = c[ts]
@@ -282,7 +279,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -380,17 +377,16 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U, b, p = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
+    gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
     tanh_c = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
-    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     i = gates[:, :H]
     f = gates[:, H : 2 * H]
     ifg = gates[:, : 3 * H]
     if_ = gates[:, : 2 * H]
     g = gates[:, 2 * H : 3 * H]
     o = gates[:, 3 * H :]
-    U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
     # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
@@ -399,11 +395,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     gates += b
     np.matmul(h_t, U.T, out=u)
-    np.multiply(c_t, p_i, out=s)
+    np.multiply(c_t, p[:H], out=s)
     i += s
-    np.multiply(c_t, p_f, out=s)
+    np.multiply(c_t, p[H : 2 * H], out=s)
     f += s
-    ifg += U_ifg
+    ifg += u[:, : 3 * H]
     sigmoid(if_, out=if_)
     np.tanh(g, out=g)
 
@@ -411,9 +407,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, f, out=c_next)
     np.multiply(g, i, out=s)
     c_next += s
-    np.multiply(c_next, p_o, out=s)
+    np.multiply(c_next, p[2 * H :], out=s)
     o += s
-    o += U_o_h
+    o += u[:, 3 * H :]
     sigmoid(o, out=o)
 
     # h' = o * tanh(c')

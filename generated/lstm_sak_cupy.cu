@@ -73,24 +73,6 @@ extern "C" __global__ void lstm_sak_forward_1(
     v_r[at * H + k] = v_r_;
 }
 
-// r' = P @ (o * tanh(c'))
-extern "C" __global__ void lstm_sak_forward_2(
-    const int rows, const int B, const int t, const int P,
-    const storage* __restrict__ P_v_r,  // (B, P)  P_v_r
-    storage* __restrict__ r)  // (T + 1, B, P)  r
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * P) return;
-    const int k = i % P, b = i / P;
-    const long long at = (long long)t * B + b;
-
-    const real P_v_r_ = P_v_r[b * P + k];
-
-    const real r_next = P_v_r_;
-
-    r[(at + B) * P + k] = r_next;
-}
-
 // Computes d_r_next.
 extern "C" __global__ void lstm_sak_backward_1(
     const int rows, const int B, const int t, const int P,

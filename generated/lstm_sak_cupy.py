@@ -166,7 +166,7 @@ def forward(
         tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
         v_r=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # R_i_r, R_f_r, R_g_r, R_o_r
     P_v_r = cp.empty((B, P), dtype)
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
@@ -188,7 +188,7 @@ def forward(
         # r' = P @ (o * tanh(c'))
         launch("lstm_sak_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, v_r)
         cp.matmul(v_r[t], P_2_T, out=P_v_r)
-        launch("lstm_sak_forward_2", dtype, (B, P, B, t, P), P_v_r, r)
+        r[t + 1] = P_v_r
 
         if finished is not None:
             cp.copyto(r[t + 1], r[t], where=finished[t])
@@ -228,9 +228,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_r = check("d_final.r", d_final.r, (B, P), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_r_next = cp.empty((T, B, P), dtype)
-    d_gates_2 = cp.empty((T, B, 3 * H), dtype)
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
     d_v_r = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))

@@ -165,7 +165,7 @@ def forward(
         tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
         v_r=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # R_i_r, R_f_r, R_g_r, R_o_r
     P_v_r = np.empty((B, P), dtype)
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
@@ -177,7 +177,7 @@ def forward(
 
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
+    R_ifg_r, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     R_T_tiles, u_tiles = tiles(R.T, u)
     P_2_T_tiles, P_v_r_tiles = tiles(P_2.T, P_v_r)
     ends = [None] * T if finished is None else finished
@@ -194,7 +194,7 @@ def forward(
         i += s
         np.multiply(c_t, p_f, out=s)
         f += s
-        ifg += R_ifg
+        ifg += R_ifg_r
         sigmoid(if_, out=if_)
         np.tanh(g, out=g)
 
@@ -254,9 +254,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_r = check("d_final.r", d_final.r, (B, P), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_r_next = np.empty((T, B, P), dtype)
-    d_gates_2 = np.empty((T, B, 3 * H), dtype)
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
     k_c = np.empty((T, B, H), dtype)
     d_v_r = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -275,10 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_if_ts = d_gates[ts, :, : 2 * H]
         d_f_ts = d_gates[ts, :, H : 2 * H]
         d_i_ts = d_gates[ts, :, :H]
-        o_ts = gates[ts, :, 3 * H :]
-        g_ts = gates[ts, :, 2 * H : 3 * H]
-        i_ts = gates[ts, :, :H]
-        if_ts = gates[ts, :, : 2 * H]
+        o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
         tanh_c_ts = tanh_c[ts]
         k_c_ts = k_c[ts]
         c_ts = c[ts]
@@ -296,7 +293,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -399,18 +396,17 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, R, P_2, b, p = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
+    u = np.empty((B, 4 * H), dtype)  # R_i_r, R_f_r, R_g_r, R_o_r
+    gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
     tanh_c, v_r = (np.empty((B, H), dtype) for _ in range(2))
     P_v_r = np.empty((B, P), dtype)
     s = np.empty((B, H), dtype)
-    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     i = gates[:, :H]
     f = gates[:, H : 2 * H]
     ifg = gates[:, : 3 * H]
     if_ = gates[:, : 2 * H]
     g = gates[:, 2 * H : 3 * H]
     o = gates[:, 3 * H :]
-    R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
     # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
@@ -419,11 +415,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     gates += b
     np.matmul(r_t, R.T, out=u)
-    np.multiply(c_t, p_i, out=s)
+    np.multiply(c_t, p[:H], out=s)
     i += s
-    np.multiply(c_t, p_f, out=s)
+    np.multiply(c_t, p[H : 2 * H], out=s)
     f += s
-    ifg += R_ifg
+    ifg += u[:, : 3 * H]
     sigmoid(if_, out=if_)
     np.tanh(g, out=g)
 
@@ -431,9 +427,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, f, out=c_next)
     np.multiply(g, i, out=s)
     c_next += s
-    np.multiply(c_next, p_o, out=s)
+    np.multiply(c_next, p[2 * H :], out=s)
     o += s
-    o += R_o_r
+    o += u[:, 3 * H :]
     sigmoid(o, out=o)
 
     # r' = P @ (o * tanh(c'))

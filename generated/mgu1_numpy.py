@@ -137,11 +137,10 @@ def forward(
     W_h, U_f, U_h, b = params
     h, n, f, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), f=(T, B, H), fh=(T, B, H))
     U_h_fh = np.empty((B, H), dtype)
-    b_h = b[H:]
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -273,7 +272,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_f, d_b_h = d_b[:H], d_b[H:]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -282,8 +280,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_f)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b[:H])
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[H:])
 
     d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -306,15 +304,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_next = np.empty((B, H), dtype)
     W_h, U_f, U_h, b = params
     n, f, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(4))
-    b_h, b_f = b[H:], b[:H]
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[H:]
 
     # f = sigmoid(U_f @ h + b_f)
     np.matmul(h_t, U_f.T, out=f)
-    f += b_f
+    f += b[:H]
     sigmoid(f, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)

@@ -134,14 +134,13 @@ def forward(
     W_h, U_h, b = params
     h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
     U_h_fh = np.empty((B, H), dtype)
-    b_f, b_h = b[:H], b[H:]
 
     # f = sigmoid(b_f)
-    sigmoid(b_f, out=f)
+    sigmoid(b[:H], out=f)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -247,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h, d_b_f = d_b[H:], d_b[:H]
+    d_b_f = d_b[:H]
 
     # d_x = W_h.T @ d_n
     np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
@@ -256,7 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_f.reshape(T * B, H), out=d_f)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[H:])
 
     # d_b_f = d_f * (1 - f) * f
     np.subtract(1, f, out=d_b_f)
@@ -285,14 +284,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W_h, U_h, b = params
     n, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(3))
     f = np.empty((H,), dtype)
-    b_f, b_h = b[:H], b[H:]
 
     # f = sigmoid(b_f)
-    sigmoid(b_f, out=f)
+    sigmoid(b[:H], out=f)
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[H:]
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)
     n += U_h_fh

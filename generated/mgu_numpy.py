@@ -204,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_f, d_n
     k_a_f, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_fh, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -272,15 +272,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_f_all, d_n_all = d_gates[..., :H], d_gates[..., H:]
 
     # d_x = W_f.T @ d_a_f + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_a_f_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
-    np.matmul(d_n_all.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     d_params = Params(d_W, d_U_f, d_U_h, d_b)
@@ -303,7 +302,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U_f, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # f, n
     U_f_h, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(3))
     f, n = gates[:, :H], gates[:, H:]
 

@@ -196,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
     k_a_2, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -282,7 +282,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, a
     sigmoid_a, n, x_h_next = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
     z, a = gates[:, :H], gates[:, H:]

@@ -129,7 +129,7 @@ def forward(
     W, b = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     x_h_next = np.empty((T, B, H), dtype)
-    z_all, n_all = gates[..., :H], gates[..., H:]
+    z_all = gates[..., :H]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
@@ -138,7 +138,7 @@ def forward(
     sigmoid(z_all, out=z_all)
 
     # The parts of h' that wait for no state, for all steps at once.
-    np.multiply(n_all, z_all, out=x_h_next)
+    np.multiply(gates[..., H:], z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -189,7 +189,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -262,9 +262,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, n
     x_h_next = np.empty((B, H), dtype)
-    z, n = gates[:, :H], gates[:, H:]
+    z = gates[:, :H]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
@@ -273,7 +273,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     sigmoid(z, out=z)
 
     # h' = (1 - z) * h + z * n
-    np.multiply(n, z, out=x_h_next)
+    np.multiply(gates[:, H:], z, out=x_h_next)
     np.subtract(1, z, out=h_next)
     h_next *= h_t
     h_next += x_h_next

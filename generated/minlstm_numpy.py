@@ -135,10 +135,7 @@ def forward(
     )
     x_h_next = np.empty((T, B, H), dtype)
     s = np.empty((T, B, H), dtype)
-    fi_all = gates[..., : 2 * H]
-    a_all = gates[..., 2 * H :]
-    i_all = gates[..., H : 2 * H]
-    f_all = gates[..., :H]
+    fi_all, a_all, i_all = gates[..., : 2 * H], gates[..., 2 * H :], gates[..., H : 2 * H]
 
     # f = sigmoid(W_f @ x)
     # i = sigmoid(W_i @ x)
@@ -153,7 +150,7 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.multiply(i_all, n, out=x_h_next)
-    np.add(f_all, i_all, out=s)
+    np.add(gates[..., :H], i_all, out=s)
     x_h_next /= s
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -208,7 +205,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
     k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x = (np.empty((T, B, H), dtype) for _ in range(7))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -356,7 +353,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, = params
-    gates = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # f, i, a
     sigmoid_a, n, x_h_next = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
     fi, a, i, f = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, H : 2 * H], gates[:, :H]

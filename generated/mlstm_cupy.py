@@ -162,7 +162,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 5 * H), U_m_h=(T, B, H), m=(T, B, H),
         tanh_c=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
 
     # The parts of m, i, f, o and u that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
@@ -225,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 5 * H), dtype)
+    d_gates = cp.empty((T, B, 5 * H), dtype)  # d_W_m_x, d_i, d_f, d_o, d_u
     d_U_m_h = cp.empty((T, B, H), dtype)
     d_m = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)

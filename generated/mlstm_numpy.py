@@ -161,13 +161,11 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 5 * H), U_m_h=(T, B, H), m=(T, B, H),
         tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
     ifou_all = gates[..., H:]
 
     # The parts of m, i, f, o and u that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
-
-    # The parts of i, f, o and u that wait for no state, for all steps at once.
     ifou_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -247,7 +245,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 5 * H), dtype)
+    d_gates = np.empty((T, B, 5 * H), dtype)  # d_W_m_x, d_i, d_f, d_o, d_u
     d_U_m_h, k_c = (np.empty((T, B, H), dtype) for _ in range(2))
     d_m = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -260,32 +258,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         k_c_ts = k_c[ts]
         tanh_c_ts = tanh_c[ts]
-        o_ts = gates[ts, :, 3 * H : 4 * H]
-        u_ts = gates[ts, :, 4 * H :]
-        i_ts = gates[ts, :, H : 2 * H]
-        ifo_ts = gates[ts, :, H : 4 * H]
         d_u_ts = d_gates[ts, :, 4 * H :]
         d_ifo_ts = d_gates[ts, :, H : 4 * H]
         d_f_ts = d_gates[ts, :, 2 * H : 3 * H]
         d_o_ts = d_gates[ts, :, 3 * H : 4 * H]
         d_i_ts = d_gates[ts, :, H : 2 * H]
-        c_ts = c[ts]
+        u_ts, ifo_ts = gates[ts, :, 4 * H :], gates[ts, :, H : 4 * H]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
         np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        k_c_ts *= gates[ts, :, 3 * H : 4 * H]
 
         # d_u = i * (1 - u**2), times d_c in the loop
         np.multiply(u_ts, u_ts, out=d_u_ts)
         np.subtract(1, d_u_ts, out=d_u_ts)
-        d_u_ts *= i_ts
+        d_u_ts *= gates[ts, :, H : 2 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = (1 - i) * i * u, times d_c in the loop
         np.subtract(1, ifo_ts, out=d_ifo_ts)
-        d_f_ts *= c_ts
+        d_f_ts *= c[ts]
         d_ifo_ts *= ifo_ts
         d_o_ts *= tanh_c_ts
         d_i_ts *= u_ts
@@ -371,17 +365,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U_m, U, b = params
-    gates = np.empty((B, 5 * H), dtype)
-    u = np.empty((B, 4 * H), dtype)
+    gates = np.empty((B, 5 * H), dtype)  # W_m_x, i, f, o, u
+    u = np.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
     U_m_h, m, tanh_c = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
-    ifou = gates[:, H:]
-    W_m_x = gates[:, :H]
-    ifo = gates[:, H : 4 * H]
-    u_2 = gates[:, 4 * H :]
-    f = gates[:, 2 * H : 3 * H]
-    i = gates[:, H : 2 * H]
-    o = gates[:, 3 * H : 4 * H]
+    ifou, ifo, u_2 = gates[:, H:], gates[:, H : 4 * H], gates[:, 4 * H :]
 
     # m = (U_m @ h) * (W_m @ x)
     # i = sigmoid(W_i @ x + U_i @ m + b_i)
@@ -391,20 +379,20 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     ifou += b
     np.matmul(h_t, U_m.T, out=U_m_h)
-    np.multiply(U_m_h, W_m_x, out=m)
+    np.multiply(U_m_h, gates[:, :H], out=m)
     np.matmul(m, U.T, out=u)
     ifou += u
     sigmoid(ifo, out=ifo)
     np.tanh(u_2, out=u_2)
 
     # c' = f * c + i * u
-    np.multiply(c_t, f, out=c_next)
-    np.multiply(i, u_2, out=s)
+    np.multiply(c_t, gates[:, 2 * H : 3 * H], out=c_next)
+    np.multiply(gates[:, H : 2 * H], u_2, out=s)
     c_next += s
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
-    np.multiply(o, tanh_c, out=h_next)
+    np.multiply(gates[:, 3 * H : 4 * H], tanh_c, out=h_next)
 
     return h_next.copy(), States(h_next, c_next)
 

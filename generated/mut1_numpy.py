@@ -144,17 +144,16 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), tanh_x=(T, B, H), n=(T, B, H), hr=(T, B, H),
     )
     U_r_h, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
     z_all = gates[..., :H]
 
     # The parts of n that wait for no state, for all steps at once.
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(z_all, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -219,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, k_h, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(H))
@@ -288,18 +287,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty((T, B, H), dtype)
-    d_r_all = d_gates[..., H:]
-    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
     # d_w_x = W_z.T @ d_z + W_r.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
-    np.matmul(d_r_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
     np.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
-    np.matmul(ones, d_x.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_x.reshape(T * B, H), out=d_b[2 * H :])
 
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     np.multiply(tanh_x, tanh_x, out=s_2)
@@ -327,19 +324,18 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U_r, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, r
     tanh_x, n, U_r_h, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(5))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
     z, r = gates[:, :H], gates[:, H:]
 
     # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # z = sigmoid(W_z @ x + b_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x, W.T, out=gates)
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(z, out=z)
     np.matmul(h_t, U_r.T, out=U_r_h)
     r += U_r_h

@@ -18,28 +18,10 @@ typedef STORAGE storage;
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// xp' = x
-extern "C" __global__ void qrnn_forward_1(
-    const int rows, const int B, const int I,
-    const storage* __restrict__ x,  // (T, B, I)  x
-    storage* __restrict__ xp)  // (T + 1, B, I)  xp
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * I) return;
-    const int k = i % I;
-    const long long at = i / I;
-
-    const real x_ = x[at * I + k];
-
-    const real xp_next = x_;
-
-    xp[(at + B) * I + k] = xp_next;
-}
-
 // z = tanh(W_z @ x + V_z @ xp + b_z)
 // f = sigmoid(W_f @ x + V_f @ xp + b_f)
 // c' = (1 - f) * c + z * f
-extern "C" __global__ void qrnn_forward_2(
+extern "C" __global__ void qrnn_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ u,  // (B, 2 * H)  V_z_xp, V_f_xp
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
@@ -70,7 +52,7 @@ extern "C" __global__ void qrnn_forward_2(
 
 // o = sigmoid(W_o @ x + V_o @ xp + b_o)
 // h = o * c'
-extern "C" __global__ void qrnn_forward_3(
+extern "C" __global__ void qrnn_forward_2(
     const int rows, const int B, const int H,
     const storage* __restrict__ V_o_xp,  // (T, B, H)  V_o_xp
     storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
@@ -117,26 +99,8 @@ extern "C" __global__ void qrnn_backward_1(
     d_gates[at * (3 * H) + 2 * H + k] = d_o;
 }
 
-// Computes d_xp_next.
-extern "C" __global__ void qrnn_backward_2(
-    const int rows, const int B, const int t, const int I,
-    const storage* __restrict__ d_xp,  // (B, I)  d_xp_later
-    storage* __restrict__ d_xp_next)  // (T, B, I)  d_xp_next
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * I) return;
-    const int k = i % I, b = i / I;
-    const long long at = (long long)t * B + b;
-
-    const real d_xp_later = d_xp[b * I + k];
-
-    const real d_xp_next_ = d_xp_later;
-
-    d_xp_next[at * I + k] = d_xp_next_;
-}
-
 // Computes d_c, d_f and d_z.
-extern "C" __global__ void qrnn_backward_3(
+extern "C" __global__ void qrnn_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_c,  // (B, H)  d_c_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
@@ -168,7 +132,7 @@ extern "C" __global__ void qrnn_backward_3(
 }
 
 // Computes d_xp.
-extern "C" __global__ void qrnn_backward_4(
+extern "C" __global__ void qrnn_backward_3(
     const int rows, const int B, const int t, const int I,
     const storage* __restrict__ d_v_xp,  // (T, B, I)  d_v_xp
     const storage* __restrict__ d_v_xp_2,  // (B, I)  d_v_xp_2
@@ -188,7 +152,7 @@ extern "C" __global__ void qrnn_backward_4(
 }
 
 // Computes d_x.
-extern "C" __global__ void qrnn_backward_5(
+extern "C" __global__ void qrnn_backward_4(
     const int rows, const int I,
     storage* __restrict__ d_x,  // (T, B, I)  d_x
     const storage* __restrict__ d_w_x_2,  // (T, B, I)  d_w_x_2

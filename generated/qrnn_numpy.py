@@ -146,19 +146,16 @@ def forward(
 
     W, V, V_o, b = params
     c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
     V_o_xp, h = (np.empty((T, B, H), dtype) for _ in range(2))
     zf_all = gates[..., : 2 * H]
-    b_zf = b[: 2 * H]
 
     # xp' = x
     xp[1:][...] = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of z and f that wait for no state, for all steps at once.
-    zf_all += b_zf
+    zf_all += b[: 2 * H]
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
@@ -186,11 +183,10 @@ def forward(
             np.copyto(xp_next, xp_t, where=finished_t)
 
     o_all = gates[..., 2 * H :]
-    b_o = b[2 * H :]
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
-    o_all += b_o
+    o_all += b[2 * H :]
     sigmoid(o_all, out=o_all)
 
     # h = o * c'
@@ -233,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
     k_c = np.empty((T, B, H), dtype)
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
@@ -246,7 +242,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_f_all = d_gates[..., H : 2 * H]
     d_z_all = d_gates[..., :H]
     fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
-    d_b_o = d_b[2 * H :]
     # d_o = d_y * c_next * (1 - o) * o
     # d_f = (1 - f) * f * (z - c)
     np.subtract(1, fo_all, out=d_fo_all)
@@ -273,7 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_o_all.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
     np.matmul(d_o_all.reshape(T * B, H).T, xp[:-1].reshape(T * B, I), out=d_V_o)
-    np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b_o)
+    np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b[2 * H :])
 
     s_2 = np.empty((B, H), dtype)
     V_tiles, d_v_xp_2_tiles = tiles(V, d_v_xp_2)
@@ -288,7 +283,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_xp = d_xp.copy()
             np.copyto(d_xp, 0, where=finished_t)
 
-        # d_xp_next = d_xp
         d_xp_next_t[...] = d_xp
 
         # d_c += d_y * o
@@ -310,7 +304,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_zf_all = d_gates[..., : 2 * H]
-    d_b_zf = d_b[: 2 * H]
 
     # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f
     np.matmul(d_zf_all.reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, I))
@@ -318,7 +311,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
-    np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b_zf)
+    np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b[: 2 * H])
 
     # d_x += d_w_x_2 + d_xp_next
     d_x += d_w_x_2
@@ -346,11 +339,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     xp_t = check("state.xp", state.xp, (B, I))
     xp_next = np.empty((B, I), dtype)
     W, V, V_o, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
+    gates = np.empty((B, 3 * H), dtype)  # z, f, o
     V_o_xp, h = (np.empty((B, H), dtype) for _ in range(2))
     zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
-    b_zf, b_o = b[: 2 * H], b[2 * H :]
 
     # xp' = x
     xp_next[...] = x
@@ -359,7 +351,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # f = sigmoid(W_f @ x + V_f @ xp + b_f)
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     np.matmul(x, W.T, out=gates)
-    zf += b_zf
+    zf += b[: 2 * H]
     np.matmul(xp_t, V.T, out=u)
     zf += u
     np.tanh(z, out=z)
@@ -371,7 +363,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_next += c_t
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
-    o += b_o
+    o += b[2 * H :]
     sigmoid(o, out=o)
 
     # h = o * c'

@@ -18,28 +18,11 @@ typedef STORAGE storage;
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// a = W_c @ x
-extern "C" __global__ void ran_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates)  // (T, B, 3 * H)  a, i, f
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_c_x = gates[at * (3 * H) + k];
-
-    const real a = W_c_x;
-
-    gates[at * (3 * H) + k] = a;
-}
-
 // i = sigmoid(W_i @ x + U_i @ h + b_i)
 // f = sigmoid(W_f @ x + U_f @ h + b_f)
 // c' = a * i + f * c
 // h' = tanh(c')
-extern "C" __global__ void ran_forward_2(
+extern "C" __global__ void ran_forward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ u,  // (B, 2 * H)  U_i_h, U_f_h
     storage* __restrict__ gates,  // (T, B, 3 * H)  a, i, f

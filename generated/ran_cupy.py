@@ -141,12 +141,12 @@ def forward(
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
 
     # The parts of i and f that wait for no state, for all steps at once.
     # a = W_c @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    launch("ran_forward_1", dtype, (T * B, H, H), gates)
+    gates[..., :H] = gates[..., :H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -159,7 +159,7 @@ def forward(
 
         # c' = a * i + f * c
         # h' = tanh(c')
-        launch("ran_forward_2", dtype, (B, H, B, t, H), u, gates, b, c, h)
+        launch("ran_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -199,7 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 

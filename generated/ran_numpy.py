@@ -140,7 +140,7 @@ def forward(
 
     W, U, b = params
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
     if_all = gates[..., H:]
 
     # The parts of i and f that wait for no state, for all steps at once.
@@ -213,7 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -225,8 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_c_ts = k_c[ts]
         h_ts = h[1:][ts]
         d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
-        if_ts, a_ts = gates[ts, :, H:], gates[ts, :, :H]
-        c_ts = c[ts]
+        if_ts = gates[ts, :, H:]
 
         # k_c = 1 - h_next**2
         np.multiply(h_ts, h_ts, out=k_c_ts)
@@ -235,8 +234,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = a * (1 - i) * i, times d_c in the loop
         np.subtract(1, if_ts, out=d_if_ts)
-        d_f_ts *= c_ts
-        d_i_ts *= a_ts
+        d_f_ts *= c[ts]
+        d_i_ts *= gates[ts, :, :H]
         d_if_ts *= if_ts
 
         for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
@@ -305,10 +304,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, U, b = params
-    gates = np.empty((B, 3 * H), dtype)
-    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # a, i, f
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
     s = np.empty((B, H), dtype)
-    if_, a, i, f = gates[:, H:], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    if_ = gates[:, H:]
 
     # a = W_c @ x
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
@@ -320,8 +319,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     sigmoid(if_, out=if_)
 
     # c' = a * i + f * c
-    np.multiply(a, i, out=c_next)
-    np.multiply(c_t, f, out=s)
+    np.multiply(gates[:, :H], gates[:, H : 2 * H], out=c_next)
+    np.multiply(c_t, gates[:, 2 * H :], out=s)
     c_next += s
 
     # h' = tanh(c')

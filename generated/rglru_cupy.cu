@@ -214,40 +214,8 @@ extern "C" __global__ void rglru_first_forward_1(
     h[(at + B) * H + k] = h_next;
 }
 
-// Computes d_b_a and d_k.
-extern "C" __global__ void rglru_first_backward_1(
-    const int rows, const int H,
-    storage* __restrict__ d_b,  // 2 * H  b_i, b_a
-    storage* __restrict__ d_k)  // H  k
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_a = real(0);
-    const real d_k_ = real(0);
-
-    d_b[H + k] = d_b_a;
-    d_k[k] = d_k_;
-}
-
-// Computes d_h.
-extern "C" __global__ void rglru_first_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h_2)  // (T, B, H)  d_h
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h = real(0);
-
-    d_h_2[at * H + k] = d_h;
-}
-
 // Computes d_h_next and d_i.
-extern "C" __global__ void rglru_first_backward_3(
+extern "C" __global__ void rglru_first_backward_1(
     const int rows, const int B, const int t, const int H,
     const storage* __restrict__ d_h,  // (B, H)  d_h_later
     const storage* __restrict__ d_y,  // (T, B, H)  d_y
@@ -273,26 +241,8 @@ extern "C" __global__ void rglru_first_backward_3(
     d_i[at * H + k] = d_i_;
 }
 
-// Computes d_h_2.
-extern "C" __global__ void rglru_first_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h_2,  // (T, B, H)  d_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h_ = d_h_2[at * H + k];
-
-    const real d_h_2_ = d_h_;
-
-    d_h[b * H + k] = d_h_2_;
-}
-
 // Computes d_x.
-extern "C" __global__ void rglru_first_backward_5(
+extern "C" __global__ void rglru_first_backward_2(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ d_x,  // (T, B, H)  d_x
     const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x

@@ -224,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
     d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = cp.empty((H,), dtype)
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
@@ -312,19 +312,14 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (cp.empty((1, B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
 
-    # d_b_a = 0
-    # d_k = 0
-    launch("rglru_first_backward_1", dtype, (1, H, H), d_b, d_k)
-
-    # d_h = 0
-    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    d_b[H:] = 0
+    d_k[...] = 0
+    d_h_2[0] = 0
 
     # d_x = d_h + d_y
     # d_i = d_x * (1 - i) * i * x
-    launch("rglru_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
-
-    # d_h = d_h
-    launch("rglru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    launch("rglru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
+    d_h[...] = d_h_2[0]
 
     # d_w_x = W_i.T @ d_i
     cp.matmul(d_i[0], W[:H], out=d_w_x[0])
@@ -333,7 +328,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     column_sum(d_i[0], d_b[:H])
 
     # d_x = d_w_x + d_x * i
-    launch("rglru_first_backward_5", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
+    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
 
     if finished is not None:
         clear(finished, d_x[0])

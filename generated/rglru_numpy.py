@@ -147,7 +147,6 @@ def forward(
         p_h=(T, B, H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    r_all, i_all = gates[..., H:], gates[..., :H]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -157,7 +156,7 @@ def forward(
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
     sigmoid(gates, out=gates)
-    np.multiply(r_all, softplus_k, out=exp_h)
+    np.multiply(gates[..., H:], softplus_k, out=exp_h)
     exp_h *= -8
 
     # The parts of h' that wait for no state, for all steps at once.
@@ -166,7 +165,7 @@ def forward(
     np.exp(exp_h, out=exp_h)
     np.subtract(1, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(i_all, p_h, out=x_h_next)
+    np.multiply(gates[..., :H], p_h, out=x_h_next)
     x_h_next *= x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -240,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_i, d_r
     k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
@@ -249,23 +248,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        exp_h_ts = exp_h[ts]
         i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
         x_ts = x[ts]
         p_h_ts = p_h[ts]
         k_la_ts = k_la[ts]
         exp_la_ts = exp_la[ts]
-        h_ts = h[ts]
         k_r_ts = k_r[ts]
 
         # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
-        np.multiply(exp_h_ts, i_ts, out=d_r_ts)
+        np.multiply(exp_h[ts], i_ts, out=d_r_ts)
         d_r_ts *= x_ts
         d_r_ts *= -0.5
         d_r_ts /= p_h_ts
 
         # k_la = exp_la * h
-        np.multiply(exp_la_ts, h_ts, out=k_la_ts)
+        np.multiply(exp_la_ts, h[ts], out=k_la_ts)
 
         # k_r = -8 * (1 - r) * r * softplus_k
         np.subtract(1, r_ts, out=k_r_ts)
@@ -314,7 +311,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    i_all = gates[..., :H]
 
     # d_w_x = W_i.T @ d_i + W_a.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
@@ -327,7 +323,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_x = d_w_x + d_x * i * p_h
-    d_x *= i_all
+    d_x *= gates[..., :H]
     d_x *= p_h
     d_x += d_w_x
 
@@ -364,10 +360,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b, k_ = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # i, r
     exp_h, exp_la, p_h, x_h_next = (np.empty((B, H), dtype) for _ in range(4))
     softplus_k = np.empty((H,), dtype)
-    r, i_2 = gates[:, H:], gates[:, :H]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -377,7 +372,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     gates += b
     sigmoid(gates, out=gates)
-    np.multiply(r, softplus_k, out=exp_h)
+    np.multiply(gates[:, H:], softplus_k, out=exp_h)
     exp_h *= -8
 
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
@@ -386,7 +381,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.exp(exp_h, out=exp_h)
     np.subtract(1, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(i_2, p_h, out=x_h_next)
+    np.multiply(gates[:, :H], p_h, out=x_h_next)
     x_h_next *= x
     np.multiply(exp_la, h_t, out=h_next)
     h_next += x_h_next
@@ -401,11 +396,10 @@ def first_step(params, x, h_t):
     W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    b_i = b[:H]
 
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
-    i += b_i
+    i += b[:H]
     sigmoid(i, out=i)
 
     # h' = i * x
@@ -426,15 +420,9 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (np.empty((B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(B, dtype)
-    d_b_a, d_b_i = d_b[H:], d_b[:H]
 
-    # d_b_a = 0
-    d_b_a[...] = 0
-
-    # d_k = 0
+    d_b[H:] = 0
     d_k[...] = 0
-
-    # d_h = 0
     d_h_2[...] = 0
 
     # d_x = d_h + d_y
@@ -445,15 +433,13 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i *= d_x
     d_i *= i
     d_i *= x
-
-    # d_h = d_h
     d_h[...] = d_h_2
 
     # d_w_x = W_i.T @ d_i
     np.matmul(d_i, W[:H], out=d_w_x)
     clear(finished, d_i)
     np.matmul(d_i.T, x, out=d_W[:H])
-    np.matmul(ones, d_i, out=d_b_i)
+    np.matmul(ones, d_i, out=d_b[:H])
 
     # d_x = d_w_x + d_x * i
     d_x *= i

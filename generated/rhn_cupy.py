@@ -171,7 +171,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
         s1=(T, B, H), s2=(T, B, H),
     )
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
 
     # The parts of a1 and t1 that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -238,7 +238,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3 = (cp.empty((T, B, 2 * H), dtype) for _ in range(3))
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a1, d_t1
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_a2, d_t2
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
     d_s1, d_u_s1, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))

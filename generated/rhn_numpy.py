@@ -170,12 +170,11 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
         s1=(T, B, H), s2=(T, B, H),
     )
-    u = np.empty((B, 2 * H), dtype)
-    b_h1t1 = b[: 2 * H]
+    u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
 
     # The parts of a1 and t1 that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b_h1t1
+    gates += b[: 2 * H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -262,7 +261,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3 = (np.empty((T, B, 2 * H), dtype) for _ in range(3))
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a1, d_t1
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_a2, d_t2
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
     k_s2, k_s1, k_h = (np.empty((T, B, H), dtype) for _ in range(3))
     d_u_s2, d_u_s1, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_x = np.empty((T, B, I), dtype)
@@ -276,20 +277,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
         t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
-        s2_ts = s2[ts]
         k_s2_ts = k_s2[ts]
         d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
         t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
-        s1_ts = s1[ts]
         k_s1_ts = k_s1[ts]
         d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         t1_ts, a1_ts = gates[ts, :, H:], gates[ts, :, :H]
-        h_ts = h[ts]
         k_h_ts = k_h[ts]
 
         # d_t3 = (1 - t3) * t3 * (a3 - s2), times d_h in the loop
         np.subtract(1, t3_ts, out=d_t3_ts)
-        np.subtract(a3_ts, s2_ts, out=s_ts)
+        np.subtract(a3_ts, s2[ts], out=s_ts)
         d_t3_ts *= s_ts
         d_t3_ts *= t3_ts
 
@@ -303,7 +301,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
         np.subtract(1, t2_ts, out=d_t2_ts)
-        np.subtract(a2_ts, s1_ts, out=s_ts)
+        np.subtract(a2_ts, s1[ts], out=s_ts)
         d_t2_ts *= s_ts
         d_t2_ts *= t2_ts
 
@@ -317,7 +315,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
         np.subtract(1, t1_ts, out=d_t1_ts)
-        np.subtract(a1_ts, h_ts, out=s_ts)
+        np.subtract(a1_ts, h[ts], out=s_ts)
         d_t1_ts *= s_ts
         d_t1_ts *= t1_ts
 
@@ -385,7 +383,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h1t1, d_b_h2t2, d_b_h3t3 = d_b[: 2 * H], d_b[2 * H : 4 * H], d_b[4 * H :]
 
     # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -395,9 +392,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), out=d_U_2)
     np.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), out=d_U_3)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_h1t1)
-    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b_h2t2)
-    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b_h3t3)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b[2 * H : 4 * H])
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b[4 * H :])
 
     d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -419,9 +416,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, U_2, U_3, b = params
-    u, gates, gates_2, gates_3 = (np.empty((B, 2 * H), dtype) for _ in range(4))
+    u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
+    gates = np.empty((B, 2 * H), dtype)  # a1, t1
+    gates_2 = np.empty((B, 2 * H), dtype)  # a2, t2
+    gates_3 = np.empty((B, 2 * H), dtype)  # a3, t3
     s1, s2 = (np.empty((B, H), dtype) for _ in range(2))
-    b_h1t1, b_h2t2, b_h3t3 = b[: 2 * H], b[2 * H : 4 * H], b[4 * H :]
     a1, t1 = gates[:, :H], gates[:, H:]
     a2, t2 = gates_2[:, :H], gates_2[:, H:]
     a3, t3 = gates_3[:, :H], gates_3[:, H:]
@@ -429,7 +428,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
     # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
     np.matmul(x, W.T, out=gates)
-    gates += b_h1t1
+    gates += b[: 2 * H]
     np.matmul(h_t, U.T, out=u)
     gates += u
     np.tanh(a1, out=a1)
@@ -443,7 +442,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # a2 = tanh(U_h2 @ s1 + b_h2)
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
-    gates_2 += b_h2t2
+    gates_2 += b[2 * H : 4 * H]
     np.tanh(a2, out=a2)
     sigmoid(t2, out=t2)
 
@@ -455,7 +454,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # a3 = tanh(U_h3 @ s2 + b_h3)
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
-    gates_3 += b_h3t3
+    gates_3 += b[4 * H :]
     np.tanh(a3, out=a3)
     sigmoid(t3, out=t3)
 

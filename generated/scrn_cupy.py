@@ -135,13 +135,11 @@ def forward(
 
     B_W_h, P, U_h = (cp.asarray(array, order="C") for array in params)
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = cp.empty((T, B, H + M), dtype)
+    gates = cp.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (cp.empty((B, H), dtype) for _ in range(2))
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -204,7 +202,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, H + M), dtype)
+    d_gates = cp.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))

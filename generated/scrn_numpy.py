@@ -134,14 +134,12 @@ def forward(
 
     B_W_h, P, U_h = params
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = np.empty((T, B, H + M), dtype)
+    gates = np.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next_all = gates[..., :M]
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     x_s_next_all *= 0.050000000000000044
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -213,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = np.empty((T, B, H + M), dtype)
+    d_gates = np.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, M, H))
@@ -297,7 +295,7 @@ def step(
     s_t = check("state.s", state.s, (B, M))
     s_next = np.empty((B, M), dtype)
     B_W_h, P, U_h = params
-    gates = np.empty((B, H + M), dtype)
+    gates = np.empty((B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 

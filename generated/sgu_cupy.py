@@ -206,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
     d_g, d_U_z_h, g_b_z = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_n, d_u_h, d_ah = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
@@ -219,8 +219,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_b_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
         # g_b_z *= 0.2
-        # d_W_z_x = g_b_z
-        # d_U_z_h = g_b_z
         # d_n = -d_h * z * expm1(-n)
         # d_g = d_n * (1 - g**2) * h
         launch(

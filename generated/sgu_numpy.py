@@ -148,15 +148,14 @@ def forward(
     )
     U_z_h = np.empty((B, H), dtype)
     bias_z = np.empty((H,), dtype)
-    b_z, b_g = b[H:], b[:H]
     a_all, a_z_all = gates[..., :H], gates[..., H:]
 
     # The parts of z that wait for no state, for all steps at once.
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    a_all += b_g
+    a_all += b[:H]
     a_z_all *= 0.2
     a_z_all += bias_z
 
@@ -230,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
     d_g, d_U_z_h, d_a_z, k_n, k_h = (np.empty((T, B, H), dtype) for _ in range(5))
     d_u_h, d_ah = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -244,8 +243,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_a_z_ts = d_a_z[ts]
-        a_z_ts = gates[ts, :, H:]
-        maximum_z_ts = maximum_z[ts]
         n_ts = n[ts]
         h_ts = h[ts]
         k_n_ts = k_n[ts]
@@ -255,8 +252,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_h_ts = k_h[ts]
 
         # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
-        choose(np.real(a_z_ts) >= 0, 1, 0, out=d_a_z_ts)
-        choose(np.real(maximum_z_ts) <= 1, 1, 0, out=s_ts)
+        choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
+        choose(np.real(maximum_z[ts]) <= 1, 1, 0, out=s_ts)
         d_a_z_ts *= s_ts
         np.subtract(n_ts, h_ts, out=s_ts)
         d_a_z_ts *= s_ts
@@ -292,8 +289,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_W_z_x = 0.2 * d_a_z
             np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
-
-            # d_U_z_h = d_W_z_x
             d_U_z_h_t[...] = d_W_z_x
 
             # k_n = -d_h * z * expm1(-n)
@@ -323,8 +318,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_all = d_gates[..., :H]
-    d_b_g, d_b_z = d_b[:H], d_b[H:]
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -338,10 +331,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
     clear(finished, d_a_z)
     np.matmul(ones, d_a_z.reshape(T * B, H), out=d_bias_z)
-    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b_g)
+    np.matmul(ones, d_gates[..., :H].reshape(T * B, H), out=d_b[:H])
 
     # d_b_z = 0.2 * d_bias_z
-    np.multiply(d_bias_z, 0.2, out=d_b_z)
+    np.multiply(d_bias_z, 0.2, out=d_b[H:])
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U_g, d_U_z, d_b)
@@ -364,19 +357,18 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U_g, U_z, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # a, a_z
     ah, g, U_z_h, n, maximum_z, z = (np.empty((B, H), dtype) for _ in range(6))
     bias_z = np.empty((H,), dtype)
     s = np.empty((B, H), dtype)
-    b_z, b_g = b[H:], b[:H]
     a, a_z = gates[:, :H], gates[:, H:]
 
     # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
     np.matmul(x, W.T, out=gates)
-    a += b_g
+    a += b[:H]
     a_z *= 0.2
     a_z += bias_z
 

@@ -177,12 +177,15 @@ def forward(
         batch_centred_z=(T, B, H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1),
         scale=(2 * H,),
     )
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # square_U_h_h, square_U_z_h
     valid_z, valid_n, spread_z, spread_n = (cp.empty((T, B, H), dtype) for _ in range(4))
     centre_z = cp.empty((B, 1), dtype)
-    (
-        sum_, batch_mean, used_mean, new_mean, sum_spread, new_var,
-    ) = (cp.empty((2 * H,), dtype) for _ in range(6))
+    sum_ = cp.empty((2 * H,), dtype)  # sum_z, sum_n
+    batch_mean = cp.empty((2 * H,), dtype)  # batch_mean_z, batch_mean_n
+    used_mean = cp.empty((2 * H,), dtype)  # used_mean_z, used_mean_n
+    new_mean = cp.empty((2 * H,), dtype)  # new_mean_n, new_mean_z
+    sum_spread = cp.empty((2 * H,), dtype)  # sum_spread_z, sum_spread_n
+    new_var = cp.empty((2 * H,), dtype)  # new_var_n, new_var_z
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
     seen = float(valid.astype(np.float64).sum())
     count = max(seen, 1.0)
@@ -291,17 +294,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 2 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
     g_p_z, g_centre_z, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_gates_4 = cp.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
     ) = (cp.empty((T, B, H), dtype) for _ in range(8))
     d_sum_square_U_h_h, d_sum_U_h_h = (cp.empty((B, 1), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    (
-        d_scale, d_used_mean, d_sum_spread, d_batch_mean, d_sum,
-    ) = (cp.empty((2 * H,), dtype) for _ in range(5))
+    d_scale = cp.empty((2 * H,), dtype)  # d_scale_n, d_scale_z
+    d_used_mean = cp.empty((2 * H,), dtype)  # d_used_mean_z, d_used_mean_n
+    d_sum_spread = cp.empty((2 * H,), dtype)  # d_sum_spread_n, d_sum_spread_z
+    d_batch_mean = cp.empty((2 * H,), dtype)  # d_batch_mean_z, d_batch_mean_n
+    d_sum = cp.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z = centred_z * scale_z
@@ -332,8 +340,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
         launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_h_h)
 
-        # d_U_z_h = d_sum_square_U_h_h
-        # d_U_h_h = d_sum_square_U_h_h
         # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
         # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
         # g_centre_z = -d_U_h_h - d_U_z_h

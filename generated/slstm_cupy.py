@@ -167,7 +167,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H),
         gates=(T, B, 4 * H), f=(T, B, H), i=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
 
     # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -242,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 

@@ -166,7 +166,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H),
         gates=(T, B, 4 * H), f=(T, B, H), i=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
 
     # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -277,7 +277,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     k_n, k_c, k_maximum_ip, k_lf, k_ip = (np.empty((T, B, H), dtype) for _ in range(5))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -293,7 +293,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_sigmoid_op_ts = d_gates[ts, :, 3 * H :]
         d_tanh_zp_ts = d_gates[ts, :, 2 * H : 3 * H]
         d_fp_ts = d_gates[ts, :, H : 2 * H]
-        m_ts = m[ts]
         softplus_lf_ts = gates[ts, :, H : 2 * H]
         sigmoid_op_ts = gates[ts, :, 3 * H :]
         ip_ts = gates[ts, :, :H]
@@ -308,7 +307,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_ip_ts = k_ip[ts]
 
         # d_ip = m - softplus_lf
-        np.subtract(m_ts, softplus_lf_ts, out=d_ip_ts)
+        np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)
 
         # k_n = -c_next * sigmoid_op / n_next**2
         np.multiply(c_ts, sigmoid_op_ts, out=k_n_ts)
@@ -412,8 +411,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_ip += s_3
             d_c *= f_t
             d_n *= f_t
-
-            # d_m = k_lf
             d_m[...] = k_lf_t
 
             # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
@@ -463,7 +460,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     m_t = check("state.m", state.m, (B, H))
     m_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
+    gates = np.empty((B, 4 * H), dtype)  # ip, softplus_lf, tanh_zp, sigmoid_op
     f, i = (np.empty((B, H), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
     softplus_lf = gates[:, H : 2 * H]

@@ -17,28 +17,11 @@ typedef STORAGE storage;
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
-// u = W_c @ x
-extern "C" __global__ void sru_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates)  // (T, B, 3 * H)  u, f, r
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_c_x = gates[at * (3 * H) + k];
-
-    const real u = W_c_x;
-
-    gates[at * (3 * H) + k] = u;
-}
-
 // f = sigmoid(W_f @ x + v_f * c + b_f)
 // r = sigmoid(W_r @ x + v_r * c + b_r)
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
-extern "C" __global__ void sru_forward_2(
+extern "C" __global__ void sru_forward_1(
     const int rows, const int B, const int t, const int H,
     storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
     const storage* __restrict__ b_,  // 2 * H  b_f, b_r

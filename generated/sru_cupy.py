@@ -146,7 +146,7 @@ def forward(
     # The parts of f and r that wait for no state, for all steps at once.
     # u = W_c @ x
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-    launch("sru_forward_1", dtype, (T * B, H, H), gates)
+    gates[..., :H] = gates[..., :H]
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
@@ -155,7 +155,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         # c' = f * c + u * (1 - f)
         # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_2", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
+        launch("sru_forward_1", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -192,8 +192,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 

@@ -198,7 +198,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_k
     k_a_h, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         k_a_h_ts = k_a_h[ts]
-        h_ts, h_ts_2 = h[1:][ts], h[ts]
+        h_ts = h[1:][ts]
         d_k_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         k_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
         k_h_ts = k_h[ts]
@@ -220,7 +220,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_k = (1 - k) * k * (z - h), times k_a_h in the loop
         np.subtract(1, k_ts, out=d_k_ts)
-        np.subtract(z_ts, h_ts_2, out=s_ts)
+        np.subtract(z_ts, h[ts], out=s_ts)
         d_k_ts *= s_ts
         d_k_ts *= k_ts
 
@@ -261,14 +261,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_k_all = d_gates[..., H:]
 
     # d_x = W_z.T @ d_z + W_k.T @ d_k
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_k_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_k)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_k)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     d_params = Params(d_W, d_U_k, d_b)
@@ -291,7 +290,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U_k, b = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, k
     U_k_h = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
     z, k_ = gates[:, :H], gates[:, H:]

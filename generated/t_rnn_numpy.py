@@ -127,7 +127,7 @@ def forward(
     W, b_f = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     x_h_next = np.empty((T, B, H), dtype)
-    f_all, z_all = gates[..., H:], gates[..., :H]
+    f_all = gates[..., H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
@@ -137,7 +137,7 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
-    x_h_next *= z_all
+    x_h_next *= gates[..., :H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -187,7 +187,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_a_f
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b_f = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -228,14 +228,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_f_all = d_gates[..., H:]
 
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_a_f_all.reshape(T * B, H), out=d_b_f)
+    np.matmul(ones, d_gates[..., H:].reshape(T * B, H), out=d_b_f)
 
     d_params = Params(d_W, d_b_f)
     return Grads(params=d_params, x=d_x, initial=States(d_h))
@@ -257,9 +256,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, b_f = params
-    gates = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, f
     x_h_next = np.empty((B, H), dtype)
-    f, z = gates[:, H:], gates[:, :H]
+    f = gates[:, H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
@@ -269,7 +268,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = f * h + z * (1 - f)
     np.subtract(1, f, out=x_h_next)
-    x_h_next *= z
+    x_h_next *= gates[:, :H]
     np.multiply(f, h_t, out=h_next)
     h_next += x_h_next
 

@@ -134,7 +134,7 @@ def forward(
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_g_h, U_c_h
 
     # The parts of g and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -185,7 +185,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_g, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))

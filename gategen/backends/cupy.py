@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from gategen.backends.comments import listed
+from gategen.backends.comments import Remark, listed
 from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host, folded
 from gategen.backends.instructions import View
 from gategen.backends.module import (
@@ -238,8 +238,23 @@ class Emitter(Host):
             return ""
         return f"{self.size(field.height) if field.rows else 1}  {stack_of(field)}"
 
+    def copies(self, kernel: Kernel) -> list[str]:
+        """The lines of a kernel that does nothing but copy, or set to 0; none for another."""
+        slot, lines = self.schedule.slot, []
+        for ops in neighbours(kernel.ops, slot):
+            if any(op.out not in slot for op in ops) or not isinstance(ops[0].expr, Value | sp.Integer):
+                return []
+            target, source = self.value(*(op.out for op in ops)), str(ops[0].expr)
+            if isinstance(ops[0].expr, Value):
+                source = self.value(*(op.expr for op in ops))
+            lines.append(f"{target} = {source}" if target.endswith("]") else f"{target}[...] = {source}")
+        return lines
+
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot
+        if copies := self.copies(kernel):
+            self.say(self.comment(*(op.out for op in kernel.ops)), *copies)
+            return
         made = {op.out for op in kernel.ops}
         reads = list(dict.fromkeys(v for op in kernel.ops for v in op.reads if v not in made))
         last: dict[Slot, Value] = {}
@@ -276,7 +291,7 @@ class Emitter(Host):
         declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
-        above = [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
+        above = [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment.text
         made_here = CudaKernel(
             name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
         )
@@ -306,7 +321,7 @@ class Emitter(Host):
     def launch(
         self,
         kernel: CudaKernel,
-        comment: Sequence[str],
+        comment: Remark,
         rows: str,
         words: Sequence[str],
         arrays: Sequence[str],
@@ -328,7 +343,28 @@ class Emitter(Host):
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")
         line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(SUMS if self.where == ALL else (), *self.cleared(stage.operand), line)
+        self.say(SUMS if self.where == ALL else Remark(), *self.cleared(stage.operand), line)
+
+
+def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
+    """Ops that copy neighbours to neighbours, or one number to neighbours, together."""
+
+    def follows(one: Value, other: Value) -> bool:
+        first, second = slot.get(one), slot.get(other)
+        return (
+            first is not None
+            and second is not None
+            and (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+        )
+
+    found: list[list[Pointwise]] = []
+    for op in ops:
+        last = found[-1][-1] if found else None
+        if last and follows(last.out, op.out) and (last.expr == op.expr or follows(last.expr, op.expr)):
+            found[-1].append(op)
+        else:
+            found.append([op])
+    return found
 
 
 def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:

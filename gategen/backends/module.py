@@ -20,7 +20,7 @@ from typing import Any
 
 import sympy as sp
 
-from gategen.backends.comments import NONE, comments
+from gategen.backends.comments import NONE, Remark, comments
 from gategen.graph import Pointwise, Value, fresh, length
 from gategen.plan import (
     GRADIENT,
@@ -212,7 +212,7 @@ class Module:
             return []
         return [k for k, b in enumerate(tape_buffers(self.plan.first)) if b.kind != "static"]
 
-    def comment(self, schedule: Schedule, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
+    def comment(self, schedule: Schedule, values: Iterable[Value], once: bool = False) -> Remark:
         return self.comments.get(id(schedule), NONE).of(values, once)
 
     def gradient_field(self, name: str) -> Field | None:
@@ -343,14 +343,20 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
 
 def empties(memory: Iterable[dict[str, str]], xp: str) -> tuple[str, ...]:
     """The lines that make some memory, all arrays of one shape in one line."""
-    by_shape: dict[str, list[str]] = {}
+    by_shape: dict[tuple[str, str], list[str]] = {}
     for item in memory:
-        by_shape.setdefault(item["shape"], []).append(item["name"])
+        by_shape.setdefault((item["shape"], item.get("members", "")), []).append(item["name"])
     lines: list[str] = []
-    for shape, names in by_shape.items():
+    for (shape, members), names in by_shape.items():
         made = f"{xp}.empty({shape}, dtype)"
         several = assigned(names, f"({made} for _ in range({len(names)}))")
-        lines += several.split("\n") if len(names) > 1 else [f"{names[0]} = {made}"]
+        line = f"{names[0]} = {made}" + (f"  # {members}" if members else "")
+        if len(names) > 1:
+            lines += several.split("\n")
+        elif len(line) <= WIDTH - 4:
+            lines.append(line)
+        else:
+            lines += [*wrapped(members, WIDTH - 8), f"{names[0]} = {made}"]
     return tuple(lines)
 
 
@@ -739,7 +745,11 @@ def late_sizes(module: Module, known: dict[str, str]) -> dict[str, str]:
 def own_memory(module: Module, schedule: Schedule, once: bool = False) -> tuple[dict[str, str], ...]:
     """Names and shapes of the buffers a function makes for itself: all but inputs, states and carries."""
     return tuple(
-        {"name": module.names.known[b.name], "shape": module.shape(b, once)}
+        {
+            "name": module.names.known[b.name],
+            "shape": module.shape(b, once),
+            "members": members(b) if len(b.members) > 1 else "",
+        }
         for b in schedule.buffers
         if b.kind in ("row", "time", "static")
     )

@@ -6,11 +6,13 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
 from gategen.backends.instructions import (
     Assembler,
@@ -118,6 +120,25 @@ class Lines(Host):
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
         return (*weights, *ones, *scratch, *named_together(self.views), *tiled)
 
+    def settle(self, *kept: str) -> None:
+        """Puts a view that one line mentions into that line, unless the text `kept` mentions it too."""
+        for source, name in list(self.views.items()):
+            word = re.compile(rf"\b{name}\b")
+            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
+            lines = [
+                (block, k) for block in self.blocks for k, at in enumerate(block.lines) for _ in word.findall(at)
+            ]
+            if len(lines) != 1 or any(map(word.search, others)):
+                continue
+            block, k = lines[0]
+            found = block.lines[k]
+            if source.endswith("]"):
+                found = found.replace(f"{name}[...] =", f"{name} =")
+            found = word.sub(source, found)
+            if not re.match(rf"{name} .=", block.lines[k]) and len(found) <= WIDTH - 8:
+                block.lines[k] = found
+                del self.views[source]
+
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
@@ -219,7 +240,7 @@ class Lines(Host):
         number = stage.out[0].shape == ()
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
-        self.say(SUMS if self.where == ALL else (), *cleared, line)
+        self.say(SUMS if self.where == ALL else Remark(), *cleared, line)
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
@@ -390,6 +411,7 @@ def once(module: Module, pair: Pair, schedule: Schedule) -> dict[str, Any]:
     lines = Lines(module, module.names.inner(), pair, schedule, ONCE)
     lines.run(schedule.stages)
     outputs = tuple((name, lines.value(value)) for name, value in schedule.graph.outputs)
+    lines.settle(*(source for _, source in outputs))
     memory = own_memory(module, schedule, once=True)
     made = {"text": lines.text, "lines": lines.prepare, "outputs": outputs, "memory": memory}
     return with_fields(module, made)
@@ -417,6 +439,9 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
     after.ones = False
     after.run(schedule.after)
     outputs = tuple((name, after.value(value)) for name, value in graph.outputs)
+    before.settle(*(item["value"] for item in updates))
+    ahead.settle(*loop.steps)
+    after.settle(*(source for _, source in outputs))
     made = {
         "before": before.text,
         "ahead": ahead.text,
