@@ -187,15 +187,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_tanh_h = 0.1 * d_h * (1 - tanh_h**2)
-        # d_U_hT_h = -d_tanh_h
+        # d_tanh_h and d_U_hT_h.
         launch("antisymmetric_backward_1", dtype, (B, H, B, t, H), d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
 
-        # U_hT_d_a_h = U_h.T @ d_tanh_h
-        cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)
-
-        # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
-        cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)
+        cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)  # U_hT_d_a_h = U_h.T @ d_tanh_h
+        cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)  # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
 
         # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
         launch("antisymmetric_backward_2", dtype, (B, H, B, t, H), U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
@@ -203,8 +199,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_tanh_h
-    cp.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_h
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

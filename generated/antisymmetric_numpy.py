@@ -214,18 +214,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_tanh_h = d_h * (0.1 - 0.1 * tanh_h**2)
-            d_tanh_h_t *= d_h
-
-            # d_U_hT_h = -d_tanh_h
-            np.multiply(d_tanh_h_t, -1, out=d_U_hT_h_t)
-
-            # U_hT_d_a_h = U_h.T @ d_tanh_h
-            np.matmul(d_tanh_h_t, U_h_tiles, out=U_hT_d_a_h_tiles)
-
-            # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
-            np.matmul(d_U_hT_h_t, U_h_T_tiles, out=U_h_d_U_hT_h_tiles)
+            d_tanh_h_t *= d_h  # d_tanh_h = d_h * (0.1 - 0.1 * tanh_h**2)
+            np.multiply(d_tanh_h_t, -1, out=d_U_hT_h_t)  # d_U_hT_h = -d_tanh_h
+            np.matmul(d_tanh_h_t, U_h_tiles, out=U_hT_d_a_h_tiles)  # U_hT_d_a_h = U_h.T @ d_tanh_h
+            np.matmul(d_U_hT_h_t, U_h_T_tiles, out=U_h_d_U_hT_h_tiles)  # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
 
             # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
             np.multiply(d_tanh_h_t, 0.01, out=s)
@@ -238,8 +230,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_tanh_h
-    np.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_h
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

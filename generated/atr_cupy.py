@@ -144,8 +144,7 @@ def forward(
 
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # q = U_h @ h + b_h
-        cp.matmul(h[t], U_h_T, out=f[t])
+        cp.matmul(h[t], U_h_T, out=f[t])  # q = U_h @ h + b_h
 
         # i = sigmoid(p + q)
         # f = sigmoid(p - q)
@@ -197,22 +196,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_p = d_h * (1 - f) * f * h
-        # d_q = d_h * (1 - i) * i * p - d_p
-        # d_p += d_h * (1 - i) * i * p + d_h * i
+        # d_p and d_q.
         launch("atr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
 
-        # d_u_h = U_h.T @ d_q
-        cp.matmul(d_q[t], U_h, out=d_u_h)
-
-        # d_h = d_h * f + d_u_h
-        launch("atr_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, f)
+        cp.matmul(d_q[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_q
+        launch("atr_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, f)  # d_h = d_h * f + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_p
-    cp.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -135,8 +135,7 @@ def forward(
     W_h, U_h, b_h = params
     h, p, f, i = memory(tape, dtype, h=(T + 1, B, H), p=(T, B, H), f=(T, B, H), i=(T, B, H))
 
-    # p = W_h @ x
-    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
+    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))  # p = W_h @ x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -231,23 +230,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_p = d_h * (1 - f) * f * h
-            d_p_t *= d_h
-
-            # k_i = d_h * (1 - i) * i * p
-            k_i_t *= d_h
-
-            # d_q = k_i - d_p
-            np.subtract(k_i_t, d_p_t, out=d_q_t)
+            d_p_t *= d_h  # d_p = d_h * (1 - f) * f * h
+            k_i_t *= d_h  # k_i = d_h * (1 - i) * i * p
+            np.subtract(k_i_t, d_p_t, out=d_q_t)  # d_q = k_i - d_p
 
             # d_p += d_h * i + k_i
             np.multiply(d_h, i_t, out=s)
             d_p_t += s
             d_p_t += k_i_t
 
-            # d_u_h = U_h.T @ d_q
-            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)
+            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_q
 
             # d_h = d_h * f + d_u_h
             d_h *= f_t
@@ -258,8 +250,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_p
-    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -289,8 +280,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     p, f, i = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
 
-    # p = W_h @ x
-    np.matmul(x, W_h.T, out=p)
+    np.matmul(x, W_h.T, out=p)  # p = W_h @ x
 
     # q = U_h @ h + b_h
     np.matmul(h_t, U_h.T, out=f)

@@ -188,21 +188,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # a = tanh_a + 1
-    launch("brc_backward_1", dtype, (T * B, H, H), gates, a)
+    launch("brc_backward_1", dtype, (T * B, H, H), gates, a)  # a = tanh_a + 1
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_tanh_h = d_h * (1 - tanh_h**2) * d_z
-        # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
-        # g_w_a = d_tanh_a * h
-        # d_z *= d_h * z * (h - tanh_h)
-        # g_w_z = d_z * h
-        # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * a + d_z * w_z
+        # d_z, d_tanh_h, d_tanh_a, g_w_a, g_w_z and d_h.
         launch("brc_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, a, w, d_gates, d_gates_2)
 
         if finished is not None:

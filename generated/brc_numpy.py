@@ -225,11 +225,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         z_ts, tanh_ah_ts = gates[ts, :, :H], gates[ts, :, H:]
         h_ts = h[ts]
 
-        # a = tanh_a + 1
-        np.add(gates[ts, :, H : 2 * H], 1, out=a_ts)
-
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.add(gates[ts, :, H : 2 * H], 1, out=a_ts)  # a = tanh_a + 1
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_tanh_h = (1 - tanh_h**2) * (1 - z), times d_h in the loop
         # d_tanh_a = h * (1 - tanh_a**2), times d_tanh_h in the loop
@@ -252,21 +249,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
-            d_tanh_h *= d_h
-
-            # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
-            d_tanh_a *= d_tanh_h
-
-            # g_w_a = d_tanh_a * h
-            np.multiply(d_tanh_a, h_t, out=g_w_a)
-
-            # d_z = d_h * (1 - z) * z * (h - tanh_h)
-            d_z *= d_h
-
-            # g_w_z = d_z * h
-            np.multiply(d_z, h_t, out=g_w_z)
+            d_tanh_h *= d_h  # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
+            d_tanh_a *= d_tanh_h  # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+            np.multiply(d_tanh_a, h_t, out=g_w_a)  # g_w_a = d_tanh_a * h
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - tanh_h)
+            np.multiply(d_z, h_t, out=g_w_z)  # g_w_z = d_z * h
 
             # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
             d_h *= z

@@ -228,8 +228,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # l = sigmoid_a * z
-    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
+    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)  # l = sigmoid_a * z
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
@@ -237,14 +236,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * (n - h)
-        # d_z = d_a * sigmoid_a * (1 - z) * z
-        # d_n = d_h * l * (1 - n**2)
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
+        # d_a, d_z and d_n.
         launch("caru_code_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
         # d_h = d_h * (1 - l) + d_u_h
         launch("caru_code_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
@@ -261,6 +256,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates[..., 2 * H :], d_c[:H])
+
     d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
@@ -315,6 +311,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
 
     # d_a_h = d_h * (1 - h_next**2)
     launch("caru_code_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
+
     d_h[...] = d_h_2[0]
 
     # d_x = W_n.T @ d_a_h

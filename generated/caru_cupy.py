@@ -227,8 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # l = sigmoid_a * z
-    launch("caru_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
+    launch("caru_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)  # l = sigmoid_a * z
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
@@ -236,17 +235,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * (n - h)
-        # d_z = d_a * sigmoid_a * (1 - z) * z
-        # d_n = d_h * l * (1 - n**2)
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
+        # d_a, d_z and d_n.
         launch("caru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)
-
-        # d_h = d_h * (1 - l) + d_u_h
-        launch("caru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
+        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
+        launch("caru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)  # d_h = d_h * (1 - l) + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -260,6 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates[..., 2 * H :], d_c[:H])
+
     d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
@@ -314,6 +308,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
 
     # d_h_next = d_h + d_y
     launch("caru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, d_h_next)
+
     d_h[...] = d_h_2[0]
 
     # d_x = W_n.T @ d_h_next

@@ -189,8 +189,7 @@ def forward(
         z += U_z_h
         sigmoid(z, out=z)
 
-        # l = z * sigmoid(a)
-        np.multiply(sigmoid_a, z, out=s)
+        np.multiply(sigmoid_a, z, out=s)  # l = z * sigmoid(a)
 
         # h' = (1 - l) * h + n * l
         np.subtract(n_t, h_t, out=h_next)
@@ -261,11 +260,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         n_ts = n[ts]
         k_a_ts = k_a[ts]
 
-        # k_h = sigmoid_a * z
-        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)
-
-        # d_a = n - h, times d_h in the loop
-        np.subtract(n_ts, h[ts], out=d_a_ts)
+        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)  # k_h = sigmoid_a * z
+        np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
 
         # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
         np.subtract(1, z_ts, out=d_z_ts)
@@ -282,8 +278,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_a_ts *= sigmoid_a_ts
         k_a_ts *= z_ts
 
-        # k_h = 1 - sigmoid_a * z
-        np.subtract(1, k_h_ts, out=k_h_ts)
+        np.subtract(1, k_h_ts, out=k_h_ts)  # k_h = 1 - sigmoid_a * z
 
         for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
             d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
@@ -293,22 +288,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a = d_h * (n - h)
-            d_a *= d_h
-
-            # d_z = d_a * sigmoid_a * (1 - z) * z
-            d_z *= d_a
-
-            # d_n = d_h * (1 - n**2) * sigmoid_a * z
-            d_n *= d_h
+            d_a *= d_h  # d_a = d_h * (n - h)
+            d_z *= d_a  # d_z = d_a * sigmoid_a * (1 - z) * z
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_a * z
 
             # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
             d_a *= k_a_t
             d_a += d_n
 
-            # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)
+            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
             # d_h = d_h * (1 - sigmoid_a * z) + d_u_h
             d_h *= k_h_t
@@ -329,6 +317,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
     np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c[:H])
+
     d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
@@ -365,11 +354,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     bias_n, bias_z = bias[H:], bias[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
 
-    # n = tanh(U_n @ h + a + c_n)
-    bias_n[...] = c[:H]
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    np.add(b[H:], c[H:], out=bias_z)
+    bias_n[...] = c[:H]  # n = tanh(U_n @ h + a + c_n)
+    np.add(b[H:], c[H:], out=bias_z)  # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
 
     # a = W_n @ x + b_n
     np.matmul(x, W.T, out=gates)
@@ -426,9 +412,7 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_c[...] = 0
     d_b[H:] = 0
     d_h_2[...] = 0
-
-    # d_h_next = d_h + d_y
-    np.add(d_h, d_y, out=d_h_next)
+    np.add(d_h, d_y, out=d_h_next)  # d_h_next = d_h + d_y
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_h_next

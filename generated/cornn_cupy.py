@@ -202,26 +202,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_z = d_z.copy()
             cp.copyto(d_z, 0, where=finished[t])
 
-        # d_z += 0.1 * d_y_2
-        # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
+        # d_z and d_tanh_z.
         launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
-        # d_u_z = U_z.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)
+        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)  # d_u_z = U_z.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)  # d_y_2 = U_y.T @ d_tanh_z
 
-        # d_y_2 = U_y.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
-
-        # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
-        # d_z = 0.53 * d_z + d_u_z
+        # d_y_2 and d_z.
         launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])
             cp.copyto(d_z, kept_z, where=finished[t])
 
-    # d_x = W_h.T @ d_tanh_z
-    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -237,19 +237,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_y_2, 0.1, out=s)
             d_z += s
 
-            # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
-            d_tanh_z_t *= d_z
-
-            # d_u_z = U_z.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_z_tiles, out=d_u_z_tiles)
-
-            # d_y_2 = U_y.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_y_tiles, out=d_y_2_2_tiles)
+            d_tanh_z_t *= d_z  # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
+            np.matmul(d_tanh_z_t, U_z_tiles, out=d_u_z_tiles)  # d_u_z = U_z.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_y_tiles, out=d_y_2_2_tiles)  # d_y_2 = U_y.T @ d_tanh_z
 
             # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
             np.multiply(d_z, 0.27, out=s)
             d_y_2_2 -= s
             d_y_2_2 += d_y_2
+
             d_y_2[...] = d_y_2_2
 
             # d_z = 0.53 * d_z + d_u_z
@@ -262,8 +258,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_tanh_z
-    np.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

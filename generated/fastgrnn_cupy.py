@@ -155,8 +155,7 @@ def forward(
 
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # a = W_h @ x + U_h @ h
-        cp.matmul(h[t], U_h_T, out=U_h_h)
+        cp.matmul(h[t], U_h_T, out=U_h_h)  # a = W_h @ x + U_h @ h
 
         # z = sigmoid(a + b_z)
         # n = tanh(a + b_h)
@@ -211,22 +210,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_nu = d_h * n
-        # d_z = 1 - z
-        # g_sigmoid_zeta = d_h * n * d_z
-        # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * d_z)
-        # d_z *= d_h * z * (h - n * sigmoid_zeta)
-        # d_a = d_n + d_z
+        # g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
         launch(
             "fastgrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
             g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a,
         )
 
-        # d_u_h = U_h.T @ d_a
-        cp.matmul(d_a[t], U_h, out=d_u_h)
-
-        # d_h = d_h * z + d_u_h
-        launch("fastgrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, z)
+        cp.matmul(d_a[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_a
+        launch("fastgrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -243,8 +234,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(sum_g_sigmoid_zeta, d_sigmoid_zeta)
     column_sum(d_gates, d_b)
 
-    # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
-    # d_zeta = d_sigmoid_zeta * (1 - sigmoid_zeta) * sigmoid_zeta
+    # d_nu and d_zeta.
     launch(
         "fastgrnn_backward_3", dtype, (1, 1), d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta,
         d_nu, d_zeta,

@@ -233,8 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
         n_ts = n[ts]
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # g_sigmoid_zeta = n * (1 - z), times d_h in the loop
         np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)
@@ -260,24 +259,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_sigmoid_nu = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)
-
-            # g_sigmoid_zeta = d_h * n * (1 - z)
-            g_sigmoid_zeta_t *= d_h
-
-            # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
-            d_z *= d_h
-
-            # d_a = d_n + d_z
-            np.add(d_n, d_z, out=d_a_t)
-
-            # d_u_h = U_h.T @ d_a
-            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)
+            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)  # g_sigmoid_nu = d_h * n
+            g_sigmoid_zeta_t *= d_h  # g_sigmoid_zeta = d_h * n * (1 - z)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+            np.add(d_n, d_z, out=d_a_t)  # d_a = d_n + d_z
+            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_a
 
             # d_h = d_h * z + d_u_h
             d_h *= z_t

@@ -147,8 +147,7 @@ def forward(
 
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # n = tanh(W_h @ x + U_h @ h + b_h)
-        cp.matmul(h[t], U_h_T, out=U_h_h)
+        cp.matmul(h[t], U_h_T, out=U_h_h)  # n = tanh(W_h @ x + U_h @ h + b_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
         launch("fastrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
@@ -200,16 +199,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_beta = d_h * h
-        # g_sigmoid_alpha = d_h * n
-        # d_n = d_h * (1 - n**2) * sigmoid_alpha
+        # g_sigmoid_beta, g_sigmoid_alpha and d_n.
         launch(
             "fastrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
             g_sigmoid_alpha, d_n,
         )
 
-        # d_u_h = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_u_h)
+        cp.matmul(d_n[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_n
 
         # d_h = d_h * sigmoid_beta + d_u_h
         launch("fastrnn_backward_2", dtype, (B, H, H), d_h, d_u_h, sigmoid_beta)
@@ -229,8 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(sum_g_sigmoid_beta, d_sigmoid_beta)
     column_sum(d_n, d_b_h)
 
-    # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
-    # d_beta = d_sigmoid_beta * (1 - sigmoid_beta) * sigmoid_beta
+    # d_alpha and d_beta.
     launch(
         "fastrnn_backward_3", dtype, (1, 1), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
         d_alpha, d_beta,

@@ -224,18 +224,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_sigmoid_beta = d_h * h
-            np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
-
-            # g_sigmoid_alpha = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
-
-            # d_n = d_h * (1 - n**2) * sigmoid_alpha
-            d_n_t *= d_h
-
-            # d_u_h = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_u_h_tiles)
+            np.multiply(d_h, h_t, out=g_sigmoid_beta_t)  # g_sigmoid_beta = d_h * h
+            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)  # g_sigmoid_alpha = d_h * n
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_alpha
+            np.matmul(d_n_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_n
 
             # d_h = d_h * sigmoid_beta + d_u_h
             d_h *= sigmoid_beta

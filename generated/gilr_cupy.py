@@ -142,8 +142,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     for t in range(T):
-        # h' = (1 - g) * j + g * h
-        launch("gilr_forward_2", dtype, (B, H, B, t, H), gates, h, x_h_next)
+        launch("gilr_forward_2", dtype, (B, H, B, t, H), gates, h, x_h_next)  # h' = (1 - g) * j + g * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -189,9 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a_g = 1 - g
-        # d_j = d_h * (1 - j**2) * d_a_g
-        # d_a_g *= g * (d_h * h - d_h * j)
+        # d_a_g and d_j.
         launch("gilr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
         if finished is not None:

@@ -201,16 +201,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_g_ts, d_j_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         g_ts, j_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # d_a_g = 1 - g
-        np.subtract(1, g_ts, out=d_a_g_ts)
+        np.subtract(1, g_ts, out=d_a_g_ts)  # d_a_g = 1 - g
 
         # d_j = (1 - g) * (1 - j**2), times d_h in the loop
         np.multiply(j_ts, j_ts, out=d_j_ts)
         np.subtract(1, d_j_ts, out=d_j_ts)
         d_j_ts *= d_a_g_ts
 
-        # d_a_g = (1 - g) * g, times d_g in the loop
-        d_a_g_ts *= g_ts
+        d_a_g_ts *= g_ts  # d_a_g = (1 - g) * g, times d_g in the loop
 
         for d_y_t, d_j, h_t, j, d_a_g, g, finished_t in backwards(
             d_y[ts], d_j_ts, h[ts], j_ts, d_a_g_ts, g_ts, ends[ts],
@@ -220,15 +218,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_j = d_h * (1 - g) * (1 - j**2)
-            d_j *= d_h
+            d_j *= d_h  # d_j = d_h * (1 - g) * (1 - j**2)
 
             # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
             np.multiply(d_h, h_t, out=s)
             np.multiply(d_h, j, out=s_2)
             s -= s_2
             d_a_g *= s
+
             d_h *= g
 
             if finished is not None:

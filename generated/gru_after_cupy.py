@@ -207,18 +207,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * (1 - n**2) * d_z
-        # d_v_n = d_n * r
-        # d_r = d_n * (1 - r) * r * v_n
-        # d_z *= d_h * z * (h - n)
+        # d_z, d_n, d_v_n and d_r.
         launch("gru_after_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
         # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t, :, : 3 * H], U_hzr, out=d_u_h)
 
-        # d_h = d_h * z + d_u_h
-        launch("gru_after_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)
+        launch("gru_after_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -232,6 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     column_sum(d_gates[..., H:], d_b)
     column_sum(d_gates[..., :H], d_c[2 * H :])
+
     d_c[: 2 * H] = d_b[: 2 * H]
 
     d_params = Params(d_W, d_U, d_b, d_c)

@@ -254,18 +254,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * (1 - z)
-            d_n *= d_h
-
-            # d_v_n = d_n * r
-            np.multiply(d_n, r, out=d_v_n)
-
-            # d_r = d_n * (1 - r) * r * v_n
-            d_r *= d_n
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+            np.multiply(d_n, r, out=d_v_n)  # d_v_n = d_n * r
+            d_r *= d_n  # d_r = d_n * (1 - r) * r * v_n
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
 
             # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
             np.matmul(d_v_n_z_r, U_hzr_tiles, out=d_u_h_tiles)
@@ -289,6 +281,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_v_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     np.matmul(ones, d_zrn_all.reshape(T * B, 3 * H), out=d_b)
     np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c[2 * H :])
+
     d_c[: 2 * H] = d_b[: 2 * H]
 
     d_params = Params(d_W, d_U, d_b, d_c)

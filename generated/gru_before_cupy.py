@@ -211,15 +211,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * (1 - z)
         launch("gru_before_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r = d_hr * h * (1 - r) * r
-        # d_z = d_h * (1 - z) * z * (h - n)
+        # d_r and d_z.
         launch("gru_before_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_h, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)
+        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * z + d_hr * r + d_u_h
         launch("gru_before_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)

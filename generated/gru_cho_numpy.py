@@ -245,21 +245,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * (1 - z)
-            d_n *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * z + d_hr * r + d_u_h
             d_h *= z

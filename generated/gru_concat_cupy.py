@@ -206,15 +206,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_concat_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_hr = A_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)  # d_hr = A_h.T @ d_n
 
-        # d_z = d_h * (1 - z) * z * (n - h)
-        # d_r = d_hr * h * (1 - r) * r
+        # d_z and d_r.
         launch("gru_concat_backward_2", dtype, (B, H, B, t, H), d_h, h, gates, d_hr, d_gates)
 
-        # d_a_h = A_r.T @ d_r + A_z.T @ d_z
-        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)
+        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
         # d_h = d_a_h + d_h * (1 - z) + d_hr * r
         launch("gru_concat_backward_3", dtype, (B, H, B, t, H), d_a_h, d_h, d_hr, gates)

@@ -237,8 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= h_ts
         d_rz_ts *= rz_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n, d_z, d_r, d_rz, k_h_t, r, finished_t in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_r_ts, d_rz_ts, k_h_ts, gates[ts, :, :H], ends[ts],
@@ -248,21 +247,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n *= d_h
-
-            # d_hr = A_h.T @ d_n
-            np.matmul(d_n, A_h_tiles, out=d_hr_tiles)
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_a_h = A_r.T @ d_r + A_z.T @ d_z
-            np.matmul(d_rz, A_rz_tiles, out=d_a_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n, A_h_tiles, out=d_hr_tiles)  # d_hr = A_h.T @ d_n
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.matmul(d_rz, A_rz_tiles, out=d_a_h_tiles)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
             # d_h = d_a_h + d_h * (1 - z) + d_hr * r
             d_h *= k_h_t

@@ -161,8 +161,7 @@ def forward(
         launch("gru_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, hr)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        # h' = (1 - z) * h + z * n
-        launch("gru_forward_2", dtype, (B, H, B, t, H), U_h_hr, gates, b, h)
+        launch("gru_forward_2", dtype, (B, H, B, t, H), U_h_hr, gates, b, h)  # h' = (1 - z) * h + z * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -212,15 +211,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r = d_hr * h * (1 - r) * r
-        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_r and d_z.
         launch("gru_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_h, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)
+        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
         launch("gru_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)

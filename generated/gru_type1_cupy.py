@@ -211,15 +211,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_type1_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, gates, d_n)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_hr)
+        cp.matmul(d_n[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r = d_hr * h * (1 - r) * r
-        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_r and d_z.
         launch("gru_type1_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_h, n, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
         launch("gru_type1_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
@@ -227,8 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

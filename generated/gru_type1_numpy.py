@@ -242,8 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n_t, d_r, d_z, d_gates_t, k_h_t, r, finished_t in backwards(
             d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_gates_ts, k_h_ts, gates[ts, :, H:], ends[ts],
@@ -253,21 +252,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
@@ -280,8 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

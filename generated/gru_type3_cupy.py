@@ -204,22 +204,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_z = d_h * (n - h)
-        # d_n = d_h * (1 - n**2) * z
+        # g_z and d_n.
         launch("gru_type3_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, z, g_z, d_n)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_hr)
+        cp.matmul(d_n[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # g_r = d_hr * h
-        # d_h = d_h * (1 - z) + d_hr * r
+        # g_r and d_h.
         launch("gru_type3_backward_2", dtype, (B, H, B, t, H), d_hr, h, d_h, r, z, g_r)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -228,8 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_z, d_parts[H:])
     column_sum(d_n, d_b[2 * H :])
 
-    # d_b_z = d_z * (1 - z) * z
-    # d_b_r = d_r * (1 - r) * r
+    # d_b_z and d_b_r.
     launch("gru_type3_backward_3", dtype, (1, H, H), d_parts, z, r, d_b)
 
     d_params = Params(d_W_h, d_U_h, d_b)

@@ -139,11 +139,8 @@ def forward(
     h, n, hr, z, r = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), hr=(T, B, H), z=(H,), r=(H,))
     U_h_hr = np.empty((B, H), dtype)
 
-    # z = sigmoid(b_z)
-    sigmoid(b[:H], out=z)
-
-    # r = sigmoid(b_r)
-    sigmoid(b[H : 2 * H], out=r)
+    sigmoid(b[:H], out=z)  # z = sigmoid(b_z)
+    sigmoid(b[H : 2 * H], out=r)  # r = sigmoid(b_r)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -218,8 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         h_ts = h[ts]
         d_n_ts = d_n[ts]
 
-        # g_z = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=g_z_ts)
+        np.subtract(n_ts, h_ts, out=g_z_ts)  # g_z = n - h, times d_h in the loop
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -234,18 +230,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_z = d_h * (n - h)
-            g_z_t *= d_h
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)
-
-            # g_r = d_hr * h
-            np.multiply(d_hr, h_t, out=g_r_t)
+            g_z_t *= d_h  # g_z = d_h * (n - h)
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            np.multiply(d_hr, h_t, out=g_r_t)  # g_r = d_hr * h
 
             # d_h = d_h * (1 - z) + d_hr * r
             np.subtract(1, z, out=s)
@@ -260,8 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_r, d_z = d_parts[:H], d_parts[H:]
     d_b_z, d_b_r = d_b[:H], d_b[H : 2 * H]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -303,11 +290,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
     z, r = (np.empty((H,), dtype) for _ in range(2))
 
-    # z = sigmoid(b_z)
-    sigmoid(b[:H], out=z)
-
-    # r = sigmoid(b_r)
-    sigmoid(b[H : 2 * H], out=r)
+    sigmoid(b[:H], out=z)  # z = sigmoid(b_z)
+    sigmoid(b[H : 2 * H], out=r)  # r = sigmoid(b_r)
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)

@@ -184,8 +184,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_a_h[ts]
 
-        # d_a_h = step(h_next), times d_h in the loop
-        np.greater(h[1:][ts], 0, out=d_a_h_ts)
+        np.greater(h[1:][ts], 0, out=d_a_h_ts)  # d_a_h = step(h_next), times d_h in the loop
 
         for d_y_t, d_a_h_t, g_u_t, h_t, finished_t in backwards(d_y[ts], d_a_h_ts, g_u[ts], h[ts], ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -193,23 +192,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_h = d_h * step(h_next)
-            d_a_h_t *= d_h
-
-            # g_u = d_a_h * h
-            np.multiply(d_a_h_t, h_t, out=g_u_t)
-
-            # d_h = d_a_h * u
-            np.multiply(d_a_h_t, u, out=d_h)
+            d_a_h_t *= d_h  # d_a_h = d_h * step(h_next)
+            np.multiply(d_a_h_t, h_t, out=g_u_t)  # g_u = d_a_h * h
+            np.multiply(d_a_h_t, u, out=d_h)  # d_h = d_a_h * u
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_a_h
-    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -197,14 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * (1 - n**2) * d_z
-        # g_u_h = d_n * h * r
-        # d_z *= d_h * z * (h - n)
-        # g_u_z = d_z * h
-        # d_r = d_n * h * (1 - r) * r * u_h
-        # g_u_r = d_r * h
-        # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
+        # d_z, d_n, g_u_h, g_u_z, d_r, g_u_r and d_h.
         launch("indygru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, u, d_gates, d_gates_2)
 
         if finished is not None:

@@ -246,11 +246,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_rz_ts *= rz_ts
         d_r_ts *= u_h
 
-        # g_u_h = h * r, times d_n in the loop
-        np.multiply(h_ts, r_ts, out=g_u_h_ts)
-
-        # k_h = r * u_h
-        np.multiply(r_ts, u_h, out=k_h_ts)
+        np.multiply(h_ts, r_ts, out=g_u_h_ts)  # g_u_h = h * r, times d_n in the loop
+        np.multiply(r_ts, u_h, out=k_h_ts)  # k_h = r * u_h
 
         for d_y_t, d_n, g_u_h, d_z, g_u_z, h_t, d_r, g_u_r, z, k_h_t, d_rz, finished_t in backwards(
             d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, d_gates_2[ts, :, H : 2 * H], h_ts, d_r_ts,
@@ -261,24 +258,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * (1 - z)
-            d_n *= d_h
-
-            # g_u_h = d_n * h * r
-            g_u_h *= d_n
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # g_u_z = d_z * h
-            np.multiply(d_z, h_t, out=g_u_z)
-
-            # d_r = d_n * h * (1 - r) * r * u_h
-            d_r *= d_n
-
-            # g_u_r = d_r * h
-            np.multiply(d_r, h_t, out=g_u_r)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+            g_u_h *= d_n  # g_u_h = d_n * h * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.multiply(d_z, h_t, out=g_u_z)  # g_u_z = d_z * h
+            d_r *= d_n  # d_r = d_n * h * (1 - r) * r * u_h
+            np.multiply(d_r, h_t, out=g_u_r)  # g_u_r = d_r * h
 
             # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
             d_h *= z

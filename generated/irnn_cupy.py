@@ -185,14 +185,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * step(h_next)
         launch("irnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, d_a_h)
 
-        # d_h = U_h.T @ d_a_h
-        cp.matmul(d_a_h[t], U_h, out=d_h)
+        cp.matmul(d_a_h[t], U_h, out=d_h)  # d_h = U_h.T @ d_a_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_a_h
-    cp.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

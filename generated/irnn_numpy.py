@@ -187,8 +187,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_a_h[ts]
 
-        # d_a_h = step(h_next), times d_h in the loop
-        np.greater(h[1:][ts], 0, out=d_a_h_ts)
+        np.greater(h[1:][ts], 0, out=d_a_h_ts)  # d_a_h = step(h_next), times d_h in the loop
 
         for d_y_t, d_a_h_t, finished_t in backwards(d_y[ts], d_a_h_ts, ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -196,20 +195,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_h = d_h * step(h_next)
-            d_a_h_t *= d_h
-
-            # d_h = U_h.T @ d_a_h
-            np.matmul(d_a_h_t, U_h_tiles, out=d_h_tiles)
+            d_a_h_t *= d_h  # d_a_h = d_h * step(h_next)
+            np.matmul(d_a_h_t, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_a_h
-    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -198,13 +198,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_s = 1 - sigmoid_h
-        # d_g = d_h * (1 - g**2) * d_s
-        # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * sigmoid_h * d_s
+        # d_s and d_g.
         launch("janet_backward_1", dtype, (B, H, B, t, H), d_h, d_y, sigmoid_h, gates, h, d_gates)
 
-        # d_u_h = U_f.T @ d_s + U_c.T @ d_g
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_f.T @ d_s + U_c.T @ d_g
 
         # d_h = d_h * sigmoid_s + d_u_h
         launch("janet_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)

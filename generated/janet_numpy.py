@@ -218,8 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
         k_s_ts = k_s[ts]
 
-        # d_s = 1 - sigmoid_h
-        np.subtract(1, sigmoid_h_ts, out=d_s_ts)
+        np.subtract(1, sigmoid_h_ts, out=d_s_ts)  # d_s = 1 - sigmoid_h
 
         # d_g = (1 - g**2) * (1 - sigmoid_h), times d_h in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
@@ -244,17 +243,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
-            d_g *= d_h
+            d_g *= d_h  # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
 
             # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * (1 - sigmoid_h) * sigmoid_h
             d_s *= d_h
             np.multiply(d_h, k_s_t, out=s)
             d_s += s
 
-            # d_u_h = U_f.T @ d_s + U_c.T @ d_g
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_s + U_c.T @ d_g
 
             # d_h = d_h * sigmoid_s + d_u_h
             d_h *= sigmoid_s

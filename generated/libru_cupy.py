@@ -150,11 +150,8 @@ def forward(
         # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
         launch("libru_forward_1", dtype, (B, H, B, t, H), h, log_z)
 
-        # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
-        cp.matmul(log_z[t], U_T, out=u)
-
-        # h' = (1 - z) * n + z * h
-        launch("libru_forward_2", dtype, (B, H, B, t, H), u, gates, b, h)
+        cp.matmul(log_z[t], U_T, out=u)  # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
+        launch("libru_forward_2", dtype, (B, H, B, t, H), u, gates, b, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -198,21 +195,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # a_z = h + 1e-11
-    launch("libru_backward_1", dtype, (T * B, H, H), h, a_z)
+    launch("libru_backward_1", dtype, (T * B, H, H), h, a_z)  # a_z = h + 1e-11
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * (1 - n) * n * d_z
-        # d_z *= d_h * z * (h - n)
+        # d_z and d_n.
         launch("libru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # d_log_z = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates[t], U, out=d_log_z)
+        cp.matmul(d_gates[t], U, out=d_log_z)  # d_log_z = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_log_z / a_z
         launch("libru_backward_3", dtype, (B, H, B, t, H), a_z, d_h, d_log_z, gates)

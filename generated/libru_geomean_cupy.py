@@ -196,13 +196,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = -d_h * d_z * expm1(-n)
-        # d_z *= d_h * z * (h - n)
+        # d_z and d_n.
         launch("libru_geomean_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_u_h
         launch("libru_geomean_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)

@@ -200,18 +200,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_softplus_h = -d_h * expm1(-softplus_h)
-        # g_b_h = d_h - d_softplus_h
-        # g_b_h *= expm1(-softplus_n)
-        # g_b_h *= -1
-        # d_a = d_h * expm1(-softplus_a) + d_softplus_h
+        # d_softplus_h, g_b_h and d_a.
         launch(
             "libru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
             d_gates,
         )
 
-        # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
-        cp.matmul(d_gates[t, :, : 2 * H], U_hz, out=d_u_h)
+        cp.matmul(d_gates[t, :, : 2 * H], U_hz, out=d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
 
         # d_h = d_softplus_h + d_u_h
         launch("libru_log_backward_2", dtype, (B, H, H), d_softplus_h, d_u_h, d_h)

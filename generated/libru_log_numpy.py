@@ -245,27 +245,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_softplus_h = -d_h * expm1(-softplus_h)
-            k_softplus_h_t *= d_h
+            k_softplus_h_t *= d_h  # k_softplus_h = -d_h * expm1(-softplus_h)
 
             # d_softplus_n = expm1(-softplus_n) * (d_h - k_softplus_h)
             np.subtract(d_h, k_softplus_h_t, out=s)
             d_softplus_n_t *= s
 
-            # d_W_h_x = -d_softplus_n
-            np.multiply(d_softplus_n_t, -1, out=d_W_h_x)
+            np.multiply(d_softplus_n_t, -1, out=d_W_h_x)  # d_W_h_x = -d_softplus_n
             d_U_h_h[...] = d_W_h_x
 
             # d_a = d_h * expm1(-softplus_a) + k_softplus_h
             d_a *= d_h
             d_a += k_softplus_h_t
 
-            # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
-            np.matmul(d_U_h_h_a, U_hz_tiles, out=d_u_h_tiles)
-
-            # d_h = d_u_h + k_softplus_h
-            np.add(k_softplus_h_t, d_u_h, out=d_h)
+            np.matmul(d_U_h_h_a, U_hz_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
+            np.add(k_softplus_h_t, d_u_h, out=d_h)  # d_h = d_u_h + k_softplus_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -286,8 +280,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_softplus_n.reshape(T * B, H), out=d_bias_n)
     np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b[:H])
 
-    # d_b_h = -d_bias_n
-    np.multiply(d_bias_n, -1, out=d_b[H:])
+    np.multiply(d_bias_n, -1, out=d_b[H:])  # d_b_h = -d_bias_n
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U, d_b)
@@ -317,8 +310,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s = np.empty((B, H), dtype)
     softplus_h, softplus_n = gates[:, :H], gates[:, H:]
 
-    # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
-    np.multiply(b[H:], -1, out=bias_n)
+    np.multiply(b[H:], -1, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 
     # a = W_z @ x + U_z @ h + b_z
     np.matmul(x, W.T, out=gates)

@@ -219,8 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_gates_ts, d_n_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
         n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
-        # k_h = h + 1e-11
-        np.add(h_ts, 1e-11, out=k_h_ts)
+        np.add(h_ts, 1e-11, out=k_h_ts)  # k_h = h + 1e-11
 
         # d_z = 1 - z
         # d_n = (1 - n) * n * (1 - z), times d_h in the loop
@@ -233,8 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        # k_h = 1 / (h + 1e-11)
-        np.reciprocal(k_h_ts, out=k_h_ts)
+        np.reciprocal(k_h_ts, out=k_h_ts)  # k_h = 1 / (h + 1e-11)
 
         for d_y_t, d_n, d_z, d_gates_t, z, k_h_t, finished_t in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_gates_ts, z_ts, k_h_ts, ends[ts],
@@ -244,15 +242,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n) * n * (1 - z)
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # d_log_z = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_t, U_tiles, out=d_log_z_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n) * n * (1 - z)
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.matmul(d_gates_t, U_tiles, out=d_log_z_tiles)  # d_log_z = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_log_z / (h + 1e-11)
             d_h *= z

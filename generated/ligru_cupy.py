@@ -234,8 +234,7 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         cp.matmul(h[t], U_T, out=u)
 
-        # h' = (1 - z) * n + z * h
-        launch("ligru_forward_6", dtype, (B, H, B, t, H), u, b, z, n, h)
+        launch("ligru_forward_6", dtype, (B, H, B, t, H), u, b, z, n, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -293,8 +292,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum = cp.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # g_g_z = centred_z * scale_z
-    # g_g_h = centred_n * scale_n
+    # g_g_z and g_g_h.
     launch("ligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_3)
 
     for t in reversed(range(T)):
@@ -302,25 +300,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * d_z * step(n)
-        # d_W_h_x = d_n * g_h
-        # g_scale_n = d_W_h_x * centred_n
-        # g_used_mean_n = -d_W_h_x
-        # d_z *= d_h * z * (h - n)
-        # d_W_z_x = d_z * g_z
-        # g_scale_z = d_W_z_x * centred_z
-        # g_used_mean_z = -d_W_z_x
+        # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
             "ligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
             d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
         )
 
-        # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates_2[t], U, out=d_u_h)
-
-        # d_h = d_h * z + d_u_h
-        launch("ligru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, z)
+        cp.matmul(d_gates_2[t], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
+        launch("ligru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -334,22 +321,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates_2, d_b)
     column_sum(d_gates_3, d_g)
 
-    # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
-    # s_count = 1 / count
-    # d_sum_spread_n = d_batch_var_n * s_count
-    # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
-    # d_sum_spread_z = d_batch_var_z * s_count
+    # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
+    #     d_sum_spread_z.
     launch(
         "ligru_backward_4", dtype, (1, H, H), d_scale, scale, number(training, dtype),
         number(count, dtype), d_sum_spread,
     )
 
-    # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
-    # g_batch_mean_n = -d_batch_centred_n
-    # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
-    # g_batch_mean_z = -d_batch_centred_z
+    # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
         "ligru_backward_5", dtype, (T * B, H, H), batch_centred_n, d_sum_spread, valid, batch_centred_z,
         d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
@@ -357,18 +336,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_batch_mean_z, d_batch_mean[:H])
     column_sum(g_batch_mean_n, d_batch_mean[H:])
 
-    # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
-    # s_count_2 = 1 / count
-    # d_sum_n = d_batch_mean_n_2 * s_count_2
-    # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
-    # d_sum_z = d_batch_mean_z_2 * s_count_2
+    # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
         "ligru_backward_6", dtype, (1, H, H), d_batch_mean, d_used_mean, number(training, dtype),
         number(count, dtype), d_sum,
     )
 
-    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
-    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
+    # d_W_h_x and d_W_z_x.
     launch(
         "ligru_backward_7", dtype, (T * B, H, H), d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,

@@ -147,8 +147,7 @@ def forward(
         # n = relu(W_h @ x + U_h @ h + b_h)
         cp.matmul(h[t], U_T, out=u)
 
-        # h' = (1 - z) * n + z * h
-        launch("ligru_nobn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h)
+        launch("ligru_nobn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -195,13 +194,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * d_z * step(n)
-        # d_z *= d_h * z * (h - n)
+        # d_z and d_n.
         launch("ligru_nobn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_u_h
         launch("ligru_nobn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)

@@ -208,8 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         z_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_n = (1 - z) * step(n), times d_h in the loop
         np.greater(n_ts, 0, out=d_n_ts)
@@ -228,15 +227,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - z) * step(n)
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - z) * step(n)
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_u_h
             d_h *= z

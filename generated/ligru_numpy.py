@@ -363,8 +363,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h = centred_n * scale_n, times d_n in the loop
         np.multiply(gates[ts], scale, out=d_gates_3_ts)
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_n = (1 - z) * step(n), times d_h in the loop
         np.greater(n_ts, 0, out=d_n_ts)
@@ -388,12 +387,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - z) * step(n)
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
+            d_n *= d_h  # d_n = d_h * (1 - z) * step(n)
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
 
             # g_g_h = d_n * centred_n * scale_n
             # g_g_z = d_z * centred_z * scale_z
@@ -403,21 +398,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_W_z_x = d_z * g_z
             np.multiply(d_gates_2_t, g, out=d_gates_t)
 
-            # g_scale_n = d_W_h_x * centred_n
-            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
-
-            # g_scale_z = d_W_z_x * centred_z
-            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)  # g_scale_n = d_W_h_x * centred_n
+            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)  # g_scale_z = d_W_z_x * centred_z
             d_gates_t *= scale
-
-            # g_used_mean_n = -d_W_h_x
-            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)
-
-            # g_used_mean_z = -d_W_z_x
-            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
-
-            # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)
+            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)  # g_used_mean_z = -d_W_z_x
+            np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_u_h
             d_h *= z_t
@@ -457,8 +443,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     choose(np.real(training) > 0, 1, 0, out=d_batch_var)
     d_batch_var *= d_var_eps
 
-    # s_count = 1 / count
-    np.reciprocal(count, out=s_count_3)
+    np.reciprocal(count, out=s_count_3)  # s_count = 1 / count
 
     # d_sum_spread_n = d_batch_var_n * s_count
     # d_sum_spread_z = d_batch_var_z * s_count
@@ -469,8 +454,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_centred_n *= valid
     d_batch_centred_n *= 2
 
-    # g_batch_mean_n = -d_batch_centred_n
-    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)
+    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)  # g_batch_mean_n = -d_batch_centred_n
 
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
     np.multiply(d_sum_spread[H:], batch_centred_z, out=d_batch_centred_z)
@@ -487,8 +471,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2 *= d_used_mean_n
     d_batch_mean_n_2 += d_batch_mean_n
 
-    # s_count_2 = 1 / count
-    np.reciprocal(count, out=s_count_2_2)
+    np.reciprocal(count, out=s_count_2_2)  # s_count_2 = 1 / count
 
     # d_sum_n = d_batch_mean_n_2 * s_count_2
     np.multiply(d_batch_mean_n_2, s_count_2_2, out=d_sum[H:])

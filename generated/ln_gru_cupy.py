@@ -232,21 +232,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_A_0_x = 1 - z
-        # d_A_2_x = d_h * (1 - n**2) * d_A_0_x
-        # g_c_2 = d_A_2_x * r
-        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
-        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
-        # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
-        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
-        # d_A_0_x *= d_h * z * (h - n)
-        # g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
-        #     centred_R_2_h * g_h_2 * r
-        # g_p_z = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
-        #     centred_A_2_x * g_x_2
-        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+        # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
+        #     g_g_h_0 and g_g_x_0.
         launch(
             "ln_gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
             g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
@@ -256,10 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
         launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
 
-        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
-        # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
+        # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
         launch(
             "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
             d_gates_2, g_centre_z_2,
@@ -268,13 +252,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_sum_R_0_h *= 1 / 3 / hidden
         launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_0_h)
+
         launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
 
-        # d_h = d_h * z + d_r_h
-        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)
+        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)  # d_h = d_h * z + d_r_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -295,19 +279,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
     launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
 
-    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
-    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
-    # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
+    # d_A_2_x, d_A_1_x, d_A_0_x and g_centre_z.
     launch(
         "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
+
     d_c[: 2 * H] = d_b[: 2 * H]
     row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     launch("ln_gru_backward_9", dtype, (T * B, 1, H), d_sum_A_0_x)
+
     launch("ln_gru_backward_10", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x

@@ -305,8 +305,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
         k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
 
-        # d_A_0_x = 1 - z
-        np.subtract(1, z_ts, out=d_A_0_x_ts)
+        np.subtract(1, z_ts, out=d_A_0_x_ts)  # d_A_0_x = 1 - z
 
         # d_A_2_x = (1 - n**2) * (1 - z), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_A_2_x_ts)
@@ -337,8 +336,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x_ts *= s_ts
         d_A_0_x_ts *= z_ts
 
-        # k_g_p_z_2 = centred_R_0_h * g_h_0
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2_ts)
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2_ts)  # k_g_p_z_2 = centred_R_0_h * g_h_0
 
         # k_g_p_z_2_2 = centred_R_1_h * g_h_1
         np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_z_2_2_ts)
@@ -347,8 +345,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3_ts)
         k_g_p_z_2_3_ts *= r_ts
 
-        # g_p_z = centred_A_0_x * g_x_0
-        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_z_ts)
+        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_z_ts)  # g_p_z = centred_A_0_x * g_x_0
 
         # k_g_p_z_3 = centred_A_1_x * g_x_1
         np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_z_3_ts)
@@ -384,18 +381,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_A_2_x = d_h * (1 - n**2) * (1 - z)
-            d_A_2_x *= d_h
-
-            # g_c_2 = d_A_2_x * r
-            np.multiply(d_A_2_x, r_t, out=g_c_2_t)
-
-            # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-            d_A_1_x *= d_A_2_x
-
-            # d_A_0_x = d_h * (1 - z) * z * (h - n)
-            d_A_0_x *= d_h
+            d_A_2_x *= d_h  # d_A_2_x = d_h * (1 - n**2) * (1 - z)
+            np.multiply(d_A_2_x, r_t, out=g_c_2_t)  # g_c_2 = d_A_2_x * r
+            d_A_1_x *= d_A_2_x  # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
+            d_A_0_x *= d_h  # d_A_0_x = d_h * (1 - z) * z * (h - n)
 
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
@@ -451,6 +440,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_sum_R_0_h *= 1 / 3 / hidden
             d_sum_R_0_h *= 0.3333333333333333
             d_sum_R_0_h /= (H)
+
             d_gates_2_t += d_sum_R_0_h
 
             # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
@@ -511,12 +501,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_A_0_x_all, -1, out=g_centre_z)
     g_centre_z -= d_A_1_x_all
     g_centre_z -= d_A_2_x_all
+
     d_c[: 2 * H] = d_b[: 2 * H]
     np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     d_sum_A_0_x *= 0.3333333333333333
     d_sum_A_0_x /= (H)
+
     d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x

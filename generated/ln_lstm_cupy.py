@@ -269,12 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-        # g_p_h = d_tanh_h_2 * centred_c_next * g_c
-        # g_g_c = d_tanh_h_2 * centred_c_next * p_h
-        # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
-        # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-        # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
+        # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
         launch(
             "ln_lstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
             gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
@@ -284,8 +279,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
         launch("ln_lstm_backward_2", dtype, (B, 1, B, t, H), p_h, d_sum_square_c_next)
 
-        # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
-        # g_centre_h = -d_centred_c_next
+        # d_centred_c_next and g_centre_h.
         launch(
             "ln_lstm_backward_3", dtype, (B, H, B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2,
             g_c, p_h, d_centred_c_next, g_centre_h,
@@ -295,20 +289,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_c_next *= 1 / hidden
         launch("ln_lstm_backward_4", dtype, (B, 1, H), d_sum_c_next)
 
-        # d_c += d_centred_c_next + d_sum_c_next
-        # d_A_2_x = d_c * c * (1 - f) * f
-        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
-        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
-        # d_A_1_x = d_c * (1 - g**2) * i
-        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
-        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
-        # d_A_0_x = d_c * g * (1 - i) * i
-        # g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
-        #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
-        # g_p_i = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
-        #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
-        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+        # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
+        #     and g_g_x_0.
         launch(
             "ln_lstm_backward_5", dtype, (B, H, B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
             p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
@@ -318,11 +300,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
         launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
 
-        # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
-        # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
+        # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
         launch(
             "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
             d_gates_2, g_centre_i_2,
@@ -331,6 +309,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_sum_R_0_h *= 1 / 4 / hidden
         launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_0_h)
+
         launch("ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
@@ -358,11 +337,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
     launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
 
-    # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
-    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
-    # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
+    # d_A_3_x, d_A_2_x, d_A_1_x, d_A_0_x and g_centre_i.
     launch(
         "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
         g_centre_i,
@@ -371,6 +346,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x *= 1 / 4 / hidden
     launch("ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_0_x)
+
     launch("ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x

@@ -372,8 +372,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
         np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
 
-        # k_centred_c = g_c * p_h
-        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)
+        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)  # k_centred_c = g_c * p_h
 
         # d_A_3_x = (1 - o) * o * tanh_h_2, times d_h in the loop
         np.subtract(1, o_ts, out=d_A_3_x_ts)
@@ -407,8 +406,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x_ts *= g_ts
         d_A_0_x_ts *= i_ts
 
-        # k_g_p_i_2 = centred_R_0_h * g_h_0
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2_ts)
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2_ts)  # k_g_p_i_2 = centred_R_0_h * g_h_0
 
         # k_g_p_i_2_2 = centred_R_1_h * g_h_1
         np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_i_2_2_ts)
@@ -419,8 +417,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_g_p_i_2_4 = centred_R_3_h * g_h_3
         np.multiply(centred_R_3_h_ts, g_h[3 * H :], out=k_g_p_i_2_4_ts)
 
-        # g_p_i = centred_A_0_x * g_x_0
-        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_i_ts)
+        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_i_ts)  # g_p_i = centred_A_0_x * g_x_0
 
         # k_g_p_i_3 = centred_A_1_x * g_x_1
         np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_i_3_ts)
@@ -471,28 +468,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-            d_tanh_h_2_t *= d_h
-
-            # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
-            k_g_p_h_t *= d_tanh_h_2_t
-
-            # g_g_c = d_tanh_h_2 * centred_c_next * p_h
-            g_g_c_t *= d_tanh_h_2_t
-
-            # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
-            d_A_3_x *= d_h
-
-            # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-            g_g_h_3 *= d_A_3_x
+            d_tanh_h_2_t *= d_h  # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
+            k_g_p_h_t *= d_tanh_h_2_t  # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
+            g_g_c_t *= d_tanh_h_2_t  # g_g_c = d_tanh_h_2 * centred_c_next * p_h
+            d_A_3_x *= d_h  # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
+            g_g_h_3 *= d_A_3_x  # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
 
             # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
             g_g_x_3 *= d_A_3_x
             np.sum(k_g_p_h_t, axis=-1, keepdims=True, out=sum_g_p_h)
 
-            # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
-            k_sum_square_c_t *= sum_g_p_h
+            k_sum_square_c_t *= sum_g_p_h  # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
 
             # k_centred_c = 2 * k_sum_square_c * centred_c_next + d_tanh_h_2 * g_c * p_h
             s[...] = k_sum_square_c_t
@@ -512,14 +498,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_c += k_centred_c_t
             d_c += d_sum_c_next
 
-            # d_A_2_x = d_c * c * (1 - f) * f
-            d_A_2_x *= d_c
-
-            # d_A_1_x = d_c * (1 - g**2) * i
-            d_A_1_x *= d_c
-
-            # d_A_0_x = d_c * g * (1 - i) * i
-            d_A_0_x *= d_c
+            d_A_2_x *= d_c  # d_A_2_x = d_c * c * (1 - f) * f
+            d_A_1_x *= d_c  # d_A_1_x = d_c * (1 - g**2) * i
+            d_A_0_x *= d_c  # d_A_0_x = d_c * g * (1 - i) * i
 
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
@@ -550,6 +531,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_p_i_t += s
             np.multiply(d_A_3_x, k_g_p_i_5_t, out=s)
             g_p_i_t += s
+
             d_c *= f_t
             np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2)
 
@@ -585,6 +567,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_sum_R_0_h *= 1 / 4 / hidden
             d_sum_R_0_h *= 0.25
             d_sum_R_0_h /= (H)
+
             d_gates_2_t += d_sum_R_0_h
 
             # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
@@ -655,6 +638,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_A_0_x *= 1 / 4 / hidden
     d_sum_A_0_x *= 0.25
     d_sum_A_0_x /= (H)
+
     d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x

@@ -232,12 +232,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_parts = cp.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # lr = cos_exp_th * m
-    # li = m * sin_exp_th
+    # lr and li.
     launch("lru_backward_1", dtype, (1, H, H), cos_exp_th, m, sin_exp_th, lr_2, li_2)
 
-    # g_D = d_y * x
-    # d_Ci_hi_next = -d_y
+    # g_D and d_Ci_hi_next.
     launch("lru_backward_2", dtype, (T * B, I, I), d_y, x, g_D, d_Ci_hi_next)
 
     # d_hr_next_2 = Cr.T @ d_y
@@ -258,13 +256,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_hi = d_hi.copy()
             cp.copyto(d_hi, 0, where=finished[t])
 
-        # d_Bi_x = d_hi * exp_gl
-        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
-        # g_li = d_hi * hr - d_hr_next_2 * hi
-        # g_lr = d_hi * hi + d_hr_next_2 * hr
-        # d_Br_x = d_hr_next_2 * exp_gl
-        # d_hr = d_hi * li + d_hr_next_2 * lr
-        # d_hi = d_hi * lr - d_hr_next_2 * li
+        # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
         launch(
             "lru_backward_3", dtype, (B, H, B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi,
             hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
@@ -283,15 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_li, d_parts[:H])
     column_sum(g_lr, d_parts[H : 2 * H])
 
-    # d_sin_exp_th = d_li * m
-    # d_cos_exp_th = d_lr * m
-    # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
-    # d_m = d_li * sin_exp_th + d_lr * cos_exp_th
-    # d_a_m = d_m * m
-    # d_exp_nu = -d_a_m
-    # d_nu = d_exp_nu * exp_nu
-    # d_th = d_exp_th * exp_th
-    # d_gl = d_exp_gl * exp_gl
+    # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
         "lru_backward_4", dtype, (1, H, H), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th,
         d_gl,

@@ -260,17 +260,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     ones = np.ones(T * B, dtype)
-    # lr = cos_exp_th * m
-    np.multiply(cos_exp_th, m, out=lr_2)
-
-    # li = m * sin_exp_th
-    np.multiply(m, sin_exp_th, out=li_2)
-
-    # g_D = d_y * x
-    np.multiply(d_y, x, out=g_D)
-
-    # d_Ci_hi_next = -d_y
-    np.multiply(d_y, -1, out=d_Ci_hi_next)
+    np.multiply(cos_exp_th, m, out=lr_2)  # lr = cos_exp_th * m
+    np.multiply(m, sin_exp_th, out=li_2)  # li = m * sin_exp_th
+    np.multiply(d_y, x, out=g_D)  # g_D = d_y * x
+    np.multiply(d_y, -1, out=d_Ci_hi_next)  # d_Ci_hi_next = -d_y
 
     # d_hr_next_2 = Cr.T @ d_y
     np.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
@@ -300,9 +293,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.copyto(d_hi, 0, where=finished_t)
 
         d_hi += d_hi_next_2_t
-
-        # d_Bi_x = d_hi * exp_gl
-        np.multiply(d_hi, exp_gl, out=d_Bi_x)
+        np.multiply(d_hi, exp_gl, out=d_Bi_x)  # d_Bi_x = d_hi * exp_gl
         d_hr_next_2_t += d_hr
 
         # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
@@ -320,8 +311,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_hr_next_2_t, hr_t, out=s)
         g_lr_t += s
 
-        # d_Br_x = d_hr_next_2 * exp_gl
-        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)
+        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)  # d_Br_x = d_hr_next_2 * exp_gl
 
         # d_hr = d_hi * li + d_hr_next_2 * lr
         np.multiply(d_hi, li_2, out=d_hr)
@@ -353,11 +343,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_li.reshape(T * B, H), out=d_li)
     np.matmul(ones, g_lr.reshape(T * B, H), out=d_lr)
 
-    # d_sin_exp_th = d_li * m
-    np.multiply(d_li, m, out=d_sin_exp_th)
-
-    # d_cos_exp_th = d_lr * m
-    np.multiply(d_lr, m, out=d_cos_exp_th)
+    np.multiply(d_li, m, out=d_sin_exp_th)  # d_sin_exp_th = d_li * m
+    np.multiply(d_lr, m, out=d_cos_exp_th)  # d_cos_exp_th = d_lr * m
 
     # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
     np.cos(exp_th, out=d_exp_th)
@@ -371,20 +358,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_lr, cos_exp_th, out=s_2)
     d_m += s_2
 
-    # d_a_m = d_m * m
-    np.multiply(d_m, m, out=d_a_m)
-
-    # d_exp_nu = -d_a_m
-    np.multiply(d_a_m, -1, out=d_exp_nu)
-
-    # d_nu = d_exp_nu * exp_nu
-    np.multiply(d_exp_nu, exp[:H], out=d_nu)
-
-    # d_th = d_exp_th * exp_th
-    np.multiply(d_exp_th, exp_th, out=d_th)
-
-    # d_gl = d_exp_gl * exp_gl
-    np.multiply(d_exp_gl, exp[2 * H :], out=d_gl)
+    np.multiply(d_m, m, out=d_a_m)  # d_a_m = d_m * m
+    np.multiply(d_a_m, -1, out=d_exp_nu)  # d_exp_nu = -d_a_m
+    np.multiply(d_exp_nu, exp[:H], out=d_nu)  # d_nu = d_exp_nu * exp_nu
+    np.multiply(d_exp_th, exp_th, out=d_th)  # d_th = d_exp_th * exp_th
+    np.multiply(d_exp_gl, exp[2 * H :], out=d_gl)  # d_gl = d_exp_gl * exp_gl
 
     # d_x += d_y * D
     np.multiply(d_y, D, out=s_3)
@@ -435,8 +413,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-    np.exp(gl, out=exp_gl)
+    np.exp(gl, out=exp_gl)  # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 
     # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
     np.matmul(x, Br_Bi.T, out=gates)

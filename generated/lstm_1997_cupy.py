@@ -213,14 +213,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_h * o * (1 - tanh_c**2)
-        # d_o = d_h * (1 - o) * o * tanh_c
-        # d_g = d_c * (1 - g**2) * i
-        # d_i = d_c * g * (1 - i) * i
+        # d_c, d_o, d_g and d_i.
         launch("lstm_1997_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, gates, tanh_c, d_gates)
 
-        # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
-        cp.matmul(d_gates[t], U, out=d_h)
+        cp.matmul(d_gates[t], U, out=d_h)  # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -265,17 +265,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_i = d_c * g * (1 - i) * i
-            d_i *= d_c
-
-            # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
-            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
+            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -219,20 +219,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_o = d_h * (1 - o) * o * tanh_c
-        # g_p_o = d_o * c_next
-        # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
-        # d_g = d_c * (1 - g**2) * i
-        # d_i = d_c * (1 - i) * i * (g - c)
-        # g_p_i = d_i * c
-        # d_c = d_c * (1 - i) + d_i * p_i
+        # d_o, g_p_o, d_c, d_g, d_i and g_p_i.
         launch(
             "lstm_cifg_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
-        # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
-        cp.matmul(d_gates[t], U, out=d_h)
+        cp.matmul(d_gates[t], U, out=d_h)  # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -271,8 +271,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_i_ts *= s_ts
         d_i_ts *= i_ts
 
-        # k_c_2 = 1 - i
-        np.subtract(1, i_ts, out=k_c_2_ts)
+        np.subtract(1, i_ts, out=k_c_2_ts)  # k_c_2 = 1 - i
 
         for (
             d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_i, g_p_i, c_t, k_c_2_t, d_gates_t, finished_t,
@@ -287,12 +286,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            np.multiply(d_o, c_next, out=g_p_o)  # g_p_o = d_o * c_next
 
             # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
             np.multiply(d_h, k_c_t, out=s)
@@ -300,22 +295,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_o, p_o, out=s)
             d_c += s
 
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_i = d_c * (1 - i) * i * (g - c)
-            d_i *= d_c
-
-            # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i)
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_i *= d_c  # d_i = d_c * (1 - i) * i * (g - c)
+            np.multiply(d_i, c_t, out=g_p_i)  # g_p_i = d_i * c
 
             # d_c = d_c * (1 - i) + d_i * p_i
             d_c *= k_c_2_t
             np.multiply(d_i, p_i, out=s)
             d_c += s
 
-            # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
-            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)
+            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

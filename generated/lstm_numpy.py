@@ -277,17 +277,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * g * (1 - i) * i
-            d_i *= d_c
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
             d_c *= f
 
             # d_h = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_g.T @ d_g

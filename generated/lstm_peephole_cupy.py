@@ -229,22 +229,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_o = d_h * (1 - o) * o * tanh_c
-        # g_p_o = d_o * c_next
-        # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
-        # d_g = d_c * (1 - g**2) * i
-        # d_f = d_c * c * (1 - f) * f
-        # g_p_f = d_f * c
-        # d_i = d_c * g * (1 - i) * i
-        # g_p_i = d_i * c
-        # d_c = d_c * f + d_f * p_f + d_i * p_i
+        # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
         launch(
             "lstm_peephole_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
-        # d_h = U_i.T @ d_i + U_f.T @ d_f + U_g.T @ d_g + U_o.T @ d_o
-        cp.matmul(d_gates[t], U, out=d_h)
+        cp.matmul(d_gates[t], U, out=d_h)  # d_h = U_i.T @ d_i + U_f.T @ d_f + U_g.T @ d_g + U_o.T @ d_o
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

@@ -242,28 +242,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_r_next = d_r + d_y
-        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)
+        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)  # d_r_next = d_r + d_y
+        cp.matmul(d_r_next[t], P_2, out=d_v_r)  # d_v_r = P.T @ d_r_next
 
-        # d_v_r = P.T @ d_r_next
-        cp.matmul(d_r_next[t], P_2, out=d_v_r)
-
-        # d_o = d_v_r * (1 - o) * o * tanh_c
-        # g_p_o = d_o * c_next
-        # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
-        # d_g = d_c * (1 - g**2) * i
-        # d_f = d_c * c * (1 - f) * f
-        # g_p_f = d_f * c
-        # d_i = d_c * g * (1 - i) * i
-        # g_p_i = d_i * c
-        # d_c = d_c * f + d_f * p_f + d_i * p_i
+        # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
         launch(
             "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
-        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
-        cp.matmul(d_gates[t], R, out=d_r)
+        cp.matmul(d_gates[t], R, out=d_r)  # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
 
         if finished is not None:
             cp.copyto(d_r, kept_r, where=finished[t])

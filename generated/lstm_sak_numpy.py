@@ -316,17 +316,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 kept_c = d_c.copy()
                 np.copyto(d_c, 0, where=finished_t)
 
-            # d_r_next = d_r + d_y
-            np.add(d_r, d_y_t, out=d_r_next_t)
-
-            # d_v_r = P.T @ d_r_next
-            np.matmul(d_r_next_t, P_2_tiles, out=d_v_r_tiles)
-
-            # d_o = d_v_r * (1 - o) * o * tanh_c
-            d_o *= d_v_r
-
-            # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o)
+            np.add(d_r, d_y_t, out=d_r_next_t)  # d_r_next = d_r + d_y
+            np.matmul(d_r_next_t, P_2_tiles, out=d_v_r_tiles)  # d_v_r = P.T @ d_r_next
+            d_o *= d_v_r  # d_o = d_v_r * (1 - o) * o * tanh_c
+            np.multiply(d_o, c_next, out=g_p_o)  # g_p_o = d_o * c_next
 
             # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
             np.multiply(d_o, p_o, out=s)
@@ -334,20 +327,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_v_r, k_c_t, out=s)
             d_c += s
 
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # g_p_f = d_f * c
-            np.multiply(d_f, c_t, out=g_p_f)
-
-            # d_i = d_c * g * (1 - i) * i
-            d_i *= d_c
-
-            # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i)
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            np.multiply(d_f, c_t, out=g_p_f)  # g_p_f = d_f * c
+            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
+            np.multiply(d_i, c_t, out=g_p_i)  # g_p_i = d_i * c
 
             # d_c = d_c * f + d_f * p_f + d_i * p_i
             d_c *= f

@@ -226,15 +226,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f_ts
 
-        # d_a_f = n - h
-        np.subtract(n_ts, h_ts, out=d_a_f_ts)
+        np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
 
         # k_a_f = (1 - f) * f
         np.subtract(1, f_ts, out=k_a_f_ts)
         k_a_f_ts *= f_ts
 
-        # k_h = 1 - f
-        np.subtract(1, f_ts, out=k_h_ts)
+        np.subtract(1, f_ts, out=k_h_ts)  # k_h = 1 - f
 
         for d_y_t, d_n_t, d_a_f_t, h_t, k_a_f_t, k_h_t, f_t, finished_t in backwards(
             d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f_ts, k_h_ts, f_ts, ends[ts],
@@ -244,12 +242,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * f * (1 - n**2)
-            d_n_t *= d_h
-
-            # d_fh = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)
+            d_n_t *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
             # d_a_f = d_fh * h + d_h * (n - h)
             d_a_f_t *= d_h
@@ -259,8 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a_f *= (1 - f) * f
             d_a_f_t *= k_a_f_t
 
-            # d_u_h = U_f.T @ d_a_f
-            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)
+            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_a_f
 
             # d_h = d_fh * f + d_h * (1 - f) + d_u_h
             d_h *= k_h_t
@@ -273,8 +266,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -144,15 +144,13 @@ def forward(
     U_f_T = cp.ascontiguousarray(U_f.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # f = sigmoid(U_f @ h)
-        cp.matmul(h[t], U_f_T, out=f[t])
+        cp.matmul(h[t], U_f_T, out=f[t])  # f = sigmoid(U_f @ h)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         launch("mgu2_forward_1", dtype, (B, H, B, t, H), f, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu2_forward_2", dtype, (B, H, B, t, H), U_h_fh, n, b_h, f, h)
+        launch("mgu2_forward_2", dtype, (B, H, B, t, H), U_h_fh, n, b_h, f, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -202,15 +200,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu2_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, n, d_n)
 
-        # d_fh = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_fh)
+        cp.matmul(d_n[t], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
-        # d_U_f_h = d_fh * h + d_h * (n - h)
-        # d_U_f_h *= (1 - f) * f
+        # d_U_f_h.
         launch("mgu2_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, n, f, d_U_f_h)
 
-        # d_u_h = U_f.T @ d_U_f_h
-        cp.matmul(d_U_f_h[t], U_f, out=d_u_h)
+        cp.matmul(d_U_f_h[t], U_f, out=d_u_h)  # d_u_h = U_f.T @ d_U_f_h
 
         # d_h = d_fh * f + d_h * (1 - f) + d_u_h
         launch("mgu2_backward_3", dtype, (B, H, B, t, H), d_fh, d_h, d_u_h, f)
@@ -218,8 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)

@@ -136,8 +136,7 @@ def forward(
     h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
     U_h_fh = cp.empty((B, H), dtype)
 
-    # f = sigmoid(b_f)
-    launch("mgu3_forward_1", dtype, (1, H, H), b, f)
+    launch("mgu3_forward_1", dtype, (1, H, H), b, f)  # f = sigmoid(b_f)
 
     # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -150,8 +149,7 @@ def forward(
         launch("mgu3_forward_2", dtype, (B, H, B, t, H), f, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu3_forward_3", dtype, (B, H, B, t, H), U_h_fh, n, b, f, h)
+        launch("mgu3_forward_3", dtype, (B, H, B, t, H), U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -202,18 +200,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu3_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, n, d_n)
 
-        # d_fh = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_fh)
+        cp.matmul(d_n[t], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
-        # g_f = d_fh * h + d_h * (n - h)
-        # d_h = d_fh * f + d_h * (1 - f)
+        # g_f and d_h.
         launch("mgu3_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, n, f, g_f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -221,8 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_f, d_f)
     column_sum(d_n, d_b[H:])
 
-    # d_b_f = d_f * (1 - f) * f
-    launch("mgu3_backward_3", dtype, (1, H, H), d_f, f, d_b)
+    launch("mgu3_backward_3", dtype, (1, H, H), d_f, f, d_b)  # d_b_f = d_f * (1 - f) * f
 
     d_params = Params(d_W_h, d_U_h, d_b)
     return Grads(params=d_params, x=d_x, initial=States(d_h))

@@ -135,8 +135,7 @@ def forward(
     h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
     U_h_fh = np.empty((B, H), dtype)
 
-    # f = sigmoid(b_f)
-    sigmoid(b[:H], out=f)
+    sigmoid(b[:H], out=f)  # f = sigmoid(b_f)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -216,8 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f
 
-        # g_f = n - h
-        np.subtract(n_ts, h_ts, out=g_f_ts)
+        np.subtract(n_ts, h_ts, out=g_f_ts)  # g_f = n - h
 
         for d_y_t, d_n_t, g_f_t, h_t, finished_t in backwards(d_y[ts], d_n_ts, g_f_ts, h_ts, ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -225,12 +223,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * f * (1 - n**2)
-            d_n_t *= d_h
-
-            # d_fh = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)
+            d_n_t *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
             # g_f = d_fh * h + d_h * (n - h)
             g_f_t *= d_h
@@ -248,8 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ones = np.ones(T * B, dtype)
     d_b_f = d_b[:H]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -285,8 +278,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(3))
     f = np.empty((H,), dtype)
 
-    # f = sigmoid(b_f)
-    sigmoid(b[:H], out=f)
+    sigmoid(b[:H], out=f)  # f = sigmoid(b_f)
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)

@@ -147,15 +147,13 @@ def forward(
     U_f_T = cp.ascontiguousarray(U_f.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # f = sigmoid(W_f @ x + U_f @ h + b_f)
-        cp.matmul(h[t], U_f_T, out=U_f_h)
+        cp.matmul(h[t], U_f_T, out=U_f_h)  # f = sigmoid(W_f @ x + U_f @ h + b_f)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         launch("mgu_forward_1", dtype, (B, H, B, t, H), U_f_h, gates, b, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu_forward_2", dtype, (B, H, B, t, H), U_h_fh, gates, b, h)
+        launch("mgu_forward_2", dtype, (B, H, B, t, H), U_h_fh, gates, b, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -205,15 +203,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_fh = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_h, out=d_fh)
+        cp.matmul(d_gates[t, :, H:], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
-        # d_a_f = d_fh * h + d_h * (n - h)
-        # d_a_f *= (1 - f) * f
+        # d_a_f.
         launch("mgu_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, gates, d_gates)
 
-        # d_u_h = U_f.T @ d_a_f
-        cp.matmul(d_gates[t, :, :H], U_f, out=d_u_h)
+        cp.matmul(d_gates[t, :, :H], U_f, out=d_u_h)  # d_u_h = U_f.T @ d_a_f
 
         # d_h = d_fh * f + d_h * (1 - f) + d_u_h
         launch("mgu_backward_3", dtype, (B, H, B, t, H), d_fh, d_h, d_u_h, gates)

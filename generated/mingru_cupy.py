@@ -142,8 +142,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     for t in range(T):
-        # h' = (1 - z) * h + z * n
-        launch("mingru_forward_2", dtype, (B, H, B, t, H), h, x_h_next, gates)
+        launch("mingru_forward_2", dtype, (B, H, B, t, H), h, x_h_next, gates)  # h' = (1 - z) * h + z * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -189,10 +188,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_n = d_h * z
-        # d_a_z = d_h * n - d_h * h
-        # d_a_z *= (1 - z) * z
-        # d_h *= 1 - z
+        # d_n, d_a_z and d_h.
         launch("mingru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
         if finished is not None:

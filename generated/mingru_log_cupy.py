@@ -192,11 +192,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * z
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
-        # d_W_z_x = d_h * n - d_h * h
-        # d_W_z_x *= (1 - z) * z
-        # d_h *= 1 - z
+        # d_a, d_W_z_x and d_h.
         launch("mingru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:

@@ -212,8 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         sigmoid_a_ts = sigmoid_a[ts]
         k_h_ts = k_h[ts]
 
-        # d_a = where(a >= 0, 1, 0)
-        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)
+        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)  # d_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
         np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
@@ -225,8 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, z_ts, out=d_W_z_x_ts)
         d_W_z_x_ts *= z_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, z, d_a, k_a_2_t, n_t, h_t, d_W_z_x, k_h_t, finished_t in backwards(
             d_y[ts], z_ts, d_a_ts, k_a_2_ts, n[ts], h[ts], d_W_z_x_ts, k_h_ts, ends[ts],

@@ -206,8 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, z_ts, out=d_a_z_ts)
         d_a_z_ts *= z_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n, z, n, h_t, d_a_z, k_h_t, finished_t in backwards(
             d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h_ts, ends[ts],
@@ -217,9 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * z
-            np.multiply(d_h, z, out=d_n)
+            np.multiply(d_h, z, out=d_n)  # d_n = d_h * z
 
             # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
             np.multiply(d_h, n, out=s)

@@ -197,14 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * i / (f + i)
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
-        # d_W_f_x = 1 / (f + i)**2
-        # d_W_i_x = d_h * (n / (f + i) - i * n * d_W_f_x) - d_h * f * h * d_W_f_x
-        # d_W_i_x *= (1 - i) * i
-        # d_W_f_x = d_h * (h / (f + i) - f * h * d_W_f_x) - d_h * i * n * d_W_f_x
-        # d_W_f_x *= (1 - f) * f
-        # d_h *= f / (f + i)
+        # d_a, d_W_f_x, d_W_i_x and d_h.
         launch("minlstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:

@@ -234,11 +234,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.add(f_ts, i_ts, out=k_h_ts)
         np.reciprocal(k_h_ts, out=k_h_ts)
 
-        # d_a = i / (f + i), times d_h in the loop
-        np.multiply(i_ts, k_h_ts, out=d_a_ts)
-
-        # k_a = where(a >= 0, 1, 0)
-        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)
+        np.multiply(i_ts, k_h_ts, out=d_a_ts)  # d_a = i / (f + i), times d_h in the loop
+        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)  # k_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
         np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
@@ -279,8 +276,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, f_ts, out=k_W_f_x_ts)
         k_W_f_x_ts *= f_ts
 
-        # k_h = f / (f + i)
-        k_h_ts *= f_ts
+        k_h_ts *= f_ts  # k_h = f / (f + i)
 
         for (
             d_y_t, d_a, k_a_t, k_a_2_t, d_W_i_x, k_i_2_t, k_W_i_x_t, d_W_f_x, k_f_t, k_W_f_x_t, k_h_t,
@@ -294,9 +290,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a = d_h * i / (f + i)
-            d_a *= d_h
+            d_a *= d_h  # d_a = d_h * i / (f + i)
 
             # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
             np.multiply(d_a, k_a_t, out=s)

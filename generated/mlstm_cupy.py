@@ -238,22 +238,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_h * o * (1 - tanh_c**2)
-        # d_u = d_c * i * (1 - u**2)
-        # d_o = d_h * (1 - o) * o * tanh_c
-        # d_f = d_c * c * (1 - f) * f
-        # d_i = d_c * (1 - i) * i * u
+        # d_c, d_u, d_o, d_f and d_i.
         launch("mlstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, gates, tanh_c, c, d_gates)
 
         # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
         cp.matmul(d_gates[t, :, H:], U, out=d_m)
 
-        # d_W_m_x = d_m * U_m_h
-        # d_U_m_h = d_m * W_m_x
+        # d_W_m_x and d_U_m_h.
         launch("mlstm_backward_2", dtype, (B, H, B, t, H), U_m_h, d_m, gates, d_gates, d_U_m_h)
 
-        # d_h = U_m.T @ d_U_m_h
-        cp.matmul(d_U_m_h[t], U_m, out=d_h)
+        cp.matmul(d_U_m_h[t], U_m, out=d_h)  # d_h = U_m.T @ d_U_m_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

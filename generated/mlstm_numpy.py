@@ -302,30 +302,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_u = d_c * i * (1 - u**2)
-            d_u *= d_c
-
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * (1 - i) * i * u
-            d_i *= d_c
+            d_u *= d_c  # d_u = d_c * i * (1 - u**2)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * (1 - i) * i * u
             d_c *= f
 
             # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
             np.matmul(d_ifou, U_tiles, out=d_m_tiles)
 
-            # d_W_m_x = d_m * U_m_h
-            np.multiply(d_m, U_m_h_t, out=d_W_m_x)
-
-            # d_U_m_h = d_m * W_m_x
-            np.multiply(d_m, W_m_x, out=d_U_m_h_t)
-
-            # d_h = U_m.T @ d_U_m_h
-            np.matmul(d_U_m_h_t, U_m_tiles, out=d_h_tiles)
+            np.multiply(d_m, U_m_h_t, out=d_W_m_x)  # d_W_m_x = d_m * U_m_h
+            np.multiply(d_m, W_m_x, out=d_U_m_h_t)  # d_U_m_h = d_m * W_m_x
+            np.matmul(d_U_m_h_t, U_m_tiles, out=d_h_tiles)  # d_h = U_m.T @ d_U_m_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -159,8 +159,7 @@ def forward(
     U_r_T = cp.ascontiguousarray(U_r.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
-        cp.matmul(h[t], U_r_T, out=U_r_h)
+        cp.matmul(h[t], U_r_T, out=U_r_h)  # r = sigmoid(W_r @ x + U_r @ h + b_r)
 
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         launch("mut1_forward_3", dtype, (B, H, B, t, H), U_r_h, gates, b, h, hr)
@@ -214,18 +213,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h * (1 - n**2) * z
-        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_x and d_z.
         launch("mut1_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
 
-        # d_hr = U_h.T @ d_x
-        cp.matmul(d_x[t], U_h, out=d_hr)
+        cp.matmul(d_x[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_x
 
         # d_r = d_hr * h * (1 - r) * r
         launch("mut1_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_gates)
 
-        # d_u_h = U_r.T @ d_r
-        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)  # d_u_h = U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
         launch("mut1_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)

@@ -249,8 +249,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
             d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h_ts, gates[ts, :, H:], ends[ts],
@@ -260,21 +259,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_x = d_h * (1 - n**2) * z
-            d_x_t *= d_h
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_hr = U_h.T @ d_x
-            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_u_h = U_r.T @ d_r
-            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)
+            d_x_t *= d_h  # d_x = d_h * (1 - n**2) * z
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_x
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)  # d_u_h = U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t

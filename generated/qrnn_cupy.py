@@ -150,8 +150,7 @@ def forward(
     u = cp.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
     V_o_xp, h = (cp.empty((T, B, H), dtype) for _ in range(2))
 
-    # xp' = x
-    xp[1:] = x
+    xp[1:] = x  # xp' = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -165,8 +164,7 @@ def forward(
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         cp.matmul(xp[t], V_T, out=u)
 
-        # c' = (1 - f) * c + z * f
-        launch("qrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, c)
+        launch("qrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, c)  # c' = (1 - f) * c + z * f
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -175,8 +173,7 @@ def forward(
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     cp.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
 
-    # h = o * c'
-    launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)
+    launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)  # h = o * c'
 
     y = h
     if finished is not None:
@@ -240,14 +237,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         d_xp_next[t] = d_xp
 
-        # d_c += d_y * o
-        # d_f = d_c * (1 - f) * f * (z - c)
-        # d_z = d_c * f * (1 - z**2)
-        # d_c *= 1 - f
+        # d_c, d_f and d_z.
         launch("qrnn_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates)
 
-        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
-        cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)
+        cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
         # d_xp = d_v_xp + d_v_xp_2
         launch("qrnn_backward_3", dtype, (B, I, B, t, I), d_v_xp, d_v_xp_2, d_xp)

@@ -150,8 +150,7 @@ def forward(
     V_o_xp, h = (np.empty((T, B, H), dtype) for _ in range(2))
     zf_all = gates[..., : 2 * H]
 
-    # xp' = x
-    xp[1:][...] = x
+    xp[1:][...] = x  # xp' = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -189,8 +188,7 @@ def forward(
     o_all += b[2 * H :]
     sigmoid(o_all, out=o_all)
 
-    # h = o * c'
-    np.multiply(c[1:], o_all, out=h)
+    np.multiply(c[1:], o_all, out=h)  # h = o * c'
 
     y = h
     if finished is not None:
@@ -256,14 +254,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.subtract(1, d_z_all, out=d_z_all)
     d_z_all *= f_all
 
-    # k_c = 1 - f
-    np.subtract(1, f_all, out=k_c)
-
-    # d_x = W_o.T @ d_o
-    np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
-
-    # d_v_xp = V_o.T @ d_o
-    np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))
+    np.subtract(1, f_all, out=k_c)  # k_c = 1 - f
+    np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))  # d_x = W_o.T @ d_o
+    np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))  # d_v_xp = V_o.T @ d_o
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_o_all.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
@@ -288,15 +281,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c += d_y * o
         np.multiply(d_y_t, o, out=s_2)
         d_c += s_2
+
         d_f *= d_c
         d_z *= d_c
         d_c *= k_c_t
-
-        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
-        np.matmul(d_zf, V_tiles, out=d_v_xp_2_tiles)
-
-        # d_xp = d_v_xp + d_v_xp_2
-        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)
+        np.matmul(d_zf, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)  # d_xp = d_v_xp + d_v_xp_2
 
         if finished is not None:
             np.copyto(d_c, kept_c, where=finished_t)
@@ -344,8 +334,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     V_o_xp, h = (np.empty((B, H), dtype) for _ in range(2))
     zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
 
-    # xp' = x
-    xp_next[...] = x
+    xp_next[...] = x  # xp' = x
 
     # z = tanh(W_z @ x + V_z @ xp + b_z)
     # f = sigmoid(W_f @ x + V_f @ xp + b_f)
@@ -366,8 +355,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     o += b[2 * H :]
     sigmoid(o, out=o)
 
-    # h = o * c'
-    np.multiply(c_next, o, out=h)
+    np.multiply(c_next, o, out=h)  # h = o * c'
 
     return h.copy(), States(c_next, xp_next)
 

@@ -210,14 +210,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_h * (1 - h_next**2)
-        # d_f = d_c * c * (1 - f) * f
-        # d_i = d_c * a * (1 - i) * i
-        # d_a = d_c * i
+        # d_c, d_f, d_i and d_a.
         launch("ran_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, h, c, gates, d_gates)
 
-        # d_h = U_i.T @ d_i + U_f.T @ d_f
-        cp.matmul(d_gates[t, :, H:], U, out=d_h)
+        cp.matmul(d_gates[t, :, H:], U, out=d_h)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

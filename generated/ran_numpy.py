@@ -169,8 +169,7 @@ def forward(
         np.multiply(c_t, f, out=s)
         c_next += s
 
-        # h' = tanh(c')
-        np.tanh(c_next, out=h_next)
+        np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
@@ -254,18 +253,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * a * (1 - i) * i
-            d_i *= d_c
-
-            # d_a = d_c * i
-            np.multiply(d_c, i, out=d_a)
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * a * (1 - i) * i
+            np.multiply(d_c, i, out=d_a)  # d_a = d_c * i
             d_c *= f
-
-            # d_h = U_i.T @ d_i + U_f.T @ d_f
-            np.matmul(d_if, U_tiles, out=d_h_tiles)
+            np.matmul(d_if, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -323,8 +315,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, gates[:, 2 * H :], out=s)
     c_next += s
 
-    # h' = tanh(c')
-    np.tanh(c_next, out=h_next)
+    np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
     return h_next.copy(), States(h_next, c_next)
 

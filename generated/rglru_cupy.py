@@ -150,8 +150,7 @@ def forward(
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
-    # la = -8 * r * softplus(k)
-    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)
+    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -234,13 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h + d_y
-        # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
-        # d_r = 2 * d_r + d_x * exp_la * h
-        # g_softplus_k = -8 * d_r * r
-        # d_r *= -8 * (1 - r) * r * softplus_k
-        # d_i = d_x * (1 - i) * i * p_h * x
-        # d_h = d_x * exp_la
+        # d_x, d_r, g_softplus_k, d_i and d_h.
         launch(
             "rglru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
             d_x, d_gates, g_softplus_k,
@@ -291,11 +284,8 @@ def first_step(params, x, h, dtype):
     W, b, _ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
 
-    # i = sigmoid(W_i @ x + b_i)
-    cp.matmul(x[0], W[:H].T, out=i[0])
-
-    # h' = i * x
-    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)
+    cp.matmul(x[0], W[:H].T, out=i[0])  # i = sigmoid(W_i @ x + b_i)
+    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)  # h' = i * x
 
     return h[1], i
 
@@ -316,9 +306,9 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_k[...] = 0
     d_h_2[0] = 0
 
-    # d_x = d_h + d_y
-    # d_i = d_x * (1 - i) * i * x
+    # d_x and d_i.
     launch("rglru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
+
     d_h[...] = d_h_2[0]
 
     # d_w_x = W_i.T @ d_i
@@ -327,8 +317,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
     column_sum(d_i[0], d_b[:H])
 
-    # d_x = d_w_x + d_x * i
-    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
+    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
 
     if finished is not None:
         clear(finished, d_x[0])

@@ -148,8 +148,7 @@ def forward(
     )
     x_h_next = np.empty((T, B, H), dtype)
 
-    # la = -8 * r * softplus(k)
-    softplus(k_, out=softplus_k)
+    softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -261,8 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= -0.5
         d_r_ts /= p_h_ts
 
-        # k_la = exp_la * h
-        np.multiply(exp_la_ts, h[ts], out=k_la_ts)
+        np.multiply(exp_la_ts, h[ts], out=k_la_ts)  # k_la = exp_la * h
 
         # k_r = -8 * (1 - r) * r * softplus_k
         np.subtract(1, r_ts, out=k_r_ts)
@@ -283,11 +281,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
-            # d_x = d_h + d_y
-            np.add(d_h, d_y_t, out=d_x_t)
-
-            # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
-            d_r *= d_x_t
+            np.add(d_h, d_y_t, out=d_x_t)  # d_x = d_h + d_y
+            d_r *= d_x_t  # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
 
             # d_r = 2 * d_r + d_x * exp_la * h
             d_r *= 2
@@ -301,11 +296,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_r *= -8 * (1 - r) * r * softplus_k
             d_r *= k_r_t
 
-            # d_i = d_x * (1 - i) * i * p_h * x
-            d_i_2 *= d_x_t
-
-            # d_h = d_x * exp_la
-            np.multiply(d_x_t, exp_la_t, out=d_h)
+            d_i_2 *= d_x_t  # d_i = d_x * (1 - i) * i * p_h * x
+            np.multiply(d_x_t, exp_la_t, out=d_h)  # d_h = d_x * exp_la
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -364,8 +356,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     exp_h, exp_la, p_h, x_h_next = (np.empty((B, H), dtype) for _ in range(4))
     softplus_k = np.empty((H,), dtype)
 
-    # la = -8 * r * softplus(k)
-    softplus(k_, out=softplus_k)
+    softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -402,8 +393,7 @@ def first_step(params, x, h_t):
     i += b[:H]
     sigmoid(i, out=i)
 
-    # h' = i * x
-    np.multiply(i, x, out=h_next)
+    np.multiply(i, x, out=h_next)  # h' = i * x
 
     return h_next, h_next, i
 
@@ -424,15 +414,14 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_b[H:] = 0
     d_k[...] = 0
     d_h_2[...] = 0
-
-    # d_x = d_h + d_y
-    np.add(d_h, d_y, out=d_x)
+    np.add(d_h, d_y, out=d_x)  # d_x = d_h + d_y
 
     # d_i = d_x * (1 - i) * i * x
     np.subtract(1, i, out=d_i)
     d_i *= d_x
     d_i *= i
     d_i *= x
+
     d_h[...] = d_h_2
 
     # d_w_x = W_i.T @ d_i

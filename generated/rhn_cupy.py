@@ -186,22 +186,19 @@ def forward(
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         cp.matmul(h[t], U_T, out=u)
 
-        # s1 = h + t1 * (a1 - h)
-        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)
+        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
 
         # a2 = tanh(U_h2 @ s1 + b_h2)
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         cp.matmul(s1[t], U_2_T, out=gates_2[t])
 
-        # s2 = s1 + t2 * (a2 - s1)
-        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)
+        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
 
         # a3 = tanh(U_h3 @ s2 + b_h3)
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         cp.matmul(s2[t], U_3_T, out=gates_3[t])
 
-        # h' = s2 + t3 * (a3 - s2)
-        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)
+        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)  # h' = s2 + t3 * (a3 - s2)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -250,28 +247,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
-        # d_a3 = d_h * (1 - a3**2) * t3
+        # d_t3 and d_a3.
         launch("rhn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
 
-        # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
-        cp.matmul(d_gates_3[t], U_3, out=d_s1)
+        cp.matmul(d_gates_3[t], U_3, out=d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
-        # d_s1 += d_h * (1 - t3)
-        # d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
-        # d_a2 = d_s1 * (1 - a2**2) * t2
+        # d_s1, d_t2 and d_a2.
         launch("rhn_backward_2", dtype, (B, H, B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
 
-        # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-        cp.matmul(d_gates_2[t], U_2, out=d_u_s1)
+        cp.matmul(d_gates_2[t], U_2, out=d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
-        # d_s1 = d_s1 * (1 - t2) + d_u_s1
-        # d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
-        # d_a1 = d_s1 * (1 - a1**2) * t1
+        # d_s1, d_t1 and d_a1.
         launch("rhn_backward_3", dtype, (B, H, B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
-        # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
         # d_h = d_s1 * (1 - t1) + d_u_h
         launch("rhn_backward_4", dtype, (B, H, B, t, H), d_s1, d_u_h, gates, d_h)

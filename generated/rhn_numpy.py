@@ -296,8 +296,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a3_ts, out=d_a3_ts)
         d_a3_ts *= t3_ts
 
-        # k_s2 = 1 - t3
-        np.subtract(1, t3_ts, out=k_s2_ts)
+        np.subtract(1, t3_ts, out=k_s2_ts)  # k_s2 = 1 - t3
 
         # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
         np.subtract(1, t2_ts, out=d_t2_ts)
@@ -310,8 +309,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a2_ts, out=d_a2_ts)
         d_a2_ts *= t2_ts
 
-        # k_s1 = 1 - t2
-        np.subtract(1, t2_ts, out=k_s1_ts)
+        np.subtract(1, t2_ts, out=k_s1_ts)  # k_s1 = 1 - t2
 
         # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
         np.subtract(1, t1_ts, out=d_t1_ts)
@@ -324,8 +322,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a1_ts, out=d_a1_ts)
         d_a1_ts *= t1_ts
 
-        # k_h = 1 - t1
-        np.subtract(1, t1_ts, out=k_h_ts)
+        np.subtract(1, t1_ts, out=k_h_ts)  # k_h = 1 - t1
 
         for (
             d_y_t, d_t3, d_a3, d_gates_3_t, k_s2_t, d_t2, d_a2, d_gates_2_t, k_s1_t, d_t1, d_a1, d_gates_t,
@@ -339,41 +336,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
-            d_t3 *= d_h
-
-            # d_a3 = d_h * (1 - a3**2) * t3
-            d_a3 *= d_h
-
-            # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
-            np.matmul(d_gates_3_t, U_3_tiles, out=d_u_s2_tiles)
+            d_t3 *= d_h  # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+            d_a3 *= d_h  # d_a3 = d_h * (1 - a3**2) * t3
+            np.matmul(d_gates_3_t, U_3_tiles, out=d_u_s2_tiles)  # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
             # k_s2 = d_h * (1 - t3) + d_u_s2
             k_s2_t *= d_h
             k_s2_t += d_u_s2
 
-            # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
-            d_t2 *= k_s2_t
-
-            # d_a2 = k_s2 * (1 - a2**2) * t2
-            d_a2 *= k_s2_t
-
-            # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-            np.matmul(d_gates_2_t, U_2_tiles, out=d_u_s1_tiles)
+            d_t2 *= k_s2_t  # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
+            d_a2 *= k_s2_t  # d_a2 = k_s2 * (1 - a2**2) * t2
+            np.matmul(d_gates_2_t, U_2_tiles, out=d_u_s1_tiles)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
             # k_s2 = d_u_s1 + k_s2 * (1 - t2)
             k_s2_t *= k_s1_t
             k_s2_t += d_u_s1
 
-            # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
-            d_t1 *= k_s2_t
-
-            # d_a1 = k_s2 * (1 - a1**2) * t1
-            d_a1 *= k_s2_t
-
-            # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_t1 *= k_s2_t  # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
+            d_a1 *= k_s2_t  # d_a1 = k_s2 * (1 - a1**2) * t1
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
             # d_h = d_u_h + k_s2 * (1 - t1)
             np.multiply(k_s2_t, k_h_t, out=d_h)

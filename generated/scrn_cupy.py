@@ -217,15 +217,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * (1 - h_next) * h_next
         launch("scrn_backward_1", dtype, (B, H, B, t, H, M), d_h, d_y_h, h, d_gates)
 
-        # d_s_next_2 = P.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)
+        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
+        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)  # d_h = U_h.T @ d_a_h
 
-        # d_h = U_h.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)
-
-        # d_s += d_s_next_2 + d_y_s
-        # d_B_x = 0.050000000000000044 * d_s
-        # d_s *= 0.95
+        # d_s and d_B_x.
         launch("scrn_backward_2", dtype, (B, M, B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:

@@ -237,22 +237,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_s, 0, where=finished_t)
 
             d_h += d_y_h_t
-
-            # d_a_h = d_h * (1 - h_next) * h_next
-            d_a_h *= d_h
-
-            # d_s_next_2 = P.T @ d_a_h
-            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)
-
-            # d_h = U_h.T @ d_a_h
-            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)
+            d_a_h *= d_h  # d_a_h = d_h * (1 - h_next) * h_next
+            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)  # d_s_next_2 = P.T @ d_a_h
+            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
             # d_s += d_s_next_2 + d_y_s
             d_s += d_s_next_2
             d_s += d_y_s_t
 
-            # d_B_x = 0.050000000000000044 * d_s
-            np.multiply(d_s, 0.050000000000000044, out=d_B_x)
+            np.multiply(d_s, 0.050000000000000044, out=d_B_x)  # d_B_x = 0.050000000000000044 * d_s
 
             # d_s *= 0.95
             d_s *= 0.95

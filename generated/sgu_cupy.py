@@ -163,8 +163,7 @@ def forward(
         launch("sgu_forward_2", dtype, (B, H, B, t, H), gates, h, ah)
         cp.matmul(ah[t], U_g_T, out=g[t])
 
-        # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-        cp.matmul(h[t], U_z_T, out=U_z_h)
+        cp.matmul(h[t], U_z_T, out=U_z_h)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
         # n = softplus(g * h)
         # h' = (1 - z) * h + n * z
@@ -217,23 +216,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_b_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-        # g_b_z *= 0.2
-        # d_n = -d_h * z * expm1(-n)
-        # d_g = d_n * (1 - g**2) * h
+        # g_b_z, d_n and d_g.
         launch(
             "sgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
             d_U_z_h, d_n, d_g,
         )
 
-        # d_u_h = U_z.T @ d_U_z_h
-        cp.matmul(d_U_z_h[t], U_z, out=d_u_h)
+        cp.matmul(d_U_z_h[t], U_z, out=d_u_h)  # d_u_h = U_z.T @ d_U_z_h
+        cp.matmul(d_g[t], U_g, out=d_ah)  # d_ah = U_g.T @ d_g
 
-        # d_ah = U_g.T @ d_g
-        cp.matmul(d_g[t], U_g, out=d_ah)
-
-        # d_a = d_ah * h
-        # d_h = d_ah * a + d_h * (1 - z) + d_n * g + d_u_h
+        # d_a and d_h.
         launch("sgu_backward_2", dtype, (B, H, B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
 
         if finished is not None:

@@ -269,8 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= h_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for (
             d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
@@ -283,28 +282,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-            d_a_z_t *= d_h
-
-            # d_W_z_x = 0.2 * d_a_z
-            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
+            d_a_z_t *= d_h  # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)  # d_W_z_x = 0.2 * d_a_z
             d_U_z_h_t[...] = d_W_z_x
-
-            # k_n = -d_h * z * expm1(-n)
-            k_n_t *= d_h
-
-            # d_g = k_n * (1 - g**2) * h
-            d_g_t *= k_n_t
-
-            # d_u_h = U_z.T @ d_U_z_h
-            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)
-
-            # d_ah = U_g.T @ d_g
-            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)
-
-            # d_a = d_ah * h
-            np.multiply(d_ah, h_t, out=d_a)
+            k_n_t *= d_h  # k_n = -d_h * z * expm1(-n)
+            d_g_t *= k_n_t  # d_g = k_n * (1 - g**2) * h
+            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_U_z_h
+            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)  # d_ah = U_g.T @ d_g
+            np.multiply(d_ah, h_t, out=d_a)  # d_a = d_ah * h
 
             # d_h = d_ah * a + d_h * (1 - z) + d_u_h + k_n * g
             d_h *= k_h_t
@@ -333,8 +318,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_a_z.reshape(T * B, H), out=d_bias_z)
     np.matmul(ones, d_gates[..., :H].reshape(T * B, H), out=d_b[:H])
 
-    # d_b_z = 0.2 * d_bias_z
-    np.multiply(d_bias_z, 0.2, out=d_b[H:])
+    np.multiply(d_bias_z, 0.2, out=d_b[H:])  # d_b_z = 0.2 * d_bias_z
     clear(finished, d_x)
 
     d_params = Params(d_W, d_U_g, d_U_z, d_b)
@@ -363,8 +347,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s = np.empty((B, H), dtype)
     a, a_z = gates[:, :H], gates[:, H:]
 
-    # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-    np.multiply(b[H:], 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
     # a = W_g @ x + b_g
     np.matmul(x, W.T, out=gates)

@@ -246,8 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_ip = m - softplus_lf
-    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)
+    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)  # d_ip = m - softplus_lf
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -260,17 +259,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_m = d_m.copy()
             cp.copyto(d_m, 0, where=finished[t])
 
-        # d_n += -d_h * c_next * sigmoid_op / n_next**2
-        # d_sigmoid_op = 1 / n_next
-        # d_c += d_h * sigmoid_op * d_sigmoid_op
-        # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
-        # d_fp = -expm1(-softplus_lf) * (d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f *
-        #     (d_c * c + d_n * n))
-        # d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
-        # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
-        # d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i *
-        #     (d_c * tanh_zp + d_n)
-        # d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
+        # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
         launch(
             "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
         )

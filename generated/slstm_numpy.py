@@ -306,8 +306,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         i_ts = i[ts]
         k_ip_ts = k_ip[ts]
 
-        # d_ip = m - softplus_lf
-        np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)
+        np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)  # d_ip = m - softplus_lf
 
         # k_n = -c_next * sigmoid_op / n_next**2
         np.multiply(c_ts, sigmoid_op_ts, out=k_n_ts)
@@ -315,11 +314,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_n_ts /= s_ts
         k_n_ts *= -1
 
-        # d_sigmoid_op = 1 / n_next
-        np.reciprocal(n_ts, out=d_sigmoid_op_ts)
-
-        # k_c = sigmoid_op / n_next
-        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)
+        np.reciprocal(n_ts, out=d_sigmoid_op_ts)  # d_sigmoid_op = 1 / n_next
+        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)  # k_c = sigmoid_op / n_next
 
         # k_maximum_ip = where(n == 0, 0, 1), times d_m in the loop
         choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip_ts)
@@ -343,8 +339,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.expm1(d_fp_ts, out=d_fp_ts)
         d_fp_ts *= -1
 
-        # k_ip = where(n == 0, 1, 0)
-        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)
+        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)  # k_ip = where(n == 0, 1, 0)
 
         # d_ip = where(ip >= m - softplus_lf, 1, 0)
         choose(np.real(ip_ts) >= np.real(d_ip_ts), 1, 0, out=d_ip_ts)
@@ -387,21 +382,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_m -= s_2
             d_m -= s_3
 
-            # k_maximum_ip = d_m * where(n == 0, 0, 1)
-            k_maximum_ip_t *= d_m
+            k_maximum_ip_t *= d_m  # k_maximum_ip = d_m * where(n == 0, 0, 1)
 
             # k_lf = f * (d_c * c + d_n * n) + k_maximum_ip * where(ip >= m - softplus_lf, 0, 1)
             k_lf_t *= k_maximum_ip_t
             k_lf_t += s_2
 
-            # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
-            d_sigmoid_op *= d_h
-
-            # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
-            d_tanh_zp *= d_c
-
-            # d_fp = -k_lf * expm1(-softplus_lf)
-            d_fp *= k_lf_t
+            d_sigmoid_op *= d_h  # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
+            d_tanh_zp *= d_c  # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+            d_fp *= k_lf_t  # d_fp = -k_lf * expm1(-softplus_lf)
 
             # d_ip = d_m * where(n == 0, 1, 0) + i * (d_c * tanh_zp + d_n) + k_maximum_ip * where(ip >= m
             #     - softplus_lf, 1, 0)
@@ -409,6 +398,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_m, k_ip_t, out=s)
             d_ip += s
             d_ip += s_3
+
             d_c *= f_t
             d_n *= f_t
             d_m[...] = k_lf_t

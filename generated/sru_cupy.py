@@ -197,8 +197,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 
-    # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
-    # g_v_r = d_r * c
+    # d_r and g_v_r.
     launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, d_gates_2)
 
     # d_x = W_r.T @ d_r
@@ -214,11 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_y * r
-        # d_u = 1 - f
-        # d_f = d_c * f * d_u * (c - u)
-        # g_v_f = d_f * c
-        # d_c = d_c * f + d_f * v_f + d_r * v_r
+        # d_c, d_u, d_f and g_v_f.
         launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:

@@ -236,14 +236,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_f_all *= s
     d_fr_all *= fr_all
 
-    # g_v_r = d_r * c
-    np.multiply(d_r_all, c[:-1], out=g_v_r_all)
-
-    # d_u = 1 - f
-    np.subtract(1, gates[..., H : 2 * H], out=d_gates[..., :H])
-
-    # d_x = W_r.T @ d_r
-    np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
+    np.multiply(d_r_all, c[:-1], out=g_v_r_all)  # g_v_r = d_r * c
+    np.subtract(1, gates[..., H : 2 * H], out=d_gates[..., :H])  # d_u = 1 - f
+    np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))  # d_x = W_r.T @ d_r
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_r_all.reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
@@ -265,10 +260,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c += d_y * r
         np.multiply(d_y_t, r, out=s_2)
         d_c += s_2
-        d_f *= d_c
 
-        # g_v_f = d_f * c
-        np.multiply(d_f, c_t, out=g_v_f)
+        d_f *= d_c
+        np.multiply(d_f, c_t, out=g_v_f)  # g_v_f = d_f * c
         d_u *= d_c
 
         # d_c = d_c * f + d_f * v_f + d_r * v_r

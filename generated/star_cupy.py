@@ -144,8 +144,7 @@ def forward(
 
     U_k_T = cp.ascontiguousarray(U_k.T)
     for t in range(T):
-        # k = sigmoid(W_k @ x + U_k @ h + b_k)
-        cp.matmul(h[t], U_k_T, out=U_k_h)
+        cp.matmul(h[t], U_k_T, out=U_k_h)  # k = sigmoid(W_k @ x + U_k @ h + b_k)
 
         # h' = tanh((1 - k) * h + z * k)
         launch("star_forward_2", dtype, (B, H, B, t, H), U_k_h, gates, b, h)
@@ -195,13 +194,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a_h = d_h * (1 - h_next**2)
-        # d_k = d_a_h * (1 - k) * k * (z - h)
-        # d_z = d_a_h * k * (1 - z**2)
+        # d_a_h, d_k and d_z.
         launch("star_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, gates, d_a_h, d_gates)
 
-        # d_u_h = U_k.T @ d_k
-        cp.matmul(d_gates[t, :, H:], U_k, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_k, out=d_u_h)  # d_u_h = U_k.T @ d_k
 
         # d_h = d_a_h * (1 - k) + d_u_h
         launch("star_backward_2", dtype, (B, H, B, t, H), d_a_h, d_u_h, gates, d_h)

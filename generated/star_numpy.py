@@ -229,8 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_z_ts, out=d_z_ts)
         d_z_ts *= k_ts
 
-        # k_h = 1 - k
-        np.subtract(1, k_ts, out=k_h_ts)
+        np.subtract(1, k_ts, out=k_h_ts)  # k_h = 1 - k
 
         for d_y_t, k_a_h_t, d_k, d_z, k_h_t, finished_t in backwards(
             d_y[ts], k_a_h_ts, d_k_ts, d_z_ts, k_h_ts, ends[ts],
@@ -240,18 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_a_h = d_h * (1 - h_next**2)
-            k_a_h_t *= d_h
-
-            # d_k = k_a_h * (1 - k) * k * (z - h)
-            d_k *= k_a_h_t
-
-            # d_z = k_a_h * k * (1 - z**2)
-            d_z *= k_a_h_t
-
-            # d_u_h = U_k.T @ d_k
-            np.matmul(d_k, U_k_tiles, out=d_u_h_tiles)
+            k_a_h_t *= d_h  # k_a_h = d_h * (1 - h_next**2)
+            d_k *= k_a_h_t  # d_k = k_a_h * (1 - k) * k * (z - h)
+            d_z *= k_a_h_t  # d_z = k_a_h * k * (1 - z**2)
+            np.matmul(d_k, U_k_tiles, out=d_u_h_tiles)  # d_u_h = U_k.T @ d_k
 
             # d_h = d_u_h + k_a_h * (1 - k)
             np.multiply(k_a_h_t, k_h_t, out=d_h)

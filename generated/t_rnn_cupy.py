@@ -140,8 +140,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     for t in range(T):
-        # h' = f * h + z * (1 - f)
-        launch("t_rnn_forward_2", dtype, (B, H, B, t, H), gates, h, x_h_next)
+        launch("t_rnn_forward_2", dtype, (B, H, B, t, H), gates, h, x_h_next)  # h' = f * h + z * (1 - f)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -187,9 +186,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a_f = d_h * h - d_h * z
-        # d_z = 1 - f
-        # d_a_f *= f * d_z
+        # d_a_f and d_z.
         launch("t_rnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, gates, d_gates)
 
         if finished is not None:

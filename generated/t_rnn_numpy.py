@@ -202,8 +202,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, f_ts, out=d_a_f_ts)
         d_a_f_ts *= f_ts
 
-        # d_z = 1 - f, times d_h in the loop
-        np.subtract(1, f_ts, out=d_z_ts)
+        np.subtract(1, f_ts, out=d_z_ts)  # d_z = 1 - f, times d_h in the loop
 
         for d_y_t, h_t, z, d_a_f, d_z, f, finished_t in backwards(
             d_y[ts], h[ts], gates[ts, :, :H], d_a_f_ts, d_z_ts, f_ts, ends[ts],
@@ -220,8 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s -= s_2
             d_a_f *= s
 
-            # d_z = d_h * (1 - f)
-            d_z *= d_h
+            d_z *= d_h  # d_z = d_h * (1 - f)
             d_h *= f
 
             if finished is not None:

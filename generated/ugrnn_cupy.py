@@ -147,8 +147,7 @@ def forward(
         # n = tanh(W_c @ x + U_c @ h + b_c)
         cp.matmul(h[t], U_T, out=u)
 
-        # h' = (1 - g) * n + g * h
-        launch("ugrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h)
+        launch("ugrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h)  # h' = (1 - g) * n + g * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -195,16 +194,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_g = 1 - g
-        # d_n = d_h * (1 - n**2) * d_g
-        # d_g *= d_h * g * (h - n)
+        # d_g and d_n.
         launch("ugrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
 
-        # d_u_h = U_g.T @ d_g + U_c.T @ d_n
-        cp.matmul(d_gates[t], U, out=d_u_h)
-
-        # d_h = d_h * g + d_u_h
-        launch("ugrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_g.T @ d_g + U_c.T @ d_n
+        launch("ugrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)  # d_h = d_h * g + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])

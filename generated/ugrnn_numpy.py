@@ -208,8 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_g_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         g_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # d_g = 1 - g
-        np.subtract(1, g_ts, out=d_g_ts)
+        np.subtract(1, g_ts, out=d_g_ts)  # d_g = 1 - g
 
         # d_n = (1 - g) * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -229,15 +228,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - g) * (1 - n**2)
-            d_n *= d_h
-
-            # d_g = d_h * (1 - g) * g * (h - n)
-            d_g *= d_h
-
-            # d_u_h = U_g.T @ d_g + U_c.T @ d_n
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - g) * (1 - n**2)
+            d_g *= d_h  # d_g = d_h * (1 - g) * g * (h - n)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_g.T @ d_g + U_c.T @ d_n
 
             # d_h = d_h * g + d_u_h
             d_h *= g

@@ -217,28 +217,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_m = h * (1 - z) + n * z
-    launch("zoneout_gru_backward_1", dtype, (T * B, H, H), h, gates, d_m)
+    launch("zoneout_gru_backward_1", dtype, (T * B, H, H), h, gates, d_m)  # d_m = h * (1 - z) + n * z
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_k = d_h * (1 - m)
-        # d_n = d_k * (1 - n**2) * z
-        # d_m = d_h * (h - d_m)
+        # d_k, d_n and d_m.
         launch("zoneout_gru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, m, gates, h, d_m, d_k, d_gates)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r = d_hr * h * (1 - r) * r
-        # d_z = d_k * (1 - z) * z * (n - h)
+        # d_r and d_z.
         launch("zoneout_gru_backward_3", dtype, (B, H, B, t, H), d_hr, h, gates, d_k, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)
+        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * m + d_hr * r + d_k * (1 - z) + d_u_h
         launch("zoneout_gru_backward_4", dtype, (B, H, B, t, H), d_h, d_hr, d_k, d_u_h, m, gates)

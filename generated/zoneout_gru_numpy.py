@@ -252,16 +252,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts = d_gates[ts, :, :H]
         d_zr_ts = d_gates[ts, :, : 2 * H]
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         # d_m = h * (1 - z) + n * z
         np.multiply(h_ts, k_h_ts, out=d_m_ts)
         np.multiply(n_ts, z_ts, out=s_ts)
         d_m_ts += s_ts
 
-        # k_k = 1 - m, times d_h in the loop
-        np.subtract(1, m_ts, out=k_k_ts)
+        np.subtract(1, m_ts, out=k_k_ts)  # k_k = 1 - m, times d_h in the loop
 
         # d_n = (1 - n**2) * z, times k_k in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -276,8 +274,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= k_h_ts
         d_zr_ts *= gates[ts, :, : 2 * H]
 
-        # d_m = h - h * (1 - z) - n * z, times d_h in the loop
-        np.subtract(h_ts, d_m_ts, out=d_m_ts)
+        np.subtract(h_ts, d_m_ts, out=d_m_ts)  # d_m = h - h * (1 - z) - n * z, times d_h in the loop
 
         for d_y_t, k_k_t, d_n, d_m_t, d_r, d_z, d_zr, m_t, r, k_h_t, finished_t in backwards(
             d_y[ts], k_k_ts, d_n_ts, d_m_ts, d_r_ts, d_z_ts, d_zr_ts, m_ts, r_ts, k_h_ts, ends[ts],
@@ -287,27 +284,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_k = d_h * (1 - m)
-            k_k_t *= d_h
-
-            # d_n = k_k * (1 - n**2) * z
-            d_n *= k_k_t
-
-            # d_m = d_h * (h - h * (1 - z) - n * z)
-            d_m_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = k_k * (1 - z) * z * (n - h)
-            d_z *= k_k_t
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)
+            k_k_t *= d_h  # k_k = d_h * (1 - m)
+            d_n *= k_k_t  # d_n = k_k * (1 - n**2) * z
+            d_m_t *= d_h  # d_m = d_h * (h - h * (1 - z) - n * z)
+            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= k_k_t  # d_z = k_k * (1 - z) * z * (n - h)
+            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * m + d_hr * r + d_u_h + k_k * (1 - z)
             d_h *= m_t

@@ -31,7 +31,8 @@ class Remark:
     @property
     def text(self) -> tuple[str, ...]:
         early = f"The parts of {listed(self.gates)} that wait for no state, for all steps at once."
-        return (early, *self.lines) if self.gates else self.lines
+        said = tuple(line for line in self.lines if not OBVIOUS.fullmatch(line))
+        return (early, *said) if self.gates else said
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Comments:
         parts = {} if once else self.parts
         gates = dict.fromkeys(parts[n] for n in names if n in parts)
         lines = dict.fromkeys(self.lines[n] for n in names if n not in parts and n in self.lines)
-        return Remark(tuple(line for line in lines if not OBVIOUS.fullmatch(line)), tuple(gates))
+        return Remark(tuple(lines), tuple(gates))
 
 
 NONE = Comments({}, {})

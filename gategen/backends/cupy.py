@@ -291,6 +291,8 @@ class Emitter(Host):
         declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
+        if self.schedule.graph.backwards and len(comment.text) > 1:  # the kernel says how
+            comment = Remark((f"{listed(list(dict.fromkeys(line.split()[0] for line in comment.text)))}.",))
         above = [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment.text
         made_here = CudaKernel(
             name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes

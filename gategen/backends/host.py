@@ -34,6 +34,8 @@ from gategen.plan import (
     offset_rank,
 )
 
+BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
+
 # Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
 ALL, AHEAD, LOOP, ONCE = "all", "ahead", "loop", "once"
 STEPPED = ("input", "state", "time")
@@ -46,6 +48,16 @@ class Block:
 
     remark: Remark
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The remark stands above the lines, a formula beside a single one where there is room."""
+        said = self.remark.text
+        if len(self.lines) == len(said) == 1 and " = " in said[0]:
+            beside = f"{self.lines[0]}  # {said[0]}"
+            if "\n" not in beside and len(beside) <= BESIDE:
+                return beside
+        return "\n".join([*commented(said), *self.lines])
 
 
 class Host(ABC):
@@ -105,10 +117,13 @@ class Host(ABC):
 
     @property
     def text(self) -> str:
-        """All lines, a blank line between blocks."""
-        return "\n\n".join(
-            "\n".join([*commented(block.remark.text), *block.lines]) for block in self.blocks if block.lines
-        )
+        """All lines, a blank line around a block of several."""
+        whole = ""
+        for text in (block.text for block in self.blocks if block.lines):
+            last = whole.rpartition("\n\n")[2]
+            single = "\n" not in text and not (whole and "\n#" in f"\n{last}")
+            whole += ("\n" if single else "\n\n") * bool(whole) + text
+        return whole
 
     def comment(self, *values: Value) -> Remark:
         return self.module.comment(self.schedule, values, self.where == ONCE)
