@@ -22,12 +22,9 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // f = sigmoid(p - q)
 // h' = f * h + p * i
 extern "C" __global__ void atr_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ b_h,  // H  b_h
-    const storage* __restrict__ p,  // (T, B, H)  p
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ i_)  // (T, B, H)  i
+    const int rows, const int B, const int t, const int H, storage* __restrict__ f,
+    const storage* __restrict__ b_h, const storage* __restrict__ p, storage* __restrict__ h,
+    storage* __restrict__ i_)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -42,24 +39,17 @@ extern "C" __global__ void atr_forward_1(
     const real q = U_h_h + b_h_;
     const real i__2 = sigmoid(p_ + q);
     const real f_ = sigmoid(p_ - q);
-    const real h_next = h_ * f_ + p_ * i__2;
-
-    f[at * H + k] = f_;
     i_[at * H + k] = i__2;
-    h[(at + B) * H + k] = h_next;
+    f[at * H + k] = f_;
+    h[(at + B) * H + k] = h_ * f_ + p_ * i__2;  // h_next
 }
 
 // Computes d_h_next, d_p and d_q.
 extern "C" __global__ void atr_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ i_,  // (T, B, H)  i
-    const storage* __restrict__ p,  // (T, B, H)  p
-    storage* __restrict__ d_p,  // (T, B, H)  d_p
-    storage* __restrict__ d_q)  // (T, B, H)  d_q
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ f, const storage* __restrict__ h,
+    const storage* __restrict__ i_, const storage* __restrict__ p, storage* __restrict__ d_p,
+    storage* __restrict__ d_q)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -76,20 +66,15 @@ extern "C" __global__ void atr_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_f = d_h_next * (1 - f_) * f_ * h_;
     const real d_i = d_h_next * (1 - i__2) * i__2 * p_;
-    const real d_q_ = d_i - d_f;
-    const real d_p_ = d_f + d_h_next * i__2 + d_i;
-
     d_h[b * H + k] = d_h_next;
-    d_p[at * H + k] = d_p_;
-    d_q[at * H + k] = d_q_;
+    d_q[at * H + k] = d_i - d_f;
+    d_p[at * H + k] = d_f + d_h_next * i__2 + d_i;
 }
 
 // Computes d_h.
 extern "C" __global__ void atr_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ f)  // (T, B, H)  f
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ f)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -100,9 +85,7 @@ extern "C" __global__ void atr_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    const real d_h_ = d_h_next * f_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * f_ + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -22,11 +22,8 @@ __device__ inline real square(real a) { return a * a; }
 // a = tanh(W_a @ x + w_a * h + b_a) + 1
 // h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
 extern "C" __global__ void brc_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_a
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ w)  // 2 * H  w_z, w_a
+    const int rows, const int B, const int t, const int H, storage* __restrict__ gates,
+    const storage* __restrict__ b_, storage* __restrict__ h, const storage* __restrict__ w)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -46,19 +43,15 @@ extern "C" __global__ void brc_forward_1(
     const real tanh_a = tanh(W_a_x + b_a + h_ * w_a);
     const real a = tanh_a + 1;
     const real tanh_h = tanh(W_h_x + h_ * a);
-    const real h_next = h_ * z + (1 - z) * tanh_h;
-
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = tanh_a;
     gates[at * (3 * H) + 2 * H + k] = tanh_h;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * tanh_h;  // h_next
 }
 
 // Computes a.
 extern "C" __global__ void brc_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    storage* __restrict__ a)  // (T, B, H)  a
+    const int rows, const int H, const storage* __restrict__ gates, storage* __restrict__ a)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -67,22 +60,15 @@ extern "C" __global__ void brc_backward_1(
 
     const real tanh_a = gates[at * (3 * H) + H + k];
 
-    const real a_ = tanh_a + 1;
-
-    a[at * H + k] = a_;
+    a[at * H + k] = tanh_a + 1;
 }
 
 // Computes d_h, d_z, d_tanh_h, d_tanh_a, g_w_a and g_w_z.
 extern "C" __global__ void brc_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ a,  // (T, B, H)  a
-    const storage* __restrict__ w,  // 2 * H  w_z, w_a
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_w_z, g_w_a
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
+    const storage* __restrict__ a, const storage* __restrict__ w, storage* __restrict__ d_gates,
+    storage* __restrict__ d_gates_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -103,17 +89,13 @@ extern "C" __global__ void brc_backward_2(
     const real not_z = 1 - z;
     const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
     const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
-    const real g_w_a = d_tanh_a * h_;
     const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
-    const real g_w_z = d_z * h_;
-    const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (3 * H) + k] = d_z;
     d_gates[at * (3 * H) + 2 * H + k] = d_tanh_h;
     d_gates[at * (3 * H) + H + k] = d_tanh_a;
-    d_gates_2[at * (2 * H) + H + k] = g_w_a;
-    d_gates_2[at * (2 * H) + k] = g_w_z;
+    d_gates_2[at * (2 * H) + H + k] = d_tanh_a * h_;  // g_w_a
+    d_gates[at * (3 * H) + k] = d_z;
+    d_gates_2[at * (2 * H) + k] = d_z * h_;  // g_w_z
+    d_h[b * H + k] = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

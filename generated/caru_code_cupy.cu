@@ -21,10 +21,8 @@ __device__ inline real square(real a) { return a * a; }
 // The parts of l that wait for no state, for all steps at once.
 // a = W_n @ x + b_n
 extern "C" __global__ void caru_code_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    storage* __restrict__ sigmoid_a)  // (T, B, H)  sigmoid_a
+    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_,
+    storage* __restrict__ sigmoid_a)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -35,10 +33,8 @@ extern "C" __global__ void caru_code_forward_1(
     const real b_n = b_[k];
 
     const real a = W_n_x + b_n;
-    const real sigmoid_a_ = sigmoid(a);
-
     gates[at * (2 * H) + k] = a;
-    sigmoid_a[at * H + k] = sigmoid_a_;
+    sigmoid_a[at * H + k] = sigmoid(a);
 }
 
 // n = tanh(U_n @ h + a + c_n)
@@ -46,13 +42,9 @@ extern "C" __global__ void caru_code_forward_1(
 // l = z * sigmoid(a)
 // h' = (1 - l) * h + n * l
 extern "C" __global__ void caru_code_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_n_h, U_z_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ c,  // 2 * H  c_n, c_z
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ c, const storage* __restrict__ b_,
+    const storage* __restrict__ sigmoid_a, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -72,19 +64,15 @@ extern "C" __global__ void caru_code_forward_2(
     const real n = tanh(U_n_h + a + c_n);
     const real z = sigmoid(U_z_h + W_z_x + b_z + c_z);
     const real l = sigmoid_a_ * z;
-    const real h_next = h_ * (1 - l) + n * l;
-
     gates[at * (2 * H) + k] = n;
     gates[at * (2 * H) + H + k] = z;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - l) + n * l;  // h_next
 }
 
 // Computes l.
 extern "C" __global__ void caru_code_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    storage* __restrict__ l)  // (T, B, H)  l
+    const int rows, const int H, const storage* __restrict__ sigmoid_a, const storage* __restrict__ gates,
+    storage* __restrict__ l)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -94,21 +82,14 @@ extern "C" __global__ void caru_code_backward_1(
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real z = gates[at * (2 * H) + H + k];
 
-    const real l_ = sigmoid_a_ * z;
-
-    l[at * H + k] = l_;
+    l[at * H + k] = sigmoid_a_ * z;
 }
 
 // Computes d_h_next, d_a, d_z and d_n.
 extern "C" __global__ void caru_code_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ l,  // (T, B, H)  l
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_z, d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ gates,
+    const storage* __restrict__ sigmoid_a, const storage* __restrict__ l, storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -125,22 +106,17 @@ extern "C" __global__ void caru_code_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_l = d_h_next * (n - h_);
-    const real d_z = d_l * sigmoid_a_ * (1 - z) * z;
     const real d_n = d_h_next * l_ * (1 - square(n));
-    const real d_a = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + k] = d_a;
-    d_gates[at * (3 * H) + H + k] = d_z;
+    d_gates[at * (3 * H) + H + k] = d_l * sigmoid_a_ * (1 - z) * z;  // d_z
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
+    d_gates[at * (3 * H) + k] = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;  // d_a
 }
 
 // Computes d_h.
 extern "C" __global__ void caru_code_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ l)  // (T, B, H)  l
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ l)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -151,17 +127,13 @@ extern "C" __global__ void caru_code_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real l_ = l[at * H + k];
 
-    const real d_h_ = d_h_next * (1 - l_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * (1 - l_) + d_u_h_;
 }
 
 // h' = tanh(W_n @ x + b_n)
 extern "C" __global__ void caru_code_first_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_n_x,  // (T, B, H)  W_n_x
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ W_n_x,
+    const storage* __restrict__ b_, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -171,18 +143,13 @@ extern "C" __global__ void caru_code_first_forward_1(
     const real W_n_x_ = W_n_x[at * H + k];
     const real b_n = b_[k];
 
-    const real h_next = tanh(W_n_x_ + b_n);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = tanh(W_n_x_ + b_n);  // h_next
 }
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void caru_code_first_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_a_h)  // (T, B, H)  d_a_h
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, storage* __restrict__ d_a_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -194,10 +161,8 @@ extern "C" __global__ void caru_code_first_backward_1(
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_a_h_ = d_h_next * (1 - square(h_next));
-
     d_h[b * H + k] = d_h_next;
-    d_a_h[at * H + k] = d_a_h_;
+    d_a_h[at * H + k] = d_h_next * (1 - square(h_next));
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -20,11 +20,8 @@ __device__ inline real square(real a) { return a * a; }
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
-    const int rows,
-    const storage* __restrict__ alpha,  // 1  alpha
-    const storage* __restrict__ beta,  // 1  beta
-    storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
+    const int rows, const storage* __restrict__ alpha, const storage* __restrict__ beta,
+    storage* __restrict__ sigmoid_alpha, storage* __restrict__ sigmoid_beta)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
@@ -32,23 +29,16 @@ extern "C" __global__ void fastrnn_forward_1(
     const real alpha_ = alpha[0];
     const real beta_ = beta[0];
 
-    const real sigmoid_alpha_ = sigmoid(alpha_);
-    const real sigmoid_beta_ = sigmoid(beta_);
-
-    sigmoid_alpha[0] = sigmoid_alpha_;
-    sigmoid_beta[0] = sigmoid_beta_;
+    sigmoid_alpha[0] = sigmoid(alpha_);
+    sigmoid_beta[0] = sigmoid(beta_);
 }
 
 // n = tanh(W_h @ x + U_h @ h + b_h)
 // h' = n * sigmoid(alpha) + sigmoid(beta) * h
 extern "C" __global__ void fastrnn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    const storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
+    storage* __restrict__ n, const storage* __restrict__ b_h, storage* __restrict__ h,
+    const storage* __restrict__ sigmoid_alpha, const storage* __restrict__ sigmoid_beta)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -63,23 +53,16 @@ extern "C" __global__ void fastrnn_forward_2(
     const real sigmoid_beta_ = sigmoid_beta[0];
 
     const real n_ = tanh(U_h_h_ + W_h_x + b_h_);
-    const real h_next = h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;  // h_next
 }
 
 // Computes d_h_next, g_sigmoid_beta, g_sigmoid_alpha and d_n.
 extern "C" __global__ void fastrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    storage* __restrict__ g_sigmoid_beta,  // (T, B, H)  g_sigmoid_beta
-    storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ n,
+    const storage* __restrict__ sigmoid_alpha, storage* __restrict__ g_sigmoid_beta,
+    storage* __restrict__ g_sigmoid_alpha, storage* __restrict__ d_n)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -93,22 +76,16 @@ extern "C" __global__ void fastrnn_backward_1(
     const real sigmoid_alpha_ = sigmoid_alpha[0];
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_sigmoid_beta_ = d_h_next * h_;
-    const real g_sigmoid_alpha_ = d_h_next * n_;
-    const real d_n_ = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
-
     d_h[b * H + k] = d_h_next;
-    g_sigmoid_beta[at * H + k] = g_sigmoid_beta_;
-    g_sigmoid_alpha[at * H + k] = g_sigmoid_alpha_;
-    d_n[at * H + k] = d_n_;
+    g_sigmoid_beta[at * H + k] = d_h_next * h_;
+    g_sigmoid_alpha[at * H + k] = d_h_next * n_;
+    d_n[at * H + k] = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
 }
 
 // Computes d_h.
 extern "C" __global__ void fastrnn_backward_2(
-    const int rows, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
+    const int rows, const int H, storage* __restrict__ d_h, const storage* __restrict__ d_u_h,
+    const storage* __restrict__ sigmoid_beta)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -118,20 +95,14 @@ extern "C" __global__ void fastrnn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real sigmoid_beta_ = sigmoid_beta[0];
 
-    const real d_h_ = d_h_next * sigmoid_beta_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * sigmoid_beta_ + d_u_h_;
 }
 
 // Computes d_alpha and d_beta.
 extern "C" __global__ void fastrnn_backward_3(
-    const int rows,
-    const storage* __restrict__ d_sigmoid_alpha,  // (1,)  d_sigmoid_alpha
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    const storage* __restrict__ d_sigmoid_beta,  // (1,)  d_sigmoid_beta
-    const storage* __restrict__ sigmoid_beta,  // (1,)  sigmoid_beta
-    storage* __restrict__ d_alpha,  // 1  alpha
-    storage* __restrict__ d_beta)  // 1  beta
+    const int rows, const storage* __restrict__ d_sigmoid_alpha,
+    const storage* __restrict__ sigmoid_alpha, const storage* __restrict__ d_sigmoid_beta,
+    const storage* __restrict__ sigmoid_beta, storage* __restrict__ d_alpha, storage* __restrict__ d_beta)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
@@ -141,11 +112,8 @@ extern "C" __global__ void fastrnn_backward_3(
     const real d_sigmoid_beta_ = d_sigmoid_beta[0];
     const real sigmoid_beta_ = sigmoid_beta[0];
 
-    const real d_alpha_ = d_sigmoid_alpha_ * (1 - sigmoid_alpha_) * sigmoid_alpha_;
-    const real d_beta_ = d_sigmoid_beta_ * (1 - sigmoid_beta_) * sigmoid_beta_;
-
-    d_alpha[0] = d_alpha_;
-    d_beta[0] = d_beta_;
+    d_alpha[0] = d_sigmoid_alpha_ * (1 - sigmoid_alpha_) * sigmoid_alpha_;
+    d_beta[0] = d_sigmoid_beta_ * (1 - sigmoid_beta_) * sigmoid_beta_;
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the

@@ -22,10 +22,8 @@ __device__ inline real square(real a) { return a * a; }
 // g = sigmoid(W_g @ x + b_g)
 // j = tanh(W_j @ x + b_j)
 extern "C" __global__ void gilr_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    const storage* __restrict__ b_,  // 2 * H  b_g, b_j
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
+    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_,
+    storage* __restrict__ x_h_next)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -39,19 +37,15 @@ extern "C" __global__ void gilr_forward_1(
 
     const real g = sigmoid(W_g_x + b_g);
     const real j = tanh(W_j_x + b_j);
-    const real x_h_next_ = (1 - g) * j;
-
     gates[at * (2 * H) + k] = g;
     gates[at * (2 * H) + H + k] = j;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = (1 - g) * j;
 }
 
 // h' = (1 - g) * j + g * h
 extern "C" __global__ void gilr_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ gates,
+    storage* __restrict__ h, const storage* __restrict__ x_h_next)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -62,19 +56,14 @@ extern "C" __global__ void gilr_forward_2(
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    const real h_next = g * h_ + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = g * h_ + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a_g and d_j.
 extern "C" __global__ void gilr_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_g, d_j
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
+    storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -89,14 +78,10 @@ extern "C" __global__ void gilr_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_j = d_h_next * (1 - square(j)) * not_g;
     const real d_g = d_h_next * h_ - d_h_next * j;
-    const real d_a_g = d_g * g * not_g;
-    const real d_h_ = d_h_next * g;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (2 * H) + k] = d_a_g;
-    d_gates[at * (2 * H) + H + k] = d_j;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(j)) * not_g;  // d_j
+    d_gates[at * (2 * H) + k] = d_g * g * not_g;  // d_a_g
+    d_h[b * H + k] = d_h_next * g;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

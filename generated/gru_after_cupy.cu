@@ -23,13 +23,9 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_after_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 3 * H)  U_z_h, U_r_h, U_h_h
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    const storage* __restrict__ c,  // 3 * H  c_z, c_r, c_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ v_n)  // (T, B, H)  v_n
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ c,
+    storage* __restrict__ h, storage* __restrict__ v_n)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -54,24 +50,18 @@ extern "C" __global__ void gru_after_forward_1(
     const real r = sigmoid(U_r_h + W_r_x + b_r + c_r);
     const real v_n_ = U_h_h + c_h;
     const real n = tanh(W_h_x + b_h + r * v_n_);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = r;
     v_n[at * H + k] = v_n_;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, d_v_n and d_r.
 extern "C" __global__ void gru_after_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ v_n,  // (T, B, H)  v_n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ v_n,
+    const storage* __restrict__ h, storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -89,23 +79,17 @@ extern "C" __global__ void gru_after_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    const real d_v_n = d_n * r;
-    const real d_r = d_n * (1 - r) * r * v_n_;
-    const real d_z = d_h_next * z * not_z * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (4 * H) + H + k] = d_z;
     d_gates[at * (4 * H) + 3 * H + k] = d_n;
-    d_gates[at * (4 * H) + k] = d_v_n;
-    d_gates[at * (4 * H) + 2 * H + k] = d_r;
+    d_gates[at * (4 * H) + k] = d_n * r;  // d_v_n
+    d_gates[at * (4 * H) + 2 * H + k] = d_n * (1 - r) * r * v_n_;  // d_r
+    d_gates[at * (4 * H) + H + k] = d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void gru_after_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 3 * H)  z, r, n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -116,9 +100,7 @@ extern "C" __global__ void gru_after_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (3 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -20,11 +20,8 @@ __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + u * h + b_h)
 extern "C" __global__ void indrnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_h_x,  // (T, B, H)  W_h_x
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u)  // H  u
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ W_h_x,
+    const storage* __restrict__ b_h, storage* __restrict__ h, const storage* __restrict__ u)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -36,20 +33,14 @@ extern "C" __global__ void indrnn_forward_1(
     const real h_ = h[at * H + k];
     const real u_ = u[k];
 
-    const real h_next = relu(W_h_x_ + b_h_ + h_ * u_);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = relu(W_h_x_ + b_h_ + h_ * u_);  // h_next
 }
 
 // Computes d_h, d_a_h and g_u.
 extern "C" __global__ void indrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u,  // H  u
-    storage* __restrict__ d_a_h,  // (T, B, H)  d_a_h
-    storage* __restrict__ g_u)  // (T, B, H)  g_u
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ u,
+    storage* __restrict__ d_a_h, storage* __restrict__ g_u)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -64,12 +55,9 @@ extern "C" __global__ void indrnn_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * step(h_next);
-    const real g_u_ = d_a_h_ * h_;
-    const real d_h_ = d_a_h_ * u_;
-
-    d_h[b * H + k] = d_h_;
     d_a_h[at * H + k] = d_a_h_;
-    g_u[at * H + k] = g_u_;
+    g_u[at * H + k] = d_a_h_ * h_;
+    d_h[b * H + k] = d_a_h_ * u_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -20,11 +20,8 @@ __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + U_h @ h + b_h)
 extern "C" __global__ void irnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    const storage* __restrict__ W_h_x,  // (T, B, H)  W_h_x
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
+    const storage* __restrict__ W_h_x, const storage* __restrict__ b_h, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -35,18 +32,13 @@ extern "C" __global__ void irnn_forward_1(
     const real W_h_x_ = W_h_x[at * H + k];
     const real b_h_ = b_h[k];
 
-    const real h_next = relu(U_h_h_ + W_h_x_ + b_h_);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = relu(U_h_h_ + W_h_x_ + b_h_);  // h_next
 }
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void irnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_a_h)  // (T, B, H)  d_a_h
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, storage* __restrict__ d_a_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -58,10 +50,8 @@ extern "C" __global__ void irnn_backward_1(
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_a_h_ = d_h_next * step(h_next);
-
     d_h[b * H + k] = d_h_next;
-    d_a_h[at * H + k] = d_a_h_;
+    d_a_h[at * H + k] = d_h_next * step(h_next);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -23,11 +23,8 @@ __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 // n = relu(W_h @ x + U_h @ h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ligru_nobn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_h_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -44,21 +41,16 @@ extern "C" __global__ void ligru_nobn_forward_1(
 
     const real z = sigmoid(U_z_h + W_z_x + b_z);
     const real n = relu(U_h_h + W_h_x + b_h);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z and d_n.
 extern "C" __global__ void ligru_nobn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
+    storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -73,20 +65,15 @@ extern "C" __global__ void ligru_nobn_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z * step(n);
-    const real d_z = d_h_next * z * not_z * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_z;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * not_z * step(n);  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void ligru_nobn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -97,9 +84,7 @@ extern "C" __global__ void ligru_nobn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

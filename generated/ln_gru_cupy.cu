@@ -21,8 +21,7 @@ __device__ inline real cube(real a) { return a * a * a; }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ centre_z)  // (T, B, 1)  centre_z
+    const int rows, const int H, storage* __restrict__ centre_z)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -30,17 +29,13 @@ extern "C" __global__ void ln_gru_forward_1(
 
     const real sum_A_0_x = centre_z[at];
 
-    const real centre_z_ = real(0.3333333333333333) * sum_A_0_x / real(H);
-
-    centre_z[at] = centre_z_;
+    centre_z[at] = real(0.3333333333333333) * sum_A_0_x / real(H);
 }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ centre_z,  // (T, B, 1)  centre_z
-    storage* __restrict__ gates_3)  // (T, B, 3 * H)  square_A_0_x, square_A_1_x, square_A_2_x
+    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ centre_z,
+    storage* __restrict__ gates_3)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -55,22 +50,17 @@ extern "C" __global__ void ln_gru_forward_2(
     const real centred_A_0_x = A_0_x - centre_z_;
     const real centred_A_1_x = A_1_x - centre_z_;
     const real centred_A_2_x = A_2_x - centre_z_;
-    const real square_A_0_x = square(centred_A_0_x);
-    const real square_A_1_x = square(centred_A_1_x);
-    const real square_A_2_x = square(centred_A_2_x);
-
     gates[at * (3 * H) + k] = centred_A_0_x;
     gates[at * (3 * H) + H + k] = centred_A_1_x;
     gates[at * (3 * H) + 2 * H + k] = centred_A_2_x;
-    gates_3[at * (3 * H) + k] = square_A_0_x;
-    gates_3[at * (3 * H) + H + k] = square_A_1_x;
-    gates_3[at * (3 * H) + 2 * H + k] = square_A_2_x;
+    gates_3[at * (3 * H) + k] = square(centred_A_0_x);  // square_A_0_x
+    gates_3[at * (3 * H) + H + k] = square(centred_A_1_x);  // square_A_1_x
+    gates_3[at * (3 * H) + 2 * H + k] = square(centred_A_2_x);  // square_A_2_x
 }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
-    const int rows, const int H,
-    storage* __restrict__ p_z)  // (T, B, 1)  p_z
+    const int rows, const int H, storage* __restrict__ p_z)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -80,20 +70,14 @@ extern "C" __global__ void ln_gru_forward_3(
 
     const real variance_z = real(0.3333333333333333) * sum_square_A_0_x / real(H);
     const real a_z = variance_z + real(1e-05);
-    const real p_z_ = 1 / sqrt(a_z);
-
-    p_z[at] = p_z_;
+    p_z[at] = 1 / sqrt(a_z);
 }
 
 // The parts of z, r and n that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ n)  // (T, B, H)  n
+    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ g_x,
+    const storage* __restrict__ p_z, storage* __restrict__ z, storage* __restrict__ r,
+    storage* __restrict__ n)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -108,19 +92,14 @@ extern "C" __global__ void ln_gru_forward_4(
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
     const real g_x_2 = g_x[2 * H + k];
 
-    const real x_z_3 = centred_A_0_x * g_x_0 * p_z_;
-    const real x_r = centred_A_1_x * g_x_1 * p_z_;
-    const real x_n = centred_A_2_x * g_x_2 * p_z_;
-
-    z[at * H + k] = x_z_3;
-    r[at * H + k] = x_r;
-    n[at * H + k] = x_n;
+    z[at * H + k] = centred_A_0_x * g_x_0 * p_z_;  // x_z_3
+    r[at * H + k] = centred_A_1_x * g_x_1 * p_z_;  // x_r
+    n[at * H + k] = centred_A_2_x * g_x_2 * p_z_;  // x_n
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_5(
-    const int rows, const int H,
-    storage* __restrict__ centre_z_2)  // (B, 1)  centre_z_2
+    const int rows, const int H, storage* __restrict__ centre_z_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -128,17 +107,13 @@ extern "C" __global__ void ln_gru_forward_5(
 
     const real sum_R_0_h = centre_z_2[b];
 
-    const real centre_z_2_ = real(0.3333333333333333) * sum_R_0_h / real(H);
-
-    centre_z_2[b] = centre_z_2_;
+    centre_z_2[b] = real(0.3333333333333333) * sum_R_0_h / real(H);
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_6(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ centre_z_2,  // (B, 1)  centre_z_2
-    storage* __restrict__ u)  // (B, 3 * H)  square_R_0_h, square_R_1_h, square_R_2_h
+    const int rows, const int B, const int t, const int H, storage* __restrict__ gates_2,
+    const storage* __restrict__ centre_z_2, storage* __restrict__ u)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -153,22 +128,17 @@ extern "C" __global__ void ln_gru_forward_6(
     const real centred_R_0_h = R_0_h - centre_z_2_;
     const real centred_R_1_h = R_1_h - centre_z_2_;
     const real centred_R_2_h = R_2_h - centre_z_2_;
-    const real square_R_0_h = square(centred_R_0_h);
-    const real square_R_1_h = square(centred_R_1_h);
-    const real square_R_2_h = square(centred_R_2_h);
-
     gates_2[at * (3 * H) + k] = centred_R_0_h;
     gates_2[at * (3 * H) + H + k] = centred_R_1_h;
     gates_2[at * (3 * H) + 2 * H + k] = centred_R_2_h;
-    u[b * (3 * H) + k] = square_R_0_h;
-    u[b * (3 * H) + H + k] = square_R_1_h;
-    u[b * (3 * H) + 2 * H + k] = square_R_2_h;
+    u[b * (3 * H) + k] = square(centred_R_0_h);  // square_R_0_h
+    u[b * (3 * H) + H + k] = square(centred_R_1_h);  // square_R_1_h
+    u[b * (3 * H) + 2 * H + k] = square(centred_R_2_h);  // square_R_2_h
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_7(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_z_2)  // (T, B, 1)  p_z_2
+    const int rows, const int B, const int t, const int H, storage* __restrict__ p_z_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -179,9 +149,7 @@ extern "C" __global__ void ln_gru_forward_7(
 
     const real variance_z_2 = real(0.3333333333333333) * sum_square_R_0_h / real(H);
     const real a_z_2 = variance_z_2 + real(1e-05);
-    const real p_z_2_ = 1 / sqrt(a_z_2);
-
-    p_z_2[at] = p_z_2_;
+    p_z_2[at] = 1 / sqrt(a_z_2);
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
@@ -189,16 +157,10 @@ extern "C" __global__ void ln_gru_forward_7(
 // n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ln_gru_forward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ b_,  // 3 * H  b[0], b[1], b[2]
-    const storage* __restrict__ c,  // 3 * H  c[0], c[1], c[2]
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ b_,
+    const storage* __restrict__ c, const storage* __restrict__ gates_2, const storage* __restrict__ g_h,
+    const storage* __restrict__ p_z_2, storage* __restrict__ z, storage* __restrict__ r,
+    storage* __restrict__ n, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -226,37 +188,22 @@ extern "C" __global__ void ln_gru_forward_8(
     const real z_ = sigmoid(b_0 + c_0 + centred_R_0_h * g_h_0 * p_z_2_ + x_z_3);
     const real r_ = sigmoid(b_1 + c_1 + centred_R_1_h * g_h_1 * p_z_2_ + x_r);
     const real n_ = tanh(b_2 + r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_) + x_n);
-    const real h_next = h_ * z_ + (1 - z_) * n_;
-
     z[at * H + k] = z_;
     r[at * H + k] = r_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, g_c_2, g_g_h_2, g_g_x_2, d_r, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0 and
 //     g_g_x_0.
 extern "C" __global__ void ln_gru_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ z,  // (T, B, H)  z
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ r,  // (T, B, H)  r
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ c,  // 3 * H  c[0], c[1], c[2]
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
-    storage* __restrict__ d_gates_3,  // (T, B, 3 * H)  g_g_h_0, g_g_h_1, g_g_h_2
-    storage* __restrict__ d_gates_4,  // (T, B, 3 * H)  g_g_x_0, g_g_x_1, g_g_x_2
-    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ g_p_z)  // (T, B, H)  g_p_z
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ z, const storage* __restrict__ n,
+    const storage* __restrict__ r, const storage* __restrict__ gates_2, const storage* __restrict__ p_z_2,
+    const storage* __restrict__ gates, const storage* __restrict__ p_z, const storage* __restrict__ c,
+    const storage* __restrict__ g_h, const storage* __restrict__ h, const storage* __restrict__ g_x,
+    storage* __restrict__ d_gates, storage* __restrict__ g_c_2, storage* __restrict__ d_gates_3,
+    storage* __restrict__ d_gates_4, storage* __restrict__ g_p_z_2, storage* __restrict__ g_p_z)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -288,40 +235,29 @@ extern "C" __global__ void ln_gru_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * (1 - square(n_)) * not_z;
-    const real g_c_2_ = d_n * r_;
-    const real g_g_h_2 = d_n * centred_R_2_h * p_z_2_ * r_;
-    const real g_g_x_2 = d_n * centred_A_2_x * p_z_;
     const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
-    const real g_g_h_1 = d_r * centred_R_1_h * p_z_2_;
-    const real g_g_x_1 = d_r * centred_A_1_x * p_z_;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
-        centred_R_0_h * g_h_0;
-    const real g_p_z_ = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x *
-        g_x_0;
-    const real g_g_h_0 = d_z * centred_R_0_h * p_z_2_;
-    const real g_g_x_0 = d_z * centred_A_0_x * p_z_;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + k] = d_z;
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
-    g_c_2[at * H + k] = g_c_2_;
-    d_gates_3[at * (3 * H) + 2 * H + k] = g_g_h_2;
-    d_gates_4[at * (3 * H) + 2 * H + k] = g_g_x_2;
+    g_c_2[at * H + k] = d_n * r_;
+    d_gates_3[at * (3 * H) + 2 * H + k] = d_n * centred_R_2_h * p_z_2_ * r_;  // g_g_h_2
+    d_gates_4[at * (3 * H) + 2 * H + k] = d_n * centred_A_2_x * p_z_;  // g_g_x_2
     d_gates[at * (3 * H) + H + k] = d_r;
-    d_gates_3[at * (3 * H) + H + k] = g_g_h_1;
-    d_gates_4[at * (3 * H) + H + k] = g_g_x_1;
-    g_p_z_2[b * H + k] = g_p_z_2_;
-    g_p_z[at * H + k] = g_p_z_;
-    d_gates_3[at * (3 * H) + k] = g_g_h_0;
-    d_gates_4[at * (3 * H) + k] = g_g_x_0;
+    d_gates_3[at * (3 * H) + H + k] = d_r * centred_R_1_h * p_z_2_;  // g_g_h_1
+    d_gates_4[at * (3 * H) + H + k] = d_r * centred_A_1_x * p_z_;  // g_g_x_1
+    d_gates[at * (3 * H) + k] = d_z;
+    g_p_z_2[b * H + k] = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
+        centred_R_0_h * g_h_0;
+    g_p_z[at * H + k] = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x *
+        g_x_0;
+    d_gates_3[at * (3 * H) + k] = d_z * centred_R_0_h * p_z_2_;  // g_g_h_0
+    d_gates_4[at * (3 * H) + k] = d_z * centred_A_0_x * p_z_;  // g_g_x_0
 }
 
 // Computes d_sum_square_R_0_h.
 extern "C" __global__ void ln_gru_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ p_z_2,
+    storage* __restrict__ d_sum_square_R_0_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -331,22 +267,15 @@ extern "C" __global__ void ln_gru_backward_2(
     const real p_z_2_ = p_z_2[at];
     const real sum_g_p_z_2 = d_sum_square_R_0_h[b];
 
-    const real d_sum_square_R_0_h_ = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
-
-    d_sum_square_R_0_h[b] = d_sum_square_R_0_h_;
+    d_sum_square_R_0_h[b] = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
 }
 
 // Computes d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_z_2.
 extern "C" __global__ void ln_gru_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_R_0_h,  // (B, 1)  d_sum_square_R_0_h
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_sum_square_R_0_h,
+    const storage* __restrict__ gates_2, const storage* __restrict__ d_gates,
+    const storage* __restrict__ g_h, const storage* __restrict__ p_z_2, const storage* __restrict__ r,
+    storage* __restrict__ d_gates_2, storage* __restrict__ g_centre_z_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -372,18 +301,15 @@ extern "C" __global__ void ln_gru_backward_3(
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
-    const real g_centre_z_2_ = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
-
     d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h;
     d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h;
     d_gates_2[at * (3 * H) + k] = d_centred_R_0_h;
-    g_centre_z_2[b * H + k] = g_centre_z_2_;
+    g_centre_z_2[b * H + k] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
 }
 
 // Computes d_sum_R_0_h.
 extern "C" __global__ void ln_gru_backward_4(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
+    const int rows, const int H, storage* __restrict__ d_sum_R_0_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -391,16 +317,13 @@ extern "C" __global__ void ln_gru_backward_4(
 
     const real sum_g_centre_z_2 = d_sum_R_0_h[b];
 
-    const real d_sum_R_0_h_ = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
-
-    d_sum_R_0_h[b] = d_sum_R_0_h_;
+    d_sum_R_0_h[b] = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
 }
 
 // Computes d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_gru_backward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    const storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_gates_2,
+    const storage* __restrict__ d_sum_R_0_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -412,21 +335,15 @@ extern "C" __global__ void ln_gru_backward_5(
     const real d_centred_R_1_h = d_gates_2[at * (3 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (3 * H) + k];
 
-    const real d_R_2_h = d_centred_R_2_h + d_sum_R_0_h_;
-    const real d_R_1_h = d_centred_R_1_h + d_sum_R_0_h_;
-    const real d_R_0_h = d_centred_R_0_h + d_sum_R_0_h_;
-
-    d_gates_2[at * (3 * H) + 2 * H + k] = d_R_2_h;
-    d_gates_2[at * (3 * H) + H + k] = d_R_1_h;
-    d_gates_2[at * (3 * H) + k] = d_R_0_h;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
+    d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
+    d_gates_2[at * (3 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
 // Computes d_h.
 extern "C" __global__ void ln_gru_backward_6(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_r_h,  // (B, H)  d_r_h
-    const storage* __restrict__ z)  // (T, B, H)  z
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_r_h, const storage* __restrict__ z)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -437,16 +354,12 @@ extern "C" __global__ void ln_gru_backward_6(
     const real d_r_h_ = d_r_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    const real d_h_ = d_h_next * z_ + d_r_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z_ + d_r_h_;
 }
 
 // Computes d_sum_square_A_0_x.
 extern "C" __global__ void ln_gru_backward_7(
-    const int rows, const int H,
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
+    const int rows, const int H, const storage* __restrict__ p_z, storage* __restrict__ d_sum_square_A_0_x)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -455,20 +368,14 @@ extern "C" __global__ void ln_gru_backward_7(
     const real p_z_ = p_z[at];
     const real sum_g_p_z = d_sum_square_A_0_x[at];
 
-    const real d_sum_square_A_0_x_ = -real(0.16666666666666666) * cube(p_z_) * sum_g_p_z / real(H);
-
-    d_sum_square_A_0_x[at] = d_sum_square_A_0_x_;
+    d_sum_square_A_0_x[at] = -real(0.16666666666666666) * cube(p_z_) * sum_g_p_z / real(H);
 }
 
 // Computes d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_z.
 extern "C" __global__ void ln_gru_backward_8(
-    const int rows, const int H,
-    const storage* __restrict__ d_sum_square_A_0_x,  // (T, B, 1)  d_sum_square_A_0_x
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ g_centre_z)  // (T, B, H)  g_centre_z
+    const int rows, const int H, const storage* __restrict__ d_sum_square_A_0_x,
+    const storage* __restrict__ gates, storage* __restrict__ d_gates, const storage* __restrict__ g_x,
+    const storage* __restrict__ p_z, storage* __restrict__ g_centre_z)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -493,18 +400,15 @@ extern "C" __global__ void ln_gru_backward_8(
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_n * g_x_2 * p_z_;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_r * g_x_1 * p_z_;
     const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_z * g_x_0 * p_z_;
-    const real g_centre_z_ = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
-
     d_gates[at * (3 * H) + 2 * H + k] = d_centred_A_2_x;
     d_gates[at * (3 * H) + H + k] = d_centred_A_1_x;
     d_gates[at * (3 * H) + k] = d_centred_A_0_x;
-    g_centre_z[at * H + k] = g_centre_z_;
+    g_centre_z[at * H + k] = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
 }
 
 // Computes d_sum_A_0_x.
 extern "C" __global__ void ln_gru_backward_9(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
+    const int rows, const int H, storage* __restrict__ d_sum_A_0_x)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
@@ -512,16 +416,12 @@ extern "C" __global__ void ln_gru_backward_9(
 
     const real sum_g_centre_z = d_sum_A_0_x[at];
 
-    const real d_sum_A_0_x_ = real(0.3333333333333333) * sum_g_centre_z / real(H);
-
-    d_sum_A_0_x[at] = d_sum_A_0_x_;
+    d_sum_A_0_x[at] = real(0.3333333333333333) * sum_g_centre_z / real(H);
 }
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_gru_backward_10(
-    const int rows, const int H,
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
+    const int rows, const int H, storage* __restrict__ d_gates, const storage* __restrict__ d_sum_A_0_x)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -533,13 +433,9 @@ extern "C" __global__ void ln_gru_backward_10(
     const real d_centred_A_1_x = d_gates[at * (3 * H) + H + k];
     const real d_centred_A_0_x = d_gates[at * (3 * H) + k];
 
-    const real d_A_2_x = d_centred_A_2_x + d_sum_A_0_x_;
-    const real d_A_1_x = d_centred_A_1_x + d_sum_A_0_x_;
-    const real d_A_0_x = d_centred_A_0_x + d_sum_A_0_x_;
-
-    d_gates[at * (3 * H) + 2 * H + k] = d_A_2_x;
-    d_gates[at * (3 * H) + H + k] = d_A_1_x;
-    d_gates[at * (3 * H) + k] = d_A_0_x;
+    d_gates[at * (3 * H) + 2 * H + k] = d_centred_A_2_x + d_sum_A_0_x_;  // d_A_2_x
+    d_gates[at * (3 * H) + H + k] = d_centred_A_1_x + d_sum_A_0_x_;  // d_A_1_x
+    d_gates[at * (3 * H) + k] = d_centred_A_0_x + d_sum_A_0_x_;  // d_A_0_x
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the

@@ -252,7 +252,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_sum_R_0_h *= 1 / 3 / hidden
         launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_0_h)
-
         launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
@@ -290,7 +289,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     launch("ln_gru_backward_9", dtype, (T * B, 1, H), d_sum_A_0_x)
-
     launch("ln_gru_backward_10", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x

@@ -309,7 +309,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_sum_R_0_h *= 1 / 4 / hidden
         launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_0_h)
-
         launch("ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
@@ -346,7 +345,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sum_A_0_x *= 1 / 4 / hidden
     launch("ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_0_x)
-
     launch("ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x

@@ -25,13 +25,9 @@ __device__ inline real square(real a) { return a * a; }
 // c' = f * c + i * g
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_o_h, U_g_h
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_o, b_g
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ c,
+    storage* __restrict__ tanh_c, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -58,27 +54,20 @@ extern "C" __global__ void lstm_forward_1(
     const real o = sigmoid(U_o_h + W_o_x + b_o);
     const real c_next = c_ * f + i_ * g;
     const real tanh_c_ = tanh(c_next);
-    const real h_next = o * tanh_c_;
-
     gates[at * (4 * H) + k] = i_;
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 3 * H + k] = g;
     gates[at * (4 * H) + 2 * H + k] = o;
     c[(at + B) * H + k] = c_next;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o * tanh_c_;  // h_next
 }
 
 // Computes d_h_next, d_c, d_o, d_g, d_f and d_i.
 extern "C" __global__ void lstm_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, o, g
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_i, d_f, d_o, d_g
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, storage* __restrict__ d_c, const storage* __restrict__ gates,
+    const storage* __restrict__ tanh_c, const storage* __restrict__ c, storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -97,18 +86,12 @@ extern "C" __global__ void lstm_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
-    const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real d_g = d_c_next * (1 - square(g)) * i_;
-    const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real d_c_ = d_c_next * f;
-
     d_h[b * H + k] = d_h_next;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (4 * H) + 2 * H + k] = d_o;
-    d_gates[at * (4 * H) + 3 * H + k] = d_g;
-    d_gates[at * (4 * H) + H + k] = d_f;
-    d_gates[at * (4 * H) + k] = d_i;
+    d_gates[at * (4 * H) + 2 * H + k] = d_h_next * (1 - o) * o * tanh_c_;  // d_o
+    d_gates[at * (4 * H) + 3 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
+    d_gates[at * (4 * H) + H + k] = d_c_next * c_ * (1 - f) * f;  // d_f
+    d_gates[at * (4 * H) + k] = d_c_next * g * (1 - i_) * i_;  // d_i
+    d_c[b * H + k] = d_c_next * f;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -25,14 +25,9 @@ __device__ inline real square(real a) { return a * a; }
 // o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_peephole_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_g_h, U_o_h
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_g, b_o
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ c,
+    const storage* __restrict__ p, storage* __restrict__ tanh_c, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -62,29 +57,21 @@ extern "C" __global__ void lstm_peephole_forward_1(
     const real c_next = c_ * f + i_ * g;
     const real o = sigmoid(U_o_h + W_o_x + b_o + p_o * c_next);
     const real tanh_c_ = tanh(c_next);
-    const real h_next = o * tanh_c_;
-
     gates[at * (4 * H) + k] = i_;
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 2 * H + k] = g;
     c[(at + B) * H + k] = c_next;
     gates[at * (4 * H) + 3 * H + k] = o;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o * tanh_c_;  // h_next
 }
 
 // Computes d_h_next, d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_peephole_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
-    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates,
+    const storage* __restrict__ tanh_c, const storage* __restrict__ c, storage* __restrict__ d_c,
+    const storage* __restrict__ p, storage* __restrict__ d_gates, storage* __restrict__ d_gates_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -107,24 +94,18 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * p_o;
-    const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real g_p_f = d_f * c_;
     const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real g_p_i = d_i * c_;
-    const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
-
     d_h[b * H + k] = d_h_next;
     d_gates[at * (4 * H) + 3 * H + k] = d_o;
-    d_gates_2[at * (3 * H) + 2 * H + k] = g_p_o;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (4 * H) + 2 * H + k] = d_g;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_o * c_next;  // g_p_o
+    d_gates[at * (4 * H) + 2 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
     d_gates[at * (4 * H) + H + k] = d_f;
-    d_gates_2[at * (3 * H) + H + k] = g_p_f;
+    d_gates_2[at * (3 * H) + H + k] = d_f * c_;  // g_p_f
     d_gates[at * (4 * H) + k] = d_i;
-    d_gates_2[at * (3 * H) + k] = g_p_i;
+    d_gates_2[at * (3 * H) + k] = d_i * c_;  // g_p_i
+    d_c[b * H + k] = d_c_next * f + d_f * p_f + d_i * p_i;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -25,14 +25,9 @@ __device__ inline real square(real a) { return a * a; }
 // o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
 // r' = P @ (o * tanh(c'))
 extern "C" __global__ void lstm_sak_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  R_i_r, R_f_r, R_g_r, R_o_r
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_g, b_o
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ v_r)  // (T, B, H)  v_r
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ c,
+    const storage* __restrict__ p, storage* __restrict__ tanh_c, storage* __restrict__ v_r)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -62,23 +57,19 @@ extern "C" __global__ void lstm_sak_forward_1(
     const real c_next = c_ * f + i_ * g;
     const real o = sigmoid(R_o_r + W_o_x + b_o + p_o * c_next);
     const real tanh_c_ = tanh(c_next);
-    const real v_r_ = o * tanh_c_;
-
     gates[at * (4 * H) + k] = i_;
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 2 * H + k] = g;
     c[(at + B) * H + k] = c_next;
     gates[at * (4 * H) + 3 * H + k] = o;
     tanh_c[at * H + k] = tanh_c_;
-    v_r[at * H + k] = v_r_;
+    v_r[at * H + k] = o * tanh_c_;
 }
 
 // Computes d_r_next.
 extern "C" __global__ void lstm_sak_backward_1(
-    const int rows, const int B, const int t, const int P,
-    const storage* __restrict__ d_r,  // (B, P)  d_r_later
-    const storage* __restrict__ d_y,  // (T, B, P)  d_y
-    storage* __restrict__ d_r_next)  // (T, B, P)  d_r_next
+    const int rows, const int B, const int t, const int P, const storage* __restrict__ d_r,
+    const storage* __restrict__ d_y, storage* __restrict__ d_r_next)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * P) return;
@@ -88,22 +79,15 @@ extern "C" __global__ void lstm_sak_backward_1(
     const real d_r_later = d_r[b * P + k];
     const real d_y_ = d_y[at * P + k];
 
-    const real d_r_next_ = d_r_later + d_y_;
-
-    d_r_next[at * P + k] = d_r_next_;
+    d_r_next[at * P + k] = d_r_later + d_y_;
 }
 
 // Computes d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_sak_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_v_r,  // (B, H)  d_v_r
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
-    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_v_r,
+    const storage* __restrict__ gates, const storage* __restrict__ tanh_c, const storage* __restrict__ c,
+    storage* __restrict__ d_c, const storage* __restrict__ p, storage* __restrict__ d_gates,
+    storage* __restrict__ d_gates_2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -124,23 +108,17 @@ extern "C" __global__ void lstm_sak_backward_2(
     const real p_i = p[k];
 
     const real d_o = d_v_r_ * (1 - o) * o * tanh_c_;
-    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_o * p_o + d_v_r_ * o * (1 - square(tanh_c_));
-    const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real g_p_f = d_f * c_;
     const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real g_p_i = d_i * c_;
-    const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
-
     d_gates[at * (4 * H) + 3 * H + k] = d_o;
-    d_gates_2[at * (3 * H) + 2 * H + k] = g_p_o;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (4 * H) + 2 * H + k] = d_g;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_o * c_next;  // g_p_o
+    d_gates[at * (4 * H) + 2 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
     d_gates[at * (4 * H) + H + k] = d_f;
-    d_gates_2[at * (3 * H) + H + k] = g_p_f;
+    d_gates_2[at * (3 * H) + H + k] = d_f * c_;  // g_p_f
     d_gates[at * (4 * H) + k] = d_i;
-    d_gates_2[at * (3 * H) + k] = g_p_i;
+    d_gates_2[at * (3 * H) + k] = d_i * c_;  // g_p_i
+    d_c[b * H + k] = d_c_next * f + d_f * p_f + d_i * p_i;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

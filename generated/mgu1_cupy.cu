@@ -21,11 +21,8 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(U_f @ h + b_f)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu1_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ fh)  // (T, B, H)  fh
+    const int rows, const int B, const int t, const int H, storage* __restrict__ f,
+    const storage* __restrict__ b_, const storage* __restrict__ h, storage* __restrict__ fh)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -37,21 +34,16 @@ extern "C" __global__ void mgu1_forward_1(
     const real h_ = h[at * H + k];
 
     const real f_ = sigmoid(U_f_h + b_f);
-    const real fh_ = h_ * f_;
-
     f[at * H + k] = f_;
-    fh[at * H + k] = fh_;
+    fh[at * H + k] = h_ * f_;
 }
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu1_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_fh,  // (B, H)  U_h_fh
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_fh,
+    storage* __restrict__ n, const storage* __restrict__ b_, const storage* __restrict__ f,
+    storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -65,20 +57,15 @@ extern "C" __global__ void mgu1_forward_2(
     const real h_ = h[at * H + k];
 
     const real n_ = tanh(U_h_fh_ + W_h_x + b_h);
-    const real h_next = (1 - f_) * h_ + f_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - f_) * h_ + f_ * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu1_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ f, const storage* __restrict__ n,
+    storage* __restrict__ d_n)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -91,21 +78,15 @@ extern "C" __global__ void mgu1_backward_1(
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n_ = d_h_next * f_ * (1 - square(n_));
-
     d_h[b * H + k] = d_h_next;
-    d_n[at * H + k] = d_n_;
+    d_n[at * H + k] = d_h_next * f_ * (1 - square(n_));
 }
 
 // Computes d_a_f.
 extern "C" __global__ void mgu1_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ d_a_f)  // (T, B, H)  d_a_f
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
+    const storage* __restrict__ d_h, const storage* __restrict__ h, const storage* __restrict__ n,
+    const storage* __restrict__ f, storage* __restrict__ d_a_f)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -119,18 +100,13 @@ extern "C" __global__ void mgu1_backward_2(
     const real f_ = f[at * H + k];
 
     const real d_f = d_fh_ * h_ + d_h_next * (n_ - h_);
-    const real d_a_f_ = d_f * (1 - f_) * f_;
-
-    d_a_f[at * H + k] = d_a_f_;
+    d_a_f[at * H + k] = d_f * (1 - f_) * f_;
 }
 
 // Computes d_h.
 extern "C" __global__ void mgu1_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ f)  // (T, B, H)  f
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
+    storage* __restrict__ d_h, const storage* __restrict__ d_u_h, const storage* __restrict__ f)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -142,9 +118,7 @@ extern "C" __global__ void mgu1_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    const real d_h_ = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -339,8 +339,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_sum_U_h_h *= 1 / 2 / hidden
         launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_h_h)
-
         launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_h_h)
+
         cp.matmul(d_gates_2[t], U, out=d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
         launch("sligru_backward_7", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 

@@ -20,9 +20,7 @@ __device__ inline real square(real a) { return a * a; }
 
 // z = tanh(W_z @ x + b_z)
 extern "C" __global__ void star_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    const storage* __restrict__ b_)  // 2 * H  b_z, b_k
+    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_)
 {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
@@ -32,19 +30,14 @@ extern "C" __global__ void star_forward_1(
     const real W_z_x = gates[at * (2 * H) + k];
     const real b_z = b_[k];
 
-    const real z = tanh(W_z_x + b_z);
-
-    gates[at * (2 * H) + k] = z;
+    gates[at * (2 * H) + k] = tanh(W_z_x + b_z);  // z
 }
 
 // k = sigmoid(W_k @ x + U_k @ h + b_k)
 // h' = tanh((1 - k) * h + z * k)
 extern "C" __global__ void star_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_k_h,  // (B, H)  U_k_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_k
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_k_h,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -58,21 +51,15 @@ extern "C" __global__ void star_forward_2(
     const real z = gates[at * (2 * H) + k];
 
     const real k_ = sigmoid(U_k_h_ + W_k_x + b_k);
-    const real h_next = tanh(h_ * (1 - k_) + z * k_);
-
     gates[at * (2 * H) + H + k] = k_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = tanh(h_ * (1 - k_) + z * k_);  // h_next
 }
 
 // Computes d_h_next, d_a_h, d_k and d_z.
 extern "C" __global__ void star_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    storage* __restrict__ d_a_h,  // (B, H)  d_a_h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_k
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ gates,
+    storage* __restrict__ d_a_h, storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -88,22 +75,16 @@ extern "C" __global__ void star_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * (1 - square(h_next));
-    const real d_k = d_a_h_ * (1 - k_) * k_ * (z - h_);
-    const real d_z = d_a_h_ * k_ * (1 - square(z));
-
     d_h[b * H + k] = d_h_next;
     d_a_h[b * H + k] = d_a_h_;
-    d_gates[at * (2 * H) + H + k] = d_k;
-    d_gates[at * (2 * H) + k] = d_z;
+    d_gates[at * (2 * H) + H + k] = d_a_h_ * (1 - k_) * k_ * (z - h_);  // d_k
+    d_gates[at * (2 * H) + k] = d_a_h_ * k_ * (1 - square(z));  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void star_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_h,  // (B, H)  d_a_h
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_a_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ gates, storage* __restrict__ d_h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -114,9 +95,7 @@ extern "C" __global__ void star_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real k_ = gates[at * (2 * H) + H + k];
 
-    const real d_h_ = d_a_h_ * (1 - k_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_a_h_ * (1 - k_) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

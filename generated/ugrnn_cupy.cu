@@ -22,11 +22,8 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_c @ x + U_c @ h + b_c)
 // h' = (1 - g) * n + g * h
 extern "C" __global__ void ugrnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_g_h, U_c_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
-    const storage* __restrict__ b_,  // 2 * H  b_g, b_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
+    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
+    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -43,21 +40,16 @@ extern "C" __global__ void ugrnn_forward_1(
 
     const real g = sigmoid(U_g_h + W_g_x + b_g);
     const real n = tanh(U_c_h + W_c_x + b_c);
-    const real h_next = (1 - g) * n + h_ * g;
-
     gates[at * (2 * H) + k] = g;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - g) * n + h_ * g;  // h_next
 }
 
 // Computes d_h_next, d_g and d_n.
 extern "C" __global__ void ugrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_g, d_n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
+    storage* __restrict__ d_gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -72,20 +64,15 @@ extern "C" __global__ void ugrnn_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_n = d_h_next * (1 - square(n)) * not_g;
-    const real d_g = d_h_next * g * not_g * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_g;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(n)) * not_g;  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * g * not_g * (h_ - n);  // d_g
 }
 
 // Computes d_h.
 extern "C" __global__ void ugrnn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  g, n
+    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
+    const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -96,9 +83,7 @@ extern "C" __global__ void ugrnn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real g = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * g + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * g + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:

@@ -33,12 +33,10 @@ from gategen.backends.module import (
     rule_context,
     rule_of,
     signature,
-    stack_of,
     with_fields,
 )
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
-    GRADIENT,
     Buffer,
     ColumnSum,
     Kernel,
@@ -129,7 +127,6 @@ class Argument:
     """A parameter of a kernel, and what the host passes for it."""
 
     declaration: str
-    comment: str
     host: str
 
 
@@ -139,12 +136,11 @@ class CudaKernel:
 
     name: str
     comment: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
+    parameters: tuple[str, ...]  # lines
     width: str
     index: tuple[str, ...]
     reads: tuple[str, ...]
     computes: tuple[str, ...]
-    writes: tuple[str, ...]
 
 
 def mentions(text: str, word: str) -> bool:
@@ -216,7 +212,7 @@ class Emitter(Host):
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names.known["given", value.name]
-                made[value.name] = Argument(f"const real {value.name}", "", f"number({word}, dtype)")
+                made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
             name = self.schedule.slot[value].buffer
             if name in names:
@@ -225,18 +221,8 @@ class Emitter(Host):
             host = self.names.known[name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
             qualifier = "" if name in out else "const "
-            made[name] = Argument(
-                f"{qualifier}storage* __restrict__ {names[name]}", self.shape(name, buffer), host
-            )
+            made[name] = Argument(f"{qualifier}storage* __restrict__ {names[name]}", host)
         return tuple(made.values()), names
-
-    def shape(self, name: str, buffer: Buffer | None) -> str:
-        if buffer is not None:
-            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}".rstrip()
-        field = self.module.fields.get(name.removeprefix(GRADIENT))
-        if field is None:
-            return ""
-        return f"{self.size(field.height) if field.rows else 1}  {stack_of(field)}"
 
     def copies(self, kernel: Kernel) -> list[str]:
         """The lines of a kernel that does nothing but copy, or set to 0; none for another."""
@@ -270,32 +256,37 @@ class Emitter(Host):
         loads = tuple(
             f"const real {rename[v.name]} = {self.entry(v, buffers)};" for v in reads if not self.scalar(v)
         )
-        inside, computed = arguments_of_functions(kernel.ops, stores), []
+        inside, computed, stored = arguments_of_functions(kernel.ops, stores), [], []
+        read = {v for op in kernel.ops for v in op.reads}
         for op in kernel.ops:
             text = printer(op.expr)
+            value = f"real({text})" if op.expr.is_number else text
             if op.out in inside:
                 rename[op.out.name] = text
+            elif op.out in stores and op.out not in read:
+                stored += lines_of(f"{self.entry(op.out, buffers)} = {value};", op.out.name)
             else:
-                value = f"real({text})" if op.expr.is_number else text
                 computed += lines_of(f"const real {rename[op.out.name]} = {value};")
-        computes = tuple(computed)
-        writes = tuple(f"{self.entry(v, buffers)} = {rename[v.name]};" for v in stores)
+                if op.out in stores:
+                    stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
+        computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
-        text = "\n".join([*loads, *computes, *writes])
+        text = "\n".join([*loads, *computes])
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
         words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
         text = "\n".join([text, *index])
         letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
         numbers = ("rows", *words, *letters)
-        head = ", ".join(f"const int {word}" for word in numbers)
-        declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
+        declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
-        if self.schedule.graph.backwards and len(comment.text) > 1:  # the kernel says how
-            comment = Remark((f"{listed(list(dict.fromkeys(line.split()[0] for line in comment.text)))}.",))
-        above = [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment.text
+        above = comment.text
+        if self.schedule.graph.backwards:  # the kernel says how
+            above = (f"Computes {listed([v.name for v in stores])}.",)
+            targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
+            comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
+            name, tuple(folded(above, 104)), tuple(listed_in_lines(declared)), width, index, loads, computes
         )
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
         passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
@@ -377,9 +368,17 @@ def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) ->
     return {v for v in arguments if read[v] == 1 and v not in stored} & {op.out for op in ops}
 
 
-def lines_of(statement: str) -> list[str]:
-    """A statement; a long one goes on in the next lines."""
-    return textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+def lines_of(statement: str, name: str = "") -> list[str]:
+    """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
+    lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+    told = not name or re.match(rf"{name}\[", statement)
+    return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
+
+
+def listed_in_lines(parameters: Sequence[str]) -> list[str]:
+    """The parameters of a kernel, as many in a line as it holds."""
+    kept = ", ".join(parameter.replace(" ", "\0") for parameter in parameters)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, WIDTH - 8)]
 
 
 def unique(wish: str, taken: set[str]) -> str:

@@ -125,17 +125,15 @@ class Lines(Host):
         for source, name in list(self.views.items()):
             word = re.compile(rf"\b{name}\b")
             others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
-            lines = [
-                (block, k) for block in self.blocks for k, at in enumerate(block.lines) for _ in word.findall(at)
-            ]
-            if len(lines) != 1 or any(map(word.search, others)):
+            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
+            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
+            if len(read) != 1 or any(map(word.search, others)):
                 continue
-            block, k = lines[0]
-            found = block.lines[k]
-            if source.endswith("]"):
-                found = found.replace(f"{name}[...] =", f"{name} =")
+            (block, k), *_ = read
+            line = block.lines[k]
+            found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
             found = word.sub(source, found)
-            if not re.match(rf"{name} .=", block.lines[k]) and len(found) <= WIDTH - 8:
+            if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
                 block.lines[k] = found
                 del self.views[source]
 
