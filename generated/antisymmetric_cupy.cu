@@ -14,15 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real square(real a) { return a * a; }
 
 // h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
 extern "C" __global__ void antisymmetric_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_hT_h,
-    const storage* __restrict__ U_h_h, storage* __restrict__ tanh_h, const storage* __restrict__ b_h,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_hT_h, Read U_h_h, Write tanh_h,
+        Read b_h, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -41,10 +41,8 @@ extern "C" __global__ void antisymmetric_forward_1(
 
 // Computes d_h_next, d_tanh_h and d_U_hT_h.
 extern "C" __global__ void antisymmetric_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ tanh_h, storage* __restrict__ d_tanh_h,
-    storage* __restrict__ d_U_hT_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read tanh_h,
+        Write d_tanh_h, Write d_U_hT_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -63,10 +61,8 @@ extern "C" __global__ void antisymmetric_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void antisymmetric_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_hT_d_a_h,
-    const storage* __restrict__ U_h_d_U_hT_h, storage* __restrict__ d_h,
-    const storage* __restrict__ d_tanh_h)
-{
+        const int rows, const int B, const int t, const int H, Read U_hT_d_a_h, Read U_h_d_U_hT_h, Write d_h,
+        Read d_tanh_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -83,9 +79,7 @@ extern "C" __global__ void antisymmetric_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void antisymmetric_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -22,10 +24,7 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // f = sigmoid(p - q)
 // h' = f * h + p * i
 extern "C" __global__ void atr_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ f,
-    const storage* __restrict__ b_h, const storage* __restrict__ p, storage* __restrict__ h,
-    storage* __restrict__ i_)
-{
+        const int rows, const int B, const int t, const int H, Write f, Read b_h, Read p, Write h, Write i_) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -46,11 +45,8 @@ extern "C" __global__ void atr_forward_1(
 
 // Computes d_h_next, d_p and d_q.
 extern "C" __global__ void atr_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ f, const storage* __restrict__ h,
-    const storage* __restrict__ i_, const storage* __restrict__ p, storage* __restrict__ d_p,
-    storage* __restrict__ d_q)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read h, Read i_,
+        Read p, Write d_p, Write d_q) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -73,9 +69,7 @@ extern "C" __global__ void atr_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void atr_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_u_h, const storage* __restrict__ f)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -91,9 +85,7 @@ extern "C" __global__ void atr_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void atr_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,22 +24,17 @@ __device__ inline real square(real a) { return a * a; }
 // a = tanh(W_a @ x + w_a * h + b_a) + 1
 // h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
 extern "C" __global__ void brc_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ gates,
-    const storage* __restrict__ b_, storage* __restrict__ h, const storage* __restrict__ w)
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write h, Read w) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real h_ = h[at * H + k];
-    const real w_z = w[k];
-    const real W_a_x = gates[at * (3 * H) + H + k];
-    const real b_a = b_[H + k];
-    const real w_a = w[H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_a_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
+    const real b_z = b_[k], b_a = b_[H + k];
+    const real h_ = h[at * H + k];
+    const real w_z = w[k], w_a = w[H + k];
 
     const real z = sigmoid(W_z_x + b_z + h_ * w_z);
     const real tanh_a = tanh(W_a_x + b_a + h_ * w_a);
@@ -51,8 +48,7 @@ extern "C" __global__ void brc_forward_1(
 
 // Computes a.
 extern "C" __global__ void brc_backward_1(
-    const int rows, const int H, const storage* __restrict__ gates, storage* __restrict__ a)
-{
+        const int rows, const int H, Read gates, Write a) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -65,11 +61,8 @@ extern "C" __global__ void brc_backward_1(
 
 // Computes d_h, d_z, d_tanh_h, d_tanh_a, g_w_a and g_w_z.
 extern "C" __global__ void brc_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
-    const storage* __restrict__ a, const storage* __restrict__ w, storage* __restrict__ d_gates,
-    storage* __restrict__ d_gates_2)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read a, Read w, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -77,13 +70,11 @@ extern "C" __global__ void brc_backward_2(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + k];
-    const real tanh_h = gates[at * (3 * H) + 2 * H + k];
-    const real h_ = h[at * H + k];
+    const real z = gates[at * (3 * H) + k], tanh_h = gates[at * (3 * H) + 2 * H + k];
     const real tanh_a = gates[at * (3 * H) + H + k];
+    const real h_ = h[at * H + k];
     const real a_ = a[at * H + k];
-    const real w_a = w[H + k];
-    const real w_z = w[k];
+    const real w_a = w[H + k], w_z = w[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
@@ -101,9 +92,7 @@ extern "C" __global__ void brc_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void brc_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

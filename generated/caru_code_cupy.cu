@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,9 +23,7 @@ __device__ inline real square(real a) { return a * a; }
 // The parts of l that wait for no state, for all steps at once.
 // a = W_n @ x + b_n
 extern "C" __global__ void caru_code_forward_1(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_,
-    storage* __restrict__ sigmoid_a)
-{
+        const int rows, const int H, Write gates, Read b_, Write sigmoid_a) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -42,22 +42,17 @@ extern "C" __global__ void caru_code_forward_1(
 // l = z * sigmoid(a)
 // h' = (1 - l) * h + n * l
 extern "C" __global__ void caru_code_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ c, const storage* __restrict__ b_,
-    const storage* __restrict__ sigmoid_a, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read c, Read b_,
+        Read sigmoid_a, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_n_h = u[b * (2 * H) + k];
-    const real a = gates[at * (2 * H) + k];
-    const real c_n = c[k];
-    const real U_z_h = u[b * (2 * H) + H + k];
-    const real W_z_x = gates[at * (2 * H) + H + k];
+    const real U_n_h = u[b * (2 * H) + k], U_z_h = u[b * (2 * H) + H + k];
+    const real a = gates[at * (2 * H) + k], W_z_x = gates[at * (2 * H) + H + k];
+    const real c_n = c[k], c_z = c[H + k];
     const real b_z = b_[H + k];
-    const real c_z = c[H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];
 
@@ -71,9 +66,7 @@ extern "C" __global__ void caru_code_forward_2(
 
 // Computes l.
 extern "C" __global__ void caru_code_backward_1(
-    const int rows, const int H, const storage* __restrict__ sigmoid_a, const storage* __restrict__ gates,
-    storage* __restrict__ l)
-{
+        const int rows, const int H, Read sigmoid_a, Read gates, Write l) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -87,10 +80,8 @@ extern "C" __global__ void caru_code_backward_1(
 
 // Computes d_h_next, d_a, d_z and d_n.
 extern "C" __global__ void caru_code_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ gates,
-    const storage* __restrict__ sigmoid_a, const storage* __restrict__ l, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read gates,
+        Read sigmoid_a, Read l, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -99,9 +90,8 @@ extern "C" __global__ void caru_code_backward_2(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (2 * H) + k];
+    const real n = gates[at * (2 * H) + k], z = gates[at * (2 * H) + H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
-    const real z = gates[at * (2 * H) + H + k];
     const real l_ = l[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -115,9 +105,7 @@ extern "C" __global__ void caru_code_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void caru_code_backward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_u_h, const storage* __restrict__ l)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read l) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -132,9 +120,7 @@ extern "C" __global__ void caru_code_backward_3(
 
 // h' = tanh(W_n @ x + b_n)
 extern "C" __global__ void caru_code_first_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ W_n_x,
-    const storage* __restrict__ b_, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read W_n_x, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -148,9 +134,7 @@ extern "C" __global__ void caru_code_first_forward_1(
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void caru_code_first_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, storage* __restrict__ d_a_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Write d_a_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -168,9 +152,7 @@ extern "C" __global__ void caru_code_first_backward_1(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void caru_code_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -139,9 +139,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -179,13 +179,10 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    kept = Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

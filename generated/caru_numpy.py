@@ -136,10 +136,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -199,13 +198,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
+    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -254,11 +249,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h_ts = k_h[ts]
+        k_h_ts, n_ts, k_a_ts = k_h[ts], n[ts], k_a[ts]
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
-        n_ts = n[ts]
-        k_a_ts = k_a[ts]
 
         np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)  # k_h = sigmoid_a * z
         np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
@@ -333,22 +326,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b, c = params
     gates = np.empty((B, 2 * H), dtype)  # sigmoid_a, z
     u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
-    n = np.empty((B, H), dtype)
+    n, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]

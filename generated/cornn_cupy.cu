@@ -14,16 +14,16 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real square(real a) { return a * a; }
 
 // z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
 // y' = dt * z' + y
 extern "C" __global__ void cornn_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_y_y,
-    const storage* __restrict__ U_z_z, storage* __restrict__ tanh_z, const storage* __restrict__ b_h,
-    storage* __restrict__ y_, storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Read U_y_y, Read U_z_z, Write tanh_z, Read b_h,
+        Write y_, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -45,10 +45,8 @@ extern "C" __global__ void cornn_forward_1(
 
 // Computes d_y_next, d_z_next and d_tanh_z.
 extern "C" __global__ void cornn_backward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_y,
-    storage* __restrict__ d_y_2, storage* __restrict__ d_z, const storage* __restrict__ tanh_z,
-    storage* __restrict__ d_tanh_z)
-{
+        const int rows, const int B, const int t, const int H, Read d_y, Write d_y_2, Write d_z, Read tanh_z,
+        Write d_tanh_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -68,9 +66,7 @@ extern "C" __global__ void cornn_backward_1(
 
 // Computes d_y_3 and d_z.
 extern "C" __global__ void cornn_backward_2(
-    const int rows, const int H, const storage* __restrict__ d_y_2_2, storage* __restrict__ d_y_2,
-    storage* __restrict__ d_z, const storage* __restrict__ d_u_z)
-{
+        const int rows, const int H, Read d_y_2_2, Write d_y_2, Write d_z, Read d_u_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -88,9 +84,7 @@ extern "C" __global__ void cornn_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void cornn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -124,9 +124,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -156,13 +156,9 @@ def forward(
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
             cp.copyto(z[t + 1], z[t], where=finished[t])
 
-    y = y_[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:])
     final = States(y_[T].copy(), z[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None)
+    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -223,8 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
     column_sum(d_tanh_z, d_b_h)
 
-    d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
+    return Grads(params=Params(d_W_h, d_U_y, d_U_z, d_b_h), x=d_x, initial=States(d_y_2, d_z))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

@@ -14,15 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
-    const int rows, const storage* __restrict__ zeta, const storage* __restrict__ nu,
-    storage* __restrict__ sigmoid_zeta, storage* __restrict__ sigmoid_nu)
-{
+        const int rows, Read zeta, Read nu, Write sigmoid_zeta, Write sigmoid_nu) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -38,11 +38,8 @@ extern "C" __global__ void fastgrnn_forward_1(
 // n = tanh(a + b_h)
 // h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
 extern "C" __global__ void fastgrnn_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
-    storage* __restrict__ n, const storage* __restrict__ b_, storage* __restrict__ h,
-    const storage* __restrict__ sigmoid_nu, const storage* __restrict__ sigmoid_zeta,
-    storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Write n, Read b_, Write h,
+        Read sigmoid_nu, Read sigmoid_zeta, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -50,8 +47,7 @@ extern "C" __global__ void fastgrnn_forward_2(
 
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = n[at * H + k];
-    const real b_z = b_[k];
-    const real b_h = b_[H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
     const real sigmoid_nu_ = sigmoid_nu[0];
     const real sigmoid_zeta_ = sigmoid_zeta[0];
@@ -66,12 +62,9 @@ extern "C" __global__ void fastgrnn_forward_2(
 
 // Computes d_h_next, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
 extern "C" __global__ void fastgrnn_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ n, const storage* __restrict__ z,
-    const storage* __restrict__ sigmoid_nu, const storage* __restrict__ sigmoid_zeta,
-    const storage* __restrict__ h, storage* __restrict__ g_sigmoid_nu, storage* __restrict__ d_gates,
-    storage* __restrict__ g_sigmoid_zeta, storage* __restrict__ d_a)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read n, Read z,
+        Read sigmoid_nu, Read sigmoid_zeta, Read h, Write g_sigmoid_nu, Write d_gates, Write g_sigmoid_zeta,
+        Write d_a) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -99,9 +92,7 @@ extern "C" __global__ void fastgrnn_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void fastgrnn_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_u_h, const storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -116,10 +107,8 @@ extern "C" __global__ void fastgrnn_backward_2(
 
 // Computes d_nu and d_zeta.
 extern "C" __global__ void fastgrnn_backward_3(
-    const int rows, const storage* __restrict__ d_sigmoid_nu, const storage* __restrict__ sigmoid_nu,
-    const storage* __restrict__ d_sigmoid_zeta, const storage* __restrict__ sigmoid_zeta,
-    storage* __restrict__ d_nu, storage* __restrict__ d_zeta)
-{
+        const int rows, Read d_sigmoid_nu, Read sigmoid_nu, Read d_sigmoid_zeta, Read sigmoid_zeta,
+        Write d_nu, Write d_zeta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -135,9 +124,7 @@ extern "C" __global__ void fastgrnn_backward_3(
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void fastgrnn_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -154,9 +141,7 @@ extern "C" __global__ void fastgrnn_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void fastgrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -131,10 +131,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -181,13 +180,10 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    kept = Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -229,9 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        z_ts = z[ts]
-        g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
-        n_ts = n[ts]
+        z_ts, g_sigmoid_zeta_ts, n_ts = z[ts], g_sigmoid_zeta[ts], n[ts]
 
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
@@ -299,27 +293,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_zeta_2 *= d_sigmoid_zeta
     d_zeta_2 *= sigmoid_zeta
 
-    d_params = Params(d_W_h, d_U_h, d_b, d_nu, d_zeta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b, nu, zeta = params
-    n, U_h_h, z = (np.empty((B, H), dtype) for _ in range(3))
+    n, U_h_h, z, h_next = (np.empty((B, H), dtype) for _ in range(4))
     sigmoid_zeta, sigmoid_nu = (np.empty((1,), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
 

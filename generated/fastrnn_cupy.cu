@@ -14,15 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
-    const int rows, const storage* __restrict__ alpha, const storage* __restrict__ beta,
-    storage* __restrict__ sigmoid_alpha, storage* __restrict__ sigmoid_beta)
-{
+        const int rows, Read alpha, Read beta, Write sigmoid_alpha, Write sigmoid_beta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -36,10 +36,8 @@ extern "C" __global__ void fastrnn_forward_1(
 // n = tanh(W_h @ x + U_h @ h + b_h)
 // h' = n * sigmoid(alpha) + sigmoid(beta) * h
 extern "C" __global__ void fastrnn_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
-    storage* __restrict__ n, const storage* __restrict__ b_h, storage* __restrict__ h,
-    const storage* __restrict__ sigmoid_alpha, const storage* __restrict__ sigmoid_beta)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Write n, Read b_h, Write h,
+        Read sigmoid_alpha, Read sigmoid_beta) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -59,11 +57,8 @@ extern "C" __global__ void fastrnn_forward_2(
 
 // Computes d_h_next, g_sigmoid_beta, g_sigmoid_alpha and d_n.
 extern "C" __global__ void fastrnn_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ n,
-    const storage* __restrict__ sigmoid_alpha, storage* __restrict__ g_sigmoid_beta,
-    storage* __restrict__ g_sigmoid_alpha, storage* __restrict__ d_n)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read n,
+        Read sigmoid_alpha, Write g_sigmoid_beta, Write g_sigmoid_alpha, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -84,9 +79,7 @@ extern "C" __global__ void fastrnn_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void fastrnn_backward_2(
-    const int rows, const int H, storage* __restrict__ d_h, const storage* __restrict__ d_u_h,
-    const storage* __restrict__ sigmoid_beta)
-{
+        const int rows, const int H, Write d_h, Read d_u_h, Read sigmoid_beta) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -100,10 +93,8 @@ extern "C" __global__ void fastrnn_backward_2(
 
 // Computes d_alpha and d_beta.
 extern "C" __global__ void fastrnn_backward_3(
-    const int rows, const storage* __restrict__ d_sigmoid_alpha,
-    const storage* __restrict__ sigmoid_alpha, const storage* __restrict__ d_sigmoid_beta,
-    const storage* __restrict__ sigmoid_beta, storage* __restrict__ d_alpha, storage* __restrict__ d_beta)
-{
+        const int rows, Read d_sigmoid_alpha, Read sigmoid_alpha, Read d_sigmoid_beta, Read sigmoid_beta,
+        Write d_alpha, Write d_beta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -119,9 +110,7 @@ extern "C" __global__ void fastrnn_backward_3(
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void fastrnn_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -138,9 +127,7 @@ extern "C" __global__ void fastrnn_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void fastrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,27 +25,19 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_after_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ c,
-    storage* __restrict__ h, storage* __restrict__ v_n)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Read c, Write h,
+        Write v_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (3 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real c_z = c[k];
-    const real U_r_h = u[b * (3 * H) + H + k];
-    const real W_r_x = gates[at * (3 * H) + H + k];
-    const real b_r = b_[H + k];
-    const real c_r = c[H + k];
+    const real U_z_h = u[b * (3 * H) + k], U_r_h = u[b * (3 * H) + H + k];
     const real U_h_h = u[b * (3 * H) + 2 * H + k];
-    const real c_h = c[2 * H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_r_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_h = b_[2 * H + k];
+    const real b_z = b_[k], b_r = b_[H + k], b_h = b_[2 * H + k];
+    const real c_z = c[k], c_r = c[H + k], c_h = c[2 * H + k];
     const real h_ = h[at * H + k];
 
     const real z = sigmoid(U_z_h + W_z_x + b_z + c_z);
@@ -59,10 +53,8 @@ extern "C" __global__ void gru_after_forward_1(
 
 // Computes d_h_next, d_z, d_n, d_v_n and d_r.
 extern "C" __global__ void gru_after_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ v_n,
-    const storage* __restrict__ h, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read v_n,
+        Read h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -70,8 +62,7 @@ extern "C" __global__ void gru_after_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
+    const real z = gates[at * (3 * H) + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + H + k];
     const real v_n_ = v_n[at * H + k];
     const real h_ = h[at * H + k];
@@ -88,9 +79,7 @@ extern "C" __global__ void gru_after_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void gru_after_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -106,9 +95,7 @@ extern "C" __global__ void gru_after_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_after_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,18 +24,14 @@ __device__ inline real square(real a) { return a * a; }
 // r = sigmoid(W_r @ x + U_r @ h)
 // n = tanh(W_h @ x + U_h @ (r * h))
 extern "C" __global__ void gru_cho_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ h, storage* __restrict__ hr)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read h, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real U_r_h = u[b * (2 * H) + H + k];
-    const real W_r_x = gates[at * (3 * H) + H + k];
+    const real U_z_h = u[b * (2 * H) + k], U_r_h = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_r_x = gates[at * (3 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real r = sigmoid(U_r_h + W_r_x);
@@ -45,18 +43,15 @@ extern "C" __global__ void gru_cho_forward_1(
 // n = tanh(W_h @ x + U_h @ (r * h))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_cho_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_hr,
-    storage* __restrict__ gates, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_hr, Write gates, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real U_h_hr_ = U_h_hr[b * H + k];
-    const real W_h_x = gates[at * (3 * H) + 2 * H + k];
+    const real W_h_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
     const real h_ = h[at * H + k];
-    const real z = gates[at * (3 * H) + k];
 
     const real n = tanh(U_h_hr_ + W_h_x);
     gates[at * (3 * H) + 2 * H + k] = n;
@@ -65,9 +60,7 @@ extern "C" __global__ void gru_cho_forward_2(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_cho_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -75,8 +68,7 @@ extern "C" __global__ void gru_cho_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real z = gates[at * (3 * H) + k];
+    const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     d_h[b * H + k] = d_h_next;
@@ -85,10 +77,8 @@ extern "C" __global__ void gru_cho_backward_1(
 
 // Computes d_r and d_z.
 extern "C" __global__ void gru_cho_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_hr,
-    const storage* __restrict__ h, const storage* __restrict__ gates, const storage* __restrict__ d_h,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Read gates, Read d_h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -96,10 +86,9 @@ extern "C" __global__ void gru_cho_backward_2(
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
-    const real r = gates[at * (3 * H) + H + k];
-    const real d_h_next = d_h[b * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
+    const real r = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real z = gates[at * (3 * H) + k];
+    const real d_h_next = d_h[b * H + k];
 
     d_gates[at * (3 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
     d_gates[at * (3 * H) + k] = d_h_next * (1 - z) * z * (h_ - n);  // d_z
@@ -107,9 +96,7 @@ extern "C" __global__ void gru_cho_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void gru_cho_backward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_hr, const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -118,8 +105,7 @@ extern "C" __global__ void gru_cho_backward_3(
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
-    const real r = gates[at * (3 * H) + H + k];
-    const real z = gates[at * (3 * H) + k];
+    const real r = gates[at * (3 * H) + H + k], z = gates[at * (3 * H) + k];
 
     d_h[b * H + k] = d_h_next * z + d_hr_ * r + d_u_h_;
 }

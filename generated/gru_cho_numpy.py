@@ -125,10 +125,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -171,13 +170,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -217,9 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_zr_ts = d_gates[ts, :, : 2 * H]
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_z_ts = d_gates[ts, :, :H]
+        d_zr_ts, d_n_ts, d_z_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
         d_r_ts = d_gates[ts, :, H : 2 * H]
         zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
         h_ts = h[ts]
@@ -268,29 +261,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_W, d_U, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_h), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_h = params
     u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     gates = np.empty((B, 3 * H), dtype)  # z, r, n
-    hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
+    hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
     zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h)

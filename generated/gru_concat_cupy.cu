@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,21 +24,15 @@ __device__ inline real square(real a) { return a * a; }
 // z = sigmoid(A_z @ concat(h, x) + b_z)
 // n = tanh(A_h @ concat(r * h, x) + b_h)
 extern "C" __global__ void gru_concat_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ h,
-    storage* __restrict__ hr)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Read h, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real A_r_0_h = u[b * (2 * H) + k];
-    const real A_r_1_x = gates[at * (3 * H) + k];
-    const real b_r = b_[k];
-    const real A_z_0_h = u[b * (2 * H) + H + k];
-    const real A_z_1_x = gates[at * (3 * H) + H + k];
-    const real b_z = b_[H + k];
+    const real A_r_0_h = u[b * (2 * H) + k], A_z_0_h = u[b * (2 * H) + H + k];
+    const real A_r_1_x = gates[at * (3 * H) + k], A_z_1_x = gates[at * (3 * H) + H + k];
+    const real b_r = b_[k], b_z = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real r = sigmoid(A_r_0_h + A_r_1_x + b_r);
@@ -48,19 +44,16 @@ extern "C" __global__ void gru_concat_forward_1(
 // n = tanh(A_h @ concat(r * h, x) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_concat_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ A_h_0_hr,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read A_h_0_hr, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real A_h_0_hr_ = A_h_0_hr[b * H + k];
-    const real A_h_1_x = gates[at * (3 * H) + 2 * H + k];
+    const real A_h_1_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
     const real b_h = b_[2 * H + k];
     const real h_ = h[at * H + k];
-    const real z = gates[at * (3 * H) + H + k];
 
     const real n = tanh(A_h_0_hr_ + A_h_1_x + b_h);
     gates[at * (3 * H) + 2 * H + k] = n;
@@ -69,9 +62,7 @@ extern "C" __global__ void gru_concat_forward_2(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_concat_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -79,8 +70,7 @@ extern "C" __global__ void gru_concat_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real z = gates[at * (3 * H) + H + k];
+    const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     d_h[b * H + k] = d_h_next;
@@ -89,10 +79,8 @@ extern "C" __global__ void gru_concat_backward_1(
 
 // Computes d_z and d_r.
 extern "C" __global__ void gru_concat_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_h,
-    const storage* __restrict__ h, const storage* __restrict__ gates, const storage* __restrict__ d_hr,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_h, Read h, Read gates, Read d_hr,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -100,10 +88,9 @@ extern "C" __global__ void gru_concat_backward_2(
 
     const real d_h_next = d_h[b * H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real z = gates[at * (3 * H) + H + k];
-    const real d_hr_ = d_hr[b * H + k];
+    const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
     const real r = gates[at * (3 * H) + k];
+    const real d_hr_ = d_hr[b * H + k];
 
     d_gates[at * (3 * H) + H + k] = d_h_next * (1 - z) * z * (n - h_);  // d_z
     d_gates[at * (3 * H) + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
@@ -111,9 +98,7 @@ extern "C" __global__ void gru_concat_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void gru_concat_backward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_a_h,
-    storage* __restrict__ d_h, const storage* __restrict__ d_hr, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_a_h, Write d_h, Read d_hr, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -122,8 +107,7 @@ extern "C" __global__ void gru_concat_backward_3(
     const real d_a_h_ = d_a_h[b * H + k];
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
-    const real r = gates[at * (3 * H) + k];
-    const real z = gates[at * (3 * H) + H + k];
+    const real r = gates[at * (3 * H) + k], z = gates[at * (3 * H) + H + k];
 
     d_h[b * H + k] = d_a_h_ + d_h_next * (1 - z) + d_hr_ * r;
 }
@@ -131,9 +115,7 @@ extern "C" __global__ void gru_concat_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_concat_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -124,9 +124,9 @@ def forward(
     """
     H, I = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -159,13 +159,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -228,8 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A[:, H:])
     column_sum(d_gates, d_b)
 
-    d_params = Params(d_A, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

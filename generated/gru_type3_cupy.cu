@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,15 +23,12 @@ __device__ inline real square(real a) { return a * a; }
 // z = sigmoid(b_z)
 // r = sigmoid(b_r)
 extern "C" __global__ void gru_type3_forward_1(
-    const int rows, const int H, const storage* __restrict__ b_, storage* __restrict__ z,
-    storage* __restrict__ r)
-{
+        const int rows, const int H, Read b_, Write z, Write r) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real b_z = b_[k];
-    const real b_r = b_[H + k];
+    const real b_z = b_[k], b_r = b_[H + k];
 
     z[k] = sigmoid(b_z);
     r[k] = sigmoid(b_r);
@@ -37,9 +36,7 @@ extern "C" __global__ void gru_type3_forward_1(
 
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 extern "C" __global__ void gru_type3_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ h,
-    const storage* __restrict__ r, storage* __restrict__ hr)
-{
+        const int rows, const int B, const int t, const int H, Read h, Read r, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -54,10 +51,7 @@ extern "C" __global__ void gru_type3_forward_2(
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type3_forward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_hr,
-    storage* __restrict__ n, const storage* __restrict__ b_, storage* __restrict__ h,
-    const storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_hr, Write n, Read b_, Write h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -76,10 +70,8 @@ extern "C" __global__ void gru_type3_forward_3(
 
 // Computes d_h_next, g_z and d_n.
 extern "C" __global__ void gru_type3_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ n,
-    const storage* __restrict__ z, storage* __restrict__ g_z, storage* __restrict__ d_n)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read n, Read z,
+        Write g_z, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -99,10 +91,8 @@ extern "C" __global__ void gru_type3_backward_1(
 
 // Computes g_r and d_h.
 extern "C" __global__ void gru_type3_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_hr,
-    const storage* __restrict__ h, storage* __restrict__ d_h, const storage* __restrict__ r,
-    const storage* __restrict__ z, storage* __restrict__ g_r)
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Write d_h, Read r, Read z,
+        Write g_r) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -120,16 +110,13 @@ extern "C" __global__ void gru_type3_backward_2(
 
 // Computes d_b_z and d_b_r.
 extern "C" __global__ void gru_type3_backward_3(
-    const int rows, const int H, const storage* __restrict__ d_parts, const storage* __restrict__ z,
-    const storage* __restrict__ r, storage* __restrict__ d_b)
-{
+        const int rows, const int H, Read d_parts, Read z, Read r, Write d_b) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_z = d_parts[H + k];
+    const real d_z = d_parts[H + k], d_r = d_parts[k];
     const real z_ = z[k];
-    const real d_r = d_parts[k];
     const real r_ = r[k];
 
     d_b[k] = d_z * (1 - z_) * z_;  // d_b_z
@@ -139,9 +126,7 @@ extern "C" __global__ void gru_type3_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_type3_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

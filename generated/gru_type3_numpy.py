@@ -126,10 +126,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -165,13 +164,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None)
+    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -210,10 +205,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        g_z_ts = g_z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        d_n_ts = d_n[ts]
+        g_z_ts, n_ts, h_ts, d_n_ts = g_z[ts], n[ts], h[ts], d_n[ts]
 
         np.subtract(n_ts, h_ts, out=g_z_ts)  # g_z = n - h, times d_h in the loop
 
@@ -267,27 +259,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_r *= d_r
     d_b_r *= r
 
-    d_params = Params(d_W_h, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b = params
-    n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
+    n, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(4))
     z, r = (np.empty((H,), dtype) for _ in range(2))
 
     sigmoid(b[:H], out=z)  # z = sigmoid(b_z)

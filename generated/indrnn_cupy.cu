@@ -14,15 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + u * h + b_h)
 extern "C" __global__ void indrnn_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ W_h_x,
-    const storage* __restrict__ b_h, storage* __restrict__ h, const storage* __restrict__ u)
-{
+        const int rows, const int B, const int t, const int H, Read W_h_x, Read b_h, Write h, Read u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -38,10 +38,8 @@ extern "C" __global__ void indrnn_forward_1(
 
 // Computes d_h, d_a_h and g_u.
 extern "C" __global__ void indrnn_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, const storage* __restrict__ u,
-    storage* __restrict__ d_a_h, storage* __restrict__ g_u)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read u,
+        Write d_a_h, Write g_u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -49,8 +47,7 @@ extern "C" __global__ void indrnn_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real h_next = h[(at + B) * H + k];
-    const real h_ = h[at * H + k];
+    const real h_next = h[(at + B) * H + k], h_ = h[at * H + k];
     const real u_ = u[k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -63,9 +60,7 @@ extern "C" __global__ void indrnn_backward_1(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void indrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

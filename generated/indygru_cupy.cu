@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,24 +25,17 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_h @ x + u_h * r * h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void indygru_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ gates,
-    const storage* __restrict__ b_, storage* __restrict__ h, const storage* __restrict__ u)
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write h, Read u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_r_x = gates[at * (3 * H) + k];
-    const real b_r = b_[k];
-    const real h_ = h[at * H + k];
-    const real u_r = u[k];
-    const real W_z_x = gates[at * (3 * H) + H + k];
-    const real b_z = b_[H + k];
-    const real u_z = u[H + k];
+    const real W_r_x = gates[at * (3 * H) + k], W_z_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_h = b_[2 * H + k];
-    const real u_h = u[2 * H + k];
+    const real b_r = b_[k], b_z = b_[H + k], b_h = b_[2 * H + k];
+    const real h_ = h[at * H + k];
+    const real u_r = u[k], u_z = u[H + k], u_h = u[2 * H + k];
 
     const real r = sigmoid(W_r_x + b_r + h_ * u_r);
     const real z = sigmoid(W_z_x + b_z + h_ * u_z);
@@ -53,10 +48,8 @@ extern "C" __global__ void indygru_forward_1(
 
 // Computes d_h, d_z, d_n, g_u_h, g_u_z, d_r and g_u_r.
 extern "C" __global__ void indygru_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
-    const storage* __restrict__ u, storage* __restrict__ d_gates, storage* __restrict__ d_gates_2)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read u, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -64,13 +57,10 @@ extern "C" __global__ void indygru_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real h_ = h[at * H + k];
+    const real z = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + k];
-    const real u_h = u[2 * H + k];
-    const real u_r = u[k];
-    const real u_z = u[H + k];
+    const real h_ = h[at * H + k];
+    const real u_h = u[2 * H + k], u_r = u[k], u_z = u[H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
@@ -89,9 +79,7 @@ extern "C" __global__ void indygru_backward_1(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void indygru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

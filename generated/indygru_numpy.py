@@ -126,10 +126,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -174,13 +173,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -222,15 +217,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_rz_ts = d_gates[ts, :, : 2 * H]
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_rz_ts, d_n_ts, d_z_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
         d_r_ts = d_gates[ts, :, :H]
         rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
-        h_ts = h[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
         u_h = u[2 * H :]
         g_u_h_ts = d_gates_2[ts, :, 2 * H :]
-        k_h_ts = k_h[ts]
 
         # d_z = 1 - z
         # d_n = (1 - n**2) * (1 - z), times d_h in the loop
@@ -286,27 +278,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_u)
 
-    d_params = Params(d_W, d_b, d_u)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b, d_u), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b, u = params
     gates = np.empty((B, 3 * H), dtype)  # r, z, n
+    h_next = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
     r, z, rz, n = gates[:, :H], gates[:, H : 2 * H], gates[:, : 2 * H], gates[:, 2 * H :]
 

@@ -14,15 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + U_h @ h + b_h)
 extern "C" __global__ void irnn_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
-    const storage* __restrict__ W_h_x, const storage* __restrict__ b_h, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Read W_h_x, Read b_h, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -37,9 +37,7 @@ extern "C" __global__ void irnn_forward_1(
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void irnn_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, storage* __restrict__ d_a_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Write d_a_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -57,9 +55,7 @@ extern "C" __global__ void irnn_backward_1(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void irnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,13 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
 // The parts of n that wait for no state, for all steps at once.
 extern "C" __global__ void libru_log_forward_1(
-    const int rows, const int H, storage* __restrict__ gates)
-{
+        const int rows, const int H, Write gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -35,21 +36,16 @@ extern "C" __global__ void libru_log_forward_1(
 // n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 // h' = n + softplus(a + h - n) - softplus(a)
 extern "C" __global__ void libru_log_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h,
-    storage* __restrict__ softplus_a)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h,
+        Write softplus_a) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real U_h_h = u[b * (2 * H) + H + k];
-    const real b_h = b_[H + k];
-    const real x_n = gates[at * (2 * H) + H + k];
+    const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], x_n = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real a = U_z_h + W_z_x + b_z;
@@ -65,11 +61,8 @@ extern "C" __global__ void libru_log_forward_2(
 
 // Computes d_h_next, d_softplus_h, g_b_h, d_W_h_x, d_U_h_h and d_a.
 extern "C" __global__ void libru_log_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates,
-    const storage* __restrict__ softplus_a, storage* __restrict__ d_softplus_h,
-    storage* __restrict__ g_b_h, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read softplus_a, Write d_softplus_h, Write g_b_h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -77,8 +70,7 @@ extern "C" __global__ void libru_log_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real softplus_h = gates[at * (2 * H) + k];
-    const real softplus_n = gates[at * (2 * H) + H + k];
+    const real softplus_h = gates[at * (2 * H) + k], softplus_n = gates[at * (2 * H) + H + k];
     const real softplus_a_ = softplus_a[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -96,9 +88,7 @@ extern "C" __global__ void libru_log_backward_1(
 
 // Computes d_h.
 extern "C" __global__ void libru_log_backward_2(
-    const int rows, const int H, const storage* __restrict__ d_softplus_h,
-    const storage* __restrict__ d_u_h, storage* __restrict__ d_h)
-{
+        const int rows, const int H, Read d_softplus_h, Read d_u_h, Write d_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -112,9 +102,7 @@ extern "C" __global__ void libru_log_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void libru_log_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -123,10 +123,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -173,13 +172,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, softplus_a)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None)
+    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -219,8 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_softplus_h_ts = k_softplus_h[ts]
-        d_softplus_n_ts = d_softplus_n[ts]
+        k_softplus_h_ts, d_softplus_n_ts = k_softplus_h[ts], d_softplus_n[ts]
         d_a_ts = d_gates[ts, :, H : 2 * H]
 
         # k_softplus_h = -expm1(-softplus_h), times d_h in the loop
@@ -283,29 +277,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_bias_n, -1, out=d_b[H:])  # d_b_h = -d_bias_n
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
     u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
     gates = np.empty((B, 2 * H), dtype)  # softplus_h, softplus_n
-    softplus_a = np.empty((B, H), dtype)
+    softplus_a, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias_n = np.empty((H,), dtype)
     s = np.empty((B, H), dtype)
     softplus_h, softplus_n = gates[:, :H], gates[:, H:]

@@ -126,10 +126,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -168,13 +167,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, log_z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, log_z, finished, initial is not None)
+    return y, final, Tape(x, h, gates, log_z, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -214,9 +209,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
-        h_ts = h[ts]
-        d_gates_ts, d_n_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
+        k_h_ts, h_ts, d_gates_ts = k_h[ts], h[ts], d_gates[ts]
+        d_n_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
         np.add(h_ts, 1e-11, out=k_h_ts)  # k_h = h + 1e-11
@@ -266,29 +260,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
     u = np.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
     gates = np.empty((B, 2 * H), dtype)  # z, n
-    log_z = np.empty((B, H), dtype)
+    log_z, h_next = (np.empty((B, H), dtype) for _ in range(2))
     n = gates[:, H:]
 
     # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
@@ -24,17 +26,14 @@ __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_1(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ valid,
-    storage* __restrict__ valid_z, storage* __restrict__ valid_n)
-{
+        const int rows, const int H, Read gates, Read valid, Write valid_z, Write valid_n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
     const real valid_ = valid[at];
-    const real W_h_x = gates[at * (2 * H) + H + k];
 
     valid_z[at * H + k] = W_z_x * valid_;
     valid_n[at * H + k] = W_h_x * valid_;
@@ -42,17 +41,14 @@ extern "C" __global__ void ligru_forward_1(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_2(
-    const int rows, const int H, const real count, const storage* __restrict__ sum_,
-    const storage* __restrict__ mean_z, const real training, const storage* __restrict__ mean_n,
-    storage* __restrict__ batch_mean, storage* __restrict__ used_mean, storage* __restrict__ new_mean)
-{
+        const int rows, const int H, const real count, Read sum_, Read mean_z, const real training,
+        Read mean_n, Write batch_mean, Write used_mean, Write new_mean) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real sum_z = sum_[k];
+    const real sum_z = sum_[k], sum_n = sum_[H + k];
     const real mean_z_ = mean_z[k];
-    const real sum_n = sum_[H + k];
     const real mean_n_ = mean_n[k];
 
     const real s_count = 1 / count;
@@ -68,23 +64,17 @@ extern "C" __global__ void ligru_forward_2(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_3(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ batch_mean,
-    const storage* __restrict__ valid, const storage* __restrict__ used_mean,
-    storage* __restrict__ batch_centred_z, storage* __restrict__ spread_z,
-    storage* __restrict__ batch_centred_n, storage* __restrict__ spread_n)
-{
+        const int rows, const int H, Write gates, Read batch_mean, Read valid, Read used_mean,
+        Write batch_centred_z, Write spread_z, Write batch_centred_n, Write spread_n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real batch_mean_z = batch_mean[k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
+    const real batch_mean_z = batch_mean[k], batch_mean_n = batch_mean[H + k];
     const real valid_ = valid[at];
-    const real used_mean_z = used_mean[k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
-    const real batch_mean_n = batch_mean[H + k];
-    const real used_mean_n = used_mean[H + k];
+    const real used_mean_z = used_mean[k], used_mean_n = used_mean[H + k];
 
     const real batch_centred_z_ = W_z_x - batch_mean_z;
     const real batch_centred_n_ = W_h_x - batch_mean_n;
@@ -98,17 +88,14 @@ extern "C" __global__ void ligru_forward_3(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_4(
-    const int rows, const int H, const real count, const storage* __restrict__ sum_spread,
-    const real training, const storage* __restrict__ var_z, const storage* __restrict__ var_n,
-    storage* __restrict__ scale, storage* __restrict__ new_var)
-{
+        const int rows, const int H, const real count, Read sum_spread, const real training, Read var_z,
+        Read var_n, Write scale, Write new_var) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real sum_spread_z = sum_spread[k];
+    const real sum_spread_z = sum_spread[k], sum_spread_n = sum_spread[H + k];
     const real var_z_ = var_z[k];
-    const real sum_spread_n = sum_spread[H + k];
     const real var_n_ = var_n[k];
 
     const real s_count_2 = 1 / count;
@@ -127,20 +114,15 @@ extern "C" __global__ void ligru_forward_4(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_5(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ scale,
-    const storage* __restrict__ g, storage* __restrict__ z, storage* __restrict__ n)
-{
+        const int rows, const int H, Read gates, Read scale, Read g, Write z, Write n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
-    const real g_z = g[k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
-    const real g_h = g[H + k];
+    const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
+    const real scale_z = scale[k], scale_n = scale[H + k];
+    const real g_z = g[k], g_h = g[H + k];
 
     const real normed_z = centred_z * scale_z;
     const real normed_n = centred_n * scale_n;
@@ -152,20 +134,15 @@ extern "C" __global__ void ligru_forward_5(
 // n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ligru_forward_6(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    const storage* __restrict__ b_, storage* __restrict__ z, storage* __restrict__ n,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read u, Read b_, Write z, Write n, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real b_z = b_[k];
+    const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real x_z = z[at * H + k];
-    const real U_h_h = u[b * (2 * H) + H + k];
-    const real b_h = b_[H + k];
     const real x_n = n[at * H + k];
     const real h_ = h[at * H + k];
 
@@ -178,18 +155,14 @@ extern "C" __global__ void ligru_forward_6(
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ scale,
-    storage* __restrict__ d_gates_3)
-{
+        const int rows, const int H, Read gates, Read scale, Write d_gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
+    const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
+    const real scale_z = scale[k], scale_n = scale[H + k];
 
     d_gates_3[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
     d_gates_3[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
@@ -198,13 +171,9 @@ extern "C" __global__ void ligru_backward_1(
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ z, const storage* __restrict__ n,
-    storage* __restrict__ d_gates_3, const storage* __restrict__ g, const storage* __restrict__ gates,
-    const storage* __restrict__ scale, const storage* __restrict__ h, storage* __restrict__ d_gates_2,
-    storage* __restrict__ d_gates, storage* __restrict__ g_scale_n, storage* __restrict__ g_used_mean_n,
-    storage* __restrict__ g_scale_z, storage* __restrict__ g_used_mean_z)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n,
+        Write d_gates_3, Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates,
+        Write g_scale_n, Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -214,15 +183,11 @@ extern "C" __global__ void ligru_backward_2(
     const real d_y_ = d_y[at * H + k];
     const real z_ = z[at * H + k];
     const real n_ = n[at * H + k];
-    const real normed_n = d_gates_3[at * (2 * H) + H + k];
-    const real g_h = g[H + k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
+    const real normed_n = d_gates_3[at * (2 * H) + H + k], normed_z = d_gates_3[at * (2 * H) + k];
+    const real g_h = g[H + k], g_z = g[k];
+    const real centred_n = gates[at * (2 * H) + H + k], centred_z = gates[at * (2 * H) + k];
+    const real scale_n = scale[H + k], scale_z = scale[k];
     const real h_ = h[at * H + k];
-    const real normed_z = d_gates_3[at * (2 * H) + k];
-    const real g_z = g[k];
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
@@ -247,9 +212,7 @@ extern "C" __global__ void ligru_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void ligru_backward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_u_h, const storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -264,17 +227,14 @@ extern "C" __global__ void ligru_backward_3(
 
 // Computes d_sum_spread_n and d_sum_spread_z.
 extern "C" __global__ void ligru_backward_4(
-    const int rows, const int H, const storage* __restrict__ d_scale, const storage* __restrict__ scale,
-    const real training, const real count, storage* __restrict__ d_sum_spread)
-{
+        const int rows, const int H, Read d_scale, Read scale, const real training, const real count,
+        Write d_sum_spread) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_scale_n = d_scale[k];
-    const real scale_n = scale[H + k];
-    const real d_scale_z = d_scale[H + k];
-    const real scale_z = scale[k];
+    const real d_scale_n = d_scale[k], d_scale_z = d_scale[H + k];
+    const real scale_n = scale[H + k], scale_z = scale[k];
 
     const real d_var_eps_n = -real(0.5) * d_scale_n * cube(scale_n);
     const real d_batch_var_n = d_var_eps_n * (training > 0 ? 1 : 0);
@@ -287,22 +247,18 @@ extern "C" __global__ void ligru_backward_4(
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
 extern "C" __global__ void ligru_backward_5(
-    const int rows, const int H, const storage* __restrict__ batch_centred_n,
-    const storage* __restrict__ d_sum_spread, const storage* __restrict__ valid,
-    const storage* __restrict__ batch_centred_z, storage* __restrict__ d_batch_centred_n,
-    storage* __restrict__ g_batch_mean_n, storage* __restrict__ d_batch_centred_z,
-    storage* __restrict__ g_batch_mean_z)
-{
+        const int rows, const int H, Read batch_centred_n, Read d_sum_spread, Read valid,
+        Read batch_centred_z, Write d_batch_centred_n, Write g_batch_mean_n, Write d_batch_centred_z,
+        Write g_batch_mean_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real batch_centred_n_ = batch_centred_n[at * H + k];
-    const real d_sum_spread_n = d_sum_spread[k];
+    const real d_sum_spread_n = d_sum_spread[k], d_sum_spread_z = d_sum_spread[H + k];
     const real valid_ = valid[at];
     const real batch_centred_z_ = batch_centred_z[at * H + k];
-    const real d_sum_spread_z = d_sum_spread[H + k];
 
     const real d_batch_centred_n_ = 2 * d_sum_spread_n * batch_centred_n_ * valid_;
     const real d_batch_centred_z_ = 2 * d_sum_spread_z * batch_centred_z_ * valid_;
@@ -314,18 +270,14 @@ extern "C" __global__ void ligru_backward_5(
 
 // Computes d_sum_n and d_sum_z.
 extern "C" __global__ void ligru_backward_6(
-    const int rows, const int H, const storage* __restrict__ d_batch_mean,
-    const storage* __restrict__ d_used_mean, const real training, const real count,
-    storage* __restrict__ d_sum)
-{
+        const int rows, const int H, Read d_batch_mean, Read d_used_mean, const real training,
+        const real count, Write d_sum) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_batch_mean_n = d_batch_mean[H + k];
-    const real d_used_mean_n = d_used_mean[H + k];
-    const real d_batch_mean_z = d_batch_mean[k];
-    const real d_used_mean_z = d_used_mean[k];
+    const real d_batch_mean_n = d_batch_mean[H + k], d_batch_mean_z = d_batch_mean[k];
+    const real d_used_mean_n = d_used_mean[H + k], d_used_mean_z = d_used_mean[k];
 
     const real d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * (training > 0 ? 1 : 0);
     const real s_count_2 = 1 / count;
@@ -336,22 +288,18 @@ extern "C" __global__ void ligru_backward_6(
 
 // Computes d_W_h_x and d_W_z_x.
 extern "C" __global__ void ligru_backward_7(
-    const int rows, const int H, const storage* __restrict__ d_batch_centred_n,
-    storage* __restrict__ d_gates, const storage* __restrict__ d_sum, const storage* __restrict__ valid,
-    const storage* __restrict__ d_batch_centred_z)
-{
+        const int rows, const int H, Read d_batch_centred_n, Write d_gates, Read d_sum, Read valid,
+        Read d_batch_centred_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_batch_centred_n_ = d_batch_centred_n[at * H + k];
-    const real d_centred_n = d_gates[at * (2 * H) + H + k];
-    const real d_sum_n = d_sum[H + k];
+    const real d_centred_n = d_gates[at * (2 * H) + H + k], d_centred_z = d_gates[at * (2 * H) + k];
+    const real d_sum_n = d_sum[H + k], d_sum_z = d_sum[k];
     const real valid_ = valid[at];
     const real d_batch_centred_z_ = d_batch_centred_z[at * H + k];
-    const real d_centred_z = d_gates[at * (2 * H) + k];
-    const real d_sum_z = d_sum[k];
 
     d_gates[at * (2 * H) + H + k] = d_batch_centred_n_ + d_centred_n + d_sum_n * valid_;  // d_W_h_x
     d_gates[at * (2 * H) + k] = d_batch_centred_z_ + d_centred_z + d_sum_z * valid_;  // d_W_z_x
@@ -360,9 +308,7 @@ extern "C" __global__ void ligru_backward_7(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ligru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

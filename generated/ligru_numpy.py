@@ -159,10 +159,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -290,16 +289,13 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, initial is not None, valid,
         count, training,
     )
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -354,10 +350,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_gates_3_ts = d_gates_3[ts]
+        d_gates_3_ts, z_ts, n_ts = d_gates_3[ts], z[ts], n[ts]
         d_z_ts, d_n_ts = d_gates_2[ts, :, :H], d_gates_2[ts, :, H:]
-        z_ts = z[ts]
-        n_ts = n[ts]
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
         # g_g_h = centred_n * scale_n, times d_n in the loop
@@ -495,8 +489,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
-    d_params = Params(d_W, d_U, d_b, d_g)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b, d_g), x=d_x, initial=States(d_h))
 
 
 def step(
@@ -504,10 +497,9 @@ def step(
     training: bool = False,
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
+    y, final, _ = forward(params, np.asarray(x_t)[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
 

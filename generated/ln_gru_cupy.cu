@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,8 +23,7 @@ __device__ inline real cube(real a) { return a * a * a; }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
-    const int rows, const int H, storage* __restrict__ centre_z)
-{
+        const int rows, const int H, Write centre_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -34,18 +35,15 @@ extern "C" __global__ void ln_gru_forward_1(
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ centre_z,
-    storage* __restrict__ gates_3)
-{
+        const int rows, const int H, Write gates, Read centre_z, Write gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real A_0_x = gates[at * (3 * H) + k];
-    const real centre_z_ = centre_z[at];
-    const real A_1_x = gates[at * (3 * H) + H + k];
+    const real A_0_x = gates[at * (3 * H) + k], A_1_x = gates[at * (3 * H) + H + k];
     const real A_2_x = gates[at * (3 * H) + 2 * H + k];
+    const real centre_z_ = centre_z[at];
 
     const real centred_A_0_x = A_0_x - centre_z_;
     const real centred_A_1_x = A_1_x - centre_z_;
@@ -60,8 +58,7 @@ extern "C" __global__ void ln_gru_forward_2(
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
-    const int rows, const int H, storage* __restrict__ p_z)
-{
+        const int rows, const int H, Write p_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -75,22 +72,16 @@ extern "C" __global__ void ln_gru_forward_3(
 
 // The parts of z, r and n that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ g_x,
-    const storage* __restrict__ p_z, storage* __restrict__ z, storage* __restrict__ r,
-    storage* __restrict__ n)
-{
+        const int rows, const int H, Read gates, Read g_x, Read p_z, Write z, Write r, Write n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_A_0_x = gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real p_z_ = p_z[at];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
+    const real centred_A_0_x = gates[at * (3 * H) + k], centred_A_1_x = gates[at * (3 * H) + H + k];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k];
+    const real p_z_ = p_z[at];
 
     z[at * H + k] = centred_A_0_x * g_x_0 * p_z_;  // x_z_3
     r[at * H + k] = centred_A_1_x * g_x_1 * p_z_;  // x_r
@@ -99,8 +90,7 @@ extern "C" __global__ void ln_gru_forward_4(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_5(
-    const int rows, const int H, storage* __restrict__ centre_z_2)
-{
+        const int rows, const int H, Write centre_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -112,18 +102,15 @@ extern "C" __global__ void ln_gru_forward_5(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_6(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ gates_2,
-    const storage* __restrict__ centre_z_2, storage* __restrict__ u)
-{
+        const int rows, const int B, const int t, const int H, Write gates_2, Read centre_z_2, Write u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_0_h = gates_2[at * (3 * H) + k];
-    const real centre_z_2_ = centre_z_2[b];
-    const real R_1_h = gates_2[at * (3 * H) + H + k];
+    const real R_0_h = gates_2[at * (3 * H) + k], R_1_h = gates_2[at * (3 * H) + H + k];
     const real R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real centre_z_2_ = centre_z_2[b];
 
     const real centred_R_0_h = R_0_h - centre_z_2_;
     const real centred_R_1_h = R_1_h - centre_z_2_;
@@ -138,8 +125,7 @@ extern "C" __global__ void ln_gru_forward_6(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_7(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ p_z_2)
-{
+        const int rows, const int B, const int t, const int H, Write p_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -157,31 +143,21 @@ extern "C" __global__ void ln_gru_forward_7(
 // n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ln_gru_forward_8(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ b_,
-    const storage* __restrict__ c, const storage* __restrict__ gates_2, const storage* __restrict__ g_h,
-    const storage* __restrict__ p_z_2, storage* __restrict__ z, storage* __restrict__ r,
-    storage* __restrict__ n, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read b_, Read c, Read gates_2, Read g_h,
+        Read p_z_2, Write z, Write r, Write n, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real b_0 = b_[k];
-    const real c_0 = c[k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k];
+    const real c_0 = c[k], c_1 = c[H + k], c_2 = c[2 * H + k];
+    const real centred_R_0_h = gates_2[at * (3 * H) + k], centred_R_1_h = gates_2[at * (3 * H) + H + k];
+    const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k];
     const real p_z_2_ = p_z_2[at];
     const real x_z_3 = z[at * H + k];
-    const real b_1 = b_[H + k];
-    const real c_1 = c[H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
     const real x_r = r[at * H + k];
-    const real b_2 = b_[2 * H + k];
-    const real c_2 = c[2 * H + k];
-    const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
     const real x_n = n[at * H + k];
     const real h_ = h[at * H + k];
 
@@ -197,14 +173,9 @@ extern "C" __global__ void ln_gru_forward_8(
 // Computes d_h_next, d_z, d_n, g_c_2, g_g_h_2, g_g_x_2, d_r, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0 and
 //     g_g_x_0.
 extern "C" __global__ void ln_gru_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ z, const storage* __restrict__ n,
-    const storage* __restrict__ r, const storage* __restrict__ gates_2, const storage* __restrict__ p_z_2,
-    const storage* __restrict__ gates, const storage* __restrict__ p_z, const storage* __restrict__ c,
-    const storage* __restrict__ g_h, const storage* __restrict__ h, const storage* __restrict__ g_x,
-    storage* __restrict__ d_gates, storage* __restrict__ g_c_2, storage* __restrict__ d_gates_3,
-    storage* __restrict__ d_gates_4, storage* __restrict__ g_p_z_2, storage* __restrict__ g_p_z)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n, Read r,
+        Read gates_2, Read p_z_2, Read gates, Read p_z, Read c, Read g_h, Read h, Read g_x, Write d_gates,
+        Write g_c_2, Write d_gates_3, Write d_gates_4, Write g_p_z_2, Write g_p_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -216,21 +187,15 @@ extern "C" __global__ void ln_gru_backward_1(
     const real n_ = n[at * H + k];
     const real r_ = r[at * H + k];
     const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real centred_R_1_h = gates_2[at * (3 * H) + H + k], centred_R_0_h = gates_2[at * (3 * H) + k];
     const real p_z_2_ = p_z_2[at];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
+    const real centred_A_1_x = gates[at * (3 * H) + H + k], centred_A_0_x = gates[at * (3 * H) + k];
     const real p_z_ = p_z[at];
     const real c_2 = c[2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
+    const real g_h_2 = g_h[2 * H + k], g_h_0 = g_h[k], g_h_1 = g_h[H + k];
     const real h_ = h[at * H + k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_A_0_x = gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real g_x_1 = g_x[H + k];
-    const real g_x_2 = g_x[2 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
@@ -256,9 +221,7 @@ extern "C" __global__ void ln_gru_backward_1(
 
 // Computes d_sum_square_R_0_h.
 extern "C" __global__ void ln_gru_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ p_z_2,
-    storage* __restrict__ d_sum_square_R_0_h)
-{
+        const int rows, const int B, const int t, const int H, Read p_z_2, Write d_sum_square_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -272,11 +235,8 @@ extern "C" __global__ void ln_gru_backward_2(
 
 // Computes d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_z_2.
 extern "C" __global__ void ln_gru_backward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_sum_square_R_0_h,
-    const storage* __restrict__ gates_2, const storage* __restrict__ d_gates,
-    const storage* __restrict__ g_h, const storage* __restrict__ p_z_2, const storage* __restrict__ r,
-    storage* __restrict__ d_gates_2, storage* __restrict__ g_centre_z_2)
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, Read p_z_2, Read r, Write d_gates_2, Write g_centre_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -284,16 +244,12 @@ extern "C" __global__ void ln_gru_backward_3(
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
-    const real d_n = d_gates[at * (3 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
+    const real centred_R_1_h = gates_2[at * (3 * H) + H + k], centred_R_0_h = gates_2[at * (3 * H) + k];
+    const real d_n = d_gates[at * (3 * H) + 2 * H + k], d_r = d_gates[at * (3 * H) + H + k];
+    const real d_z = d_gates[at * (3 * H) + k];
+    const real g_h_2 = g_h[2 * H + k], g_h_1 = g_h[H + k], g_h_0 = g_h[k];
     const real p_z_2_ = p_z_2[at];
     const real r_ = r[at * H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real d_r = d_gates[at * (3 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real d_z = d_gates[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
 
     const real d_square_R_2_h = d_sum_square_R_0_h_;
     const real d_square_R_1_h = d_sum_square_R_0_h_;
@@ -309,8 +265,7 @@ extern "C" __global__ void ln_gru_backward_3(
 
 // Computes d_sum_R_0_h.
 extern "C" __global__ void ln_gru_backward_4(
-    const int rows, const int H, storage* __restrict__ d_sum_R_0_h)
-{
+        const int rows, const int H, Write d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -322,18 +277,16 @@ extern "C" __global__ void ln_gru_backward_4(
 
 // Computes d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_gru_backward_5(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_gates_2,
-    const storage* __restrict__ d_sum_R_0_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_gates_2, Read d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_2_h = d_gates_2[at * (3 * H) + 2 * H + k];
-    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
     const real d_centred_R_1_h = d_gates_2[at * (3 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (3 * H) + k];
+    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
     d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
     d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
@@ -342,9 +295,7 @@ extern "C" __global__ void ln_gru_backward_5(
 
 // Computes d_h.
 extern "C" __global__ void ln_gru_backward_6(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_r_h, const storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_r_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -359,8 +310,7 @@ extern "C" __global__ void ln_gru_backward_6(
 
 // Computes d_sum_square_A_0_x.
 extern "C" __global__ void ln_gru_backward_7(
-    const int rows, const int H, const storage* __restrict__ p_z, storage* __restrict__ d_sum_square_A_0_x)
-{
+        const int rows, const int H, Read p_z, Write d_sum_square_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -373,10 +323,8 @@ extern "C" __global__ void ln_gru_backward_7(
 
 // Computes d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_z.
 extern "C" __global__ void ln_gru_backward_8(
-    const int rows, const int H, const storage* __restrict__ d_sum_square_A_0_x,
-    const storage* __restrict__ gates, storage* __restrict__ d_gates, const storage* __restrict__ g_x,
-    const storage* __restrict__ p_z, storage* __restrict__ g_centre_z)
-{
+        const int rows, const int H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x, Read p_z,
+        Write g_centre_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -384,15 +332,11 @@ extern "C" __global__ void ln_gru_backward_8(
 
     const real d_sum_square_A_0_x_ = d_sum_square_A_0_x[at];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
-    const real d_n = d_gates[at * (3 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real p_z_ = p_z[at];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
-    const real d_r = d_gates[at * (3 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
-    const real centred_A_0_x = gates[at * (3 * H) + k];
+    const real centred_A_1_x = gates[at * (3 * H) + H + k], centred_A_0_x = gates[at * (3 * H) + k];
+    const real d_n = d_gates[at * (3 * H) + 2 * H + k], d_r = d_gates[at * (3 * H) + H + k];
     const real d_z = d_gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
+    const real g_x_2 = g_x[2 * H + k], g_x_1 = g_x[H + k], g_x_0 = g_x[k];
+    const real p_z_ = p_z[at];
 
     const real d_square_A_2_x = d_sum_square_A_0_x_;
     const real d_square_A_1_x = d_sum_square_A_0_x_;
@@ -408,8 +352,7 @@ extern "C" __global__ void ln_gru_backward_8(
 
 // Computes d_sum_A_0_x.
 extern "C" __global__ void ln_gru_backward_9(
-    const int rows, const int H, storage* __restrict__ d_sum_A_0_x)
-{
+        const int rows, const int H, Write d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -421,17 +364,16 @@ extern "C" __global__ void ln_gru_backward_9(
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_gru_backward_10(
-    const int rows, const int H, storage* __restrict__ d_gates, const storage* __restrict__ d_sum_A_0_x)
-{
+        const int rows, const int H, Write d_gates, Read d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_centred_A_2_x = d_gates[at * (3 * H) + 2 * H + k];
-    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
     const real d_centred_A_1_x = d_gates[at * (3 * H) + H + k];
     const real d_centred_A_0_x = d_gates[at * (3 * H) + k];
+    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
 
     d_gates[at * (3 * H) + 2 * H + k] = d_centred_A_2_x + d_sum_A_0_x_;  // d_A_2_x
     d_gates[at * (3 * H) + H + k] = d_centred_A_1_x + d_sum_A_0_x_;  // d_A_1_x
@@ -441,9 +383,7 @@ extern "C" __global__ void ln_gru_backward_10(
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void ln_gru_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -460,9 +400,7 @@ extern "C" __global__ void ln_gru_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ln_gru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

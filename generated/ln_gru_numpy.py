@@ -134,10 +134,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -228,13 +227,10 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -283,27 +279,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_A_0_x_ts = d_gates[ts, :, :H]
-        d_A_2_x_ts = d_gates[ts, :, 2 * H :]
+        d_A_0_x_ts, d_A_2_x_ts = d_gates[ts, :, :H], d_gates[ts, :, 2 * H :]
         d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
-        z_ts = z[ts]
-        n_ts = n[ts]
-        d_gates_3_ts, g_g_h_2_ts = d_gates_3[ts], d_gates_3[ts, :, 2 * H :]
-        p_z_2_ts = p_z_2[ts]
-        r_ts = r[ts]
-        d_gates_4_ts = d_gates_4[ts]
-        centred_R_2_h_ts = gates_2[ts, :, 2 * H :]
-        centred_R_0_h_ts = gates_2[ts, :, :H]
+        z_ts, n_ts, d_gates_3_ts, p_z_2_ts = z[ts], n[ts], d_gates_3[ts], p_z_2[ts]
+        r_ts, d_gates_4_ts, k_g_p_z_2_ts = r[ts], d_gates_4[ts], k_g_p_z_2[ts]
+        k_g_p_z_2_2_ts, k_g_p_z_2_3_ts, g_p_z_ts = k_g_p_z_2_2[ts], k_g_p_z_2_3[ts], g_p_z[ts]
+        k_g_p_z_3_ts, k_g_p_z_4_ts, d_gates_2_ts = k_g_p_z_3[ts], k_g_p_z_4[ts], d_gates_2[ts]
+        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        g_g_h_2_ts = d_gates_3[ts, :, 2 * H :]
+        centred_R_2_h_ts, centred_R_0_h_ts = gates_2[ts, :, 2 * H :], gates_2[ts, :, :H]
         centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
         g_h_2 = g_h[2 * H :]
-        k_g_p_z_2_ts = k_g_p_z_2[ts]
-        k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
-        k_g_p_z_2_3_ts = k_g_p_z_2_3[ts]
-        g_p_z_ts = g_p_z[ts]
-        k_g_p_z_3_ts = k_g_p_z_3[ts]
-        k_g_p_z_4_ts = k_g_p_z_4[ts]
-        d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
-        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        d_R_2_h_ts = d_gates_2[ts, :, 2 * H :]
 
         np.subtract(1, z_ts, out=d_A_0_x_ts)  # d_A_0_x = 1 - z
 
@@ -457,8 +444,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 = np.empty((T, B, 1), dtype)
     s_4 = np.empty((T, B, 3 * H), dtype)
     s_5 = np.empty((T, B, H), dtype)
-    d_A_2_x_all = d_gates[..., 2 * H :]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
+    d_A_2_x_all, d_A_1_x_all = d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     d_A_0_x_all = d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
@@ -517,32 +503,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     A, R, b, c, g_h, g_x = params
     gates = np.empty((B, 3 * H), dtype)  # centred_A_0_x, centred_A_1_x, centred_A_2_x
     gates_2 = np.empty((B, 3 * H), dtype)  # centred_R_0_h, centred_R_1_h, centred_R_2_h
     gates_3 = np.empty((B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
     u = np.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
     centre_z, p_z, centre_z_2, p_z_2 = (np.empty((B, 1), dtype) for _ in range(4))
-    z, r, n = (np.empty((B, H), dtype) for _ in range(3))
+    z, r, n, h_next = (np.empty((B, H), dtype) for _ in range(4))
     bias_z_3 = np.empty((H,), dtype)
     bias = np.empty((2 * H,), dtype)  # bias_r, bias_n
     s = np.empty((B, 3 * H), dtype)

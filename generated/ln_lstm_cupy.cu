@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,8 +23,7 @@ __device__ inline real cube(real a) { return a * a * a; }
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
-    const int rows, const int H, storage* __restrict__ centre_i)
-{
+        const int rows, const int H, Write centre_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -34,19 +35,15 @@ extern "C" __global__ void ln_lstm_forward_1(
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ centre_i,
-    storage* __restrict__ gates_3)
-{
+        const int rows, const int H, Write gates, Read centre_i, Write gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real A_0_x = gates[at * (4 * H) + k];
+    const real A_0_x = gates[at * (4 * H) + k], A_1_x = gates[at * (4 * H) + H + k];
+    const real A_2_x = gates[at * (4 * H) + 2 * H + k], A_3_x = gates[at * (4 * H) + 3 * H + k];
     const real centre_i_ = centre_i[at];
-    const real A_1_x = gates[at * (4 * H) + H + k];
-    const real A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real A_3_x = gates[at * (4 * H) + 3 * H + k];
 
     const real centred_A_0_x = A_0_x - centre_i_;
     const real centred_A_1_x = A_1_x - centre_i_;
@@ -64,8 +61,7 @@ extern "C" __global__ void ln_lstm_forward_2(
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_3(
-    const int rows, const int H, storage* __restrict__ p_i)
-{
+        const int rows, const int H, Write p_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -79,24 +75,17 @@ extern "C" __global__ void ln_lstm_forward_3(
 
 // The parts of i, g, f and o that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_4(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ g_x,
-    const storage* __restrict__ p_i, storage* __restrict__ i_, storage* __restrict__ g,
-    storage* __restrict__ f, storage* __restrict__ o)
-{
+        const int rows, const int H, Read gates, Read g_x, Read p_i, Write i_, Write g, Write f, Write o) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real p_i_ = p_i[at];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
+    const real centred_A_0_x = gates[at * (4 * H) + k], centred_A_1_x = gates[at * (4 * H) + H + k];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
     const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k], g_x_3 = g_x[3 * H + k];
+    const real p_i_ = p_i[at];
 
     i_[at * H + k] = centred_A_0_x * g_x_0 * p_i_;  // x_i_3
     g[at * H + k] = centred_A_1_x * g_x_1 * p_i_;  // x_g
@@ -106,8 +95,7 @@ extern "C" __global__ void ln_lstm_forward_4(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_5(
-    const int rows, const int H, storage* __restrict__ centre_i_2)
-{
+        const int rows, const int H, Write centre_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -119,19 +107,15 @@ extern "C" __global__ void ln_lstm_forward_5(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_6(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ gates_2,
-    const storage* __restrict__ centre_i_2, storage* __restrict__ u)
-{
+        const int rows, const int B, const int t, const int H, Write gates_2, Read centre_i_2, Write u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_0_h = gates_2[at * (4 * H) + k];
+    const real R_0_h = gates_2[at * (4 * H) + k], R_1_h = gates_2[at * (4 * H) + H + k];
+    const real R_2_h = gates_2[at * (4 * H) + 2 * H + k], R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real centre_i_2_ = centre_i_2[b];
-    const real R_1_h = gates_2[at * (4 * H) + H + k];
-    const real R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real R_3_h = gates_2[at * (4 * H) + 3 * H + k];
 
     const real centred_R_0_h = R_0_h - centre_i_2_;
     const real centred_R_1_h = R_1_h - centre_i_2_;
@@ -149,8 +133,7 @@ extern "C" __global__ void ln_lstm_forward_6(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_7(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ p_i_2)
-{
+        const int rows, const int B, const int t, const int H, Write p_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -169,32 +152,22 @@ extern "C" __global__ void ln_lstm_forward_7(
 // o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
 // c' = f * c + i * g
 extern "C" __global__ void ln_lstm_forward_8(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ b_,
-    const storage* __restrict__ gates_2, const storage* __restrict__ g_h,
-    const storage* __restrict__ p_i_2, storage* __restrict__ i_, storage* __restrict__ g,
-    storage* __restrict__ f, storage* __restrict__ o, storage* __restrict__ c)
-{
+        const int rows, const int B, const int t, const int H, Read b_, Read gates_2, Read g_h, Read p_i_2,
+        Write i_, Write g, Write f, Write o, Write c) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real b_0 = b_[k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k], b_3 = b_[3 * H + k];
+    const real centred_R_0_h = gates_2[at * (4 * H) + k], centred_R_1_h = gates_2[at * (4 * H) + H + k];
+    const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
+    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k], g_h_3 = g_h[3 * H + k];
     const real p_i_2_ = p_i_2[at];
     const real x_i_3 = i_[at * H + k];
-    const real b_1 = b_[H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
     const real x_g = g[at * H + k];
-    const real b_2 = b_[2 * H + k];
-    const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
     const real x_f = f[at * H + k];
-    const real b_3 = b_[3 * H + k];
-    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
     const real x_o = o[at * H + k];
     const real c_ = c[at * H + k];
 
@@ -210,8 +183,7 @@ extern "C" __global__ void ln_lstm_forward_8(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_9(
-    const int rows, const int H, storage* __restrict__ centre_h)
-{
+        const int rows, const int H, Write centre_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -223,10 +195,8 @@ extern "C" __global__ void ln_lstm_forward_9(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_10(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ c,
-    const storage* __restrict__ centre_h, storage* __restrict__ centred_c_next,
-    storage* __restrict__ square_c_next)
-{
+        const int rows, const int B, const int t, const int H, Read c, Read centre_h, Write centred_c_next,
+        Write square_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -242,8 +212,7 @@ extern "C" __global__ void ln_lstm_forward_10(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_11(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ p_h)
-{
+        const int rows, const int B, const int t, const int H, Write p_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -258,11 +227,8 @@ extern "C" __global__ void ln_lstm_forward_11(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_12(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ b_c,
-    const storage* __restrict__ centred_c_next, const storage* __restrict__ g_c,
-    const storage* __restrict__ p_h, const storage* __restrict__ o, storage* __restrict__ tanh_h_2,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read b_c, Read centred_c_next, Read g_c,
+        Read p_h, Read o, Write tanh_h_2, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -281,14 +247,9 @@ extern "C" __global__ void ln_lstm_forward_12(
 
 // Computes d_h_next, d_tanh_h_2, g_p_h, g_g_c, d_o, g_g_h_3 and g_g_x_3.
 extern "C" __global__ void ln_lstm_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ o, const storage* __restrict__ tanh_h_2,
-    const storage* __restrict__ centred_c_next, const storage* __restrict__ g_c,
-    const storage* __restrict__ p_h, const storage* __restrict__ gates_2,
-    const storage* __restrict__ p_i_2, const storage* __restrict__ gates, const storage* __restrict__ p_i,
-    storage* __restrict__ d_tanh_h_2, storage* __restrict__ g_p_h, storage* __restrict__ g_g_c,
-    storage* __restrict__ d_gates, storage* __restrict__ d_gates_3, storage* __restrict__ d_gates_4)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read o, Read tanh_h_2,
+        Read centred_c_next, Read g_c, Read p_h, Read gates_2, Read p_i_2, Read gates, Read p_i,
+        Write d_tanh_h_2, Write g_p_h, Write g_g_c, Write d_gates, Write d_gates_3, Write d_gates_4) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -320,9 +281,7 @@ extern "C" __global__ void ln_lstm_backward_1(
 
 // Computes d_sum_square_c_next.
 extern "C" __global__ void ln_lstm_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ p_h,
-    storage* __restrict__ d_sum_square_c_next)
-{
+        const int rows, const int B, const int t, const int H, Read p_h, Write d_sum_square_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -336,12 +295,8 @@ extern "C" __global__ void ln_lstm_backward_2(
 
 // Computes d_centred_c_next and g_centre_h.
 extern "C" __global__ void ln_lstm_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_c_next, const storage* __restrict__ centred_c_next,
-    const storage* __restrict__ d_tanh_h_2, const storage* __restrict__ g_c,
-    const storage* __restrict__ p_h, storage* __restrict__ d_centred_c_next,
-    storage* __restrict__ g_centre_h)
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_c_next, Read centred_c_next,
+        Read d_tanh_h_2, Read g_c, Read p_h, Write d_centred_c_next, Write g_centre_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -361,8 +316,7 @@ extern "C" __global__ void ln_lstm_backward_3(
 
 // Computes d_sum_c_next.
 extern "C" __global__ void ln_lstm_backward_4(
-    const int rows, const int H, storage* __restrict__ d_sum_c_next)
-{
+        const int rows, const int H, Write d_sum_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -374,14 +328,9 @@ extern "C" __global__ void ln_lstm_backward_4(
 
 // Computes d_c, d_f, g_g_h_2, g_g_x_2, d_g, g_g_h_1, g_g_x_1, d_i, g_p_i_2, g_p_i, g_g_h_0 and g_g_x_0.
 extern "C" __global__ void ln_lstm_backward_5(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_c,
-    const storage* __restrict__ d_centred_c_next, const storage* __restrict__ d_sum_c_next,
-    const storage* __restrict__ c, const storage* __restrict__ f, const storage* __restrict__ gates_2,
-    const storage* __restrict__ p_i_2, const storage* __restrict__ gates, const storage* __restrict__ p_i,
-    const storage* __restrict__ g, const storage* __restrict__ i_, storage* __restrict__ d_gates,
-    const storage* __restrict__ g_h, const storage* __restrict__ g_x, storage* __restrict__ d_gates_3,
-    storage* __restrict__ d_gates_4, storage* __restrict__ g_p_i_2, storage* __restrict__ g_p_i)
-{
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_centred_c_next,
+        Read d_sum_c_next, Read c, Read f, Read gates_2, Read p_i_2, Read gates, Read p_i, Read g, Read i_,
+        Write d_gates, Read g_h, Read g_x, Write d_gates_3, Write d_gates_4, Write g_p_i_2, Write g_p_i) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -393,26 +342,18 @@ extern "C" __global__ void ln_lstm_backward_5(
     const real c_ = c[at * H + k];
     const real f_ = f[at * H + k];
     const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
+    const real centred_R_1_h = gates_2[at * (4 * H) + H + k], centred_R_0_h = gates_2[at * (4 * H) + k];
+    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real p_i_2_ = p_i_2[at];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
+    const real centred_A_1_x = gates[at * (4 * H) + H + k], centred_A_0_x = gates[at * (4 * H) + k];
+    const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
     const real p_i_ = p_i[at];
     const real g_ = g[at * H + k];
     const real i__2 = i_[at * H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_h_0 = g_h[k];
-    const real g_h_1 = g_h[H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real g_x_0 = g_x[k];
-    const real g_x_1 = g_x[H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k], g_h_3 = g_h[3 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k], g_x_3 = g_x[3 * H + k];
 
     const real d_c_next = d_c_later + d_centred_c_next_ + d_sum_c_next_;
     const real d_f = d_c_next * c_ * (1 - f_) * f_;
@@ -436,9 +377,7 @@ extern "C" __global__ void ln_lstm_backward_5(
 
 // Computes d_sum_square_R_0_h.
 extern "C" __global__ void ln_lstm_backward_6(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ p_i_2,
-    storage* __restrict__ d_sum_square_R_0_h)
-{
+        const int rows, const int B, const int t, const int H, Read p_i_2, Write d_sum_square_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -452,11 +391,8 @@ extern "C" __global__ void ln_lstm_backward_6(
 
 // Computes d_centred_R_3_h, d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_i_2.
 extern "C" __global__ void ln_lstm_backward_7(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_sum_square_R_0_h,
-    const storage* __restrict__ gates_2, const storage* __restrict__ d_gates,
-    const storage* __restrict__ g_h, const storage* __restrict__ p_i_2, storage* __restrict__ d_gates_2,
-    storage* __restrict__ g_centre_i_2)
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, Read p_i_2, Write d_gates_2, Write g_centre_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -464,18 +400,12 @@ extern "C" __global__ void ln_lstm_backward_7(
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
-    const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
-    const real p_i_2_ = p_i_2[at];
     const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real d_f = d_gates[at * (4 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real d_g = d_gates[at * (4 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real d_i = d_gates[at * (4 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real centred_R_1_h = gates_2[at * (4 * H) + H + k], centred_R_0_h = gates_2[at * (4 * H) + k];
+    const real d_o = d_gates[at * (4 * H) + 3 * H + k], d_f = d_gates[at * (4 * H) + 2 * H + k];
+    const real d_g = d_gates[at * (4 * H) + H + k], d_i = d_gates[at * (4 * H) + k];
+    const real g_h_3 = g_h[3 * H + k], g_h_2 = g_h[2 * H + k], g_h_1 = g_h[H + k], g_h_0 = g_h[k];
+    const real p_i_2_ = p_i_2[at];
 
     const real d_square_R_3_h = d_sum_square_R_0_h_;
     const real d_square_R_2_h = d_sum_square_R_0_h_;
@@ -494,8 +424,7 @@ extern "C" __global__ void ln_lstm_backward_7(
 
 // Computes d_sum_R_0_h.
 extern "C" __global__ void ln_lstm_backward_8(
-    const int rows, const int H, storage* __restrict__ d_sum_R_0_h)
-{
+        const int rows, const int H, Write d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -507,19 +436,17 @@ extern "C" __global__ void ln_lstm_backward_8(
 
 // Computes d_R_3_h, d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_lstm_backward_9(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_gates_2,
-    const storage* __restrict__ d_sum_R_0_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_gates_2, Read d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_3_h = d_gates_2[at * (4 * H) + 3 * H + k];
-    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
     const real d_centred_R_2_h = d_gates_2[at * (4 * H) + 2 * H + k];
     const real d_centred_R_1_h = d_gates_2[at * (4 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (4 * H) + k];
+    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
     d_gates_2[at * (4 * H) + 3 * H + k] = d_centred_R_3_h + d_sum_R_0_h_;  // d_R_3_h
     d_gates_2[at * (4 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
@@ -529,8 +456,7 @@ extern "C" __global__ void ln_lstm_backward_9(
 
 // Computes d_sum_square_A_0_x.
 extern "C" __global__ void ln_lstm_backward_10(
-    const int rows, const int H, const storage* __restrict__ p_i, storage* __restrict__ d_sum_square_A_0_x)
-{
+        const int rows, const int H, Read p_i, Write d_sum_square_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -543,10 +469,8 @@ extern "C" __global__ void ln_lstm_backward_10(
 
 // Computes d_centred_A_3_x, d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_i.
 extern "C" __global__ void ln_lstm_backward_11(
-    const int rows, const int H, const storage* __restrict__ d_sum_square_A_0_x,
-    const storage* __restrict__ gates, storage* __restrict__ d_gates, const storage* __restrict__ g_x,
-    const storage* __restrict__ p_i, storage* __restrict__ g_centre_i)
-{
+        const int rows, const int H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x, Read p_i,
+        Write g_centre_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -554,18 +478,12 @@ extern "C" __global__ void ln_lstm_backward_11(
 
     const real d_sum_square_A_0_x_ = d_sum_square_A_0_x[at];
     const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
-    const real p_i_ = p_i[at];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real d_f = d_gates[at * (4 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real d_g = d_gates[at * (4 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real d_i = d_gates[at * (4 * H) + k];
-    const real g_x_0 = g_x[k];
+    const real centred_A_1_x = gates[at * (4 * H) + H + k], centred_A_0_x = gates[at * (4 * H) + k];
+    const real d_o = d_gates[at * (4 * H) + 3 * H + k], d_f = d_gates[at * (4 * H) + 2 * H + k];
+    const real d_g = d_gates[at * (4 * H) + H + k], d_i = d_gates[at * (4 * H) + k];
+    const real g_x_3 = g_x[3 * H + k], g_x_2 = g_x[2 * H + k], g_x_1 = g_x[H + k], g_x_0 = g_x[k];
+    const real p_i_ = p_i[at];
 
     const real d_square_A_3_x = d_sum_square_A_0_x_;
     const real d_square_A_2_x = d_sum_square_A_0_x_;
@@ -584,8 +502,7 @@ extern "C" __global__ void ln_lstm_backward_11(
 
 // Computes d_sum_A_0_x.
 extern "C" __global__ void ln_lstm_backward_12(
-    const int rows, const int H, storage* __restrict__ d_sum_A_0_x)
-{
+        const int rows, const int H, Write d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -597,18 +514,17 @@ extern "C" __global__ void ln_lstm_backward_12(
 
 // Computes d_A_3_x, d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_lstm_backward_13(
-    const int rows, const int H, storage* __restrict__ d_gates, const storage* __restrict__ d_sum_A_0_x)
-{
+        const int rows, const int H, Write d_gates, Read d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_centred_A_3_x = d_gates[at * (4 * H) + 3 * H + k];
-    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
     const real d_centred_A_2_x = d_gates[at * (4 * H) + 2 * H + k];
     const real d_centred_A_1_x = d_gates[at * (4 * H) + H + k];
     const real d_centred_A_0_x = d_gates[at * (4 * H) + k];
+    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
 
     d_gates[at * (4 * H) + 3 * H + k] = d_centred_A_3_x + d_sum_A_0_x_;  // d_A_3_x
     d_gates[at * (4 * H) + 2 * H + k] = d_centred_A_2_x + d_sum_A_0_x_;  // d_A_2_x
@@ -619,9 +535,7 @@ extern "C" __global__ void ln_lstm_backward_13(
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void ln_lstm_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -638,9 +552,7 @@ extern "C" __global__ void ln_lstm_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ln_lstm_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -149,9 +149,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -210,16 +210,13 @@ def forward(
             cp.copyto(c[t + 1], c[t], where=finished[t])
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished,
         initial is not None,
     )
+    return y, final, kept if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -353,8 +350,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(
+        params=Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c), x=d_x, initial=States(d_h, d_c),
+    )
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

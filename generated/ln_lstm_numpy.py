@@ -147,10 +147,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -263,16 +262,13 @@ def forward(
             np.copyto(c_next, c_t, where=finished_t)
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished,
         initial is not None,
     )
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -322,44 +318,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 4 * H), dtype)
-    s_3_part = s_3[:, :H]
-    s_3_part_2 = s_3[:, H : 2 * H]
-    s_3_part_3 = s_3[:, 2 * H : 3 * H]
+    s_3_part, s_3_part_2, s_3_part_3 = s_3[:, :H], s_3[:, H : 2 * H], s_3[:, 2 * H : 3 * H]
     s_3_part_4 = s_3[:, 3 * H :]
     R_tiles, d_h_tiles = tiles(R, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_tanh_h_2_ts = d_tanh_h_2[ts]
-        tanh_h_2_ts = tanh_h_2[ts]
-        o_ts = o[ts]
-        k_g_p_h_ts = k_g_p_h[ts]
-        centred_c_next_ts = centred_c_next[ts]
-        g_g_c_ts = g_g_c[ts]
-        p_h_ts = p_h[ts]
-        k_centred_c_ts = k_centred_c[ts]
-        d_A_3_x_ts = d_gates[ts, :, 3 * H :]
-        d_A_2_x_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
-        d_A_0_x_ts = d_gates[ts, :, :H]
-        p_i_2_ts = p_i_2[ts]
-        f_ts = f[ts]
-        g_ts = g[ts]
-        i_ts = i[ts]
-        k_g_p_i_2_ts = k_g_p_i_2[ts]
-        centred_R_0_h_ts = gates_2[ts, :, :H]
-        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
-        centred_R_2_h_ts = gates_2[ts, :, 2 * H : 3 * H]
-        centred_R_3_h_ts = gates_2[ts, :, 3 * H :]
-        k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
-        k_g_p_i_2_3_ts = k_g_p_i_2_3[ts]
-        k_g_p_i_2_4_ts = k_g_p_i_2_4[ts]
-        g_p_i_ts = g_p_i[ts]
-        k_g_p_i_3_ts = k_g_p_i_3[ts]
-        k_g_p_i_4_ts = k_g_p_i_4[ts]
-        k_g_p_i_5_ts = k_g_p_i_5[ts]
-        d_gates_2_ts = d_gates_2[ts]
-        k_sum_square_c_ts = k_sum_square_c[ts]
+        d_tanh_h_2_ts, tanh_h_2_ts, o_ts, k_g_p_h_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts], k_g_p_h[ts]
+        centred_c_next_ts, g_g_c_ts, p_h_ts = centred_c_next[ts], g_g_c[ts], p_h[ts]
+        k_centred_c_ts, p_i_2_ts, f_ts, g_ts = k_centred_c[ts], p_i_2[ts], f[ts], g[ts]
+        i_ts, k_g_p_i_2_ts, k_g_p_i_2_2_ts = i[ts], k_g_p_i_2[ts], k_g_p_i_2_2[ts]
+        k_g_p_i_2_3_ts, k_g_p_i_2_4_ts, g_p_i_ts = k_g_p_i_2_3[ts], k_g_p_i_2_4[ts], g_p_i[ts]
+        k_g_p_i_3_ts, k_g_p_i_4_ts, k_g_p_i_5_ts = k_g_p_i_3[ts], k_g_p_i_4[ts], k_g_p_i_5[ts]
+        d_gates_2_ts, k_sum_square_c_ts = d_gates_2[ts], k_sum_square_c[ts]
         k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        d_A_3_x_ts, d_A_2_x_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
+        d_A_1_x_ts, d_A_0_x_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        centred_R_0_h_ts, centred_R_1_h_ts = gates_2[ts, :, :H], gates_2[ts, :, H : 2 * H]
+        centred_R_2_h_ts, centred_R_3_h_ts = gates_2[ts, :, 2 * H : 3 * H], gates_2[ts, :, 3 * H :]
 
         # d_tanh_h_2 = o * (1 - tanh_h_2**2), times d_h in the loop
         np.multiply(tanh_h_2_ts, tanh_h_2_ts, out=d_tanh_h_2_ts)
@@ -581,10 +556,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4 = np.empty((T, B, 1), dtype)
     s_5 = np.empty((T, B, 4 * H), dtype)
     s_6 = np.empty((T, B, H), dtype)
-    d_A_3_x_all = d_gates[..., 3 * H :]
-    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
+    d_A_3_x_all, d_A_2_x_all = d_gates[..., 3 * H :], d_gates[..., 2 * H : 3 * H]
+    d_A_1_x_all, d_A_0_x_all = d_gates[..., H : 2 * H], d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -647,33 +620,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(
+        params=Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c), x=d_x, initial=States(d_h, d_c),
+    )
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     A, R, b, g_h, g_x, b_c, g_c = params
     gates = np.empty((B, 4 * H), dtype)  # centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
     gates_2 = np.empty((B, 4 * H), dtype)  # centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
     gates_3 = np.empty((B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
     u = np.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
-    square_c_next, i, g, f, o, centred_c_next, tanh_h_2 = (np.empty((B, H), dtype) for _ in range(7))
+    (
+        square_c_next, i, g, f, o, centred_c_next, tanh_h_2, h_next, c_next,
+    ) = (np.empty((B, H), dtype) for _ in range(9))
     centre_i, p_i, centre_i_2, p_i_2, centre_h, p_h = (np.empty((B, 1), dtype) for _ in range(6))
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 
 // The parts of hr' that wait for no state, for all steps at once.
@@ -21,11 +23,8 @@ typedef STORAGE storage;
 // lr = m * cos(exp(th))
 // li = m * sin(exp(th))
 extern "C" __global__ void lru_forward_1(
-    const int rows, const int H, const storage* __restrict__ nu, const storage* __restrict__ th,
-    const storage* __restrict__ gl, storage* __restrict__ exp_, storage* __restrict__ m,
-    storage* __restrict__ cos_exp_th, storage* __restrict__ lr, storage* __restrict__ sin_exp_th,
-    storage* __restrict__ li)
-{
+        const int rows, const int H, Read nu, Read th, Read gl, Write exp_, Write m, Write cos_exp_th,
+        Write lr, Write sin_exp_th, Write li) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -51,17 +50,14 @@ extern "C" __global__ void lru_forward_1(
 
 // The parts of hr' and hi' that wait for no state, for all steps at once.
 extern "C" __global__ void lru_forward_2(
-    const int rows, const int H, const storage* __restrict__ gates, const storage* __restrict__ exp_,
-    storage* __restrict__ x_hr_next, storage* __restrict__ x_hi_next)
-{
+        const int rows, const int H, Read gates, Read exp_, Write x_hr_next, Write x_hi_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real Br_x = gates[at * (2 * H) + k];
+    const real Br_x = gates[at * (2 * H) + k], Bi_x = gates[at * (2 * H) + H + k];
     const real exp_gl = exp_[2 * H + k];
-    const real Bi_x = gates[at * (2 * H) + H + k];
 
     x_hr_next[at * H + k] = Br_x * exp_gl;
     x_hi_next[at * H + k] = Bi_x * exp_gl;
@@ -70,10 +66,8 @@ extern "C" __global__ void lru_forward_2(
 // hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 // hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
 extern "C" __global__ void lru_forward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ hi,
-    storage* __restrict__ hr, const storage* __restrict__ li, const storage* __restrict__ lr,
-    const storage* __restrict__ x_hr_next, const storage* __restrict__ x_hi_next)
-{
+        const int rows, const int B, const int t, const int H, Write hi, Write hr, Read li, Read lr,
+        Read x_hr_next, Read x_hi_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -92,9 +86,7 @@ extern "C" __global__ void lru_forward_3(
 
 // y = Cr @ hr' + D * x - Ci @ hi'
 extern "C" __global__ void lru_forward_4(
-    const int rows, const int I, storage* __restrict__ y_, const storage* __restrict__ Cr_hr_next,
-    const storage* __restrict__ D, const storage* __restrict__ x)
-{
+        const int rows, const int I, Write y_, Read Cr_hr_next, Read D, Read x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -110,9 +102,7 @@ extern "C" __global__ void lru_forward_4(
 
 // Computes lr and li.
 extern "C" __global__ void lru_backward_1(
-    const int rows, const int H, const storage* __restrict__ cos_exp_th, const storage* __restrict__ m,
-    const storage* __restrict__ sin_exp_th, storage* __restrict__ lr_2, storage* __restrict__ li_2)
-{
+        const int rows, const int H, Read cos_exp_th, Read m, Read sin_exp_th, Write lr_2, Write li_2) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -127,9 +117,7 @@ extern "C" __global__ void lru_backward_1(
 
 // Computes g_D and d_Ci_hi_next.
 extern "C" __global__ void lru_backward_2(
-    const int rows, const int I, const storage* __restrict__ d_y, const storage* __restrict__ x,
-    storage* __restrict__ g_D, storage* __restrict__ d_Ci_hi_next)
-{
+        const int rows, const int I, Read d_y, Read x, Write g_D, Write d_Ci_hi_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -144,13 +132,9 @@ extern "C" __global__ void lru_backward_2(
 
 // Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
 extern "C" __global__ void lru_backward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_hi,
-    const storage* __restrict__ d_hi_next_2, const storage* __restrict__ exp_, storage* __restrict__ d_hr,
-    const storage* __restrict__ d_hr_next_2, const storage* __restrict__ gates,
-    const storage* __restrict__ hi, const storage* __restrict__ hr, const storage* __restrict__ li_2,
-    const storage* __restrict__ lr_2, storage* __restrict__ d_gates, storage* __restrict__ g_exp_gl,
-    storage* __restrict__ g_li, storage* __restrict__ g_lr)
-{
+        const int rows, const int B, const int t, const int H, Write d_hi, Read d_hi_next_2, Read exp_,
+        Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, Read li_2, Read lr_2, Write d_gates,
+        Write g_exp_gl, Write g_li, Write g_lr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -161,8 +145,7 @@ extern "C" __global__ void lru_backward_3(
     const real exp_gl = exp_[2 * H + k];
     const real d_hr_later = d_hr[b * H + k];
     const real d_hr_next_2_ = d_hr_next_2[at * H + k];
-    const real Bi_x = gates[at * (2 * H) + H + k];
-    const real Br_x = gates[at * (2 * H) + k];
+    const real Bi_x = gates[at * (2 * H) + H + k], Br_x = gates[at * (2 * H) + k];
     const real hi_ = hi[at * H + k];
     const real hr_ = hr[at * H + k];
     const real li = li_2[k];
@@ -181,24 +164,18 @@ extern "C" __global__ void lru_backward_3(
 
 // Computes d_nu, d_th and d_gl.
 extern "C" __global__ void lru_backward_4(
-    const int rows, const int H, const storage* __restrict__ d_parts, const storage* __restrict__ m,
-    const storage* __restrict__ exp_, const storage* __restrict__ cos_exp_th,
-    const storage* __restrict__ sin_exp_th, const storage* __restrict__ d_exp, storage* __restrict__ d_nu,
-    storage* __restrict__ d_th, storage* __restrict__ d_gl)
-{
+        const int rows, const int H, Read d_parts, Read m, Read exp_, Read cos_exp_th, Read sin_exp_th,
+        Read d_exp, Write d_nu, Write d_th, Write d_gl) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_li = d_parts[k];
+    const real d_li = d_parts[k], d_lr = d_parts[H + k];
     const real m_ = m[k];
-    const real d_lr = d_parts[H + k];
-    const real exp_th = exp_[H + k];
+    const real exp_th = exp_[H + k], exp_nu = exp_[k], exp_gl = exp_[2 * H + k];
     const real cos_exp_th_ = cos_exp_th[k];
     const real sin_exp_th_ = sin_exp_th[k];
-    const real exp_nu = exp_[k];
     const real d_exp_gl = d_exp[k];
-    const real exp_gl = exp_[2 * H + k];
 
     const real d_sin_exp_th = d_li * m_;
     const real d_cos_exp_th = d_lr * m_;
@@ -213,9 +190,7 @@ extern "C" __global__ void lru_backward_4(
 
 // Computes d_x.
 extern "C" __global__ void lru_backward_5(
-    const int rows, const int I, const storage* __restrict__ D, storage* __restrict__ d_x,
-    const storage* __restrict__ d_y)
-{
+        const int rows, const int I, Read D, Write d_x, Read d_y) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -231,9 +206,7 @@ extern "C" __global__ void lru_backward_5(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void lru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

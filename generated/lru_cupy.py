@@ -146,9 +146,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -190,13 +190,10 @@ def forward(
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
     launch("lru_forward_4", dtype, (T * B, I, I), y_, Cr_hr_next, D, x)
 
-    y = y_
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = y_ if finished is None else cp.where(finished, 0, y_)
     final = States(hr[T].copy(), hi[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -284,8 +281,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x += d_y * D
     launch("lru_backward_5", dtype, (T * B, I, I), D, d_x, d_y)
 
-    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
+    return Grads(
+        params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
+    )
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

@@ -143,10 +143,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -214,13 +213,10 @@ def forward(
     np.subtract(s_2, y_, out=y_)
     y_ += Cr_hr_next
 
-    y = y_
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = y_ if finished is None else np.where(finished, 0, y_)
     final = States(hr[T].copy(), hi[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -368,30 +364,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_y, D, out=s_3)
     d_x += s_3
 
-    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
+    return Grads(
+        params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
+    )
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     hr_t = check("state.hr", state.hr, (B, H))
-    hr_next = np.empty((B, H), dtype)
     hi_t = check("state.hi", state.hi, (B, H))
-    hi_next = np.empty((B, H), dtype)
     Br_Bi, Ci, Cr, nu, th, gl, D = params
     gates = np.empty((B, 2 * H), dtype)  # Br_x, Bi_x
-    x_hr_next, x_hi_next = (np.empty((B, H), dtype) for _ in range(2))
+    x_hr_next, x_hi_next, hr_next, hi_next = (np.empty((B, H), dtype) for _ in range(4))
     y_, Cr_hr_next = (np.empty((B, I), dtype) for _ in range(2))
     exp = np.empty((3 * H,), dtype)  # exp_nu, exp_th, exp_gl
     a_m, m, cos_exp_th, lr, sin_exp_th, li = (np.empty((H,), dtype) for _ in range(6))

@@ -137,10 +137,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -188,13 +187,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -234,13 +229,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts = k_c[ts]
-        tanh_c_ts = tanh_c[ts]
-        d_ifo_ts = d_gates[ts, :, : 3 * H]
-        d_f_ts = d_gates[ts, :, H : 2 * H]
-        d_i_ts = d_gates[ts, :, :H]
-        d_o_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_g_ts = d_gates[ts, :, 3 * H :]
+        k_c_ts, tanh_c_ts = k_c[ts], tanh_c[ts]
+        d_ifo_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 3 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        d_o_ts, d_g_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, 3 * H :]
         ifo_ts, g_ts = gates[ts, :, : 3 * H], gates[ts, :, 3 * H :]
 
         # k_c = o * (1 - tanh_c**2)
@@ -300,31 +291,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b = params
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
     gates = np.empty((B, 4 * H), dtype)  # i, f, o, g
-    tanh_c = np.empty((B, H), dtype)
+    tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
     ifo, g = gates[:, : 3 * H], gates[:, 3 * H :]
 

@@ -145,10 +145,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -206,13 +205,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -256,15 +251,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_o_ts = d_gates[ts, :, 3 * H :]
-        d_g_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_if_ts = d_gates[ts, :, : 2 * H]
-        d_f_ts = d_gates[ts, :, H : 2 * H]
-        d_i_ts = d_gates[ts, :, :H]
+        d_o_ts, d_g_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
+        d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
-        tanh_c_ts = tanh_c[ts]
-        k_c_ts = k_c[ts]
-        c_ts = c[ts]
+        tanh_c_ts, k_c_ts, c_ts = tanh_c[ts], k_c[ts], c[ts]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         np.subtract(1, o_ts, out=d_o_ts)
@@ -342,38 +332,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_p)
 
-    d_params = Params(d_W, d_U, d_b, d_p)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b, d_p), x=d_x, initial=States(d_h, d_c))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b, p = params
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
     gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
-    tanh_c = np.empty((B, H), dtype)
+    tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
-    i = gates[:, :H]
-    f = gates[:, H : 2 * H]
-    ifg = gates[:, : 3 * H]
-    if_ = gates[:, : 2 * H]
-    g = gates[:, 2 * H : 3 * H]
-    o = gates[:, 3 * H :]
+    i, f, ifg, if_ = gates[:, :H], gates[:, H : 2 * H], gates[:, : 3 * H], gates[:, : 2 * H]
+    g, o = gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
     # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)

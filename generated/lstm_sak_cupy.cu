@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -25,31 +27,20 @@ __device__ inline real square(real a) { return a * a; }
 // o = sigmoid(W_o @ x + R_o @ r + p_o * c' + b_o)
 // r' = P @ (o * tanh(c'))
 extern "C" __global__ void lstm_sak_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ c,
-    const storage* __restrict__ p, storage* __restrict__ tanh_c, storage* __restrict__ v_r)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c, Read p,
+        Write tanh_c, Write v_r) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_i_r = u[b * (4 * H) + k];
-    const real W_i_x = gates[at * (4 * H) + k];
-    const real b_i = b_[k];
+    const real R_i_r = u[b * (4 * H) + k], R_f_r = u[b * (4 * H) + H + k];
+    const real R_g_r = u[b * (4 * H) + 2 * H + k], R_o_r = u[b * (4 * H) + 3 * H + k];
+    const real W_i_x = gates[at * (4 * H) + k], W_f_x = gates[at * (4 * H) + H + k];
+    const real W_g_x = gates[at * (4 * H) + 2 * H + k], W_o_x = gates[at * (4 * H) + 3 * H + k];
+    const real b_i = b_[k], b_f = b_[H + k], b_g = b_[2 * H + k], b_o = b_[3 * H + k];
     const real c_ = c[at * H + k];
-    const real p_i = p[k];
-    const real R_f_r = u[b * (4 * H) + H + k];
-    const real W_f_x = gates[at * (4 * H) + H + k];
-    const real b_f = b_[H + k];
-    const real p_f = p[H + k];
-    const real R_g_r = u[b * (4 * H) + 2 * H + k];
-    const real W_g_x = gates[at * (4 * H) + 2 * H + k];
-    const real b_g = b_[2 * H + k];
-    const real R_o_r = u[b * (4 * H) + 3 * H + k];
-    const real W_o_x = gates[at * (4 * H) + 3 * H + k];
-    const real b_o = b_[3 * H + k];
-    const real p_o = p[2 * H + k];
+    const real p_i = p[k], p_f = p[H + k], p_o = p[2 * H + k];
 
     const real i_ = sigmoid(R_i_r + W_i_x + b_i + c_ * p_i);
     const real f = sigmoid(R_f_r + W_f_x + b_f + c_ * p_f);
@@ -68,9 +59,7 @@ extern "C" __global__ void lstm_sak_forward_1(
 
 // Computes d_r_next.
 extern "C" __global__ void lstm_sak_backward_1(
-    const int rows, const int B, const int t, const int P, const storage* __restrict__ d_r,
-    const storage* __restrict__ d_y, storage* __restrict__ d_r_next)
-{
+        const int rows, const int B, const int t, const int P, Read d_r, Read d_y, Write d_r_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * P) return;
     const int k = i % P, b = i / P;
@@ -84,28 +73,20 @@ extern "C" __global__ void lstm_sak_backward_1(
 
 // Computes d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_sak_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_v_r,
-    const storage* __restrict__ gates, const storage* __restrict__ tanh_c, const storage* __restrict__ c,
-    storage* __restrict__ d_c, const storage* __restrict__ p, storage* __restrict__ d_gates,
-    storage* __restrict__ d_gates_2)
-{
+        const int rows, const int B, const int t, const int H, Read d_v_r, Read gates, Read tanh_c, Read c,
+        Write d_c, Read p, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real d_v_r_ = d_v_r[b * H + k];
-    const real o = gates[at * (4 * H) + 3 * H + k];
+    const real o = gates[at * (4 * H) + 3 * H + k], g = gates[at * (4 * H) + 2 * H + k];
+    const real i_ = gates[at * (4 * H) + k], f = gates[at * (4 * H) + H + k];
     const real tanh_c_ = tanh_c[at * H + k];
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_c_later = d_c[b * H + k];
-    const real p_o = p[2 * H + k];
-    const real g = gates[at * (4 * H) + 2 * H + k];
-    const real i_ = gates[at * (4 * H) + k];
-    const real c_ = c[at * H + k];
-    const real f = gates[at * (4 * H) + H + k];
-    const real p_f = p[H + k];
-    const real p_i = p[k];
+    const real p_o = p[2 * H + k], p_f = p[H + k], p_i = p[k];
 
     const real d_o = d_v_r_ * (1 - o) * o * tanh_c_;
     const real d_c_next = d_c_later + d_o * p_o + d_v_r_ * o * (1 - square(tanh_c_));
@@ -124,9 +105,7 @@ extern "C" __global__ void lstm_sak_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void lstm_sak_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -153,9 +153,9 @@ def forward(
     """
     I, P, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -194,13 +194,9 @@ def forward(
             cp.copyto(r[t + 1], r[t], where=finished[t])
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = r[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = r[1:].copy() if finished is None else cp.where(finished, 0, r[1:])
     final = States(r[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None)
+    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -267,8 +263,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates, d_b)
     column_sum(d_gates_2, d_p)
 
-    d_params = Params(d_W, d_R, d_P, d_b, d_p)
-    return Grads(params=d_params, x=d_x, initial=States(d_r, d_c))
+    return Grads(params=Params(d_W, d_R, d_P, d_b, d_p), x=d_x, initial=States(d_r, d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

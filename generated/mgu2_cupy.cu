@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,9 +23,7 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(U_f @ h)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu2_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ f,
-    const storage* __restrict__ h, storage* __restrict__ fh)
-{
+        const int rows, const int B, const int t, const int H, Write f, Read h, Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -40,10 +40,7 @@ extern "C" __global__ void mgu2_forward_1(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu2_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_fh,
-    storage* __restrict__ n, const storage* __restrict__ b_h, const storage* __restrict__ f,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write n, Read b_h, Read f, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -62,10 +59,7 @@ extern "C" __global__ void mgu2_forward_2(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu2_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ f, const storage* __restrict__ n,
-    storage* __restrict__ d_n)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -83,10 +77,8 @@ extern "C" __global__ void mgu2_backward_1(
 
 // Computes d_U_f_h.
 extern "C" __global__ void mgu2_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
-    const storage* __restrict__ d_h, const storage* __restrict__ h, const storage* __restrict__ n,
-    const storage* __restrict__ f, storage* __restrict__ d_U_f_h)
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Read d_h, Read h, Read n, Read f,
+        Write d_U_f_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -104,9 +96,7 @@ extern "C" __global__ void mgu2_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void mgu2_backward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
-    storage* __restrict__ d_h, const storage* __restrict__ d_u_h, const storage* __restrict__ f)
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read d_u_h, Read f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -123,9 +113,7 @@ extern "C" __global__ void mgu2_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu2_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,14 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // f = sigmoid(b_f)
 extern "C" __global__ void mgu3_forward_1(
-    const int rows, const int H, const storage* __restrict__ b_, storage* __restrict__ f)
-{
+        const int rows, const int H, Read b_, Write f) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -33,9 +34,7 @@ extern "C" __global__ void mgu3_forward_1(
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu3_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ f,
-    const storage* __restrict__ h, storage* __restrict__ fh)
-{
+        const int rows, const int B, const int t, const int H, Read f, Read h, Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -50,10 +49,7 @@ extern "C" __global__ void mgu3_forward_2(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu3_forward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_fh,
-    storage* __restrict__ n, const storage* __restrict__ b_, const storage* __restrict__ f,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write n, Read b_, Read f, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -72,10 +68,7 @@ extern "C" __global__ void mgu3_forward_3(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu3_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ f, const storage* __restrict__ n,
-    storage* __restrict__ d_n)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,10 +86,8 @@ extern "C" __global__ void mgu3_backward_1(
 
 // Computes g_f and d_h.
 extern "C" __global__ void mgu3_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
-    storage* __restrict__ d_h, const storage* __restrict__ h, const storage* __restrict__ n,
-    const storage* __restrict__ f, storage* __restrict__ g_f)
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read h, Read n, Read f,
+        Write g_f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -114,9 +105,7 @@ extern "C" __global__ void mgu3_backward_2(
 
 // Computes d_b_f.
 extern "C" __global__ void mgu3_backward_3(
-    const int rows, const int H, const storage* __restrict__ d_f, const storage* __restrict__ f,
-    storage* __restrict__ d_b)
-{
+        const int rows, const int H, Read d_f, Read f, Write d_b) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -130,9 +119,7 @@ extern "C" __global__ void mgu3_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu3_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,10 +23,8 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(W_f @ x + U_f @ h + b_f)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_f_h,
-    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ h,
-    storage* __restrict__ fh)
-{
+        const int rows, const int B, const int t, const int H, Read U_f_h, Write gates, Read b_, Read h,
+        Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -43,18 +43,15 @@ extern "C" __global__ void mgu_forward_1(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_fh,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real U_h_fh_ = U_h_fh[b * H + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
+    const real W_h_x = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
     const real b_h = b_[H + k];
-    const real f = gates[at * (2 * H) + k];
     const real h_ = h[at * H + k];
 
     const real n = tanh(U_h_fh_ + W_h_x + b_h);
@@ -64,9 +61,7 @@ extern "C" __global__ void mgu_forward_2(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -74,8 +69,7 @@ extern "C" __global__ void mgu_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real f = gates[at * (2 * H) + k];
-    const real n = gates[at * (2 * H) + H + k];
+    const real f = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     d_h[b * H + k] = d_h_next;
@@ -84,10 +78,8 @@ extern "C" __global__ void mgu_backward_1(
 
 // Computes d_a_f.
 extern "C" __global__ void mgu_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
-    const storage* __restrict__ d_h, const storage* __restrict__ h, const storage* __restrict__ gates,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Read d_h, Read h, Read gates,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -96,8 +88,7 @@ extern "C" __global__ void mgu_backward_2(
     const real d_fh_ = d_fh[b * H + k];
     const real d_h_next = d_h[b * H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (2 * H) + H + k];
-    const real f = gates[at * (2 * H) + k];
+    const real n = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
 
     const real d_f = d_fh_ * h_ + d_h_next * (n - h_);
     d_gates[at * (2 * H) + k] = d_f * (1 - f) * f;  // d_a_f
@@ -105,9 +96,7 @@ extern "C" __global__ void mgu_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void mgu_backward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_fh,
-    storage* __restrict__ d_h, const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -124,9 +113,7 @@ extern "C" __global__ void mgu_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -22,16 +24,13 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
 extern "C" __global__ void mingru_log_forward_1(
-    const int rows, const int H, storage* __restrict__ gates, storage* __restrict__ sigmoid_a,
-    storage* __restrict__ n, storage* __restrict__ x_h_next)
-{
+        const int rows, const int H, Write gates, Write sigmoid_a, Write n, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
 
     const real z = sigmoid(W_z_x);
     const real a = W_h_x;
@@ -46,9 +45,7 @@ extern "C" __global__ void mingru_log_forward_1(
 
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_log_forward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ h,
-    const storage* __restrict__ x_h_next, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Write h, Read x_h_next, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -63,11 +60,8 @@ extern "C" __global__ void mingru_log_forward_2(
 
 // Computes d_h, d_a and d_W_z_x.
 extern "C" __global__ void mingru_log_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates,
-    const storage* __restrict__ sigmoid_a, const storage* __restrict__ h, const storage* __restrict__ n,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read sigmoid_a, Read h, Read n, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -75,8 +69,7 @@ extern "C" __global__ void mingru_log_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k];
-    const real a = gates[at * (2 * H) + H + k];
+    const real z = gates[at * (2 * H) + k], a = gates[at * (2 * H) + H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];

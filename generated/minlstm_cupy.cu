@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -24,16 +26,13 @@ __device__ inline real square(real a) { return a * a; }
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
 extern "C" __global__ void minlstm_forward_1(
-    const int rows, const int H, storage* __restrict__ gates, storage* __restrict__ sigmoid_a,
-    storage* __restrict__ n, storage* __restrict__ x_h_next)
-{
+        const int rows, const int H, Write gates, Write sigmoid_a, Write n, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_f_x = gates[at * (3 * H) + k];
-    const real W_i_x = gates[at * (3 * H) + H + k];
+    const real W_f_x = gates[at * (3 * H) + k], W_i_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
 
     const real f = sigmoid(W_f_x);
@@ -51,17 +50,14 @@ extern "C" __global__ void minlstm_forward_1(
 
 // h' = f * h / (f + i) + i * n / (f + i)
 extern "C" __global__ void minlstm_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ gates,
-    storage* __restrict__ h, const storage* __restrict__ x_h_next)
-{
+        const int rows, const int B, const int t, const int H, Read gates, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real f = gates[at * (3 * H) + k];
+    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real h_ = h[at * H + k];
-    const real i_ = gates[at * (3 * H) + H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
     h[(at + B) * H + k] = f * h_ / (f + i_) + x_h_next_;  // h_next
@@ -69,11 +65,8 @@ extern "C" __global__ void minlstm_forward_2(
 
 // Computes d_h, d_a, d_W_f_x and d_W_i_x.
 extern "C" __global__ void minlstm_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates,
-    const storage* __restrict__ sigmoid_a, const storage* __restrict__ h, const storage* __restrict__ n,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read sigmoid_a, Read h, Read n, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -81,8 +74,7 @@ extern "C" __global__ void minlstm_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real f = gates[at * (3 * H) + k];
-    const real i_ = gates[at * (3 * H) + H + k];
+    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real a = gates[at * (3 * H) + 2 * H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];

@@ -123,9 +123,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -156,13 +156,9 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, sigmoid_a, n)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -211,8 +207,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
-    d_params = Params(d_W)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

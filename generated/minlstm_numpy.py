@@ -120,10 +120,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -170,13 +169,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, sigmoid_a, n)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -215,20 +210,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
+        k_h_ts, k_a_ts, k_a_2_ts, sigmoid_a_ts = k_h[ts], k_a[ts], k_a_2[ts], sigmoid_a[ts]
+        n_ts, k_i_2_ts, h_ts, k_W_i_x_ts = n[ts], k_i_2[ts], h[ts], k_W_i_x[ts]
+        k_f_ts, k_W_f_x_ts = k_f[ts], k_W_f_x[ts]
         f_ts, i_ts, a_ts = gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :]
-        d_a_ts = d_gates[ts, :, 2 * H :]
-        d_W_f_x_ts = d_gates[ts, :, :H]
+        d_a_ts, d_W_f_x_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
         d_W_i_x_ts = d_gates[ts, :, H : 2 * H]
-        k_a_ts = k_a[ts]
-        k_a_2_ts = k_a_2[ts]
-        sigmoid_a_ts = sigmoid_a[ts]
-        n_ts = n[ts]
-        k_i_2_ts = k_i_2[ts]
-        h_ts = h[ts]
-        k_W_i_x_ts = k_W_i_x[ts]
-        k_f_ts = k_f[ts]
-        k_W_f_x_ts = k_W_f_x[ts]
 
         # k_h = 1 / (f + i)
         np.add(f_ts, i_ts, out=k_h_ts)
@@ -327,28 +314,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
-    d_params = Params(d_W)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, = params
     gates = np.empty((B, 3 * H), dtype)  # f, i, a
-    sigmoid_a, n, x_h_next = (np.empty((B, H), dtype) for _ in range(3))
+    sigmoid_a, n, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(4))
     s = np.empty((B, H), dtype)
     fi, a, i, f = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, H : 2 * H], gates[:, :H]
 

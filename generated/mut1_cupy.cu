@@ -14,14 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of n that wait for no state, for all steps at once.
 extern "C" __global__ void mut1_forward_1(
-    const int rows, const int H, const storage* __restrict__ x, storage* __restrict__ tanh_x)
-{
+        const int rows, const int H, Read x, Write tanh_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -34,8 +35,7 @@ extern "C" __global__ void mut1_forward_1(
 
 // z = sigmoid(W_z @ x + b_z)
 extern "C" __global__ void mut1_forward_2(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_)
-{
+        const int rows, const int H, Write gates, Read b_) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -50,10 +50,8 @@ extern "C" __global__ void mut1_forward_2(
 // r = sigmoid(W_r @ x + U_r @ h + b_r)
 // n = tanh(U_h @ (r * h) + tanh(x) + b_h)
 extern "C" __global__ void mut1_forward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_r_h,
-    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ h,
-    storage* __restrict__ hr)
-{
+        const int rows, const int B, const int t, const int H, Read U_r_h, Write gates, Read b_, Read h,
+        Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -72,10 +70,8 @@ extern "C" __global__ void mut1_forward_3(
 // n = tanh(U_h @ (r * h) + tanh(x) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mut1_forward_4(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ n,
-    const storage* __restrict__ b_, const storage* __restrict__ tanh_x, storage* __restrict__ h,
-    const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Write n, Read b_, Read tanh_x, Write h,
+        Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -94,10 +90,8 @@ extern "C" __global__ void mut1_forward_4(
 
 // Computes d_h_next, d_n and d_z.
 extern "C" __global__ void mut1_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ n, const storage* __restrict__ gates,
-    const storage* __restrict__ h, storage* __restrict__ d_x, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read n, Read gates,
+        Read h, Write d_x, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -117,9 +111,7 @@ extern "C" __global__ void mut1_backward_1(
 
 // Computes d_r.
 extern "C" __global__ void mut1_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_hr,
-    const storage* __restrict__ h, const storage* __restrict__ gates, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -134,9 +126,7 @@ extern "C" __global__ void mut1_backward_2(
 
 // Computes d_h.
 extern "C" __global__ void mut1_backward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_hr, const storage* __restrict__ d_u_h, const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -145,17 +135,14 @@ extern "C" __global__ void mut1_backward_3(
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
-    const real r = gates[at * (2 * H) + H + k];
-    const real z = gates[at * (2 * H) + k];
+    const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
     d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 }
 
 // Computes d_x.
 extern "C" __global__ void mut1_backward_4(
-    const int rows, const int H, storage* __restrict__ d_x, const storage* __restrict__ d_w_x,
-    const storage* __restrict__ tanh_x)
-{
+        const int rows, const int H, Write d_x, Read d_w_x, Read tanh_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -171,9 +158,7 @@ extern "C" __global__ void mut1_backward_4(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mut1_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

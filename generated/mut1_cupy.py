@@ -132,9 +132,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -171,13 +171,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -242,8 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     launch("mut1_backward_4", dtype, (T * B, H, H), d_x, d_w_x, tanh_x)
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

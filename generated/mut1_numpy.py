@@ -130,10 +130,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -183,13 +182,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -229,12 +224,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_x_ts = d_x[ts]
-        n_ts = n[ts]
-        z_ts, gates_ts = gates[ts, :, :H], gates[ts]
-        d_gates_ts, d_r_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        d_x_ts, n_ts, d_gates_ts, gates_ts = d_x[ts], n[ts], d_gates[ts], gates[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
+        z_ts = gates[ts, :, :H]
+        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
         # d_x = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_x_ts)
@@ -293,28 +286,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x *= s_2
     d_x += d_w_x
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_r, U_h, b = params
     gates = np.empty((B, 2 * H), dtype)  # z, r
-    tanh_x, n, U_r_h, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(5))
+    tanh_x, n, U_r_h, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(6))
     z, r = gates[:, :H], gates[:, H:]
 
     # n = tanh(U_h @ (r * h) + tanh(x) + b_h)

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,20 +24,15 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(W_f @ x + V_f @ xp + b_f)
 // c' = (1 - f) * c + z * f
 extern "C" __global__ void qrnn_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ c)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real V_z_xp = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real V_f_xp = u[b * (2 * H) + H + k];
-    const real W_f_x = gates[at * (3 * H) + H + k];
-    const real b_f = b_[H + k];
+    const real V_z_xp = u[b * (2 * H) + k], V_f_xp = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_f_x = gates[at * (3 * H) + H + k];
+    const real b_z = b_[k], b_f = b_[H + k];
     const real c_ = c[at * H + k];
 
     const real z = tanh(V_z_xp + W_z_x + b_z);
@@ -48,10 +45,7 @@ extern "C" __global__ void qrnn_forward_1(
 // o = sigmoid(W_o @ x + V_o @ xp + b_o)
 // h = o * c'
 extern "C" __global__ void qrnn_forward_2(
-    const int rows, const int B, const int H, const storage* __restrict__ V_o_xp,
-    storage* __restrict__ gates, const storage* __restrict__ b_, const storage* __restrict__ c,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int H, Read V_o_xp, Write gates, Read b_, Read c, Write h) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -69,9 +63,7 @@ extern "C" __global__ void qrnn_forward_2(
 
 // Computes d_o.
 extern "C" __global__ void qrnn_backward_1(
-    const int rows, const int B, const int H, const storage* __restrict__ c,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int H, Read c, Read d_y, Read gates, Write d_gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -86,10 +78,8 @@ extern "C" __global__ void qrnn_backward_1(
 
 // Computes d_c, d_f and d_z.
 extern "C" __global__ void qrnn_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_c,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ c,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -97,10 +87,9 @@ extern "C" __global__ void qrnn_backward_2(
 
     const real d_c_later = d_c[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real o = gates[at * (3 * H) + 2 * H + k];
-    const real f = gates[at * (3 * H) + H + k];
-    const real c_ = c[at * H + k];
+    const real o = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real z = gates[at * (3 * H) + k];
+    const real c_ = c[at * H + k];
 
     const real d_c_next = d_c_later + d_y_ * o;
     const real not_f = 1 - f;
@@ -111,9 +100,7 @@ extern "C" __global__ void qrnn_backward_2(
 
 // Computes d_xp.
 extern "C" __global__ void qrnn_backward_3(
-    const int rows, const int B, const int t, const int I, const storage* __restrict__ d_v_xp,
-    const storage* __restrict__ d_v_xp_2, storage* __restrict__ d_xp)
-{
+        const int rows, const int B, const int t, const int I, Read d_v_xp, Read d_v_xp_2, Write d_xp) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
     const int k = i % I, b = i / I;
@@ -127,9 +114,7 @@ extern "C" __global__ void qrnn_backward_3(
 
 // Computes d_x.
 extern "C" __global__ void qrnn_backward_4(
-    const int rows, const int I, storage* __restrict__ d_x, const storage* __restrict__ d_w_x_2,
-    const storage* __restrict__ d_xp_next)
-{
+        const int rows, const int I, Write d_x, Read d_w_x_2, Read d_xp_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -145,9 +130,7 @@ extern "C" __global__ void qrnn_backward_4(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void qrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -137,9 +137,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -175,13 +175,9 @@ def forward(
 
     launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)  # h = o * c'
 
-    y = h
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h if finished is None else cp.where(finished, 0, h)
     final = States(c[T].copy(), xp[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None)
+    return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -260,8 +256,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x += d_w_x_2 + d_xp_next
     launch("qrnn_backward_4", dtype, (T * B, I, I), d_x, d_w_x_2, d_xp_next)
 
-    d_params = Params(d_W, d_V, d_V_o, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
+    return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

@@ -135,10 +135,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -190,13 +189,9 @@ def forward(
 
     np.multiply(c[1:], o_all, out=h)  # h = o * c'
 
-    y = h
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy(), xp[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None)
+    return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -235,9 +230,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_fo_all = d_gates[..., H:]
-    d_o_all = d_gates[..., 2 * H :]
-    d_f_all = d_gates[..., H : 2 * H]
+    d_fo_all, d_o_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     d_z_all = d_gates[..., :H]
     fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
     # d_o = d_y * c_next * (1 - o) * o
@@ -307,31 +300,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x += d_w_x_2
     d_x += d_xp_next
 
-    d_params = Params(d_W, d_V, d_V_o, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
+    return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     xp_t = check("state.xp", state.xp, (B, I))
-    xp_next = np.empty((B, I), dtype)
     W, V, V_o, b = params
     u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
     gates = np.empty((B, 3 * H), dtype)  # z, f, o
-    V_o_xp, h = (np.empty((B, H), dtype) for _ in range(2))
+    V_o_xp, h, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    xp_next = np.empty((B, I), dtype)
     zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
 
     xp_next[...] = x  # xp' = x

@@ -14,14 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_1(
-    const int rows, const int H, const storage* __restrict__ k_, storage* __restrict__ softplus_k)
-{
+        const int rows, const int H, Read k_, Write softplus_k) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -36,19 +37,15 @@ extern "C" __global__ void rglru_forward_1(
 // r = sigmoid(W_a @ x + b_a)
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_2(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_,
-    const storage* __restrict__ softplus_k, const storage* __restrict__ x, storage* __restrict__ exp_h,
-    storage* __restrict__ exp_la, storage* __restrict__ p_h, storage* __restrict__ x_h_next)
-{
+        const int rows, const int H, Write gates, Read b_, Read softplus_k, Read x, Write exp_h, Write exp_la,
+        Write p_h, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_i_x = gates[at * (2 * H) + k];
-    const real b_i = b_[k];
-    const real W_a_x = gates[at * (2 * H) + H + k];
-    const real b_a = b_[H + k];
+    const real W_i_x = gates[at * (2 * H) + k], W_a_x = gates[at * (2 * H) + H + k];
+    const real b_i = b_[k], b_a = b_[H + k];
     const real softplus_k_ = softplus_k[k];
     const real x_ = x[at * H + k];
 
@@ -68,9 +65,7 @@ extern "C" __global__ void rglru_forward_2(
 
 // h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
 extern "C" __global__ void rglru_forward_3(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ exp_la,
-    storage* __restrict__ h, const storage* __restrict__ x_h_next)
-{
+        const int rows, const int B, const int t, const int H, Read exp_la, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -85,12 +80,8 @@ extern "C" __global__ void rglru_forward_3(
 
 // Computes d_h_next, d_r, g_softplus_k, d_i and d_h.
 extern "C" __global__ void rglru_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ exp_h, const storage* __restrict__ gates,
-    const storage* __restrict__ p_h, const storage* __restrict__ x, const storage* __restrict__ exp_la,
-    const storage* __restrict__ h, const storage* __restrict__ softplus_k, storage* __restrict__ d_x,
-    storage* __restrict__ d_gates, storage* __restrict__ g_softplus_k)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read exp_h, Read gates,
+        Read p_h, Read x, Read exp_la, Read h, Read softplus_k, Write d_x, Write d_gates, Write g_softplus_k) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -99,12 +90,11 @@ extern "C" __global__ void rglru_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real exp_h_ = exp_h[at * H + k];
-    const real i_ = gates[at * (2 * H) + k];
+    const real i_ = gates[at * (2 * H) + k], r = gates[at * (2 * H) + H + k];
     const real p_h_ = p_h[at * H + k];
     const real x_ = x[at * H + k];
     const real exp_la_ = exp_la[at * H + k];
     const real h_ = h[at * H + k];
-    const real r = gates[at * (2 * H) + H + k];
     const real softplus_k_ = softplus_k[k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -119,9 +109,7 @@ extern "C" __global__ void rglru_backward_1(
 
 // Computes d_x.
 extern "C" __global__ void rglru_backward_2(
-    const int rows, const int H, storage* __restrict__ d_x, const storage* __restrict__ d_w_x,
-    const storage* __restrict__ gates, const storage* __restrict__ p_h)
-{
+        const int rows, const int H, Write d_x, Read d_w_x, Read gates, Read p_h) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -137,9 +125,7 @@ extern "C" __global__ void rglru_backward_2(
 
 // Computes d_k.
 extern "C" __global__ void rglru_backward_3(
-    const int rows, const int H, const storage* __restrict__ d_softplus_k,
-    const storage* __restrict__ softplus_k, storage* __restrict__ d_k)
-{
+        const int rows, const int H, Read d_softplus_k, Read softplus_k, Write d_k) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -153,9 +139,7 @@ extern "C" __global__ void rglru_backward_3(
 // i = sigmoid(W_i @ x + b_i)
 // h' = i * x
 extern "C" __global__ void rglru_first_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ i_,
-    const storage* __restrict__ b_, const storage* __restrict__ x, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Write i_, Read b_, Read x, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -172,10 +156,8 @@ extern "C" __global__ void rglru_first_forward_1(
 
 // Computes d_h_next and d_i.
 extern "C" __global__ void rglru_first_backward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ i_, const storage* __restrict__ x,
-    storage* __restrict__ d_x, storage* __restrict__ d_i)
-{
+        const int rows, const int B, const int t, const int H, Read d_h, Read d_y, Read i_, Read x, Write d_x,
+        Write d_i) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -193,9 +175,7 @@ extern "C" __global__ void rglru_first_backward_1(
 
 // Computes d_x.
 extern "C" __global__ void rglru_first_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_x,
-    const storage* __restrict__ d_w_x, const storage* __restrict__ i_)
-{
+        const int rows, const int B, const int t, const int H, Write d_x, Read d_w_x, Read i_) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -211,9 +191,7 @@ extern "C" __global__ void rglru_first_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void rglru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -132,10 +132,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -188,15 +187,10 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, exp_h, exp_la, p_h)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
-        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape,
-    )
+    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -248,10 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
-        x_ts = x[ts]
-        p_h_ts = p_h[ts]
-        k_la_ts = k_la[ts]
-        exp_la_ts = exp_la[ts]
+        x_ts, p_h_ts, k_la_ts, exp_la_ts = x[ts], p_h[ts], k_la[ts], exp_la[ts]
         k_r_ts = k_r[ts]
 
         # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
@@ -339,21 +330,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b, k_ = params
     gates = np.empty((B, 2 * H), dtype)  # i, r
-    exp_h, exp_la, p_h, x_h_next = (np.empty((B, H), dtype) for _ in range(4))
+    exp_h, exp_la, p_h, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(5))
     softplus_k = np.empty((H,), dtype)
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)

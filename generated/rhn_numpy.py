@@ -156,10 +156,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -226,13 +225,10 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -277,13 +273,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
         t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
-        k_s2_ts = k_s2[ts]
+        k_s2_ts, k_s1_ts, k_h_ts = k_s2[ts], k_s1[ts], k_h[ts]
         d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
         t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
-        k_s1_ts = k_s1[ts]
         d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         t1_ts, a1_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_h_ts = k_h[ts]
 
         # d_t3 = (1 - t3) * t3 * (a3 - s2), times d_h in the loop
         np.subtract(1, t3_ts, out=d_t3_ts)
@@ -377,31 +371,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b[2 * H : 4 * H])
     np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b[4 * H :])
 
-    d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_2, U_3, b = params
     u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
     gates = np.empty((B, 2 * H), dtype)  # a1, t1
     gates_2 = np.empty((B, 2 * H), dtype)  # a2, t2
     gates_3 = np.empty((B, 2 * H), dtype)  # a3, t3
-    s1, s2 = (np.empty((B, H), dtype) for _ in range(2))
+    s1, s2, h_next = (np.empty((B, H), dtype) for _ in range(3))
     a1, t1 = gates[:, :H], gates[:, H:]
     a2, t2 = gates_2[:, :H], gates_2[:, H:]
     a3, t3 = gates_3[:, :H], gates_3[:, H:]

@@ -14,14 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real square(real a) { return a * a; }
 
 // h' = tanh(W_h @ x + U_h @ h + b_h)
 extern "C" __global__ void rnn_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ U_h_h,
-    const storage* __restrict__ W_h_x, const storage* __restrict__ b_h, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Read W_h_x, Read b_h, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -36,9 +36,7 @@ extern "C" __global__ void rnn_forward_1(
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void rnn_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ h, storage* __restrict__ d_a_h)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Write d_a_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -56,9 +54,7 @@ extern "C" __global__ void rnn_backward_1(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void rnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

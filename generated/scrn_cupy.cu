@@ -14,13 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
 // The parts of s' that wait for no state, for all steps at once.
 extern "C" __global__ void scrn_forward_1(
-    const int rows, const int H, const int M, storage* __restrict__ gates)
-{
+        const int rows, const int H, const int M, Write gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * M) return;
     const int k = i % M;
@@ -33,9 +34,7 @@ extern "C" __global__ void scrn_forward_1(
 
 // s' = (1 - alpha) * (B @ x) + alpha * s
 extern "C" __global__ void scrn_forward_2(
-    const int rows, const int B, const int t, const int H, const int M, storage* __restrict__ s,
-    const storage* __restrict__ gates)
-{
+        const int rows, const int B, const int t, const int H, const int M, Write s, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * M) return;
     const int k = i % M, b = i / M;
@@ -49,10 +48,8 @@ extern "C" __global__ void scrn_forward_2(
 
 // h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
 extern "C" __global__ void scrn_forward_3(
-    const int rows, const int B, const int t, const int H, const int M,
-    const storage* __restrict__ P_s_next, const storage* __restrict__ U_h_h,
-    const storage* __restrict__ gates, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, const int M, Read P_s_next, Read U_h_h,
+        Read gates, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -67,9 +64,8 @@ extern "C" __global__ void scrn_forward_3(
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void scrn_backward_1(
-    const int rows, const int B, const int t, const int H, const int M, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y_h, const storage* __restrict__ h, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, const int M, Write d_h, Read d_y_h, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -86,10 +82,8 @@ extern "C" __global__ void scrn_backward_1(
 
 // Computes d_s and d_B_x.
 extern "C" __global__ void scrn_backward_2(
-    const int rows, const int B, const int t, const int H, const int M, storage* __restrict__ d_s,
-    const storage* __restrict__ d_s_next_2, const storage* __restrict__ d_y_s,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, const int M, Write d_s, Read d_s_next_2,
+        Read d_y_s, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * M) return;
     const int k = i % M, b = i / M;

@@ -125,9 +125,9 @@ def forward(
     """
     I, M, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -160,16 +160,10 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(s[t + 1], s[t], where=finished[t])
 
-    y_h = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y_h, 0, where=finished)
-    y_s = s[1:].copy()
-    if finished is not None:
-        cp.copyto(y_s, 0, where=finished)
+    y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
+    y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
-    if tape is False:
-        return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -235,8 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
+    return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
 def step(

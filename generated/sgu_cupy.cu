@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,16 +25,14 @@ __device__ inline real smaller(real a, real b) { return a <= b ? a : b; }
 // The parts of z that wait for no state, for all steps at once.
 // a = W_g @ x + b_g
 extern "C" __global__ void sgu_forward_1(
-    const int rows, const int H, storage* __restrict__ gates, const storage* __restrict__ b_)
-{
+        const int rows, const int H, Write gates, Read b_) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_g_x = gates[at * (2 * H) + k];
+    const real W_g_x = gates[at * (2 * H) + k], W_z_x = gates[at * (2 * H) + H + k];
     const real b_g = b_[k];
-    const real W_z_x = gates[at * (2 * H) + H + k];
 
     gates[at * (2 * H) + k] = W_g_x + b_g;  // a
     gates[at * (2 * H) + H + k] = real(0.2) * W_z_x;  // x_z
@@ -40,9 +40,7 @@ extern "C" __global__ void sgu_forward_1(
 
 // g = tanh(U_g @ (a * h))
 extern "C" __global__ void sgu_forward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ gates,
-    const storage* __restrict__ h, storage* __restrict__ ah)
-{
+        const int rows, const int B, const int t, const int H, Read gates, Read h, Write ah) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -59,11 +57,8 @@ extern "C" __global__ void sgu_forward_2(
 // z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 // h' = (1 - z) * h + n * z
 extern "C" __global__ void sgu_forward_3(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ g,
-    storage* __restrict__ h, const storage* __restrict__ U_z_h, const storage* __restrict__ b_,
-    storage* __restrict__ gates, storage* __restrict__ n, storage* __restrict__ maximum_z,
-    storage* __restrict__ z)
-{
+        const int rows, const int B, const int t, const int H, Write g, Write h, Read U_z_h, Read b_,
+        Write gates, Write n, Write maximum_z, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -90,12 +85,9 @@ extern "C" __global__ void sgu_forward_3(
 
 // Computes d_h_next, g_b_z, d_W_z_x, d_U_z_h, d_n and d_g.
 extern "C" __global__ void sgu_backward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ h,
-    const storage* __restrict__ maximum_z, const storage* __restrict__ n, const storage* __restrict__ z,
-    const storage* __restrict__ g, storage* __restrict__ g_b_z, storage* __restrict__ d_gates,
-    storage* __restrict__ d_U_z_h, storage* __restrict__ d_n, storage* __restrict__ d_g)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read maximum_z, Read n, Read z, Read g, Write g_b_z, Write d_gates, Write d_U_z_h, Write d_n,
+        Write d_g) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -124,11 +116,8 @@ extern "C" __global__ void sgu_backward_1(
 
 // Computes d_a and d_h.
 extern "C" __global__ void sgu_backward_2(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ d_ah,
-    const storage* __restrict__ h, const storage* __restrict__ gates, storage* __restrict__ d_h,
-    const storage* __restrict__ d_n, const storage* __restrict__ d_u_h, const storage* __restrict__ g,
-    const storage* __restrict__ z, storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Read d_ah, Read h, Read gates, Write d_h,
+        Read d_n, Read d_u_h, Read g, Read z, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -150,9 +139,7 @@ extern "C" __global__ void sgu_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void sgu_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -132,10 +132,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -194,13 +193,10 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, ah, g, n, maximum_z, z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    kept = Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 @np.errstate(all="ignore")
@@ -242,14 +238,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_a_z_ts = d_a_z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        k_n_ts = k_n[ts]
-        z_ts = z[ts]
-        d_g_ts = d_g[ts]
-        g_ts = g[ts]
-        k_h_ts = k_h[ts]
+        d_a_z_ts, n_ts, h_ts, k_n_ts = d_a_z[ts], n[ts], h[ts], k_n[ts]
+        z_ts, d_g_ts, g_ts, k_h_ts = z[ts], d_g[ts], g[ts], k_h[ts]
 
         # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
         choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
@@ -321,28 +311,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_bias_z, 0.2, out=d_b[H:])  # d_b_z = 0.2 * d_bias_z
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U_g, d_U_z, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_g, d_U_z, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_g, U_z, b = params
     gates = np.empty((B, 2 * H), dtype)  # a, a_z
-    ah, g, U_z_h, n, maximum_z, z = (np.empty((B, H), dtype) for _ in range(6))
+    ah, g, U_z_h, n, maximum_z, z, h_next = (np.empty((B, H), dtype) for _ in range(7))
     bias_z = np.empty((H,), dtype)
     s = np.empty((B, H), dtype)
     a, a_z = gates[:, :H], gates[:, H:]

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
@@ -32,28 +34,18 @@ __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 // n' = f * n + i
 // h' = c' * sigmoid(op) / n'
 extern "C" __global__ void slstm_forward_1(
-    const int rows, const int B, const int t, const int H, const storage* __restrict__ u,
-    storage* __restrict__ gates, const storage* __restrict__ b_, storage* __restrict__ m,
-    storage* __restrict__ n, storage* __restrict__ c, storage* __restrict__ f, storage* __restrict__ i_,
-    storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write m, Write n,
+        Write c, Write f, Write i_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_h = u[b * (4 * H) + k];
-    const real W_i_x = gates[at * (4 * H) + k];
-    const real b_i = b_[k];
-    const real U_f_h = u[b * (4 * H) + H + k];
-    const real W_f_x = gates[at * (4 * H) + H + k];
-    const real b_f = b_[H + k];
-    const real U_z_h = u[b * (4 * H) + 2 * H + k];
-    const real W_z_x = gates[at * (4 * H) + 2 * H + k];
-    const real b_z = b_[2 * H + k];
-    const real U_o_h = u[b * (4 * H) + 3 * H + k];
-    const real W_o_x = gates[at * (4 * H) + 3 * H + k];
-    const real b_o = b_[3 * H + k];
+    const real U_i_h = u[b * (4 * H) + k], U_f_h = u[b * (4 * H) + H + k];
+    const real U_z_h = u[b * (4 * H) + 2 * H + k], U_o_h = u[b * (4 * H) + 3 * H + k];
+    const real W_i_x = gates[at * (4 * H) + k], W_f_x = gates[at * (4 * H) + H + k];
+    const real W_z_x = gates[at * (4 * H) + 2 * H + k], W_o_x = gates[at * (4 * H) + 3 * H + k];
+    const real b_i = b_[k], b_f = b_[H + k], b_z = b_[2 * H + k], b_o = b_[3 * H + k];
     const real m_ = m[at * H + k];
     const real n_ = n[at * H + k];
     const real c_ = c[at * H + k];
@@ -84,9 +76,7 @@ extern "C" __global__ void slstm_forward_1(
 
 // Computes lf.
 extern "C" __global__ void slstm_backward_1(
-    const int rows, const int H, const storage* __restrict__ m, const storage* __restrict__ gates,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int H, Read m, Read gates, Write d_gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -100,12 +90,8 @@ extern "C" __global__ void slstm_backward_1(
 
 // Computes d_h_next, d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
 extern "C" __global__ void slstm_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_h,
-    const storage* __restrict__ d_y, const storage* __restrict__ c, storage* __restrict__ d_n,
-    const storage* __restrict__ n, const storage* __restrict__ gates, storage* __restrict__ d_c,
-    const storage* __restrict__ f, const storage* __restrict__ i_, storage* __restrict__ d_m,
-    storage* __restrict__ d_gates)
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read c, Write d_n, Read n,
+        Read gates, Write d_c, Read f, Read i_, Write d_m, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -113,20 +99,16 @@ extern "C" __global__ void slstm_backward_2(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_n_later = d_n[b * H + k];
-    const real n_next = n[(at + B) * H + k];
-    const real sigmoid_op = gates[at * (4 * H) + 3 * H + k];
+    const real n_next = n[(at + B) * H + k], n_ = n[at * H + k];
+    const real sigmoid_op = gates[at * (4 * H) + 3 * H + k], tanh_zp = gates[at * (4 * H) + 2 * H + k];
+    const real ip = gates[at * (4 * H) + k], softplus_lf = gates[at * (4 * H) + H + k];
     const real d_c_later = d_c[b * H + k];
-    const real c_ = c[at * H + k];
-    const real n_ = n[at * H + k];
     const real f_ = f[at * H + k];
-    const real tanh_zp = gates[at * (4 * H) + 2 * H + k];
     const real i__2 = i_[at * H + k];
     const real d_m_later = d_m[b * H + k];
-    const real ip = gates[at * (4 * H) + k];
     const real lf = d_gates[at * (4 * H) + k];
-    const real softplus_lf = gates[at * (4 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / square(n_next);
@@ -152,9 +134,7 @@ extern "C" __global__ void slstm_backward_2(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void slstm_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

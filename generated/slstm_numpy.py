@@ -152,10 +152,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -233,13 +232,9 @@ def forward(
             np.copyto(m_next, m_t, where=finished_t)
     clear(finished, gates, f, i)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -289,22 +284,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_ip_ts = d_gates[ts, :, :H]
-        d_sigmoid_op_ts = d_gates[ts, :, 3 * H :]
-        d_tanh_zp_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_fp_ts = d_gates[ts, :, H : 2 * H]
-        softplus_lf_ts = gates[ts, :, H : 2 * H]
-        sigmoid_op_ts = gates[ts, :, 3 * H :]
-        ip_ts = gates[ts, :, :H]
-        tanh_zp_ts = gates[ts, :, 2 * H : 3 * H]
-        k_n_ts = k_n[ts]
+        d_ip_ts, d_sigmoid_op_ts = d_gates[ts, :, :H], d_gates[ts, :, 3 * H :]
+        d_tanh_zp_ts, d_fp_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H]
+        softplus_lf_ts, sigmoid_op_ts = gates[ts, :, H : 2 * H], gates[ts, :, 3 * H :]
+        ip_ts, tanh_zp_ts = gates[ts, :, :H], gates[ts, :, 2 * H : 3 * H]
+        k_n_ts, k_c_ts, k_maximum_ip_ts, n_ts_2 = k_n[ts], k_c[ts], k_maximum_ip[ts], n[ts]
+        k_lf_ts, i_ts, k_ip_ts = k_lf[ts], i[ts], k_ip[ts]
         c_ts = c[1:][ts]
-        n_ts, n_ts_2 = n[1:][ts], n[ts]
-        k_c_ts = k_c[ts]
-        k_maximum_ip_ts = k_maximum_ip[ts]
-        k_lf_ts = k_lf[ts]
-        i_ts = i[ts]
-        k_ip_ts = k_ip[ts]
+        n_ts = n[1:][ts]
 
         np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)  # d_ip = m - softplus_lf
 
@@ -424,39 +411,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c, d_n, d_m))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     n_t = check("state.n", state.n, (B, H))
-    n_next = np.empty((B, H), dtype)
     m_t = check("state.m", state.m, (B, H))
-    m_next = np.empty((B, H), dtype)
     W, U, b = params
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
     gates = np.empty((B, 4 * H), dtype)  # ip, softplus_lf, tanh_zp, sigmoid_op
-    f, i = (np.empty((B, H), dtype) for _ in range(2))
+    f, i, h_next, c_next, n_next, m_next = (np.empty((B, H), dtype) for _ in range(6))
     s = np.empty((B, H), dtype)
-    softplus_lf = gates[:, H : 2 * H]
-    ip = gates[:, :H]
-    tanh_zp = gates[:, 2 * H : 3 * H]
+    softplus_lf, ip, tanh_zp = gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H : 3 * H]
     sigmoid_op = gates[:, 3 * H :]
 
     # ip = W_i @ x + U_i @ h + b_i

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -22,23 +24,18 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
 extern "C" __global__ void sru_forward_1(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ gates,
-    const storage* __restrict__ b_, storage* __restrict__ c, const storage* __restrict__ v,
-    const storage* __restrict__ x, storage* __restrict__ h)
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write c, Read v, Read x,
+        Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_f_x = gates[at * (3 * H) + H + k];
-    const real b_f = b_[k];
-    const real c_ = c[at * H + k];
-    const real v_f = v[k];
-    const real W_r_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_r = b_[H + k];
-    const real v_r = v[H + k];
+    const real W_f_x = gates[at * (3 * H) + H + k], W_r_x = gates[at * (3 * H) + 2 * H + k];
     const real u = gates[at * (3 * H) + k];
+    const real b_f = b_[k], b_r = b_[H + k];
+    const real c_ = c[at * H + k];
+    const real v_f = v[k], v_r = v[H + k];
     const real x_ = x[at * H + k];
 
     const real f = sigmoid(W_f_x + b_f + c_ * v_f);
@@ -52,20 +49,17 @@ extern "C" __global__ void sru_forward_1(
 
 // Computes d_r and g_v_r.
 extern "C" __global__ void sru_backward_1(
-    const int rows, const int B, const int H, const storage* __restrict__ c,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ x,
-    storage* __restrict__ d_gates, storage* __restrict__ d_gates_2)
-{
+        const int rows, const int B, const int H, Read c, Read d_y, Read gates, Read x, Write d_gates,
+        Write d_gates_2) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_y_ = d_y[at * H + k];
     const real r = gates[at * (3 * H) + 2 * H + k];
     const real x_ = x[at * H + k];
-    const real c_ = c[at * H + k];
 
     const real d_r = d_y_ * (1 - r) * r * (c_next - real(1.7320508075688772) * x_);
     d_gates[at * (3 * H) + 2 * H + k] = d_r;
@@ -74,10 +68,8 @@ extern "C" __global__ void sru_backward_1(
 
 // Computes d_c, d_u, d_f and g_v_f.
 extern "C" __global__ void sru_backward_2(
-    const int rows, const int B, const int t, const int H, storage* __restrict__ d_c,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates, const storage* __restrict__ c,
-    storage* __restrict__ d_gates, const storage* __restrict__ v, storage* __restrict__ d_gates_2)
-{
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates, Read v, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -85,13 +77,11 @@ extern "C" __global__ void sru_backward_2(
 
     const real d_c_later = d_c[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real r = gates[at * (3 * H) + 2 * H + k];
-    const real f = gates[at * (3 * H) + H + k];
-    const real c_ = c[at * H + k];
+    const real r = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real u = gates[at * (3 * H) + k];
+    const real c_ = c[at * H + k];
     const real d_r = d_gates[at * (3 * H) + 2 * H + k];
-    const real v_f = v[k];
-    const real v_r = v[H + k];
+    const real v_f = v[k], v_r = v[H + k];
 
     const real d_c_next = d_c_later + d_y_ * r;
     const real not_f = 1 - f;
@@ -104,9 +94,7 @@ extern "C" __global__ void sru_backward_2(
 
 // Computes d_x.
 extern "C" __global__ void sru_backward_3(
-    const int rows, const int H, storage* __restrict__ d_x, const storage* __restrict__ d_w_x_2,
-    const storage* __restrict__ d_y, const storage* __restrict__ gates)
-{
+        const int rows, const int H, Write d_x, Read d_w_x_2, Read d_y, Read gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -123,9 +111,7 @@ extern "C" __global__ void sru_backward_3(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void sru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

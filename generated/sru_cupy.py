@@ -131,9 +131,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -160,13 +160,9 @@ def forward(
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = h
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h if finished is None else cp.where(finished, 0, h)
     final = States(c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None)
+    return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -230,8 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     launch("sru_backward_3", dtype, (T * B, H, H), d_x, d_w_x_2, d_y, gates)
 
-    d_params = Params(d_W, d_b, d_v)
-    return Grads(params=d_params, x=d_x, initial=States(d_c))
+    return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:

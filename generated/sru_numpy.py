@@ -128,10 +128,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -180,13 +179,9 @@ def forward(
         if finished is not None:
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None)
+    return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -293,28 +288,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x += s
     d_x += d_w_x_2
 
-    d_params = Params(d_W, d_b, d_v)
-    return Grads(params=d_params, x=d_x, initial=States(d_c))
+    return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, b, v = params
     gates = np.empty((B, 3 * H), dtype)  # u, f, r
-    h = np.empty((B, H), dtype)
+    h, c_next = (np.empty((B, H), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
     fr, f, r, u = gates[:, H:], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
 

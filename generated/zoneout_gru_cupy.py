@@ -139,9 +139,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x, m=m)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
     constant = [*["m"] * (m.ndim == 2)]
@@ -179,13 +179,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant) if tape else None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -249,9 +245,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum(d_gates, d_b)
 
-    d_params = Params(d_W, d_U, d_U_h, d_b)
     return Grads(
-        params=d_params, x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m, initial=States(d_h),
+        params=Params(d_W, d_U, d_U_h, d_b), x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m,
+        initial=States(d_h),
     )
 
 

@@ -137,10 +137,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x, m=m)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
     constant = [*["m"] * (m.ndim == 2)]
@@ -194,13 +193,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant) if tape else None
 
 
 @np.errstate(all="ignore")
@@ -241,15 +236,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
-        z_ts, n_ts, r_ts = gates[ts, :, :H], gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H]
-        d_m_ts = d_m[ts]
-        h_ts = h[ts]
-        k_k_ts = k_k[ts]
+        k_h_ts, d_m_ts, h_ts, k_k_ts = k_h[ts], d_m[ts], h[ts], k_k[ts]
         m_ts = m[ts]
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_r_ts = d_gates[ts, :, H : 2 * H]
-        d_z_ts = d_gates[ts, :, :H]
+        z_ts, n_ts, r_ts = gates[ts, :, :H], gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H]
+        d_n_ts, d_r_ts, d_z_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         d_zr_ts = d_gates[ts, :, : 2 * H]
 
         np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
@@ -314,9 +304,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_U_h, d_b)
     return Grads(
-        params=d_params, x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m, initial=States(d_h),
+        params=Params(d_W, d_U, d_U_h, d_b), x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m,
+        initial=States(d_h),
     )
 
 
@@ -325,23 +315,21 @@ def step(
     params: Params, x_t: np.ndarray, state: States | None = None, *, m: np.ndarray,
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False, m=m)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False, m=m)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t, m=m)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     m = check("m", m, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_h, b = params
     u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     gates = np.empty((B, 3 * H), dtype)  # z, r, n
-    hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
+    hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
     zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 

@@ -58,7 +58,7 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
+    real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
     clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
     STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
@@ -220,8 +220,7 @@ class Emitter(Host):
             buffer = self.buffer(name)
             host = self.names.known[name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
-            qualifier = "" if name in out else "const "
-            made[name] = Argument(f"{qualifier}storage* __restrict__ {names[name]}", host)
+            made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
         return tuple(made.values()), names
 
     def copies(self, kernel: Kernel) -> list[str]:
@@ -253,9 +252,7 @@ class Emitter(Host):
         ordered = [*reads, *(op.out for op in kernel.ops)]
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
-        loads = tuple(
-            f"const real {rename[v.name]} = {self.entry(v, buffers)};" for v in reads if not self.scalar(v)
-        )
+        loads = self.loads([v for v in reads if not self.scalar(v)], buffers, rename)
         inside, computed, stored = arguments_of_functions(kernel.ops, stores), [], []
         read = {v for op in kernel.ops for v in op.reads}
         for op in kernel.ops:
@@ -286,11 +283,24 @@ class Emitter(Host):
             targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
             comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), tuple(listed_in_lines(declared)), width, index, loads, computes
+            name, tuple(folded(above, 104)), tuple(filled(declared)), width, index, loads, computes
         )
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
         passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
+
+    def loads(
+        self, values: Sequence[Value], buffers: dict[str, str], rename: dict[str, str]
+    ) -> tuple[str, ...]:
+        """The lines that read some values, those of one array together."""
+        lines: list[str] = []
+        by_buffer: dict[str, list[str]] = {}
+        for v in values:
+            text = f"{rename[v.name]} = {self.entry(v, buffers)}"
+            by_buffer.setdefault(self.schedule.slot[v].buffer, []).append(text)
+        for texts in by_buffer.values():
+            lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
+        return tuple(lines)
 
     def entry(self, value: Value, buffers: dict[str, str]) -> str:
         """Where a value lies in memory."""
@@ -375,10 +385,10 @@ def lines_of(statement: str, name: str = "") -> list[str]:
     return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
 
 
-def listed_in_lines(parameters: Sequence[str]) -> list[str]:
-    """The parameters of a kernel, as many in a line as it holds."""
-    kept = ", ".join(parameter.replace(" ", "\0") for parameter in parameters)
-    return [line.replace("\0", " ") for line in textwrap.wrap(kept, WIDTH - 8)]
+def filled(items: Sequence[str], width: int = WIDTH - 8) -> list[str]:
+    """Items with commas between them, as many in a line as it holds."""
+    kept = ", ".join(item.replace(" ", "\0") for item in items)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, width, break_long_words=False)]
 
 
 def unique(wish: str, taken: set[str]) -> str:

@@ -306,15 +306,16 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     return {
         "tape": tuple(tape),
         "tape_targets": call("(", [n if n != "given" or ruled else "_" for n in targets], ") = tape"),
-        "return_tape": call(f"return {together}, final, Tape(", values),
+        "return_tape": return_tape(together, values),
         "take_memory": call(
             f"{returned_together([item['name'] for item in memory])} = memory(",
             ["tape", "dtype", *(f"{item['name']}={item['shape']}" for item in memory)],
         ),
+        "later_params": ruled,
         "grads": call(
             "return Grads(",
             [
-                "params=d_params",
+                "params=d_params" if ruled else f"params=Params({made['field_gradients']})",
                 *(f"{i['argument']}={i['result']}" for i in inputs),
                 f"initial=States({', '.join(s['carry'] for s in states)})",
             ],
@@ -339,6 +340,14 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "input_gradient_views": input_gradient_views(module, made),
         "start_lines": start_lines(made),
     }
+
+
+def return_tape(outputs: str, values: Sequence[str]) -> str:
+    """The line that returns what `forward` gives, with a tape where one was asked for."""
+    line = f"return {outputs}, final, Tape({', '.join(values)}) if tape else None"
+    if len(line) <= WIDTH - 8:
+        return line
+    return "\n".join([call("kept = Tape(", values), f"return {outputs}, final, kept if tape else None"])
 
 
 def empties(memory: Iterable[dict[str, str]], xp: str) -> tuple[str, ...]:
@@ -387,6 +396,7 @@ def output_context(
             {
                 "name": module.names.known.get(("output", name), name),
                 "source": source if source in own else f"{source}.copy()",
+                "array": source,
                 "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",
                 "label": "d_y" if len(graph.outputs) == 1 else f"d_y[{k}]",

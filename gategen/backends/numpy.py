@@ -397,7 +397,9 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
     outputs = [f"{source}.copy()" for _, source in made["outputs"]]
     return {
         **made,
-        "made": empties(made["memory"], "np"),
+        "made": empties(
+            (*made["memory"], *({"name": s["next"], "shape": f"(B, {s['size']})"} for s in states)), "np"
+        ),
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),
@@ -461,14 +463,22 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:
-    """Lines that name views, those of one array in one line where it holds them."""
-    by_array: dict[str, list[tuple[str, str]]] = {}
+    """Lines that name views: parts of one array in one line, and whole arrays in one, where it holds them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
     for source, name in views.items():
-        by_array.setdefault(source.split("[")[0], []).append((name, source))
-    lines = []
-    for pairs in by_array.values():
-        line = " = ".join(", ".join(part) for part in zip(*pairs, strict=True))
-        lines += [line] if len(line) <= WIDTH - 8 else [f"{name} = {source}" for name, source in pairs]
+        array, _, part = source.partition("[")
+        groups.setdefault(part if part == "ts]" else array, []).append((name, source))
+    lines: list[str] = []
+    for pairs in groups.values():
+        held: list[tuple[str, str]] = []
+        for pair in pairs:
+            line = " = ".join(", ".join(part) for part in zip(*held, pair, strict=True))
+            if held and len(line) <= WIDTH - 8 and len(held) < 4:
+                lines.pop()
+            else:
+                held, line = [], f"{pair[0]} = {pair[1]}"
+            held.append(pair)
+            lines.append(line)
     return lines
 
 
