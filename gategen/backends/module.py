@@ -20,7 +20,7 @@ from typing import Any
 
 import sympy as sp
 
-from gategen.backends.comments import NONE, comments
+from gategen.backends.comments import NONE, Remark, comments
 from gategen.graph import Pointwise, Value, fresh, length
 from gategen.plan import (
     GRADIENT,
@@ -225,7 +225,7 @@ class Module:
             return []
         return [k for k, b in enumerate(tape_buffers(self.plan.first)) if b.kind != "static"]
 
-    def comment(self, schedule: Schedule, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
+    def comment(self, schedule: Schedule, values: Iterable[Value], once: bool = False) -> Remark:
         return self.comments.get(id(schedule), NONE).of(values, once)
 
     def gradient_field(self, name: str) -> Field | None:
@@ -320,15 +320,16 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "parts": parts_context(module, made, outputs),
         "tape": tuple(tape),
         "tape_targets": call("(", [n if n != "given" or ruled else "_" for n in targets], ") = tape"),
-        "return_tape": call(f"return {together}, final, Tape(", values),
+        "return_tape": return_tape(together, values),
         "take_memory": call(
             f"{returned_together([item['name'] for item in memory])} = memory(",
             ["tape", "dtype", *(f"{item['name']}={item['shape']}" for item in memory)],
         ),
+        "later_params": ruled,
         "grads": call(
             "return Grads(",
             [
-                "params=d_params",
+                "params=d_params" if ruled else f"params=Params({made['field_gradients']})",
                 *(f"{i['argument']}={i['result']}" for i in inputs),
                 f"initial=States({', '.join(s['carry'] for s in states)})",
             ],
@@ -355,16 +356,30 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def return_tape(outputs: str, values: Sequence[str]) -> str:
+    """The line that returns what `forward` gives, with a tape where one was asked for."""
+    line = f"return {outputs}, final, Tape({', '.join(values)}) if tape else None"
+    if len(line) <= WIDTH - 8:
+        return line
+    return "\n".join([call("kept = Tape(", values), f"return {outputs}, final, kept if tape else None"])
+
+
 def empties(memory: Iterable[dict[str, str]], xp: str) -> tuple[str, ...]:
     """The lines that make some memory, all arrays of one shape in one line."""
-    by_shape: dict[str, list[str]] = {}
+    by_shape: dict[tuple[str, str], list[str]] = {}
     for item in memory:
-        by_shape.setdefault(item["shape"], []).append(item["name"])
+        by_shape.setdefault((item["shape"], item.get("members", "")), []).append(item["name"])
     lines: list[str] = []
-    for shape, names in by_shape.items():
+    for (shape, members), names in by_shape.items():
         made = f"{xp}.empty({shape}, dtype)"
         several = assigned(names, f"({made} for _ in range({len(names)}))")
-        lines += several.split("\n") if len(names) > 1 else [f"{names[0]} = {made}"]
+        line = f"{names[0]} = {made}" + (f"  # {members}" if members else "")
+        if len(names) > 1:
+            lines += several.split("\n")
+        elif len(line) <= WIDTH - 4:
+            lines.append(line)
+        else:
+            lines += [*wrapped(members, WIDTH - 8), f"{names[0]} = {made}"]
     return tuple(lines)
 
 
@@ -422,6 +437,7 @@ def output_context(
             {
                 "name": module.names.known.get(("output", name), name),
                 "source": source if source in own else f"{source}.copy()",
+                "array": source,
                 "gradient": module.seeds(module.plan.step)[k],
                 "shape": f"(T, B, {size})",
                 "label": "d_y" if len(graph.outputs) == 1 else f"d_y[{k}]",
@@ -780,7 +796,11 @@ def late_sizes(module: Module, known: dict[str, str]) -> dict[str, str]:
 def own_memory(module: Module, schedule: Schedule, once: bool = False) -> tuple[dict[str, str], ...]:
     """Names and shapes of the buffers a function makes for itself: all but inputs, states and carries."""
     return tuple(
-        {"name": module.names.known[b.name], "shape": module.shape(b, once)}
+        {
+            "name": module.names.known[b.name],
+            "shape": module.shape(b, once),
+            "members": members(b) if len(b.members) > 1 else "",
+        }
         for b in schedule.buffers
         if b.kind in ("row", "time", "static")
     )

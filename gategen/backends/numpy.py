@@ -6,12 +6,14 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
 from gategen.backends.instructions import (
     Assembler,
@@ -126,6 +128,23 @@ class Lines(Host):
         numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
         return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
 
+    def settle(self, *kept: str) -> None:
+        """Puts a view that one line mentions into that line, unless the text `kept` mentions it too."""
+        for source, name in list(self.views.items()):
+            word = re.compile(rf"\b{name}\b")
+            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
+            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
+            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
+            if len(read) != 1 or any(map(word.search, others)):
+                continue
+            (block, k), *_ = read
+            line = block.lines[k]
+            found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
+            found = word.sub(source, found)
+            if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
+                block.lines[k] = found
+                del self.views[source]
+
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
@@ -227,7 +246,7 @@ class Lines(Host):
         number = stage.out[0].shape == ()
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
-        self.say(SUMS if self.where == ALL else (), *cleared, line)
+        self.say(SUMS if self.where == ALL else Remark(), *cleared, line)
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
@@ -244,8 +263,10 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            note = (AS_TANH,) if any(v in written for v in order) else ()
-            self.say((*self.comment(*order), *note), *lines)
+            remark = self.comment(*order)
+            if any(v in written for v in order):
+                remark = replace(remark, lines=(*remark.lines, AS_TANH))
+            self.say(remark, *lines)
         self.static = False
 
     def strictly(self, one: Instruction) -> Instruction:
@@ -401,7 +422,9 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
     outputs = [f"{source}.copy()" for _, source in made["outputs"]]
     return {
         **made,
-        "made": empties(made["memory"], "np"),
+        "made": empties(
+            (*made["memory"], *({"name": s["next"], "shape": f"(B, {s['size']})"} for s in states)), "np"
+        ),
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),
@@ -413,6 +436,7 @@ def once(module: Module, pair: Pair, schedule: Schedule) -> dict[str, Any]:
     lines = Lines(module, module.names.inner(), pair, schedule, ONCE)
     lines.run(schedule.stages)
     outputs = tuple((name, lines.value(value)) for name, value in schedule.graph.outputs)
+    lines.settle(*(source for _, source in outputs))
     memory = own_memory(module, schedule, once=True)
     made = {"text": lines.text, "lines": lines.prepare, "outputs": outputs, "memory": memory}
     return with_fields(module, made)
@@ -440,6 +464,9 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
     after.ones = False
     after.run(schedule.after)
     outputs = tuple((name, after.value(value)) for name, value in graph.outputs)
+    before.settle(*(item["value"] for item in updates))
+    ahead.settle(*loop.steps)
+    after.settle(*(source for _, source in outputs))
     made = {
         "before": before.text,
         "ahead": ahead.text,
@@ -461,14 +488,22 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:
-    """Lines that name views, those of one array in one line where it holds them."""
-    by_array: dict[str, list[tuple[str, str]]] = {}
+    """Lines that name views: parts of one array in one line, and whole arrays in one, where it holds them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
     for source, name in views.items():
-        by_array.setdefault(source.split("[")[0], []).append((name, source))
-    lines = []
-    for pairs in by_array.values():
-        line = " = ".join(", ".join(part) for part in zip(*pairs, strict=True))
-        lines += [line] if len(line) <= WIDTH - 8 else [f"{name} = {source}" for name, source in pairs]
+        array, _, part = source.partition("[")
+        groups.setdefault(part if part == "ts]" else array, []).append((name, source))
+    lines: list[str] = []
+    for pairs in groups.values():
+        held: list[tuple[str, str]] = []
+        for pair in pairs:
+            line = " = ".join(", ".join(part) for part in zip(*held, pair, strict=True))
+            if held and len(line) <= WIDTH - 8 and len(held) < 4:
+                lines.pop()
+            else:
+                held, line = [], f"{pair[0]} = {pair[1]}"
+            held.append(pair)
+            lines.append(line)
     return lines
 
 
