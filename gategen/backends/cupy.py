@@ -59,8 +59,8 @@ ARRAYS = False
 CUDA_WORDS = frozenset(
     """
     real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger
-    smaller clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
-    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    smaller clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part
+    REAL STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 )
 
