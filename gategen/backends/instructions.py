@@ -46,7 +46,7 @@ class View:
         """Whether the two share memory."""
         if self.memory != other.memory:
             return False
-        return max(self.span[0], other.span[0]) < min(self.span[1], other.span[1])
+        return bool(max(self.span[0], other.span[0]) < min(self.span[1], other.span[1]))
 
 
 @dataclass(frozen=True)
