@@ -365,8 +365,14 @@ def context(plan: Plan) -> dict[str, Any]:
         "real_dtype": "valid.real.dtype",
         "chunks": bool(step.backward.ahead),
         "tiles": "tiles" in module.helpers,
+        "quiet_step": bool(made["quick"]) and (module.singular or overflows(module)),
         "helpers": {name: name in module.helpers for name in HELPERS},
     }
+
+
+def overflows(module: Module) -> bool:
+    """Whether a helper lets exp overflow where that does no harm."""
+    return not module.helpers.isdisjoint(("exact_sigmoid", "softplus"))
 
 
 def once_context(module: Module, pair: Pair) -> dict[str, Any]:
@@ -428,7 +434,6 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),
-        "quiet": module.singular or not module.helpers.isdisjoint(("exact_sigmoid", "softplus")),
     }
 
 
