@@ -1,0 +1,274 @@
+"""The functions of a module, and the page that the templates print: the same for every backend.
+
+The lines of a function come from a `Host` for each level of its schedule; what they mention of the parameters
+and of memory is what the function takes out and makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from gategen.backends import interface
+from gategen.backends.folding import together
+from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
+from gategen.backends.interface import Array
+from gategen.backends.module import Module, Way, tape_buffers
+from gategen.backends.names import HELPERS, Scope
+from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
+
+Hosts = Callable[[Module, Way, Scope, str], Host]  # the lines of one level
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """`target[...] = value`."""
+
+    target: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """One direction of a rule. What runs at every step is in `loop`, and for a single step all of it."""
+
+    loop: Part
+    outputs: tuple[str, ...]  # where they lie
+    memory: tuple[Array, ...]  # what the lines write
+    before: Part = NOTHING
+    ahead: Part = NOTHING
+    after: Part = NOTHING
+    chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
+    head: str = ""  # of the loop
+    kept: tuple[Assigned, ...] = ()  # what a finished sequence does instead of a step
+    updates: tuple[Assigned, ...] = ()  # of the running statistics
+    unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
+
+    @property
+    def code(self) -> Iterator[str]:
+        """All lines, in no order."""
+        for part in (self.before, self.ahead, self.loop, self.after):
+            yield from part.prepare
+            yield part.text
+        for assigned in (*self.kept, *self.updates):
+            yield from (assigned.target, assigned.value)
+        yield from (self.head, *self.outputs)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The gradient of a state, in the functions of a rule for one step."""
+
+    carry: str
+    kept: str  # the same, set aside
+    later: str  # the same in the function for all steps
+
+
+@dataclass(frozen=True)
+class RuleFunctions:
+    """A rule for one step as two functions; they return what is to be assigned, from left to right."""
+
+    forward: Function
+    backward: Function
+    made: tuple[Array, ...]  # what the forward function makes
+    measured: str
+    measured_back: str
+    parameters: tuple[str, ...]
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]  # what `forward` calls the states and outputs that it gets back
+    returned: str  # these, and what is left behind for the backward function
+    parameters_back: tuple[str, ...]
+    saved: tuple[str, ...]  # what `backward` sets aside for the backward function
+    seeds: tuple[str, ...]  # the gradients of the outputs
+    carries: tuple[Carried, ...]
+    gradients: tuple[str, ...]  # of the inputs
+    later: tuple[str, ...]  # arrays of which `backward` then leaves the first step out
+
+
+@dataclass(frozen=True)
+class QuickState:
+    """A state in `step`."""
+
+    name: str
+    now: str
+    next: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Quick:
+    """`step` in a function of its own, without the arrays of a run."""
+
+    function: Function
+    states: tuple[QuickState, ...]
+    result: str
+
+
+@dataclass(frozen=True)
+class Functions:
+    """All functions of a module that are made of lines."""
+
+    forward: Function
+    backward: Function
+    first: RuleFunctions | None
+    start: RuleFunctions | None
+    quick: Quick | None
+    views: tuple[Assigned, ...]  # the gradients of inputs that lie beside others
+    singular: bool  # whether some lines may give what is not finite behind the lengths
+    cleared: tuple[str, ...]  # what `forward` sets to 0 there
+    cleared_first: tuple[str, ...]  # the same in what the first step leaves behind
+    helpers: dict[str, bool]  # whether any line needs it
+
+
+# ---------------------------------------------------------------------------------------------- functions
+
+
+def function(module: Module, way: Way, host: Hosts) -> Function:
+    """The lines of one direction of the step."""
+    names, schedule, graph = module.names.inner(), way.schedule, way.schedule.graph
+    before, ahead, loop, after = (host(module, way, names, where) for where in (ALL, AHEAD, LOOP, ALL))
+    before.run(schedule.before)
+    updates = () if graph.backwards else tuple(Assigned(n, before.value(v)) for n, v in graph.sums)
+    ahead.run(schedule.ahead)
+    loop.known = ahead.views
+    loop.run(schedule.loop)
+    states = () if graph.backwards else graph.states
+    kept = tuple(Assigned(loop.value(c.next), loop.value(c.current)) for c in states)
+    after.run(schedule.after)
+    outputs = tuple(after.value(value) for _, value in graph.outputs)
+    made = Function(
+        before=before.written,
+        ahead=ahead.written,
+        loop=loop.written,
+        after=after.written,
+        chunked=bool(schedule.ahead),
+        head=loop.head,
+        kept=kept,
+        updates=updates,
+        outputs=outputs,
+        memory=own_memory(module, schedule),
+    )
+    return fitted(module, made)
+
+
+def one_step(module: Module, way: Way, host: Hosts) -> Function:
+    """The lines of one direction of a rule for one step."""
+    lines = host(module, way, module.names.inner(), ONCE)
+    lines.run(way.schedule.stages)
+    outputs = tuple(lines.value(value) for _, value in way.schedule.graph.outputs)
+    memory = tuple(
+        Array(a.name, a.shape.replace("(T, B", module.target.one_step))
+        for a in own_memory(module, way.schedule)
+    )
+    return fitted(module, Function(loop=lines.written, outputs=outputs, memory=memory))
+
+
+def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
+    """The buffers a function makes for itself: all but inputs, states and carries."""
+    made = (b for b in schedule.buffers if b.kind in ("row", "time", "static"))
+    return tuple(Array(module.names["memory", b.name], module.shape(b)) for b in made)
+
+
+def fitted(module: Module, made: Function, *others: Function) -> Function:
+    """A function with the fields of `params` and the memory that its lines, or those of others, mention."""
+    code = re.sub(r"(?m)^\s*#.*$", "", "\n".join(line for each in (made, *others) for line in each.code))
+    words = set(re.findall(r"[A-Za-z_]\w*", code))
+    names = [module.names["field", f.name] for f in module.plan.fields]
+    targets = [name if name in words else "_" for name in names]
+    return replace(
+        made,
+        memory=tuple(array for array in made.memory if array.name in words),
+        unpacked="" if set(targets) <= {"_"} else together(targets),
+    )
+
+
+def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
+    """A rule for the first step, or for the initial states, which reads no input and no state."""
+    names, step, graph = module.names, module.plan.step, rule.forward.graph
+    passing = module.one_step(rule)
+    forward, backward = (one_step(module, way, host) for way in module.ways(rule))
+    if not graph.states:  # computes its forward values anew
+        backward = fitted(module, backward, forward)
+    states = module.states_of(rule)
+    inputs = tuple(names["memory", s.name] for s in module.cell.inputs if graph.inputs)
+    outputs = tuple(names.find("first output", name) or name for name, _ in graph.outputs)
+    held = tuple(names["memory", b.name] for b in tape_buffers(rule) if graph.states)
+    over_time = tuple(names["memory", b.name] for b in tape_buffers(step) if b.kind == "time")
+    seeds, later_seeds = module.seeds(rule), module.seeds(step)
+    carries = tuple(Carried(module.carry(s, rule), names["kept", s], module.carry(s, step)) for s in states)
+    whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (inputs, later_seeds))
+    carry_names = tuple(c.carry for c in carries)
+    return RuleFunctions(
+        forward=forward,
+        backward=backward,
+        made=(
+            *forward.memory,
+            *(Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False)),
+        ),
+        measured=passing.measured,
+        measured_back=passing.measured_back,
+        parameters=("params", *inputs, *passing.states, *passing.further),
+        arguments=("params", *whole, *passing.passed, *passing.further),
+        results=(*passing.results, *outputs),
+        returned=together([*passing.made, *forward.outputs, *held]),
+        parameters_back=("params", *inputs, *passing.both, *seeds, *carry_names, "finished", *held),
+        saved=(*whole, *passing.saved, *back),
+        seeds=seeds,
+        carries=carries,
+        gradients=backward.outputs,
+        later=(*inputs, *(names["memory", s] for s in states), *over_time, *later_seeds),
+    )
+
+
+def quick_step(module: Module, host: Hosts) -> Quick | None:
+    """One step from given states; a batch norm needs a whole run."""
+    names, step = module.names, module.plan.step
+    if step.forward.graph.sums:
+        return None
+    arrays = [names["memory", s.name] for s in module.cell.states]
+    states = tuple(
+        QuickState(
+            s.name,
+            names.of("now", s.name, f"{array}_t"),
+            names.of("next", s.name, f"{array}_next"),
+            names.letter(s.size),
+        )
+        for s, array in zip(module.cell.states, arrays, strict=True)
+    )
+    made = one_step(module, module.ways(step)[0], host)
+    outputs = [f"{source}.copy()" for source in made.outputs]
+    return Quick(made, states, outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})")
+
+
+def functions(module: Module, host: Hosts) -> Functions:
+    """All of them, in the order in which they choose names."""
+    plan, step = module.plan, module.plan.step
+    forward, backward = (function(module, way, host) for way in module.ways(step))
+    first, start = (
+        rule_functions(module, rule, host) if (rule := plan.rule(name)) else None
+        for name in (FIRST_STEP, START_STATES)
+    )
+    gradients = [module.input_gradient(name) for name, _ in step.backward.graph.outputs]
+    taped = tape_buffers(step) if module.singular else []
+    first_taped = tape_buffers(rule) if module.singular and (rule := plan.rule(FIRST_STEP)) else []
+    return Functions(
+        forward=forward,
+        backward=backward,
+        first=first,
+        start=start,
+        quick=quick_step(module, host) if module.target.numpy else None,
+        views=tuple(Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v),
+        singular=module.singular,
+        cleared=tuple(module.names["memory", b.name] for b in taped if b.kind == "time"),
+        cleared_first=tuple(f"first_tape[{k}]" for k, b in enumerate(first_taped) if b.kind != "static"),
+        helpers={name: name in module.helpers for name in (*HELPERS, "tiles", "row_sum", "column_sum")},
+    )
+
+
+def context(module: Module, host: Hosts) -> dict[str, object]:
+    """All that the templates print of a module, as records by name."""
+    signature = interface.signature(module)
+    made = functions(module, host)
+    passing = interface.passing(module, signature, made.forward.outputs, made.forward.memory)
+    return {**vars(signature), **vars(made), **vars(passing)}
