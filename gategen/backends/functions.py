@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gategen.backends import interface
-from gategen.backends.folding import together
+from gategen.backends.folding import listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
 from gategen.backends.interface import Array
 from gategen.backends.module import Module, Way, tape_buffers
@@ -36,6 +36,7 @@ class Function:
     loop: Part
     outputs: tuple[str, ...]  # where they lie
     memory: tuple[Array, ...]  # what the lines write
+    makes: tuple[str, ...] = ()  # lines that make it
     before: Part = NOTHING
     ahead: Part = NOTHING
     after: Part = NOTHING
@@ -71,7 +72,7 @@ class RuleFunctions:
 
     forward: Function
     backward: Function
-    made: tuple[Array, ...]  # what the forward function makes
+    makes: tuple[str, ...]  # lines that make what the forward function needs
     measured: str
     measured_back: str
     parameters: tuple[str, ...]
@@ -129,7 +130,8 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     names, schedule, graph = module.names.inner(), way.schedule, way.schedule.graph
     before, ahead, loop, after = (host(module, way, names, where) for where in (ALL, AHEAD, LOOP, ALL))
     before.run(schedule.before)
-    updates = () if graph.backwards else tuple(Assigned(n, before.value(v)) for n, v in graph.sums)
+    sums = () if graph.backwards else graph.sums
+    updates = tuple(Assigned(n, module.target.real.format(before.value(v))) for n, v in sums)
     ahead.run(schedule.ahead)
     loop.known = ahead.views
     loop.run(schedule.loop)
@@ -176,10 +178,12 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
     words = set(re.findall(r"[A-Za-z_]\w*", code))
     names = [module.names["field", f.name] for f in module.plan.fields]
     targets = [name if name in words else "_" for name in names]
+    memory = tuple(array for array in made.memory if array.name in words)
     return replace(
         made,
-        memory=tuple(array for array in made.memory if array.name in words),
-        unpacked="" if set(targets) <= {"_"} else together(targets),
+        memory=memory,
+        makes=interface.empties(memory, module.target.xp),
+        unpacked="" if set(targets) <= {"_"} else listing(targets),
     )
 
 
@@ -198,20 +202,18 @@ def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
     seeds, later_seeds = module.seeds(rule), module.seeds(step)
     carries = tuple(Carried(module.carry(s, rule), names["kept", s], module.carry(s, step)) for s in states)
     whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (inputs, later_seeds))
+    nexts = (Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False))
     carry_names = tuple(c.carry for c in carries)
     return RuleFunctions(
         forward=forward,
         backward=backward,
-        made=(
-            *forward.memory,
-            *(Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False)),
-        ),
+        makes=interface.empties((*forward.memory, *nexts), module.target.xp),
         measured=passing.measured,
         measured_back=passing.measured_back,
         parameters=("params", *inputs, *passing.states, *passing.further),
         arguments=("params", *whole, *passing.passed, *passing.further),
         results=(*passing.results, *outputs),
-        returned=together([*passing.made, *forward.outputs, *held]),
+        returned=listing([*passing.made, *forward.outputs, *held]),
         parameters_back=("params", *inputs, *passing.both, *seeds, *carry_names, "finished", *held),
         saved=(*whole, *passing.saved, *back),
         seeds=seeds,
@@ -271,4 +273,5 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     signature = interface.signature(module)
     made = functions(module, host)
     passing = interface.passing(module, signature, made.forward.outputs, made.forward.memory)
-    return {**vars(signature), **vars(made), **vars(passing)}
+    calls = interface.calls_of(module, signature, passing)
+    return {**vars(signature), **vars(made), **vars(passing), "calls": calls}

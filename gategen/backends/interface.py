@@ -14,7 +14,7 @@ from hashlib import sha256
 
 import sympy as sp
 
-from gategen.backends.folding import call, together
+from gategen.backends.folding import assigned, call, listing, returned, together
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
 from gategen.graph import length
@@ -141,16 +141,25 @@ class SizeRecord:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The sizes that one function needs."""
+
+    call: str  # the line that calls `measure`
+    x_size: str  # what to call the last entry of the shape of x
+    others: tuple[str, ...]  # lines that find sizes of other inputs, which need not be arrays yet
+
+
+@dataclass(frozen=True)
 class Measure:
     """How functions find the sizes."""
 
     sizes: tuple[SizeRecord, ...]  # those that the shapes of the parameters tell
-    result: str  # what `measure` returns
-    call: str  # the line that calls it
-    unpack_call: str  # the same in `unpack`
     late: tuple[SizeRecord, ...]  # those that only the shape of an input tells
-    x_size: str  # what to call the last entry of the shape of x
-    lines: tuple[str, ...]  # those that find the sizes of other inputs, which need not be arrays yet
+    lines: tuple[str, ...]  # those of `measure` itself
+    result: str  # what it returns
+    here: Measured  # in most functions
+    unpack: Measured
+    in_parts: Measured
 
 
 def size_record(module: Module, size: str, source: str = "") -> SizeRecord:
@@ -159,22 +168,41 @@ def size_record(module: Module, size: str, source: str = "") -> SizeRecord:
 
 
 def measure_record(module: Module, fields: Iterable[FieldRecord]) -> Measure:
-    x_size = str(module.cell.inputs[0].size)
     sizes, late = measured_sizes(module), late_sizes(module)
     letters = [size.letter for size in sizes]
+    outputs = module.plan.step.forward.graph.outputs
+    slices = " ".join(part.source for f in fields for part in f.slices)
     return Measure(
         sizes=sizes,
-        result=together(letters) or "()",
-        call=measure_call(letters, None),
-        unpack_call=measure_call(letters, " ".join(part.source for f in fields for part in f.slices)),
         late=late,
-        x_size=next((size.letter for size in late if size.name == x_size), "_"),
-        lines=tuple(
-            f"{size.letter} = (0, *{module.target.shape.format(size.source)})[-1]"
-            for size in late
-            if size.name != x_size
-        ),
+        lines=together([(size.letter, size.source) for size in sizes]),
+        result=listing(letters) or "()",
+        here=measured(module, sizes, late, None),
+        unpack=measured(module, sizes, late, slices),
+        in_parts=measured(module, sizes, late, " ".join(module.names.letter(v.size) for _, v in outputs)),
     )
+
+
+def measured(
+    module: Module, sizes: Iterable[SizeRecord], late: Iterable[SizeRecord], text: str | None
+) -> Measured:
+    """The sizes that `text` mentions (None: all)."""
+
+    def used(size: SizeRecord) -> bool:
+        return text is None or mentions(text, size.letter)
+
+    names = [size.letter if used(size) else "_" for size in sizes]
+    x_size = module.cell.inputs[0].size
+    of_others = [size for size in late if size.name != x_size and used(size)]
+    return Measured(
+        call="measure(params)" if set(names) <= {"_"} else f"{listing(names)} = measure(params)",
+        x_size=next((size.letter for size in late if size.name == x_size and used(size)), "_"),
+        others=tuple(f"{s.letter} = (0, *{module.target.shape.format(s.source)})[-1]" for s in of_others),
+    )
+
+
+def mentions(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
 
 
 def measured_sizes(module: Module) -> tuple[SizeRecord, ...]:
@@ -201,20 +229,11 @@ def late_sizes(module: Module) -> tuple[SizeRecord, ...]:
     return tuple(size_record(module, size, source) for size, source in found.items())
 
 
-def measure_call(letters: Sequence[str], text: str | None) -> str:
-    """The line that measures the parameters, naming those sizes that `text` mentions (None: all)."""
-    used = [n if text is None or re.search(rf"\b{n}\b", text) else "_" for n in letters]
-    return "measure(params)" if set(used) <= {"_"} else f"{together(used)} = measure(params)"
-
-
-def size_checks(sizes: Iterable[SizeRecord], shapes: str) -> tuple[str, ...]:
-    """Lines that check sizes, and name those that some shapes mention."""
-    lines = []
-    for size in sizes:
-        check = f'positive("{size.argument}", {size.argument})'
-        used = size.name == "hidden" or re.search(rf"\b{size.letter}\b", shapes)
-        lines.append(f"{size.letter} = {check}" if used else check)
-    return tuple(lines)
+def checked_sizes(sizes: Sequence[SizeRecord], shapes: str) -> str:
+    """The line that checks dtype and sizes, and names those that some shapes mention."""
+    names = [s.letter if s.name == "hidden" or mentions(shapes, s.letter) else "_" for s in sizes]
+    arguments = [f"{size.argument}={size.argument}" for size in sizes]
+    return call(f"dtype, {', '.join(names)} = proper(", ["dtype", *arguments])
 
 
 # ---------------------------------------------------------------------------------------------- inputs
@@ -301,7 +320,7 @@ class Buffers:
 
     fields: tuple[RunningRecord, ...]
     sizes: tuple[SizeRecord, ...]  # what `init_buffers` is told beside hidden
-    checks: tuple[str, ...]
+    checks: str
 
 
 def buffers_of(module: Module, sizes: Iterable[SizeRecord]) -> Buffers | None:
@@ -319,7 +338,7 @@ def buffers_of(module: Module, sizes: Iterable[SizeRecord]) -> Buffers | None:
     used = [field.size for field in fields]
     told = [size for size in sizes if size.name == "hidden" or size.letter in used]
     told.sort(key=lambda size: size.name != "hidden")
-    return Buffers(fields, tuple(told[1:]), size_checks(told, " ".join(used))) if fields else None
+    return Buffers(fields, tuple(told[1:]), checked_sizes(told, " ".join(used))) if fields else None
 
 
 # ---------------------------------------------------------------------------------------------- outputs, tape
@@ -361,7 +380,7 @@ def output_records(module: Module, sources: Sequence[str], own: Container[str]) 
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs together, as `forward` and `step` return them."""
+    """The outputs listing, as `forward` and `step` return them."""
 
     type: str
     value: str
@@ -384,6 +403,19 @@ class Array:
     shape: str
 
 
+def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
+    """The lines that make some memory, all arrays of one shape in one line."""
+    by_shape: dict[str, list[str]] = {}
+    for array in memory:
+        by_shape.setdefault(array.shape, []).append(array.name)
+    lines: list[str] = []
+    for shape, names in by_shape.items():
+        made = f"{xp}.empty({shape}, dtype)"
+        several = assigned(names, f"({made} for _ in range({len(names)}))")
+        lines += several.split("\n") if len(names) > 1 else [f"{names[0]} = {made}"]
+    return tuple(lines)
+
+
 @dataclass(frozen=True)
 class TapeItem:
     """A field of `Tape`."""
@@ -399,7 +431,7 @@ class TapeItem:
         return "initial is not None" if self.name == "given" else self.name
 
 
-# ---------------------------------------------------------------------------------------------- all together
+# ---------------------------------------------------------------------------------------------- all listing
 
 
 @dataclass(frozen=True)
@@ -414,7 +446,7 @@ class Signature:
     fields: tuple[FieldRecord, ...]
     ranks: str
     stacks: bool  # whether a field holds several arrays
-    init_checks: tuple[str, ...]
+    init_checks: str
     inputs: tuple[InputRecord, ...]
     extra: tuple[InputRecord, ...]  # all but the first
     renamed: tuple[InputRecord, ...]  # those of which the argument has another name
@@ -434,9 +466,9 @@ def signature(module: Module) -> Signature:
         sizes=sizes,
         measure=measure_record(module, fields),
         fields=fields,
-        ranks=together([f.rank for f in fields]),
+        ranks=listing([f.rank for f in fields]),
         stacks=any(len(f.slices) > 1 for f in fields),
-        init_checks=size_checks(sizes, " ".join(f.shape for f in fields)),
+        init_checks=checked_sizes(sizes, " ".join(f.shape for f in fields)),
         inputs=inputs,
         extra=inputs[1:],
         renamed=tuple(i for i in inputs if i.name != i.argument),
@@ -471,6 +503,26 @@ def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """What passes between the public functions, and what they return."""
+
+    outputs: tuple[OutputRecord, ...]
+    result: Result
+    tape: tuple[TapeItem, ...]
+    forward_work: tuple[str, ...]  # the lines that make what `forward` needs beside the memory of the tape
+
+
+def passing(module: Module, given: Signature, sources: Sequence[str], memory: Iterable[Array]) -> Passing:
+    """`sources` are what the outputs lie in, `memory` is all that `forward` writes."""
+    tape = tape_items(module, given)
+    taped = {item.name for item in tape}
+    work = tuple(array for array in memory if array.name not in taped)
+    outputs = output_records(module, sources, {array.name for array in work})
+    result = result_of(outputs, f"{given.xp}.ndarray")
+    return Passing(outputs, result, tape, empties(work, given.xp))
+
+
+@dataclass(frozen=True)
 class Calls:
     """Lines that may be too long for one."""
 
@@ -482,15 +534,22 @@ class Calls:
     tape: str  # it makes a tape of it
     untape: str  # `backward` takes a tape apart
     grads: str
+    shapes: str  # what `shapes` returns
+    no_gradients: str  # of the parameters, to be added to
+    no_d_final: str
+    part: str  # `in_parts` runs some steps
 
 
-def calls_of(module: Module, given: Signature, result: Result, tape: Sequence[TapeItem]) -> Calls:
+def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
+    tape, result = passing.tape, passing.result
     lent = [item for item in tape if item.shape]
     ruled = len(module.plan.rules) > 1  # there is a rule of its own for states that nobody gave
     targets = [item.name if item.name != "given" or ruled else "_" for item in tape]
     gradients = [f"{i.argument}={i.result}" for i in given.inputs]
-    first_entries = together([f"{s.array}[0]" for s in given.states])
+    first_entries = listing([f"{s.array}[0]" for s in given.states])
     late = "".join(f"{size.letter}, " for size in given.measure.late)
+    sizes = ", ".join(size.letter for size in given.measure.sizes)
+    none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
     initial = f"initial=States({', '.join(s.carry for s in given.states)})"
     return Calls(
         init=init_head(given.sizes),
@@ -498,13 +557,27 @@ def calls_of(module: Module, given: Signature, result: Result, tape: Sequence[Ta
         expected=call("expected = [", [f'"{part.member}"' for f in given.fields for part in f.slices], "]"),
         start=f"{first_entries} = start_states(params, {late}B, dtype)",
         memory=call(
-            f"{together([item.name for item in lent])} = memory(",
+            f"{listing([item.name for item in lent])} = memory(",
             ["tape", "dtype", *(f"{item.name}={item.shape}" for item in lent)],
         ),
         tape=call(f"return {result.value}, final, Tape(", [item.value for item in tape]),
         untape=call("(", targets, ") = tape"),
         grads=call("return Grads(", ["params=d_params", *gradients, initial]),
+        shapes=returned([f.shape for f in given.fields]),
+        no_gradients=assigned([f.gradient for f in given.fields], none) if given.fields else "",
+        no_d_final=call("States(", [f"{given.xp}.zeros((B, {s.size}), dtype)" for s in given.states]),
+        part=part_call(given, passing.outputs),
     )
+
+
+def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
+    """The line that runs some steps, where no tape is left."""
+    targets = [f"{output.name}[now]" for output in outputs]
+    result = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
+    arguments = ["params", "x[now]", "initial=initial", "lengths=rest", "tape=tape"]
+    arguments += ["buffers=buffers", "training=False"] if given.buffers else []
+    arguments += [f"{i.argument}={i.name} if {i.name}.ndim == 2 else {i.name}[now]" for i in given.extra]
+    return call(f"{result}, initial, tape = forward(", arguments)
 
 
 def init_head(sizes: Iterable[SizeRecord]) -> str:
@@ -521,24 +594,3 @@ def step_head(given: Signature, result: Result) -> str:
     further += ["buffers: Buffers", "training: bool = False"] if given.buffers else []
     fixed = ["params: Params", f"x_t: {array}", "state: States | None = None"]
     return call("def step(", [*fixed, *(further and ["*", *further])], f") -> tuple[{result.type}, States]:")
-
-
-@dataclass(frozen=True)
-class Passing:
-    """What passes between the public functions, and what they return."""
-
-    outputs: tuple[OutputRecord, ...]
-    result: Result
-    tape: tuple[TapeItem, ...]
-    calls: Calls
-    forward_work: tuple[Array, ...]  # what `forward` makes beside the memory of the tape
-
-
-def passing(module: Module, given: Signature, sources: Sequence[str], memory: Iterable[Array]) -> Passing:
-    """`sources` are what the outputs lie in, `memory` is all that `forward` writes."""
-    tape = tape_items(module, given)
-    taped = {item.name for item in tape}
-    work = tuple(array for array in memory if array.name not in taped)
-    outputs = output_records(module, sources, {array.name for array in work})
-    result = result_of(outputs, f"{given.xp}.ndarray")
-    return Passing(outputs, result, tape, calls_of(module, given, result, tape), work)

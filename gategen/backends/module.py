@@ -29,9 +29,11 @@ class Target:
     parameters: str  # the arrays of `params`
     finished_now: str  # where sequences are over, at the step at hand
     seen: str  # the number of positions where sequences still run
+    real: str  # the real part of an array
     real_dtype: str  # that of the statistics of batch norms
     shape: str  # of what the caller gave, which need not be an array yet
     broadcast: str  # an input that may be constant in time, at every step
+    entries_at_once: str  # of a state, in a run that leaves no tape
     one_step: str  # how the shape of an array of all steps begins in a function for one step
 
 

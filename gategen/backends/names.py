@@ -15,7 +15,18 @@ from gategen.spec.cell import Cell
 from gategen.spec.language import Size
 from gategen.spec.printer import Printer
 
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
+HELPERS = (
+    "sigmoid",
+    "exact_sigmoid",
+    "softplus",
+    "absolute",
+    "sign",
+    "erf",
+    "modulo",
+    "detach",
+    "choose",
+    "clear",
+)
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -29,26 +40,25 @@ WORDS = frozenset(
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
-    precision positive stack array whole part d_params d_first d_start update running finished_t constant
+    precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
+    steps rest in_parts
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest ends ts chunks backwards given_tape
-    cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
+    finished_first d_inputs ends ts chunks backwards
+    cp Path SOURCE launch row_sum column_sum number compiled call cache ARITHMETIC ml_dtypes
     """.split()
-) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
+) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
 # Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
 # them is an argument with a trailing underscore.
-SIZE_WORDS = frozenset(
-    "input_size hidden_size seed dtype rng k np cp known positive Params Buffers TypeError ValueError".split()
-)
+SIZE_WORDS = frozenset("input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers".split())
 
 
 # Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
 GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
-    Buffers init_buffers measure precision check same memory over each backwards chunks first_step
-    start_states forward launch row_sum column_sum number tiles os
+    Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
+    start_states forward launch row_sum column_sum number tiles os in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 
@@ -65,6 +75,7 @@ Role = Literal[
     "now",  # a state in a function for one step
     "next",  # the same behind that step
     "view",  # part of an array, or a weight as products want it
+    "number",  # that is an array
     "scratch",
 ]
 

@@ -7,6 +7,7 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import sympy as sp
 
@@ -27,6 +28,7 @@ from gategen.backends.instructions import (
 from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import HELPERS, Role, Scope
+from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
 from gategen.plan import FIRST_STEP, Buffer, ColumnSum, Kernel, MatMul, Plan, Rule, Sum
 from gategen.render import module_text
@@ -52,6 +54,7 @@ CALLS = {
     "maximum": "np.maximum",
     "minimum": "np.minimum",
     "sigmoid": "sigmoid",
+    "exact_sigmoid": "exact_sigmoid",
     "softplus": "softplus",
     "abs": "absolute",
     "sign": "sign",
@@ -59,6 +62,8 @@ CALLS = {
     "mod": "modulo",
     "stop_gradient": "detach",
 }
+NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
+AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
@@ -81,7 +86,9 @@ class Lines(Host):
         super().__init__(module, way, names, where)
         self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
+        self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
+        self.strict = exact(self.schedule.graph)
         self.widths: list[sp.Expr] = []
         self.static = False
         self.ones = False
@@ -93,7 +100,8 @@ class Lines(Host):
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        return (*weights, *ones, *scratch, *named_together(self.views), *tiled)
+        numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
+        return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
 
     @property
     def starts_late(self) -> bool:
@@ -221,9 +229,10 @@ class Lines(Host):
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
         assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
+        written = beside_tanh([op for op in kernel.ops if op.out not in self.strict], slots)
         for op in kernel.ops:
-            assembler.op(interpolated(op))
-        parts = blocks(merge(assembler.made))
+            assembler.op(interpolated(written.get(op.out, op)))
+        parts = blocks(merge([self.strictly(one) for one in assembler.made]))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.static = kernel.static
         at = 0
@@ -232,23 +241,31 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            self.say(self.comment(*order), *lines)
+            note = (AS_TANH,) if any(v in written for v in order) else ()
+            self.say((*self.comment(*order), *note), *lines)
         self.static = False
+
+    def strictly(self, one: Instruction) -> Instruction:
+        """A sigmoid whose small values count to the last digit by the name of its helper."""
+        strict = one.name == "sigmoid" and any(v.name in one.ops for v in self.strict)
+        return replace(one, name="exact_sigmoid") if strict else one
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
         if one.name == "where":
             test, a, b = one.args
             return f"choose({self.test(test)}, {self.operand(a)}, {self.operand(b)}, out={out})"
+        if one.name == "divide" and one.args[0] == Text("1"):
+            return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
             return f"{out}[...] = {args[0]}"
         if one.name == "relu":
-            return f"np.maximum({args[0]}, 0, out={out})"
+            return f"np.maximum({args[0]}, {self.number('0')}, out={out})"
         if one.name == "step":
-            return f"np.greater({args[0]}, 0, out={out})"
-        if one.name == "divide" and args[0] == "1":
-            return f"np.reciprocal({args[1]}, out={out})"
+            return f"np.greater({args[0]}, {self.number('0')}, out={out})"
+        if one.name == "sigmoid":
+            args.append(self.number("0.5"))
         if one.name in IN_PLACE and args[0] == out:
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
@@ -261,7 +278,13 @@ class Lines(Host):
         if isinstance(arg, View):
             return self.place(arg)
         assert isinstance(arg, Text)
-        return arg.text
+        return self.number(arg.text)
+
+    def number(self, text: str) -> str:
+        """A number; in the loop one that is met often is an array, which a call takes in half the time."""
+        if self.where != LOOP or text not in NUMBERS:
+            return text
+        return self.numbers.setdefault(text, self.names.of("number", text, NUMBERS[text]))
 
     def test(self, test: Operand) -> str:
         assert isinstance(test, Test)
@@ -303,9 +326,11 @@ class NumpyModule(Module):
         parameters="params",
         finished_now="finished_t",
         seen="float(valid.real.sum())",
+        real="np.real({})",
         real_dtype="valid.real.dtype",
         shape="np.shape({})",
         broadcast="np.broadcast_to({}, {})",
+        entries_at_once="2**18",
         one_step="(B",
     )
 
