@@ -118,12 +118,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -148,13 +148,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, tanh_h, finished, initial is not None)
+    return y, final, Tape(x, h, tanh_h, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -206,15 +202,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_tanh_h = 0.1 * d_h * (1 - tanh_h**2)
-        # d_U_hT_h = -d_tanh_h
+        # d_tanh_h and d_U_hT_h.
         launch("antisymmetric_backward_1", dtype, (B, H, B, t, H), d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
 
-        # U_hT_d_a_h = U_h.T @ d_tanh_h
-        cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)
-
-        # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
-        cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)
+        cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)  # U_hT_d_a_h = U_h.T @ d_tanh_h
+        cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)  # U_h_d_U_hT_h = U_h.T @ d_U_hT_h
 
         # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
         launch("antisymmetric_backward_2", dtype, (B, H, B, t, H), U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
@@ -222,8 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_tanh_h
-    cp.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_tanh_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_h
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -231,15 +222,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U_h += cp.matmul(d_tanh_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
     column_sum(d_tanh_h, d_b_h)
 
-    d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -124,13 +124,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -139,8 +138,7 @@ def forward(
     W_h, U_h, b_h = params
     h, p, f, i = memory(tape, dtype, h=(T + 1, B, H), p=(T, B, H), f=(T, B, H), i=(T, B, H))
 
-    # p = W_h @ x
-    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
+    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))  # p = W_h @ x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -169,13 +167,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, p, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, p, f, i, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -228,22 +222,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_p_ts = d_p[ts]
-        f_ts = f[ts]
-        h_ts = h[ts]
-        k_i_ts = k_i[ts]
-        i_ts = i[ts]
-        p_ts = p[ts]
+        d_p_ts, f_ts, k_i_ts, i_ts = d_p[ts], f[ts], k_i[ts], i[ts]
 
         # d_p = (1 - f) * f * h, times d_h in the loop
         np.subtract(1, f_ts, out=d_p_ts)
         d_p_ts *= f_ts
-        d_p_ts *= h_ts
+        d_p_ts *= h[ts]
 
         # k_i = (1 - i) * i * p, times d_h in the loop
         np.subtract(1, i_ts, out=k_i_ts)
         k_i_ts *= i_ts
-        k_i_ts *= p_ts
+        k_i_ts *= p[ts]
 
         for d_y_t, d_p_t, k_i_t, d_q_t, i_t, f_t, finished_t in backwards(
             d_y[ts], d_p_ts, k_i_ts, d_q[ts], i_ts, f_ts, ends[ts],
@@ -253,23 +242,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_p = d_h * (1 - f) * f * h
-            d_p_t *= d_h
-
-            # k_i = d_h * (1 - i) * i * p
-            k_i_t *= d_h
-
-            # d_q = k_i - d_p
-            np.subtract(k_i_t, d_p_t, out=d_q_t)
+            d_p_t *= d_h  # d_p = d_h * (1 - f) * f * h
+            k_i_t *= d_h  # k_i = d_h * (1 - i) * i * p
+            np.subtract(k_i_t, d_p_t, out=d_q_t)  # d_q = k_i - d_p
 
             # d_p += d_h * i + k_i
             np.multiply(d_h, i_t, out=s)
             d_p_t += s
             d_p_t += k_i_t
 
-            # d_u_h = U_h.T @ d_q
-            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)
+            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_q
 
             # d_h = d_h * f + d_u_h
             d_h *= f_t
@@ -280,39 +262,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_p
-    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_q.reshape(T * B, H), out=d_b_h)
 
-    d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b_h = params
-    p, f, i = (np.empty((B, H), dtype) for _ in range(3))
+    p, f, i, h_next = (np.empty((B, H), dtype) for _ in range(4))
     s = np.empty((B, H), dtype)
 
-    # p = W_h @ x
-    np.matmul(x, W_h.T, out=p)
+    np.matmul(x, W_h.T, out=p)  # p = W_h @ x
 
     # q = U_h @ h + b_h
     np.matmul(h_t, U_h.T, out=f)

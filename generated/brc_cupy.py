@@ -126,12 +126,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -154,13 +154,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -201,27 +197,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
     a = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # a = tanh_a + 1
-    launch("brc_backward_1", dtype, (T * B, H, H), gates, a)
+    launch("brc_backward_1", dtype, (T * B, H, H), gates, a)  # a = tanh_a + 1
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_tanh_h = d_h * (1 - tanh_h**2) * d_z
-        # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
-        # g_w_a = d_tanh_a * h
-        # d_z *= d_h * z * (h - tanh_h)
-        # g_w_z = d_z * h
-        # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * a + d_z * w_z
+        # d_z, d_tanh_h, d_tanh_a, g_w_a, g_w_z and d_h.
         launch("brc_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, a, w, d_gates, d_gates_2)
 
         if finished is not None:
@@ -235,15 +224,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates_2, d_w)
 
-    d_params = Params(d_W, d_b, d_w)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b, d_w), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -139,12 +139,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -152,7 +152,7 @@ def forward(
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
 
     # The parts of z that wait for no state, for all steps at once.
     # a = W_n @ x + b_n
@@ -182,13 +182,10 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    kept = Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -240,14 +237,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     l = cp.empty((T, B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # l = sigmoid_a * z
-    launch("caru_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
+    launch("caru_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)  # l = sigmoid_a * z
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
@@ -255,17 +251,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * (n - h)
-        # d_z = d_a * sigmoid_a * (1 - z) * z
-        # d_n = d_h * l * (1 - n**2)
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
+        # d_a, d_z and d_n.
         launch("caru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)
-
-        # d_h = d_h * (1 - l) + d_u_h
-        launch("caru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
+        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
+        launch("caru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)  # d_h = d_h * (1 - l) + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -280,8 +270,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates[..., 2 * H :], d_c[:H])
 
-    # d_b_z_2 = d_b_z
-    launch("caru_backward_4", dtype, (1, H, H), d_b, d_c)
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -297,7 +286,8 @@ def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 
@@ -328,19 +318,15 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_x = cp.empty((1, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_c_n = 0
-    # d_b_z = 0
-    # d_c_z = 0
-    launch("caru_first_backward_1", dtype, (1, H, H), d_c, d_b)
-
-    # d_h = 0
-    launch("caru_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    d_c[:H] = 0
+    d_b[H:] = 0
+    d_c[H:] = 0
+    d_h_2[0] = 0
 
     # d_h_next = d_h + d_y
-    launch("caru_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, d_h_next)
+    launch("caru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, d_h_next)
 
-    # d_h = d_h
-    launch("caru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    d_h[...] = d_h_2[0]
 
     # d_x = W_n.T @ d_h_next
     cp.matmul(d_h_next[0], W[:H], out=d_x[0])

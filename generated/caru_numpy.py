@@ -137,13 +137,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -151,22 +150,18 @@ def forward(
 
     W, U, b, c = params
     h, gates, n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = c_n
-
-    # The parts of z that wait for no state, for all steps at once.
-    np.add(b_z, c_z, out=bias_z)
+    # The parts of n and z that wait for no state, for all steps at once.
+    bias_n[...] = c[:H]
+    np.add(b[H:], c[H:], out=bias_z)
 
     # a = W_n @ x + b_n
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    sigmoid_a_all += b_n
+    sigmoid_a_all += b[:H]
     np.add(sigmoid_a_all, bias_n, out=n)
     z_all += bias_z
 
@@ -198,8 +193,7 @@ def forward(
         z += U_z_h
         sigmoid(z, half, out=z)
 
-        # l = z * sigmoid(a)
-        np.multiply(sigmoid_a, z, out=s)
+        np.multiply(sigmoid_a, z, out=s)  # l = z * sigmoid(a)
 
         # h' = (1 - l) * h + n * l
         np.subtract(n_t, h_t, out=h_next)
@@ -209,13 +203,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
+    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -270,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     k_h, k_a = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -279,18 +269,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h_ts = k_h[ts]
+        k_h_ts, n_ts, k_a_ts = k_h[ts], n[ts], k_a[ts]
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        k_a_ts = k_a[ts]
 
-        # k_h = sigmoid_a * z
-        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)
-
-        # d_a = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=d_a_ts)
+        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)  # k_h = sigmoid_a * z
+        np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
 
         # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
         np.subtract(1, z_ts, out=d_z_ts)
@@ -307,8 +291,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_a_ts *= sigmoid_a_ts
         k_a_ts *= z_ts
 
-        # k_h = 1 - sigmoid_a * z
-        np.subtract(1, k_h_ts, out=k_h_ts)
+        np.subtract(1, k_h_ts, out=k_h_ts)  # k_h = 1 - sigmoid_a * z
 
         for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
             d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
@@ -318,22 +301,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a = d_h * (n - h)
-            d_a *= d_h
-
-            # d_z = d_a * sigmoid_a * (1 - z) * z
-            d_z *= d_a
-
-            # d_n = d_h * (1 - n**2) * sigmoid_a * z
-            d_n *= d_h
+            d_a *= d_h  # d_a = d_h * (n - h)
+            d_z *= d_a  # d_z = d_a * sigmoid_a * (1 - z) * z
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_a * z
 
             # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
             d_a *= k_a_t
             d_a += d_n
 
-            # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)
+            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
             # d_h = d_h * (1 - sigmoid_a * z) + d_u_h
             d_h *= k_h_t
@@ -343,9 +319,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_az_all, d_n_all, d_z_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    d_c_n, d_c_z = d_c[:H], d_c[H:]
-    d_b_z = d_b[H:]
+    d_az_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
     np.matmul(d_az_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -353,12 +327,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_az_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
-    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
+    np.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_n)
+    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c[:H])
 
-    # d_bias_z_2 = d_bias_z
-    d_c_z[...] = d_b_z
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -373,47 +346,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b, c = params
-    gates, u = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    n = np.empty((B, H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_a, z
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    n, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
-    U_n_h, U_z_h = u[:, :H], u[:, H:]
 
-    # n = tanh(U_n @ h + a + c_n)
-    bias_n[...] = c_n
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    np.add(b_z, c_z, out=bias_z)
+    bias_n[...] = c[:H]  # n = tanh(U_n @ h + a + c_n)
+    np.add(b[H:], c[H:], out=bias_z)  # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
 
     # a = W_n @ x + b_n
     np.matmul(x, W.T, out=gates)
-    sigmoid_a += b_n
+    sigmoid_a += b[:H]
     np.add(sigmoid_a, bias_n, out=n)
     z += bias_z
 
     # l = z * sigmoid(a)
     sigmoid(sigmoid_a, 0.5, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
-    n += U_n_h
+    n += u[:, :H]
     np.tanh(n, out=n)
-    z += U_z_h
+    z += u[:, H:]
     sigmoid(z, 0.5, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
@@ -432,11 +398,10 @@ def first_step(params, x, h_t):
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    b_n = b[:H]
 
     # h' = W_n @ x + b_n
     np.matmul(x, W[:H].T, out=W_n_x)
-    np.add(W_n_x, b_n, out=h_next)
+    np.add(W_n_x, b[:H], out=h_next)
 
     return h_next, h_next
 
@@ -454,28 +419,17 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_x = np.empty((B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(B, dtype)
-    d_b_z, d_b_n = d_b[H:], d_b[:H]
 
-    # d_c_n = 0
-    # d_c_z = 0
     d_c[...] = 0
-
-    # d_b_z = 0
-    d_b_z[...] = 0
-
-    # d_h = 0
+    d_b[H:] = 0
     d_h_2[...] = 0
-
-    # d_h_next = d_h + d_y
-    np.add(d_h, d_y, out=d_h_next)
-
-    # d_h = d_h
+    np.add(d_h, d_y, out=d_h_next)  # d_h_next = d_h + d_y
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_h_next
     np.matmul(d_h_next, W[:H], out=d_x)
     np.matmul(d_h_next.T, x, out=d_W[:H])
-    np.matmul(ones, d_h_next, out=d_b_n)
+    np.matmul(ones, d_h_next, out=d_b[:H])
 
     if finished is not None:
         np.copyto(d_h, kept_h, where=finished)

@@ -125,12 +125,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -160,13 +160,9 @@ def forward(
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
             cp.copyto(z[t + 1], z[t], where=finished[t])
 
-    y = y_[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:])
     final = States(y_[T].copy(), z[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None)
+    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -221,27 +217,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_z = d_z.copy()
             cp.copyto(d_z, 0, where=finished[t])
 
-        # d_z += 0.1 * d_y_2
-        # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
+        # d_z and d_tanh_z.
         launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
-        # d_u_z = U_z.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)
+        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)  # d_u_z = U_z.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)  # d_y_2 = U_y.T @ d_tanh_z
 
-        # d_y_2 = U_y.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
-
-        # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
-        # d_y_2 = d_y_2
-        # d_z = 0.53 * d_z + d_u_z
+        # d_y_2 and d_z.
         launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])
             cp.copyto(d_z, kept_z, where=finished[t])
 
-    # d_x = W_h.T @ d_tanh_z
-    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -249,15 +238,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
     column_sum(d_tanh_z, d_b_h)
 
-    d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
+    return Grads(params=Params(d_W_h, d_U_y, d_U_z, d_b_h), x=d_x, initial=States(d_y_2, d_z))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

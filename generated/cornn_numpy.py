@@ -123,13 +123,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -173,13 +172,9 @@ def forward(
             np.copyto(y__next, y__t, where=finished_t)
             np.copyto(z_next, z_t, where=finished_t)
 
-    y = y_[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = y_[1:].copy() if finished is None else np.where(finished, 0, y_[1:])
     final = States(y_[T].copy(), z[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None)
+    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -235,8 +230,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_y_tiles, d_y_2_2_tiles = tiles(U_y, d_y_2_2)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_tanh_z_ts = d_tanh_z[ts]
-        tanh_z_ts = tanh_z[ts]
+        d_tanh_z_ts, tanh_z_ts = d_tanh_z[ts], tanh_z[ts]
 
         # d_tanh_z = 0.1 - 0.1 * tanh_z**2, times d_z in the loop
         np.multiply(tanh_z_ts, tanh_z_ts, out=d_tanh_z_ts)
@@ -256,21 +250,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_y_2, 0.1, out=s)
             d_z += s
 
-            # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
-            d_tanh_z_t *= d_z
-
-            # d_u_z = U_z.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_z_tiles, out=d_u_z_tiles)
-
-            # d_y_2 = U_y.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_y_tiles, out=d_y_2_2_tiles)
+            d_tanh_z_t *= d_z  # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
+            np.matmul(d_tanh_z_t, U_z_tiles, out=d_u_z_tiles)  # d_u_z = U_z.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_y_tiles, out=d_y_2_2_tiles)  # d_y_2 = U_y.T @ d_tanh_z
 
             # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
             np.multiply(d_z, 0.27, out=s)
             d_y_2_2 -= s
             d_y_2_2 += d_y_2
 
-            # d_y_2 = d_y_2
             d_y_2[...] = d_y_2_2
 
             # d_z = 0.53 * d_z + d_u_z
@@ -283,8 +271,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_tanh_z
-    np.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -292,29 +279,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
     np.matmul(ones, d_tanh_z.reshape(T * B, H), out=d_b_h)
 
-    d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
+    return Grads(params=Params(d_W_h, d_U_y, d_U_z, d_b_h), x=d_x, initial=States(d_y_2, d_z))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     y__t = check("state.y", state.y, (B, H))
-    y__next = np.empty((B, H), dtype)
     z_t = check("state.z", state.z, (B, H))
-    z_next = np.empty((B, H), dtype)
     W_h, U_y, U_z, b_h = params
-    tanh_z, U_y_y, U_z_z = (np.empty((B, H), dtype) for _ in range(3))
+    tanh_z, U_y_y, U_z_z, y__next, z_next = (np.empty((B, H), dtype) for _ in range(5))
     s = np.empty((B, H), dtype)
 
     # z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z

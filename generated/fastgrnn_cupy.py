@@ -134,12 +134,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -151,18 +151,15 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and a that wait for no state, for all steps at once.
     launch("fastgrnn_forward_1", dtype, (1, 1), zeta, nu, sigmoid_zeta, sigmoid_nu)
-
-    # The parts of a that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # a = W_h @ x + U_h @ h
-        cp.matmul(h[t], U_h_T, out=U_h_h)
+        cp.matmul(h[t], U_h_T, out=U_h_h)  # a = W_h @ x + U_h @ h
 
         # z = sigmoid(a + b_z)
         # n = tanh(a + b_h)
@@ -172,13 +169,10 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    kept = Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -220,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (cp.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (cp.empty((T, B, 1), dtype) for _ in range(2))
@@ -232,22 +226,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_nu = d_h * n
-        # d_z = 1 - z
-        # g_sigmoid_zeta = d_h * n * d_z
-        # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * d_z)
-        # d_z *= d_h * z * (h - n * sigmoid_zeta)
-        # d_a = d_n + d_z
+        # g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
         launch(
             "fastgrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
             g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a,
         )
 
-        # d_u_h = U_h.T @ d_a
-        cp.matmul(d_a[t], U_h, out=d_u_h)
-
-        # d_h = d_h * z + d_u_h
-        launch("fastgrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, z)
+        cp.matmul(d_a[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_a
+        launch("fastgrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -264,22 +250,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(sum_g_sigmoid_zeta, d_sigmoid_zeta)
     column_sum(d_gates, d_b)
 
-    # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
-    # d_zeta = d_sigmoid_zeta * (1 - sigmoid_zeta) * sigmoid_zeta
+    # d_nu and d_zeta.
     launch(
         "fastgrnn_backward_3", dtype, (1, 1), d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta,
         d_nu, d_zeta,
     )
 
-    d_params = Params(d_W_h, d_U_h, d_b, d_nu, d_zeta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

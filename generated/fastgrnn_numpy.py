@@ -132,13 +132,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -150,11 +149,9 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and a that wait for no state, for all steps at once.
     sigmoid(zeta, 0.5, out=sigmoid_zeta)
     sigmoid(nu, 0.5, out=sigmoid_nu)
-
-    # The parts of a that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -189,13 +186,10 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    kept = Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -240,7 +234,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (np.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (np.empty((T, B, 1), dtype) for _ in range(2))
@@ -252,13 +246,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        z_ts = z[ts]
-        g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
+        z_ts, g_sigmoid_zeta_ts, n_ts = z[ts], g_sigmoid_zeta[ts], n[ts]
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # g_sigmoid_zeta = n * (1 - z), times d_h in the loop
         np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)
@@ -272,7 +262,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = (1 - z) * z * (h - n * sigmoid_zeta), times d_h in the loop
         np.multiply(n_ts, sigmoid_zeta, out=s_ts)
-        np.subtract(h_ts, s_ts, out=s_ts)
+        np.subtract(h[ts], s_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -284,24 +274,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_sigmoid_nu = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)
-
-            # g_sigmoid_zeta = d_h * n * (1 - z)
-            g_sigmoid_zeta_t *= d_h
-
-            # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
-            d_z *= d_h
-
-            # d_a = d_n + d_z
-            np.add(d_n, d_z, out=d_a_t)
-
-            # d_u_h = U_h.T @ d_a
-            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)
+            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)  # g_sigmoid_nu = d_h * n
+            g_sigmoid_zeta_t *= d_h  # g_sigmoid_zeta = d_h * n * (1 - z)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+            np.add(d_n, d_z, out=d_a_t)  # d_a = d_n + d_z
+            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_a
 
             # d_h = d_h * z + d_u_h
             d_h *= z_t
@@ -336,30 +314,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_zeta_2 *= d_sigmoid_zeta
     d_zeta_2 *= sigmoid_zeta
 
-    d_params = Params(d_W_h, d_U_h, d_b, d_nu, d_zeta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b, nu, zeta = params
-    n, U_h_h, z = (np.empty((B, H), dtype) for _ in range(3))
+    n, U_h_h, z, h_next = (np.empty((B, H), dtype) for _ in range(4))
     sigmoid_zeta, sigmoid_nu = (np.empty((1,), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
-    b_z, b_h = b[:H], b[H:]
 
     # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
     sigmoid(zeta, 0.5, out=sigmoid_zeta)
@@ -371,11 +345,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n += U_h_h
 
     # z = sigmoid(a + b_z)
-    np.add(n, b_z, out=z)
+    np.add(n, b[:H], out=z)
     sigmoid(z, 0.5, out=z)
 
     # n = tanh(a + b_h)
-    n += b_h
+    n += b[H:]
     np.tanh(n, out=n)
     np.multiply(h_t, z, out=h_next)
     np.subtract(1, z, out=s)

@@ -126,12 +126,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -143,18 +143,15 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and n that wait for no state, for all steps at once.
     launch("fastrnn_forward_1", dtype, (1, 1), alpha, beta, sigmoid_alpha, sigmoid_beta)
-
-    # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # n = tanh(W_h @ x + U_h @ h + b_h)
-        cp.matmul(h[t], U_h_T, out=U_h_h)
+        cp.matmul(h[t], U_h_T, out=U_h_h)  # n = tanh(W_h @ x + U_h @ h + b_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
         launch("fastrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
@@ -162,13 +159,10 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    kept = Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -221,16 +215,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_beta = d_h * h
-        # g_sigmoid_alpha = d_h * n
-        # d_n = d_h * (1 - n**2) * sigmoid_alpha
+        # g_sigmoid_beta, g_sigmoid_alpha and d_n.
         launch(
             "fastrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
             g_sigmoid_alpha, d_n,
         )
 
-        # d_u_h = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_u_h)
+        cp.matmul(d_n[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_n
 
         # d_h = d_h * sigmoid_beta + d_u_h
         launch("fastrnn_backward_2", dtype, (B, H, H), d_h, d_u_h, sigmoid_beta)
@@ -250,22 +241,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(sum_g_sigmoid_beta, d_sigmoid_beta)
     column_sum(d_n, d_b_h)
 
-    # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
-    # d_beta = d_sigmoid_beta * (1 - sigmoid_beta) * sigmoid_beta
+    # d_alpha and d_beta.
     launch(
         "fastrnn_backward_3", dtype, (1, 1), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
         d_alpha, d_beta,
     )
 
-    d_params = Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

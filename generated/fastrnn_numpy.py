@@ -124,13 +124,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -142,11 +141,9 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and n that wait for no state, for all steps at once.
     sigmoid(alpha, 0.5, out=sigmoid_alpha)
     sigmoid(beta, 0.5, out=sigmoid_beta)
-
-    # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
     n += b_h
 
@@ -169,13 +166,10 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    kept = Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -229,8 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_n_ts = d_n[ts]
-        n_ts = n[ts]
+        d_n_ts, n_ts = d_n[ts], n[ts]
 
         # d_n = (1 - n**2) * sigmoid_alpha, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -245,18 +238,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_sigmoid_beta = d_h * h
-            np.multiply(d_h, h_t, out=g_sigmoid_beta_t)
-
-            # g_sigmoid_alpha = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)
-
-            # d_n = d_h * (1 - n**2) * sigmoid_alpha
-            d_n_t *= d_h
-
-            # d_u_h = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_u_h_tiles)
+            np.multiply(d_h, h_t, out=g_sigmoid_beta_t)  # g_sigmoid_beta = d_h * h
+            np.multiply(d_h, n_t, out=g_sigmoid_alpha_t)  # g_sigmoid_alpha = d_h * n
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_alpha
+            np.matmul(d_n_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_n
 
             # d_h = d_h * sigmoid_beta + d_u_h
             d_h *= sigmoid_beta
@@ -291,27 +276,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_beta_2 *= d_sigmoid_beta
     d_beta_2 *= sigmoid_beta
 
-    d_params = Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b_h, alpha, beta = params
-    n, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
+    n, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
     sigmoid_alpha, sigmoid_beta = (np.empty((1,), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
 

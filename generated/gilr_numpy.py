@@ -118,13 +118,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -133,7 +132,7 @@ def forward(
     W, b = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     x_h_next = np.empty((T, B, H), dtype)
-    g_all, j_all = gates[..., :H], gates[..., H:]
+    g_all = gates[..., :H]
 
     # g = sigmoid(W_g @ x + b_g)
     # j = tanh(W_j @ x + b_j)
@@ -148,7 +147,7 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, g_all, out=x_h_next)
-    x_h_next *= j_all
+    x_h_next *= gates[..., H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -163,13 +162,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -213,7 +208,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_g, d_j
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -224,16 +219,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_g_ts, d_j_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         g_ts, j_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # d_a_g = 1 - g
-        np.subtract(1, g_ts, out=d_a_g_ts)
+        np.subtract(1, g_ts, out=d_a_g_ts)  # d_a_g = 1 - g
 
         # d_j = (1 - g) * (1 - j**2), times d_h in the loop
         np.multiply(j_ts, j_ts, out=d_j_ts)
         np.subtract(1, d_j_ts, out=d_j_ts)
         d_j_ts *= d_a_g_ts
 
-        # d_a_g = (1 - g) * g, times d_g in the loop
-        d_a_g_ts *= g_ts
+        d_a_g_ts *= g_ts  # d_a_g = (1 - g) * g, times d_g in the loop
 
         for d_y_t, d_j, h_t, j, d_a_g, g, finished_t in backwards(
             d_y[ts], d_j_ts, h[ts], j_ts, d_a_g_ts, g_ts, ends[ts],
@@ -243,15 +236,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_j = d_h * (1 - g) * (1 - j**2)
-            d_j *= d_h
+            d_j *= d_h  # d_j = d_h * (1 - g) * (1 - j**2)
 
             # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
             np.multiply(d_h, h_t, out=s)
             np.multiply(d_h, j, out=s_2)
             s -= s_2
             d_a_g *= s
+
             d_h *= g
 
             if finished is not None:
@@ -266,29 +258,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    x_h_next = np.empty((B, H), dtype)
-    g, j = gates[:, :H], gates[:, H:]
+    gates = np.empty((B, 2 * H), dtype)  # g, j
+    x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    g = gates[:, :H]
 
     # g = sigmoid(W_g @ x + b_g)
     # j = tanh(W_j @ x + b_j)
@@ -303,7 +292,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = (1 - g) * j + g * h
     np.subtract(1, g, out=x_h_next)
-    x_h_next *= j
+    x_h_next *= gates[:, H:]
     np.multiply(g, h_t, out=h_next)
     h_next += x_h_next
 

@@ -135,12 +135,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -148,7 +148,7 @@ def forward(
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), v_n=(T, B, H))
-    u = cp.empty((B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
 
     # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -168,13 +168,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, v_n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, v_n, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -215,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_v_n, d_z, d_r, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -226,18 +222,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * (1 - n**2) * d_z
-        # d_v_n = d_n * r
-        # d_r = d_n * (1 - r) * r * v_n
-        # d_z *= d_h * z * (h - n)
+        # d_z, d_n, d_v_n and d_r.
         launch("gru_after_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
         # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
         cp.matmul(d_gates[t, :, : 3 * H], U_hzr, out=d_u_h)
 
-        # d_h = d_h * z + d_u_h
-        launch("gru_after_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)
+        launch("gru_after_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -252,19 +243,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., H:], d_b)
     column_sum(d_gates[..., :H], d_c[2 * H :])
 
-    # d_b_z_2 = d_b_z
-    # d_b_r_2 = d_b_r
-    launch("gru_after_backward_3", dtype, (1, H, H), d_b, d_c)
+    d_c[: 2 * H] = d_b[: 2 * H]
 
-    d_params = Params(d_W, d_U, d_b, d_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b, d_c), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -132,12 +132,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -145,7 +145,7 @@ def forward(
 
     W, U, U_h, b = (cp.asarray(array, order="C") for array in params)
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     U_h_hr = cp.empty((B, H), dtype)
 
     # The parts of z, r and n that wait for no state, for all steps at once.
@@ -170,13 +170,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -217,7 +213,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -230,15 +226,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * (1 - z)
         launch("gru_before_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # d_r = d_hr * h * (1 - r) * r
-        # d_z = d_h * (1 - z) * z * (h - n)
+        # d_r and d_z.
         launch("gru_before_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_h, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)
+        cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * z + d_hr * r + d_u_h
         launch("gru_before_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
@@ -255,15 +248,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     column_sum(d_gates, d_b)
 
-    d_params = Params(d_W, d_U, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

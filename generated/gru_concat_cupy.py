@@ -125,12 +125,12 @@ def forward(
     """
     H, I = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -138,7 +138,7 @@ def forward(
 
     A, b = (cp.asarray(array, order="C") for array in params)
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
     A_h_0_hr = cp.empty((B, H), dtype)
 
     # The parts of r, z and n that wait for no state, for all steps at once.
@@ -163,13 +163,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -210,7 +206,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
     d_hr, d_a_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_b = (cp.zeros(shape, dtype) for shape in shapes(H, I))
@@ -225,15 +221,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * (1 - n**2) * z
         launch("gru_concat_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_hr = A_h.T @ d_n
-        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)
+        cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)  # d_hr = A_h.T @ d_n
 
-        # d_z = d_h * (1 - z) * z * (n - h)
-        # d_r = d_hr * h * (1 - r) * r
+        # d_z and d_r.
         launch("gru_concat_backward_2", dtype, (B, H, B, t, H), d_h, h, gates, d_hr, d_gates)
 
-        # d_a_h = A_r.T @ d_r + A_z.T @ d_z
-        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)
+        cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
         # d_h = d_a_h + d_h * (1 - z) + d_hr * r
         launch("gru_concat_backward_3", dtype, (B, H, B, t, H), d_a_h, d_h, d_hr, gates)
@@ -250,15 +243,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A[:, H:])
     column_sum(d_gates, d_b)
 
-    d_params = Params(d_A, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

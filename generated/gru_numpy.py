@@ -131,13 +131,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -145,7 +144,7 @@ def forward(
 
     W, U, U_h, b = params
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     U_h_hr = np.empty((B, H), dtype)
 
     # The parts of z, r and n that wait for no state, for all steps at once.
@@ -182,13 +181,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -232,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
     k_h = np.empty((T, B, H), dtype)
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -244,13 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_zr_ts = d_gates[ts, :, : 2 * H]
-        d_r_ts = d_gates[ts, :, H : 2 * H]
+        d_n_ts, d_zr_ts, d_r_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H]
         d_z_ts = d_gates[ts, :, :H]
         n_ts, z_ts, zr_ts = gates[ts, :, 2 * H :], gates[ts, :, :H], gates[ts, :, : 2 * H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -265,8 +257,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_zr_ts *= zr_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n, d_r, d_z, d_zr, k_h_t, r, finished_t in backwards(
             d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_zr_ts, k_h_ts, gates[ts, :, H : 2 * H], ends[ts],
@@ -276,21 +267,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
@@ -302,41 +283,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zr_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(d_n_all.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_h, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
-    hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
+    gates = np.empty((B, 3 * H), dtype)  # z, r, n
+    hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
@@ -346,14 +323,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(h_t, U.T, out=u)
     zr += u
     sigmoid(zr, 0.5, out=zr)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, H : 2 * H], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)

@@ -130,13 +130,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -145,11 +144,10 @@ def forward(
     W_h, U, U_h, b = params
     h, gates, n, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H), hr=(T, B, H))
     U_h_hr = np.empty((B, H), dtype)
-    b_h = b[2 * H :]
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[2 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -181,13 +179,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, n, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, n, hr, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -231,7 +225,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_n, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -243,12 +237,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_n_ts = d_n[ts]
-        n_ts = n[ts]
-        z_ts, gates_ts = gates[ts, :, :H], gates[ts]
-        d_gates_ts, d_r_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        d_n_ts, n_ts, d_gates_ts, gates_ts = d_n[ts], n[ts], d_gates[ts], gates[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
+        z_ts = gates[ts, :, :H]
+        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -263,8 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n_t, d_r, d_z, d_gates_t, k_h_t, r, finished_t in backwards(
             d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_gates_ts, k_h_ts, gates[ts, :, H:], ends[ts],
@@ -274,21 +265,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
@@ -300,60 +281,53 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[2 * H :])
 
-    d_params = Params(d_W_h, d_U, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
-    r, z = gates[:, H:], gates[:, :H]
+    gates = np.empty((B, 2 * H), dtype)  # z, r
+    n, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(4))
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[2 * H :]
 
     # z = sigmoid(U_z @ h + b_z)
     # r = sigmoid(U_r @ h + b_r)
     np.matmul(h_t, U.T, out=gates)
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(gates, 0.5, out=gates)
-    np.multiply(h_t, r, out=hr)
+    np.multiply(h_t, gates[:, H:], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)

@@ -129,12 +129,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -165,13 +165,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None)
+    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -215,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n, g_z, g_r = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_hr = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_parts = cp.empty((2 * H,), dtype)
+    d_parts = cp.empty((2 * H,), dtype)  # d_r, d_z
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     for t in reversed(range(T)):
@@ -223,22 +219,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_z = d_h * (n - h)
-        # d_n = d_h * (1 - n**2) * z
+        # g_z and d_n.
         launch("gru_type3_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, z, g_z, d_n)
 
-        # d_hr = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_hr)
+        cp.matmul(d_n[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
-        # g_r = d_hr * h
-        # d_h = d_h * (1 - z) + d_hr * r
+        # g_r and d_h.
         launch("gru_type3_backward_2", dtype, (B, H, B, t, H), d_hr, h, d_h, r, z, g_r)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -247,19 +239,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_z, d_parts[H:])
     column_sum(d_n, d_b[2 * H :])
 
-    # d_b_z = d_z * (1 - z) * z
-    # d_b_r = d_r * (1 - r) * r
+    # d_b_z and d_b_r.
     launch("gru_type3_backward_3", dtype, (1, H, H), d_parts, z, r, d_b)
 
-    d_params = Params(d_W_h, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -127,13 +127,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -142,17 +141,13 @@ def forward(
     W_h, U_h, b = params
     h, n, hr, z, r = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), hr=(T, B, H), z=(H,), r=(H,))
     U_h_hr = np.empty((B, H), dtype)
-    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
 
-    # z = sigmoid(b_z)
-    sigmoid(b_z, 0.5, out=z)
-
-    # r = sigmoid(b_r)
-    sigmoid(b_r, 0.5, out=r)
+    sigmoid(b[:H], 0.5, out=z)  # z = sigmoid(b_z)
+    sigmoid(b[H : 2 * H], 0.5, out=r)  # r = sigmoid(b_r)
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[2 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -173,13 +168,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None)
+    return y, final, Tape(x, h, n, hr, z, r, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -226,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n, g_z, g_r = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    d_parts = np.empty((2 * H,), dtype)
+    d_parts = np.empty((2 * H,), dtype)  # d_r, d_z
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     one = np.full((), 1, dtype)
@@ -234,13 +225,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        g_z_ts = g_z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        d_n_ts = d_n[ts]
+        g_z_ts, n_ts, h_ts, d_n_ts = g_z[ts], n[ts], h[ts], d_n[ts]
 
-        # g_z = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=g_z_ts)
+        np.subtract(n_ts, h_ts, out=g_z_ts)  # g_z = n - h, times d_h in the loop
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -255,18 +242,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_z = d_h * (n - h)
-            g_z_t *= d_h
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)
-
-            # g_r = d_hr * h
-            np.multiply(d_hr, h_t, out=g_r_t)
+            g_z_t *= d_h  # g_z = d_h * (n - h)
+            d_n_t *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            np.multiply(d_hr, h_t, out=g_r_t)  # g_r = d_hr * h
 
             # d_h = d_h * (1 - z) + d_hr * r
             np.subtract(one, z, out=s)
@@ -279,17 +258,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_r, d_z = d_parts[:H], d_parts[H:]
-    d_b_h, d_b_z, d_b_r = d_b[2 * H :], d_b[:H], d_b[H : 2 * H]
+    d_b_z, d_b_r = d_b[:H], d_b[H : 2 * H]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_n.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, g_r.reshape(T * B, H), out=d_r)
     np.matmul(ones, g_z.reshape(T * B, H), out=d_z)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[2 * H :])
 
     # d_b_z = d_z * (1 - z) * z
     np.subtract(1, z, out=d_b_z)
@@ -301,39 +279,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b_r *= d_r
     d_b_r *= r
 
-    d_params = Params(d_W_h, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b = params
-    n, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(3))
+    n, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(4))
     z, r = (np.empty((H,), dtype) for _ in range(2))
-    b_z, b_r, b_h = b[:H], b[H : 2 * H], b[2 * H :]
 
-    # z = sigmoid(b_z)
-    sigmoid(b_z, 0.5, out=z)
-
-    # r = sigmoid(b_r)
-    sigmoid(b_r, 0.5, out=r)
+    sigmoid(b[:H], 0.5, out=z)  # z = sigmoid(b_z)
+    sigmoid(b[H : 2 * H], 0.5, out=r)  # r = sigmoid(b_r)
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[2 * H :]
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr

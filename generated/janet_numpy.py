@@ -126,13 +126,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -140,7 +139,7 @@ def forward(
 
     W, U, b = params
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
 
     # The parts of s and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -178,13 +177,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -228,7 +223,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_s, d_g
     k_s = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -239,13 +234,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_s_ts, d_g_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        sigmoid_h_ts = sigmoid_h[ts]
+        sigmoid_h_ts, k_s_ts = sigmoid_h[ts], k_s[ts]
         g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_s_ts = k_s[ts]
-        h_ts = h[ts]
 
-        # d_s = 1 - sigmoid_h
-        np.subtract(1, sigmoid_h_ts, out=d_s_ts)
+        np.subtract(1, sigmoid_h_ts, out=d_s_ts)  # d_s = 1 - sigmoid_h
 
         # d_g = (1 - g**2) * (1 - sigmoid_h), times d_h in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
@@ -254,7 +246,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # k_s = h * (1 - sigmoid_s) * sigmoid_s
         np.subtract(1, sigmoid_s_ts, out=k_s_ts)
-        k_s_ts *= h_ts
+        k_s_ts *= h[ts]
         k_s_ts *= sigmoid_s_ts
 
         # d_s = -g * (1 - sigmoid_h) * sigmoid_h
@@ -270,17 +262,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
-            d_g *= d_h
+            d_g *= d_h  # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
 
             # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * (1 - sigmoid_h) * sigmoid_h
             d_s *= d_h
             np.multiply(d_h, k_s_t, out=s)
             d_s += s
 
-            # d_u_h = U_f.T @ d_s + U_c.T @ d_g
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_s + U_c.T @ d_g
 
             # d_h = d_h * sigmoid_s + d_u_h
             d_h *= sigmoid_s
@@ -299,30 +288,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    sigmoid_h = np.empty((B, H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_s, g
+    sigmoid_h, h_next = (np.empty((B, H), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
-    sigmoid_s, g = gates[:, :H], gates[:, H:]
+    sigmoid_s = gates[:, :H]
 
     # s = W_f @ x + U_f @ h + b_f
     # g = tanh(W_c @ x + U_c @ h + b_c)
@@ -341,7 +328,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     sigmoid_s *= 0.5
     sigmoid_s += 0.5
     np.subtract(1, sigmoid_h, out=h_next)
-    h_next *= g
+    h_next *= gates[:, H:]
     np.multiply(h_t, sigmoid_s, out=s)
     h_next += s
 

@@ -127,13 +127,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -141,7 +140,7 @@ def forward(
 
     W, U, b = params
     h, gates, log_z = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), log_z=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
 
     # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -172,13 +171,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, log_z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, log_z, finished, initial is not None)
+    return y, final, Tape(x, h, gates, log_z, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -222,7 +217,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_log_z = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
@@ -233,17 +228,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
-        h_ts = h[ts]
-        d_gates_ts, d_n_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        gates_ts, n_ts, z_ts = gates[ts], gates[ts, :, H:], gates[ts, :, :H]
+        k_h_ts, h_ts, d_gates_ts = k_h[ts], h[ts], d_gates[ts]
+        d_n_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
-        # k_h = h + 1e-11
-        np.add(h_ts, 1e-11, out=k_h_ts)
+        np.add(h_ts, 1e-11, out=k_h_ts)  # k_h = h + 1e-11
 
         # d_z = 1 - z
         # d_n = (1 - n) * n * (1 - z), times d_h in the loop
-        np.subtract(1, gates_ts, out=d_gates_ts)
+        np.subtract(1, gates[ts], out=d_gates_ts)
         d_n_ts *= n_ts
         d_n_ts *= d_z_ts
 
@@ -252,8 +245,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        # k_h = 1 / (h + 1e-11)
-        np.reciprocal(k_h_ts, out=k_h_ts)
+        np.reciprocal(k_h_ts, out=k_h_ts)  # k_h = 1 / (h + 1e-11)
 
         for d_y_t, d_n, d_z, d_gates_t, z, k_h_t, finished_t in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_gates_ts, z_ts, k_h_ts, ends[ts],
@@ -263,15 +255,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n) * n * (1 - z)
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # d_log_z = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_t, U_tiles, out=d_log_z_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n) * n * (1 - z)
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.matmul(d_gates_t, U_tiles, out=d_log_z_tiles)  # d_log_z = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_log_z / (h + 1e-11)
             d_h *= z
@@ -293,29 +279,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    log_z = np.empty((B, H), dtype)
-    n, z = gates[:, H:], gates[:, :H]
+    u = np.empty((B, 2 * H), dtype)  # U_z_log_z, U_h_log_z
+    gates = np.empty((B, 2 * H), dtype)  # z, n
+    log_z, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    n = gates[:, H:]
 
     # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
     # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
@@ -329,7 +313,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += n
 
     return h_next.copy(), States(h_next)

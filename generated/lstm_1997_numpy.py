@@ -132,13 +132,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -148,12 +147,10 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 3 * H), dtype)
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
 
     # The parts of i, o and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of i, g and o that wait for no state, for all steps at once.
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -190,13 +187,9 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -242,7 +235,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_i, d_o, d_g
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -251,21 +244,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts = k_c[ts]
-        tanh_c_ts = tanh_c[ts]
-        o_ts = gates[ts, :, H : 2 * H]
-        io_ts = gates[ts, :, : 2 * H]
-        g_ts = gates[ts, :, 2 * H :]
-        i_ts = gates[ts, :, :H]
-        d_io_ts = d_gates[ts, :, : 2 * H]
-        d_i_ts = d_gates[ts, :, :H]
-        d_o_ts = d_gates[ts, :, H : 2 * H]
+        k_c_ts, tanh_c_ts = k_c[ts], tanh_c[ts]
+        d_io_ts, d_i_ts, d_o_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H]
         d_g_ts = d_gates[ts, :, 2 * H :]
+        io_ts, g_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
         np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        k_c_ts *= gates[ts, :, H : 2 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -277,7 +264,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         for d_y_t, k_c_t, d_o, d_g, d_i, d_gates_t, finished_t in backwards(
             d_y[ts], k_c_ts, d_o_ts, d_g_ts, d_i_ts, d_gates[ts], ends[ts],
@@ -294,17 +281,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_i = d_c * g * (1 - i) * i
-            d_i *= d_c
-
-            # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
-            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
+            np.matmul(d_gates_t, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_o.T @ d_o + U_g.T @ d_g
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -320,31 +300,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 3 * H), dtype) for _ in range(2))
-    tanh_c = np.empty((B, H), dtype)
-    io, g, i, o = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, :H], gates[:, H : 2 * H]
+    u = np.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
+    gates = np.empty((B, 3 * H), dtype)  # i, o, g
+    tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    io = gates[:, : 2 * H]
 
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
     # o = sigmoid(W_o @ x + U_o @ h + b_o)
@@ -361,12 +338,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     io += 0.5
 
     # c' = c + i * g
-    np.multiply(g, i, out=c_next)
+    np.multiply(gates[:, 2 * H :], gates[:, :H], out=c_next)
     c_next += c_t
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
-    np.multiply(o, tanh_c, out=h_next)
+    np.multiply(gates[:, H : 2 * H], tanh_c, out=h_next)
 
     return h_next.copy(), States(h_next, c_next)
 

@@ -139,12 +139,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -154,7 +154,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H), tanh_c=(T, B, H),
     )
-    u = cp.empty((B, 3 * H), dtype)
+    u = cp.empty((B, 3 * H), dtype)  # U_i_h, U_g_h, U_o_h
 
     # The parts of i, g and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
@@ -177,13 +177,9 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -226,8 +222,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_i, d_g, d_o
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_p_i, g_p_o
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -238,20 +234,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_o = d_h * (1 - o) * o * tanh_c
-        # g_p_o = d_o * c_next
-        # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
-        # d_g = d_c * (1 - g**2) * i
-        # d_i = d_c * (1 - i) * i * (g - c)
-        # g_p_i = d_i * c
-        # d_c = d_c * (1 - i) + d_i * p_i
+        # d_o, g_p_o, d_c, d_g, d_i and g_p_i.
         launch(
             "lstm_cifg_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
-        # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
-        cp.matmul(d_gates[t], U, out=d_h)
+        cp.matmul(d_gates[t], U, out=d_h)  # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -266,15 +255,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates, d_b)
     column_sum(d_gates_2, d_p)
 
-    d_params = Params(d_W, d_U, d_b, d_p)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b, d_p), x=d_x, initial=States(d_h, d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -126,13 +126,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -141,11 +140,10 @@ def forward(
     W_h, U_f, U_h, b = params
     h, n, f, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), f=(T, B, H), fh=(T, B, H))
     U_h_fh = np.empty((B, H), dtype)
-    b_h = b[H:]
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -174,13 +172,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, f, fh, finished, initial is not None)
+    return y, final, Tape(x, h, n, f, fh, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -234,28 +228,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_f_tiles, d_u_h_tiles = tiles(U_f, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_n_ts = d_n[ts]
-        n_ts = n[ts]
-        f_ts = f[ts]
-        d_a_f_ts = d_a_f[ts]
-        h_ts = h[ts]
-        k_a_f_ts = k_a_f[ts]
-        k_h_ts = k_h[ts]
+        d_n_ts, n_ts, f_ts, d_a_f_ts = d_n[ts], n[ts], f[ts], d_a_f[ts]
+        h_ts, k_a_f_ts, k_h_ts = h[ts], k_a_f[ts], k_h[ts]
 
         # d_n = f * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f_ts
 
-        # d_a_f = n - h
-        np.subtract(n_ts, h_ts, out=d_a_f_ts)
+        np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
 
         # k_a_f = (1 - f) * f
         np.subtract(1, f_ts, out=k_a_f_ts)
         k_a_f_ts *= f_ts
 
-        # k_h = 1 - f
-        np.subtract(1, f_ts, out=k_h_ts)
+        np.subtract(1, f_ts, out=k_h_ts)  # k_h = 1 - f
 
         for d_y_t, d_n_t, d_a_f_t, h_t, k_a_f_t, k_h_t, f_t, finished_t in backwards(
             d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f_ts, k_h_ts, f_ts, ends[ts],
@@ -265,12 +252,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * f * (1 - n**2)
-            d_n_t *= d_h
-
-            # d_fh = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)
+            d_n_t *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
             # d_a_f = d_fh * h + d_h * (n - h)
             d_a_f_t *= d_h
@@ -280,8 +263,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a_f *= (1 - f) * f
             d_a_f_t *= k_a_f_t
 
-            # d_u_h = U_f.T @ d_a_f
-            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)
+            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_a_f
 
             # d_h = d_fh * f + d_h * (1 - f) + d_u_h
             d_h *= k_h_t
@@ -293,48 +275,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_f, d_b_h = d_b[:H], d_b[H:]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_f)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b[:H])
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[H:])
 
-    d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_f, U_h, b = params
-    n, f, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(4))
-    b_h, b_f = b[H:], b[:H]
+    n, f, fh, U_h_fh, h_next = (np.empty((B, H), dtype) for _ in range(5))
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[H:]
 
     # f = sigmoid(U_f @ h + b_f)
     np.matmul(h_t, U_f.T, out=f)
-    f += b_f
+    f += b[:H]
     sigmoid(f, 0.5, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)

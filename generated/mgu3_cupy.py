@@ -125,12 +125,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -140,8 +140,7 @@ def forward(
     h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
     U_h_fh = cp.empty((B, H), dtype)
 
-    # f = sigmoid(b_f)
-    launch("mgu3_forward_1", dtype, (1, H, H), b, f)
+    launch("mgu3_forward_1", dtype, (1, H, H), b, f)  # f = sigmoid(b_f)
 
     # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -154,19 +153,14 @@ def forward(
         launch("mgu3_forward_2", dtype, (B, H, B, t, H), f, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu3_forward_3", dtype, (B, H, B, t, H), U_h_fh, n, b, f, h)
+        launch("mgu3_forward_3", dtype, (B, H, B, t, H), U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, fh, f, finished, initial is not None)
+    return y, final, Tape(x, h, n, fh, f, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -221,18 +215,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu3_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, n, d_n)
 
-        # d_fh = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_fh)
+        cp.matmul(d_n[t], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
-        # g_f = d_fh * h + d_h * (n - h)
-        # d_h = d_fh * f + d_h * (1 - f)
+        # g_f and d_h.
         launch("mgu3_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, n, f, g_f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_n
-    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -240,18 +231,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_f, d_f)
     column_sum(d_n, d_b[H:])
 
-    # d_b_f = d_f * (1 - f) * f
-    launch("mgu3_backward_3", dtype, (1, H, H), d_f, f, d_b)
+    launch("mgu3_backward_3", dtype, (1, H, H), d_f, f, d_b)  # d_b_f = d_f * (1 - f) * f
 
-    d_params = Params(d_W_h, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

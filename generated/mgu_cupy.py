@@ -128,12 +128,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -151,26 +151,20 @@ def forward(
     U_f_T = cp.ascontiguousarray(U_f.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # f = sigmoid(W_f @ x + U_f @ h + b_f)
-        cp.matmul(h[t], U_f_T, out=U_f_h)
+        cp.matmul(h[t], U_f_T, out=U_f_h)  # f = sigmoid(W_f @ x + U_f @ h + b_f)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
         launch("mgu_forward_1", dtype, (B, H, B, t, H), U_f_h, gates, b, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        # h' = (1 - f) * h + f * n
-        launch("mgu_forward_2", dtype, (B, H, B, t, H), U_h_fh, gates, b, h)
+        launch("mgu_forward_2", dtype, (B, H, B, t, H), U_h_fh, gates, b, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, fh, finished, initial is not None)
+    return y, final, Tape(x, h, gates, fh, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -211,7 +205,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a_f, d_n
     d_fh, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_f, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -224,15 +218,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = d_h * f * (1 - n**2)
         launch("mgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
 
-        # d_fh = U_h.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_h, out=d_fh)
+        cp.matmul(d_gates[t, :, H:], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
-        # d_a_f = d_fh * h + d_h * (n - h)
-        # d_a_f *= (1 - f) * f
+        # d_a_f.
         launch("mgu_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, gates, d_gates)
 
-        # d_u_h = U_f.T @ d_a_f
-        cp.matmul(d_gates[t, :, :H], U_f, out=d_u_h)
+        cp.matmul(d_gates[t, :, :H], U_f, out=d_u_h)  # d_u_h = U_f.T @ d_a_f
 
         # d_h = d_fh * f + d_h * (1 - f) + d_u_h
         launch("mgu_backward_3", dtype, (B, H, B, t, H), d_fh, d_h, d_u_h, gates)
@@ -249,15 +240,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     column_sum(d_gates, d_b)
 
-    d_params = Params(d_W, d_U_f, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

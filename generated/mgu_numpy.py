@@ -126,13 +126,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -174,13 +173,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, fh, finished, initial is not None)
+    return y, final, Tape(x, h, gates, fh, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -224,7 +219,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_f, d_n
     k_a_f, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_fh, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -237,24 +232,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_n_ts, d_a_f_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         n_ts, f_ts = gates[ts, :, H:], gates[ts, :, :H]
-        h_ts = h[ts]
-        k_a_f_ts = k_a_f[ts]
-        k_h_ts = k_h[ts]
+        h_ts, k_a_f_ts, k_h_ts = h[ts], k_a_f[ts], k_h[ts]
 
         # d_n = f * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f_ts
 
-        # d_a_f = n - h
-        np.subtract(n_ts, h_ts, out=d_a_f_ts)
+        np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
 
         # k_a_f = (1 - f) * f
         np.subtract(1, f_ts, out=k_a_f_ts)
         k_a_f_ts *= f_ts
 
-        # k_h = 1 - f
-        np.subtract(1, f_ts, out=k_h_ts)
+        np.subtract(1, f_ts, out=k_h_ts)  # k_h = 1 - f
 
         for d_y_t, d_n, d_a_f, h_t, k_a_f_t, k_h_t, f, finished_t in backwards(
             d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f_ts, k_h_ts, f_ts, ends[ts],
@@ -264,12 +255,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * f * (1 - n**2)
-            d_n *= d_h
-
-            # d_fh = U_h.T @ d_n
-            np.matmul(d_n, U_h_tiles, out=d_fh_tiles)
+            d_n *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.matmul(d_n, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
             # d_a_f = d_fh * h + d_h * (n - h)
             d_a_f *= d_h
@@ -279,8 +266,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a_f *= (1 - f) * f
             d_a_f *= k_a_f_t
 
-            # d_u_h = U_f.T @ d_a_f
-            np.matmul(d_a_f, U_f_tiles, out=d_u_h_tiles)
+            np.matmul(d_a_f, U_f_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_a_f
 
             # d_h = d_fh * f + d_h * (1 - f) + d_u_h
             d_h *= k_h_t
@@ -292,39 +278,35 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_f_all, d_n_all = d_gates[..., :H], d_gates[..., H:]
 
     # d_x = W_f.T @ d_a_f + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_a_f_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
-    np.matmul(d_n_all.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U_f, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_f, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    U_f_h, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(3))
+    gates = np.empty((B, 2 * H), dtype)  # f, n
+    U_f_h, fh, U_h_fh, h_next = (np.empty((B, H), dtype) for _ in range(4))
     f, n = gates[:, :H], gates[:, H:]
 
     # f = sigmoid(W_f @ x + U_f @ h + b_f)

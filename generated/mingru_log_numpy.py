@@ -118,13 +118,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -166,13 +165,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -216,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
     k_a_2, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -228,12 +223,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_a_ts, d_W_z_x_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         a_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_a_2_ts = k_a_2[ts]
-        sigmoid_a_ts = sigmoid_a[ts]
-        k_h_ts = k_h[ts]
+        k_a_2_ts, sigmoid_a_ts, k_h_ts = k_a_2[ts], sigmoid_a[ts], k_h[ts]
 
-        # d_a = where(a >= 0, 1, 0)
-        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)
+        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)  # d_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
         np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
@@ -245,8 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, z_ts, out=d_W_z_x_ts)
         d_W_z_x_ts *= z_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, z, d_a, k_a_2_t, n_t, h_t, d_W_z_x, k_h_t, finished_t in backwards(
             d_y[ts], z_ts, d_a_ts, k_a_2_ts, n[ts], h[ts], d_W_z_x_ts, k_h_ts, ends[ts],
@@ -282,28 +273,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
-    d_params = Params(d_W)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, = params
-    gates = np.empty((B, 2 * H), dtype)
-    sigmoid_a, n, x_h_next = (np.empty((B, H), dtype) for _ in range(3))
+    gates = np.empty((B, 2 * H), dtype)  # z, a
+    sigmoid_a, n, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(4))
     s = np.empty((B, H), dtype)
     z, a = gates[:, :H], gates[:, H:]
 

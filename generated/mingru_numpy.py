@@ -118,13 +118,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -133,7 +132,7 @@ def forward(
     W, b = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     x_h_next = np.empty((T, B, H), dtype)
-    z_all, n_all = gates[..., :H], gates[..., H:]
+    z_all = gates[..., :H]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
@@ -142,7 +141,7 @@ def forward(
     sigmoid(z_all, 0.5, out=z_all)
 
     # The parts of h' that wait for no state, for all steps at once.
-    np.multiply(n_all, z_all, out=x_h_next)
+    np.multiply(gates[..., H:], z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -159,13 +158,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -209,7 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -226,8 +221,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, z_ts, out=d_a_z_ts)
         d_a_z_ts *= z_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n, z, n, h_t, d_a_z, k_h_t, finished_t in backwards(
             d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h_ts, ends[ts],
@@ -237,9 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * z
-            np.multiply(d_h, z, out=d_n)
+            np.multiply(d_h, z, out=d_n)  # d_n = d_h * z
 
             # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
             np.multiply(d_h, n, out=s)
@@ -262,29 +254,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    x_h_next = np.empty((B, H), dtype)
-    z, n = gates[:, :H], gates[:, H:]
+    gates = np.empty((B, 2 * H), dtype)  # z, n
+    x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    z = gates[:, :H]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
@@ -293,7 +282,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     sigmoid(z, 0.5, out=z)
 
     # h' = (1 - z) * h + z * n
-    np.multiply(n, z, out=x_h_next)
+    np.multiply(gates[:, H:], z, out=x_h_next)
     np.subtract(1, z, out=h_next)
     h_next *= h_t
     h_next += x_h_next

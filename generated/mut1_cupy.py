@@ -133,12 +133,12 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -163,8 +163,7 @@ def forward(
     U_r_T = cp.ascontiguousarray(U_r.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
-        cp.matmul(h[t], U_r_T, out=U_r_h)
+        cp.matmul(h[t], U_r_T, out=U_r_h)  # r = sigmoid(W_r @ x + U_r @ h + b_r)
 
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         launch("mut1_forward_3", dtype, (B, H, B, t, H), U_r_h, gates, b, h, hr)
@@ -176,13 +175,9 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -223,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(H))
@@ -233,18 +228,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h * (1 - n**2) * z
-        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_x and d_z.
         launch("mut1_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
 
-        # d_hr = U_h.T @ d_x
-        cp.matmul(d_x[t], U_h, out=d_hr)
+        cp.matmul(d_x[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_x
 
         # d_r = d_hr * h * (1 - r) * r
         launch("mut1_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_gates)
 
-        # d_u_h = U_r.T @ d_r
-        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)  # d_u_h = U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
         launch("mut1_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
@@ -265,15 +257,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     launch("mut1_backward_4", dtype, (T * B, H, H), d_x, d_w_x, tanh_x)
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

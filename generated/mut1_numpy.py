@@ -131,13 +131,12 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -148,17 +147,16 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), tanh_x=(T, B, H), n=(T, B, H), hr=(T, B, H),
     )
     U_r_h, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
     z_all = gates[..., :H]
 
     # The parts of n that wait for no state, for all steps at once.
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(z_all, 0.5, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -189,13 +187,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -239,7 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, k_h, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(H))
@@ -250,12 +244,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_x_ts = d_x[ts]
-        n_ts = n[ts]
-        z_ts, gates_ts = gates[ts, :, :H], gates[ts]
-        d_gates_ts, d_r_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        d_x_ts, n_ts, d_gates_ts, gates_ts = d_x[ts], n[ts], d_gates[ts], gates[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
+        z_ts = gates[ts, :, :H]
+        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
         # d_x = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_x_ts)
@@ -270,8 +262,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
             d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h_ts, gates[ts, :, H:], ends[ts],
@@ -281,21 +272,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_x = d_h * (1 - n**2) * z
-            d_x_t *= d_h
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_hr = U_h.T @ d_x
-            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_u_h = U_r.T @ d_r
-            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)
+            d_x_t *= d_h  # d_x = d_h * (1 - n**2) * z
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_x
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)  # d_u_h = U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
@@ -308,18 +289,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty((T, B, H), dtype)
-    d_r_all = d_gates[..., H:]
-    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
     # d_w_x = W_z.T @ d_z + W_r.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
-    np.matmul(d_r_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
     np.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
-    np.matmul(ones, d_x.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_x.reshape(T * B, H), out=d_b[2 * H :])
 
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     np.multiply(tanh_x, tanh_x, out=s_2)
@@ -327,39 +306,35 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x *= s_2
     d_x += d_w_x
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_r, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    tanh_x, n, U_r_h, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(5))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
+    gates = np.empty((B, 2 * H), dtype)  # z, r
+    tanh_x, n, U_r_h, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(6))
     z, r = gates[:, :H], gates[:, H:]
 
     # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # z = sigmoid(W_z @ x + b_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x, W.T, out=gates)
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(z, 0.5, out=z)
     np.matmul(h_t, U_r.T, out=U_r_h)
     r += U_r_h

@@ -132,12 +132,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -145,12 +145,12 @@ def forward(
 
     W, U, b = (cp.asarray(array, order="C") for array in params)
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
 
     # The parts of i and f that wait for no state, for all steps at once.
     # a = W_c @ x
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    launch("ran_forward_1", dtype, (T * B, H, H), gates)
+    gates[..., :H] = gates[..., :H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -163,19 +163,15 @@ def forward(
 
         # c' = a * i + f * c
         # h' = tanh(c')
-        launch("ran_forward_2", dtype, (B, H, B, t, H), u, gates, b, c, h)
+        launch("ran_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -218,7 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -229,14 +225,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_h * (1 - h_next**2)
-        # d_f = d_c * c * (1 - f) * f
-        # d_i = d_c * a * (1 - i) * i
-        # d_a = d_c * i
+        # d_c, d_f, d_i and d_a.
         launch("ran_backward_1", dtype, (B, H, B, t, H), d_h, d_y, d_c, h, c, gates, d_gates)
 
-        # d_h = U_i.T @ d_i + U_f.T @ d_f
-        cp.matmul(d_gates[t, :, H:], U, out=d_h)
+        cp.matmul(d_gates[t, :, H:], U, out=d_h)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -250,15 +242,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     column_sum(d_gates[..., H:], d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -130,13 +130,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -144,7 +143,7 @@ def forward(
 
     W, U, b = params
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
     if_all = gates[..., H:]
 
     # The parts of i and f that wait for no state, for all steps at once.
@@ -174,20 +173,15 @@ def forward(
         np.multiply(c_t, f, out=s)
         c_next += s
 
-        # h' = tanh(c')
-        np.tanh(c_next, out=h_next)
+        np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -233,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -245,8 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_c_ts = k_c[ts]
         h_ts = h[1:][ts]
         d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
-        if_ts, a_ts = gates[ts, :, H:], gates[ts, :, :H]
-        c_ts = c[ts]
+        if_ts = gates[ts, :, H:]
 
         # k_c = 1 - h_next**2
         np.multiply(h_ts, h_ts, out=k_c_ts)
@@ -255,8 +248,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = a * (1 - i) * i, times d_c in the loop
         np.subtract(1, if_ts, out=d_if_ts)
-        d_f_ts *= c_ts
-        d_i_ts *= a_ts
+        d_f_ts *= c[ts]
+        d_i_ts *= gates[ts, :, :H]
         d_if_ts *= if_ts
 
         for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
@@ -275,18 +268,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * a * (1 - i) * i
-            d_i *= d_c
-
-            # d_a = d_c * i
-            np.multiply(d_c, i, out=d_a)
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * a * (1 - i) * i
+            np.multiply(d_c, i, out=d_a)  # d_a = d_c * i
             d_c *= f
-
-            # d_h = U_i.T @ d_i + U_f.T @ d_f
-            np.matmul(d_if, U_tiles, out=d_h_tiles)
+            np.matmul(d_if, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -303,32 +289,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_if_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_if_all.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b = params
-    gates = np.empty((B, 3 * H), dtype)
-    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # a, i, f
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
+    h_next, c_next = (np.empty((B, H), dtype) for _ in range(2))
     s = np.empty((B, H), dtype)
-    if_, a, i, f = gates[:, H:], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    if_ = gates[:, H:]
 
     # a = W_c @ x
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
@@ -340,12 +323,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     sigmoid(if_, 0.5, out=if_)
 
     # c' = a * i + f * c
-    np.multiply(a, i, out=c_next)
-    np.multiply(c_t, f, out=s)
+    np.multiply(gates[:, :H], gates[:, H : 2 * H], out=c_next)
+    np.multiply(c_t, gates[:, 2 * H :], out=s)
     c_next += s
 
-    # h' = tanh(c')
-    np.tanh(c_next, out=h_next)
+    np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
     return h_next.copy(), States(h_next, c_next)
 

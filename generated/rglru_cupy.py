@@ -136,12 +136,12 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -154,8 +154,7 @@ def forward(
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
-    # la = -8 * r * softplus(k)
-    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)
+    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -181,15 +180,10 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, exp_h, exp_la, p_h)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
-        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape,
-    )
+    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -243,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
     d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = cp.empty((H,), dtype)
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
@@ -253,13 +247,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h + d_y
-        # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
-        # d_r = 2 * d_r + d_x * exp_la * h
-        # g_softplus_k = -8 * d_r * r
-        # d_r *= -8 * (1 - r) * r * softplus_k
-        # d_i = d_x * (1 - i) * i * p_h * x
-        # d_h = d_x * exp_la
+        # d_x, d_r, g_softplus_k, d_i and d_h.
         launch(
             "rglru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
             d_x, d_gates, g_softplus_k,
@@ -299,7 +287,8 @@ def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 
@@ -310,11 +299,8 @@ def first_step(params, x, h, dtype):
     W, b, _ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
 
-    # i = sigmoid(W_i @ x + b_i)
-    cp.matmul(x[0], W[:H].T, out=i[0])
-
-    # h' = i * x
-    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)
+    cp.matmul(x[0], W[:H].T, out=i[0])  # i = sigmoid(W_i @ x + b_i)
+    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)  # h' = i * x
 
     return h[1], i
 
@@ -331,19 +317,14 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (cp.empty((1, B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
 
-    # d_b_a = 0
-    # d_k = 0
-    launch("rglru_first_backward_1", dtype, (1, H, H), d_b, d_k)
+    d_b[H:] = 0
+    d_k[...] = 0
+    d_h_2[0] = 0
 
-    # d_h = 0
-    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    # d_x and d_i.
+    launch("rglru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
 
-    # d_x = d_h + d_y
-    # d_i = d_x * (1 - i) * i * x
-    launch("rglru_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
-
-    # d_h = d_h
-    launch("rglru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    d_h[...] = d_h_2[0]
 
     # d_w_x = W_i.T @ d_i
     cp.matmul(d_i[0], W[:H], out=d_w_x[0])
@@ -351,8 +332,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
     column_sum(d_i[0], d_b[:H])
 
-    # d_x = d_w_x + d_x * i
-    launch("rglru_first_backward_5", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
+    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
 
     if finished is not None:
         clear(finished, d_x[0])

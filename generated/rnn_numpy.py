@@ -112,13 +112,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -146,13 +145,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, finished, initial is not None)
+    return y, final, Tape(x, h, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -216,47 +211,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_h = d_h * (1 - h_next**2)
-            d_a_h_t *= d_h
-
-            # d_h = U_h.T @ d_a_h
-            np.matmul(d_a_h_t, U_h_tiles, out=d_h_tiles)
+            d_a_h_t *= d_h  # d_a_h = d_h * (1 - h_next**2)
+            np.matmul(d_a_h_t, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_a_h
-    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_a_h.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_a_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_a_h.reshape(T * B, H), out=d_b_h)
 
-    d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b_h = params
-    x_h, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
+    x_h, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
 
     # h' = tanh(W_h @ x + U_h @ h + b_h)
     np.matmul(x, W_h.T, out=x_h)

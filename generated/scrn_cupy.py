@@ -126,12 +126,12 @@ def forward(
     """
     I, M, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**22 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -139,13 +139,11 @@ def forward(
 
     B_W_h, P, U_h = (cp.asarray(array, order="C") for array in params)
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = cp.empty((T, B, H + M), dtype)
+    gates = cp.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (cp.empty((B, H), dtype) for _ in range(2))
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -166,16 +164,10 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(s[t + 1], s[t], where=finished[t])
 
-    y_h = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y_h, 0, where=finished)
-    y_s = s[1:].copy()
-    if finished is not None:
-        cp.copyto(y_s, 0, where=finished)
+    y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
+    y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
-    if tape is False:
-        return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -226,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, H + M), dtype)
+    d_gates = cp.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))
@@ -241,15 +233,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * (1 - h_next) * h_next
         launch("scrn_backward_1", dtype, (B, H, B, t, H, M), d_h, d_y_h, h, d_gates)
 
-        # d_s_next_2 = P.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)
+        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
+        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)  # d_h = U_h.T @ d_a_h
 
-        # d_h = U_h.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)
-
-        # d_s += d_s_next_2 + d_y_s
-        # d_B_x = 0.050000000000000044 * d_s
-        # d_s *= 0.95
+        # d_s and d_B_x.
         launch("scrn_backward_2", dtype, (B, M, B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:
@@ -264,8 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
+    return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
 def step(
@@ -274,7 +260,8 @@ def step(
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return tuple(part[0] for part in y), final
 
 

@@ -124,13 +124,12 @@ def forward(
     """
     I, M, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -138,14 +137,12 @@ def forward(
 
     B_W_h, P, U_h = params
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = np.empty((T, B, H + M), dtype)
+    gates = np.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next_all = gates[..., :M]
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     x_s_next_all *= 0.050000000000000044
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -173,16 +170,10 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(s_next, s_t, where=finished_t)
 
-    y_h = h[1:].copy()
-    if finished is not None:
-        np.copyto(y_h, 0, where=finished)
-    y_s = s[1:].copy()
-    if finished is not None:
-        np.copyto(y_s, 0, where=finished)
+    y_h = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
+    y_s = s[1:].copy() if finished is None else np.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
-    if tape is False:
-        return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -236,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = np.empty((T, B, H + M), dtype)
+    d_gates = np.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, M, H))
@@ -262,22 +253,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_s, 0, where=finished_t)
 
             d_h += d_y_h_t
-
-            # d_a_h = d_h * (1 - h_next) * h_next
-            d_a_h *= d_h
-
-            # d_s_next_2 = P.T @ d_a_h
-            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)
-
-            # d_h = U_h.T @ d_a_h
-            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)
+            d_a_h *= d_h  # d_a_h = d_h * (1 - h_next) * h_next
+            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)  # d_s_next_2 = P.T @ d_a_h
+            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
             # d_s += d_s_next_2 + d_y_s
             d_s += d_s_next_2
             d_s += d_y_s_t
 
-            # d_B_x = 0.050000000000000044 * d_s
-            np.multiply(d_s, 0.050000000000000044, out=d_B_x)
+            np.multiply(d_s, 0.050000000000000044, out=d_B_x)  # d_B_x = 0.050000000000000044 * d_s
 
             # d_s *= 0.95
             d_s *= 0.95
@@ -296,8 +280,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_h_all.reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
     np.matmul(d_a_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
+    return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
 @np.errstate(all="ignore")
@@ -305,23 +288,21 @@ def step(
     params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return tuple(part[0] for part in y), final
     I, M, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     s_t = check("state.s", state.s, (B, M))
-    s_next = np.empty((B, M), dtype)
     B_W_h, P, U_h = params
-    gates = np.empty((B, H + M), dtype)
-    P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
+    gates = np.empty((B, H + M), dtype)  # x_s_next, W_h_x
+    P_s_next, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    s_next = np.empty((B, M), dtype)
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 
     # s' = (1 - alpha) * (B @ x) + alpha * s

@@ -133,13 +133,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -152,15 +151,14 @@ def forward(
     )
     U_z_h = np.empty((B, H), dtype)
     bias_z = np.empty((H,), dtype)
-    b_z, b_g = b[H:], b[:H]
     a_all, a_z_all = gates[..., :H], gates[..., H:]
 
     # The parts of z that wait for no state, for all steps at once.
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    a_all += b_g
+    a_all += b[:H]
     a_z_all *= 0.2
     a_z_all += bias_z
 
@@ -202,13 +200,10 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, ah, g, n, maximum_z, z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    kept = Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    return y, final, kept if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -252,7 +247,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
     d_g, d_U_z_h, d_a_z, k_n, k_h = (np.empty((T, B, H), dtype) for _ in range(5))
     d_u_h, d_ah = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -265,20 +260,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_a_z_ts = d_a_z[ts]
-        a_z_ts = gates[ts, :, H:]
-        maximum_z_ts = maximum_z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        k_n_ts = k_n[ts]
-        z_ts = z[ts]
-        d_g_ts = d_g[ts]
-        g_ts = g[ts]
-        k_h_ts = k_h[ts]
+        d_a_z_ts, n_ts, h_ts, k_n_ts = d_a_z[ts], n[ts], h[ts], k_n[ts]
+        z_ts, d_g_ts, g_ts, k_h_ts = z[ts], d_g[ts], g[ts], k_h[ts]
 
         # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
-        choose(np.real(a_z_ts) >= 0, 1, 0, out=d_a_z_ts)
-        choose(np.real(maximum_z_ts) <= 1, 1, 0, out=s_ts)
+        choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
+        choose(np.real(maximum_z[ts]) <= 1, 1, 0, out=s_ts)
         d_a_z_ts *= s_ts
         np.subtract(n_ts, h_ts, out=s_ts)
         d_a_z_ts *= s_ts
@@ -294,8 +281,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= h_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for (
             d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
@@ -308,30 +294,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-            d_a_z_t *= d_h
-
-            # d_W_z_x = 0.2 * d_a_z
-            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
-
-            # d_U_z_h = d_W_z_x
+            d_a_z_t *= d_h  # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)  # d_W_z_x = 0.2 * d_a_z
             d_U_z_h_t[...] = d_W_z_x
-
-            # k_n = -d_h * z * expm1(-n)
-            k_n_t *= d_h
-
-            # d_g = k_n * (1 - g**2) * h
-            d_g_t *= k_n_t
-
-            # d_u_h = U_z.T @ d_U_z_h
-            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)
-
-            # d_ah = U_g.T @ d_g
-            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)
-
-            # d_a = d_ah * h
-            np.multiply(d_ah, h_t, out=d_a)
+            k_n_t *= d_h  # k_n = -d_h * z * expm1(-n)
+            d_g_t *= k_n_t  # d_g = k_n * (1 - g**2) * h
+            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_U_z_h
+            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)  # d_ah = U_g.T @ d_g
+            np.multiply(d_ah, h_t, out=d_a)  # d_a = d_ah * h
 
             # d_h = d_ah * a + d_h * (1 - z) + d_u_h + k_n * g
             d_h *= k_h_t
@@ -345,8 +315,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_all = d_gates[..., :H]
-    d_b_g, d_b_z = d_b[:H], d_b[H:]
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -360,45 +328,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
     clear(finished, d_a_z)
     np.matmul(ones, d_a_z.reshape(T * B, H), out=d_bias_z)
-    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b_g)
+    np.matmul(ones, d_gates[..., :H].reshape(T * B, H), out=d_b[:H])
 
-    # d_b_z = 0.2 * d_bias_z
-    np.multiply(d_bias_z, 0.2, out=d_b_z)
+    np.multiply(d_bias_z, 0.2, out=d_b[H:])  # d_b_z = 0.2 * d_bias_z
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U_g, d_U_z, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_g, d_U_z, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_g, U_z, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    ah, g, U_z_h, n, maximum_z, z = (np.empty((B, H), dtype) for _ in range(6))
+    gates = np.empty((B, 2 * H), dtype)  # a, a_z
+    ah, g, U_z_h, n, maximum_z, z, h_next = (np.empty((B, H), dtype) for _ in range(7))
     bias_z = np.empty((H,), dtype)
     s = np.empty((B, H), dtype)
-    b_z, b_g = b[H:], b[:H]
     a, a_z = gates[:, :H], gates[:, H:]
 
-    # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
     # a = W_g @ x + b_g
     np.matmul(x, W.T, out=gates)
-    a += b_g
+    a += b[:H]
     a_z *= 0.2
     a_z += bias_z
 

@@ -116,13 +116,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -131,7 +130,7 @@ def forward(
     W, b_f = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
     x_h_next = np.empty((T, B, H), dtype)
-    f_all, z_all = gates[..., H:], gates[..., :H]
+    f_all = gates[..., H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
@@ -141,7 +140,7 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
-    x_h_next *= z_all
+    x_h_next *= gates[..., :H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
@@ -156,13 +155,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -206,7 +201,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_a_f
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b_f = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
@@ -221,8 +216,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, f_ts, out=d_a_f_ts)
         d_a_f_ts *= f_ts
 
-        # d_z = 1 - f, times d_h in the loop
-        np.subtract(1, f_ts, out=d_z_ts)
+        np.subtract(1, f_ts, out=d_z_ts)  # d_z = 1 - f, times d_h in the loop
 
         for d_y_t, h_t, z, d_a_f, d_z, f, finished_t in backwards(
             d_y[ts], h[ts], gates[ts, :, :H], d_a_f_ts, d_z_ts, f_ts, ends[ts],
@@ -239,46 +233,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s -= s_2
             d_a_f *= s
 
-            # d_z = d_h * (1 - f)
-            d_z *= d_h
+            d_z *= d_h  # d_z = d_h * (1 - f)
             d_h *= f
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_f_all = d_gates[..., H:]
 
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_a_f_all.reshape(T * B, H), out=d_b_f)
+    np.matmul(ones, d_gates[..., H:].reshape(T * B, H), out=d_b_f)
 
-    d_params = Params(d_W, d_b_f)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b_f), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b_f = params
-    gates = np.empty((B, 2 * H), dtype)
-    x_h_next = np.empty((B, H), dtype)
-    f, z = gates[:, H:], gates[:, :H]
+    gates = np.empty((B, 2 * H), dtype)  # z, f
+    x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    f = gates[:, H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
@@ -288,7 +277,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # h' = f * h + z * (1 - f)
     np.subtract(1, f, out=x_h_next)
-    x_h_next *= z
+    x_h_next *= gates[:, :H]
     np.multiply(f, h_t, out=h_next)
     h_next += x_h_next
 

@@ -123,13 +123,12 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(64, 2**18 // max(1, B * H))  # at once, where no tape is left
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
         return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -137,7 +136,7 @@ def forward(
 
     W, U, b = params
     h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_g_h, U_c_h
 
     # The parts of g and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
@@ -170,13 +169,9 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
 
 
 def in_parts(params, x, initial, lengths, steps, dtype):
@@ -220,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_g, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -231,10 +226,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_g_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         g_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
-        h_ts = h[ts]
 
-        # d_g = 1 - g
-        np.subtract(1, g_ts, out=d_g_ts)
+        np.subtract(1, g_ts, out=d_g_ts)  # d_g = 1 - g
 
         # d_n = (1 - g) * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -242,7 +235,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_n_ts *= d_g_ts
 
         # d_g = (1 - g) * g * (h - n), times d_h in the loop
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_g_ts *= s_ts
         d_g_ts *= g_ts
 
@@ -254,15 +247,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - g) * (1 - n**2)
-            d_n *= d_h
-
-            # d_g = d_h * (1 - g) * g * (h - n)
-            d_g *= d_h
-
-            # d_u_h = U_g.T @ d_g + U_c.T @ d_n
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - g) * (1 - n**2)
+            d_g *= d_h  # d_g = d_h * (1 - g) * g * (h - n)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_g.T @ d_g + U_c.T @ d_n
 
             # d_h = d_h * g + d_u_h
             d_h *= g
@@ -281,27 +268,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
+    u = np.empty((B, 2 * H), dtype)  # U_g_h, U_c_h
+    gates = np.empty((B, 2 * H), dtype)  # g, n
+    h_next = np.empty((B, H), dtype)
     g, n = gates[:, :H], gates[:, H:]
 
     # g = sigmoid(W_g @ x + U_g @ h + b_g)

@@ -18,7 +18,21 @@ from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.printer import Printer
 
-OBVIOUS = re.compile(r"\w+ [+*]= \w+")  # the code says the same
+OBVIOUS = re.compile(r"\w+ [+*]?= \w+")  # the code says the same
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What stands above some code: lines, and the gates of which it computes parts before the loop."""
+
+    lines: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        early = f"The parts of {listed(self.gates)} that wait for no state, for all steps at once."
+        said = tuple(line for line in self.lines if not OBVIOUS.fullmatch(line))
+        return (early, *said) if self.gates else said
 
 
 @dataclass(frozen=True)
@@ -28,18 +42,13 @@ class Comments:
     lines: Mapping[str, str]
     parts: Mapping[str, str]
 
-    def of(self, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
-        """The lines for some values; `once`: there is a single step, of which nothing is known before."""
+    def of(self, values: Iterable[Value], once: bool = False) -> Remark:
+        """The remark on some values; `once`: there is a single step, of which nothing is known before."""
         names = [v.name for v in values]
         parts = {} if once else self.parts
-        gates = list(dict.fromkeys(parts[n] for n in names if n in parts))
-        early = (f"The parts of {listed(gates)} that wait for no state, for all steps at once.",)
-        lines = (self.lines[n] for n in names if n not in parts and n in self.lines)
-        return tuple(
-            dict.fromkeys(
-                [*(early if gates else ()), *(line for line in lines if not OBVIOUS.fullmatch(line))]
-            )
-        )
+        gates = dict.fromkeys(parts[n] for n in names if n in parts)
+        lines = dict.fromkeys(self.lines[n] for n in names if n not in parts and n in self.lines)
+        return Remark(tuple(lines), tuple(gates))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -18,18 +18,16 @@ from typing import ClassVar
 
 import sympy as sp
 
-from gategen.backends.comments import listed
+from gategen.backends.comments import Remark, listed
 from gategen.backends.folding import WIDTH, call, folded
 from gategen.backends.functions import context
 from gategen.backends.host import ALL, ONCE, SUMS, Host
 from gategen.backends.instructions import View
-from gategen.backends.interface import stacked
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
     FIRST_STEP,
-    GRADIENT,
     Buffer,
     ColumnSum,
     Kernel,
@@ -50,9 +48,9 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
-    clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
-    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger
+    smaller clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part
+    REAL STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 )
 
@@ -122,7 +120,6 @@ class Argument:
     """A parameter of a kernel, and what the host passes for it."""
 
     declaration: str
-    comment: str
     host: str
 
 
@@ -132,12 +129,11 @@ class CudaKernel:
 
     name: str
     comment: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
+    parameters: tuple[str, ...]  # lines
     width: str
     index: tuple[str, ...]
     reads: tuple[str, ...]
     computes: tuple[str, ...]
-    writes: tuple[str, ...]
 
 
 def mentions(text: str, word: str) -> bool:
@@ -162,6 +158,9 @@ class Emitter(Host):
     def head(self) -> str:
         first = "start, T" if self.module.plan.rule(FIRST_STEP) else "T"
         return f"for t in {'reversed(range(T))' if self.schedule.graph.backwards else f'range({first})'}:"
+
+    def settle(self, *kept: str) -> None:
+        """Nothing: parts have no names."""
 
     def part(self, source: str, wish: str) -> str:
         return source
@@ -208,7 +207,7 @@ class Emitter(Host):
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value.name] = Argument(f"const real {value.name}", "", f"number({word}, dtype)")
+                made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
             name = self.schedule.slot[value].buffer
             if name in names:
@@ -216,22 +215,26 @@ class Emitter(Host):
             buffer = self.buffer(name)
             host = self.names["memory", name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
-            qualifier = "" if name in out else "const "
-            made[name] = Argument(
-                f"{qualifier}storage* __restrict__ {names[name]}", self.shape(name, buffer), host
-            )
+            made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
         return tuple(made.values()), names
 
-    def shape(self, name: str, buffer: Buffer | None) -> str:
-        if buffer is not None:
-            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}".rstrip()
-        field = self.module.fields.get(name.removeprefix(GRADIENT))
-        if field is None:
-            return ""
-        return f"{self.size(field.height) if field.rows else 1}  {', '.join(stacked(field))}"
+    def copies(self, kernel: Kernel) -> list[str]:
+        """The lines of a kernel that does nothing but copy, or set to 0; none for another."""
+        slot, lines = self.schedule.slot, []
+        for ops in neighbours(kernel.ops, slot):
+            if any(op.out not in slot for op in ops) or not isinstance(ops[0].expr, Value | sp.Integer):
+                return []
+            target, source = self.value(*(op.out for op in ops)), str(ops[0].expr)
+            if isinstance(ops[0].expr, Value):
+                source = self.value(*(op.expr for op in ops))
+            lines.append(f"{target} = {source}" if target.endswith("]") else f"{target}[...] = {source}")
+        return lines
 
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot
+        if copies := self.copies(kernel):
+            self.say(self.comment(*(op.out for op in kernel.ops)), *copies)
+            return
         made = {op.out for op in kernel.ops}
         reads = list(dict.fromkeys(v for op in kernel.ops for v in op.reads if v not in made))
         last: dict[Slot, Value] = {}
@@ -244,39 +247,55 @@ class Emitter(Host):
         ordered = [*reads, *(op.out for op in kernel.ops)]
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
-        loads = tuple(
-            f"const real {rename[v.name]} = {self.entry(v, buffers)};" for v in reads if not self.scalar(v)
-        )
-        inside, computed = arguments_of_functions(kernel.ops, stores), []
+        loads = self.loads([v for v in reads if not self.scalar(v)], buffers, rename)
+        inside, computed, stored = arguments_of_functions(kernel.ops, stores), [], []
+        read = {v for op in kernel.ops for v in op.reads}
         for op in kernel.ops:
             text = printer(op.expr)
+            value = f"real({text})" if op.expr.is_number else text
             if op.out in inside:
                 rename[op.out.name] = text
+            elif op.out in stores and op.out not in read:
+                stored += lines_of(f"{self.entry(op.out, buffers)} = {value};", op.out.name)
             else:
-                value = f"real({text})" if op.expr.is_number else text
                 computed += lines_of(f"const real {rename[op.out.name]} = {value};")
-        computes = tuple(computed)
-        writes = tuple(f"{self.entry(v, buffers)} = {rename[v.name]};" for v in stores)
+                if op.out in stores:
+                    stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
+        computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
-        text = "\n".join([*loads, *computes, *writes])
+        text = "\n".join([*loads, *computes])
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
         words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
         text = "\n".join([text, *index])
         letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
         numbers = ("rows", *words, *letters)
-        head = ", ".join(f"const int {word}" for word in numbers)
-        declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
+        declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
         name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
-        above = (
-            [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
-        )
+        above = comment.text
+        if self.schedule.graph.backwards:  # the kernel says how
+            above = (f"Computes {listed([v.name for v in stores])}.",)
+            targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
+            comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
+            name, tuple(folded(above, 104)), tuple(filled(declared)), width, index, loads, computes
         )
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
         passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
+
+    def loads(
+        self, values: Sequence[Value], buffers: dict[str, str], rename: dict[str, str]
+    ) -> tuple[str, ...]:
+        """The lines that read some values, those of one array together."""
+        lines: list[str] = []
+        by_buffer: dict[str, list[str]] = {}
+        for v in values:
+            text = f"{rename[v.name]} = {self.entry(v, buffers)}"
+            by_buffer.setdefault(self.schedule.slot[v].buffer, []).append(text)
+        for texts in by_buffer.values():
+            lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
+        return tuple(lines)
 
     def entry(self, value: Value, buffers: dict[str, str]) -> str:
         """Where a value lies in memory."""
@@ -300,7 +319,7 @@ class Emitter(Host):
     def launch(
         self,
         kernel: CudaKernel,
-        comment: Sequence[str],
+        comment: Remark,
         rows: str,
         words: Sequence[str],
         arrays: Sequence[str],
@@ -322,7 +341,28 @@ class Emitter(Host):
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")
         line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(SUMS if self.where == ALL else (), *self.cleared(stage.operand), line)
+        self.say(SUMS if self.where == ALL else Remark(), *self.cleared(stage.operand), line)
+
+
+def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
+    """Ops that copy neighbours to neighbours, or one number to neighbours, together."""
+
+    def follows(one: Value, other: Value) -> bool:
+        first, second = slot.get(one), slot.get(other)
+        return (
+            first is not None
+            and second is not None
+            and (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+        )
+
+    found: list[list[Pointwise]] = []
+    for op in ops:
+        last = found[-1][-1] if found else None
+        if last and follows(last.out, op.out) and (last.expr == op.expr or follows(last.expr, op.expr)):
+            found[-1].append(op)
+        else:
+            found.append([op])
+    return found
 
 
 def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:
@@ -333,9 +373,17 @@ def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) ->
     return {v for v in arguments if read[v] == 1 and v not in stored} & {op.out for op in ops}
 
 
-def lines_of(statement: str) -> list[str]:
-    """A statement; a long one goes on in the next lines."""
-    return textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+def lines_of(statement: str, name: str = "") -> list[str]:
+    """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
+    lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+    told = not name or re.match(rf"{name}\[", statement)
+    return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
+
+
+def filled(items: Sequence[str], width: int = WIDTH - 8) -> list[str]:
+    """Items with commas between them, as many in a line as it holds."""
+    kept = ", ".join(item.replace(" ", "\0") for item in items)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, width, break_long_words=False)]
 
 
 def unique(wish: str, taken: set[str]) -> str:

@@ -103,6 +103,7 @@ class Quick:
 
     function: Function
     states: tuple[QuickState, ...]
+    makes: tuple[str, ...]  # lines that make the next states and what else it needs
     result: str
 
 
@@ -139,6 +140,9 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     kept = tuple(Assigned(loop.value(c.next), loop.value(c.current)) for c in states)
     after.run(schedule.after)
     outputs = tuple(after.value(value) for _, value in graph.outputs)
+    before.settle(*(update.value for update in updates))
+    ahead.settle(*loop.steps)
+    after.settle(*outputs)
     made = Function(
         before=before.written,
         ahead=ahead.written,
@@ -159,9 +163,11 @@ def one_step(module: Module, way: Way, host: Hosts) -> Function:
     lines = host(module, way, module.names.inner(), ONCE)
     lines.run(way.schedule.stages)
     outputs = tuple(lines.value(value) for _, value in way.schedule.graph.outputs)
+    lines.settle(*outputs)
+    start = module.target.one_step
     memory = tuple(
-        Array(a.name, a.shape.replace("(T, B", module.target.one_step))
-        for a in own_memory(module, way.schedule)
+        replace(array, shape=array.shape.replace("(T, B", start))
+        for array in own_memory(module, way.schedule)
     )
     return fitted(module, Function(loop=lines.written, outputs=outputs, memory=memory))
 
@@ -169,7 +175,14 @@ def one_step(module: Module, way: Way, host: Hosts) -> Function:
 def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
     """The buffers a function makes for itself: all but inputs, states and carries."""
     made = (b for b in schedule.buffers if b.kind in ("row", "time", "static"))
-    return tuple(Array(module.names["memory", b.name], module.shape(b)) for b in made)
+    return tuple(
+        Array(
+            module.names["memory", b.name],
+            module.shape(b),
+            ", ".join(b.members) if len(b.members) > 1 else "",
+        )
+        for b in made
+    )
 
 
 def fitted(module: Module, made: Function, *others: Function) -> Function:
@@ -240,7 +253,9 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
     )
     made = one_step(module, module.ways(step)[0], host)
     outputs = [f"{source}.copy()" for source in made.outputs]
-    return Quick(made, states, outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})")
+    result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
+    nexts = (Array(s.next, f"(B, {s.size})") for s in states)
+    return Quick(made, states, interface.empties((*made.memory, *nexts), module.target.xp), result)
 
 
 def functions(module: Module, host: Hosts) -> Functions:

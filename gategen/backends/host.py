@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
 from gategen.backends.folding import commented
 from gategen.backends.instructions import View, slot_view
 from gategen.backends.module import Module, Way
@@ -32,18 +33,30 @@ from gategen.plan import (
     offset_rank,
 )
 
+BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
+
 # Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
 ALL, AHEAD, LOOP, ONCE = "all", "ahead", "loop", "once"
 STEPPED = ("input", "state", "time")
-SUMS = ("The gradients of the parameters: all steps in one product each.",)
+SUMS = Remark(("The gradients of the parameters: all steps in one product each.",))
 
 
 @dataclass
 class Block:
-    """Lines under one comment."""
+    """Lines under one remark."""
 
-    comment: tuple[str, ...]
+    remark: Remark
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The remark stands above the lines, a formula beside a single one where there is room."""
+        said = self.remark.text
+        if len(self.lines) == len(said) == 1 and " = " in said[0]:
+            beside = f"{self.lines[0]}  # {said[0]}"
+            if "\n" not in beside and len(beside) <= BESIDE:
+                return beside
+        return "\n".join([*commented(said), *self.lines])
 
 
 @dataclass(frozen=True)
@@ -70,9 +83,10 @@ class Host(ABC):
         self.schedule, self.xp = way.schedule, module.target.xp
         self.weights: dict[str, str] = {}  # made once, by what they are
         self.views: dict[str, str] = {}  # parts of arrays, by what they are
+        self.steps: dict[str, str] = {}  # the name of a step's part, by what the loop runs over
         self.known: Mapping[str, str] = {}  # views of a few steps that are there already
         self.blocks: list[Block] = []
-        self.said: set[str] = set()
+        self.said: set[object] = set()
         self.zeroed: set[Value] = set()  # behind the lengths
 
     def run(self, stages: Sequence[Stage]) -> None:
@@ -113,27 +127,40 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ text
 
-    def say(self, comment: Sequence[str], *lines: str) -> None:
-        """Lines under a comment; what was said before is not said again."""
-        new = tuple(line for line in dict.fromkeys(comment) if line not in self.said)
-        self.said.update(new)
-        if new or not self.blocks:
+    def say(self, remark: Remark, *lines: str) -> None:
+        """Lines under a remark; what was said before is not said again, parts of gates are named together."""
+        new = Remark(
+            tuple(line for line in remark.lines if line not in self.said),
+            tuple(gate for gate in remark.gates if ("gate", gate) not in self.said),
+        )
+        self.said.update(new.lines, (("gate", gate) for gate in new.gates))
+        last = self.blocks[-1].remark if self.blocks else None
+        if last and new.gates and last.gates and not new.lines and not last.lines:
+            self.blocks[-1].remark = Remark((), (*last.gates, *new.gates))
+        elif new.lines or new.gates or not self.blocks:
             self.blocks.append(Block(new))
         self.blocks[-1].lines.extend(lines)
 
+    @abstractmethod
+    def settle(self, *kept: str) -> None:
+        """Puts a part that one line mentions into that line, unless the text `kept` mentions it too."""
+
     @property
     def text(self) -> str:
-        """All lines, a blank line between blocks."""
-        return "\n\n".join(
-            "\n".join([*commented(block.comment), *block.lines]) for block in self.blocks if block.lines
-        )
+        """All lines, a blank line around a block of several."""
+        whole = ""
+        for text in (block.text for block in self.blocks if block.lines):
+            last = whole.rpartition("\n\n")[2]
+            single = "\n" not in text and not (whole and "\n#" in f"\n{last}")
+            whole += ("\n" if single else "\n\n") * bool(whole) + text
+        return whole
 
     @property
     def written(self) -> Part:
         """The lines, and what must come before them."""
         return Part(self.prepare, self.text)
 
-    def comment(self, *values: Value) -> tuple[str, ...]:
+    def comment(self, *values: Value) -> Remark:
         return self.way.comments.of(values, self.where == ONCE)
 
     # ------------------------------------------------------------------------------------------ places
@@ -261,7 +288,7 @@ class Host(ABC):
             lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
         else:
             lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
-        self.say(SUMS if self.where == ALL else (), *lines)
+        self.say(SUMS if self.where == ALL else Remark(), *lines)
 
     def cleared(self, operand: Sequence[Value]) -> Iterable[str]:
         """Zeros behind the lengths, where they do not come of themselves."""
@@ -303,6 +330,10 @@ def joint_name(members: Sequence[str]) -> str:
     if len(stems) == 1:
         return prefix + stems[0]
     shared = {s.split("_")[0] for s in stems}
+    tails = {tuple(s.split("_")[2:]) for s in stems}
+    if len(shared) == 1 and len(tails) == 1 and all("_" in s for s in stems):  # U_zr_h for U_z_h and U_r_h
+        middle = "".join(s.split("_")[1] for s in stems)
+        return prefix + "_".join((shared.pop(), middle, *tails.pop()))
     if len(shared) == 1 and all("_" in s for s in stems):
         return prefix + shared.pop() + "_" + "".join(s.split("_", 1)[1].split("_")[0] for s in stems)
     return prefix + ("".join(stems) if all(len(s) <= 2 for s in stems) else "_".join(stems))

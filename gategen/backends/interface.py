@@ -14,7 +14,7 @@ from hashlib import sha256
 
 import sympy as sp
 
-from gategen.backends.folding import assigned, call, listing, returned, together
+from gategen.backends.folding import WIDTH, assigned, call, listing, returned, together, wrapped
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
 from gategen.graph import length
@@ -352,7 +352,8 @@ class OutputRecord:
     said_name: str  # of the spec: `h'`
     said_size: str  # of the spec: `"hidden"`, `3`
     shape: str
-    source: str  # the expression that `forward` takes it from
+    array: str  # what it lies in
+    source: str  # the same as an array of its own
     first: str  # that at the first step, where it has a rule of its own; empty where it is there already
     given: str  # its gradient as the caller gives it
     gradient: str  # the same as an array
@@ -367,6 +368,7 @@ def output_records(module: Module, sources: Sequence[str], own: Container[str]) 
             said_name=str(module.cell.outputs[k]),
             said_size=said(value.size),
             shape=f"(T, B, {names.letter(value.size)})",
+            array=source,
             source=source if source in own else f"{source}.copy()",
             first=names["first output", name] if ruled and not source.endswith("[1:]") else "",
             given="d_y" if len(outputs) == 1 else f"d_y[{k}]",
@@ -401,18 +403,24 @@ class Array:
 
     name: str
     shape: str
+    members: str = ""  # what lies in it, where that is several
 
 
 def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
     """The lines that make some memory, all arrays of one shape in one line."""
-    by_shape: dict[str, list[str]] = {}
+    by_shape: dict[tuple[str, str], list[str]] = {}
     for array in memory:
-        by_shape.setdefault(array.shape, []).append(array.name)
+        by_shape.setdefault((array.shape, array.members), []).append(array.name)
     lines: list[str] = []
-    for shape, names in by_shape.items():
+    for (shape, members), names in by_shape.items():
         made = f"{xp}.empty({shape}, dtype)"
-        several = assigned(names, f"({made} for _ in range({len(names)}))")
-        lines += several.split("\n") if len(names) > 1 else [f"{names[0]} = {made}"]
+        line = f"{names[0]} = {made}" + (f"  # {members}" if members else "")
+        if len(names) > 1:
+            lines += assigned(names, f"({made} for _ in range({len(names)}))").split("\n")
+        elif len(line) <= WIDTH - 4:
+            lines.append(line)
+        else:
+            lines += [*wrapped(members, WIDTH - 8), f"{names[0]} = {made}"]
     return tuple(lines)
 
 
@@ -452,6 +460,7 @@ class Signature:
     renamed: tuple[InputRecord, ...]  # those of which the argument has another name
     states: tuple[StateRecord, ...]
     buffers: Buffers | None
+    ruled: bool  # whether there is a rule of its own for states that nobody gave
 
 
 def signature(module: Module) -> Signature:
@@ -474,6 +483,7 @@ def signature(module: Module) -> Signature:
         renamed=tuple(i for i in inputs if i.name != i.argument),
         states=tuple(state_record(module, s) for s in cell.states),
         buffers=buffers_of(module, sizes),
+        ruled=len(module.plan.rules) > 1,
     )
 
 
@@ -543,11 +553,11 @@ class Calls:
 def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     tape, result = passing.tape, passing.result
     lent = [item for item in tape if item.shape]
-    ruled = len(module.plan.rules) > 1  # there is a rule of its own for states that nobody gave
-    targets = [item.name if item.name != "given" or ruled else "_" for item in tape]
+    targets = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
     gradients = [f"{i.argument}={i.result}" for i in given.inputs]
     first_entries = listing([f"{s.array}[0]" for s in given.states])
     late = "".join(f"{size.letter}, " for size in given.measure.late)
+    params = "d_params" if given.ruled else f"Params({', '.join(f.gradient for f in given.fields)})"
     sizes = ", ".join(size.letter for size in given.measure.sizes)
     none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
     initial = f"initial=States({', '.join(s.carry for s in given.states)})"
@@ -560,14 +570,23 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
             f"{listing([item.name for item in lent])} = memory(",
             ["tape", "dtype", *(f"{item.name}={item.shape}" for item in lent)],
         ),
-        tape=call(f"return {result.value}, final, Tape(", [item.value for item in tape]),
+        tape=tape_call(passing),
         untape=call("(", targets, ") = tape"),
-        grads=call("return Grads(", ["params=d_params", *gradients, initial]),
+        grads=call("return Grads(", [f"params={params}", *gradients, initial]),
         shapes=returned([f.shape for f in given.fields]),
         no_gradients=assigned([f.gradient for f in given.fields], none) if given.fields else "",
         no_d_final=call("States(", [f"{given.xp}.zeros((B, {s.size}), dtype)" for s in given.states]),
         part=part_call(given, passing.outputs),
     )
+
+
+def tape_call(passing: Passing) -> str:
+    """The lines that return what `forward` gives, with a tape where one was asked for."""
+    start, values = f"return {passing.result.value}, final,", [item.value for item in passing.tape]
+    line = f"{start} Tape({', '.join(values)}) if tape else None"
+    if len(line) <= WIDTH - 8:
+        return line
+    return "\n".join([call("kept = Tape(", values), f"{start} kept if tape else None"])
 
 
 def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:

@@ -6,11 +6,13 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
 from gategen.backends.folding import WIDTH, wrapped
 from gategen.backends.functions import context
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
@@ -84,7 +86,6 @@ class Lines(Host):
 
     def __init__(self, module: Module, way: Way, names: Scope, where: str) -> None:
         super().__init__(module, way, names, where)
-        self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
         self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
@@ -102,6 +103,22 @@ class Lines(Host):
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
         numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
         return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
+
+    def settle(self, *kept: str) -> None:
+        for source, name in list(self.views.items()):
+            word = re.compile(rf"\b{name}\b")
+            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
+            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
+            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
+            if len(read) != 1 or any(map(word.search, others)):
+                continue
+            (block, k), *_ = read
+            line = block.lines[k]
+            found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
+            found = word.sub(source, found)
+            if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
+                block.lines[k] = found
+                del self.views[source]
 
     @property
     def starts_late(self) -> bool:
@@ -224,7 +241,7 @@ class Lines(Host):
         number = stage.out[0].shape == ()
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
-        self.say(SUMS if self.where == ALL else (), *cleared, line)
+        self.say(SUMS if self.where == ALL else Remark(), *cleared, line)
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
@@ -241,8 +258,10 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            note = (AS_TANH,) if any(v in written for v in order) else ()
-            self.say((*self.comment(*order), *note), *lines)
+            remark = self.comment(*order)
+            if any(v in written for v in order):
+                remark = replace(remark, lines=(*remark.lines, AS_TANH))
+            self.say(remark, *lines)
         self.static = False
 
     def strictly(self, one: Instruction) -> Instruction:
@@ -355,12 +374,20 @@ class NumpyModule(Module):
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:
-    """Lines that name views, those of one array in one line where it holds them."""
-    by_array: dict[str, list[tuple[str, str]]] = {}
+    """Lines that name views: parts of one array in one line, and whole arrays in one, where it holds them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
     for source, name in views.items():
-        by_array.setdefault(source.split("[")[0], []).append((name, source))
-    lines = []
-    for pairs in by_array.values():
-        line = " = ".join(", ".join(part) for part in zip(*pairs, strict=True))
-        lines += [line] if len(line) <= WIDTH - 8 else [f"{name} = {source}" for name, source in pairs]
+        array, _, part = source.partition("[")
+        groups.setdefault(part if part == "ts]" else array, []).append((name, source))
+    lines: list[str] = []
+    for pairs in groups.values():
+        held: list[tuple[str, str]] = []
+        for pair in pairs:
+            line = " = ".join(", ".join(part) for part in zip(*held, pair, strict=True))
+            if held and len(line) <= WIDTH - 8 and len(held) < 4:
+                lines.pop()
+            else:
+                held, line = [], f"{pair[0]} = {pair[1]}"
+            held.append(pair)
+            lines.append(line)
     return lines
