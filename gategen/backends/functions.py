@@ -14,7 +14,7 @@ from gategen.backends import interface
 from gategen.backends.folding import listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
 from gategen.backends.interface import Array
-from gategen.backends.module import Module, Way, tape_buffers
+from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import HELPERS, Scope
 from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
 
@@ -73,8 +73,7 @@ class RuleFunctions:
     forward: Function
     backward: Function
     makes: tuple[str, ...]  # lines that make what the forward function needs
-    measured: str
-    measured_back: str
+    one_step: OneStep
     parameters: tuple[str, ...]
     arguments: tuple[str, ...]
     results: tuple[str, ...]  # what `forward` calls the states and outputs that it gets back
@@ -85,6 +84,7 @@ class RuleFunctions:
     carries: tuple[Carried, ...]
     gradients: tuple[str, ...]  # of the inputs
     later: tuple[str, ...]  # arrays of which `backward` then leaves the first step out
+    cleared: tuple[str, ...]  # what `forward` sets to 0 behind the lengths, of what is left behind
 
 
 @dataclass(frozen=True)
@@ -105,22 +105,6 @@ class Quick:
     states: tuple[QuickState, ...]
     makes: tuple[str, ...]  # lines that make the next states and what else it needs
     result: str
-
-
-@dataclass(frozen=True)
-class Functions:
-    """All functions of a module that are made of lines."""
-
-    forward: Function
-    backward: Function
-    first: RuleFunctions | None
-    start: RuleFunctions | None
-    quick: Quick | None
-    views: tuple[Assigned, ...]  # the gradients of inputs that lie beside others
-    singular: bool  # whether some lines may give what is not finite behind the lengths
-    cleared: tuple[str, ...]  # what `forward` sets to 0 there
-    cleared_first: tuple[str, ...]  # the same in what the first step leaves behind
-    helpers: dict[str, bool]  # whether any line needs it
 
 
 # ---------------------------------------------------------------------------------------------- functions
@@ -210,7 +194,8 @@ def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
     states = module.states_of(rule)
     inputs = tuple(names["memory", s.name] for s in module.cell.inputs if graph.inputs)
     outputs = tuple(names.find("first output", name) or name for name, _ in graph.outputs)
-    held = tuple(names["memory", b.name] for b in tape_buffers(rule) if graph.states)
+    taped = list(enumerate(tape_buffers(rule)))
+    held = tuple(names["memory", b.name] for _, b in taped if graph.states)
     over_time = tuple(names["memory", b.name] for b in tape_buffers(step) if b.kind == "time")
     seeds, later_seeds = module.seeds(rule), module.seeds(step)
     carries = tuple(Carried(module.carry(s, rule), names["kept", s], module.carry(s, step)) for s in states)
@@ -221,8 +206,7 @@ def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
         forward=forward,
         backward=backward,
         makes=interface.empties((*forward.memory, *nexts), module.target.xp),
-        measured=passing.measured,
-        measured_back=passing.measured_back,
+        one_step=passing,
         parameters=("params", *inputs, *passing.states, *passing.further),
         arguments=("params", *whole, *passing.passed, *passing.further),
         results=(*passing.results, *outputs),
@@ -232,6 +216,7 @@ def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
         seeds=seeds,
         carries=carries,
         gradients=backward.outputs,
+        cleared=tuple(f"first_tape[{k}]" for k, b in taped if module.singular and b.kind != "static"),
         later=(*inputs, *(names["memory", s] for s in states), *over_time, *later_seeds),
     )
 
@@ -258,35 +243,30 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
     return Quick(made, states, interface.empties((*made.memory, *nexts), module.target.xp), result)
 
 
-def functions(module: Module, host: Hosts) -> Functions:
-    """All of them, in the order in which they choose names."""
-    plan, step = module.plan, module.plan.step
-    forward, backward = (function(module, way, host) for way in module.ways(step))
+def context(module: Module, host: Hosts) -> dict[str, object]:
+    """All that the templates print, records by name; names are given in the order of the calls here."""
+    plan, signature = module.plan, interface.signature(module)
+    forward, backward = (function(module, way, host) for way in module.ways(plan.step))
     first, start = (
         rule_functions(module, rule, host) if (rule := plan.rule(name)) else None
         for name in (FIRST_STEP, START_STATES)
     )
-    gradients = [module.input_gradient(name) for name, _ in step.backward.graph.outputs]
-    taped = tape_buffers(step) if module.singular else []
-    first_taped = tape_buffers(rule) if module.singular and (rule := plan.rule(FIRST_STEP)) else []
-    return Functions(
-        forward=forward,
-        backward=backward,
-        first=first,
-        start=start,
-        quick=quick_step(module, host) if module.target.numpy else None,
-        views=tuple(Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v),
-        singular=module.singular,
-        cleared=tuple(module.names["memory", b.name] for b in taped if b.kind == "time"),
-        cleared_first=tuple(f"first_tape[{k}]" for k, b in enumerate(first_taped) if b.kind != "static"),
-        helpers={name: name in module.helpers for name in (*HELPERS, "tiles", "row_sum", "column_sum")},
-    )
-
-
-def context(module: Module, host: Hosts) -> dict[str, object]:
-    """All that the templates print of a module, as records by name."""
-    signature = interface.signature(module)
-    made = functions(module, host)
-    passing = interface.passing(module, signature, made.forward.outputs, made.forward.memory)
-    calls = interface.calls_of(module, signature, passing)
-    return {**vars(signature), **vars(made), **vars(passing), "calls": calls}
+    passing = interface.passing(module, signature, forward.outputs, forward.memory)
+    taped = tape_buffers(plan.step) if module.singular else []
+    gradients = [module.input_gradient(name) for name, _ in plan.step.backward.graph.outputs]
+    return {
+        **vars(signature),
+        **vars(passing),
+        "calls": interface.calls_of(module, signature, passing),
+        "forward": forward,
+        "backward": backward,
+        "first": first,
+        "start": start,
+        "quick": quick_step(module, host) if module.target.numpy else None,
+        # the gradients of inputs that lie beside others
+        "views": [Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v],
+        # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
+        "singular": module.singular,
+        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "helpers": {name: name in module.helpers for name in (*HELPERS, "tiles", "row_sum", "column_sum")},
+    }

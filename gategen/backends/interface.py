@@ -382,7 +382,7 @@ def output_records(module: Module, sources: Sequence[str], own: Container[str]) 
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs listing, as `forward` and `step` return them."""
+    """The outputs together, as `forward` and `step` return them."""
 
     type: str
     value: str
@@ -439,7 +439,7 @@ class TapeItem:
         return "initial is not None" if self.name == "given" else self.name
 
 
-# ---------------------------------------------------------------------------------------------- all listing
+# ---------------------------------------------------------------------------------------------- all together
 
 
 @dataclass(frozen=True)
