@@ -32,6 +32,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "98617a88302dbe22c6e7a71e2a0849bf653016d0fde34c48767287629d3876e6"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -143,7 +144,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_h_T = np.ascontiguousarray(U_h.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for h_t, f_t, i_t, p_t, h_next, finished_t in zip(h[:-1], f, i, p, h[1:], ends, strict=True):
@@ -272,7 +273,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -287,6 +287,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     W_h, U_h, b_h = params
     p, f, i, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
 
     np.matmul(x, W_h.T, out=p)  # p = W_h @ x
@@ -297,11 +298,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # i = sigmoid(p + q)
     np.add(p, f, out=i)
-    sigmoid(i, 0.5, out=i)
+    sigmoid(i, half, out=i)
 
     # f = sigmoid(p - q)
     np.subtract(p, f, out=f)
-    sigmoid(f, 0.5, out=f)
+    sigmoid(f, half, out=f)
 
     # h' = f * h + p * i
     np.multiply(f, h_t, out=h_next)
@@ -369,15 +370,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

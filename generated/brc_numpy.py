@@ -27,6 +27,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4e1e3af0e73015076af4032b163b78ff0abf3bbd18eaaa93dccf608ad24c29f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -144,8 +145,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     w_z, w_a = w[:H], w[H:]
@@ -297,7 +298,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b, d_w), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -313,6 +313,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b, w = params
     gates = np.empty((B, 3 * H), dtype)  # z, tanh_a, tanh_h
     h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     z_tanh_a, z, tanh_a, tanh_h = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
@@ -328,11 +330,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     tanh_a += s
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    z *= 0.5
+    z *= half
     np.tanh(z_tanh_a, out=z_tanh_a)
-    z *= 0.5
-    z += 0.5
-    np.add(tanh_a, 1, out=s)
+    z *= half
+    z += half
+    np.add(tanh_a, one, out=s)
     np.multiply(s, h_t, out=s_2)
     tanh_h += s_2
     np.tanh(tanh_h, out=tanh_h)
@@ -410,15 +412,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -36,6 +36,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "10deb1138e37ea5785aa6339459f80a78b011f374e5f62131c711e8eae7250e5"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -176,7 +177,7 @@ def forward(
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_n_h, U_z_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -343,7 +344,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -361,6 +361,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
     n, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
@@ -375,12 +376,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     z += bias_z
 
     # l = z * sigmoid(a)
-    sigmoid(sigmoid_a, 0.5, out=sigmoid_a)
+    sigmoid(sigmoid_a, half, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
     n += u[:, :H]
     np.tanh(n, out=n)
     z += u[:, H:]
-    sigmoid(z, 0.5, out=z)
+    sigmoid(z, half, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
     # h' = (1 - l) * h + n * l
@@ -419,10 +420,11 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_x = np.empty((B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(B, dtype)
+    zero = np.array(0, dtype)
 
-    d_c[...] = 0
-    d_b[H:] = 0
-    d_h_2[...] = 0
+    d_c[...] = zero
+    d_b[H:] = zero
+    d_h_2[...] = zero
     np.add(d_h, d_y, out=d_h_next)  # d_h_next = d_h + d_y
     d_h[...] = d_h_2
 
@@ -503,15 +505,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4321be451b2cab060143cb0fec04941ce8bf006f81e6dbe585793b50dbc27f0"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -156,8 +157,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     b_z, b_h = b[:H], b[H:]
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
@@ -317,7 +318,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -333,11 +333,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W_h, U_h, b, nu, zeta = params
     n, U_h_h, z, h_next = (np.empty((B, H), dtype) for _ in range(4))
     sigmoid_zeta, sigmoid_nu = (np.empty((1,), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
 
     # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
-    sigmoid(zeta, 0.5, out=sigmoid_zeta)
-    sigmoid(nu, 0.5, out=sigmoid_nu)
+    sigmoid(zeta, half, out=sigmoid_zeta)
+    sigmoid(nu, half, out=sigmoid_nu)
 
     # a = W_h @ x + U_h @ h
     np.matmul(x, W_h.T, out=n)
@@ -346,13 +348,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # z = sigmoid(a + b_z)
     np.add(n, b[:H], out=z)
-    sigmoid(z, 0.5, out=z)
+    sigmoid(z, half, out=z)
 
     # n = tanh(a + b_h)
     n += b[H:]
     np.tanh(n, out=n)
     np.multiply(h_t, z, out=h_next)
-    np.subtract(1, z, out=s)
+    np.subtract(one, z, out=s)
     s *= sigmoid_zeta
     s += sigmoid_nu
     s *= n
@@ -428,15 +430,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

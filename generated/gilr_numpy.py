@@ -27,6 +27,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "f3f19a54e0f8f5c01c5f94ccfe202c321b9a949adcde8a2ab1e26502a140dffe"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -261,7 +262,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -277,6 +277,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b = params
     gates = np.empty((B, 2 * H), dtype)  # g, j
     x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     g = gates[:, :H]
 
     # g = sigmoid(W_g @ x + b_g)
@@ -285,13 +287,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    g *= 0.5
+    g *= half
     np.tanh(gates, out=gates)
-    g *= 0.5
-    g += 0.5
+    g *= half
+    g += half
 
     # h' = (1 - g) * j + g * h
-    np.subtract(1, g, out=x_h_next)
+    np.subtract(one, g, out=x_h_next)
     x_h_next *= gates[:, H:]
     np.multiply(g, h_t, out=h_next)
     h_next += x_h_next
@@ -366,15 +368,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -29,6 +29,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4748779cf015b73ca7e53a3adf8f4ecfa2ec799affc645de5fd4c7db11d00b3"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -145,7 +146,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     A_rz_T_tiles, u_tiles = tiles(A[: 2 * H, :H].T, u)
     A_h_T_tiles, A_h_0_hr_tiles = tiles(A[2 * H :, :H].T, A_h_0_hr)
     ends = [None] * T if finished is None else finished
@@ -289,7 +290,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_A, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -306,6 +306,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
     gates = np.empty((B, 3 * H), dtype)  # r, z, n
     hr, A_h_0_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     rz, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # r = sigmoid(A_r @ concat(h, x) + b_r)
@@ -315,7 +316,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, A[: 2 * H, :H].T, out=u)
     rz += u
-    sigmoid(rz, 0.5, out=rz)
+    sigmoid(rz, half, out=rz)
     np.multiply(h_t, gates[:, :H], out=hr)
     np.matmul(hr, A[2 * H :, :H].T, out=A_h_0_hr)
     n += A_h_0_hr
@@ -397,15 +398,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "145b2fe596b17a35dae1a377c33f167b55e22577062a711e936b9c13717df066"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -220,7 +221,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_parts = np.empty((2 * H,), dtype)  # d_r, d_z
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
-    one = np.full((), 1, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     ends = [None] * T if finished is None else finished
@@ -282,7 +283,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -298,9 +298,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W_h, U_h, b = params
     n, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(4))
     z, r = (np.empty((H,), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
 
-    sigmoid(b[:H], 0.5, out=z)  # z = sigmoid(b_z)
-    sigmoid(b[H : 2 * H], 0.5, out=r)  # r = sigmoid(b_r)
+    sigmoid(b[:H], half, out=z)  # z = sigmoid(b_z)
+    sigmoid(b[H : 2 * H], half, out=r)  # r = sigmoid(b_r)
 
     # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
     np.matmul(x, W_h.T, out=n)
@@ -385,15 +386,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -29,6 +29,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "3db3468b5d6086a5e92c2640a77b5d21142f45f082f9d3231e35bd767de2ba05"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -147,7 +148,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     ends = [None] * T if finished is None else finished
@@ -301,7 +302,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b, d_u), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -317,6 +317,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b, u = params
     gates = np.empty((B, 3 * H), dtype)  # r, z, n
     h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     r, z, rz, n = gates[:, :H], gates[:, H : 2 * H], gates[:, : 2 * H], gates[:, 2 * H :]
 
@@ -329,7 +330,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     r += s
     np.multiply(h_t, u[H : 2 * H], out=s)
     z += s
-    sigmoid(rz, 0.5, out=rz)
+    sigmoid(rz, half, out=rz)
     np.multiply(h_t, r, out=s)
     s *= u[2 * H :]
     n += s
@@ -410,15 +411,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -24,6 +24,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b8efca84fd32367c8ed21d1accfce2ddd2cdefa37db87f9fa9a7a11ace2aa21f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -135,7 +136,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    zero = np.full((), 0, dtype)
+    zero = np.array(0, dtype)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
     for h_t, x_h_t, h_next, finished_t in zip(h[:-1], x_h, h[1:], ends, strict=True):
@@ -228,7 +229,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -243,13 +243,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     W_h, U_h, b_h = params
     x_h, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    zero = np.array(0, dtype)
 
     # h' = relu(W_h @ x + U_h @ h + b_h)
     np.matmul(x, W_h.T, out=x_h)
     x_h += b_h
     np.matmul(h_t, U_h.T, out=U_h_h)
     x_h += U_h_h
-    np.maximum(x_h, 0, out=h_next)
+    np.maximum(x_h, zero, out=h_next)
 
     return h_next.copy(), States(h_next)
 
@@ -312,15 +313,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

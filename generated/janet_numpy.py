@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "25453b0a5c1bd4c72efddd41ce2f802ec18424c9a1b6cd028fd7429babc8b6b9"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -147,8 +148,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    one = np.full((), 1, dtype)
-    half = np.full((), 0.5, dtype)
+    one = np.array(1, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -291,7 +292,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -308,6 +308,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
     gates = np.empty((B, 2 * H), dtype)  # sigmoid_s, g
     sigmoid_h, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    one = np.array(1, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     sigmoid_s = gates[:, :H]
 
@@ -319,15 +321,15 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
-    np.subtract(sigmoid_s, 1, out=sigmoid_h)
-    sigmoid(sigmoid_h, 0.5, out=sigmoid_h)
+    np.subtract(sigmoid_s, one, out=sigmoid_h)
+    sigmoid(sigmoid_h, half, out=sigmoid_h)
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    sigmoid_s *= 0.5
+    sigmoid_s *= half
     np.tanh(gates, out=gates)
-    sigmoid_s *= 0.5
-    sigmoid_s += 0.5
-    np.subtract(1, sigmoid_h, out=h_next)
+    sigmoid_s *= half
+    sigmoid_s += half
+    np.subtract(one, sigmoid_h, out=h_next)
     h_next *= gates[:, H:]
     np.multiply(h_t, sigmoid_s, out=s)
     h_next += s
@@ -402,15 +404,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

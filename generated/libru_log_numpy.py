@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "526ac8ec43b7ec757252423afe149e60ccd8b4968d6aa644bf9e1d3ea6d1dc08"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -149,7 +150,7 @@ def forward(
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
 
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -230,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_bias_n = np.empty((H,), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
@@ -319,10 +320,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # softplus_h, softplus_n
     softplus_a, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias_n = np.empty((H,), dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     softplus_h, softplus_n = gates[:, :H], gates[:, H:]
 
-    np.multiply(b[H:], -1, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
+    np.multiply(b[H:], minus_one, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 
     # a = W_z @ x + U_z @ h + b_z
     np.matmul(x, W.T, out=gates)
@@ -332,7 +334,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus_h += u[:, :H]
     softplus_n -= u[:, H:]
     softplus(softplus_n, out=softplus_n)
-    np.multiply(softplus_n, -1, out=s)
+    np.multiply(softplus_n, minus_one, out=s)
 
     # h' = n + softplus(a + h - n) - softplus(a)
     softplus(softplus_h, out=softplus_a)
@@ -412,15 +414,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6869b85cf43f4916ba91469e14b1a9b12a80d601a0746974f707f09ace0bf63f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -273,8 +274,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
-    zero = np.full((), 0, dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -369,7 +370,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -595,15 +596,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

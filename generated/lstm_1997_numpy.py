@@ -31,6 +31,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "4f37ee5405b95aa17e0760b7d896f823a4fb3a08e87b761671cc6d5f6f57504f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -156,7 +157,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, io, c_next, g, i, c_t, tanh_c_t, h_next, o, finished_t in zip(
@@ -303,7 +304,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -321,6 +321,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 3 * H), dtype)  # U_i_h, U_o_h, U_g_h
     gates = np.empty((B, 3 * H), dtype)  # i, o, g
     tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     io = gates[:, : 2 * H]
 
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
@@ -332,10 +333,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    io *= 0.5
+    io *= half
     np.tanh(gates, out=gates)
-    io *= 0.5
-    io += 0.5
+    io *= half
+    io += half
 
     # c' = c + i * g
     np.multiply(gates[:, 2 * H :], gates[:, :H], out=c_next)
@@ -415,15 +416,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

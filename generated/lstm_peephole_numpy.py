@@ -34,6 +34,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "fb453698f645e3778b51dbb49e06b6093d17210e064ef7452e32bc298271f9f3"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -170,7 +171,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     U_ifg_h, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
@@ -359,7 +360,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_b, d_p), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -377,6 +377,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
     gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
     tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     i, f, ifg, if_ = gates[:, :H], gates[:, H : 2 * H], gates[:, : 3 * H], gates[:, : 2 * H]
     o = gates[:, 3 * H :]
@@ -395,10 +396,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     ifg += u[:, : 3 * H]
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    if_ *= 0.5
+    if_ *= half
     np.tanh(ifg, out=ifg)
-    if_ *= 0.5
-    if_ += 0.5
+    if_ *= half
+    if_ += half
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -407,7 +408,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_next, p[2 * H :], out=s)
     o += s
     o += u[:, 3 * H :]
-    sigmoid(o, 0.5, out=o)
+    sigmoid(o, half, out=o)
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
@@ -483,15 +484,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

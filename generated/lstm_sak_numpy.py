@@ -34,6 +34,7 @@ INPUTS = {"x": "input"}
 STATES = {"r": "projection", "c": "hidden"}
 OUTPUTS = {"r'": "projection"}
 SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -178,7 +179,7 @@ def forward(
     r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     R_ifg_r, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
@@ -375,7 +376,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_R, d_P, d_b, d_p), x=d_x, initial=States(d_r, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -394,6 +394,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
     tanh_c, v_r, c_next = (np.empty((B, H), dtype) for _ in range(3))
     P_v_r, r_next = (np.empty((B, P), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     i, f, ifg, if_ = gates[:, :H], gates[:, H : 2 * H], gates[:, : 3 * H], gates[:, : 2 * H]
     o = gates[:, 3 * H :]
@@ -412,10 +413,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     ifg += u[:, : 3 * H]
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    if_ *= 0.5
+    if_ *= half
     np.tanh(ifg, out=ifg)
-    if_ *= 0.5
-    if_ += 0.5
+    if_ *= half
+    if_ += half
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -424,7 +425,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_next, p[2 * H :], out=s)
     o += s
     o += u[:, 3 * H :]
-    sigmoid(o, 0.5, out=o)
+    sigmoid(o, half, out=o)
 
     # r' = P @ (o * tanh(c'))
     np.tanh(c_next, out=tanh_c)
@@ -502,15 +503,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "566b72e85176216e21b77bdfba148bd9ef06694e0d2008df3d7752225e55311b"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -148,7 +149,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_f_T = np.ascontiguousarray(U_f.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     b_f = b[:H]
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
@@ -288,7 +289,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W_h, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -303,6 +303,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     W_h, U_f, U_h, b = params
     n, f, fh, U_h_fh, h_next = (np.empty((B, H), dtype) for _ in range(5))
+    half = np.array(0.5, dtype)
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)
@@ -311,7 +312,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # f = sigmoid(U_f @ h + b_f)
     np.matmul(h_t, U_f.T, out=f)
     f += b[:H]
-    sigmoid(f, 0.5, out=f)
+    sigmoid(f, half, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)
     n += U_h_fh
@@ -392,15 +393,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

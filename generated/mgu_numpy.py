@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "b720fe063bb67d41756c2a844a4fff5df78af12d1936ff530e6b8d57d29885b7"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -147,7 +148,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     U_f_T_tiles, U_f_h_tiles = tiles(U_f.T, U_f_h)
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
@@ -291,7 +292,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -307,6 +307,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, U_f, U_h, b = params
     gates = np.empty((B, 2 * H), dtype)  # f, n
     U_f_h, fh, U_h_fh, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
     f, n = gates[:, :H], gates[:, H:]
 
     # f = sigmoid(W_f @ x + U_f @ h + b_f)
@@ -315,7 +316,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, U_f.T, out=U_f_h)
     f += U_f_h
-    sigmoid(f, 0.5, out=f)
+    sigmoid(f, half, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)
     n += U_h_fh
@@ -396,15 +397,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

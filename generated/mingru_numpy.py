@@ -27,6 +27,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6b128712fb1f3c60ba02023fa4f408c11c37a4af41a3150da11e359dff0a86b3"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -145,7 +146,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    one = np.full((), 1, dtype)
+    one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
         h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
@@ -257,7 +258,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -273,17 +273,19 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b = params
     gates = np.empty((B, 2 * H), dtype)  # z, n
     x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     z = gates[:, :H]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(z, 0.5, out=z)
+    sigmoid(z, half, out=z)
 
     # h' = (1 - z) * h + z * n
     np.multiply(gates[:, H:], z, out=x_h_next)
-    np.subtract(1, z, out=h_next)
+    np.subtract(one, z, out=h_next)
     h_next *= h_t
     h_next += x_h_next
 
@@ -357,15 +359,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

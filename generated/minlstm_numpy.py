@@ -31,6 +31,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "5c40321330f1ec07314a5f6156530911d60df8ac12afcb1606678a46fc21e5a0"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -352,6 +353,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, = params
     gates = np.empty((B, 3 * H), dtype)  # f, i, a
     sigmoid_a, n, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     fi, a, i, f = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, H : 2 * H], gates[:, :H]
 
@@ -362,8 +364,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     exact_sigmoid(fi, out=fi)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a, 0.5, out=sigmoid_a)
-    np.add(a, 0.5, out=s)
+    sigmoid(a, half, out=sigmoid_a)
+    np.add(a, half, out=s)
     choose(np.real(a) >= 0, s, sigmoid_a, out=n)
 
     # h' = f * h / (f + i) + i * n / (f + i)
@@ -445,15 +447,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

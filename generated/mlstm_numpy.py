@@ -36,6 +36,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6082f5d634b4bad7176acb9e6d23f28b2f64d3369c535e7aaf3e8d7c0a444c36"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -175,7 +176,7 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
     U_m_T = np.ascontiguousarray(U_m.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -351,7 +352,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U_m, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -369,6 +369,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 5 * H), dtype)  # W_m_x, i, f, o, u
     u = np.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
     U_m_h, m, tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(5))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     ifou, ifo = gates[:, H:], gates[:, H : 4 * H]
 
@@ -385,10 +386,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     ifou += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    ifo *= 0.5
+    ifo *= half
     np.tanh(ifou, out=ifou)
-    ifo *= 0.5
-    ifo += 0.5
+    ifo *= half
+    ifo += half
 
     # c' = f * c + i * u
     np.multiply(c_t, gates[:, 2 * H : 3 * H], out=c_next)
@@ -469,15 +470,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

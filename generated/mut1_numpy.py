@@ -30,6 +30,7 @@ INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "dffcc647fec459890d59b443469780a8f3fa8d8741f3a520167aff9d9722a670"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -161,7 +162,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     U_r_T_tiles, U_r_h_tiles = tiles(U_r.T, U_r_h)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = [None] * T if finished is None else finished
@@ -309,7 +310,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -325,6 +325,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, U_r, U_h, b = params
     gates = np.empty((B, 2 * H), dtype)  # z, r
     tanh_x, n, U_r_h, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(6))
+    half = np.array(0.5, dtype)
     z, r = gates[:, :H], gates[:, H:]
 
     # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
@@ -335,10 +336,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x, W.T, out=gates)
     gates += b[: 2 * H]
-    sigmoid(z, 0.5, out=z)
+    sigmoid(z, half, out=z)
     np.matmul(h_t, U_r.T, out=U_r_h)
     r += U_r_h
-    sigmoid(r, 0.5, out=r)
+    sigmoid(r, half, out=r)
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
@@ -419,15 +420,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

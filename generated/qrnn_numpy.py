@@ -34,6 +34,7 @@ INPUTS = {"x": "input"}
 STATES = {"c": "hidden", "xp": "input"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "b4c746e45041bc5c0a086ee90352df26ac3d139efd91b5b53e61bcabad3bde62"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -162,7 +163,7 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = [None] * T if finished is None else finished
     for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
@@ -327,7 +328,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -346,6 +346,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 3 * H), dtype)  # z, f, o
     V_o_xp, h, c_next = (np.empty((B, H), dtype) for _ in range(3))
     xp_next = np.empty((B, I), dtype)
+    half = np.array(0.5, dtype)
     zf, f, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :]
 
     xp_next[...] = x  # xp' = x
@@ -359,10 +360,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     zf += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    f *= 0.5
+    f *= half
     np.tanh(zf, out=zf)
-    f *= 0.5
-    f += 0.5
+    f *= half
+    f += half
 
     # c' = (1 - f) * c + z * f
     np.subtract(gates[:, :H], c_t, out=c_next)
@@ -371,7 +372,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
     o += b[2 * H :]
-    sigmoid(o, 0.5, out=o)
+    sigmoid(o, half, out=o)
 
     np.multiply(c_next, o, out=h)  # h = o * c'
 
@@ -445,15 +446,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

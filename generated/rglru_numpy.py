@@ -34,6 +34,7 @@ INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -258,7 +259,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
 
-    two = np.full((), 2, dtype)
+    two = np.array(2, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -366,6 +367,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # i, r
     exp_h, exp_la, p_h, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(5))
     softplus_k = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    two = np.array(2, dtype)
+    one = np.array(1, dtype)
     i_2, r = gates[:, :H], gates[:, H:]
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
@@ -374,16 +378,16 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(i_2, 0.5, out=i_2)
+    sigmoid(i_2, half, out=i_2)
     exact_sigmoid(r, out=r)
     np.multiply(r, softplus_k, out=exp_h)
     exp_h *= -8
 
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
     np.exp(exp_h, out=exp_la)
-    exp_h *= 2
+    exp_h *= two
     np.exp(exp_h, out=exp_h)
-    np.subtract(1, exp_h, out=p_h)
+    np.subtract(one, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
     np.multiply(i_2, p_h, out=x_h_next)
     x_h_next *= x
@@ -400,11 +404,12 @@ def first_step(params, x, h_t):
     W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
+    half = np.array(0.5, dtype)
 
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
     i += b[:H]
-    sigmoid(i, 0.5, out=i)
+    sigmoid(i, half, out=i)
 
     np.multiply(i, x, out=h_next)  # h' = i * x
 
@@ -423,14 +428,16 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (np.empty((B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(B, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
 
-    d_b[H:] = 0
-    d_k[...] = 0
-    d_h_2[...] = 0
+    d_b[H:] = zero
+    d_k[...] = zero
+    d_h_2[...] = zero
     np.add(d_h, d_y, out=d_x)  # d_x = d_h + d_y
 
     # d_i = d_x * (1 - i) * i * x
-    np.subtract(1, i, out=d_i)
+    np.subtract(one, i, out=d_i)
     d_i *= d_x
     d_i *= i
     d_i *= x
@@ -520,15 +527,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -40,6 +40,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -183,7 +184,7 @@ def forward(
 
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -402,7 +403,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -421,6 +421,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates_2 = np.empty((B, 2 * H), dtype)  # a2, t2
     gates_3 = np.empty((B, 2 * H), dtype)  # a3, t3
     s1, s2, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     t1 = gates[:, H:]
     t2 = gates_2[:, H:]
     t3 = gates_3[:, H:]
@@ -433,10 +434,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    t1 *= 0.5
+    t1 *= half
     np.tanh(gates, out=gates)
-    t1 *= 0.5
-    t1 += 0.5
+    t1 *= half
+    t1 += half
 
     # s1 = h + t1 * (a1 - h)
     np.subtract(gates[:, :H], h_t, out=s1)
@@ -447,10 +448,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
     gates_2 += b[2 * H : 4 * H]
-    t2 *= 0.5
+    t2 *= half
     np.tanh(gates_2, out=gates_2)
-    t2 *= 0.5
-    t2 += 0.5
+    t2 *= half
+    t2 += half
 
     # s2 = s1 + t2 * (a2 - s1)
     np.subtract(gates_2[:, :H], s1, out=s2)
@@ -461,10 +462,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
     gates_3 += b[4 * H :]
-    t3 *= 0.5
+    t3 *= half
     np.tanh(gates_3, out=gates_3)
-    t3 *= 0.5
-    t3 += 0.5
+    t3 *= half
+    t3 += half
 
     # h' = s2 + t3 * (a3 - s2)
     np.subtract(gates_3[:, :H], s2, out=h_next)
@@ -541,15 +542,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

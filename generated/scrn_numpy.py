@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "s": "memory"}
 OUTPUTS = {"h'": "hidden", "s'": "memory"}
 SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -148,7 +149,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     P_T_tiles, P_s_next_tiles = tiles(P.T, P_s_next)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
@@ -283,7 +284,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
-@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
@@ -303,6 +303,7 @@ def step(
     gates = np.empty((B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
     s_next = np.empty((B, M), dtype)
+    half = np.array(0.5, dtype)
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 
     # s' = (1 - alpha) * (B @ x) + alpha * s
@@ -315,7 +316,7 @@ def step(
     np.matmul(h_t, U_h.T, out=U_h_h)
     W_h_x += P_s_next
     W_h_x += U_h_h
-    sigmoid(W_h_x, 0.5, out=h_next)
+    sigmoid(W_h_x, half, out=h_next)
 
     return (h_next.copy(), s_next.copy()), States(h_next, s_next)
 
@@ -387,15 +388,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -31,6 +31,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "69d80f1c042d801a2908ea158e7f3a2c893c2c28117f2b01c5aaa1e7378d2989"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -165,9 +166,9 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_g_T = np.ascontiguousarray(U_g.T)
-    half = np.full((), 0.5, dtype)
-    zero = np.full((), 0, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     U_z_T_tiles, U_z_h_tiles = tiles(U_z.T, U_z_h)
     ends = [None] * T if finished is None else finished
@@ -353,6 +354,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # a, a_z
     ah, g, U_z_h, n, maximum_z, z, h_next = (np.empty((B, H), dtype) for _ in range(7))
     bias_z = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     a, a_z = gates[:, :H], gates[:, H:]
 
@@ -375,9 +379,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus(n, out=n)
     np.multiply(U_z_h, 0.2, out=s)
     a_z += s
-    a_z += 0.5
-    np.maximum(a_z, 0, out=maximum_z)
-    np.minimum(maximum_z, 1, out=z)
+    a_z += half
+    np.maximum(a_z, zero, out=maximum_z)
+    np.minimum(maximum_z, one, out=z)
 
     # h' = (1 - z) * h + n * z
     np.subtract(n, h_t, out=h_next)
@@ -454,15 +458,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -282,8 +283,8 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_T = np.ascontiguousarray(U.T)
-    half = np.full((), 0.5, dtype)
-    zero = np.full((), 0, dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = [None] * T if finished is None else finished
@@ -400,9 +401,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
-    minus_one = np.full((), -1, dtype)
-    two = np.full((), 2, dtype)
-    half = np.full((), 0.5, dtype)
+    minus_one = np.array(-1, dtype)
+    two = np.array(2, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
@@ -682,15 +683,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

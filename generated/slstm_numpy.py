@@ -44,6 +44,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden", "n": "hidden", "m": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "eeb7ee767ae04d5795a629a8598448c6d2d052a6535669e16e9cb07d07784d51"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -180,7 +181,7 @@ def forward(
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, H))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, H))
 
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -454,6 +455,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
     gates = np.empty((B, 4 * H), dtype)  # ip, softplus_lf, tanh_zp, sigmoid_op
     f, i, h_next, c_next, n_next, m_next = (np.empty((B, H), dtype) for _ in range(6))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     softplus_lf, ip, tanh_zp = gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H : 3 * H]
     sigmoid_op = gates[:, 3 * H :]
@@ -468,7 +470,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # lf = m + log_sigmoid(fp)
-    softplus_lf *= -1
+    softplus_lf *= minus_one
     softplus(softplus_lf, out=softplus_lf)
     np.subtract(m_t, softplus_lf, out=f)
 
@@ -569,15 +571,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

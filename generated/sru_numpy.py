@@ -33,6 +33,7 @@ INPUTS = {"x": "hidden"}
 STATES = {"c": "hidden"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -152,8 +153,8 @@ def forward(
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     v_f, v_r = v[:H], v[H:]
     ends = [None] * T if finished is None else finished
@@ -312,7 +313,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -328,6 +328,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b, v = params
     gates = np.empty((B, 3 * H), dtype)  # u, f, r
     h, c_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     fr, f, r, u = gates[:, H:], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
 
@@ -340,7 +342,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     f += s
     np.multiply(c_t, v[H:], out=s)
     r += s
-    sigmoid(fr, 0.5, out=fr)
+    sigmoid(fr, half, out=fr)
 
     # c' = f * c + u * (1 - f)
     np.subtract(c_t, u, out=c_next)
@@ -348,7 +350,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_next += u
 
     # h = alpha * (1 - r) * x + r * c'
-    np.subtract(1, r, out=h)
+    np.subtract(one, r, out=h)
     h *= x
     h *= 1.7320508075688772
     np.multiply(c_next, r, out=s)
@@ -424,15 +426,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

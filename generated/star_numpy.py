@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "51aeafba1e5da2fef09d8313329cf164bd3d7ed5cfcafd5a4decc0336d601228"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -146,7 +147,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_k_T_tiles, U_k_h_tiles = tiles(U_k.T, U_k_h)
     ends = [None] * T if finished is None else finished
@@ -278,7 +279,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U_k, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -294,6 +294,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, U_k, b = params
     gates = np.empty((B, 2 * H), dtype)  # z, k
     U_k_h, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     z, k_ = gates[:, :H], gates[:, H:]
 
@@ -304,7 +305,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.tanh(z, out=z)
     np.matmul(h_t, U_k.T, out=U_k_h)
     k_ += U_k_h
-    sigmoid(k_, 0.5, out=k_)
+    sigmoid(k_, half, out=k_)
 
     # h' = tanh((1 - k) * h + z * k)
     np.subtract(z, h_t, out=s)
@@ -382,15 +383,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

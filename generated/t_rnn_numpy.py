@@ -26,6 +26,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "8cd24048a9b4ed090d1242e56c9f5ea26cca0d98cc95bbf1dc0f0bc7d216bae9"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -251,7 +252,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b_f), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -267,16 +267,18 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b_f = params
     gates = np.empty((B, 2 * H), dtype)  # z, f
     x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     f = gates[:, H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x, W.T, out=gates)
     f += b_f
-    sigmoid(f, 0.5, out=f)
+    sigmoid(f, half, out=f)
 
     # h' = f * h + z * (1 - f)
-    np.subtract(1, f, out=x_h_next)
+    np.subtract(one, f, out=x_h_next)
     x_h_next *= gates[:, :H]
     np.multiply(f, h_t, out=h_next)
     h_next += x_h_next
@@ -351,15 +353,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

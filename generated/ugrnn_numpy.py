@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "1ecd87bb4ed52a006a71891a91a550d69bf02236e0d5f8e51e08d763bcb9b870"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -144,7 +145,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, g, h_next, n, finished_t in zip(
@@ -271,7 +272,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -288,6 +288,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 2 * H), dtype)  # U_g_h, U_c_h
     gates = np.empty((B, 2 * H), dtype)  # g, n
     h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
     g, n = gates[:, :H], gates[:, H:]
 
     # g = sigmoid(W_g @ x + U_g @ h + b_g)
@@ -298,10 +299,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    g *= 0.5
+    g *= half
     np.tanh(gates, out=gates)
-    g *= 0.5
-    g += 0.5
+    g *= half
+    g += half
 
     # h' = (1 - g) * n + g * h
     np.subtract(h_t, n, out=h_next)
@@ -378,15 +379,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

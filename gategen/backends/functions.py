@@ -105,6 +105,7 @@ class Quick:
     states: tuple[QuickState, ...]
     makes: tuple[str, ...]  # lines that make the next states and what else it needs
     result: str
+    quiet: bool  # whether some operation may overflow on its way to what is finite
 
 
 # ---------------------------------------------------------------------------------------------- functions
@@ -240,7 +241,9 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
     outputs = [f"{source}.copy()" for source in made.outputs]
     result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
     nexts = (Array(s.next, f"(B, {s.size})") for s in states)
-    return Quick(made, states, interface.empties((*made.memory, *nexts), module.target.xp), result)
+    makes = interface.empties((*made.memory, *nexts), module.target.xp)
+    quiet = module.singular or not module.helpers.isdisjoint(("exact_sigmoid", "softplus"))
+    return Quick(made, states, makes, result, quiet)
 
 
 def context(module: Module, host: Hosts) -> dict[str, object]:

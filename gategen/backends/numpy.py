@@ -101,7 +101,7 @@ class Lines(Host):
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
+        numbers = [f"{name} = np.array({number}, dtype)" for number, name in self.numbers.items()]
         return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
@@ -300,8 +300,8 @@ class Lines(Host):
         return self.number(arg.text)
 
     def number(self, text: str) -> str:
-        """A number; in the loop one that is met often is an array, which a call takes in half the time."""
-        if self.where != LOOP or text not in NUMBERS:
+        """A number; at every step one that is met often is an array, which a call takes in half the time."""
+        if self.where not in (LOOP, ONCE) or text not in NUMBERS:
             return text
         return self.numbers.setdefault(text, self.names.of("number", text, NUMBERS[text]))
 
