@@ -117,12 +117,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -135,9 +130,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -222,7 +217,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = cp.empty((H,), dtype)
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -266,8 +260,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     y, final, _ = forward(params, x_t[None], initial=state, tape=False)
     return y[0], final
 

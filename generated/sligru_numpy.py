@@ -140,14 +140,8 @@ def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
-    buffers: Buffers | None = None,
-    training: bool = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    buffers: Buffers | None = None, training: bool = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -274,9 +268,7 @@ def forward(
         buffers.var_z[...] = np.real(new_var_z)
         buffers.mean_n[...] = np.real(new_mean_n)
         buffers.var_n[...] = np.real(new_var_n)
-
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = np.ascontiguousarray(U.T)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
@@ -376,7 +368,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2, d_batch_mean_z_2 = (np.empty((H,), dtype) for _ in range(2))
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
@@ -584,7 +575,8 @@ def step(
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, np.asarray(x_t)[None], initial=state, tape=False, buffers=buffers, training=training)
+    x_t = np.asarray(x_t)
+    y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
 

@@ -58,9 +58,9 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
-    clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
-    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger
+    smaller clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part
+    REAL STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 )
 

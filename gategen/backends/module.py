@@ -329,6 +329,17 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "output_shapes": " and ".join(o["shape"] for o in outputs),
         "output_tuple": together,
         "output_gradients": gradient_lines(outputs, module.xp),
+        "forward_head": call(
+            "def forward(",
+            [
+                *("params: Params", f"x: {array}", "*", "initial: States | None = None"),
+                *("lengths: Any = None", "tape: Any = True"),
+                *(["buffers: Buffers | None = None", "training: bool = True"] if made["buffers"] else []),
+                *(f"{i['argument']}: {array}" for i in made["extra"]),
+            ],
+            f") -> tuple[{array if single else f'tuple[{array}, ...]'}, States, Tape | None]:",
+            WIDTH,
+        ),
         "step_head": call(
             "def step(",
             ["params: Params", f"x_t: {array}", "state: States | None = None", *made["step_arguments"]],
@@ -816,10 +827,10 @@ def wrapped(items: str, width: int) -> list[str]:
     return ["    " + line.replace("\0", " ") for line in lines]
 
 
-def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:
+def call(head: str, arguments: Sequence[str], tail: str = ")", width: int = WIDTH - 8) -> str:
     """A call in one line, or with its arguments on lines of their own where that is too long."""
     line = f"{head}{', '.join(arguments)}{tail}"
-    if len(line) <= WIDTH - 8:
+    if len(line) <= width:
         return line
     kept = ", ".join(argument.replace(" ", "\0") for argument in arguments)
-    return "\n".join([head, *wrapped(kept + ",", WIDTH - 8), tail])
+    return "\n".join([head, *wrapped(kept + ",", width), tail])
