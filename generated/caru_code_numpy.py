@@ -164,7 +164,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
@@ -368,7 +368,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
 def first_step(params, x, h_t):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B, dtype = x.shape[0], h_t.dtype
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)

@@ -156,7 +156,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             cp.copyto(h[1], h[0], where=finished[0])
 
@@ -268,7 +268,7 @@ def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[
 
 def first_step(params, x, h, dtype):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B = x.shape[1]
     W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)

@@ -158,7 +158,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])

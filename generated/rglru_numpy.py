@@ -165,7 +165,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])

@@ -312,6 +312,8 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
             ["tape", "dtype", *(f"{item['name']}={item['shape']}" for item in memory)],
         ),
         "later_params": ruled,
+        "first_targets": first_targets(module, made, outputs),
+        "first_measure": first_measure(module, made),
         "grads": call(
             "return Grads(",
             [
@@ -351,6 +353,25 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "input_gradient_views": input_gradient_views(module, made),
         "start_lines": start_lines(made),
     }
+
+
+def first_targets(module: Module, made: dict[str, Any], outputs: Iterable[dict[str, Any]]) -> str:
+    """What takes the results of `first_step`; of outputs those that are not states alone."""
+    if not made["first"]:
+        return ""
+    named = zip(module.plan.step.forward.graph.outputs, outputs, strict=True)
+    unread = [module.names.known["first", name] for (name, _), output in named if not output["first"]]
+    words = made["first"]["results"].split(", ")
+    return ", ".join("_" if word in unread else word for word in words)
+
+
+def first_measure(module: Module, made: dict[str, Any]) -> str:
+    """The line of `first_step` that measures the parameters."""
+    if not made["first"]:
+        return ""
+    forward = made["first"]["forward"]
+    text = "\n".join((forward["text"], *forward["lines"], *made["first"]["forward_work"]))
+    return measure_call([module.names.sizes[s] for s in measured_sizes(module)], text)
 
 
 def return_tape(outputs: str, values: Sequence[str]) -> str:
