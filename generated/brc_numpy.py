@@ -27,6 +27,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "e4e1e3af0e73015076af4032b163b78ff0abf3bbd18eaaa93dccf608ad24c29f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -111,7 +112,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -122,6 +124,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -134,23 +139,30 @@ def forward(
     z_tanh_a_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     w_z, w_a = w[:H], w[H:]
     ends = [None] * T if finished is None else finished
-    for h_t, z, tanh_a, tanh_h, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :], h[1:], ends, strict=True
+    for h_t, z, tanh_a, z_tanh_a, tanh_h, h_next, finished_t in zip(
+        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
+        ends, strict=True
     ):
         # z = sigmoid(W_z @ x + w_z * h + b_z)
         np.multiply(h_t, w_z, out=s)
         z += s
-        sigmoid(z, out=z)
 
         # a = tanh(W_a @ x + w_a * h + b_a) + 1
         np.multiply(h_t, w_a, out=s)
         tanh_a += s
-        np.tanh(tanh_a, out=tanh_a)
-        np.add(tanh_a, 1, out=s)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        z *= half
+        np.tanh(z_tanh_a, out=z_tanh_a)
+        z *= half
+        z += half
+        np.add(tanh_a, one, out=s)
 
         # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
         np.multiply(s, h_t, out=s_2)
@@ -166,6 +178,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -264,7 +291,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b, d_w), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -280,6 +306,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b, w = params
     gates = np.empty((B, 3 * H), dtype)  # z, tanh_a, tanh_h
     h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     z_tanh_a, z, tanh_a, tanh_h = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
@@ -291,11 +319,15 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     z_tanh_a += b
     np.multiply(h_t, w[:H], out=s)
     z += s
-    sigmoid(z, out=z)
     np.multiply(h_t, w[H:], out=s)
     tanh_a += s
-    np.tanh(tanh_a, out=tanh_a)
-    np.add(tanh_a, 1, out=s)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    z *= half
+    np.tanh(z_tanh_a, out=z_tanh_a)
+    z *= half
+    z += half
+    np.add(tanh_a, one, out=s)
     np.multiply(s, h_t, out=s_2)
     tanh_h += s_2
     np.tanh(tanh_h, out=tanh_h)
@@ -373,15 +405,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -409,11 +445,3 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

@@ -37,6 +37,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "9c08a15a68cd085ec710661bfff8fda555f0a8415d7216821176f57cef722537"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -126,7 +127,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -137,6 +139,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -158,7 +163,7 @@ def forward(
     z_all += bias_z
 
     # The parts of l that wait for no state, for all steps at once.
-    sigmoid(sigmoid_a_all, out=sigmoid_a_all)
+    sigmoid(sigmoid_a_all, 0.5, out=sigmoid_a_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     start = int(initial is None and T > 0)
@@ -168,6 +173,7 @@ def forward(
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_n_h, U_z_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -182,7 +188,7 @@ def forward(
         n_t += U_n_h
         np.tanh(n_t, out=n_t)
         z += U_z_h
-        sigmoid(z, out=z)
+        sigmoid(z, half, out=z)
 
         np.multiply(sigmoid_a, z, out=s)  # l = z * sigmoid(a)
 
@@ -197,6 +203,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -318,7 +339,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -336,6 +356,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
     n, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
@@ -350,12 +371,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     z += bias_z
 
     # l = z * sigmoid(a)
-    sigmoid(sigmoid_a, out=sigmoid_a)
+    sigmoid(sigmoid_a, half, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
     n += u[:, :H]
     np.tanh(n, out=n)
     z += u[:, H:]
-    sigmoid(z, out=z)
+    sigmoid(z, half, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
     # h' = (1 - l) * h + n * l
@@ -395,15 +416,17 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_x = np.empty((B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(B, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
 
-    d_c[...] = 0
-    d_b[H:] = 0
-    d_h_2[...] = 0
+    d_c[...] = zero
+    d_b[H:] = zero
+    d_h_2[...] = zero
     d_h += d_y
 
     # d_a_h = d_h * (1 - h_next**2)
     np.multiply(h_next, h_next, out=d_a_h)
-    np.subtract(1, d_a_h, out=d_a_h)
+    np.subtract(one, d_a_h, out=d_a_h)
     d_a_h *= d_h
 
     d_h[...] = d_h_2
@@ -485,15 +508,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -530,18 +557,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

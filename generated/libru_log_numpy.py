@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "526ac8ec43b7ec757252423afe149e60ccd8b4968d6aa644bf9e1d3ea6d1dc08"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -112,7 +113,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -123,6 +125,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -139,6 +144,7 @@ def forward(
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -152,7 +158,7 @@ def forward(
         softplus_h += U_z_h
         softplus_n -= U_h_h
         softplus(softplus_n, out=softplus_n)
-        np.multiply(softplus_n, -1, out=s)
+        np.multiply(softplus_n, minus_one, out=s)
 
         # h' = n + softplus(a + h - n) - softplus(a)
         softplus(softplus_h, out=softplus_a_t)
@@ -169,6 +175,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -203,6 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
@@ -238,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.subtract(d_h, k_softplus_h_t, out=s)
             d_softplus_n_t *= s
 
-            np.multiply(d_softplus_n_t, -1, out=d_W_h_x)  # d_W_h_x = -d_softplus_n
+            np.multiply(d_softplus_n_t, minus_one, out=d_W_h_x)  # d_W_h_x = -d_softplus_n
             d_U_h_h[...] = d_W_h_x
 
             # d_a = d_h * expm1(-softplus_a) + k_softplus_h
@@ -291,10 +313,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # softplus_h, softplus_n
     softplus_a, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias_n = np.empty((H,), dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     softplus_h, softplus_n = gates[:, :H], gates[:, H:]
 
-    np.multiply(b[H:], -1, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
+    np.multiply(b[H:], minus_one, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 
     # a = W_z @ x + U_z @ h + b_z
     np.matmul(x, W.T, out=gates)
@@ -304,7 +327,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus_h += u[:, :H]
     softplus_n -= u[:, H:]
     softplus(softplus_n, out=softplus_n)
-    np.multiply(softplus_n, -1, out=s)
+    np.multiply(softplus_n, minus_one, out=s)
 
     # h' = n + softplus(a + h - n) - softplus(a)
     softplus(softplus_h, out=softplus_a)
@@ -384,15 +407,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -429,10 +456,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "6869b85cf43f4916ba91469e14b1a9b12a80d601a0746974f707f09ace0bf63f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -146,7 +147,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
     buffers: running statistics, updated while training and used instead of the batch's own otherwise.
 
     Raises ValueError and TypeError that name the argument.
@@ -158,6 +160,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps and not training:
+        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -261,6 +266,8 @@ def forward(
         buffers.mean_n[...] = np.real(new_mean_n)
         buffers.var_n[...] = np.real(new_var_n)
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -269,9 +276,9 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         z_t += U_z_h
-        sigmoid(z_t, out=z_t)
+        sigmoid(z_t, half, out=z_t)
         n_t += U_h_h
-        np.maximum(n_t, 0, out=n_t)
+        np.maximum(n_t, zero, out=n_t)
 
         # h' = (1 - z) * n + z * h
         np.subtract(h_t, n_t, out=h_next)
@@ -288,6 +295,23 @@ def forward(
         count, training,
     )
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, buffers):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
+        )
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -337,6 +361,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2, d_batch_mean_z_2 = (np.empty((H,), dtype) for _ in range(2))
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
+    minus_one = np.array(-1, dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -386,8 +411,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)  # g_scale_n = d_W_h_x * centred_n
             np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)  # g_scale_z = d_W_z_x * centred_z
             d_gates_t *= scale
-            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
-            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)  # g_used_mean_z = -d_W_z_x
+            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)  # g_used_mean_z = -d_W_z_x
             np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_u_h
@@ -562,15 +587,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -607,21 +636,23 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
 
 
 def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "919fc2e57999aa555d2e018e7cfb626a16b8df76bcf95148b3b7ffbfe383d379"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -123,7 +124,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -134,6 +136,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -205,11 +210,11 @@ def forward(
         s *= p_z_2_t
         z_t += s_part
         r_t += s_part_2
-        sigmoid(r_t, out=r_t)
+        exact_sigmoid(r_t, out=r_t)
         s_part_3 += c_2
         s_part_3 *= r_t
         n_t += s_part_3
-        sigmoid(z_t, out=z_t)
+        exact_sigmoid(z_t, out=z_t)
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - z) * n + z * h
@@ -225,6 +230,21 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -265,6 +285,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (np.zeros(shape, dtype) for shape in shapes(I, H))
+    two = np.array(2, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 3 * H), dtype)
     s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
@@ -402,17 +424,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_2[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_2_part, centred_R_2_h, out=s)
-            s *= 2
+            s *= two
             d_R_2_h += s
             np.multiply(s_2_part_2, centred_R_1_h, out=s)
-            s *= 2
+            s *= two
             d_R_1_h += s
             np.multiply(s_2_part_3, centred_R_0_h, out=s)
-            s *= 2
+            s *= two
             d_R_0_h += s
 
             # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-            np.multiply(d_R_0_h, -1, out=g_centre_z_2)
+            np.multiply(d_R_0_h, minus_one, out=g_centre_z_2)
             g_centre_z_2 -= d_R_1_h
             g_centre_z_2 -= d_R_2_h
             np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
@@ -570,11 +592,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s *= p_z_2
     z += s[:, :H]
     r += s[:, H : 2 * H]
-    sigmoid(r, out=r)
+    exact_sigmoid(r, out=r)
     s_part_3 += c[2 * H :]
     s_part_3 *= r
     n += s_part_3
-    sigmoid(z, out=z)
+    exact_sigmoid(z, out=z)
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
@@ -643,15 +665,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -688,10 +714,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -703,8 +731,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -32,6 +32,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "99ddd2b7d11e3512ac73fbea0b14925d69bb67d2766dce43654522952abc25c9"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -125,7 +126,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -136,6 +138,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -151,13 +156,14 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_o = p[:H], p[H:]
     U_ig_h, U_o_h = u[:, : 2 * H], u[:, 2 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
-    for h_t, c_t, i, ig, g, c_next, o, tanh_c_t, h_next, finished_t in zip(
-        h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:],
+    for h_t, c_t, i, ig, c_next, g, o, tanh_c_t, h_next, finished_t in zip(
+        h[:-1], c[:-1], gates[..., :H], gates[..., : 2 * H], c[1:], gates[..., H : 2 * H],
         gates[..., 2 * H :], tanh_c, h[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
@@ -167,8 +173,12 @@ def forward(
         np.multiply(c_t, p_i, out=s)
         i += s
         ig += U_ig_h
-        sigmoid(i, out=i)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        i *= half
+        np.tanh(ig, out=ig)
+        i *= half
+        i += half
 
         # c' = (1 - i) * c + i * g
         np.subtract(g, c_t, out=c_next)
@@ -177,7 +187,7 @@ def forward(
         np.multiply(c_next, p_o, out=s)
         o += s
         o += U_o_h
-        sigmoid(o, out=o)
+        sigmoid(o, half, out=o)
 
         # h' = o * tanh(c')
         np.tanh(c_next, out=tanh_c_t)
@@ -190,6 +200,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
     return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -309,7 +334,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_b, d_p), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -327,8 +351,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 3 * H), dtype)  # U_i_h, U_g_h, U_o_h
     gates = np.empty((B, 3 * H), dtype)  # i, g, o
     tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    i, ig, g, o = gates[:, :H], gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    i, ig, o = gates[:, :H], gates[:, : 2 * H], gates[:, 2 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
     # g = tanh(W_g @ x + U_g @ h + b_g)
@@ -339,17 +364,21 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, p[:H], out=s)
     i += s
     ig += u[:, : 2 * H]
-    sigmoid(i, out=i)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    i *= half
+    np.tanh(ig, out=ig)
+    i *= half
+    i += half
 
     # c' = (1 - i) * c + i * g
-    np.subtract(g, c_t, out=c_next)
+    np.subtract(gates[:, H : 2 * H], c_t, out=c_next)
     c_next *= i
     c_next += c_t
     np.multiply(c_next, p[H:], out=s)
     o += s
     o += u[:, 2 * H :]
-    sigmoid(o, out=o)
+    sigmoid(o, half, out=o)
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
@@ -425,15 +454,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -470,18 +503,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -34,6 +34,7 @@ INPUTS = {"x": "input"}
 STATES = {"r": "projection", "c": "hidden"}
 OUTPUTS = {"r'": "projection"}
 SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -140,7 +141,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -151,6 +153,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * P))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -168,15 +173,16 @@ def forward(
 
     r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     R_ifg_r, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     R_T_tiles, u_tiles = tiles(R.T, u)
     P_2_T_tiles, P_v_r_tiles = tiles(P_2.T, P_v_r)
     ends = [None] * T if finished is None else finished
-    for r_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
+    for r_t, c_t, i, f, ifg, if_, c_next, g, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
         r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-        gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
+        c[1:], gates[..., 2 * H : 3 * H], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
@@ -188,8 +194,12 @@ def forward(
         np.multiply(c_t, p_f, out=s)
         f += s
         ifg += R_ifg_r
-        sigmoid(if_, out=if_)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        if_ *= half
+        np.tanh(ifg, out=ifg)
+        if_ *= half
+        if_ += half
 
         # c' = f * c + i * g
         np.multiply(c_t, f, out=c_next)
@@ -198,7 +208,7 @@ def forward(
         np.multiply(c_next, p_o, out=s)
         o += s
         o += R_o_r
-        sigmoid(o, out=o)
+        sigmoid(o, half, out=o)
 
         # r' = P @ (o * tanh(c'))
         np.tanh(c_next, out=tanh_c_t)
@@ -213,6 +223,21 @@ def forward(
     y = r[1:].copy() if finished is None else np.where(finished, 0, r[1:])
     final = States(r[T].copy(), c[T].copy())
     return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, P, _ = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, P), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -344,7 +369,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_R, d_P, d_b, d_p), x=d_x, initial=States(d_r, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -363,9 +387,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
     tanh_c, v_r, c_next = (np.empty((B, H), dtype) for _ in range(3))
     P_v_r, r_next = (np.empty((B, P), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     i, f, ifg, if_ = gates[:, :H], gates[:, H : 2 * H], gates[:, : 3 * H], gates[:, : 2 * H]
-    g, o = gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
+    o = gates[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
     # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
@@ -379,17 +404,21 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, p[H : 2 * H], out=s)
     f += s
     ifg += u[:, : 3 * H]
-    sigmoid(if_, out=if_)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    if_ *= half
+    np.tanh(ifg, out=ifg)
+    if_ *= half
+    if_ += half
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
-    np.multiply(g, i, out=s)
+    np.multiply(gates[:, 2 * H : 3 * H], i, out=s)
     c_next += s
     np.multiply(c_next, p[2 * H :], out=s)
     o += s
     o += u[:, 3 * H :]
-    sigmoid(o, out=o)
+    sigmoid(o, half, out=o)
 
     # r' = P @ (o * tanh(c'))
     np.tanh(c_next, out=tanh_c)
@@ -467,15 +496,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -512,18 +545,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

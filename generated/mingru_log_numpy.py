@@ -29,6 +29,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "435738d2cacb7caac598b7343570e6186e7c64558d435d9a5df465fbf1c8490f"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -106,7 +107,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -117,6 +119,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -131,10 +136,10 @@ def forward(
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    sigmoid(z_all, out=z_all)
+    sigmoid(z_all, 0.5, out=z_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a_all, out=sigmoid_a)
+    sigmoid(a_all, 0.5, out=sigmoid_a)
     np.add(a_all, 0.5, out=s)
     choose(np.real(a_all) >= 0, s, sigmoid_a, out=n)
 
@@ -142,12 +147,13 @@ def forward(
     np.multiply(n, z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
         h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - z) * h + z * n
-        np.subtract(1, z, out=h_next)
+        np.subtract(one, z, out=h_next)
         h_next *= h_t
         h_next += x_h_next_t
 
@@ -157,6 +163,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -249,7 +270,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -265,22 +285,24 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, = params
     gates = np.empty((B, 2 * H), dtype)  # z, a
     sigmoid_a, n, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     z, a = gates[:, :H], gates[:, H:]
 
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
     np.matmul(x, W.T, out=gates)
-    sigmoid(z, out=z)
+    sigmoid(z, half, out=z)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a, out=sigmoid_a)
-    np.add(a, 0.5, out=s)
+    sigmoid(a, half, out=sigmoid_a)
+    np.add(a, half, out=s)
     choose(np.real(a) >= 0, s, sigmoid_a, out=n)
 
     # h' = (1 - z) * h + z * n
     np.multiply(n, z, out=x_h_next)
-    np.subtract(1, z, out=h_next)
+    np.subtract(one, z, out=h_next)
     h_next *= h_t
     h_next += x_h_next
 
@@ -354,15 +376,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -392,12 +418,12 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
 
 
 def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:

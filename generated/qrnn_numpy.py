@@ -34,6 +34,7 @@ INPUTS = {"x": "input"}
 STATES = {"c": "hidden", "xp": "input"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "b4c746e45041bc5c0a086ee90352df26ac3d139efd91b5b53e61bcabad3bde62"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -124,7 +125,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -135,6 +137,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -152,18 +157,23 @@ def forward(
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
+    half = np.array(0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = [None] * T if finished is None else finished
-    for xp_t, zf, z, f, c_next, c_t, xp_next, finished_t in zip(
-        xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
+    for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
+        xp[:-1], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:], gates[..., :H], c[:-1], xp[1:], ends,
         strict=True
     ):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         np.matmul(xp_t, V_T_tiles, out=u_tiles)
         zf += u
-        np.tanh(z, out=z)
-        sigmoid(f, out=f)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        f *= half
+        np.tanh(zf, out=zf)
+        f *= half
+        f += half
 
         # c' = (1 - f) * c + z * f
         np.subtract(z, c_t, out=c_next)
@@ -179,13 +189,28 @@ def forward(
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
     o_all += b[2 * H :]
-    sigmoid(o_all, out=o_all)
+    sigmoid(o_all, 0.5, out=o_all)
 
     np.multiply(c[1:], o_all, out=h)  # h = o * c'
 
     y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy(), xp[T].copy())
     return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -297,7 +322,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -316,7 +340,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 3 * H), dtype)  # z, f, o
     V_o_xp, h, c_next = (np.empty((B, H), dtype) for _ in range(3))
     xp_next = np.empty((B, I), dtype)
-    zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    half = np.array(0.5, dtype)
+    zf, f, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :]
 
     xp_next[...] = x  # xp' = x
 
@@ -327,17 +352,21 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     zf += b[: 2 * H]
     np.matmul(xp_t, V.T, out=u)
     zf += u
-    np.tanh(z, out=z)
-    sigmoid(f, out=f)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    f *= half
+    np.tanh(zf, out=zf)
+    f *= half
+    f += half
 
     # c' = (1 - f) * c + z * f
-    np.subtract(z, c_t, out=c_next)
+    np.subtract(gates[:, :H], c_t, out=c_next)
     c_next *= f
     c_next += c_t
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
     o += b[2 * H :]
-    sigmoid(o, out=o)
+    sigmoid(o, half, out=o)
 
     np.multiply(c_next, o, out=h)  # h = o * c'
 
@@ -411,15 +440,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -450,18 +483,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -34,6 +34,7 @@ INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -121,7 +122,8 @@ def forward(
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -132,6 +134,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -141,6 +146,7 @@ def forward(
         p_h=(T, B, H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
+    i_all, r_all = gates[..., :H], gates[..., H:]
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
@@ -148,8 +154,9 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-    sigmoid(gates, out=gates)
-    np.multiply(gates[..., H:], softplus_k, out=exp_h)
+    sigmoid(i_all, 0.5, out=i_all)
+    exact_sigmoid(r_all, out=r_all)
+    np.multiply(r_all, softplus_k, out=exp_h)
     exp_h *= -8
 
     # The parts of h' that wait for no state, for all steps at once.
@@ -158,7 +165,7 @@ def forward(
     np.exp(exp_h, out=exp_h)
     np.subtract(1, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(gates[..., :H], p_h, out=x_h_next)
+    np.multiply(i_all, p_h, out=x_h_next)
     x_h_next *= x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -186,6 +193,21 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -231,6 +253,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
+    two = np.array(2, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -270,7 +293,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_r *= d_x_t  # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
 
             # d_r = 2 * d_r + d_x * exp_la * h
-            d_r *= 2
+            d_r *= two
             np.multiply(d_x_t, k_la_t, out=s)
             d_r += s
 
@@ -338,6 +361,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # i, r
     exp_h, exp_la, p_h, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(5))
     softplus_k = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    two = np.array(2, dtype)
+    one = np.array(1, dtype)
+    i_2, r = gates[:, :H], gates[:, H:]
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
@@ -345,17 +372,18 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(gates, out=gates)
-    np.multiply(gates[:, H:], softplus_k, out=exp_h)
+    sigmoid(i_2, half, out=i_2)
+    exact_sigmoid(r, out=r)
+    np.multiply(r, softplus_k, out=exp_h)
     exp_h *= -8
 
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
     np.exp(exp_h, out=exp_la)
-    exp_h *= 2
+    exp_h *= two
     np.exp(exp_h, out=exp_h)
-    np.subtract(1, exp_h, out=p_h)
+    np.subtract(one, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(gates[:, :H], p_h, out=x_h_next)
+    np.multiply(i_2, p_h, out=x_h_next)
     x_h_next *= x
     np.multiply(exp_la, h_t, out=h_next)
     h_next += x_h_next
@@ -370,11 +398,12 @@ def first_step(params, x, h_t):
     W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
+    half = np.array(0.5, dtype)
 
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
     i += b[:H]
-    sigmoid(i, out=i)
+    sigmoid(i, half, out=i)
 
     np.multiply(i, x, out=h_next)  # h' = i * x
 
@@ -393,14 +422,16 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (np.empty((B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(B, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
 
-    d_b[H:] = 0
-    d_k[...] = 0
-    d_h_2[...] = 0
+    d_b[H:] = zero
+    d_k[...] = zero
+    d_h_2[...] = zero
     np.add(d_h, d_y, out=d_x)  # d_x = d_h + d_y
 
     # d_i = d_x * (1 - i) * i * x
-    np.subtract(1, i, out=d_i)
+    np.subtract(one, i, out=d_i)
     d_i *= d_x
     d_i *= i
     d_i *= x
@@ -490,15 +521,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -534,8 +569,16 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
+
+
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -40,6 +40,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -145,7 +146,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -156,6 +158,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -173,19 +178,24 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
+    half = np.array(0.5, dtype)
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
-    for h_t, gates_t, a1, t1, s1_t, gates_2_t, a2, t2, s2_t, gates_3_t, a3, t3, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
-        s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
+    for h_t, gates_t, t1, s1_t, a1, gates_2_t, t2, s2_t, a2, gates_3_t, t3, h_next, a3, finished_t in zip(
+        h[:-1], gates, gates[..., H:], s1, gates[..., :H], gates_2, gates_2[..., H:], s2,
+        gates_2[..., :H], gates_3, gates_3[..., H:], h[1:], gates_3[..., :H], ends, strict=True
     ):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        np.tanh(a1, out=a1)
-        sigmoid(t1, out=t1)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        t1 *= half
+        np.tanh(gates_t, out=gates_t)
+        t1 *= half
+        t1 += half
 
         # s1 = h + t1 * (a1 - h)
         np.subtract(a1, h_t, out=s1_t)
@@ -196,8 +206,10 @@ def forward(
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         np.matmul(s1_t, U_2_T, out=gates_2_t)
         gates_2_t += b_h2t2
-        np.tanh(a2, out=a2)
-        sigmoid(t2, out=t2)
+        t2 *= half
+        np.tanh(gates_2_t, out=gates_2_t)
+        t2 *= half
+        t2 += half
 
         # s2 = s1 + t2 * (a2 - s1)
         np.subtract(a2, s1_t, out=s2_t)
@@ -208,8 +220,10 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         np.matmul(s2_t, U_3_T, out=gates_3_t)
         gates_3_t += b_h3t3
-        np.tanh(a3, out=a3)
-        sigmoid(t3, out=t3)
+        t3 *= half
+        np.tanh(gates_3_t, out=gates_3_t)
+        t3 *= half
+        t3 += half
 
         # h' = s2 + t3 * (a3 - s2)
         np.subtract(a3, s2_t, out=h_next)
@@ -223,6 +237,21 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -367,7 +396,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -386,9 +414,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates_2 = np.empty((B, 2 * H), dtype)  # a2, t2
     gates_3 = np.empty((B, 2 * H), dtype)  # a3, t3
     s1, s2, h_next = (np.empty((B, H), dtype) for _ in range(3))
-    a1, t1 = gates[:, :H], gates[:, H:]
-    a2, t2 = gates_2[:, :H], gates_2[:, H:]
-    a3, t3 = gates_3[:, :H], gates_3[:, H:]
+    half = np.array(0.5, dtype)
+    t1 = gates[:, H:]
+    t2 = gates_2[:, H:]
+    t3 = gates_3[:, H:]
 
     # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
     # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
@@ -396,11 +425,15 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b[: 2 * H]
     np.matmul(h_t, U.T, out=u)
     gates += u
-    np.tanh(a1, out=a1)
-    sigmoid(t1, out=t1)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    t1 *= half
+    np.tanh(gates, out=gates)
+    t1 *= half
+    t1 += half
 
     # s1 = h + t1 * (a1 - h)
-    np.subtract(a1, h_t, out=s1)
+    np.subtract(gates[:, :H], h_t, out=s1)
     s1 *= t1
     s1 += h_t
 
@@ -408,11 +441,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
     gates_2 += b[2 * H : 4 * H]
-    np.tanh(a2, out=a2)
-    sigmoid(t2, out=t2)
+    t2 *= half
+    np.tanh(gates_2, out=gates_2)
+    t2 *= half
+    t2 += half
 
     # s2 = s1 + t2 * (a2 - s1)
-    np.subtract(a2, s1, out=s2)
+    np.subtract(gates_2[:, :H], s1, out=s2)
     s2 *= t2
     s2 += s1
 
@@ -420,11 +455,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
     gates_3 += b[4 * H :]
-    np.tanh(a3, out=a3)
-    sigmoid(t3, out=t3)
+    t3 *= half
+    np.tanh(gates_3, out=gates_3)
+    t3 *= half
+    t3 += half
 
     # h' = s2 + t3 * (a3 - s2)
-    np.subtract(a3, s2, out=h_next)
+    np.subtract(gates_3[:, :H], s2, out=h_next)
     h_next *= t3
     h_next += s2
 
@@ -498,15 +535,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -543,18 +584,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

@@ -28,6 +28,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "s": "memory"}
 OUTPUTS = {"h'": "hidden", "s'": "memory"}
 SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -112,7 +113,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -123,6 +125,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -138,6 +143,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
+    half = np.array(0.5, dtype)
     P_T_tiles, P_s_next_tiles = tiles(P.T, P_s_next)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
@@ -153,7 +159,7 @@ def forward(
         np.matmul(h_t, U_h_T_tiles, out=U_h_h_tiles)
         W_h_x += P_s_next
         W_h_x += U_h_h
-        sigmoid(W_h_x, out=h_next)
+        sigmoid(W_h_x, half, out=h_next)
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
@@ -163,6 +169,24 @@ def forward(
     y_s = s[1:].copy() if finished is None else np.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
     return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, M, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y_h = np.empty((T, B, H), dtype)
+    y_s = np.empty((T, B, M), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        (y_h[now], y_s[now]), initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape,
+        )
+    return (y_h, y_s), initial, None
 
 
 @np.errstate(all="ignore")
@@ -253,7 +277,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
-@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
@@ -273,6 +296,7 @@ def step(
     gates = np.empty((B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
     s_next = np.empty((B, M), dtype)
+    half = np.array(0.5, dtype)
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 
     # s' = (1 - alpha) * (B @ x) + alpha * s
@@ -285,7 +309,7 @@ def step(
     np.matmul(h_t, U_h.T, out=U_h_h)
     W_h_x += P_s_next
     W_h_x += U_h_h
-    sigmoid(W_h_x, out=h_next)
+    sigmoid(W_h_x, half, out=h_next)
 
     return (h_next.copy(), s_next.copy()), States(h_next, s_next)
 
@@ -357,15 +381,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -402,18 +430,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -31,6 +31,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "69d80f1c042d801a2908ea158e7f3a2c893c2c28117f2b01c5aaa1e7378d2989"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -121,7 +122,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -132,6 +134,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -155,6 +160,9 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_g_T = np.ascontiguousarray(U_g.T)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     U_z_T_tiles, U_z_h_tiles = tiles(U_z.T, U_z_h)
     ends = [None] * T if finished is None else finished
@@ -174,9 +182,9 @@ def forward(
         softplus(n_t, out=n_t)
         np.multiply(U_z_h, 0.2, out=s)
         a_z += s
-        a_z += 0.5
-        np.maximum(a_z, 0, out=maximum_z_t)
-        np.minimum(maximum_z_t, 1, out=z_t)
+        a_z += half
+        np.maximum(a_z, zero, out=maximum_z_t)
+        np.minimum(maximum_z_t, one, out=z_t)
 
         # h' = (1 - z) * h + n * z
         np.subtract(n_t, h_t, out=h_next)
@@ -191,6 +199,21 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -324,6 +347,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # a, a_z
     ah, g, U_z_h, n, maximum_z, z, h_next = (np.empty((B, H), dtype) for _ in range(7))
     bias_z = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     a, a_z = gates[:, :H], gates[:, H:]
 
@@ -346,9 +372,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus(n, out=n)
     np.multiply(U_z_h, 0.2, out=s)
     a_z += s
-    a_z += 0.5
-    np.maximum(a_z, 0, out=maximum_z)
-    np.minimum(maximum_z, 1, out=z)
+    a_z += half
+    np.maximum(a_z, zero, out=maximum_z)
+    np.minimum(maximum_z, one, out=z)
 
     # h' = (1 - z) * h + n * z
     np.subtract(n, h_t, out=h_next)
@@ -425,15 +451,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -470,10 +500,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

@@ -30,6 +30,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -148,7 +149,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
     buffers: running statistics, updated while training and used instead of the batch's own otherwise.
 
     Raises ValueError and TypeError that name the argument.
@@ -160,6 +162,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps and not training:
+        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -270,6 +275,8 @@ def forward(
         buffers.var_n[...] = np.real(new_var_n)
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_T = np.ascontiguousarray(U.T)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
     ends = [None] * T if finished is None else finished
@@ -280,12 +287,12 @@ def forward(
         #     eps=eps)[1])
         np.matmul(h_t, U_T, out=gates_2_t)
         np.sum(gates_2_t, axis=-1, keepdims=True, out=centre_z)
-        centre_z *= 0.5
+        centre_z *= half
         centre_z /= (H)
         gates_2_t -= centre_z
         np.multiply(gates_2_t, gates_2_t, out=u)
         np.sum(u, axis=-1, keepdims=True, out=p_z_t)
-        p_z_t *= 0.5
+        p_z_t *= half
         p_z_t /= (H)
         p_z_t += 1e-05
         np.sqrt(p_z_t, out=p_z_t)
@@ -296,8 +303,8 @@ def forward(
         np.multiply(gates_2_t, p_z_t, out=s_3)
         z_t += s_3_part
         n_t += s_3_part_2
-        sigmoid(z_t, out=z_t)
-        np.maximum(n_t, 0, out=n_t)
+        exact_sigmoid(z_t, out=z_t)
+        np.maximum(n_t, zero, out=n_t)
 
         # h' = (1 - z) * n + z * h
         np.subtract(h_t, n_t, out=h_next)
@@ -315,6 +322,23 @@ def forward(
         initial is not None, valid, count, training,
     )
     return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, buffers):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
+        )
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -368,6 +392,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2, d_batch_mean_z_2 = (np.empty((H,), dtype) for _ in range(2))
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
+    minus_one = np.array(-1, dtype)
+    two = np.array(2, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
@@ -435,10 +462,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)  # g_scale_z = d_W_z_x * centred_z
             d_gates_t *= scale
-            np.multiply(d_W_h_x, -1, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
 
             # g_used_mean_z = -d_W_z_x
-            np.multiply(d_W_z_x, -1, out=g_used_mean_z_t)
+            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)
             np.sum(g_p_z, axis=-1, keepdims=True, out=sum_g_p_z)
 
             k_sum_square_U_h_h_t *= sum_g_p_z  # k_sum_square_U_h_h = -1 / 4 * p_z**3 * sum_g_p_z / hidden
@@ -447,18 +474,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
             d_gates_2_t *= gates_2_t
-            d_gates_2_t *= 2
+            d_gates_2_t *= two
             np.multiply(d_gates_3_t, p_z_t, out=s_2)
             d_U_z_h += s_2_part
             d_U_h_h += s_2_part_2
 
             # g_centre_z = -d_U_h_h - d_U_z_h
-            np.multiply(d_U_h_h, -1, out=g_centre_z)
+            np.multiply(d_U_h_h, minus_one, out=g_centre_z)
             g_centre_z -= d_U_z_h
             np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_U_h_h)
 
             # d_sum_U_h_h *= 1 / 2 / hidden
-            d_sum_U_h_h *= 0.5
+            d_sum_U_h_h *= half
             d_sum_U_h_h /= (H)
 
             d_gates_2_t += d_sum_U_h_h
@@ -647,15 +674,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -692,10 +723,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -707,8 +740,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -44,6 +44,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden", "n": "hidden", "m": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "eeb7ee767ae04d5795a629a8598448c6d2d052a6535669e16e9cb07d07784d51"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -141,7 +142,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -152,6 +154,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -170,6 +175,7 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, H))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, H))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -188,7 +194,7 @@ def forward(
         gates_t += u
 
         # lf = m + log_sigmoid(fp)
-        softplus_lf *= -1
+        softplus_lf *= minus_one
         softplus(softplus_lf, out=softplus_lf)
         np.subtract(m_t, softplus_lf, out=f_t)
 
@@ -215,7 +221,7 @@ def forward(
         n_next += i_t
 
         # h' = c' * sigmoid(op) / n'
-        sigmoid(sigmoid_op, out=sigmoid_op)
+        exact_sigmoid(sigmoid_op, out=sigmoid_op)
         np.multiply(c_next, sigmoid_op, out=h_next)
         h_next /= n_next
 
@@ -229,6 +235,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
     return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -427,6 +448,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
     gates = np.empty((B, 4 * H), dtype)  # ip, softplus_lf, tanh_zp, sigmoid_op
     f, i, h_next, c_next, n_next, m_next = (np.empty((B, H), dtype) for _ in range(6))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     softplus_lf, ip, tanh_zp = gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H : 3 * H]
     sigmoid_op = gates[:, 3 * H :]
@@ -441,7 +463,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # lf = m + log_sigmoid(fp)
-    softplus_lf *= -1
+    softplus_lf *= minus_one
     softplus(softplus_lf, out=softplus_lf)
     np.subtract(m_t, softplus_lf, out=f)
 
@@ -468,7 +490,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n_next += i
 
     # h' = c' * sigmoid(op) / n'
-    sigmoid(sigmoid_op, out=sigmoid_op)
+    exact_sigmoid(sigmoid_op, out=sigmoid_op)
     np.multiply(c_next, sigmoid_op, out=h_next)
     h_next /= n_next
 
@@ -542,15 +564,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -587,10 +613,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -602,8 +630,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

@@ -33,6 +33,7 @@ INPUTS = {"x": "hidden"}
 STATES = {"c": "hidden"}
 OUTPUTS = {"h": "hidden"}
 SPEC_SHA256 = "a7a87f5ccba0a3b67ba150aee2124156701f8e9df2bf62c47cb3ed547c3791a6"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -117,7 +118,8 @@ def forward(
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -128,6 +130,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -142,6 +147,8 @@ def forward(
     fr_all += b
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     v_f, v_r = v[:H], v[H:]
     ends = [None] * T if finished is None else finished
@@ -156,7 +163,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         np.multiply(c_t, v_r, out=s)
         r += s
-        sigmoid(fr, out=fr)
+        sigmoid(fr, half, out=fr)
 
         # c' = f * c + u * (1 - f)
         np.subtract(c_t, u, out=c_next)
@@ -164,7 +171,7 @@ def forward(
         c_next += u
 
         # h = alpha * (1 - r) * x + r * c'
-        np.subtract(1, r, out=h_t)
+        np.subtract(one, r, out=h_t)
         h_t *= x_t_
         h_t *= 1.7320508075688772
         np.multiply(c_next, r, out=s)
@@ -176,6 +183,21 @@ def forward(
     y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy())
     return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -285,7 +307,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -301,6 +322,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b, v = params
     gates = np.empty((B, 3 * H), dtype)  # u, f, r
     h, c_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     fr, f, r, u = gates[:, H:], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
 
@@ -313,7 +336,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     f += s
     np.multiply(c_t, v[H:], out=s)
     r += s
-    sigmoid(fr, out=fr)
+    sigmoid(fr, half, out=fr)
 
     # c' = f * c + u * (1 - f)
     np.subtract(c_t, u, out=c_next)
@@ -321,7 +344,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_next += u
 
     # h = alpha * (1 - r) * x + r * c'
-    np.subtract(1, r, out=h)
+    np.subtract(one, r, out=h)
     h *= x
     h *= 1.7320508075688772
     np.multiply(c_next, r, out=s)
@@ -397,15 +420,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -429,9 +456,9 @@ def backwards(*arrays: Any) -> Any:
     return zip(*(array[::-1] for array in arrays), strict=True)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

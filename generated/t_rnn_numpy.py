@@ -26,6 +26,7 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "8cd24048a9b4ed090d1242e56c9f5ea26cca0d98cc95bbf1dc0f0bc7d216bae9"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -104,7 +105,8 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -115,6 +117,9 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -127,7 +132,7 @@ def forward(
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     f_all += b_f
-    sigmoid(f_all, out=f_all)
+    sigmoid(f_all, 0.5, out=f_all)
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
@@ -148,6 +153,21 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -225,7 +245,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=Params(d_W, d_b_f), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     if np.ndim(x_t) != 2:
@@ -241,16 +260,18 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, b_f = params
     gates = np.empty((B, 2 * H), dtype)  # z, f
     x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     f = gates[:, H:]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
     np.matmul(x, W.T, out=gates)
     f += b_f
-    sigmoid(f, out=f)
+    sigmoid(f, half, out=f)
 
     # h' = f * h + z * (1 - f)
-    np.subtract(1, f, out=x_h_next)
+    np.subtract(one, f, out=x_h_next)
     x_h_next *= gates[:, :H]
     np.multiply(f, h_t, out=h_next)
     h_next += x_h_next
@@ -325,15 +346,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -363,9 +388,9 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -32,6 +32,7 @@ INPUTS = {"x": "input", "m": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "04c84873911c30471e392c926b1d7a14eda95686918feb55107453bcba658100"
+REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -126,7 +127,8 @@ def forward(
     m: (T, B, H), or (B, H) where it is constant in time.
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -137,9 +139,12 @@ def forward(
     T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
+    finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype, m)
     constant = [*["m"] * (m.ndim == 2)]
     m = np.broadcast_to(m, (T, B, H))
-    finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
         m = np.where(finished, 0, m).astype(m.dtype)
@@ -154,6 +159,7 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
@@ -166,7 +172,7 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         zr += u
-        sigmoid(zr, out=zr)
+        sigmoid(zr, half, out=zr)
 
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
         np.multiply(h_t, r, out=hr_t)
@@ -190,6 +196,23 @@ def forward(
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, m):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, m=m if m.ndim == 2 else m[now],
+        )
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -303,7 +326,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     )
 
 
-@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None, *, m: np.ndarray,
 ) -> tuple[np.ndarray, States]:
@@ -323,6 +345,7 @@ def step(
     u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     gates = np.empty((B, 3 * H), dtype)  # z, r, n
     hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
@@ -333,7 +356,7 @@ def step(
     gates += b
     np.matmul(h_t, U.T, out=u)
     zr += u
-    sigmoid(zr, out=zr)
+    sigmoid(zr, half, out=zr)
     np.multiply(h_t, gates[:, H : 2 * H], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
@@ -419,15 +442,19 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= REAL:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in (np.float32, np.float64, np.complex128):
+        if dtype not in REAL | {np.dtype(np.complex128)}:
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
@@ -464,18 +491,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import sympy as sp
 
@@ -19,6 +20,7 @@ from gategen.spec.cell import Cell
 from gategen.spec.printer import Printer
 
 OBVIOUS = re.compile(r"\w+ [+*]?= \w+")  # the code says the same
+LONGEST = 200  # nodes of what is written out; powers of powers would double with every equation
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,16 @@ def backward_comments(pair: Pair) -> Comments:
     lines: dict[str, str] = {}
     for op in order:
         expr = op.expr.xreplace(whole)
-        if op.out not in schedule.slot or op.out.name in ahead:
+        nameless = op.out not in schedule.slot or op.out.name in ahead
+        if nameless and len(list(islice(sp.preorder_traversal(expr), LONGEST))) < LONGEST:
             whole[op.out] = expr
         lines[op.out.name] = formula(names[op.out.name], expr, printer)
         if op.out in heirs:
             lines[op.out.name] += f", times {heirs[op.out]} in the loop"
+    first_reader = {value: op.out.name for op in reversed(order) for value in op.reads}
     for op in reversed(order):  # what has no name in the code is part of what reads it first
-        reader = next((other for other in order if op.out in other.reads), None)
-        if op.out not in schedule.slot and reader is not None:
-            lines[op.out.name] = lines[reader.out.name]
+        if op.out in whole and op.out not in schedule.slot and op.out in first_reader:
+            lines[op.out.name] = lines[first_reader[op.out]]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
             lines |= product_lines(stage, pair, schedule)

@@ -445,6 +445,7 @@ class CupyModule(Module):
     """The names of a CuPy module."""
 
     xp = "cp"
+    entries_at_once = "2**22"
 
     def shape_of(self, name: str) -> str:
         return f"{name}.shape"  # an array on the device, or an error of its own

@@ -38,7 +38,18 @@ from gategen.spec import language as lang
 from gategen.spec.printer import Printer
 
 WIDTH = 110  # columns of generated code
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
+HELPERS = (
+    "sigmoid",
+    "exact_sigmoid",
+    "softplus",
+    "absolute",
+    "sign",
+    "erf",
+    "modulo",
+    "detach",
+    "choose",
+    "clear",
+)
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -47,14 +58,15 @@ SIZE_LETTERS = {"input": "I", "hidden": "H"}
 WORDS = frozenset(
     """
     np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES INPUTS STATES OUTPUTS SPEC_SHA256
-    init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
+    REAL init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
     training finished T B seen
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
+    steps rest in_parts
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest ends ts chunks backwards
+    finished_first d_inputs ends ts chunks backwards
     cp Path SOURCE launch row_sum column_sum number compiled call cache ARITHMETIC ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
@@ -69,7 +81,7 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
-    start_states forward launch row_sum column_sum number
+    start_states forward launch row_sum column_sum number tiles os in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 
@@ -115,6 +127,7 @@ class Module:
     """What all functions of a module share: fields, buffers, their names, and the helpers they need."""
 
     xp = "np"
+    entries_at_once = "2**18"  # of a state, in a run that leaves no tape
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -304,6 +317,7 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
     single = len(outputs) == 1
     together = outputs[0]["name"] if single else f"({', '.join(o['name'] for o in outputs)})"
     return {
+        "parts": parts_context(module, made, outputs),
         "tape": tuple(tape),
         "tape_targets": call("(", [n if n != "given" or ruled else "_" for n in targets], ") = tape"),
         "return_tape": return_tape(together, values),
@@ -411,6 +425,33 @@ def input_gradient_views(module: Module, made: dict[str, Any]) -> tuple[str, ...
     """Lines that name the gradients of inputs that lie beside others."""
     named = ((module.input_gradient(name), source) for name, source in made["backward"]["outputs"])
     return tuple(f"{name} = {source}" for name, source in named if name != source)
+
+
+def parts_context(module: Module, made: dict[str, Any], outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a run without a tape passes to its parts."""
+    extra, buffers = made["extra"], bool(made["buffers"])
+    letters = [module.names.sizes[s] for s in measured_sizes(module)]
+    shapes = " ".join(o["shape"] for o in outputs)
+    late = made["late_size"]
+    targets = [f"{o['name']}[now]" for o in outputs]
+    together = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
+    arguments = ["params", "x[now]", "initial=initial", "lengths=rest", "tape=tape"]
+    arguments += ["buffers=buffers", "training=False"] if buffers else []
+    arguments += [
+        f"{i['argument']}={i['name']} if {i['name']}.ndim == 2 else {i['name']}[now]" for i in extra
+    ]
+    further = "".join(
+        f", {name}" for name in (*(i["name"] for i in extra), *(("buffers",) if buffers else ()))
+    )
+    return {
+        "entries": module.entries_at_once,
+        "condition": " and not training" if buffers else "",
+        "further": further,
+        "measure": measure_call(letters, shapes),
+        "late": late if re.search(rf"\b{late}\b", shapes) else "_",
+        "late_extra": [e for e in made["late_extra"] if re.search(rf"\b{e.split(' ')[0]}\b", shapes)],
+        "call": call(f"{together}, initial, tape = forward(", arguments),
+    }
 
 
 def output_context(

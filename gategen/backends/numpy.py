@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sympy as sp
@@ -42,6 +43,7 @@ from gategen.backends.module import (
     with_fields,
     wrapped,
 )
+from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
 from gategen.plan import Buffer, ColumnSum, Kernel, MatMul, Pair, Plan, Schedule, Sum
 from gategen.render import module_text
@@ -67,6 +69,7 @@ CALLS = {
     "maximum": "np.maximum",
     "minimum": "np.minimum",
     "sigmoid": "sigmoid",
+    "exact_sigmoid": "exact_sigmoid",
     "softplus": "softplus",
     "abs": "absolute",
     "sign": "sign",
@@ -74,6 +77,8 @@ CALLS = {
     "mod": "modulo",
     "stop_gradient": "detach",
 }
+NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
+AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
@@ -106,7 +111,9 @@ class Lines(Host):
         self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
         self.known = dict(known or {})  # views of a few steps that are there already
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
+        self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
+        self.strict = exact(schedule.graph)
         self.widths: list[sp.Expr] = []
         self.static = False
         self.ones = False
@@ -118,7 +125,8 @@ class Lines(Host):
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        return (*weights, *ones, *scratch, *named_together(self.views), *tiled)
+        numbers = [f"{name} = np.array({number}, dtype)" for number, name in self.numbers.items()]
+        return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
         """Puts a view that one line mentions into that line, unless the text `kept` mentions it too."""
@@ -243,9 +251,10 @@ class Lines(Host):
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
         assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
+        written = beside_tanh([op for op in kernel.ops if op.out not in self.strict], slots)
         for op in kernel.ops:
-            assembler.op(interpolated(op))
-        parts = blocks(merge(assembler.made))
+            assembler.op(interpolated(written.get(op.out, op)))
+        parts = blocks(merge([self.strictly(one) for one in assembler.made]))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.static = kernel.static
         at = 0
@@ -254,23 +263,33 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            self.say(self.comment(*order), *lines)
+            remark = self.comment(*order)
+            if any(v in written for v in order):
+                remark = replace(remark, lines=(*remark.lines, AS_TANH))
+            self.say(remark, *lines)
         self.static = False
+
+    def strictly(self, one: Instruction) -> Instruction:
+        """A sigmoid whose small values count to the last digit by the name of its helper."""
+        strict = one.name == "sigmoid" and any(v.name in one.ops for v in self.strict)
+        return replace(one, name="exact_sigmoid") if strict else one
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
         if one.name == "where":
             test, a, b = one.args
             return f"choose({self.test(test)}, {self.operand(a)}, {self.operand(b)}, out={out})"
+        if one.name == "divide" and one.args[0] == Text("1"):
+            return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
             return f"{out}[...] = {args[0]}"
         if one.name == "relu":
-            return f"np.maximum({args[0]}, 0, out={out})"
+            return f"np.maximum({args[0]}, {self.number('0')}, out={out})"
         if one.name == "step":
-            return f"np.greater({args[0]}, 0, out={out})"
-        if one.name == "divide" and args[0] == "1":
-            return f"np.reciprocal({args[1]}, out={out})"
+            return f"np.greater({args[0]}, {self.number('0')}, out={out})"
+        if one.name == "sigmoid":
+            args.append(self.number("0.5"))
         if one.name in IN_PLACE and args[0] == out:
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
@@ -283,7 +302,13 @@ class Lines(Host):
         if isinstance(arg, View):
             return self.place(arg)
         assert isinstance(arg, Text)
-        return arg.text
+        return self.number(arg.text)
+
+    def number(self, text: str) -> str:
+        """A number; at every step one that is met often is an array, which a call takes in half the time."""
+        if self.where not in (LOOP, ONCE) or text not in NUMBERS:
+            return text
+        return self.numbers.setdefault(text, self.names.of(("number", text), NUMBERS[text]))
 
     def test(self, test: Operand) -> str:
         assert isinstance(test, Test)
@@ -403,6 +428,7 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),
+        "quiet": module.singular or not module.helpers.isdisjoint(("exact_sigmoid", "softplus")),
     }
 
 
