@@ -99,12 +99,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -118,9 +113,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -137,7 +132,6 @@ def forward(
     cp.matmul(x.reshape(T * B, I), W_h.T, out=tanh_h.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
         # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
@@ -195,7 +189,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_hT_d_a_h, U_h_d_U_hT_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -227,8 +220,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final

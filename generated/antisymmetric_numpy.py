@@ -97,12 +97,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -136,7 +131,6 @@ def forward(
     tanh_h += b_h
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, U_hT_h_tiles = tiles(U_h, U_hT_h)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
@@ -206,7 +200,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_hT_d_a_h, U_h_d_U_hT_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_h_tiles, U_hT_d_a_h_tiles = tiles(U_h, U_hT_d_a_h)

@@ -104,12 +104,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -143,7 +138,6 @@ def forward(
     z_tanh_a_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
@@ -231,7 +225,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     a = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_w = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, 2 * H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_part, s_part_2 = s[:, H:], s[:, :H]

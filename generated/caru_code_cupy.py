@@ -121,12 +121,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -140,9 +135,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -166,7 +161,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             cp.copyto(h[1], h[0], where=finished[0])
 
@@ -287,8 +282,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
@@ -296,7 +291,7 @@ def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[
 
 def first_step(params, x, h, dtype):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B = x.shape[1]
     W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)

@@ -119,12 +119,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -173,7 +168,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
@@ -266,7 +261,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
@@ -394,7 +388,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
 def first_step(params, x, h_t):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B, dtype = x.shape[0], h_t.dtype
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)

@@ -104,12 +104,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -144,7 +139,6 @@ def forward(
 
     y_[0] = 0 if initial is None else check("initial.y", initial.y, (B, H))
     z[0] = 0 if initial is None else check("initial.z", initial.z, (B, H))
-
     s = np.empty((B, H), dtype)
     U_y_T_tiles, U_y_y_tiles = tiles(U_y.T, U_y_y)
     U_z_T_tiles, U_z_z_tiles = tiles(U_z.T, U_z_z)
@@ -224,7 +218,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_z, d_y_2_2 = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_z_tiles, d_u_z_tiles = tiles(U_z, d_u_z)
     U_y_tiles, d_y_2_2_tiles = tiles(U_y, d_y_2_2)

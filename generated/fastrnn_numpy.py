@@ -105,12 +105,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -148,7 +143,6 @@ def forward(
     n += b_h
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     s = np.empty((B, H), dtype)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
@@ -219,7 +213,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     sum_g_sigmoid_beta, sum_g_sigmoid_alpha = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_sigmoid_beta, d_sigmoid_alpha = (np.empty((1,), dtype) for _ in range(2))
     d_W_h, d_U_h, d_b_h, d_alpha, d_beta = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first

@@ -99,12 +99,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -150,7 +145,6 @@ def forward(
     x_h_next *= gates[..., H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     ends = [None] * T if finished is None else finished
     for h_next, g, h_t, x_h_next_t, finished_t in zip(
         h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
@@ -211,7 +205,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_g, d_j
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished

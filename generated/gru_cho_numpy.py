@@ -107,12 +107,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -146,7 +141,6 @@ def forward(
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
@@ -225,7 +219,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)

@@ -104,12 +104,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -144,7 +139,6 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     A_rz_T_tiles, u_tiles = tiles(A[: 2 * H, :H].T, u)
     A_h_T_tiles, A_h_0_hr_tiles = tiles(A[2 * H :, :H].T, A_h_0_hr)
@@ -224,7 +218,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr, d_a_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_b = (np.zeros(shape, dtype) for shape in shapes(H, I))
-
     s = np.empty((B, H), dtype)
     A_h_tiles, d_hr_tiles = tiles(A[2 * H :, :H], d_hr)
     A_rz_tiles, d_a_h_tiles = tiles(A[: 2 * H, :H], d_a_h)

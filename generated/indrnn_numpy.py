@@ -93,12 +93,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -132,7 +127,6 @@ def forward(
     x_h += b_h
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     zero = np.array(0, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
@@ -194,7 +188,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_a_h, g_u = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_b_h, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_a_h[ts]

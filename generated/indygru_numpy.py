@@ -108,12 +108,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -146,7 +141,6 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
@@ -229,7 +223,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     u_rz = u[: 2 * H]

@@ -94,12 +94,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -134,7 +129,6 @@ def forward(
     x_h += b_h
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     zero = np.array(0, dtype)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
@@ -196,7 +190,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_a_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_h_tiles, d_h_tiles = tiles(U_h, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first

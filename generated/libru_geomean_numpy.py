@@ -104,12 +104,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -143,7 +138,6 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -216,7 +210,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first

@@ -107,12 +107,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -126,9 +121,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -146,7 +141,6 @@ def forward(
     launch("libru_log_forward_1", dtype, (T * B, H, H), gates)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # a = W_z @ x + U_z @ h + b_z
@@ -208,7 +202,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_softplus_h, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_hz = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -248,8 +241,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final

@@ -105,12 +105,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -148,7 +143,6 @@ def forward(
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
-
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
@@ -229,7 +223,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)

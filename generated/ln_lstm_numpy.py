@@ -129,12 +129,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -199,7 +194,6 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
@@ -333,7 +327,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     two = np.array(2, dtype)
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)

@@ -128,12 +128,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
@@ -147,9 +142,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -179,7 +174,6 @@ def forward(
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
-
     for t in range(T):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
@@ -307,8 +301,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final

@@ -125,12 +125,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
@@ -187,7 +182,6 @@ def forward(
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
-
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
@@ -273,8 +267,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_exp = np.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
     d_parts = np.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     ones = np.ones(T * B, dtype)
+
     np.multiply(cos_exp_th, m, out=lr_2)  # lr = cos_exp_th * m
     np.multiply(m, sin_exp_th, out=li_2)  # li = m * sin_exp_th
     np.multiply(d_y, x, out=g_D)  # g_D = d_y * x

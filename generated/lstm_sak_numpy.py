@@ -133,12 +133,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, P), the final states, and the tape.
 
@@ -177,7 +172,6 @@ def forward(
 
     r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
@@ -280,7 +274,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_v_r = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, P, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     p_o, p_if = p[2 * H :], p[: 2 * H]

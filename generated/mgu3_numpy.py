@@ -104,12 +104,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -145,7 +140,6 @@ def forward(
     n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
     for fh_t, h_t, n_t, h_next, finished_t in zip(fh, h[:-1], n, h[1:], ends, strict=True):
@@ -214,7 +208,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_f = np.empty((H,), dtype)
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_fh_tiles = tiles(U_h, d_fh)
     ends = [None] * T if finished is None else finished

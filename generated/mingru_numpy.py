@@ -99,12 +99,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -144,7 +139,6 @@ def forward(
     np.multiply(gates[..., H:], z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
@@ -208,7 +202,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished

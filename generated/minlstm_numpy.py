@@ -102,12 +102,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -157,7 +152,6 @@ def forward(
     x_h_next /= s
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for h_next, f, h_t, i, x_h_next_t, finished_t in zip(
@@ -223,7 +217,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x = (np.empty((T, B, H), dtype) for _ in range(7))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished

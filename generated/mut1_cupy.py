@@ -114,12 +114,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -133,9 +128,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -159,7 +154,6 @@ def forward(
     launch("mut1_forward_2", dtype, (T * B, H, H), gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_r_T = cp.ascontiguousarray(U_r.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
@@ -222,7 +216,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -262,8 +255,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final

@@ -112,12 +112,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -160,7 +155,6 @@ def forward(
     sigmoid(z_all, 0.5, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     U_r_T_tiles, U_r_h_tiles = tiles(U_r.T, U_r_h)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
@@ -237,7 +231,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, k_h, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     U_r_tiles, d_u_h_tiles = tiles(U_r, d_u_h)

@@ -117,12 +117,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -161,7 +156,6 @@ def forward(
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
-
     half = np.array(0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = [None] * T if finished is None else finished
@@ -251,12 +245,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
     d_W, d_V, d_V_o, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
     d_fo_all, d_o_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     d_z_all = d_gates[..., :H]
     fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
+
     # d_o = d_y * c_next * (1 - o) * o
     # d_f = (1 - f) * f * (z - c)
     np.subtract(1, fo_all, out=d_fo_all)

@@ -117,12 +117,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -136,9 +131,9 @@ def forward(
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -167,7 +162,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])
@@ -241,7 +236,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = cp.empty((H,), dtype)
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -285,8 +279,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final

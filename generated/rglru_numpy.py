@@ -114,12 +114,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -176,7 +171,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
@@ -257,7 +252,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
-
     two = np.array(2, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished

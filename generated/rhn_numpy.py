@@ -138,12 +138,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -180,7 +175,6 @@ def forward(
     gates += b[: 2 * H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
     half = np.array(0.5, dtype)
@@ -292,7 +286,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_s2, d_u_s1, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_3_tiles, d_u_s2_tiles = tiles(U_3, d_u_s2)
     U_2_tiles, d_u_s1_tiles = tiles(U_2, d_u_s1)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)

@@ -105,12 +105,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[tuple[np.ndarray, ...], States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H) and (T, B, M), the final states, and the tape.
 
@@ -147,7 +142,6 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
-
     half = np.array(0.5, dtype)
     P_T_tiles, P_s_next_tiles = tiles(P.T, P_s_next)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
@@ -231,7 +225,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, M, H))
-
     P_tiles, d_s_next_2_tiles = tiles(P, d_s_next_2)
     U_h_tiles, d_h_tiles = tiles(U_h, d_h)
     ends = [None] * T if finished is None else finished

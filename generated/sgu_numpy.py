@@ -114,12 +114,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -163,7 +158,6 @@ def forward(
     a_z_all += bias_z
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_g_T = np.ascontiguousarray(U_g.T)
     half = np.array(0.5, dtype)
     zero = np.array(0, dtype)
@@ -253,7 +247,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_bias_z = np.empty((H,), dtype)
     d_W, d_U_g, d_U_z, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_z_tiles, d_u_h_tiles = tiles(U_z, d_u_h)
     U_g_tiles, d_ah_tiles = tiles(U_g, d_ah)

@@ -142,14 +142,8 @@ def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
-    buffers: Buffers | None = None,
-    training: bool = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    buffers: Buffers | None = None, training: bool = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -164,9 +158,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
@@ -237,9 +231,7 @@ def forward(
         buffers.var_z[...] = new_var[H:]
         buffers.mean_n[...] = new_mean[:H]
         buffers.var_n[...] = new_var[:H]
-
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
@@ -424,8 +416,8 @@ def step(
     training: bool = False,
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final

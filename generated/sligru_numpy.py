@@ -140,14 +140,8 @@ def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
-    buffers: Buffers | None = None,
-    training: bool = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    buffers: Buffers | None = None, training: bool = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -278,9 +272,7 @@ def forward(
         buffers.var_z[...] = np.real(new_var_z)
         buffers.mean_n[...] = np.real(new_mean_n)
         buffers.var_n[...] = np.real(new_var_n)
-
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = np.ascontiguousarray(U.T)
     half = np.array(0.5, dtype)
     zero = np.array(0, dtype)
@@ -399,7 +391,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2, d_batch_mean_z_2 = (np.empty((H,), dtype) for _ in range(2))
     d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     minus_one = np.array(-1, dtype)
     two = np.array(2, dtype)
     half = np.array(0.5, dtype)

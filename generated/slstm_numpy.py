@@ -134,12 +134,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -179,7 +174,6 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, H))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, H))
-
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -296,7 +290,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     k_n, k_c, k_maximum_ip, k_lf, k_ip = (np.empty((T, B, H), dtype) for _ in range(5))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)

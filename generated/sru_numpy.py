@@ -110,12 +110,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -151,7 +146,6 @@ def forward(
     fr_all += b
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     half = np.array(0.5, dtype)
     one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
@@ -235,12 +229,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (np.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (np.zeros(shape, dtype) for shape in shapes(H))
-
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
     d_fr_all, d_r_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     fr_all = gates[..., H:]
     g_v_r_all = d_gates_2[..., H:]
+
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
     # d_f = (1 - f) * f * (c - u)
     np.subtract(1, fr_all, out=d_fr_all)

@@ -103,12 +103,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
@@ -145,7 +140,6 @@ def forward(
     np.tanh(z_all, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_k_T_tiles, U_k_h_tiles = tiles(U_k.T, U_k_h)
@@ -218,7 +212,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_k, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_k_tiles, d_u_h_tiles = tiles(U_k, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first

@@ -119,12 +119,7 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
     m: cp.ndarray,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
@@ -140,9 +135,9 @@ def forward(
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x, m=m)
-    if np.ndim(x) != 3:
-        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
-    T, B, _ = np.shape(x)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
+    T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
     finished = None if lengths is None else over(lengths, T, B)
@@ -164,7 +159,6 @@ def forward(
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
@@ -276,8 +270,8 @@ def step(
     params: Params, x_t: cp.ndarray, state: States | None = None, *, m: cp.ndarray,
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
     y, final, _ = forward(params, x, initial=state, tape=False, m=m)
     return y[0], final

@@ -14,13 +14,13 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names) + ("," if len(names) == 1 else "")
 
 
-def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:
+def call(head: str, arguments: Sequence[str], tail: str = ")", width: int = WIDTH - 8) -> str:
     """A call in one line, or with its arguments on lines of their own where that is too long."""
     line = f"{head}{', '.join(arguments)}{tail}"
-    if len(line) <= WIDTH - 8:
+    if len(line) <= width:
         return line
     kept = ", ".join(argument.replace(" ", "\0") for argument in arguments)
-    return "\n".join([head, *wrapped(kept + ",", WIDTH - 8), tail])
+    return "\n".join([head, *wrapped(kept + ",", width), tail])
 
 
 def assigned(targets: Sequence[str], value: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gategen.backends import interface
 from gategen.backends.folding import listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
-from gategen.backends.interface import Array
+from gategen.backends.interface import Array, Measure, Measured
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import HELPERS, Scope
 from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
@@ -77,6 +77,7 @@ class RuleFunctions:
     parameters: tuple[str, ...]
     arguments: tuple[str, ...]
     results: tuple[str, ...]  # what `forward` calls the states and outputs that it gets back
+    measured: Measured  # the sizes that the forward function needs
     returned: str  # these, and what is left behind for the backward function
     parameters_back: tuple[str, ...]
     saved: tuple[str, ...]  # what `backward` sets aside for the backward function
@@ -185,7 +186,7 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
     )
 
 
-def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
+def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) -> RuleFunctions:
     """A rule for the first step, or for the initial states, which reads no input and no state."""
     names, step, graph = module.names, module.plan.step, rule.forward.graph
     passing = module.one_step(rule)
@@ -203,14 +204,17 @@ def rule_functions(module: Module, rule: Rule, host: Hosts) -> RuleFunctions:
     whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (inputs, later_seeds))
     nexts = (Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False))
     carry_names = tuple(c.carry for c in carries)
+    makes = interface.empties((*forward.memory, *nexts), module.target.xp)
+    text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
     return RuleFunctions(
         forward=forward,
         backward=backward,
-        makes=interface.empties((*forward.memory, *nexts), module.target.xp),
+        makes=makes,
         one_step=passing,
         parameters=("params", *inputs, *passing.states, *passing.further),
         arguments=("params", *whole, *passing.passed, *passing.further),
         results=(*passing.results, *outputs),
+        measured=interface.measured(module, measure.sizes, measure.late, text),
         returned=listing([*passing.made, *forward.outputs, *held]),
         parameters_back=("params", *inputs, *passing.both, *seeds, *carry_names, "finished", *held),
         saved=(*whole, *passing.saved, *back),
@@ -248,15 +252,22 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
 
 def context(module: Module, host: Hosts) -> dict[str, object]:
     """All that the templates print, records by name; names are given in the order of the calls here."""
-    plan, signature = module.plan, interface.signature(module)
+    plan, names, signature = module.plan, module.names, interface.signature(module)
+    outputs = plan.step.forward.graph.outputs
     forward, backward = (function(module, way, host) for way in module.ways(plan.step))
     first, start = (
-        rule_functions(module, rule, host) if (rule := plan.rule(name)) else None
+        rule_functions(module, rule, host, signature.measure) if (rule := plan.rule(name)) else None
         for name in (FIRST_STEP, START_STATES)
     )
     passing = interface.passing(module, signature, forward.outputs, forward.memory)
     taped = tape_buffers(plan.step) if module.singular else []
     gradients = [module.input_gradient(name) for name, _ in plan.step.backward.graph.outputs]
+    targets = first.results if first else ()
+    unread = [
+        names["first output", n]
+        for (n, _), o in zip(outputs, passing.outputs, strict=True)
+        if first and not o.first
+    ]
     return {
         **vars(signature),
         **vars(passing),
@@ -264,6 +275,8 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "forward": forward,
         "backward": backward,
         "first": first,
+        # what takes the results of `first_step`: an output that is a state is there already
+        "first_targets": ["_" if name in unread else name for name in targets],
         "start": start,
         "quick": quick_step(module, host) if module.target.numpy else None,
         # the gradients of inputs that lie beside others

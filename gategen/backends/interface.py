@@ -537,6 +537,7 @@ class Calls:
     """Lines that may be too long for one."""
 
     init: str
+    forward: str
     step: str
     expected: str  # the names that `pack` expects
     start: str  # `forward` has a rule make the initial states
@@ -563,6 +564,7 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     initial = f"initial=States({', '.join(s.carry for s in given.states)})"
     return Calls(
         init=init_head(given.sizes),
+        forward=forward_head(given, passing.result),
         step=step_head(given, result),
         expected=call("expected = [", [f'"{part.member}"' for f in given.fields for part in f.slices], "]"),
         start=f"{first_entries} = start_states(params, {late}B, dtype)",
@@ -604,6 +606,16 @@ def init_head(sizes: Iterable[SizeRecord]) -> str:
     further = [f"{size.argument}: int" for size in sizes if size.name not in SIZE_LETTERS]
     fixed = ["input_size: int", "hidden_size: int", "*", "seed: Any = None", 'dtype: Any = "float32"']
     return call("def init(", [*fixed, *further], ") -> Params:")
+
+
+def forward_head(given: Signature, result: Result) -> str:
+    """The line that begins `forward`."""
+    array = f"{given.xp}.ndarray"
+    fixed = ["params: Params", f"x: {array}", "*", "initial: States | None = None", "lengths: Any = None"]
+    further = ["buffers: Buffers | None = None", "training: bool = True"] if given.buffers else []
+    further += [f"{i.argument}: {array}" for i in given.extra]
+    end = f") -> tuple[{result.type}, States, Tape | None]:"
+    return call("def forward(", [*fixed, "tape: Any = True", *further], end, WIDTH)
 
 
 def step_head(given: Signature, result: Result) -> str:
