@@ -28,22 +28,15 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from gategen.emulator.build import compiler, sanitizer_environment
 from gategen.emulator.errors import EmulatorError
+from gategen.emulator.settings import race_detector, residency, thread_order
 
-if TYPE_CHECKING:
-    from gategen.emulator.launch import thread_order
-
-__all__ = ["EmulatorError", "compiler", "installed", "load", "sanitizer_environment", "thread_order"]
-
-
-def __getattr__(name: str) -> Any:
-    """`thread_order` comes with the launcher, which needs NumPy."""
-    if name == "thread_order":
-        return import_module("gategen.emulator.launch").thread_order
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "EmulatorError", "compiler", "installed", "load", "race_detector", "residency", "sanitizer_environment",
+    "thread_order",
+]  # fmt: skip
 
 
 @contextmanager
