@@ -353,6 +353,9 @@ inline float to_odd(double value) {
     Name(float x) : raw(from(x)) {}                                                                               \
     Name(double x) : raw(from(to_odd(x))) {}                                                                      \
     Name(int x) : raw(from(to_odd(x))) {}                                                                         \
+    Name(unsigned x) : raw(from(to_odd(x))) {}                                                                    \
+    Name(long long x) : raw(from(to_odd(static_cast<double>(x)))) {}                                              \
+    Name(unsigned long long x) : raw(from(to_odd(static_cast<double>(x)))) {}                                     \
     operator float() const { return value(raw); }                                                                 \
   };                                                                                                              \
   inline Name operator-(Name x) { x.raw ^= 0x8000u; return x; }                                                   \

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from gategen.emulator import build
-from gategen.emulator.arrays import ndarray
+from gategen.emulator.arrays import host, ndarray
 from gategen.emulator.errors import EmulatorError
 from gategen.emulator.memory import guarded
 from gategen.emulator.races import Extent, described
 from gategen.emulator.settings import ORDERS, current
+from gategen.emulator.tally import note
 
 _KIND_NAMES = {
     "f": {4: "float", 8: "double"},
@@ -150,7 +151,7 @@ def _word(value: object, stack: ExitStack, complain: Callable[[], str]) -> ctype
     if value is None:
         return ctypes.create_string_buffer(8)
     if isinstance(value, ndarray):
-        address = stack.enter_context(guarded(value, complain))
+        address = stack.enter_context(guarded(host(value), complain))
         return ctypes.create_string_buffer(address.to_bytes(8, "little"), 8)
     scalar = _as_scalar(value)
     assert scalar is not None
@@ -184,6 +185,7 @@ class Kernel:
         self._check_arguments(args)
         setup = self._setup(_extent(grid), _extent(block), shared_mem)
         binary, report = self._library.compiled(), _Report()
+        note(f"kernel {self.name}")
         with ExitStack() as stack:
             paired = zip(self._parameters, args, strict=True)
             words = [_word(value, stack, self._overrun(parameter)) for parameter, value in paired]
@@ -246,15 +248,14 @@ class Kernel:
         )
 
     def _races(self, binary: Binary, setup: _Launch, args: Sequence[object]) -> tuple[str, ...]:
-        arrays = [
-            (p, value) for p, value in zip(self._parameters, args, strict=True) if isinstance(value, ndarray)
-        ]
+        given = zip(self._parameters, args, strict=True)
+        arrays = [(parameter, value._host) for parameter, value in given if isinstance(value, ndarray)]
 
         def place(address: int) -> str:
             for parameter, array in arrays:
                 first, end = byte_bounds(array)
                 if first <= address < end:
-                    return f"entry {(address - array.ctypes.data) // array.itemsize} of {parameter}"
+                    return f"entry {(address - first) // array.itemsize} of {parameter}"
             return "shared memory"
 
         return binary.races(Extent(tuple(setup.grid), tuple(setup.block)), place)
