@@ -28,7 +28,6 @@ INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
 SPEC_SHA256 = "566b72e85176216e21b77bdfba148bd9ef06694e0d2008df3d7752225e55311b"
-REAL = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 class Params(NamedTuple):
@@ -397,7 +396,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
     states = () if initial is None else initial
     found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
-    if len(found) == 1 and found <= REAL:  # as it nearly always is
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
         return found.pop()
     for kind, record in (("params", params), ("initial", initial)):
         fields = {} if record is None else record._asdict()
@@ -405,7 +404,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():
-        if dtype not in REAL | {np.dtype(np.complex128)}:
+        if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")

@@ -14,7 +14,7 @@ from itertools import islice
 import sympy as sp
 
 from gategen.graph import Pointwise, Value
-from gategen.plan import Kernel, MatMul, Pair, Plan, Schedule, Stage, offset_rank
+from gategen.plan import FIRST_STEP, START_STATES, Kernel, MatMul, Rule, Schedule, Stage, offset_rank
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.printer import Printer
@@ -53,23 +53,15 @@ class Comments:
         return Remark(tuple(lines), tuple(gates))
 
 
-NONE = Comments({}, {})
-
-
 def listed(names: Sequence[str]) -> str:
     """`z, r and n`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def comments(plan: Plan) -> dict[int, Comments]:
-    """Those of every schedule of a cell, by its `id`."""
-    cell = plan.cell
-    found: dict[int, Comments] = {}
-    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first), (plan.start, ())):
-        if pair is not None:
-            found[id(pair.forward)] = forward_comments(cell, pair.forward, equations)
-            found[id(pair.backward)] = backward_comments(pair)
-    return found
+def comments(cell: Cell, rule: Rule) -> tuple[Comments, Comments]:
+    """Those of both directions of a rule."""
+    equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
+    return forward_comments(cell, rule.forward, equations), backward_comments(rule)
 
 
 def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
@@ -112,11 +104,11 @@ def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
 # ---------------------------------------------------------------------------------------------- backward
 
 
-def backward_comments(pair: Pair) -> Comments:
+def backward_comments(rule: Rule) -> Comments:
     """`d_n = d_h * z * (1 - n**2)`, for every gradient that has a name in the code."""
-    schedule = pair.backward
+    schedule = rule.backward
     order = pointwise(schedule.stages)
-    names = {v.name: memory_name(v, pair, schedule) for op in order for v in (op.out, *op.reads)}
+    names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
     ahead = {name for stage in schedule.ahead for name in outs(stage)}
     heirs = in_place(order, schedule, ahead)
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
@@ -136,7 +128,7 @@ def backward_comments(pair: Pair) -> Comments:
             lines[op.out.name] = lines[first_reader[op.out]]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
-            lines |= product_lines(stage, pair, schedule)
+            lines |= product_lines(stage, rule, schedule)
     return Comments(lines, {})
 
 
@@ -167,17 +159,17 @@ def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) ->
     return found
 
 
-def product_lines(stage: MatMul, pair: Pair, schedule: Schedule) -> dict[str, str]:
-    operands = [memory_name(v, pair, schedule) for v in stage.operand]
+def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, str]:
+    operands = [memory_name(v, rule, schedule) for v in stage.operand]
     members = [member for weight in stage.weights for member in weight.members]
     terms = [f"{m}.T @ {v}" for m, v in zip(members, operands, strict=False)]
-    return {v.name: f"{memory_name(v, pair, schedule)} = {' + '.join(terms)}" for v in stage.out}
+    return {v.name: f"{memory_name(v, rule, schedule)} = {' + '.join(terms)}" for v in stage.out}
 
 
-def memory_name(value: Value, pair: Pair | None, schedule: Schedule) -> str:
+def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:
     """What the code calls the memory of a value: a carried gradient, a member of a stack, a state."""
     slot = schedule.slot.get(value)
-    buffers = pair.buffers if pair else schedule.buffer
+    buffers = rule.buffers if rule else schedule.buffer
     buffer = buffers.get(slot.buffer) if slot else None
     name: str = value.name
     if slot is None or buffer is None or not buffer.starts:

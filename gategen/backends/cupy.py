@@ -13,38 +13,28 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import sympy as sp
 
 from gategen.backends.comments import Remark, listed
-from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host, folded
+from gategen.backends.folding import WIDTH, call, folded
+from gategen.backends.functions import context
+from gategen.backends.host import ALL, ONCE, SUMS, Host
 from gategen.backends.instructions import View
-from gategen.backends.module import (
-    WIDTH,
-    Module,
-    Scope,
-    call,
-    empties,
-    heading,
-    own_memory,
-    passing,
-    returned_together,
-    rule_context,
-    rule_of,
-    signature,
-    with_fields,
-)
+from gategen.backends.module import Module, OneStep, Target, Way
+from gategen.backends.names import Scope
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
+    FIRST_STEP,
     Buffer,
     ColumnSum,
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
-    Schedule,
+    Rule,
     Slot,
     Stage,
     Sum,
@@ -67,10 +57,13 @@ CUDA_WORDS = frozenset(
 
 def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
-    name, made = plan.cell.name, context(plan)
+    kernels: dict[str, list[CudaKernel]] = {}  # by function
+    made = context(CupyModule(plan), partial(Emitter, kernels))
+    listed = [kernel for some in kernels.values() for kernel in some]
+    cuda = {**made, "kernels": listed, "functions": used_functions(listed)}
     return {
-        f"{name}_cupy.py": module_text(made),
-        f"{name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
+        f"{plan.cell.name}_cupy.py": module_text(made),
+        f"{plan.cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", cuda),
     }
 
 
@@ -151,25 +144,30 @@ class Emitter(Host):
     """Kernels and launches of one level of a schedule."""
 
     def __init__(
-        self,
-        module: Module,
-        names: Scope,
-        pair: Pair,
-        schedule: Schedule,
-        where: str,
-        prefix: str,
-        kernels: list[CudaKernel],
+        self, kernels: dict[str, list[CudaKernel]], module: Module, way: Way, names: Scope, where: str
     ) -> None:
-        super().__init__(module, names, pair, schedule, where, "cp")
-        self.prefix, self.kernels = prefix, kernels
+        super().__init__(module, way, names, where)
+        self.kernels = kernels.setdefault(way.name, [])
         self.time = "0" if where == ONCE else "t"
+
+    @property
+    def prepare(self) -> tuple[str, ...]:
+        return tuple(f"{wish} = {source}" for source, wish in self.weights.items())
+
+    @property
+    def head(self) -> str:
+        first = "start, T" if self.module.plan.rule(FIRST_STEP) else "T"
+        return f"for t in {'reversed(range(T))' if self.schedule.graph.backwards else f'range({first})'}:"
+
+    def settle(self, *kept: str) -> None:
+        """Nothing: parts have no names."""
 
     def part(self, source: str, wish: str) -> str:
         return source
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         inner = "" if whole else f", :, {self.span(view.start, view.stop, buffer.width)}"
-        if buffer.kind == "input" and not self.pair.forward.graph.states:  # of trained starts: (B, width)
+        if buffer.kind == "input" and not self.way.rule.forward.graph.states:  # of trained starts: (B, width)
             return f"{base}[{inner[2:]}]" if inner else base
         at = self.time if not view.shift else "1" if self.where == ONCE else f"{self.time} + 1"
         return f"{base}[{at}{inner}]"
@@ -191,12 +189,9 @@ class Emitter(Host):
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
 
-    def field_name(self, name: str) -> str:
-        return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
-
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
-        return self.names.known.get(("given", value.name)) in ("count", "training")
+        return self.names.find("given", value.name) in ("count", "training")
 
     def words(self) -> set[str]:
         """The names that no buffer and no value of a kernel can have."""
@@ -211,14 +206,14 @@ class Emitter(Host):
         out = {self.schedule.slot[v].buffer for v in writes}
         for value in (*reads, *writes):
             if self.scalar(value):
-                word = self.names.known["given", value.name]
+                word = self.names["given", value.name]
                 made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
             name = self.schedule.slot[value].buffer
             if name in names:
                 continue
             buffer = self.buffer(name)
-            host = self.names.known[name] if buffer else self.field_name(name)
+            host = self.names["memory", name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
             made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
         return tuple(made.values()), names
@@ -275,7 +270,7 @@ class Emitter(Host):
         letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
         numbers = ("rows", *words, *letters)
         declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
-        name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
+        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
         above = comment.text
         if self.schedule.graph.backwards:  # the kernel says how
@@ -314,7 +309,7 @@ class Emitter(Host):
         ends = (
             {c.next for c in graph.states}
             | {v for _, v in (*graph.outputs, *graph.sums)}
-            | set(self.pair.tape)
+            | set(self.way.rule.tape)
         )
         buffer = self.buffer(self.schedule.slot[value].buffer)
         if value in ends or (buffer is not None and buffer.kind == "carry"):
@@ -438,144 +433,47 @@ def stage_reads(stage: Stage) -> set[Value]:
             return set(operand)
 
 
-# ---------------------------------------------------------------------------------------------- context
+# ---------------------------------------------------------------------------------------------- the module
 
 
 class CupyModule(Module):
-    """The names of a CuPy module."""
+    """A module for CuPy, whose functions for one step take the arrays of all steps and work at t = 0."""
 
-    xp = "cp"
-    entries_at_once = "2**22"
+    target = Target(
+        title="CuPy",
+        numpy=False,
+        cupy=True,
+        xp="cp",
+        as_array="cp.ascontiguousarray",
+        dtypes="float32, float64, float16 or bfloat16",
+        parameters='(cp.asarray(array, order="C") for array in params)',
+        finished_now="finished[t]",
+        seen="float(valid.astype(np.float64).sum())",
+        real="{}",
+        real_dtype="dtype",
+        shape="{}.shape",  # an array on the device, or an error of its own
+        broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
+        entries_at_once="2**22",
+        one_step="(1, B",
+    )
 
-    def shape_of(self, name: str) -> str:
-        return f"{name}.shape"  # an array on the device, or an error of its own
-
-    def broadcast(self, name: str, shape: str) -> str:
-        return f"cp.ascontiguousarray(cp.broadcast_to({name}, {shape}))"
-
-
-def context(plan: Plan) -> dict[str, Any]:
-    """Everything the templates print, as strings and tuples."""
-    module = CupyModule(plan)
-    step = plan.step
-    made: dict[str, Any] = {
-        **heading(module),
-        **signature(module),
-        "forward": function_context(module, step, step.forward, "forward"),
-        "backward": function_context(module, step, step.backward, "backward"),
-        "first": once_context(module, plan.first, "first") if plan.first else None,
-        "start": once_context(module, plan.start, "start") if plan.start else None,
-        "quick": None,
-    }
-    made |= passing(module, made)
-    parts = [made["forward"], made["backward"]]
-    for rule in (made["first"], made["start"]):
-        parts += [rule["forward"], rule["backward"]] if rule else []
-    kernels = [kernel for part in parts for kernel in part["kernels"]]
-    return {
-        **made,
-        "target": "CuPy",
-        "numpy": False,
-        "cupy": True,
-        "xp": "cp",
-        "as_array": "cp.ascontiguousarray",
-        "dtypes": "float32, float64, float16 or bfloat16",
-        "parameters": '(cp.asarray(array, order="C") for array in params)',
-        "finished_now": "finished[t]",
-        "seen": "float(valid.astype(np.float64).sum())",
-        "real_dtype": "dtype",
-        "tiles": False,
-        "kernels": kernels,
-        "functions": used_functions(kernels),
-        "sums": {"row_sum": "row_sum" in module.helpers, "column_sum": "column_sum" in module.helpers},
-    }
+    def one_step(self, rule: Rule) -> OneStep:
+        states = tuple(self.names["memory", s] for s in self.states_of(rule))
+        return OneStep(
+            states=states,
+            both=states,
+            made=(),
+            passed=states,
+            saved=states,
+            results=(),
+            at="",
+            further=("dtype",),
+            measured="B = x.shape[1]",
+            measured_back=f"B, dtype = x.shape[1], {states[0]}.dtype" if states else "",
+        )
 
 
 def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
     text = "\n".join(line for kernel in kernels for line in kernel.computes)
     names = ("sigmoid", "softplus", "relu", "step", "sign", "square", "cube", "modulo", "larger", "smaller")
     return {name: f"{name}(" in text for name in names}
-
-
-def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
-    """The lines of one direction, and the kernels they launch."""
-    names, graph = module.names.inner(), schedule.graph
-    kernels: list[CudaKernel] = []
-    before, loop, after = (
-        Emitter(module, names, pair, schedule, where, name, kernels) for where in (ALL, LOOP, ALL)
-    )
-    before.run(schedule.before)
-    loop.run(schedule.loop)
-    after.run(schedule.after)
-    states = [] if graph.backwards else [module.names.known[c.name] for c in graph.states]
-    forward = "for t in range(start, T):" if module.plan.first else "for t in range(T):"
-    made = {
-        "before": before.text,
-        "ahead": "",
-        "chunked": False,
-        "loop": loop.text,
-        "after": after.text,
-        "prepare": (),
-        "prepare_ahead": (),
-        "prepare_loop": tuple(f"{wish} = {source}" for source, wish in loop.weights.items()),
-        "prepare_after": (),
-        "ends": bool(after.text),
-        "head": "for t in reversed(range(T)):" if graph.backwards else forward,
-        "kept": tuple({"next": f"{h}[t + 1]", "current": f"{h}[t]"} for h in states),
-        "memory": own_memory(module, schedule),
-        "outputs": tuple((n, after.value(v)) for n, v in graph.outputs),
-        "updates": ()
-        if graph.backwards
-        else tuple({"name": n, "value": before.value(v)} for n, v in graph.sums),
-        "kernels": tuple(kernels),
-    }
-    return with_fields(module, made)
-
-
-def once(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
-    """The lines of one direction of a rule for one step, over the arrays of all steps at t = 0."""
-    kernels: list[CudaKernel] = []
-    lines = Emitter(module, module.names.inner(), pair, schedule, ONCE, name, kernels)
-    lines.run(schedule.stages)
-    memory = (
-        {**item, "shape": item["shape"].replace("(T, B", "(1, B")} for item in own_memory(module, schedule)
-    )
-    made = {
-        "text": lines.text,
-        "lines": tuple(f"{wish} = {source}" for source, wish in lines.weights.items()),
-        "outputs": tuple((n, lines.value(v)) for n, v in schedule.graph.outputs),
-        "memory": tuple(memory),
-        "kernels": tuple(kernels),
-    }
-    return with_fields(module, made)
-
-
-def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
-    """A rule for one step as two functions."""
-    forward = once(module, pair, pair.forward, f"{name}_forward")
-    backward = once(module, pair, pair.backward, f"{name}_backward")
-    rule = rule_of(module, pair)
-    if not rule.states:  # computes its forward values anew
-        backward = with_fields(module, backward, forward["text"], *forward["lines"])
-    states = [module.names.known[s.name] for s in module.cell.states]
-    results = [source for _, source in forward["outputs"]]
-    parameters = ", ".join(["params", *rule.inputs, *states, "dtype"])
-    returned = [*results, *(rule.held if rule.states else ())]
-    return {
-        **rule_context(module, rule, backward),
-        "forward": forward,
-        "backward": backward,
-        "forward_work": empties(forward["memory"], "cp"),
-        "backward_work": empties(backward["memory"], "cp"),
-        "measured": "B = x.shape[1]",
-        "measured_back": f"B, dtype = x.shape[1], {states[0]}.dtype",
-        "forward_parameters": parameters,
-        "forward_arguments": parameters,
-        "results": "".join(f"{name}, " for name in rule.outputs),
-        "returned": returned_together(returned),
-        "backward_parameters": ", ".join(
-            ["params", *rule.inputs, *states, *rule.seeds, *rule.carries, "finished", *rule.held]
-        ),
-        "kept": ", ".join([*rule.inputs, *states, *rule.later_seeds]),
-        "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
-    }
