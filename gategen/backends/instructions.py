@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -33,7 +32,7 @@ class View:
     single: bool = False  # size 1 (or one number): broadcasts
 
     @cached_property
-    def span(self) -> tuple[Any, Any]:
+    def span(self) -> tuple[int, int]:
         """Where it begins and ends, as numbers that can be compared."""
         return offset_rank(self.start), offset_rank(self.stop)
 
