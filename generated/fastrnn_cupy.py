@@ -27,6 +27,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_h", "U_h", "b_h", "alpha", "beta")
 SPEC_SHA256 = "f808a8ed7148606345b16f68e7899e1e032882c3a853dfc355aea4efb1e39b88"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -79,9 +80,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_h", "U_h", "b_h", "alpha", "beta"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W_h=named["W_h"],
@@ -97,13 +97,8 @@ def pack(named: dict[str, Any]) -> Params:
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
     measure(params)
-    return {
-        "W_h": params.W_h,
-        "U_h": params.U_h,
-        "b_h": params.b_h,
-        "alpha": params.alpha,
-        "beta": params.beta,
-    }
+    parts = (params.W_h, params.U_h, params.b_h, params.alpha, params.beta)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -114,8 +109,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -126,9 +120,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -157,21 +148,6 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
     return y, final, kept if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

@@ -30,6 +30,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h")
 SPEC_SHA256 = "03ea5bb3d0fd49340d31aa12566c16cb1036ce96e76ecfbd34debdeb80431d51"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -80,9 +81,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h", "c_z", "c_r", "c_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_r=named["W_r"], W_h=named["W_h"]),
@@ -98,21 +98,11 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_z": params.W[:H],
-        "W_r": params.W[H : 2 * H],
-        "W_h": params.W[2 * H :],
-        "U_z": params.U[:H],
-        "U_r": params.U[H : 2 * H],
-        "U_h": params.U[2 * H :],
-        "b_z": params.b[:H],
-        "b_r": params.b[H : 2 * H],
-        "b_h": params.b[2 * H :],
-        "c_z": params.c[:H],
-        "c_r": params.c[H : 2 * H],
-        "c_h": params.c[2 * H :],
-    }
+    measure(params)
+    parts = (
+        *cp.split(params.W, 3), *cp.split(params.U, 3), *cp.split(params.b, 3), *cp.split(params.c, 3),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -123,8 +113,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -135,9 +124,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -165,21 +151,6 @@ def forward(
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
     return y, final, Tape(x, h, gates, v_n, finished, initial is not None) if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

@@ -23,6 +23,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_h", "U_h", "b_h")
 SPEC_SHA256 = "b8efca84fd32367c8ed21d1accfce2ddd2cdefa37db87f9fa9a7a11ace2aa21f"
 
 
@@ -69,9 +70,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_h", "U_h", "b_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W_h=named["W_h"],
@@ -85,11 +85,8 @@ def pack(named: dict[str, Any]) -> Params:
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
     measure(params)
-    return {
-        "W_h": params.W_h,
-        "U_h": params.U_h,
-        "b_h": params.b_h,
-    }
+    parts = (params.W_h, params.U_h, params.b_h)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -115,7 +112,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, H), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -146,17 +144,13 @@ def forward(
     return y, final, Tape(x, h, finished, initial is not None) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, H), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
     return y, initial, None
 

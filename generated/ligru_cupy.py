@@ -31,6 +31,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_z", "W_h", "U_z", "U_h", "b_z", "b_h", "g_z", "g_h")
 SPEC_SHA256 = "6869b85cf43f4916ba91469e14b1a9b12a80d601a0746974f707f09ace0bf63f"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -97,9 +98,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_z", "W_h", "U_z", "U_h", "b_z", "b_h", "g_z", "g_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
@@ -115,17 +115,11 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_z": params.W[:H],
-        "W_h": params.W[H:],
-        "U_z": params.U[:H],
-        "U_h": params.U[H:],
-        "b_z": params.b[:H],
-        "b_h": params.b[H:],
-        "g_z": params.g[:H],
-        "g_h": params.g[H:],
-    }
+    measure(params)
+    parts = (
+        *cp.split(params.W, 2), *cp.split(params.U, 2), *cp.split(params.b, 2), *cp.split(params.g, 2),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
@@ -148,8 +142,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
     buffers: running statistics, updated while training and used instead of the batch's own otherwise.
 
     Raises ValueError and TypeError that name the argument.
@@ -161,9 +154,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps and not training:
-        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -242,23 +232,6 @@ def forward(
         count, training,
     )
     return y, final, kept if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype, buffers):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(
-            params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
-        )
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

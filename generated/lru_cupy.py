@@ -35,6 +35,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"hr": "hidden", "hi": "hidden"}
 OUTPUTS = {"y": "input"}
+PARAMETERS = ("Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D")
 SPEC_SHA256 = "893a27ef77d616f51a0aea7067dd5e4017da0d39d99631a9962bf70f38588f9b"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -93,9 +94,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         Br_Bi=stack(Br=named["Br"], Bi=named["Bi"]),
@@ -114,17 +114,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "Br": params.Br_Bi[:H],
-        "Bi": params.Br_Bi[H:],
-        "Ci": params.Ci,
-        "Cr": params.Cr,
-        "nu": params.nu,
-        "th": params.th,
-        "gl": params.gl,
-        "D": params.D,
-    }
+    measure(params)
+    parts = (*cp.split(params.Br_Bi, 2), params.Ci, params.Cr, params.nu, params.th, params.gl, params.D)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -135,8 +127,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -147,9 +138,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -192,21 +180,6 @@ def forward(
     final = States(hr[T].copy(), hi[T].copy())
     kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
     return y, final, kept if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    I, _ = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, I), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

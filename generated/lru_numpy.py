@@ -32,6 +32,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"hr": "hidden", "hi": "hidden"}
 OUTPUTS = {"y": "input"}
+PARAMETERS = ("Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D")
 SPEC_SHA256 = "893a27ef77d616f51a0aea7067dd5e4017da0d39d99631a9962bf70f38588f9b"
 
 
@@ -89,9 +90,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["Br", "Bi", "Ci", "Cr", "nu", "th", "gl", "D"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         Br_Bi=stack(Br=named["Br"], Bi=named["Bi"]),
@@ -110,17 +110,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "Br": params.Br_Bi[:H],
-        "Bi": params.Br_Bi[H:],
-        "Ci": params.Ci,
-        "Cr": params.Cr,
-        "nu": params.nu,
-        "th": params.th,
-        "gl": params.gl,
-        "D": params.D,
-    }
+    measure(params)
+    parts = (*np.split(params.Br_Bi, 2), params.Ci, params.Cr, params.nu, params.th, params.gl, params.D)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -146,7 +138,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, I), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -217,17 +210,13 @@ def forward(
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    I, _ = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, I), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
     return y, initial, None
 

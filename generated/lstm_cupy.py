@@ -35,6 +35,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_i", "W_f", "W_o", "W_g", "U_i", "U_f", "U_o", "U_g", "b_i", "b_f", "b_o", "b_g")
 SPEC_SHA256 = "f62b05b230eafc674ab6d4f509c8aae6fb0f52071be1a1b95e0bc7a56ec52e8a"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -86,9 +87,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_i", "W_f", "W_o", "W_g", "U_i", "U_f", "U_o", "U_g", "b_i", "b_f", "b_o", "b_g"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_g=named["W_g"]),
@@ -103,21 +103,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_i": params.W[:H],
-        "W_f": params.W[H : 2 * H],
-        "W_o": params.W[2 * H : 3 * H],
-        "W_g": params.W[3 * H :],
-        "U_i": params.U[:H],
-        "U_f": params.U[H : 2 * H],
-        "U_o": params.U[2 * H : 3 * H],
-        "U_g": params.U[3 * H :],
-        "b_i": params.b[:H],
-        "b_f": params.b[H : 2 * H],
-        "b_o": params.b[2 * H : 3 * H],
-        "b_g": params.b[3 * H :],
-    }
+    measure(params)
+    parts = (*cp.split(params.W, 4), *cp.split(params.U, 4), *cp.split(params.b, 4))
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -128,8 +116,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -140,9 +127,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -176,21 +160,6 @@ def forward(
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
     return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

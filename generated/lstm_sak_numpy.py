@@ -33,6 +33,10 @@ SIZES = ("input", "hidden", "projection")
 INPUTS = {"x": "input"}
 STATES = {"r": "projection", "c": "hidden"}
 OUTPUTS = {"r'": "projection"}
+PARAMETERS = (
+    "W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i", "p_f",
+    "p_o",
+)
 SPEC_SHA256 = "a3b45f0bfa67288d530bfb1cabfa98fda9ba1d49aae9f67604e42ab101386461"
 
 
@@ -88,12 +92,8 @@ def init(
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = [
-        "W_i", "W_f", "W_g", "W_o", "R_i", "R_f", "R_g", "R_o", "P", "b_i", "b_f", "b_g", "b_o", "p_i",
-        "p_f", "p_o",
-    ]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_i=named["W_i"], W_f=named["W_f"], W_g=named["W_g"], W_o=named["W_o"]),
@@ -110,25 +110,12 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, _, H = measure(params)
-    return {
-        "W_i": params.W[:H],
-        "W_f": params.W[H : 2 * H],
-        "W_g": params.W[2 * H : 3 * H],
-        "W_o": params.W[3 * H :],
-        "R_i": params.R[:H],
-        "R_f": params.R[H : 2 * H],
-        "R_g": params.R[2 * H : 3 * H],
-        "R_o": params.R[3 * H :],
-        "P": params.P_2,
-        "b_i": params.b[:H],
-        "b_f": params.b[H : 2 * H],
-        "b_g": params.b[2 * H : 3 * H],
-        "b_o": params.b[3 * H :],
-        "p_i": params.p[:H],
-        "p_f": params.p[H : 2 * H],
-        "p_o": params.p[2 * H :],
-    }
+    measure(params)
+    parts = (
+        *np.split(params.W, 4), *np.split(params.R, 4), params.P_2, *np.split(params.b, 4),
+        *np.split(params.p, 3),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -154,7 +141,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * P))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, P), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -224,17 +212,13 @@ def forward(
     return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, P, _ = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, P), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
     return y, initial, None
 

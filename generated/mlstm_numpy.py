@@ -35,6 +35,9 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "c": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = (
+    "W_m", "W_i", "W_f", "W_o", "W_u", "U_m", "U_i", "U_f", "U_o", "U_u", "b_i", "b_f", "b_o", "b_u",
+)
 SPEC_SHA256 = "6082f5d634b4bad7176acb9e6d23f28b2f64d3369c535e7aaf3e8d7c0a444c36"
 
 
@@ -88,11 +91,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = [
-        "W_m", "W_i", "W_f", "W_o", "W_u", "U_m", "U_i", "U_f", "U_o", "U_u", "b_i", "b_f", "b_o", "b_u",
-    ]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_m=named["W_m"], W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_u=named["W_u"]),
@@ -108,23 +108,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_m": params.W[:H],
-        "W_i": params.W[H : 2 * H],
-        "W_f": params.W[2 * H : 3 * H],
-        "W_o": params.W[3 * H : 4 * H],
-        "W_u": params.W[4 * H :],
-        "U_m": params.U_m,
-        "U_i": params.U[:H],
-        "U_f": params.U[H : 2 * H],
-        "U_o": params.U[2 * H : 3 * H],
-        "U_u": params.U[3 * H :],
-        "b_i": params.b[:H],
-        "b_f": params.b[H : 2 * H],
-        "b_o": params.b[2 * H : 3 * H],
-        "b_u": params.b[3 * H :],
-    }
+    measure(params)
+    parts = (*np.split(params.W, 5), params.U_m, *np.split(params.U, 4), *np.split(params.b, 4))
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -150,7 +136,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, H), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -216,17 +203,13 @@ def forward(
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, H), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
     return y, initial, None
 

@@ -36,6 +36,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_i", "W_a", "b_i", "b_a", "k")
 SPEC_SHA256 = "45d97d8d7877723db6c7c44745e0a7fcaf93260d266f88e342e1a8dd55eef643"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -89,9 +90,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_i", "W_a", "b_i", "b_a", "k"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_i=named["W_i"], W_a=named["W_a"]),
@@ -106,14 +106,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    H, = measure(params)
-    return {
-        "W_i": params.W[:H],
-        "W_a": params.W[H:],
-        "b_i": params.b[:H],
-        "b_a": params.b[H:],
-        "k": params.k_,
-    }
+    measure(params)
+    parts = (*cp.split(params.W, 2), *cp.split(params.b, 2), params.k_)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -124,8 +119,7 @@ def forward(
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -136,9 +130,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -179,21 +170,6 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
     return y, final, kept if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    H, = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

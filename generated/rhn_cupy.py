@@ -41,6 +41,10 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = (
+    "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2", "b_h3",
+    "b_t3",
+)
 SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -95,12 +99,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = [
-        "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2",
-        "b_h3", "b_t3",
-    ]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_h=named["W_h"], W_t=named["W_t"]),
@@ -120,23 +120,12 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_h": params.W[:H],
-        "W_t": params.W[H:],
-        "U_h1": params.U[:H],
-        "U_t1": params.U[H:],
-        "U_h2": params.U_2[:H],
-        "U_t2": params.U_2[H:],
-        "U_h3": params.U_3[:H],
-        "U_t3": params.U_3[H:],
-        "b_h1": params.b[:H],
-        "b_t1": params.b[H : 2 * H],
-        "b_h2": params.b[2 * H : 3 * H],
-        "b_t2": params.b[3 * H : 4 * H],
-        "b_h3": params.b[4 * H : 5 * H],
-        "b_t3": params.b[5 * H :],
-    }
+    measure(params)
+    parts = (
+        *cp.split(params.W, 2), *cp.split(params.U, 2), *cp.split(params.U_2, 2),
+        *cp.split(params.U_3, 2), *cp.split(params.b, 6),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -147,8 +136,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -159,9 +147,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -205,21 +190,6 @@ def forward(
     final = States(h[T].copy())
     kept = Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
     return y, final, kept if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y = cp.empty((T, B, H), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
-    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

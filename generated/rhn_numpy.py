@@ -39,6 +39,10 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = (
+    "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2", "b_h3",
+    "b_t3",
+)
 SPEC_SHA256 = "1a637d606599b74a2761f30ef91c10a61001f03bb1b03a7924906e1f74a4dd67"
 
 
@@ -92,12 +96,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = [
-        "W_h", "W_t", "U_h1", "U_t1", "U_h2", "U_t2", "U_h3", "U_t3", "b_h1", "b_t1", "b_h2", "b_t2",
-        "b_h3", "b_t3",
-    ]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_h=named["W_h"], W_t=named["W_t"]),
@@ -117,23 +117,12 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_h": params.W[:H],
-        "W_t": params.W[H:],
-        "U_h1": params.U[:H],
-        "U_t1": params.U[H:],
-        "U_h2": params.U_2[:H],
-        "U_t2": params.U_2[H:],
-        "U_h3": params.U_3[:H],
-        "U_t3": params.U_3[H:],
-        "b_h1": params.b[:H],
-        "b_t1": params.b[H : 2 * H],
-        "b_h2": params.b[2 * H : 3 * H],
-        "b_t2": params.b[3 * H : 4 * H],
-        "b_h3": params.b[4 * H : 5 * H],
-        "b_t3": params.b[5 * H :],
-    }
+    measure(params)
+    parts = (
+        *np.split(params.W, 2), *np.split(params.U, 2), *np.split(params.U_2, 2),
+        *np.split(params.U_3, 2), *np.split(params.b, 6),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -159,7 +148,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, H), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -238,17 +228,13 @@ def forward(
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, H), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
     return y, initial, None
 

@@ -29,6 +29,7 @@ SIZES = ("input", "hidden", "memory")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "s": "memory"}
 OUTPUTS = {"h'": "hidden", "s'": "memory"}
+PARAMETERS = ("B", "W_h", "P", "U_h")
 SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
 SOURCE = Path(__file__).with_suffix(".cu").read_text(encoding="utf-8")
 
@@ -80,9 +81,8 @@ def init(
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["B", "W_h", "P", "U_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.asarray(array) for name, array in named.items()}
     params = Params(
         B_W_h=stack(B=named["B"], W_h=named["W_h"]),
@@ -98,12 +98,8 @@ def pack(named: dict[str, Any]) -> Params:
 def unpack(params: Params) -> dict[str, cp.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
     _, M, _ = measure(params)
-    return {
-        "B": params.B_W_h[:M],
-        "W_h": params.B_W_h[M:],
-        "P": params.P,
-        "U_h": params.U_h,
-    }
+    parts = (*cp.split(params.B_W_h, [M]), params.P, params.U_h)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def forward(
@@ -114,8 +110,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
-        reuse its memory.
+    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -126,9 +121,6 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
-    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -162,24 +154,6 @@ def forward(
     y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
     return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
-
-
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, M, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
-    y_h = cp.empty((T, B, H), dtype)
-    y_s = cp.empty((T, B, M), dtype)
-    tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        (y_h[now], y_s[now]), initial, tape = forward(
-            params, x[now], initial=initial, lengths=rest, tape=tape,
-        )
-    return (y_h, y_s), initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:

@@ -27,6 +27,7 @@ SIZES = ("input", "hidden", "memory")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden", "s": "memory"}
 OUTPUTS = {"h'": "hidden", "s'": "memory"}
+PARAMETERS = ("B", "W_h", "P", "U_h")
 SPEC_SHA256 = "1c80a9ca5fb973e4146fca1814841fdff826325fbbd3cc95c13d2ce0b4957a9c"
 
 
@@ -77,9 +78,8 @@ def init(
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["B", "W_h", "P", "U_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         B_W_h=stack(B=named["B"], W_h=named["W_h"]),
@@ -95,12 +95,8 @@ def pack(named: dict[str, Any]) -> Params:
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
     _, M, _ = measure(params)
-    return {
-        "B": params.B_W_h[:M],
-        "W_h": params.B_W_h[M:],
-        "P": params.P,
-        "U_h": params.U_h,
-    }
+    parts = (*np.split(params.B_W_h, [M]), params.P, params.U_h)
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -126,7 +122,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype)
+        y = np.empty((T, B, H), dtype), np.empty((T, B, M), dtype)
+        return in_parts(params, x, initial, lengths, steps, y)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -170,22 +167,17 @@ def forward(
     return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, M, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y_h = np.empty((T, B, H), dtype)
-    y_s = np.empty((T, B, M), dtype)
+def in_parts(params, x, initial, lengths, steps, y):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
-        (y_h[now], y_s[now]), initial, tape = forward(
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
+        (y[0][now], y[1][now]), initial, tape = forward(
             params, x[now], initial=initial, lengths=rest, tape=tape,
         )
-    return (y_h, y_s), initial, None
+    return y, initial, None
 
 
 @np.errstate(all="ignore")

@@ -29,6 +29,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h")
 SPEC_SHA256 = "c99089c2a2be8b06a0c9d04f47c418bb246c759d730e9973550edde81c8da6ce"
 
 
@@ -96,9 +97,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_z", "W_h", "U_h", "U_z", "b_z", "b_h", "g_z", "g_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_h=named["W_h"]),
@@ -114,17 +114,11 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_z": params.W[:H],
-        "W_h": params.W[H:],
-        "U_h": params.U[:H],
-        "U_z": params.U[H:],
-        "b_z": params.b[:H],
-        "b_h": params.b[H:],
-        "g_z": params.g[:H],
-        "g_h": params.g[H:],
-    }
+    measure(params)
+    parts = (
+        *np.split(params.W, 2), *np.split(params.U, 2), *np.split(params.b, 2), *np.split(params.g, 2),
+    )
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
@@ -163,7 +157,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps and not training:
-        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
+        y = np.empty((T, B, H), dtype)
+        return in_parts(params, x, initial, lengths, steps, y, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -323,17 +318,13 @@ def forward(
     return y, final, kept if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype, buffers):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, H), dtype)
+def in_parts(params, x, initial, lengths, steps, y, buffers):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(
             params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
         )

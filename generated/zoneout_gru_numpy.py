@@ -31,6 +31,7 @@ SIZES = ("input", "hidden")
 INPUTS = {"x": "input", "m": "hidden"}
 STATES = {"h": "hidden"}
 OUTPUTS = {"h'": "hidden"}
+PARAMETERS = ("W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h")
 SPEC_SHA256 = "04c84873911c30471e392c926b1d7a14eda95686918feb55107453bcba658100"
 
 
@@ -83,9 +84,8 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
-    expected = ["W_z", "W_r", "W_h", "U_z", "U_r", "U_h", "b_z", "b_r", "b_h"]
-    if set(named) != set(expected):
-        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(expected)}")
+    if set(named) != set(PARAMETERS):
+        raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.asarray(array) for name, array in named.items()}
     params = Params(
         W=stack(W_z=named["W_z"], W_r=named["W_r"], W_h=named["W_h"]),
@@ -101,18 +101,9 @@ def pack(named: dict[str, Any]) -> Params:
 
 def unpack(params: Params) -> dict[str, np.ndarray]:
     """Parameters, or their gradients, under the cell's own names; views, nothing is copied."""
-    _, H = measure(params)
-    return {
-        "W_z": params.W[:H],
-        "W_r": params.W[H : 2 * H],
-        "W_h": params.W[2 * H :],
-        "U_z": params.U[:H],
-        "U_r": params.U[H:],
-        "U_h": params.U_h,
-        "b_z": params.b[:H],
-        "b_r": params.b[H : 2 * H],
-        "b_h": params.b[2 * H :],
-    }
+    measure(params)
+    parts = (*np.split(params.W, 3), *np.split(params.U, 2), params.U_h, *np.split(params.b, 3))
+    return dict(zip(PARAMETERS, parts, strict=True))
 
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
@@ -141,7 +132,8 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
     if tape is False and T > steps:
-        return in_parts(params, x, initial, lengths, steps, dtype, m)
+        y = np.empty((T, B, H), dtype)
+        return in_parts(params, x, initial, lengths, steps, y, m)
     constant = [*["m"] * (m.ndim == 2)]
     m = np.broadcast_to(m, (T, B, H))
     if finished is not None:  # what lies behind the end of a sequence is never read
@@ -197,17 +189,13 @@ def forward(
     return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant) if tape else None
 
 
-def in_parts(params, x, initial, lengths, steps, dtype, m):
-    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
-    _, H = measure(params)
-    T, B, _ = x.shape
-    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
-    y = np.empty((T, B, H), dtype)
+def in_parts(params, x, initial, lengths, steps, y, m):
+    """`forward` without a tape into y: `steps` at a time, in memory that does not grow with T."""
     tape = True
-    for t in range(0, T, steps):
-        now = slice(t, min(t + steps, T))
-        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
-        tape = tape if now.stop - t == steps else True
+    for t in range(0, len(x), steps):
+        now = slice(t, t + steps)
+        rest = None if lengths is None else np.clip(np.subtract(lengths, t, dtype=int), 0, len(x[now]))
+        tape = tape if len(x[now]) == steps else True
         y[now], initial, tape = forward(
             params, x[now], initial=initial, lengths=rest, tape=tape, m=m if m.ndim == 2 else m[now],
         )

@@ -84,9 +84,12 @@ def test_a_run_without_a_tape_may_be_done_in_parts(module_of, name, initial, len
     if constant and not point.further:
         return
     options = [point.module.Buffers(**point.buffers)] if name in NORMED else []
-    arguments = [point.states if initial else None, lengths, 3, np.dtype("float64"), *point.further.values()]
-    y, final, tape = point.module.in_parts(point.params, point.x, *arguments, *options)
     wanted_y, wanted_final, _ = forward(point)
+    room = tuple(map(np.empty_like, wanted_y))
+    arguments = [point.states if initial else None, lengths, 3, room if len(room) > 1 else room[0]]
+    y, final, tape = point.module.in_parts(
+        point.params, point.x, *arguments, *point.further.values(), *options
+    )
     assert tape is None
     for found, wanted in zip(
         (*(y if len(wanted_y) > 1 else (y,)), *final), (*wanted_y, *wanted_final), strict=True

@@ -453,7 +453,6 @@ class CupyModule(Module):
         real_dtype="dtype",
         shape="{}.shape",  # an array on the device, or an error of its own
         broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
-        entries_at_once="2**22",
         one_step="(1, B",
     )
 

@@ -11,8 +11,7 @@ import textwrap
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-
-import sympy as sp
+from itertools import accumulate
 
 from gategen.backends.folding import WIDTH, assigned, call, listing, returned, together, wrapped
 from gategen.backends.module import Module, Target, tape_buffers
@@ -72,14 +71,6 @@ def quoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """An array that a user packs into a field."""
-
-    member: str
-    source: str  # where it lies: `U_h[H : 2 * H]`
-
-
-@dataclass(frozen=True)
 class FieldRecord:
     """A field of `Params`."""
 
@@ -88,7 +79,8 @@ class FieldRecord:
     shape: str
     rank: str
     members: tuple[str, ...]  # what lies in it, one below the other
-    slices: tuple[Slice, ...]
+    packed: tuple[str, ...]  # the arrays that a user packs into it
+    parts: str  # the expression that takes it apart again
     pack: str  # the expression that makes it of the arrays in `named`
 
 
@@ -104,22 +96,18 @@ def field_record(module: Module, f: Field) -> FieldRecord:
         shape=f"({names.size(f.height)}{tail}" if f.rows else "()",
         rank="2" if f.columns else "1" if f.rows else "0",
         members=stacked(f),
-        slices=(Slice(f.packed[0], name),) if single else slices(module, f),
+        packed=f.packed,
+        parts=f"params.{name}" if single else f"*{module.target.xp}.split(params.{name}, {cuts(module, f)})",
         pack=pack if f.rows else f"{pack}.reshape(())",
     )
 
 
-def slices(module: Module, f: Field) -> tuple[Slice, ...]:
-    """The arrays of a field that holds several."""
-    names, found, at = module.names, [], sp.S.Zero
-    for member, rows in zip(f.packed, map(length, f.rows), strict=True):
-        end = at + rows
-        low = "" if at == 0 else names.size(at)
-        high = "" if end == f.height else names.size(end)
-        part = f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
-        found.append(Slice(member, f"{names['field', f.name]}[{part}]"))
-        at = end
-    return tuple(found)
+def cuts(module: Module, f: Field) -> str:
+    """Where a field is cut into its arrays: their number where all are as long, else rows."""
+    if len(set(f.rows)) == 1:
+        return str(len(f.rows))
+    ends = accumulate(map(length, f.rows[:-1]))
+    return f"[{', '.join(map(module.names.size, ends))}]"
 
 
 def stacked(f: Field) -> tuple[str, ...]:
@@ -159,7 +147,6 @@ class Measure:
     result: str  # what it returns
     here: Measured  # in most functions
     unpack: Measured
-    in_parts: Measured
 
 
 def size_record(module: Module, size: str, source: str = "") -> SizeRecord:
@@ -170,16 +157,14 @@ def size_record(module: Module, size: str, source: str = "") -> SizeRecord:
 def measure_record(module: Module, fields: Iterable[FieldRecord]) -> Measure:
     sizes, late = measured_sizes(module), late_sizes(module)
     letters = [size.letter for size in sizes]
-    outputs = module.plan.step.forward.graph.outputs
-    slices = " ".join(part.source for f in fields for part in f.slices)
+    parts = " ".join(f.parts for f in fields)
     return Measure(
         sizes=sizes,
         late=late,
         lines=together([(size.letter, size.source) for size in sizes]),
         result=listing(letters) or "()",
         here=measured(module, sizes, late, None),
-        unpack=measured(module, sizes, late, slices),
-        in_parts=measured(module, sizes, late, " ".join(module.names.letter(v.size) for _, v in outputs)),
+        unpack=measured(module, sizes, late, parts),
     )
 
 
@@ -476,7 +461,7 @@ def signature(module: Module) -> Signature:
         measure=measure_record(module, fields),
         fields=fields,
         ranks=listing([f.rank for f in fields]),
-        stacks=any(len(f.slices) > 1 for f in fields),
+        stacks=any(len(f.packed) > 1 for f in fields),
         init_checks=checked_sizes(sizes, " ".join(f.shape for f in fields)),
         inputs=inputs,
         extra=inputs[1:],
@@ -539,7 +524,8 @@ class Calls:
     init: str
     forward: str
     step: str
-    expected: str  # the names that `pack` expects
+    parameters: str  # the names of the arrays that `pack` expects
+    parts: str  # `unpack` takes the fields apart
     start: str  # `forward` has a rule make the initial states
     memory: str  # it takes the memory of the tape
     tape: str  # it makes a tape of it
@@ -548,6 +534,7 @@ class Calls:
     shapes: str  # what `shapes` returns
     no_gradients: str  # of the parameters, to be added to
     no_d_final: str
+    room: str  # `forward` makes the outputs of a run that leaves no tape
     part: str  # `in_parts` runs some steps
 
 
@@ -566,7 +553,8 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         init=init_head(given.sizes),
         forward=forward_head(given, passing.result),
         step=step_head(given, result),
-        expected=call("expected = [", [f'"{part.member}"' for f in given.fields for part in f.slices], "]"),
+        parameters=parameters_of(given.fields),
+        parts=tuple_call("parts = (", [f.parts for f in given.fields], WIDTH - 8),
         start=f"{first_entries} = start_states(params, {late}B, dtype)",
         memory=call(
             f"{listing([item.name for item in lent])} = memory(",
@@ -578,8 +566,20 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         shapes=returned([f.shape for f in given.fields]),
         no_gradients=assigned([f.gradient for f in given.fields], none) if given.fields else "",
         no_d_final=call("States(", [f"{given.xp}.zeros((B, {s.size}), dtype)" for s in given.states]),
+        room=call("y = ", [f"{given.xp}.empty({o.shape}, dtype)" for o in passing.outputs], ""),
         part=part_call(given, passing.outputs),
     )
+
+
+def parameters_of(fields: Iterable[FieldRecord]) -> str:
+    """The line that names all arrays."""
+    names = [f'"{name}"' for field in fields for name in field.packed]
+    return tuple_call("PARAMETERS = (", names, WIDTH)
+
+
+def tuple_call(head: str, entries: Sequence[str], width: int) -> str:
+    """The line that makes a tuple."""
+    return call(head, entries, ",)" if len(entries) == 1 else ")", width)
 
 
 def tape_call(passing: Passing) -> str:
@@ -593,7 +593,7 @@ def tape_call(passing: Passing) -> str:
 
 def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
     """The line that runs some steps, where no tape is left."""
-    targets = [f"{output.name}[now]" for output in outputs]
+    targets = ["y[now]"] if len(outputs) == 1 else [f"y[{k}][now]" for k in range(len(outputs))]
     result = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
     arguments = ["params", "x[now]", "initial=initial", "lengths=rest", "tape=tape"]
     arguments += ["buffers=buffers", "training=False"] if given.buffers else []

@@ -33,7 +33,6 @@ class Target:
     real_dtype: str  # that of the statistics of batch norms
     shape: str  # of what the caller gave, which need not be an array yet
     broadcast: str  # an input that may be constant in time, at every step
-    entries_at_once: str  # of a state, in a run that leaves no tape
     one_step: str  # how the shape of an array of all steps begins in a function for one step
 
 

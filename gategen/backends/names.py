@@ -35,8 +35,8 @@ SIZE_LETTERS = {"input": "I", "hidden": "H"}
 WORDS = frozenset(
     """
     np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES INPUTS STATES OUTPUTS SPEC_SHA256
-    init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
-    training finished T B seen
+    PARAMETERS parts init pack unpack forward backward step init_buffers params x tape d_y d_final
+    initial lengths buffers training finished T B seen
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure

@@ -349,7 +349,6 @@ class NumpyModule(Module):
         real_dtype="valid.real.dtype",
         shape="np.shape({})",
         broadcast="np.broadcast_to({}, {})",
-        entries_at_once="2**18",
         one_step="(B",
     )
 

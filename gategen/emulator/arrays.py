@@ -341,6 +341,11 @@ def concatenate(arrays: Sequence[ndarray], axis: int = 0) -> ndarray:
     return _joined(np.concatenate([_device(a)._host for a in arrays], axis), len(arrays))
 
 
+def split(array: ndarray, parts: int | Sequence[int]) -> list[ndarray]:
+    """Views, one below the other: so many, or between these rows."""
+    return [ndarray(part) for part in np.split(_device(array)._host, parts)]
+
+
 def stack(arrays: Sequence[ndarray], axis: int = 0) -> ndarray:
     return _joined(np.stack([_device(a)._host for a in arrays], axis), len(arrays))
 

@@ -31,6 +31,7 @@ from gategen.emulator.arrays import (
     multiply,
     ndarray,
     ones,
+    split,
     stack,
     subtract,
     sum,
@@ -44,7 +45,8 @@ __all__ = [
     "RawModule", "add", "arange", "array", "asarray", "ascontiguousarray", "asnumpy", "bool_",
     "broadcast_to", "concatenate", "copyto", "cuda", "divide", "dtype", "empty", "empty_like", "float16",
     "float32", "float64", "full", "int32", "int64", "isfinite", "matmul", "maximum", "minimum",
-    "multiply", "ndarray", "newaxis", "ones", "stack", "subtract", "sum", "where", "zeros", "zeros_like",
+    "multiply", "ndarray", "newaxis", "ones", "split", "stack", "subtract", "sum", "where", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 
