@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import sympy as sp
 
@@ -48,6 +48,8 @@ from gategen.plan import (
 )
 from gategen.render import module_text, render
 from gategen.spec import language as lang
+from gategen.spec.elementwise import Row, called, helpers
+from gategen.spec.functions import TABLE
 from gategen.spec.printer import ATOM, SUM, Printer
 
 ARRAYS = False
@@ -55,11 +57,10 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage get put rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger smaller
-    clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part REAL
-    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage get put rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE HALF
+    NULL INFINITY NAN M_PI unix linux float double half
     """.split()
-)
+) | {row.cuda.name for row in TABLE if row.cuda}
 
 
 def files(plan: Plan) -> dict[str, str]:
@@ -77,13 +78,6 @@ def files(plan: Plan) -> dict[str, str]:
 class CudaPrinter(Printer):
     """Expressions as CUDA: every number a `real`, small powers as products."""
 
-    functions: ClassVar[dict[str, str]] = {
-        "Abs": "fabs",
-        "maximum": "larger",
-        "minimum": "smaller",
-        "mod": "modulo",
-    }
-
     def __init__(self, rank: dict[str, int], rename: dict[str, str], letters: dict[str, str]) -> None:
         super().__init__(rank, rename)
         self.letters = letters  # of the sizes, which may have the names of values
@@ -99,6 +93,10 @@ class CudaPrinter(Printer):
         if isinstance(expr, lang.stop_gradient):
             return self.spell(expr.args[0])
         return super().spell(expr)
+
+    def word(self, row: Row) -> str:
+        assert row.cuda, f"{row.name} has no name in CUDA"
+        return row.cuda.name
 
     def number(self, value: sp.Number) -> tuple[str, int]:
         if value.is_Integer and abs(int(value)) < 10**6:
@@ -420,10 +418,10 @@ def context(plan: Plan) -> dict[str, Any]:
     }
 
 
-def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
-    text = "\n".join(line for kernel in kernels for line in kernel.computes)
-    names = ("sigmoid", "softplus", "relu", "step", "sign", "square", "cube", "modulo", "larger", "smaller")
-    return {name: f"{name}(" in text for name in names}
+def used_functions(kernels: Sequence[CudaKernel]) -> tuple[str, ...]:
+    """The device functions that the kernels call."""
+    lines = (line for kernel in kernels for line in kernel.computes)
+    return helpers((name for line in lines for name in called(line)), (row.cuda for row in TABLE))
 
 
 def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sympy.core.relational import Relational
 from gategen.graph import Length, Pointwise, Value, length
 from gategen.plan import Slot, offset_rank
 from gategen.spec import language as lang
+from gategen.spec.functions import TABLE, row_of
 from gategen.spec.printer import Printer, fraction, leading_minus
 
 
@@ -77,7 +78,7 @@ class Instruction:
         return found
 
 
-COMMUTE = frozenset({"add", "multiply", "maximum", "minimum"})
+COMMUTE = frozenset({"add", "multiply", *(row.name for row in TABLE if row.symmetric)})
 
 
 # ---------------------------------------------------------------------------------------------- assign
@@ -260,7 +261,9 @@ class Assembler:
             condition, a, b = expr.args
             self.emit("where", [self.test(condition, out), self.operand(a, out), self.operand(b, out)], out)
             return
-        name = type(expr).__name__.lower()
+        row = row_of(expr)
+        assert row, f"{type(expr).__name__} is no function of the table"
+        name = row.name
         if len(expr.args) == 1:
             self.emit(name, [self.head(expr.args[0], out)], out)
         else:

@@ -34,11 +34,11 @@ from gategen.plan import (
     gradient_of,
     sizes_told,
 )
-from gategen.spec import language as lang
+from gategen.spec.functions import TABLE
 from gategen.spec.printer import Printer
 
 WIDTH = 110  # columns of generated code
-HELPERS = ("sigmoid", "softplus", "absolute", "sign", "erf", "modulo", "detach", "choose", "clear")
+HELPERS = ("clear", *(row.numpy.name for row in TABLE if row.numpy and row.numpy.text))
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -599,7 +599,7 @@ def size_argument(size: str, letters: dict[str, str]) -> str:
 def singular(expr: sp.Expr) -> bool:
     """Whether `expr` divides, or takes a logarithm, a root or an exponential."""
     powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
-    return powers or expr.has(sp.exp, lang.expm1, sp.log, lang.log1p, lang.mod)
+    return powers or expr.has(*(row.apply for row in TABLE if not row.finite))
 
 
 def input_context(module: Module, symbol: Any) -> dict[str, str]:

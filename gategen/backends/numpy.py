@@ -25,7 +25,6 @@ from gategen.backends.instructions import (
 )
 from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.module import (
-    HELPERS,
     WIDTH,
     Module,
     Scope,
@@ -42,34 +41,16 @@ from gategen.backends.module import (
 from gategen.graph import Pointwise, Value
 from gategen.plan import Buffer, ColumnSum, Kernel, Pair, Plan, Schedule, Sum
 from gategen.render import module_text
+from gategen.spec.elementwise import Call, helpers
+from gategen.spec.functions import TABLE
 
 ARRAYS = True
 
-# How each operation is called. A name without a dot is a helper that the module brings along where it needs
-# it. np.negative is not among them: NumPy 2.4 gets it wrong in place on a column of a few strides.
+# How each operation is called: arithmetic, and the functions of the table. np.negative is not among them:
+# NumPy 2.4 gets it wrong in place on a column of a few strides.
 CALLS = {
-    "add": "np.add",
-    "subtract": "np.subtract",
-    "multiply": "np.multiply",
-    "divide": "np.divide",
-    "power": "np.power",
-    "tanh": "np.tanh",
-    "exp": "np.exp",
-    "log": "np.log",
-    "log1p": "np.log1p",
-    "expm1": "np.expm1",
-    "sqrt": "np.sqrt",
-    "sin": "np.sin",
-    "cos": "np.cos",
-    "maximum": "np.maximum",
-    "minimum": "np.minimum",
-    "sigmoid": "sigmoid",
-    "softplus": "softplus",
-    "abs": "absolute",
-    "sign": "sign",
-    "erf": "erf",
-    "mod": "modulo",
-    "stop_gradient": "detach",
+    **{name: Call(f"np.{name}") for name in ("add", "subtract", "multiply", "divide", "power")},
+    **{row.name: row.numpy for row in TABLE if row.numpy},
 }
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
@@ -215,16 +196,9 @@ class Lines(Host):
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
-        if one.name == "where":
-            test, a, b = one.args
-            return f"choose({self.test(test)}, {self.operand(a)}, {self.operand(b)}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
             return f"{out}[...] = {args[0]}"
-        if one.name == "relu":
-            return f"np.maximum({args[0]}, 0, out={out})"
-        if one.name == "step":
-            return f"np.greater({args[0]}, 0, out={out})"
         if one.name == "divide" and args[0] == "1":
             return f"np.reciprocal({args[1]}, out={out})"
         if one.name in IN_PLACE and args[0] == out:
@@ -232,18 +206,15 @@ class Lines(Host):
         if one.name in ("add", "multiply") and args[1] == out:
             return f"{out} {IN_PLACE[one.name]} {args[0]}"
         call = CALLS[one.name]
-        self.module.helpers.update({call} & set(HELPERS))
-        return f"{call}({', '.join(args)}, out={out})"
+        self.module.helpers.add(call.name)
+        return f"{call.name}({', '.join([*args, *call.more])}, out={out})"
 
     def operand(self, arg: Operand) -> str:
         if isinstance(arg, View):
             return self.place(arg)
-        assert isinstance(arg, Text)
-        return arg.text
+        return arg.text if isinstance(arg, Text) else self.test(arg)
 
-    def test(self, test: Operand) -> str:
-        assert isinstance(test, Test)
-        self.module.helpers.add("choose")
+    def test(self, test: Test) -> str:
         left, right = (
             f"np.real({self.place(side)})" if isinstance(side, View) else side.text
             for side in (test.left, test.right)
@@ -295,7 +266,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "seen": "float(valid.real.sum())",
         "real_dtype": "valid.real.dtype",
         "chunks": bool(step.backward.ahead),
-        "helpers": {name: name in module.helpers for name in HELPERS},
+        "helpers": helpers(module.helpers, CALLS.values()),
     }
 
 

@@ -19,6 +19,7 @@ import sympy as sp
 
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.functions import TABLE, row_of
 from gategen.spec.language import Eq
 
 Number = Fraction
@@ -30,7 +31,7 @@ ONE: Monomial = frozenset()
 ZERO: Form = frozenset()
 LARGEST = 4096  # terms of a product that is still multiplied out
 
-COMMUTATIVE = (lang.maximum, lang.minimum, lang.sum_, lang.mean, lang.var)
+COMMUTATIVE = (lang.sum_, lang.mean, lang.var, *(row.apply for row in TABLE if row.symmetric))
 FLIPPED = {">": "<", ">=": "<="}
 
 
@@ -172,11 +173,12 @@ class Normal:
         if isinstance(expr, COMMUTATIVE):
             return atom((name, frozenset(Counter(args).items()), ()))
         (first, *rest) = args
-        if name in ("sigmoid", "tanh", "sin", "Abs", "cos") and negative(first):
+        row = row_of(expr)
+        if row and row.parity and negative(first):
             inner = atom((name, "", (scale(first, Fraction(-1)),)))
-            if name == "sigmoid":
+            if row.parity == "opposite":
                 return add(constant(Fraction(1)), scale(inner, Fraction(-1)))
-            return inner if name in ("Abs", "cos") else scale(inner, Fraction(-1))
+            return inner if row.parity == "even" else scale(inner, Fraction(-1))
         return atom((name, "", (first, *rest)))
 
 

@@ -38,6 +38,8 @@ from gategen.plan import plan
 from gategen.plan.text import buffer_text, field_text, pairs, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.elementwise import Row
+from gategen.spec.functions import row_of
 from gategen.spec.language import Eq
 from gategen.spec.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
 
@@ -54,13 +56,6 @@ _GREEK = frozenset(
 class Latex(Printer):
     """Expressions as LaTeX: the products between vectors, entry by entry, are circled dots."""
 
-    words: ClassVar[dict[str, str]] = {
-        "sigmoid": r"\sigma",
-        **{name: rf"\{name}" for name in ("tanh", "exp", "log", "sin", "cos")},
-        "maximum": r"\max",
-        "minimum": r"\min",
-        "sum_": r"\operatorname{sum}",
-    }
     relations: ClassVar[dict[str, str]] = {"==": "=", "<=": r"\le", ">=": r"\ge"}
 
     def at(self, expr: sp.Basic, outer: int) -> str:
@@ -92,19 +87,25 @@ class Latex(Printer):
         return scaled if power else mantissa, PRODUCT if power or value < 0 else ATOM
 
     def call(self, expr: sp.Function) -> str:
-        name = type(expr).__name__
-        word = self.words.get(name, rf"\operatorname{{{escaped(name)}}}")
+        word = self.name(expr)
         if isinstance(expr, lang.Word):
             return word + bracketed(self.arguments(expr))
         args = list(map(self, expr.args))
-        if name == "Abs":
+        if isinstance(expr, sp.Abs):
             return rf"\left|{args[0]}\right|"
-        if name == "concat":
+        if isinstance(expr, lang.concat):
             return rf"\left[{'; '.join(args)}\right]"
-        if name == "where":
+        if isinstance(expr, lang.where):
             condition, a, b = args
             return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
         return word + bracketed(", ".join(args))
+
+    def name(self, expr: sp.Function) -> str:
+        row = row_of(expr)
+        return self.word(row) if row else upright(type(expr).__name__.removesuffix("_"))
+
+    def word(self, row: Row) -> str:
+        return row.latex or upright(row.name)
 
     def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
         return f"{matrix} {self.at(operand, ATOM)}", PRODUCT
@@ -148,6 +149,10 @@ class Latex(Printer):
 
 
 # ------------------------------------------------------------------------------------------ names
+
+
+def upright(name: str) -> str:
+    return rf"\operatorname{{{escaped(name)}}}"
 
 
 def bracketed(latex: str) -> str:
