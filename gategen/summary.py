@@ -117,8 +117,8 @@ def products(stages: Iterable[Stage]) -> list[Stage]:
 def operations(stage: Stage, fields: dict[str, Field]) -> sp.Expr:
     """The operations of one stage, for one step of one sequence."""
     match stage:
-        case MatMul(_, _, weight):
-            return 2 * (weight.stop - weight.start) * columns(weight, fields)
+        case MatMul(_, _, weights):
+            return sp.Add(*(2 * (weight.stop - weight.start) * columns(weight, fields) for weight in weights))
         case OuterSum(_, left, right):
             return 2 * sp.Add(*(length(v.size) for v in left)) * sp.Add(*(length(v.size) for v in right))
         case Kernel(ops, size, static):

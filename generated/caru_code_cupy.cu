@@ -135,7 +135,7 @@ extern "C" __global__ void caru_code_backward_2(
     const storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
     const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
     const storage* __restrict__ l,  // (T, B, H)  l
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_n, d_a, d_z
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_z, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -158,9 +158,9 @@ extern "C" __global__ void caru_code_backward_2(
     const real d_a = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (3 * H) + H + k, d_a);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_z);
-    put(d_gates + at * (3 * H) + k, d_n);
+    put(d_gates + at * (3 * H) + k, d_a);
+    put(d_gates + at * (3 * H) + H + k, d_z);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_n);
 }
 
 // d_h = d_h * (1 - l) + d_u_h

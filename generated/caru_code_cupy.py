@@ -250,8 +250,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # l = sigmoid_a * z
     launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
 
-    U_n = U[:H]
-    U_z = U[H:]
+    U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -263,9 +262,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
         launch("caru_code_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
-        # d_u_h = U_z.T @ d_z
-        cp.matmul(d_gates[t, :, :H], U_n, out=d_u_h)
-        d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_z).reshape(d_u_h.shape)
+        # d_u_h = U_z.T @ d_z + U_n.T @ d_n
+        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)
 
         # d_h = d_h * (1 - l) + d_u_h
         launch("caru_code_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
@@ -274,14 +272,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
-    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
-    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
-    column_sum(d_gates[..., H:], d_b)
-    column_sum(d_gates[..., :H], d_c[:H])
+    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    cp.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
+    column_sum(d_gates[..., : 2 * H], d_b)
+    column_sum(d_gates[..., 2 * H :], d_c[:H])
 
     # d_b_z_2 = d_b_z
     launch("caru_code_backward_4", dtype, (1, H, H), d_b, d_c)

@@ -95,7 +95,7 @@ extern "C" __global__ void gru_after_backward_1(
     const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
     const storage* __restrict__ v_n,  // (T, B, H)  v_n
     const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_z, d_r, d_n, d_v_n
+    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -119,10 +119,10 @@ extern "C" __global__ void gru_after_backward_1(
     const real d_z = d_h_next * z * not_z * (h_ - n);
 
     put(d_h + b * H + k, d_h_next);
-    put(d_gates + at * (4 * H) + k, d_z);
-    put(d_gates + at * (4 * H) + 2 * H + k, d_n);
-    put(d_gates + at * (4 * H) + 3 * H + k, d_v_n);
-    put(d_gates + at * (4 * H) + H + k, d_r);
+    put(d_gates + at * (4 * H) + H + k, d_z);
+    put(d_gates + at * (4 * H) + 3 * H + k, d_n);
+    put(d_gates + at * (4 * H) + k, d_v_n);
+    put(d_gates + at * (4 * H) + 2 * H + k, d_r);
 }
 
 // d_h = d_h * z + d_u_h

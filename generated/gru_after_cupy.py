@@ -220,8 +220,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_b = cp.zeros((3 * H,), dtype)
     d_c = cp.zeros((3 * H,), dtype)
 
-    U_zr = U[: 2 * H]
-    U_h = U[2 * H :]
+    U_hzr = cp.concatenate((U[2 * H :], U[: 2 * H]))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -234,9 +233,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_z *= d_h * z * (h - n)
         launch("gru_after_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, v_n, h, d_gates)
 
-        # d_u_h = U_h.T @ d_v_n
-        cp.matmul(d_gates[t, :, : 2 * H], U_zr, out=d_u_h)
-        d_u_h[...] += cp.matmul(d_gates[t, :, 3 * H :], U_h).reshape(d_u_h.shape)
+        # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
+        cp.matmul(d_gates[t, :, : 3 * H], U_hzr, out=d_u_h)
 
         # d_h = d_h * z + d_u_h
         launch("gru_after_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, gates)
@@ -245,14 +243,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
-    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    cp.matmul(d_gates[..., : 3 * H].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
-    cp.matmul(d_gates[..., 3 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
-    column_sum(d_gates[..., : 3 * H], d_b)
-    column_sum(d_gates[..., 3 * H :], d_c[2 * H :])
+    cp.matmul(d_gates[..., H:].reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., H : 3 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
+    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
+    column_sum(d_gates[..., H:], d_b)
+    column_sum(d_gates[..., :H], d_c[2 * H :])
 
     # d_b_z_2 = d_b_z
     # d_b_r_2 = d_b_r

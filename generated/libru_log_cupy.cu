@@ -104,7 +104,7 @@ extern "C" __global__ void libru_log_backward_1(
     const storage* __restrict__ softplus_a,  // (T, B, H)  softplus_a
     storage* __restrict__ d_softplus_h,  // (B, H)  d_softplus_h
     storage* __restrict__ g_b_h,  // (T, B, H)  g_b_h
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_W_h_x, d_U_h_h
+    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_U_h_h, d_a, d_W_h_x
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -130,9 +130,9 @@ extern "C" __global__ void libru_log_backward_1(
     put(d_h + b * H + k, d_h_next);
     put(d_softplus_h + b * H + k, d_softplus_h_);
     put(g_b_h + at * H + k, g_b_h_);
-    put(d_gates + at * (3 * H) + H + k, d_W_h_x);
-    put(d_gates + at * (3 * H) + 2 * H + k, d_U_h_h);
-    put(d_gates + at * (3 * H) + k, d_a);
+    put(d_gates + at * (3 * H) + 2 * H + k, d_W_h_x);
+    put(d_gates + at * (3 * H) + k, d_U_h_h);
+    put(d_gates + at * (3 * H) + H + k, d_a);
 }
 
 // d_h = d_softplus_h + d_u_h

@@ -214,8 +214,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_U = cp.zeros((2 * H, H), dtype)
     d_b = cp.zeros((2 * H,), dtype)
 
-    U_z = U[:H]
-    U_h = U[H:]
+    U_hz = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -233,9 +232,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_gates,
         )
 
-        # d_u_h = U_h.T @ d_U_h_h
-        cp.matmul(d_gates[t, :, :H], U_z, out=d_u_h)
-        d_u_h[...] += cp.matmul(d_gates[t, :, 2 * H :], U_h).reshape(d_u_h.shape)
+        # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
+        cp.matmul(d_gates[t, :, : 2 * H], U_hz, out=d_u_h)
 
         # d_h = d_softplus_h + d_u_h
         launch("libru_log_backward_2", dtype, (B, H, H), d_softplus_h, d_u_h, d_h)
@@ -244,15 +242,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates[..., : 2 * H])
-    cp.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
-    clear(finished, d_gates[..., 2 * H :])
-    cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
-    column_sum(d_gates[..., :H], d_b[:H])
+    clear(finished, d_gates[..., H:])
+    cp.matmul(d_gates[..., H:].reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
+    clear(finished, d_gates[..., :H])
+    cp.matmul(d_gates[..., :H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
+    column_sum(d_gates[..., H : 2 * H], d_b[:H])
     clear(finished, g_b_h)
     column_sum(g_b_h, d_b[H:])
     clear(finished, d_x)

@@ -526,13 +526,13 @@ class Machine:
     def stage(self, stage: Stage, times: Iterable[int]) -> None:
         times = list(times)
         match stage:
-            case MatMul(out, operand, weight, transposed, add):
+            case MatMul(out, operand, weights, transposed, add):
                 rows, width = (
-                    number(weight.stop - weight.start),
+                    number(sp.Add(*(weight.stop - weight.start for weight in weights))),
                     number(sp.Add(*(self.size(v) for v in operand))),
                 )
                 high = number(sp.Add(*(self.size(v) for v in out)))
-                assert rows == (width if transposed else high), f"{weight.members} do not fit {out}"
+                assert rows == (width if transposed else high), f"{weights} do not fit {out}"
                 self.beside(out)
                 self.beside(operand)
                 self.apart(out, operand, times[0])
@@ -686,8 +686,7 @@ forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
 backward  ahead   not_z, k_n, k_r, k_z <- kernel(z, n, r, v_n, h)
           step    d_h_next, d_n, d_v_n, d_r, d_z <- kernel(d_h_later, d_y, k_n, r, k_r, k_z)
-                  d_u_h = d_gates[d_z d_r] @ U[z r]
-                  d_u_h += d_gates[d_v_n] @ U[U_h]
+                  d_u_h = d_gates[d_v_n d_z d_r] @ U[U_h]U[z r]
                   d_h <- kernel(d_h_next, d_u_h, z)
           after   d_x = d_gates[d_z d_r d_n] @ W[z r h]
                   d_W[z r h] = d_gates[d_z d_r d_n].T @ x
@@ -726,8 +725,7 @@ forward   before  bias_n, bias_z <- once(c_n, b_z, c_z)
                   a_n, n, a_z, z, l, h_next <- kernel(U_n_h, x_n, U_z_h, x_z, sigmoid_a, h)
 backward  ahead   l, k_l, k_z, k_n, k_a, k_h <- kernel(sigmoid_a, z, h, n)
           step    d_h_next, d_l, d_z, d_n, d_a <- kernel(d_h_later, d_y, k_l, k_z, k_n, k_a)
-                  d_u_h = d_gates[d_n] @ U[U_n]
-                  d_u_h += d_gates[d_z] @ U[U_z]
+                  d_u_h = d_gates[d_z d_n] @ U[U_z]U[U_n]
                   d_h <- kernel(d_h_next, d_u_h, k_h)
           after   d_x = d_gates[d_a d_z] @ W[n z]
                   d_W[n z] = d_gates[d_a d_z].T @ x

@@ -195,7 +195,8 @@ def test_the_json_of_a_plan_names_only_what_it_defines(name):
     for rule in ("step", "first", "start"):
         for way in ("forward", "backward") if shown[rule] else ():
             stages = [s for when in ("before", "loop", "after") for s in shown[rule][way][when]]
-            assert {s["weight"]["field"] for s in stages if "weight" in s} <= fields
+            weights = [w for s in stages for w in s.get("weights", [s["weight"]] if "weight" in s else [])]
+            assert {w["field"] for w in weights} <= fields
             kinds = {"matmul", "kernel", "sum", "outersum", "columnsum"}
             assert {s["stage"] for s in stages} <= kinds
 

@@ -157,7 +157,8 @@ def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) ->
 
 def product_lines(stage: MatMul, pair: Pair, schedule: Schedule) -> dict[str, str]:
     operands = [memory_name(v, pair, schedule) for v in stage.operand]
-    terms = [f"{m}.T @ {v}" for m, v in zip(stage.weight.members, operands, strict=False)]
+    members = [member for weight in stage.weights for member in weight.members]
+    terms = [f"{m}.T @ {v}" for m, v in zip(members, operands, strict=False)]
     return {v.name: f"{memory_name(v, pair, schedule)} = {' + '.join(terms)}" for v in stage.out}
 
 

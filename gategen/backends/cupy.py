@@ -412,6 +412,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "finished_now": "finished[t]",
         "seen": "float(valid.astype(np.float64).sum())",
         "real_dtype": "dtype",
+        "tiles": False,
         "kernels": kernels,
         "functions": used_functions(kernels),
         "sums": {"row_sum": "row_sum" in module.helpers, "column_sum": "column_sum" in module.helpers},

@@ -190,16 +190,22 @@ class Host(ABC):
             return f"{base}[{rows or ':'}, {self.span(*weight.columns, found.width)}]"
         return f"{base}[{rows}]" if rows else base
 
-    def weight(self, weight: Weight, transposed: bool) -> str:
+    def weight(self, weights: Sequence[Weight], transposed: bool) -> str:
         """The right side of a product; in the loop one that lies as products want it, made once."""
-        part = self.weight_part(weight)
+        part, wish = self.gathered(weights)
         if self.where in (ALL, ONCE):
             return part if transposed else f"{part}.T"
-        base = self.names.known["field", weight.field]
-        wish = base if part == base else f"{base}_{joint_name([m.split('_', 1)[-1] for m in weight.members])}"
         if transposed:
-            return base if part == base else self.made_once(part, wish)
+            return part if part == wish else self.made_once(part, wish)
         return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")
+
+    def gathered(self, weights: Sequence[Weight]) -> tuple[str, str]:
+        """Rows of a field, one stretch below the other, and what to call them."""
+        parts = [self.weight_part(weight) for weight in weights]
+        part = parts[0] if len(parts) == 1 else f"{self.xp}.concatenate(({', '.join(parts)}))"
+        base = self.names.known["field", weights[0].field]
+        members = [member.split("_", 1)[-1] for weight in weights for member in weight.members]
+        return part, base if part == base else f"{base}_{joint_name(members)}"
 
     def made_once(self, source: str, wish: str) -> str:
         if source not in self.weights:
@@ -207,7 +213,7 @@ class Host(ABC):
         return self.weights[source]
 
     def matmul(self, stage: MatMul) -> None:
-        operand, weight = self.flat(stage.operand), self.weight(stage.weight, stage.transposed)
+        operand, weight = self.flat(stage.operand), self.weight(stage.weights, stage.transposed)
         if stage.add:
             whole = self.value(*stage.out)
             line = f"{whole}[...] += {self.xp}.matmul({operand}, {weight}).reshape({whole}.shape)"

@@ -53,7 +53,7 @@ WORDS = frozenset(
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision positive stack array whole part d_params d_first d_start update running finished_t constant
-    given first_tape first_step first_step_backward start_states start_states_backward kept_first
+    given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs one rest ends ts chunks backwards given_tape
     cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
     """.split()
@@ -71,7 +71,7 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check same memory over each backwards chunks first_step
-    start_states forward launch row_sum column_sum number
+    start_states forward launch row_sum column_sum number tiles os
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

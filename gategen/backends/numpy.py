@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, SUMS, Host
+from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -39,7 +39,7 @@ from gategen.backends.module import (
     wrapped,
 )
 from gategen.graph import Pointwise, Value
-from gategen.plan import Buffer, ColumnSum, Kernel, Pair, Plan, Schedule, Sum
+from gategen.plan import Buffer, ColumnSum, Kernel, MatMul, Pair, Plan, Schedule, Sum
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
 from gategen.spec.functions import TABLE
@@ -83,6 +83,7 @@ class Lines(Host):
         self.views: dict[str, str] = {}
         self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
         self.known = dict(known or {})  # views of a few steps that are there already
+        self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
         self.scratch: dict[str, str] = {}  # shape by name
         self.widths: list[sp.Expr] = []
         self.static = False
@@ -94,7 +95,8 @@ class Lines(Host):
         scratch = [f"{name} = np.empty({shape}, dtype)" for name, shape in self.scratch.items()]
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
-        return (*weights, *ones, *scratch, *named_together(self.views))
+        tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
+        return (*weights, *ones, *scratch, *named_together(self.views), *tiled)
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -164,6 +166,28 @@ class Lines(Host):
         return name
 
     # ------------------------------------------------------------------------------------------ stages
+
+    def matmul(self, stage: MatMul) -> None:
+        """A product; one of the loop that always goes to the same memory is done in tiles."""
+        slot = self.schedule.slot[stage.out[0]]
+        buffer = self.buffer(slot.buffer)
+        if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
+            super().matmul(stage)
+            return
+        part, wish = self.gathered(stage.weights)
+        out = self.value(*stage.out)
+        pair = (part if stage.transposed else f"{part}.T", out)
+        if pair not in self.tiled:
+            wish = wish if stage.transposed else f"{wish}_T"
+            names = (f"{wish}_tiles", f"{out}_tiles")
+            self.tiled[pair] = (
+                self.names.of((LOOP, *pair, 0), names[0]),
+                self.names.of((LOOP, *pair, 1), names[1]),
+            )
+        matrix, tiles = self.tiled[pair]
+        self.module.helpers.add("tiles")
+        operand = self.value(*stage.operand)
+        self.say(self.comment(*stage.out), f"np.matmul({operand}, {matrix}, out={tiles})")
 
     def row_sum(self, stage: Sum) -> None:
         call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
@@ -266,6 +290,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "seen": "float(valid.real.sum())",
         "real_dtype": "valid.real.dtype",
         "chunks": bool(step.backward.ahead),
+        "tiles": "tiles" in module.helpers,
         "helpers": helpers(module.helpers, CALLS.values()),
     }
 

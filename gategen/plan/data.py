@@ -70,11 +70,14 @@ class Weight:
 
 @dataclass(frozen=True)
 class MatMul:
-    """`out (+)= operand @ weight.T`, or with `transposed` `operand @ weight`."""
+    """`out (+)= operand @ weight.T`, or with `transposed` `operand @ weight`.
+
+    Several weights of one field are gathered, one below the other.
+    """
 
     out: tuple[Value, ...]
     operand: tuple[Value, ...]
-    weight: Weight
+    weights: tuple[Weight, ...]
     transposed: bool
     add: bool = False
 

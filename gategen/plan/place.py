@@ -183,16 +183,26 @@ def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]
 
 
 def merged(stacks: Iterable[list[Value]]) -> list[list[Value]]:
-    """Stacks that share values as one: what precedes the shared values goes before them, the rest behind."""
+    """Stacks that share values as one, each still in one piece where that can be.
+
+    What a stack adds goes to that end of the other one where the shared values lie: if they are all of it,
+    what precedes them goes before them and the rest behind.
+    """
     made: list[list[Value]] = []
     for stack in stacks:
         home = next((other for other in made if not set(other).isdisjoint(stack)), None)
         if home is None:
             made.append(list(stack))
             continue
-        first = next(k for k, v in enumerate(stack) if v in home)
-        home[:0] = stack[:first]
-        home += [v for v in stack if v not in home]
+        shared = [v for v in home if v in stack]
+        new = [v for v in stack if v not in home]
+        early = [v for v in new if stack.index(v) < stack.index(shared[0])]
+        if shared == home:
+            home[:] = [*early, *home, *(v for v in new if v not in early)]
+        elif home[: len(shared)] == shared:
+            home[:0] = new
+        else:
+            home += new
     return made
 
 

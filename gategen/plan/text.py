@@ -121,12 +121,10 @@ def weight_text(weight: Weight) -> str:
 
 def stage_text(stage: Stage, schedule: Schedule) -> str:
     match stage:
-        case MatMul(out, operand, weight, transposed, add):
+        case MatMul(out, operand, weights, transposed, add):
             sign = "+=" if add else "="
-            return (
-                f"{places(out, schedule)} {sign} {places(operand, schedule)} @ {weight_text(weight)}"
-                f"{'' if transposed else '.T'}"
-            )
+            right = "".join(map(weight_text, weights)) + ("" if transposed else ".T")
+            return f"{places(out, schedule)} {sign} {places(operand, schedule)} @ {right}"
         case Kernel(ops, _, static):
             outs = [op.out.name for op in ops]
             reads = dict.fromkeys(v.name for op in ops for v in op.reads if v.name not in outs)

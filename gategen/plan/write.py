@@ -127,20 +127,37 @@ class Writer:
     def products(self, group: Group) -> Iterator[MatMul]:
         """A group as few products: of one operand into neighbours, or of neighbours into one sum."""
         summed = len(group) > 1 and group[0].out == group[1].out
+        for k, run in enumerate(self.product_runs(group, summed)):
+            out = (group[0].out,) if summed else tuple(op.out for op in run)
+            operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
+            weights = stretches([self.layout.weight(op.matrix) for op in run])
+            yield MatMul(out, operand, weights, run[0].transposed, add=summed and k > 0)
+
+    def product_runs(self, group: Group, summed: bool) -> list[list[Product]]:
+        """The products whose operands (`summed`) or results lie side by side together.
+
+        In the loop operands may lie in another order than the rows of their weights in a field: these are
+        gathered once, and that is one product less in every step.
+        """
+        gathered = summed and self.draft.level(group[0].out) == LOOP
+
+        def place(op: Product) -> tuple[object, ...]:
+            slot = self.slots[op.operand]
+            row = self.layout.row(op.matrix)
+            return (row[0], slot.buffer, offset_rank(slot.start)) if gathered else row
+
         runs: list[list[Product]] = []
-        for op in sorted(group, key=lambda op: self.layout.row(op.matrix)):
-            if runs and self.continues(runs[-1][-1], op, summed):
+        for op in sorted(group, key=place):
+            if runs and self.continues(runs[-1][-1], op, summed, gathered):
                 runs[-1].append(op)
             else:
                 runs.append([op])
-        for k, run in enumerate(runs):
-            out = (group[0].out,) if summed else tuple(op.out for op in run)
-            operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
-            weight = joined([self.layout.weight(op.matrix) for op in run])
-            yield MatMul(out, operand, weight, run[0].transposed, add=summed and k > 0)
+        return runs
 
-    def continues(self, a: Product, b: Product, summed: bool) -> bool:
-        if not below(self.layout.weight(a.matrix), self.layout.weight(b.matrix)):
+    def continues(self, a: Product, b: Product, summed: bool, gathered: bool) -> bool:
+        first, second = self.layout.weight(a.matrix), self.layout.weight(b.matrix)
+        alike = (first.field, first.columns) == (second.field, second.columns)
+        if not (below(first, second) or (gathered and alike)):
             return False
         return self.adjacent(a.operand, b.operand) if summed else self.adjacent(a.out, b.out)
 
@@ -204,6 +221,14 @@ class Writer:
 def below(a: Weight, b: Weight) -> bool:
     """Whether the rows of `b` follow those of `a`."""
     return (a.field, a.stop, a.columns) == (b.field, b.start, b.columns)
+
+
+def stretches(weights: Sequence[Weight]) -> tuple[Weight, ...]:
+    """The weights, those that follow each other as one."""
+    made: list[Weight] = []
+    for weight in weights:
+        made[-1:] = [joined([made[-1], weight])] if made and below(made[-1], weight) else [*made[-1:], weight]
+    return tuple(made)
 
 
 def joined(weights: Sequence[Weight]) -> Weight:

@@ -253,8 +253,8 @@ def _buffer(buffer: Buffer) -> Json:
 def _stage(stage: Stage, printer: Printer) -> Json:
     head: Json = {"stage": type(stage).__name__.lower()}
     match stage:
-        case MatMul(out, operand, weight, transposed, add):
-            ends = {"out": _names(out), "operand": _names(operand), "weight": _weight(weight)}
+        case MatMul(out, operand, weights, transposed, add):
+            ends = {"out": _names(out), "operand": _names(operand), "weights": [*map(_weight, weights)]}
             return {**head, **ends, "transposed": transposed, "add": add}
         case Kernel(ops, size, static):
             lines = [{"out": op.out.name, "expression": printer(op.expr)} for op in ops]
