@@ -458,7 +458,7 @@ LOWERING = (
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
         CUPY_PY, "a kernel does not store what the backward step reads",
-        "            | set(self.pair.tape)\n", "",
+        "*graph.results, *self.pair.tape}", "*graph.results}",
     ),
     Mutant(
         MODULE_PY, "the first step's output stays what the loop left there",

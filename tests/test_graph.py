@@ -351,7 +351,7 @@ def test_a_run_from_no_given_state_takes_the_first_step_by_its_own_rule(name: st
 def test_running_statistics_follow_the_batch_or_stand_for_it(name: str) -> None:
     reference, case = reference_of(name)
     initial = {"h": case.values["h"]}
-    ours = [name for name, _ in case.graph.sums]
+    ours = [statistic.value.name for statistic in case.graph.statistics]
     theirs = [("mu_" if n.startswith("mean") else "v_") + ("z" if "_z" in n else "h") for n in ours]
     running = {their: case.values[our] for our, their in zip(ours, theirs, strict=True)}
     buffers = dict(running)

@@ -184,7 +184,7 @@ def test_alive_drops_what_nothing_reads() -> None:
 def test_every_promise_of_a_backward_step_has_a_value_of_its_own() -> None:
     graph = adjoint(flatten(cell_of(Eq(h.next, W @ x + h + b))))
     after = distinct_ends(graph)
-    promised = [v for _, v in (*after.outputs, *after.sums)] + [carry.next for carry in after.states]
+    promised = [*after.results, *after.nexts]
     assert len(set(promised)) == len(promised)
     assert set(promised).isdisjoint(after.given)
 
@@ -465,7 +465,7 @@ class Machine:
     def kept(self) -> None:
         """What the caller reads is there at the end."""
         graph = self.schedule.graph
-        for _, v in (*graph.outputs, *graph.sums):
+        for v in graph.results:
             for t in range(self.steps):
                 assert len(v.shape) == 2 or self.holds(self.schedule.slot[v], t, self.token(v, t)), v
 
@@ -614,7 +614,7 @@ def test_what_its_own_kernel_alone_reads_has_no_memory_of_its_own(planned: Plan)
         for schedule in (pair.forward, pair.backward):
             graph, local = schedule.graph, set()
             ends = {v for c in graph.states for v in (c.current, c.next)} | {*pair.tape}
-            ends |= {v for _, v in (*graph.outputs, *graph.sums)}
+            ends |= {*graph.results}
             for kernel in (stage for stage in schedule.loop if isinstance(stage, Kernel)):
                 own = {op.out for op in kernel.ops}
                 local |= own - ends - {v for op in graph.ops if op.out not in own for v in op.reads}

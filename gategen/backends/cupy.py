@@ -193,7 +193,8 @@ class Emitter(Host):
 
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
-        return self.names.known.get(("given", value.name)) in ("count", "training")
+        mask = self.schedule.graph.mask
+        return mask is not None and value in (mask.count, mask.training)
 
     def words(self) -> set[str]:
         """The names that no buffer and no value of a kernel can have."""
@@ -285,11 +286,7 @@ class Emitter(Host):
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
         graph = self.schedule.graph
-        ends = (
-            {c.next for c in graph.states}
-            | {v for _, v in (*graph.outputs, *graph.sums)}
-            | set(self.pair.tape)
-        )
+        ends = {*graph.nexts, *graph.results, *self.pair.tape}
         buffer = self.buffer(self.schedule.slot[value].buffer)
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
@@ -452,9 +449,7 @@ def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) 
         "kept": tuple({"next": f"{h}[t + 1]", "current": f"{h}[t]"} for h in states),
         "memory": own_memory(module, schedule),
         "outputs": tuple((n, after.value(v)) for n, v in graph.outputs),
-        "updates": ()
-        if graph.backwards
-        else tuple({"name": n, "value": before.value(v)} for n, v in graph.sums),
+        "updates": tuple({"name": s.value.name, "value": before.value(s.update)} for s in graph.statistics),
         "kernels": tuple(kernels),
     }
     return with_fields(module, made)

@@ -21,7 +21,7 @@ from typing import Any
 import sympy as sp
 
 from gategen.backends.comments import NONE, comments
-from gategen.graph import Pointwise, Value, fresh, length
+from gategen.graph import Pointwise, Statistic, Value, fresh, length
 from gategen.plan import (
     GRADIENT,
     Buffer,
@@ -132,10 +132,8 @@ class Module:
         for f in plan.fields:
             self.names.of(("field", gradient_of(f.name)), f"d_{f.name}")
         graph = plan.step.forward.graph
-        own = {p.name for p in self.cell.parameters} | {v.name for _, block in graph.blocks for v in block}
-        given = [v.name for v in graph.fixed if v.name not in own]
-        for name, word in zip(given, ("valid", "count", "training"), strict=False):
-            self.names.known[name] = self.names.known["given", name] = word
+        for word, value in vars(graph.mask).items() if graph.mask else ():
+            self.names.known[value.name] = self.names.known["given", value.name] = word
         self.names.known[self.cell.inputs[0].name] = "x"
         if len(self.cell.outputs) == 1:
             self.names.known[plan.step.backward.slot[plan.step.backward.graph.inputs[0]].buffer] = "d_y"
@@ -475,7 +473,7 @@ def signature(module: Module) -> dict[str, Any]:
     extra = inputs[1:]
     renamed = [i for i in extra if i["name"] != i["argument"]]
     graph = module.plan.step.forward.graph
-    buffers = tuple(buffer_context(module, graph, name) for name, _ in graph.sums)
+    buffers = tuple(buffer_context(module, statistic) for statistic in graph.statistics)
     further = [s for s in cell.sizes if s not in SIZE_LETTERS]
     normed = [s for s in ("input", *further) if any(b["size"] == letters[s] for b in buffers)]
     known = measured_sizes(module)
@@ -637,13 +635,13 @@ def state_context(module: Module, symbol: Any) -> dict[str, str]:
     }
 
 
-def buffer_context(module: Module, graph: Any, name: str) -> dict[str, str]:
-    size = next(v for v in graph.parameters if v.name == name).size
+def buffer_context(module: Module, statistic: Statistic) -> dict[str, str]:
+    name, size = statistic.value.name, statistic.value.size
     return {
         "name": name,
         "local": module.names.known.get(("given", name), name),
         "size": module.names.sizes.get(str(size), str(size)),
-        "start": "zeros" if name.startswith("mean") else "ones",
+        "start": "zeros" if statistic.kind == "mean" else "ones",
     }
 
 

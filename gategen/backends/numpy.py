@@ -274,7 +274,7 @@ def context(plan: Plan) -> dict[str, Any]:
         "backward": function_context(module, step, step.backward),
         "first": once_context(module, plan.first) if plan.first else None,
         "start": once_context(module, plan.start) if plan.start else None,
-        "quick": None if step.forward.graph.sums else quick_step(module, step),
+        "quick": None if step.forward.graph.statistics else quick_step(module, step),
     }
     made |= passing(module, made)
     return {
@@ -367,10 +367,8 @@ def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str
     early, late = schedule.before, schedule.ahead
     before = Lines(module, names, pair, schedule, ALL)
     before.run(early)
-    updates = (
-        ()
-        if graph.backwards
-        else tuple({"name": n, "value": f"np.real({before.value(v)})"} for n, v in graph.sums)
+    updates = tuple(
+        {"name": s.value.name, "value": f"np.real({before.value(s.update)})"} for s in graph.statistics
     )
     ahead = Lines(module, names, pair, schedule, AHEAD)
     ahead.run(late)

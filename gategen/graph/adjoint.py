@@ -90,7 +90,7 @@ class _Adjoint:
             inputs.append(builder.value(f"d_{name}", value.shape))
             self.terms[value].append(inputs[-1])
         for name, value in forward.sums:
-            if value in self.active and not self.is_update(name):
+            if value in self.active:
                 seeds.append(builder.value(f"d_{name}", value.shape, True))
                 self.terms[value].append(seeds[-1])
         for op in reversed(forward.ops):
@@ -100,10 +100,6 @@ class _Adjoint:
         outputs = tuple((v.name, self.ending(v)) for v in wanted)
         sums = tuple((v.name, self.ending(v)) for v in forward.parameters if v in self.active)
         return self.pruned(inputs, seeds, states, outputs, sums)
-
-    def is_update(self, name: str) -> bool:
-        """Running statistics are results of no loss."""
-        return any(name == v.name for v in self.forward.fixed)
 
     def pruned(
         self, inputs: list[Value], seeds: list[Value], states: tuple[Carry, ...], outputs: Ends, sums: Ends
@@ -122,6 +118,8 @@ class _Adjoint:
                 outputs,
                 sums,
                 tuple(v for v in self.forward.fixed if v in reads),
+                self.forward.mask,
+                (),  # what a run leaves of them is the result of no loss
                 self.forward.blocks,
                 not self.forward.backwards,
             )

@@ -57,7 +57,10 @@ def _length_key(size: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of a graph computed: every value by name, with its steps, and the final states by name."""
+    """What a run of a graph computed: every value by name, with its steps, and the final states by name.
+
+    `sums` are those of the graph, and the new statistics by the names of the old ones.
+    """
 
     values: Mapping[str, Array]
     final: Mapping[str, Array]
@@ -113,7 +116,8 @@ def evaluate(
         env[op.out.name] = _apply(op, env, sizes, (steps, batch), alive)
     outputs = {name: np.where(alive[..., None], env[v.name], 0) for name, v in graph.outputs}
     values = {name: array for name, array in env.items() if name not in lengths_of}
-    return Run(values, current, outputs, {name: env[v.name] for name, v in graph.sums})
+    sums = dict(graph.sums) | {str(s.value.name): s.update for s in graph.statistics}
+    return Run(values, current, outputs, {name: env[v.name] for name, v in sums.items()})
 
 
 def _batch(graph: Graph, given: Mapping[str, Array], initial: Mapping[str, Array]) -> int:

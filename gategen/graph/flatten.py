@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sympy as sp
 
 from gategen.graph.builder import Builder
 from gategen.graph.check import check
-from gategen.graph.ops import Carry, Graph, Pointwise, Product, Value, common_size, length, values_in
+from gategen.graph.ops import (
+    Carry,
+    Graph,
+    Mask,
+    Pointwise,
+    Product,
+    Statistic,
+    Value,
+    common_size,
+    length,
+    values_in,
+)
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.names import Size
@@ -32,7 +43,7 @@ def start(cell: Cell) -> Graph | None:
         expr = flattener.lower(state.initial, state.name)
         value = flattener.builder.pointwise(f"{state.name}_start", expr, size=state.size, step=True)
         outputs.append((state.name, value))
-    graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs), ())
+    graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs))
     used = {v for op in graph.ops for v in op.reads}
     return Graph(
         graph.name, (), tuple(p for p in graph.parameters if p in used), (), graph.ops, graph.outputs
@@ -56,8 +67,8 @@ class _Flattener:
         self.blocks: list[tuple[str, tuple[Value, ...]]] = []
         self.fixed: list[Value] = []
         self.extra_inputs: list[Value] = []
-        self.norms: tuple[Value, Value, Value] | None = None
-        self.updates: list[tuple[str, Value]] = []
+        self.mask: Mask | None = None
+        self.statistics: list[Statistic] = []
         for parameter in cell.parameters:
             self.declare_parameter(parameter)
 
@@ -95,11 +106,9 @@ class _Flattener:
         outputs = tuple(
             (n, cast(Value, self.known[s.name])) for n, s in zip(names, cell.outputs, strict=True)
         )
-        return self.graph_of(
-            f"{cell.name}{'_first' if self.first else ''}", states, outputs, tuple(self.updates)
-        )
+        return self.graph_of(f"{cell.name}{'_first' if self.first else ''}", states, outputs)
 
-    def graph_of(self, name: str, states: Any, outputs: Any, sums: Any) -> Graph:
+    def graph_of(self, name: str, states: Any, outputs: Any) -> Graph:
         return check(
             Graph(
                 name,
@@ -108,8 +117,10 @@ class _Flattener:
                 states,
                 tuple(self.builder.ops),
                 outputs,
-                sums,
+                (),
                 tuple(self.fixed),
+                self.mask,
+                tuple(self.statistics),
                 tuple(self.blocks),
             )
         )
@@ -274,7 +285,8 @@ class _Flattener:
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:
         v, gain, bias, eps, momentum = (self.lower(arg, hint) for arg in expr.args)
         value = self.step_value(v, self.size(expr.args[0]), f"v_{hint}")
-        valid, count, training = self.norm_inputs()
+        mask = self.mask = self.mask or self.new_mask()
+        valid, count, training = mask.valid, mask.count, mask.training
         running_mean = self.buffer(f"mean_{hint}", value.size)
         running_var = self.buffer(f"var_{hint}", value.size)
         b, shape = self.builder, (value.size,)
@@ -292,22 +304,21 @@ class _Flattener:
         normed = b.pointwise(f"normed_{hint}", centred * scale)
 
         unbiased = batch_var * count / lang.maximum(count - 1, 1)
-        for buffer, batch in ((running_mean, batch_mean), (running_var, unbiased)):
+        kinds: tuple[tuple[Literal["mean", "var"], Value, sp.Expr], ...]
+        kinds = ("mean", running_mean, batch_mean), ("var", running_var, unbiased)
+        for kind, buffer, batch in kinds:
             updated = b.pointwise(f"new_{buffer.name}", buffer + momentum * (batch - buffer))
-            self.updates.append((buffer.name, updated))
+            self.statistics.append(Statistic(buffer, kind, updated))
         return gain * normed + bias
 
-    def norm_inputs(self) -> tuple[Value, Value, Value]:
-        """Which positions count (per row and step), how many, and whether the batch's statistics are used."""
-        if self.norms is None:
-            valid = self.builder.value("valid", (1,))
-            count = self.builder.value("count", (), True)
-            training = self.builder.value("training", (), True)
-            self.extra_inputs.append(valid)
-            self.parameters += [count, training]
-            self.fixed += [valid, count, training]
-            self.norms = valid, count, training
-        return self.norms
+    def new_mask(self) -> Mask:
+        valid = self.builder.value("valid", (1,))
+        count = self.builder.value("count", (), True)
+        training = self.builder.value("training", (), True)
+        self.extra_inputs.append(valid)
+        self.parameters += [count, training]
+        self.fixed += [valid, count, training]
+        return Mask(valid, count, training)
 
     def buffer(self, wish: str, size: Size) -> Value:
         value = self.builder.value(wish, (size,), True)

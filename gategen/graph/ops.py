@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sympy as sp
 
@@ -135,11 +135,32 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """What batch norms read of the lengths: which positions count (per row and step), and how many they are;
+    and whether the statistics are those of the batch.
+    """
+
+    valid: Value
+    count: Value
+    training: Value
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A running statistic of a batch norm: what is known before a run, and the value after it."""
+
+    value: Value
+    kind: Literal["mean", "var"]
+    update: Value
+
+
+@dataclass(frozen=True)
 class Graph:
     """One step of a recurrence. `outputs` and `sums` name their values for those who come from outside.
 
-    `fixed` are inputs and parameters that nothing is differentiated by. `blocks` tells which parameter of the
-    cell each column block belongs to, where one matrix meets several vectors.
+    `fixed` are inputs and parameters that nothing is differentiated by; those of batch norms are told by
+    `mask` and `statistics`. `blocks` tells which parameter of the cell each column block belongs to, where
+    one matrix meets several vectors.
     """
 
     name: str
@@ -150,6 +171,8 @@ class Graph:
     outputs: tuple[tuple[str, Value], ...]
     sums: tuple[tuple[str, Value], ...] = ()
     fixed: tuple[Value, ...] = ()
+    mask: Mask | None = None
+    statistics: tuple[Statistic, ...] = ()
     blocks: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     backwards: bool = False
 
@@ -161,6 +184,16 @@ class Graph:
     @property
     def values(self) -> tuple[Value, ...]:
         return (*self.given, *(op.out for op in self.ops))
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What is read from outside: outputs, sums and new statistics."""
+        return (*(v for _, v in (*self.outputs, *self.sums)), *(s.update for s in self.statistics))
+
+    @property
+    def nexts(self) -> tuple[Value, ...]:
+        """The states after the step."""
+        return tuple(carry.next for carry in self.states)
 
 
 @lru_cache(maxsize=10_000)

@@ -22,7 +22,7 @@ WIDE = 6  # values in one line; more are hard to read
 def compose(forward: Analysis, analysis: Analysis) -> Graph:
     """The backward graph with its single-reader factors and terms where they are read."""
     backward, level, readers = analysis.graph, analysis.level, analysis.readers
-    ends = {v for _, v in (*backward.outputs, *backward.sums)} | {c.next for c in backward.states}
+    ends = {*backward.results, *backward.nexts}
     inside: dict[Value, sp.Expr] = {}
     ops: list[Op] = []
     for op in backward.ops:

@@ -16,7 +16,7 @@ from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Reduce, Value, c
 
 def alive(graph: Graph) -> Graph:
     """The graph without ops that nothing reads."""
-    needed = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+    needed = {*graph.results, *graph.nexts}
     ops: list[Op] = []
     for op in reversed(graph.ops):
         if op.out in needed:
@@ -26,7 +26,9 @@ def alive(graph: Graph) -> Graph:
 
 
 def distinct_ends(graph: Graph) -> Graph:
-    """The graph with a value of its own for every sum and next state, and backwards for every output too."""
+    """The graph with a value of its own for every sum, statistic and next state, and backwards for every
+    output too.
+    """
     builder = Builder(v.name for v in graph.values)
     builder.ops = list(graph.ops)
     used: set[Value] = {*graph.given}
@@ -41,8 +43,11 @@ def distinct_ends(graph: Graph) -> Graph:
     states = tuple(replace(c, next=own(c.next)) for c in graph.states)
     outputs = tuple((n, own(v)) for n, v in graph.outputs) if graph.backwards else graph.outputs
     sums = tuple((n, own(v)) for n, v in graph.sums)
+    statistics = tuple(replace(s, update=own(s.update)) for s in graph.statistics)
     ops = settled(builder.ops, {c.next for c in states}) if graph.backwards else builder.ops
-    return check(replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums))
+    return check(
+        replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums, statistics=statistics)
+    )
 
 
 def kept_carries(graph: Graph) -> Graph:

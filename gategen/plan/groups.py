@@ -32,7 +32,7 @@ def grouped(
 
     Each group with the sum that is all that reads it, where there is one.
     """
-    ends = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+    ends = {*graph.results, *graph.nexts}
     found: dict[object, list[Product]] = defaultdict(list)
     total: dict[object, Pointwise] = {}
     for op in graph.ops:

@@ -259,7 +259,7 @@ def graph_block(graph: Graph) -> str:
 
 def _running(graph: Graph, printer: OfValues) -> list[tuple[str, str]]:
     """New running statistics, which are no ops of their own."""
-    return [(rf"{name_latex(name)}^{{\mathrm{{new}}}}", printer(value)) for name, value in graph.sums]
+    return [(rf"{name_latex(s.value.name)}^{{\mathrm{{new}}}}", printer(s.update)) for s in graph.statistics]
 
 
 def right_side(op: Op, printer: OfValues) -> str:
