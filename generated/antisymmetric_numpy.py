@@ -65,16 +65,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W_h=np.asarray(rng.uniform(-k, k, (H, I)), dtype),
-        U_h=np.asarray(rng.uniform(-k, k, (H, H)), dtype),
-        b_h=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -130,28 +123,21 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W_h, U_h, b_h = params
     h, tanh_h = memory(tape, dtype, h=(T + 1, B, H), tanh_h=(T, B, H))
-    U_hT_h = np.empty((B, H), dtype)
-    U_h_h = np.empty((B, H), dtype)
+    U_hT_h, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
 
     # The parts of h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=tanh_h.reshape(T * B, H))
     tanh_h += b_h
 
-    if initial is None:
-        h[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     s = np.empty((B, H), dtype)
     U_h_tiles, U_hT_h_tiles = tiles(U_h, U_hT_h)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for h_t, tanh_h_t, h_next, finished_t in zip(h[:-1], tanh_h, h[1:], ends, strict=True):
         # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         np.matmul(h_t, U_h_tiles, out=U_hT_h_tiles)
@@ -190,36 +176,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W_h, U_h, _ = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
-    d_tanh_h = np.empty((T, B, H), dtype)
-    d_U_hT_h = np.empty((T, B, H), dtype)
-    U_hT_d_a_h = np.empty((B, H), dtype)
-    U_h_d_U_hT_h = np.empty((B, H), dtype)
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    d_tanh_h, d_U_hT_h = (np.empty((T, B, H), dtype) for _ in range(2))
+    U_hT_d_a_h, U_h_d_U_hT_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
-    d_W_h = np.zeros((H, I), dtype)
-    d_U_h = np.zeros((H, H), dtype)
-    d_b_h = np.zeros((H,), dtype)
+    d_W_h, d_U_h, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     U_h_tiles, U_hT_d_a_h_tiles = tiles(U_h, U_hT_d_a_h)
     U_h_T_tiles, U_h_d_U_hT_h_tiles = tiles(U_h.T, U_h_d_U_hT_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_tanh_h_ts = d_tanh_h[ts]
         tanh_h_ts = tanh_h[ts]
@@ -242,7 +220,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_tanh_h_t *= d_h
 
             # d_U_hT_h = -d_tanh_h
-            np.multiply(d_tanh_h_t, -1, out=d_U_hT_h_t)
+            np.multiply(d_tanh_h_t, minus_one, out=d_U_hT_h_t)
 
             # U_hT_d_a_h = U_h.T @ d_tanh_h
             np.matmul(d_tanh_h_t, U_h_tiles, out=U_hT_d_a_h_tiles)
@@ -278,8 +256,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -290,9 +268,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W_h, U_h, b_h = params
-    tanh_h = np.empty((B, H), dtype)
-    U_hT_h = np.empty((B, H), dtype)
-    U_h_h = np.empty((B, H), dtype)
+    tanh_h, U_hT_h, U_h_h = (np.empty((B, H), dtype) for _ in range(3))
     s = np.empty((B, H), dtype)
 
     # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
@@ -311,6 +287,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     return h_next.copy(), States(h_next)
 
 
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (H, I), (H, H), (H,)
+
+
 def measure(params: Params) -> tuple[int, ...]:
     """The sizes I, H, told by the shapes of the parameters, which must fit each other."""
     if not isinstance(params, Params):
@@ -320,34 +301,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.W_h.shape[1]
-    H = params.U_h.shape[1]
-    expected = Params((H, I), (H, H), (H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.W_h.shape[1], params.U_h.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -355,19 +332,15 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -377,15 +350,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -398,11 +370,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -423,10 +390,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)

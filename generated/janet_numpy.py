@@ -70,16 +70,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (2 * H, I)), dtype),
-        U=np.asarray(rng.uniform(-k, k, (2 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (2 * H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -140,9 +133,6 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, b = params
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
@@ -152,28 +142,31 @@ def forward(
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 
-    if initial is None:
-        h[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
+    one = np.full((), 1, dtype)
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
-    ends = each(finished, T)
-    for h_t, gates_t, g, sigmoid_h_t, sigmoid_s, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., H:], sigmoid_h, gates[..., :H], h[1:], ends, strict=True
+    ends = [None] * T if finished is None else finished
+    for h_t, gates_t, sigmoid_h_t, sigmoid_s, h_next, g, finished_t in zip(
+        h[:-1], gates, sigmoid_h, gates[..., :H], h[1:], gates[..., H:], ends, strict=True
     ):
         # s = W_f @ x + U_f @ h + b_f
         # g = tanh(W_c @ x + U_c @ h + b_c)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        np.tanh(g, out=g)
 
         # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
-        np.subtract(sigmoid_s, 1, out=sigmoid_h_t)
-        sigmoid(sigmoid_h_t, out=sigmoid_h_t)
-        sigmoid(sigmoid_s, out=sigmoid_s)
-        np.subtract(1, sigmoid_h_t, out=h_next)
+        np.subtract(sigmoid_s, one, out=sigmoid_h_t)
+        sigmoid(sigmoid_h_t, half, out=sigmoid_h_t)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        sigmoid_s *= half
+        np.tanh(gates_t, out=gates_t)
+        sigmoid_s *= half
+        sigmoid_s += half
+        np.subtract(one, sigmoid_h_t, out=h_next)
         h_next *= g
         np.multiply(h_t, sigmoid_s, out=s)
         h_next += s
@@ -204,34 +197,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, U, _ = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
     k_s = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    d_W = np.zeros((2 * H, I), dtype)
-    d_U = np.zeros((2 * H, H), dtype)
-    d_b = np.zeros((2 * H,), dtype)
+    d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     s = np.empty((B, H), dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_s_ts, d_g_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         sigmoid_h_ts = sigmoid_h[ts]
@@ -302,8 +288,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -314,11 +300,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 2 * H), dtype)
+    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
     sigmoid_h = np.empty((B, H), dtype)
     s = np.empty((B, H), dtype)
-    g, sigmoid_s = gates[:, H:], gates[:, :H]
+    sigmoid_s, g = gates[:, :H], gates[:, H:]
 
     # s = W_f @ x + U_f @ h + b_f
     # g = tanh(W_c @ x + U_c @ h + b_c)
@@ -326,18 +311,27 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, U.T, out=u)
     gates += u
-    np.tanh(g, out=g)
 
     # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
     np.subtract(sigmoid_s, 1, out=sigmoid_h)
-    sigmoid(sigmoid_h, out=sigmoid_h)
-    sigmoid(sigmoid_s, out=sigmoid_s)
+    sigmoid(sigmoid_h, 0.5, out=sigmoid_h)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    sigmoid_s *= 0.5
+    np.tanh(gates, out=gates)
+    sigmoid_s *= 0.5
+    sigmoid_s += 0.5
     np.subtract(1, sigmoid_h, out=h_next)
     h_next *= g
     np.multiply(h_t, sigmoid_s, out=s)
     h_next += s
 
     return h_next.copy(), States(h_next)
+
+
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (2 * H, I), (2 * H, H), (2 * H,)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -349,34 +343,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.W.shape[1]
-    H = params.U.shape[1]
-    expected = Params((2 * H, I), (2 * H, H), (2 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.W.shape[1], params.U.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -386,27 +376,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -416,15 +401,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -437,11 +421,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -462,18 +441,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

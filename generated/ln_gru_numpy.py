@@ -78,19 +78,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        A=np.asarray(rng.uniform(-k, k, (3 * H, I)), dtype),
-        R=np.asarray(rng.uniform(-k, k, (3 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-        c=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-        g_h=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-        g_x=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -152,14 +142,11 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     A, R, b, c, g_h, g_x = params
     h, gates, gates_2, p_z, z, r, n, p_z_2 = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1), z=(T, B,
-        H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1),
+        z=(T, B, H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
     gates_3 = np.empty((T, B, 3 * H), dtype)
     u = np.empty((B, 3 * H), dtype)
@@ -205,16 +192,13 @@ def forward(
     n *= p_z
     n += bias_n
 
-    if initial is None:
-        h[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 3 * H), dtype)
     s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
     c_2 = c[2 * H :]
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for h_t, gates_2_t, p_z_2_t, z_t, r_t, n_t, h_next, finished_t in zip(
         h[:-1], gates_2, p_z_2, z, r, n, h[1:], ends, strict=True
     ):
@@ -238,11 +222,11 @@ def forward(
         s *= p_z_2_t
         z_t += s_part
         r_t += s_part_2
-        sigmoid(r_t, out=r_t)
+        exact_sigmoid(r_t, out=r_t)
         s_part_3 += c_2
         s_part_3 *= r_t
         n_t += s_part_3
-        sigmoid(z_t, out=z_t)
+        exact_sigmoid(z_t, out=z_t)
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - z) * n + z * h
@@ -277,55 +261,35 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     A, R, _, c, g_h, g_x = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
-    d_gates_2 = np.empty((T, B, 3 * H), dtype)
-    k_g_p_z_2 = np.empty((T, B, H), dtype)
-    g_centre_z_2 = np.empty((B, H), dtype)
-    g_p_z = np.empty((T, B, H), dtype)
-    g_centre_z = np.empty((T, B, H), dtype)
-    d_gates_3 = np.empty((T, B, 3 * H), dtype)
-    d_gates_4 = np.empty((T, B, 3 * H), dtype)
-    g_c_2 = np.empty((T, B, H), dtype)
-    k_g_p_z_2_2 = np.empty((T, B, H), dtype)
-    k_g_p_z_2_3 = np.empty((T, B, H), dtype)
-    k_g_p_z_3 = np.empty((T, B, H), dtype)
-    k_g_p_z_4 = np.empty((T, B, H), dtype)
-    k_sum_square_R_0_h = np.empty((T, B, 1), dtype)
-    sum_g_p_z_2 = np.empty((B, 1), dtype)
-    d_sum_R_0_h = np.empty((B, 1), dtype)
-    d_r_h = np.empty((B, H), dtype)
-    d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
-    d_sum_A_0_x = np.empty((T, B, 1), dtype)
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    d_gates, d_gates_2, d_gates_3, d_gates_4 = (np.empty((T, B, 3 * H), dtype) for _ in range(4))
+    (
+        k_g_p_z_2, g_p_z, g_centre_z, g_c_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4,
+    ) = (np.empty((T, B, H), dtype) for _ in range(8))
+    g_centre_z_2, d_r_h = (np.empty((B, H), dtype) for _ in range(2))
+    k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(3))
+    sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
-    d_A = np.zeros((3 * H, I), dtype)
-    d_R = np.zeros((3 * H, H), dtype)
-    d_b = np.zeros((3 * H,), dtype)
-    d_c = np.zeros((3 * H,), dtype)
-    d_g_h = np.zeros((3 * H,), dtype)
-    d_g_x = np.zeros((3 * H,), dtype)
+    d_A, d_R, d_b, d_c, d_g_h, d_g_x = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
+    two = np.full((), 2, dtype)
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 3 * H), dtype)
     s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
     R_tiles, d_r_h_tiles = tiles(R, d_r_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_A_0_x_ts = d_gates[ts, :, :H]
@@ -487,17 +451,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_2[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_2_part, centred_R_2_h, out=s)
-            s *= 2
+            s *= two
             d_R_2_h += s
             np.multiply(s_2_part_2, centred_R_1_h, out=s)
-            s *= 2
+            s *= two
             d_R_1_h += s
             np.multiply(s_2_part_3, centred_R_0_h, out=s)
-            s *= 2
+            s *= two
             d_R_0_h += s
 
             # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-            np.multiply(d_R_0_h, -1, out=g_centre_z_2)
+            np.multiply(d_R_0_h, minus_one, out=g_centre_z_2)
             g_centre_z_2 -= d_R_1_h
             g_centre_z_2 -= d_R_2_h
             np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
@@ -596,8 +560,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -608,17 +572,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     A, R, b, c, g_h, g_x = params
-    gates = np.empty((B, 3 * H), dtype)
-    gates_2 = np.empty((B, 3 * H), dtype)
-    gates_3 = np.empty((B, 3 * H), dtype)
-    u = np.empty((B, 3 * H), dtype)
-    centre_z = np.empty((B, 1), dtype)
-    p_z = np.empty((B, 1), dtype)
-    z = np.empty((B, H), dtype)
-    r = np.empty((B, H), dtype)
-    n = np.empty((B, H), dtype)
-    centre_z_2 = np.empty((B, 1), dtype)
-    p_z_2 = np.empty((B, 1), dtype)
+    gates, gates_2, gates_3, u = (np.empty((B, 3 * H), dtype) for _ in range(4))
+    centre_z, p_z, centre_z_2, p_z_2 = (np.empty((B, 1), dtype) for _ in range(4))
+    z, r, n = (np.empty((B, H), dtype) for _ in range(3))
     bias_z_3 = np.empty((H,), dtype)
     bias = np.empty((2 * H,), dtype)
     s = np.empty((B, 3 * H), dtype)
@@ -674,11 +630,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     s *= p_z_2
     z += s_part
     r += s_part_2
-    sigmoid(r, out=r)
+    exact_sigmoid(r, out=r)
     s_part_3 += c_2
     s_part_3 *= r
     n += s_part_3
-    sigmoid(z, out=z)
+    exact_sigmoid(z, out=z)
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
@@ -687,6 +643,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_next += n
 
     return h_next.copy(), States(h_next)
+
+
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (3 * H, I), (3 * H, H), (3 * H,), (3 * H,), (3 * H,), (3 * H,)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -698,34 +659,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.A.shape[1]
-    H = params.R.shape[1]
-    expected = Params((3 * H, I), (3 * H, H), (3 * H,), (3 * H,), (3 * H,), (3 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.A.shape[1], params.R.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -733,19 +690,15 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -755,15 +708,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -776,11 +728,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -801,10 +748,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -816,8 +765,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

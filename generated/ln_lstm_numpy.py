@@ -89,20 +89,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        A=np.asarray(rng.uniform(-k, k, (4 * H, I)), dtype),
-        R=np.asarray(rng.uniform(-k, k, (4 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (4 * H,)), dtype),
-        g_h=np.asarray(rng.uniform(-k, k, (4 * H,)), dtype),
-        g_x=np.asarray(rng.uniform(-k, k, (4 * H,)), dtype),
-        b_c=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-        g_c=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -166,22 +155,18 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     A, R, b, g_h, g_x, b_c, g_c = params
     h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2 = memory(
-        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), gates_2=(T, B, 4 * H), p_i=(T,
-        B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1), centred_c_next=(T, B,
-        H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), gates_2=(T, B, 4 * H),
+        p_i=(T, B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1),
+        centred_c_next=(T, B, H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
     gates_3 = np.empty((T, B, 4 * H), dtype)
     u = np.empty((B, 4 * H), dtype)
     square_c_next = np.empty((B, H), dtype)
     centre_i = np.empty((T, B, 1), dtype)
-    centre_i_2 = np.empty((B, 1), dtype)
-    centre_h = np.empty((B, 1), dtype)
+    centre_i_2, centre_h = (np.empty((B, 1), dtype) for _ in range(2))
     centred_A_0_x_all = gates[..., :H]
     centred_A_1_x_all = gates[..., H : 2 * H]
     centred_A_2_x_all = gates[..., 2 * H : 3 * H]
@@ -221,18 +206,14 @@ def forward(
     o *= p_i
     o += b_3
 
-    if initial is None:
-        h[0] = 0
-        c[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
-        c[0] = check("initial.c", initial.c, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for (
         h_t, gates_2_t, p_i_2_t, i_t, g_t, f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t,
         h_next, finished_t,
@@ -263,10 +244,10 @@ def forward(
         g_t += s_part_2
         f_t += s_part_3
         o_t += s_part_4
-        sigmoid(i_t, out=i_t)
+        exact_sigmoid(i_t, out=i_t)
         np.tanh(g_t, out=g_t)
-        sigmoid(f_t, out=f_t)
-        sigmoid(o_t, out=o_t)
+        exact_sigmoid(f_t, out=f_t)
+        exact_sigmoid(o_t, out=o_t)
 
         # c' = f * c + i * g
         np.multiply(c_t, f_t, out=c_next)
@@ -301,8 +282,8 @@ def forward(
     if tape is False:
         return y, final, None
     return y, final, Tape(
-        x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished, initial
-        is not None,
+        x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished,
+        initial is not None,
     )
 
 
@@ -321,62 +302,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     check("tape.c", c, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     A, R, _, g_h, g_x, _, g_c = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
-        d_c = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype), np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
-        d_c = check("d_final.c", d_final.c, (B, H))
-        d_c = same("d_final.c", d_c, dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
-    d_gates_2 = np.empty((T, B, 4 * H), dtype)
-    k_g_p_h = np.empty((T, B, H), dtype)
-    g_centre_h = np.empty((B, H), dtype)
-    k_g_p_i_2 = np.empty((T, B, H), dtype)
-    g_centre_i_2 = np.empty((B, H), dtype)
-    g_p_i = np.empty((T, B, H), dtype)
-    g_centre_i = np.empty((T, B, H), dtype)
-    d_gates_3 = np.empty((T, B, 4 * H), dtype)
-    d_gates_4 = np.empty((T, B, 4 * H), dtype)
-    d_tanh_h_2 = np.empty((T, B, H), dtype)
-    g_g_c = np.empty((T, B, H), dtype)
-    k_centred_c = np.empty((T, B, H), dtype)
-    k_g_p_i_2_2 = np.empty((T, B, H), dtype)
-    k_g_p_i_2_3 = np.empty((T, B, H), dtype)
-    k_g_p_i_2_4 = np.empty((T, B, H), dtype)
-    k_g_p_i_3 = np.empty((T, B, H), dtype)
-    k_g_p_i_4 = np.empty((T, B, H), dtype)
-    k_g_p_i_5 = np.empty((T, B, H), dtype)
-    k_sum_square_c = np.empty((T, B, 1), dtype)
-    k_sum_square_R_0_h = np.empty((T, B, 1), dtype)
-    sum_g_p_h = np.empty((B, 1), dtype)
-    d_sum_c_next = np.empty((B, 1), dtype)
-    sum_g_p_i_2 = np.empty((B, 1), dtype)
-    d_sum_R_0_h = np.empty((B, 1), dtype)
-    d_sum_square_A_0_x = np.empty((T, B, 1), dtype)
-    d_sum_A_0_x = np.empty((T, B, 1), dtype)
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
+    d_gates, d_gates_2, d_gates_3, d_gates_4 = (np.empty((T, B, 4 * H), dtype) for _ in range(4))
+    (
+        k_g_p_h, k_g_p_i_2, g_p_i, g_centre_i, d_tanh_h_2, g_g_c, k_centred_c, k_g_p_i_2_2, k_g_p_i_2_3,
+        k_g_p_i_2_4, k_g_p_i_3, k_g_p_i_4, k_g_p_i_5,
+    ) = (np.empty((T, B, H), dtype) for _ in range(13))
+    g_centre_h, g_centre_i_2 = (np.empty((B, H), dtype) for _ in range(2))
+    (
+        k_sum_square_c, k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x,
+    ) = (np.empty((T, B, 1), dtype) for _ in range(4))
+    sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
     d_x = np.empty((T, B, I), dtype)
-    d_A = np.zeros((4 * H, I), dtype)
-    d_R = np.zeros((4 * H, H), dtype)
-    d_b = np.zeros((4 * H,), dtype)
-    d_g_h = np.zeros((4 * H,), dtype)
-    d_g_x = np.zeros((4 * H,), dtype)
-    d_b_c = np.zeros((H,), dtype)
-    d_g_c = np.zeros((H,), dtype)
+    d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
+    two = np.full((), 2, dtype)
+    minus_one = np.full((), -1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 4 * H), dtype)
@@ -385,7 +338,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3_part_3 = s_3[:, 2 * H : 3 * H]
     s_3_part_4 = s_3[:, 3 * H :]
     R_tiles, d_h_tiles = tiles(R, d_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_tanh_h_2_ts = d_tanh_h_2[ts]
         tanh_h_2_ts = tanh_h_2[ts]
@@ -568,11 +521,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s[...] = k_sum_square_c_t
             k_centred_c_t *= d_tanh_h_2_t
             np.multiply(s, centred_c_next_t, out=s_2)
-            s_2 *= 2
+            s_2 *= two
             k_centred_c_t += s_2
 
             # g_centre_h = -k_centred_c
-            np.multiply(k_centred_c_t, -1, out=g_centre_h)
+            np.multiply(k_centred_c_t, minus_one, out=g_centre_h)
             np.sum(g_centre_h, axis=-1, keepdims=True, out=d_sum_c_next)
 
             # d_sum_c_next *= 1 / hidden
@@ -633,20 +586,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             s_3[...] = k_sum_square_R_0_h_t
             d_gates_2_t *= d_gates_t
             np.multiply(s_3_part, centred_R_3_h, out=s)
-            s *= 2
+            s *= two
             d_R_3_h += s
             np.multiply(s_3_part_2, centred_R_2_h, out=s)
-            s *= 2
+            s *= two
             d_R_2_h += s
             np.multiply(s_3_part_3, centred_R_1_h, out=s)
-            s *= 2
+            s *= two
             d_R_1_h += s
             np.multiply(s_3_part_4, centred_R_0_h, out=s)
-            s *= 2
+            s *= two
             d_R_0_h += s
 
             # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
-            np.multiply(d_R_0_h, -1, out=g_centre_i_2)
+            np.multiply(d_R_0_h, minus_one, out=g_centre_i_2)
             g_centre_i_2 -= d_R_1_h
             g_centre_i_2 -= d_R_2_h
             g_centre_i_2 -= d_R_3_h
@@ -749,8 +702,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -763,23 +716,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     A, R, b, g_h, g_x, b_c, g_c = params
-    gates = np.empty((B, 4 * H), dtype)
-    gates_2 = np.empty((B, 4 * H), dtype)
-    gates_3 = np.empty((B, 4 * H), dtype)
-    u = np.empty((B, 4 * H), dtype)
-    square_c_next = np.empty((B, H), dtype)
-    centre_i = np.empty((B, 1), dtype)
-    p_i = np.empty((B, 1), dtype)
-    i = np.empty((B, H), dtype)
-    g = np.empty((B, H), dtype)
-    f = np.empty((B, H), dtype)
-    o = np.empty((B, H), dtype)
-    centre_i_2 = np.empty((B, 1), dtype)
-    p_i_2 = np.empty((B, 1), dtype)
-    centre_h = np.empty((B, 1), dtype)
-    centred_c_next = np.empty((B, H), dtype)
-    p_h = np.empty((B, 1), dtype)
-    tanh_h_2 = np.empty((B, H), dtype)
+    gates, gates_2, gates_3, u = (np.empty((B, 4 * H), dtype) for _ in range(4))
+    square_c_next, i, g, f, o, centred_c_next, tanh_h_2 = (np.empty((B, H), dtype) for _ in range(7))
+    centre_i, p_i, centre_i_2, p_i_2, centre_h, p_h = (np.empty((B, 1), dtype) for _ in range(6))
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
     centred_A_0_x = gates[:, :H]
@@ -839,10 +778,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     g += s_part_2
     f += s_part_3
     o += s_part_4
-    sigmoid(i, out=i)
+    exact_sigmoid(i, out=i)
     np.tanh(g, out=g)
-    sigmoid(f, out=f)
-    sigmoid(o, out=o)
+    exact_sigmoid(f, out=f)
+    exact_sigmoid(o, out=o)
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -868,6 +807,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     return h_next.copy(), States(h_next, c_next)
 
 
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (4 * H, I), (4 * H, H), (4 * H,), (4 * H,), (4 * H,), (H,), (H,)
+
+
 def measure(params: Params) -> tuple[int, ...]:
     """The sizes I, H, told by the shapes of the parameters, which must fit each other."""
     if not isinstance(params, Params):
@@ -877,34 +821,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.A.shape[1]
-    H = params.R.shape[1]
-    expected = Params((4 * H, I), (4 * H, H), (4 * H,), (4 * H,), (4 * H,), (H,), (H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.A.shape[1], params.R.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -912,19 +852,15 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
     return [getattr(tape, name) for name in shapes]
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -934,15 +870,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -955,11 +890,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -980,10 +910,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
@@ -995,8 +927,8 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

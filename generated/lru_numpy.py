@@ -82,20 +82,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        Br_Bi=np.asarray(rng.uniform(-k, k, (2 * H, I)), dtype),
-        Ci=np.asarray(rng.uniform(-k, k, (I, H)), dtype),
-        Cr=np.asarray(rng.uniform(-k, k, (I, H)), dtype),
-        nu=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-        th=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-        gl=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-        D=np.asarray(rng.uniform(-k, k, (I,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -162,22 +151,15 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     Br_Bi, Ci, Cr, nu, th, gl, D = params
     hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
         tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H), exp=(3 * H,), m=(H,),
         cos_exp_th=(H,), sin_exp_th=(H,),
     )
-    x_hr_next = np.empty((T, B, H), dtype)
-    x_hi_next = np.empty((T, B, H), dtype)
-    y_ = np.empty((T, B, I), dtype)
-    Cr_hr_next = np.empty((T, B, I), dtype)
-    a_m = np.empty((H,), dtype)
-    lr = np.empty((H,), dtype)
-    li = np.empty((H,), dtype)
+    x_hr_next, x_hi_next = (np.empty((T, B, H), dtype) for _ in range(2))
+    y_, Cr_hr_next = (np.empty((T, B, I), dtype) for _ in range(2))
+    a_m, lr, li = (np.empty((H,), dtype) for _ in range(3))
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
     Br_x_all, Bi_x_all = gates[..., :H], gates[..., H:]
 
@@ -205,15 +187,11 @@ def forward(
     # The parts of hi' that wait for no state, for all steps at once.
     np.multiply(Bi_x_all, exp_gl, out=x_hi_next)
 
-    if initial is None:
-        hr[0] = 0
-        hi[0] = 0
-    else:
-        hr[0] = check("initial.hr", initial.hr, (B, H))
-        hi[0] = check("initial.hi", initial.hi, (B, H))
+    hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
+    hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
 
     s = np.empty((B, H), dtype)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
         hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
     ):
@@ -265,49 +243,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.x", x, (T, B, I))
     check("tape.hr", hr, (T + 1, B, H))
     check("tape.hi", hi, (T + 1, B, H))
-    dtype = hr.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.hr": hr}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.hr": hr})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     Br_Bi, Ci, Cr, _, _, _, D = params
-    d_y = np.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_hr = np.zeros((B, H), dtype)
-        d_hi = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype), np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_hr = check("d_final.hr", d_final.hr, (B, H))
-        d_hr = same("d_final.hr", d_hr, dtype).copy()
-        d_hi = check("d_final.hi", d_final.hi, (B, H))
-        d_hi = same("d_final.hi", d_hi, dtype).copy()
+    d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
+    d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)
-    d_Ci_hi_next = np.empty((T, B, I), dtype)
-    g_D = np.empty((T, B, I), dtype)
-    d_hr_next_2 = np.empty((T, B, H), dtype)
-    d_hi_next_2 = np.empty((T, B, H), dtype)
-    g_exp_gl = np.empty((T, B, H), dtype)
-    g_li = np.empty((T, B, H), dtype)
-    g_lr = np.empty((T, B, H), dtype)
-    d_x = np.empty((T, B, I), dtype)
-    lr_2 = np.empty((H,), dtype)
-    li_2 = np.empty((H,), dtype)
-    d_exp = np.empty((3 * H,), dtype)
-    d_parts = np.empty((3 * H,), dtype)
-    d_sin_exp_th = np.empty((H,), dtype)
-    d_cos_exp_th = np.empty((H,), dtype)
-    d_a_m = np.empty((H,), dtype)
-    d_Br_Bi = np.zeros((2 * H, I), dtype)
-    d_Ci = np.zeros((I, H), dtype)
-    d_Cr = np.zeros((I, H), dtype)
-    d_nu = np.zeros((H,), dtype)
-    d_th = np.zeros((H,), dtype)
-    d_gl = np.zeros((H,), dtype)
-    d_D = np.zeros((I,), dtype)
+    d_Ci_hi_next, g_D, d_x = (np.empty((T, B, I), dtype) for _ in range(3))
+    d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (np.empty((T, B, H), dtype) for _ in range(5))
+    lr_2, li_2, d_sin_exp_th, d_cos_exp_th, d_a_m = (np.empty((H,), dtype) for _ in range(5))
+    d_exp, d_parts = (np.empty((3 * H,), dtype) for _ in range(2))
+    d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     ones = np.ones(T * B, dtype)
     # lr = cos_exp_th * m
@@ -335,7 +289,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s = np.empty((B, H), dtype)
     exp_gl = exp[2 * H :]
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for (
         d_hi_next_2_t, d_Bi_x, d_hr_next_2_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
         finished_t,
@@ -448,8 +402,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -463,17 +417,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     hi_next = np.empty((B, H), dtype)
     Br_Bi, Ci, Cr, nu, th, gl, D = params
     gates = np.empty((B, 2 * H), dtype)
-    x_hr_next = np.empty((B, H), dtype)
-    x_hi_next = np.empty((B, H), dtype)
-    y_ = np.empty((B, I), dtype)
-    Cr_hr_next = np.empty((B, I), dtype)
+    x_hr_next, x_hi_next = (np.empty((B, H), dtype) for _ in range(2))
+    y_, Cr_hr_next = (np.empty((B, I), dtype) for _ in range(2))
     exp = np.empty((3 * H,), dtype)
-    a_m = np.empty((H,), dtype)
-    m = np.empty((H,), dtype)
-    cos_exp_th = np.empty((H,), dtype)
-    lr = np.empty((H,), dtype)
-    sin_exp_th = np.empty((H,), dtype)
-    li = np.empty((H,), dtype)
+    a_m, m, cos_exp_th, lr, sin_exp_th, li = (np.empty((H,), dtype) for _ in range(6))
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, I), dtype)
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
@@ -519,6 +466,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     return y_.copy(), States(hr_next, hi_next)
 
 
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (2 * H, I), (I, H), (I, H), (H,), (H,), (H,), (I,)
+
+
 def measure(params: Params) -> tuple[int, ...]:
     """The sizes I, H, told by the shapes of the parameters, which must fit each other."""
     if not isinstance(params, Params):
@@ -528,34 +480,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.Br_Bi.shape[1]
-    H = params.Ci.shape[1]
-    expected = Params((2 * H, I), (I, H), (I, H), (H,), (H,), (H,), (I,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.Br_Bi.shape[1], params.Ci.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -565,27 +513,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -595,15 +538,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -616,11 +558,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:

@@ -81,19 +81,9 @@ def init(
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    P = positive("projection", projection)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (4 * H, I)), dtype),
-        R=np.asarray(rng.uniform(-k, k, (4 * H, P)), dtype),
-        P_2=np.asarray(rng.uniform(-k, k, (P, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (4 * H,)), dtype),
-        p=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-    )
+    dtype, I, H, P = proper(dtype, input_size=input_size, hidden_size=hidden_size, projection=projection)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, P, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -169,14 +159,11 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, R, P_2, b, p = params
     r, c, gates, tanh_c, v_r = memory(
-        tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H), v_r=(T, B,
-        H),
+        tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
+        v_r=(T, B, H),
     )
     u = np.empty((B, 4 * H), dtype)
     P_v_r = np.empty((B, P), dtype)
@@ -185,22 +172,19 @@ def forward(
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
     gates += b
 
-    if initial is None:
-        r[0] = 0
-        c[0] = 0
-    else:
-        r[0] = check("initial.r", initial.r, (B, P))
-        c[0] = check("initial.c", initial.c, (B, H))
+    r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
+    c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
     R_ifg, R_o_r = u[:, : 3 * H], u[:, 3 * H :]
     R_T_tiles, u_tiles = tiles(R.T, u)
     P_2_T_tiles, P_v_r_tiles = tiles(P_2.T, P_v_r)
-    ends = each(finished, T)
-    for r_t, c_t, i, f, ifg, if_, g, c_next, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
+    ends = [None] * T if finished is None else finished
+    for r_t, c_t, i, f, ifg, if_, c_next, g, o, tanh_c_t, v_r_t, r_next, finished_t in zip(
         r[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-        gates[..., 2 * H : 3 * H], c[1:], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
+        c[1:], gates[..., 2 * H : 3 * H], gates[..., 3 * H :], tanh_c, v_r, r[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + R_i @ r + p_i * c + b_i)
         # f = sigmoid(W_f @ x + R_f @ r + p_f * c + b_f)
@@ -212,8 +196,12 @@ def forward(
         np.multiply(c_t, p_f, out=s)
         f += s
         ifg += R_ifg
-        sigmoid(if_, out=if_)
-        np.tanh(g, out=g)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        if_ *= half
+        np.tanh(ifg, out=ifg)
+        if_ *= half
+        if_ += half
 
         # c' = f * c + i * g
         np.multiply(c_t, f, out=c_next)
@@ -222,7 +210,7 @@ def forward(
         np.multiply(c_next, p_o, out=s)
         o += s
         o += R_o_r
-        sigmoid(o, out=o)
+        sigmoid(o, half, out=o)
 
         # r' = P @ (o * tanh(c'))
         np.tanh(c_next, out=tanh_c_t)
@@ -258,37 +246,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.x", x, (T, B, I))
     check("tape.r", r, (T + 1, B, P))
     check("tape.c", c, (T + 1, B, H))
-    dtype = r.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.r": r}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.r": r})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, R, P_2, _, p = params
-    d_y = np.zeros((T, B, P), dtype) if d_y is None else check("d_y", d_y, (T, B, P))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, P), dtype) if d_y is None else check("d_y", d_y, (T, B, P), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_r = np.zeros((B, P), dtype)
-        d_c = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, P), dtype), np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_r = check("d_final.r", d_final.r, (B, P))
-        d_r = same("d_final.r", d_r, dtype).copy()
-        d_c = check("d_final.c", d_final.c, (B, H))
-        d_c = same("d_final.c", d_c, dtype).copy()
+    d_r = check("d_final.r", d_final.r, (B, P), dtype=dtype).copy()
+    d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)
     d_r_next = np.empty((T, B, P), dtype)
     d_gates_2 = np.empty((T, B, 3 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
     d_v_r = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    d_W = np.zeros((4 * H, I), dtype)
-    d_R = np.zeros((4 * H, P), dtype)
-    d_P = np.zeros((P, H), dtype)
-    d_b = np.zeros((4 * H,), dtype)
-    d_p = np.zeros((3 * H,), dtype)
+    d_W, d_R, d_P, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, P, H))
 
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
@@ -296,7 +273,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2_part, s_2_part_2 = s_2[:, H:], s_2[:, :H]
     P_2_tiles, d_v_r_tiles = tiles(P_2, d_v_r)
     R_tiles, d_r_tiles = tiles(R, d_r)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * P):  # a few steps at a time, from the last ones to the first
         d_o_ts = d_gates[ts, :, 3 * H :]
         d_g_ts = d_gates[ts, :, 2 * H : 3 * H]
@@ -413,8 +390,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -427,10 +404,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_t = check("state.c", state.c, (B, H))
     c_next = np.empty((B, H), dtype)
     W, R, P_2, b, p = params
-    u = np.empty((B, 4 * H), dtype)
-    gates = np.empty((B, 4 * H), dtype)
-    tanh_c = np.empty((B, H), dtype)
-    v_r = np.empty((B, H), dtype)
+    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
+    tanh_c, v_r = (np.empty((B, H), dtype) for _ in range(2))
     P_v_r = np.empty((B, P), dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
@@ -454,8 +429,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_t, p_f, out=s)
     f += s
     ifg += R_ifg
-    sigmoid(if_, out=if_)
-    np.tanh(g, out=g)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    if_ *= 0.5
+    np.tanh(ifg, out=ifg)
+    if_ *= 0.5
+    if_ += 0.5
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
@@ -464,7 +443,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.multiply(c_next, p_o, out=s)
     o += s
     o += R_o_r
-    sigmoid(o, out=o)
+    sigmoid(o, 0.5, out=o)
 
     # r' = P @ (o * tanh(c'))
     np.tanh(c_next, out=tanh_c)
@@ -473,6 +452,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     r_next[...] = P_v_r
 
     return r_next.copy(), States(r_next, c_next)
+
+
+def shapes(I: int, P: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (4 * H, I), (4 * H, P), (P, H), (4 * H,), (3 * H,)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -484,35 +468,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.W.shape[1]
-    P = params.R.shape[1]
-    H = params.P_2.shape[1]
-    expected = Params((4 * H, I), (4 * H, P), (P, H), (4 * H,), (3 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, P, H = params.W.shape[1], params.R.shape[1], params.P_2.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, P, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, P, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -522,27 +501,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -552,15 +526,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -573,11 +546,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -598,18 +566,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

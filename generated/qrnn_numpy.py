@@ -76,17 +76,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (3 * H, I)), dtype),
-        V=np.asarray(rng.uniform(-k, k, (2 * H, I)), dtype),
-        V_o=np.asarray(rng.uniform(-k, k, (H, I)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (3 * H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -151,15 +143,11 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, V, V_o, b = params
     c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
     u = np.empty((B, 2 * H), dtype)
-    V_o_xp = np.empty((T, B, H), dtype)
-    h = np.empty((T, B, H), dtype)
+    V_o_xp, h = (np.empty((T, B, H), dtype) for _ in range(2))
     zf_all = gates[..., : 2 * H]
     b_zf = b[: 2 * H]
 
@@ -172,25 +160,26 @@ def forward(
     # The parts of z and f that wait for no state, for all steps at once.
     zf_all += b_zf
 
-    if initial is None:
-        c[0] = 0
-        xp[0] = 0
-    else:
-        c[0] = check("initial.c", initial.c, (B, H))
-        xp[0] = check("initial.xp", initial.xp, (B, I))
+    c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
+    xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
 
+    half = np.full((), 0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
-    ends = each(finished, T)
-    for xp_t, zf, z, f, c_next, c_t, xp_next, finished_t in zip(
-        xp[:-1], gates[..., : 2 * H], gates[..., :H], gates[..., H : 2 * H], c[1:], c[:-1], xp[1:], ends,
+    ends = [None] * T if finished is None else finished
+    for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
+        xp[:-1], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:], gates[..., :H], c[:-1], xp[1:], ends,
         strict=True
     ):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         np.matmul(xp_t, V_T_tiles, out=u_tiles)
         zf += u
-        np.tanh(z, out=z)
-        sigmoid(f, out=f)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        f *= half
+        np.tanh(zf, out=zf)
+        f *= half
+        f += half
 
         # c' = (1 - f) * c + z * f
         np.subtract(z, c_t, out=c_next)
@@ -207,7 +196,7 @@ def forward(
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
     o_all += b_o
-    sigmoid(o_all, out=o_all)
+    sigmoid(o_all, 0.5, out=o_all)
 
     # h = o * c'
     np.multiply(c[1:], o_all, out=h)
@@ -236,37 +225,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.x", x, (T, B, I))
     check("tape.c", c, (T + 1, B, H))
     check("tape.xp", xp, (T + 1, B, I))
-    dtype = c.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.c": c}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.c": c})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, V, V_o, _ = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_c = np.zeros((B, H), dtype)
-        d_xp = np.zeros((B, I), dtype)
+        d_final = States(np.zeros((B, H), dtype), np.zeros((B, I), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_c = check("d_final.c", d_final.c, (B, H))
-        d_c = same("d_final.c", d_c, dtype).copy()
-        d_xp = check("d_final.xp", d_final.xp, (B, I))
-        d_xp = same("d_final.xp", d_xp, dtype).copy()
+    d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
+    d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     k_c = np.empty((T, B, H), dtype)
-    d_x = np.empty((T, B, I), dtype)
-    d_v_xp = np.empty((T, B, I), dtype)
-    d_xp_next = np.empty((T, B, I), dtype)
+    d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
-    d_w_x_2 = np.empty((T, B, I), dtype)
-    d_W = np.zeros((3 * H, I), dtype)
-    d_V = np.zeros((2 * H, I), dtype)
-    d_V_o = np.zeros((H, I), dtype)
-    d_b = np.zeros((3 * H,), dtype)
+    d_W, d_V, d_V_o, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
@@ -306,7 +282,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     s_2 = np.empty((B, H), dtype)
     V_tiles, d_v_xp_2_tiles = tiles(V, d_v_xp_2)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for d_xp_next_t, d_y_t, o, d_f, d_z, k_c_t, d_zf, d_v_xp_t, finished_t in backwards(
         d_xp_next, d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates[..., :H], k_c,
         d_gates[..., : 2 * H], d_v_xp, ends,
@@ -361,8 +337,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -377,9 +353,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     W, V, V_o, b = params
     u = np.empty((B, 2 * H), dtype)
     gates = np.empty((B, 3 * H), dtype)
-    V_o_xp = np.empty((B, H), dtype)
-    h = np.empty((B, H), dtype)
-    zf, z, f, o = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    V_o_xp, h = (np.empty((B, H), dtype) for _ in range(2))
+    zf, f, z, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H :]
     b_zf, b_o = b[: 2 * H], b[2 * H :]
 
     # xp' = x
@@ -392,8 +367,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     zf += b_zf
     np.matmul(xp_t, V.T, out=u)
     zf += u
-    np.tanh(z, out=z)
-    sigmoid(f, out=f)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    f *= 0.5
+    np.tanh(zf, out=zf)
+    f *= 0.5
+    f += 0.5
 
     # c' = (1 - f) * c + z * f
     np.subtract(z, c_t, out=c_next)
@@ -402,12 +381,17 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
     o += b_o
-    sigmoid(o, out=o)
+    sigmoid(o, 0.5, out=o)
 
     # h = o * c'
     np.multiply(c_next, o, out=h)
 
     return h.copy(), States(c_next, xp_next)
+
+
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (3 * H, I), (2 * H, I), (H, I), (3 * H,)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -419,34 +403,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.W.shape[1]
-    H = params.W.shape[0] // 3
-    expected = Params((3 * H, I), (2 * H, I), (H, I), (3 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.W.shape[1], params.W.shape[0] // 3
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -456,27 +436,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -486,15 +461,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -509,11 +483,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     return np.arange(T)[:, None, None] >= array[:, None]
 
 
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
-
-
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
@@ -526,18 +495,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

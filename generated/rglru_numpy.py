@@ -78,16 +78,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (2 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (2 * H,)), dtype),
-        k_=np.asarray(rng.uniform(-k, k, (H,)), dtype),
-    )
+    dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -147,17 +140,14 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, k_ = params
     h, gates, exp_h, exp_la, p_h, softplus_k = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_la=(T, B, H), p_h=(T, B,
-        H), softplus_k=(H,),
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_la=(T, B, H),
+        p_h=(T, B, H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    r_all, i_all = gates[..., H:], gates[..., :H]
+    i_all, r_all = gates[..., :H], gates[..., H:]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -166,7 +156,8 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-    sigmoid(gates, out=gates)
+    sigmoid(i_all, 0.5, out=i_all)
+    exact_sigmoid(r_all, out=r_all)
     np.multiply(r_all, softplus_k, out=exp_h)
     exp_h *= -8
 
@@ -179,10 +170,7 @@ def forward(
     np.multiply(i_all, p_h, out=x_h_next)
     x_h_next *= x
 
-    if initial is None:
-        h[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
@@ -191,7 +179,7 @@ def forward(
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
 
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for h_next, exp_la_t, h_t, x_h_next_t, finished_t in zip(
         h[start + 1 :], exp_la[start:], h[start:-1], x_h_next[start:], ends[start:], strict=True
     ):
@@ -228,23 +216,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.h", h, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, _, _ = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     start = int(not given and T > 0)
     if start:  # the first step went another way: up to the end, this is about the steps behind it
         T -= 1
@@ -259,18 +242,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 2 * H), dtype)
-    k_la = np.empty((T, B, H), dtype)
-    k_r = np.empty((T, B, H), dtype)
-    d_x = np.empty((T, B, H), dtype)
-    g_softplus_k = np.empty((T, B, H), dtype)
-    d_w_x = np.empty((T, B, H), dtype)
+    k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
     d_softplus_k = np.empty((H,), dtype)
-    d_W = np.zeros((2 * H, H), dtype)
-    d_b = np.zeros((2 * H,), dtype)
-    d_k = np.zeros((H,), dtype)
+    d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
 
+    two = np.full((), 2, dtype)
     s = np.empty((B, H), dtype)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         exp_h_ts = exp_h[ts]
@@ -317,7 +295,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_r *= d_x_t
 
             # d_r = 2 * d_r + d_x * exp_la * h
-            d_r *= 2
+            d_r *= two
             np.multiply(d_x_t, k_la_t, out=s)
             d_r += s
 
@@ -376,8 +354,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -389,12 +367,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_next = np.empty((B, H), dtype)
     W, b, k_ = params
     gates = np.empty((B, 2 * H), dtype)
-    exp_h = np.empty((B, H), dtype)
-    exp_la = np.empty((B, H), dtype)
-    p_h = np.empty((B, H), dtype)
-    x_h_next = np.empty((B, H), dtype)
+    exp_h, exp_la, p_h, x_h_next = (np.empty((B, H), dtype) for _ in range(4))
     softplus_k = np.empty((H,), dtype)
-    r, i_2 = gates[:, H:], gates[:, :H]
+    i_2, r = gates[:, :H], gates[:, H:]
 
     # la = -8 * r * softplus(k)
     softplus(k_, out=softplus_k)
@@ -403,7 +378,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(gates, out=gates)
+    sigmoid(i_2, 0.5, out=i_2)
+    exact_sigmoid(r, out=r)
     np.multiply(r, softplus_k, out=exp_h)
     exp_h *= -8
 
@@ -433,7 +409,7 @@ def first_step(params, x, h_t):
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
     i += b_i
-    sigmoid(i, out=i)
+    sigmoid(i, 0.5, out=i)
 
     # h' = i * x
     np.multiply(i, x, out=h_next)
@@ -450,13 +426,8 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     if finished is not None:  # a sequence of length 0 takes no step
         kept_h = d_h.copy()
         np.copyto(d_h, 0, where=finished)
-    d_i = np.empty((B, H), dtype)
-    d_h_2 = np.empty((B, H), dtype)
-    d_x = np.empty((B, H), dtype)
-    d_w_x = np.empty((B, H), dtype)
-    d_W = np.zeros((2 * H, H), dtype)
-    d_b = np.zeros((2 * H,), dtype)
-    d_k = np.zeros((H,), dtype)
+    d_i, d_h_2, d_x, d_w_x = (np.empty((B, H), dtype) for _ in range(4))
+    d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(B, dtype)
     d_b_a, d_b_i = d_b[H:], d_b[:H]
 
@@ -497,6 +468,11 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     return d_x, d_h, Params(d_W, d_b, d_k)
 
 
+def shapes(H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (2 * H, H), (2 * H,), (H,)
+
+
 def measure(params: Params) -> tuple[int, ...]:
     """The sizes H, told by the shapes of the parameters, which must fit each other."""
     if not isinstance(params, Params):
@@ -507,32 +483,29 @@ def measure(params: Params) -> tuple[int, ...]:
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     H = params.W.shape[1]
-    expected = Params((2 * H, H), (2 * H,), (H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    for name, array, shape in zip(Params._fields, params, shapes(H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return H,
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -542,27 +515,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -572,15 +540,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -593,11 +560,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -617,8 +579,16 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
         np.copyto(array, 0, where=finished)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half
+
+
+def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)), to the last digit also where that is small."""
     np.multiply(a, -1, out=out)
     np.exp(out, out=out)
     out += 1

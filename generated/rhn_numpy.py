@@ -85,18 +85,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (2 * H, I)), dtype),
-        U=np.asarray(rng.uniform(-k, k, (2 * H, H)), dtype),
-        U_2=np.asarray(rng.uniform(-k, k, (2 * H, H)), dtype),
-        U_3=np.asarray(rng.uniform(-k, k, (2 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (6 * H,)), dtype),
-    )
+    dtype, I, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -173,9 +164,6 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, U, U_2, U_3, b = params
     h, gates, gates_2, gates_3, s1, s2 = memory(
@@ -189,26 +177,28 @@ def forward(
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b_h1t1
 
-    if initial is None:
-        h[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
 
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
+    half = np.full((), 0.5, dtype)
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
-    ends = each(finished, T)
-    for h_t, gates_t, a1, t1, s1_t, gates_2_t, a2, t2, s2_t, gates_3_t, a3, t3, h_next, finished_t in zip(
-        h[:-1], gates, gates[..., :H], gates[..., H:], s1, gates_2, gates_2[..., :H], gates_2[..., H:],
-        s2, gates_3, gates_3[..., :H], gates_3[..., H:], h[1:], ends, strict=True
+    ends = [None] * T if finished is None else finished
+    for h_t, gates_t, t1, s1_t, a1, gates_2_t, t2, s2_t, a2, gates_3_t, t3, h_next, a3, finished_t in zip(
+        h[:-1], gates, gates[..., H:], s1, gates[..., :H], gates_2, gates_2[..., H:], s2,
+        gates_2[..., :H], gates_3, gates_3[..., H:], h[1:], gates_3[..., :H], ends, strict=True
     ):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
         gates_t += u
-        np.tanh(a1, out=a1)
-        sigmoid(t1, out=t1)
+
+        # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+        t1 *= half
+        np.tanh(gates_t, out=gates_t)
+        t1 *= half
+        t1 += half
 
         # s1 = h + t1 * (a1 - h)
         np.subtract(a1, h_t, out=s1_t)
@@ -219,8 +209,10 @@ def forward(
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         np.matmul(s1_t, U_2_T, out=gates_2_t)
         gates_2_t += b_h2t2
-        np.tanh(a2, out=a2)
-        sigmoid(t2, out=t2)
+        t2 *= half
+        np.tanh(gates_2_t, out=gates_2_t)
+        t2 *= half
+        t2 += half
 
         # s2 = s1 + t2 * (a2 - s1)
         np.subtract(a2, s1_t, out=s2_t)
@@ -231,8 +223,10 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         np.matmul(s2_t, U_3_T, out=gates_3_t)
         gates_3_t += b_h3t3
-        np.tanh(a3, out=a3)
-        sigmoid(t3, out=t3)
+        t3 *= half
+        np.tanh(gates_3_t, out=gates_3_t)
+        t3 *= half
+        t3 += half
 
         # h' = s2 + t3 * (a3 - s2)
         np.subtract(a3, s2_t, out=h_next)
@@ -265,43 +259,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, U, U_2, U_3, _ = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
-    d_gates_2 = np.empty((T, B, 2 * H), dtype)
-    d_gates_3 = np.empty((T, B, 2 * H), dtype)
-    k_s2 = np.empty((T, B, H), dtype)
-    k_s1 = np.empty((T, B, H), dtype)
-    k_h = np.empty((T, B, H), dtype)
-    d_u_s2 = np.empty((B, H), dtype)
-    d_u_s1 = np.empty((B, H), dtype)
-    d_u_h = np.empty((B, H), dtype)
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    d_gates, d_gates_2, d_gates_3 = (np.empty((T, B, 2 * H), dtype) for _ in range(3))
+    k_s2, k_s1, k_h = (np.empty((T, B, H), dtype) for _ in range(3))
+    d_u_s2, d_u_s1, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_x = np.empty((T, B, I), dtype)
-    d_W = np.zeros((2 * H, I), dtype)
-    d_U = np.zeros((2 * H, H), dtype)
-    d_U_2 = np.zeros((2 * H, H), dtype)
-    d_U_3 = np.zeros((2 * H, H), dtype)
-    d_b = np.zeros((6 * H,), dtype)
+    d_W, d_U, d_U_2, d_U_3, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
 
     U_3_tiles, d_u_s2_tiles = tiles(U_3, d_u_s2)
     U_2_tiles, d_u_s1_tiles = tiles(U_2, d_u_s1)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
@@ -437,8 +416,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -449,16 +428,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_t = check("state.h", state.h, (B, H))
     h_next = np.empty((B, H), dtype)
     W, U, U_2, U_3, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 2 * H), dtype)
-    gates_2 = np.empty((B, 2 * H), dtype)
-    gates_3 = np.empty((B, 2 * H), dtype)
-    s1 = np.empty((B, H), dtype)
-    s2 = np.empty((B, H), dtype)
+    u, gates, gates_2, gates_3 = (np.empty((B, 2 * H), dtype) for _ in range(4))
+    s1, s2 = (np.empty((B, H), dtype) for _ in range(2))
     b_h1t1, b_h2t2, b_h3t3 = b[: 2 * H], b[2 * H : 4 * H], b[4 * H :]
-    a1, t1 = gates[:, :H], gates[:, H:]
-    a2, t2 = gates_2[:, :H], gates_2[:, H:]
-    a3, t3 = gates_3[:, :H], gates_3[:, H:]
+    t1, a1 = gates[:, H:], gates[:, :H]
+    t2, a2 = gates_2[:, H:], gates_2[:, :H]
+    t3, a3 = gates_3[:, H:], gates_3[:, :H]
 
     # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
     # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
@@ -466,8 +441,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b_h1t1
     np.matmul(h_t, U.T, out=u)
     gates += u
-    np.tanh(a1, out=a1)
-    sigmoid(t1, out=t1)
+
+    # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
+    t1 *= 0.5
+    np.tanh(gates, out=gates)
+    t1 *= 0.5
+    t1 += 0.5
 
     # s1 = h + t1 * (a1 - h)
     np.subtract(a1, h_t, out=s1)
@@ -478,8 +457,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
     gates_2 += b_h2t2
-    np.tanh(a2, out=a2)
-    sigmoid(t2, out=t2)
+    t2 *= 0.5
+    np.tanh(gates_2, out=gates_2)
+    t2 *= 0.5
+    t2 += 0.5
 
     # s2 = s1 + t2 * (a2 - s1)
     np.subtract(a2, s1, out=s2)
@@ -490,8 +471,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
     gates_3 += b_h3t3
-    np.tanh(a3, out=a3)
-    sigmoid(t3, out=t3)
+    t3 *= 0.5
+    np.tanh(gates_3, out=gates_3)
+    t3 *= 0.5
+    t3 += 0.5
 
     # h' = s2 + t3 * (a3 - s2)
     np.subtract(a3, s2, out=h_next)
@@ -499,6 +482,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     h_next += s2
 
     return h_next.copy(), States(h_next)
+
+
+def shapes(I: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (2 * H, I), (2 * H, H), (2 * H, H), (2 * H, H), (6 * H,)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -510,34 +498,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.W.shape[1]
-    H = params.U.shape[1]
-    expected = Params((2 * H, I), (2 * H, H), (2 * H, H), (2 * H, H), (6 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, H = params.W.shape[1], params.U.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -547,27 +531,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -577,15 +556,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -598,11 +576,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -623,18 +596,12 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
-
-
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)

@@ -70,17 +70,9 @@ def init(
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    I = positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    M = positive("memory", memory)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        B_W_h=np.asarray(rng.uniform(-k, k, (H + M, I)), dtype),
-        P=np.asarray(rng.uniform(-k, k, (H, M)), dtype),
-        U_h=np.asarray(rng.uniform(-k, k, (H, H)), dtype),
-    )
+    dtype, I, H, M = proper(dtype, input_size=input_size, hidden_size=hidden_size, memory=memory)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(I, M, H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -139,15 +131,11 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     B_W_h, P, U_h = params
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
     gates = np.empty((T, B, H + M), dtype)
-    P_s_next = np.empty((B, H), dtype)
-    U_h_h = np.empty((B, H), dtype)
+    P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next_all = gates[..., :M]
 
     # The parts of s' and h' that wait for no state, for all steps at once.
@@ -156,16 +144,13 @@ def forward(
     # The parts of s' that wait for no state, for all steps at once.
     x_s_next_all *= 0.050000000000000044
 
-    if initial is None:
-        h[0] = 0
-        s[0] = 0
-    else:
-        h[0] = check("initial.h", initial.h, (B, H))
-        s[0] = check("initial.s", initial.s, (B, M))
+    h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
 
+    half = np.full((), 0.5, dtype)
     P_T_tiles, P_s_next_tiles = tiles(P.T, P_s_next)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for s_next, s_t, x_s_next, h_t, W_h_x, h_next, finished_t in zip(
         s[1:], s[:-1], gates[..., :M], h[:-1], gates[..., M:], h[1:], ends, strict=True
     ):
@@ -178,7 +163,7 @@ def forward(
         np.matmul(h_t, U_h_T_tiles, out=U_h_h_tiles)
         W_h_x += P_s_next
         W_h_x += U_h_h
-        sigmoid(W_h_x, out=h_next)
+        sigmoid(W_h_x, half, out=h_next)
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
@@ -211,42 +196,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
     check("tape.s", s, (T + 1, B, M))
-    dtype = h.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.h": h}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.h": h})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     B_W_h, P, U_h = params
     d_y = [None] * 2 if d_y is None else d_y
     if len(d_y) != 2:
         raise ValueError(f"d_y has {len(d_y)} parts, expected 2")
-    d_y_h = np.zeros((T, B, H), dtype) if d_y[0] is None else check("d_y[0]", d_y[0], (T, B, H))
-    d_y_s = np.zeros((T, B, M), dtype) if d_y[1] is None else check("d_y[1]", d_y[1], (T, B, M))
-    same("d_y[0]", d_y_h, dtype)
-    same("d_y[1]", d_y_s, dtype)
+    d_y_h = np.zeros((T, B, H), dtype) if d_y[0] is None else check("d_y[0]", d_y[0], (T, B, H), dtype=dtype)
+    d_y_s = np.zeros((T, B, M), dtype) if d_y[1] is None else check("d_y[1]", d_y[1], (T, B, M), dtype=dtype)
     if finished is not None:
         d_y_h = np.where(finished, 0, d_y_h)
         d_y_s = np.where(finished, 0, d_y_s)
     if d_final is None:
-        d_h = np.zeros((B, H), dtype)
-        d_s = np.zeros((B, M), dtype)
+        d_final = States(np.zeros((B, H), dtype), np.zeros((B, M), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_h = check("d_final.h", d_final.h, (B, H))
-        d_h = same("d_final.h", d_h, dtype).copy()
-        d_s = check("d_final.s", d_final.s, (B, M))
-        d_s = same("d_final.s", d_s, dtype).copy()
+    d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
+    d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
     d_gates = np.empty((T, B, H + M), dtype)
     d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
-    d_B_W_h = np.zeros((H + M, I), dtype)
-    d_P = np.zeros((H, M), dtype)
-    d_U_h = np.zeros((H, H), dtype)
+    d_B_W_h, d_P, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, M, H))
 
     P_tiles, d_s_next_2_tiles = tiles(P, d_s_next_2)
     U_h_tiles, d_h_tiles = tiles(U_h, d_h)
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_gates[ts, :, M:]
         h_ts = h[1:][ts]
@@ -309,8 +284,8 @@ def step(
 ) -> tuple[tuple[np.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return tuple(part[0] for part in y), final
@@ -324,8 +299,7 @@ def step(
     s_next = np.empty((B, M), dtype)
     B_W_h, P, U_h = params
     gates = np.empty((B, H + M), dtype)
-    P_s_next = np.empty((B, H), dtype)
-    U_h_h = np.empty((B, H), dtype)
+    P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 
     # s' = (1 - alpha) * (B @ x) + alpha * s
@@ -338,9 +312,14 @@ def step(
     np.matmul(h_t, U_h.T, out=U_h_h)
     W_h_x += P_s_next
     W_h_x += U_h_h
-    sigmoid(W_h_x, out=h_next)
+    sigmoid(W_h_x, 0.5, out=h_next)
 
     return (h_next.copy(), s_next.copy()), States(h_next, s_next)
+
+
+def shapes(I: int, M: int, H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (H + M, I), (H, M), (H, H)
 
 
 def measure(params: Params) -> tuple[int, ...]:
@@ -352,35 +331,30 @@ def measure(params: Params) -> tuple[int, ...]:
             raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
-    I = params.B_W_h.shape[1]
-    M = params.P.shape[1]
-    H = params.U_h.shape[1]
-    expected = Params((H + M, I), (H, M), (H, H))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    I, M, H = params.B_W_h.shape[1], params.P.shape[1], params.U_h.shape[1]
+    for name, array, shape in zip(Params._fields, params, shapes(I, M, H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return I, M, H
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -390,27 +364,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -420,15 +389,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -441,11 +409,6 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]
-
-
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
 
 
 def backwards(*arrays: Any) -> Any:
@@ -466,18 +429,20 @@ def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     where there may be more of them n is at most 2.
     """
     B, (K, N) = len(out), matrix.shape
+    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
+        return matrix, out
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
     n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if B == 1 or n == 1 or N % n or N < 16 * n:
+    if n == 1 or N % n or N < 16 * n:
         return np.ascontiguousarray(matrix), out
     columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
     return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

@@ -72,16 +72,9 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
     dtype: float32 or float64.
     """
-    dtype = known(dtype)
-    positive("input_size", input_size)
-    H = positive("hidden_size", hidden_size)
-    rng = np.random.default_rng(seed)
-    k = H**-0.5
-    return Params(
-        W=np.asarray(rng.uniform(-k, k, (3 * H, H)), dtype),
-        b=np.asarray(rng.uniform(-k, k, (2 * H,)), dtype),
-        v=np.asarray(rng.uniform(-k, k, (2 * H,)), dtype),
-    )
+    dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
+    rng, k = np.random.default_rng(seed), H**-0.5
+    return Params(*(np.asarray(rng.uniform(-k, k, shape), dtype) for shape in shapes(H)))
 
 
 def pack(named: dict[str, Any]) -> Params:
@@ -143,9 +136,6 @@ def forward(
     finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
-    if tape is not True and tape is not False and not isinstance(tape, Tape):
-        given_tape = type(tape).__name__
-        raise TypeError(f"tape is {given_tape}, expected True, False or an earlier Tape of {__name__}")
 
     W, b, v = params
     c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, B, 3 * H))
@@ -157,14 +147,13 @@ def forward(
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
     fr_all += b
 
-    if initial is None:
-        c[0] = 0
-    else:
-        c[0] = check("initial.c", initial.c, (B, H))
+    c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
 
+    half = np.full((), 0.5, dtype)
+    one = np.full((), 1, dtype)
     s = np.empty((B, H), dtype)
     v_f, v_r = v[:H], v[H:]
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for c_t, f, r, fr, c_next, u, h_t, x_t_, finished_t in zip(
         c[:-1], gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., H:], c[1:], gates[..., :H], h, x,
         ends, strict=True
@@ -176,7 +165,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         np.multiply(c_t, v_r, out=s)
         r += s
-        sigmoid(fr, out=fr)
+        sigmoid(fr, half, out=fr)
 
         # c' = f * c + u * (1 - f)
         np.subtract(c_t, u, out=c_next)
@@ -184,7 +173,7 @@ def forward(
         c_next += u
 
         # h = alpha * (1 - r) * x + r * c'
-        np.subtract(1, r, out=h_t)
+        np.subtract(one, r, out=h_t)
         h_t *= x_t_
         h_t *= 1.7320508075688772
         np.multiply(c_next, r, out=s)
@@ -216,30 +205,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     T, B, _ = x.shape
     check("tape.x", x, (T, B, H))
     check("tape.c", c, (T + 1, B, H))
-    dtype = c.dtype
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"the tape has dtype {dtype}, but backward works on float32 and float64")
-    if precision(params, None, **{"tape.c": c}) != dtype:
-        raise TypeError("params are complex, but backward works on float32 and float64")
+    dtype = precision(params, None, **{"tape.c": c})
+    if dtype == np.complex128:
+        raise TypeError("params or tape are complex128, but backward works on float32 and float64")
     W, _, v = params
-    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H))
-    same("d_y", d_y, dtype)
+    d_y = np.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
         d_y = np.where(finished, 0, d_y)
     if d_final is None:
-        d_c = np.zeros((B, H), dtype)
+        d_final = States(np.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
-    else:
-        d_c = check("d_final.c", d_final.c, (B, H))
-        d_c = same("d_final.c", d_c, dtype).copy()
+    d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)
     d_gates_2 = np.empty((T, B, 2 * H), dtype)
-    d_x = np.empty((T, B, H), dtype)
-    d_w_x_2 = np.empty((T, B, H), dtype)
-    d_W = np.zeros((3 * H, H), dtype)
-    d_b = np.zeros((2 * H,), dtype)
-    d_v = np.zeros((2 * H,), dtype)
+    d_x, d_w_x_2 = (np.empty((T, B, H), dtype) for _ in range(2))
+    d_W, d_b, d_v = (np.zeros(shape, dtype) for shape in shapes(H))
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
@@ -279,7 +260,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 2 * H), dtype)
     s_3_part, s_3_part_2 = s_3[:, :H], s_3[:, H:]
-    ends = each(finished, T)
+    ends = [None] * T if finished is None else finished
     for d_y_t, r, d_f, g_v_f, c_t, d_u, f, d_fr, finished_t in backwards(
         d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates_2[..., :H], c[:-1], d_gates[..., :H],
         gates[..., H : 2 * H], d_gates[..., H:], ends,
@@ -337,8 +318,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
     x_t = np.asarray(x_t)
-    if getattr(x_t, "ndim", None) != 2:
-        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
+    if np.ndim(x_t) != 2:
+        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
         y, final, _ = forward(params, x_t[None], tape=False)
         return y[0], final
@@ -364,7 +345,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     f += s
     np.multiply(c_t, v_r, out=s)
     r += s
-    sigmoid(fr, out=fr)
+    sigmoid(fr, 0.5, out=fr)
 
     # c' = f * c + u * (1 - f)
     np.subtract(c_t, u, out=c_next)
@@ -381,6 +362,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     return h.copy(), States(c_next)
 
 
+def shapes(H: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the fields of `Params`."""
+    return (3 * H, H), (2 * H,), (2 * H,)
+
+
 def measure(params: Params) -> tuple[int, ...]:
     """The sizes H, told by the shapes of the parameters, which must fit each other."""
     if not isinstance(params, Params):
@@ -391,32 +377,29 @@ def measure(params: Params) -> tuple[int, ...]:
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     H = params.W.shape[1]
-    expected = Params((3 * H, H), (2 * H,), (2 * H,))
-    for name, array, shape in zip(Params._fields, params, expected, strict=True):
+    for name, array, shape in zip(Params._fields, params, shapes(H), strict=True):
         if array.shape != shape:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {shape}")
     return H,
 
 
-def check(name: str, value: Any, *shapes: tuple[int, ...]) -> np.ndarray:
-    """`value` as an array of one of these shapes."""
+def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    """`value` as an array of one of these shapes, and of this dtype if one is given."""
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
-    return array
-
-
-def same(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`array`, if it has this dtype."""
-    if array.dtype != dtype:
+    if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
     return array
 
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if not isinstance(tape, Tape):
+    if isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
+    if not isinstance(tape, Tape):
+        given = type(tape).__name__
+        raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
@@ -426,27 +409,22 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
 
 def stack(**arrays: np.ndarray) -> np.ndarray:
     """The arrays one on the other."""
-    (first, shape), *_ = ((name, array.shape[1:]) for name, array in arrays.items())
+    (first, top), *_ = arrays.items()
     for name, array in arrays.items():
-        if array.ndim == 0 or array.shape[1:] != shape:
-            other = f"{first} {arrays[first].shape}"
-            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {other}")
+        if array.ndim == 0 or array.shape[1:] != top.shape[1:]:
+            raise ValueError(f"{name} has shape {array.shape}, which does not fit on {first} {top.shape}")
     return np.concatenate(list(arrays.values()))
 
 
-def positive(name: str, value: Any) -> int:
-    """`value`, if it is a size."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is {value!r}, expected a positive integer")
-    return int(value)
-
-
-def known(dtype: Any) -> np.dtype:
-    """`dtype`, if parameters can have it."""
+def proper(dtype: Any, **sizes: Any) -> list[Any]:
+    """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
+    for name, value in sizes.items():
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype is {dtype}, expected float32 or float64")
-    return dtype
+    return [dtype, *map(int, sizes.values())]
 
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
@@ -456,15 +434,14 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
         arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
-    known = {name: np.asarray(array).dtype for name, array in arrays.items()}
-    for name, dtype in known.items():
+    dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
+    (first, wanted), *_ = dtypes.items()
+    for name, dtype in dtypes.items():
         if dtype not in (np.float32, np.float64, np.complex128):
             raise TypeError(f"{name} has dtype {dtype}, expected float32 or float64")
-    (first, wanted), *others = known.items()
-    for name, dtype in others:
         if (dtype == np.float32) != (wanted == np.float32):
             raise TypeError(f"{name} has dtype {dtype}, but {first} has {wanted}")
-    return np.result_type(*known.values())
+    return np.result_type(*dtypes.values())
 
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
@@ -479,19 +456,14 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
     return np.arange(T)[:, None, None] >= array[:, None]
 
 
-def each(finished: np.ndarray | None, T: int) -> Any:
-    """`finished` step by step."""
-    return [None] * T if finished is None else finished
-
-
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
 
 
-def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a))."""
-    np.multiply(a, -1, out=out)
-    np.exp(out, out=out)
-    out += 1
-    np.reciprocal(out, out=out)
+def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+    np.multiply(a, half, out=out)
+    np.tanh(out, out=out)
+    out *= half
+    out += half

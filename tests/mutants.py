@@ -361,7 +361,12 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
-        "sorted(group, key=lambda op: self.layout.row(op.matrix)):", "reversed(group):",
+        "sorted(group, key=place):", "reversed(group):",
+    ),
+    Mutant(
+        "gategen/plan/write.py", "gathered rows stand in the order of the field, not of the operands",
+        "stretches([self.layout.weight(op.matrix) for op in run])",
+        "stretches(sorted((self.layout.weight(op.matrix) for op in run), key=self.layout.place))",
     ),
     Mutant(
         "gategen/plan/layout.py", "every vector of a field begins right after the first",

@@ -84,7 +84,8 @@ def init_keywords(module: ModuleType, further: Mapping[str, int]) -> dict[str, i
 def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name):
     module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
     keywords = init_keywords(module, dict.fromkeys(further, 1))
-    taken = {*module.init.__code__.co_names, *module.init.__code__.co_varnames} - {*keywords}
+    code = module.init.__code__
+    taken = {*code.co_names, *code.co_varnames, *code.co_cellvars} - {*keywords}
     wishes = [f"{s}_" if s in taken else s for s in further]
     others = [{*further} - {s} for s in further]
     assert list(keywords) == [f"{w}_2" if w in o else w for w, o in zip(wishes, others, strict=True)]

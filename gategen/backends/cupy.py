@@ -9,18 +9,23 @@ summation.
 from __future__ import annotations
 
 import re
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 
+from gategen.backends.comments import listed
 from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host, folded
 from gategen.backends.instructions import View
 from gategen.backends.module import (
+    WIDTH,
     Module,
     Scope,
     call,
+    empties,
     heading,
     own_memory,
     passing,
@@ -57,8 +62,8 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage get put rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE HALF
-    NULL INFINITY NAN M_PI unix linux float double half
+    real storage rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE HALF NULL
+    INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -247,14 +252,18 @@ class Emitter(Host):
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
         loads = tuple(
-            f"const real {rename[v.name]} = get({self.pointer(v, buffers)});"
-            for v in reads
-            if not self.scalar(v)
+            f"const real {rename[v.name]} = {self.entry(v, buffers)};" for v in reads if not self.scalar(v)
         )
-        computes = tuple(
-            f"const real {rename[op.out.name]} = {self.statement(printer, op)};" for op in kernel.ops
-        )
-        writes = tuple(f"put({self.pointer(v, buffers)}, {rename[v.name]});" for v in stores)
+        inside, computed = arguments_of_functions(kernel.ops, stores), []
+        for op in kernel.ops:
+            text = printer(op.expr)
+            if op.out in inside:
+                rename[op.out.name] = text
+            else:
+                value = f"real({text})" if op.expr.is_number else text
+                computed += lines_of(f"const real {rename[op.out.name]} = {value};")
+        computes = tuple(computed)
+        writes = tuple(f"{self.entry(v, buffers)} = {rename[v.name]};" for v in stores)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
         text = "\n".join([*loads, *computes, *writes])
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
@@ -266,22 +275,21 @@ class Emitter(Host):
         declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
         name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
+        above = (
+            [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
+        )
         made_here = CudaKernel(
-            name, tuple(folded(comment, 104)), declared, width, index, loads, computes, writes
+            name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
         )
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
         passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
 
-    def statement(self, printer: CudaPrinter, op: Pointwise) -> str:
-        text = printer(op.expr)
-        return f"real({text})" if op.expr.is_number else text
-
-    def pointer(self, value: Value, buffers: dict[str, str]) -> str:
+    def entry(self, value: Value, buffers: dict[str, str]) -> str:
+        """Where a value lies in memory."""
         feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
-        base = buffers[self.schedule.slot[value].buffer]
-        return f"{base} + {index}".removesuffix(" + 0") if index != "0" else base
+        return f"{buffers[self.schedule.slot[value].buffer]}[{index.removesuffix(' + 0')}]"
 
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
@@ -320,6 +328,19 @@ class Emitter(Host):
         self.say(SUMS if self.where == ALL else (), *self.cleared(stage.operand), line)
 
 
+def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:
+    """The values that are nothing but the argument of one function, and so need no line of their own."""
+    read = Counter(node for op in ops for node in sp.preorder_traversal(op.expr) if isinstance(node, Value))
+    calls = [call for op in ops for call in op.expr.atoms(sp.Function) if not isinstance(call, lang.where)]
+    arguments = {value for call in calls for value in call.args if isinstance(value, Value)}
+    return {v for v in arguments if read[v] == 1 and v not in stored} & {op.out for op in ops}
+
+
+def lines_of(statement: str) -> list[str]:
+    """A statement; a long one goes on in the next lines."""
+    return textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+
+
 def unique(wish: str, taken: set[str]) -> str:
     """`wish`, or `wish_` where that is taken; taken from now on."""
     name = wish if wish not in taken else fresh(f"{wish}_", taken)
@@ -340,14 +361,17 @@ def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[st
         return (*lines, "const int k = i;") if mentions(text, "k") else tuple(lines)
     rest = "" if width == "1" else f" * {factor}"
     lines.append(f"if (i >= {cast}rows{rest}) return;")
-    if mentions(text, "k"):
-        lines.append(f"const int k = i{'' if width == '1' else f' % {factor}'};")
+    feature = [f"k = i{'' if width == '1' else f' % {factor}'}"] if mentions(text, "k") else []
     row = f"i{'' if width == '1' else f' / {factor}'}"
-    if wide and mentions(text, "at"):
-        lines.append(f"const long long at = {row};")
-    if mentions(text, "b") or (mentions(text, "at") and not wide):
-        lines.append(f"const {kind} b = {row};")
-    if not wide and mentions(text, "at"):
+    if wide:
+        lines += [f"const int {feature[0]};"] if feature else []
+        lines += [f"const long long {at} = {row};" for at in ("at", "b") if mentions(text, at)]
+        return tuple(lines)
+    if mentions(text, "b") or mentions(text, "at"):
+        feature.append(f"b = {row}")
+    if feature:
+        lines.append(f"const int {', '.join(feature)};")
+    if mentions(text, "at"):
         lines.append("const long long at = (long long)t * B + b;")
     return tuple(lines)
 
@@ -488,8 +512,8 @@ def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
         **rule_context(module, rule, backward),
         "forward": forward,
         "backward": backward,
-        "forward_work": forward["memory"],
-        "backward_work": backward["memory"],
+        "forward_work": empties(forward["memory"], "cp"),
+        "backward_work": empties(backward["memory"], "cp"),
         "measured": "B = x.shape[1]",
         "measured_back": f"B, dtype = x.shape[1], {states[0]}.dtype",
         "forward_parameters": parameters,

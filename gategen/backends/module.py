@@ -38,7 +38,7 @@ from gategen.spec.functions import TABLE
 from gategen.spec.printer import Printer
 
 WIDTH = 110  # columns of generated code
-HELPERS = ("clear", *(row.numpy.name for row in TABLE if row.numpy and row.numpy.text))
+HELPERS = ("clear", *(call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.text))
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -52,26 +52,24 @@ WORDS = frozenset(
     t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
-    precision positive stack array whole part d_params d_first d_start update running finished_t constant
+    precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
-    finished_first d_inputs one rest ends ts chunks backwards given_tape
-    cp Path SOURCE launch row_sum column_sum number compiled call COMPILED ARITHMETIC ml_dtypes
+    finished_first d_inputs ends ts chunks backwards
+    cp Path SOURCE launch row_sum column_sum number compiled call cache ARITHMETIC ml_dtypes
     """.split()
-) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known", "same"}
+) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
 # Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
 # them is an argument with a trailing underscore.
-SIZE_WORDS = frozenset(
-    "input_size hidden_size seed dtype rng k np cp known positive Params Buffers TypeError ValueError".split()
-)
+SIZE_WORDS = frozenset("input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers".split())
 
 
 # Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
 GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
-    Buffers init_buffers measure precision check same memory over each backwards chunks first_step
-    start_states forward launch row_sum column_sum number tiles os
+    Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
+    start_states forward launch row_sum column_sum number
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 
@@ -319,8 +317,10 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
                 f"initial=States({', '.join(s['carry'] for s in states)})",
             ],
         ),
-        "forward_work": tuple(item for item in made["forward"]["memory"] if item["name"] not in inside),
-        "backward_work": made["backward"]["memory"],
+        "forward_work": empties(
+            (item for item in made["forward"]["memory"] if item["name"] not in inside), module.xp
+        ),
+        "backward_work": empties(made["backward"]["memory"], module.xp),
         "outputs": outputs,
         "output_type": array if single else f"tuple[{array}, ...]",
         "output_shapes": " and ".join(o["shape"] for o in outputs),
@@ -337,6 +337,25 @@ def passing(module: Module, made: dict[str, Any]) -> dict[str, Any]:
         "input_gradient_views": input_gradient_views(module, made),
         "start_lines": start_lines(made),
     }
+
+
+def empties(memory: Iterable[dict[str, str]], xp: str) -> tuple[str, ...]:
+    """The lines that make some memory, all arrays of one shape in one line."""
+    by_shape: dict[str, list[str]] = {}
+    for item in memory:
+        by_shape.setdefault(item["shape"], []).append(item["name"])
+    lines: list[str] = []
+    for shape, names in by_shape.items():
+        made = f"{xp}.empty({shape}, dtype)"
+        several = assigned(names, f"({made} for _ in range({len(names)}))")
+        lines += several.split("\n") if len(names) > 1 else [f"{names[0]} = {made}"]
+    return tuple(lines)
+
+
+def assigned(targets: Sequence[str], value: str) -> str:
+    """`a, b = value`; too many names stand within brackets."""
+    line = f"{returned_together(targets)} = {value}"
+    return line if len(line) <= WIDTH - 8 else call("(", targets, f") = {value}")
 
 
 def input_gradient_views(module: Module, made: dict[str, Any]) -> tuple[str, ...]:
@@ -373,10 +392,9 @@ def gradient_lines(outputs: Sequence[dict[str, Any]], xp: str) -> tuple[str, ...
     """Lines that turn `d_y` into one array for every output."""
 
     def line(output: dict[str, Any], given: str, label: str) -> str:
-        return (
-            f"{output['gradient']} = {xp}.zeros({output['shape']}, dtype) if {given} is None "
-            f'else check("{label}", {given}, {output["shape"]})'
-        )
+        name, shape = output["gradient"], output["shape"]
+        checked = f'check("{label}", {given}, {shape}, dtype=dtype)'
+        return f"{name} = {xp}.zeros({shape}, dtype) if {given} is None else {checked}"
 
     if len(outputs) == 1:
         return (line(outputs[0], "d_y", "d_y"),)
@@ -392,8 +410,16 @@ def start_lines(made: dict[str, Any]) -> tuple[str, ...]:
     if made["start"]:
         targets = ", ".join(f"{s['array']}[0]" for s in made["states"])
         comma = "," if len(made["states"]) == 1 else ""
-        return (f"{targets}{comma} = start_states(params, {made['late_parameters']}B, dtype)",)
-    return tuple(f"{s['array']}[0] = {s['initial']}" for s in made["states"])
+        checked = (f"    {s['array']}[0] = {s['check']}" for s in made["states"])
+        return (
+            "if initial is None:",
+            f"    {targets}{comma} = start_states(params, {made['late_parameters']}B, dtype)",
+            "else:",
+            *checked,
+        )
+    return tuple(
+        f"{s['array']}[0] = {s['initial']} if initial is None else {s['check']}" for s in made["states"]
+    )
 
 
 def tape_buffers(pair: Pair) -> list[Buffer]:
@@ -476,6 +502,7 @@ def signature(module: Module) -> dict[str, Any]:
     buffers = tuple(buffer_context(module, statistic) for statistic in graph.statistics)
     further = [s for s in cell.sizes if s not in SIZE_LETTERS]
     normed = [s for s in ("input", *further) if any(b["size"] == letters[s] for b in buffers)]
+    states = tuple(state_context(module, s) for s in cell.states)
     known = measured_sizes(module)
     measured = [letters[s] for s in known]
     x_size = cell.inputs[0].size
@@ -486,14 +513,16 @@ def signature(module: Module) -> dict[str, Any]:
         "members": members,
         "expected_names": call("expected = [", [f'"{m}"' for m in members], "]"),
         "field_gradients": ", ".join(f["gradient"] for f in fields),
-        "expected_shapes": ", ".join(f["shape"] for f in fields),
+        "shape_parameters": ", ".join(f"{name}: int" for name in measured),
+        "return_shapes": returned([f["shape"] for f in fields]),
+        "no_gradients": no_gradients(fields, module.xp, ", ".join(measured)),
         "ranks": ", ".join(f["rank"] for f in fields) + ("," if len(fields) == 1 else ""),
         "stacks": any(not f["single"] for f in fields),
         "measure_call": measure_call(measured, None),
         "unpack_call": measure_call(measured, " ".join(p["source"] for f in fields for p in f["slices"])),
         "measured_result": f"{', '.join(measured)}{',' * (len(measured) == 1)}" or "()",
         "measured_names": ", ".join(measured),
-        "measure_lines": tuple(f"{letters[s]} = {source}" for s, source in known.items()),
+        "measure_lines": together([(letters[s], source) for s, source in known.items()]),
         "late_size": letters[x_size] if x_size in late else "_",
         "late_extra": tuple(
             f"{letters[size]} = (0, *{module.shape_of(name)})[-1]"
@@ -524,7 +553,8 @@ def signature(module: Module) -> dict[str, Any]:
         "step_arguments": step_arguments(module, extra, bool(buffers)),
         "step_keywords": "".join(f", {i['argument']}={i['argument']}" for i in extra)
         + (", buffers=buffers, training=training" if buffers else ""),
-        "states": tuple(state_context(module, s) for s in cell.states),
+        "states": states,
+        "no_d_final": call("States(", [f"{module.xp}.zeros((B, {s['size']}), dtype)" for s in states]),
         "buffers": buffers,
         "init_head": call(
             "def init(",
@@ -576,14 +606,11 @@ def measure_call(letters: Sequence[str], text: str | None) -> str:
     return "measure(params)" if set(used) <= {"_"} else f"{returned_together(used)} = measure(params)"
 
 
-def init_sizes(letters: dict[str, str], sizes: Sequence[str], shapes: str) -> tuple[str, ...]:
-    """Lines that check the sizes, and name those that some shapes mention."""
-    lines = []
-    for size in sizes:
-        name, letter = size_argument(size, letters), letters[size]
-        used = size == "hidden" or re.search(rf"\b{letter}\b", shapes)
-        lines.append(f'{letter} = positive("{name}", {name})' if used else f'positive("{name}", {name})')
-    return tuple(lines)
+def init_sizes(letters: dict[str, str], sizes: Sequence[str], shapes: str) -> str:
+    """The line that checks dtype and sizes, and names those that some shapes mention."""
+    arguments = [size_argument(size, letters) for size in sizes]
+    found = [letters[s] if s == "hidden" or re.search(rf"\b{letters[s]}\b", shapes) else "_" for s in sizes]
+    return call(f"dtype, {', '.join(found)} = proper(", ["dtype", *(f"{name}={name}" for name in arguments)])
 
 
 def size_argument(size: str, letters: dict[str, str]) -> str:
@@ -625,12 +652,14 @@ def argument_name(module: Module, name: str) -> str:
 
 def state_context(module: Module, symbol: Any) -> dict[str, str]:
     initial = symbol.initial
+    size = module.names.sizes.get(str(symbol.size), str(symbol.size))
     return {
         "name": symbol.name,
         "array": module.names.known[symbol.name],
         "carry": module.carry(symbol.name, module.plan.step),
         "kept": module.names.of(("kept", symbol.name), f"kept_{symbol.name}"),
-        "size": module.names.sizes.get(str(symbol.size), str(symbol.size)),
+        "size": size,
+        "check": f'check("initial.{symbol.name}", initial.{symbol.name}, (B, {size}))',
         "initial": module.number(initial) if initial.is_number else "",
     }
 
@@ -737,9 +766,30 @@ def with_fields(module: Module, function: dict[str, Any], *texts: str) -> dict[s
     }
 
 
+def no_gradients(fields: Sequence[dict[str, Any]], xp: str, sizes: str) -> str:
+    """The line that makes the gradients of the parameters."""
+    value = f"({xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
+    return assigned([f["gradient"] for f in fields], value) if fields else ""
+
+
+def together(assignments: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The lines of some assignments: one where it is short, and none waits for another."""
+    line = " = ".join(", ".join(part) for part in zip(*assignments, strict=True))
+    waits = any(re.search(rf"\b{name}\b", source) for name, _ in assignments for _, source in assignments)
+    if line and len(line) <= 80 and not waits:
+        return (line,)
+    return tuple(f"{name} = {source}" for name, source in assignments)
+
+
+def returned(values: Sequence[str]) -> str:
+    """The line that returns some values as a tuple."""
+    line = f"return {returned_together(values)}" if values else "return ()"
+    return line if len(line) <= WIDTH - 8 else call("return (", values)
+
+
 def wrapped(items: str, width: int) -> list[str]:
     """A list as lines inside of brackets; none ends within an item."""
-    kept = re.sub(r"\[[^]]*\]", lambda found: found[0].replace(" ", "\0"), items)
+    kept = re.sub(r"\[[^]]*\]|\([^()]*\)", lambda found: found[0].replace(" ", "\0"), items)
     lines = textwrap.wrap(kept, width - 4, break_long_words=False, break_on_hyphens=False)
     return ["    " + line.replace("\0", " ") for line in lines]
 
@@ -749,4 +799,5 @@ def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:
     line = f"{head}{', '.join(arguments)}{tail}"
     if len(line) <= WIDTH - 8:
         return line
-    return "\n".join([head, *wrapped(", ".join(arguments) + ",", WIDTH - 8), tail])
+    kept = ", ".join(argument.replace(" ", "\0") for argument in arguments)
+    return "\n".join([head, *wrapped(kept + ",", WIDTH - 8), tail])

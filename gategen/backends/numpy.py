@@ -7,6 +7,7 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sympy as sp
@@ -28,6 +29,7 @@ from gategen.backends.module import (
     WIDTH,
     Module,
     Scope,
+    empties,
     heading,
     own_memory,
     passing,
@@ -38,6 +40,7 @@ from gategen.backends.module import (
     with_fields,
     wrapped,
 )
+from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
 from gategen.plan import Buffer, ColumnSum, Kernel, MatMul, Pair, Plan, Schedule, Sum
 from gategen.render import module_text
@@ -50,8 +53,15 @@ ARRAYS = True
 # NumPy 2.4 gets it wrong in place on a column of a few strides.
 CALLS = {
     **{name: Call(f"np.{name}") for name in ("add", "subtract", "multiply", "divide", "power")},
-    **{row.name: row.numpy for row in TABLE if row.numpy},
+    **{
+        name: call
+        for row in TABLE
+        for name, call in ((row.name, row.numpy), (f"exact_{row.name}", row.exact))
+        if call
+    },
 }
+NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
+AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
@@ -84,7 +94,9 @@ class Lines(Host):
         self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
         self.known = dict(known or {})  # views of a few steps that are there already
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
+        self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
+        self.strict = exact(schedule.graph)
         self.widths: list[sp.Expr] = []
         self.static = False
         self.ones = False
@@ -96,7 +108,8 @@ class Lines(Host):
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        return (*weights, *ones, *scratch, *named_together(self.views), *tiled)
+        numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
+        return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -204,9 +217,10 @@ class Lines(Host):
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
         assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
+        written = beside_tanh([op for op in kernel.ops if op.out not in self.strict], slots)
         for op in kernel.ops:
-            assembler.op(interpolated(op))
-        parts = blocks(merge(assembler.made))
+            assembler.op(interpolated(written.get(op.out, op)))
+        parts = blocks(merge([self.strictly(one) for one in assembler.made]))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.static = kernel.static
         at = 0
@@ -215,28 +229,41 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            self.say(self.comment(*order), *lines)
+            note = (AS_TANH,) if any(v in written for v in order) else ()
+            self.say((*self.comment(*order), *note), *lines)
         self.static = False
+
+    def strictly(self, one: Instruction) -> Instruction:
+        """A function whose small values count to the last digit by the name of its exact form."""
+        name = f"exact_{one.name}"
+        strict = name in CALLS and any(v.name in one.ops for v in self.strict)
+        return replace(one, name=name) if strict else one
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
+        if one.name == "divide" and one.args[0] == Text("1"):
+            return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
             return f"{out}[...] = {args[0]}"
-        if one.name == "divide" and args[0] == "1":
-            return f"np.reciprocal({args[1]}, out={out})"
         if one.name in IN_PLACE and args[0] == out:
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
             return f"{out} {IN_PLACE[one.name]} {args[0]}"
         call = CALLS[one.name]
         self.module.helpers.add(call.name)
-        return f"{call.name}({', '.join([*args, *call.more])}, out={out})"
+        return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
 
     def operand(self, arg: Operand) -> str:
         if isinstance(arg, View):
             return self.place(arg)
-        return arg.text if isinstance(arg, Text) else self.test(arg)
+        return self.number(arg.text) if isinstance(arg, Text) else self.test(arg)
+
+    def number(self, text: str) -> str:
+        """A number; in the loop one that is met often is an array, which a call takes in half the time."""
+        if self.where != LOOP or text not in NUMBERS:
+            return text
+        return self.numbers.setdefault(text, self.names.of(("number", text), NUMBERS[text]))
 
     def test(self, test: Test) -> str:
         left, right = (
@@ -311,11 +338,14 @@ def once_context(module: Module, pair: Pair) -> dict[str, Any]:
         **rule_context(module, rule, backward),
         "forward": forward,
         "backward": backward,
-        "forward_work": (
-            *forward["memory"],
-            *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
+        "forward_work": empties(
+            (
+                *forward["memory"],
+                *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
+            ),
+            "np",
         ),
-        "backward_work": backward["memory"],
+        "backward_work": empties(backward["memory"], "np"),
         "measured": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
         "measured_back": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
         "results": "".join(f"{name}, " for name in (*(f"{array}[1]" for array in arrays), *rule.outputs)),
@@ -345,6 +375,7 @@ def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
     outputs = [f"{source}.copy()" for _, source in made["outputs"]]
     return {
         **made,
+        "made": empties(made["memory"], "np"),
         "states": states,
         "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
         "final": ", ".join(s["next"] for s in states),

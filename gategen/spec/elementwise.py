@@ -27,7 +27,7 @@ HOME = "gategen.spec.functions"  # where the classes that rows bring are found a
 
 @dataclass(frozen=True)
 class Call:
-    """How a language applies a function: by a name, with what follows the arguments.
+    """How a language applies a function: by a name, with numbers that follow the arguments.
 
     `text` is the helper that defines the name, where the language has no such function itself.
     """
@@ -45,6 +45,7 @@ class Row:
     apply      what makes an expression of it: a SymPy class, or a function where it is made of others
     evaluate   its value for arrays, real and complex: what `graph.evaluate` computes with, slow and plain
     numpy      how generated NumPy applies it, with `out=` behind; None where it is made of others
+    exact      the same to the last digit where values are small, if `numpy` is not
     cuda       the same in CUDA; None also where CUDA has a notation of its own
     latex      its LaTeX word; where it is empty, its name in upright letters
     finite     whether it is finite wherever its arguments are
@@ -57,6 +58,7 @@ class Row:
     apply: Any
     evaluate: Callable[..., Any] | None = None
     numpy: Call | None = None
+    exact: Call | None = None
     cuda: Call | None = None
     latex: str = ""
     finite: bool = True

@@ -21,12 +21,12 @@ from gategen.spec.names import caller
 # ---------------------------------------------------------------------------------------------- for rows
 
 
-def helper(text: str) -> Call:
+def helper(text: str, *more: str) -> Call:
     """A call of the function that `text` defines, in the language of generated code."""
     lines = dedent(text).strip("\n")
     found = re.search(r"(\w+)\(", lines)
     assert found, f"no function is defined in {lines!r}"
-    return Call(found[1], lines)
+    return Call(found[1], lines, more)
 
 
 def _exp_minus_abs(a: Any) -> Any:
@@ -107,9 +107,20 @@ TABLE: tuple[Row, ...] = (
             "sigmoid", "1 / (1 + exp(-v)).", lambda v: 1 / (1 + sp.exp(-v)), lambda s, v: s * (1 - s)
         ),
         evaluate=lambda a: np.where(a.real > 0, 1, _exp_minus_abs(a)) / (1 + _exp_minus_abs(a)),
-        numpy=helper('''
-            def sigmoid(a: np.ndarray, out: np.ndarray) -> None:
-                """1 / (1 + exp(-a))."""
+        numpy=helper(
+            '''
+            def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+                """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+                np.multiply(a, half, out=out)
+                np.tanh(out, out=out)
+                out *= half
+                out += half
+            ''',
+            "0.5",
+        ),
+        exact=helper('''
+            def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+                """1 / (1 + exp(-a)), to the last digit also where that is small."""
                 np.multiply(a, -1, out=out)
                 np.exp(out, out=out)
                 out += 1

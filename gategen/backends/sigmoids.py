@@ -1,0 +1,74 @@
+"""Which sigmoids may be computed as `tanh(a / 2) / 2 + 1 / 2`.
+
+NumPy's tanh is twice as fast as 1 / (1 + exp(-a)), and a gate beside one that is a tanh shares its call. But
+the sum loses the digits of a result near 0, where 1 / (1 + exp(-a)) keeps them. A gate that is multiplied and
+added does not need them; one that something is divided by, or whose logarithm or root is taken, does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+
+import sympy as sp
+
+from gategen.graph import Graph, Pointwise, Value
+from gategen.plan import Slot
+from gategen.spec import language as lang
+
+HALF = sp.Rational(1, 2)
+
+
+def exact(graph: Graph) -> frozenset[Value]:
+    """The values whose every digit counts: what a quotient, a root or a logarithm is made of."""
+    found: set[Value] = set()
+    for op in graph.ops:
+        if isinstance(op, Pointwise):
+            found.update(*(part.atoms(Value) for part in strict_parts(op.expr)))
+    before: set[Value] = set()
+    while before != found:
+        before = set(found)
+        found.update(carry.next for carry in graph.states if carry.current in found)
+        for op in reversed(graph.ops):
+            if op.out in found:
+                found.update(op.reads)
+    return frozenset(found)
+
+
+def strict_parts(expr: sp.Expr) -> list[sp.Expr]:
+    """What `expr` divides by, or takes a root or a logarithm of."""
+    powers = [p.base for p in expr.atoms(sp.Pow) if not (p.exp.is_Integer and p.exp > 0)]
+    return [*powers, *(f.args[0] for f in expr.atoms(sp.log))]
+
+
+def beside_tanh(ops: Sequence[Pointwise], slots: Mapping[Value, Slot]) -> dict[Value, Pointwise]:
+    """The sigmoids that lie in a row with a tanh, written so that all of them take part in its call."""
+    gates = [op for op in ops if op.out in slots and isinstance(op.expr, (lang.sigmoid, lang.tanh))]
+    late = waiting(ops, {op.out for op in gates if isinstance(op.expr, lang.sigmoid)})
+    gates = [op for op in gates if op.out not in late]
+    joined: set[Value] = set()
+    new = {op.out for op in gates if isinstance(op.expr, lang.tanh)}
+    while new:
+        joined |= new
+        new = {op.out for op in gates if any(touch(slots[op.out], slots[v]) for v in joined)} - joined
+    found = [op for op in gates if op.out in joined and isinstance(op.expr, lang.sigmoid)]
+    return {op.out: Pointwise(op.out, as_tanh(op.expr.args[0])) for op in found}
+
+
+def waiting(ops: Sequence[Pointwise], first: Set[Value]) -> set[Value]:
+    """The values that are made of `first` ones."""
+    found: set[Value] = set()
+    for op in ops:
+        if not found.isdisjoint(op.reads) or not first.isdisjoint(op.reads):
+            found.add(op.out)
+    return found
+
+
+def touch(a: Slot, b: Slot) -> bool:
+    """Whether two slots lie directly behind each other."""
+    return (a.buffer, a.shift) == (b.buffer, b.shift) and (a.stop == b.start or b.stop == a.start)
+
+
+def as_tanh(argument: sp.Expr) -> sp.Expr:
+    """The sigmoid of `argument` in terms of tanh, as it is computed: scaled, tanh, scaled, shifted."""
+    half = sp.Mul(HALF, argument, evaluate=False)
+    return sp.Add(sp.Mul(HALF, lang.tanh(half), evaluate=False), HALF, evaluate=False)
