@@ -361,7 +361,7 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
-        "sorted(group, key=place):", "reversed(group):",
+        "sorted(group.products, key=place):", "reversed(group.products):",
     ),
     Mutant(
         "gategen/plan/write.py", "gathered rows stand in the order of the field, not of the operands",

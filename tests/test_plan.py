@@ -191,12 +191,12 @@ def test_every_promise_of_a_backward_step_has_a_value_of_its_own() -> None:
 
 def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product() -> None:
     forward = hoist(flatten(CELLS["gru_after"]))
-    names = [[op.matrix.name for op in group] for group, _ in Analysis(forward).groups]
+    names = [[op.matrix.name for op in group.products] for group in Analysis(forward).groups]
     assert sorted(names) == [["U_z", "U_r", "U_h"], ["W_z", "W_r", "W_h"]]
 
     backward = distinct_ends(alive(adjoint(forward)))
     merged = merge(backward, Analysis(backward).groups)
-    loop = next(group for group in merged.groups if group[0].matrix.name.startswith("U"))
+    loop = next(group.products for group in merged.groups if group.first.matrix.name.startswith("U"))
     assert sorted(op.matrix.name for op in loop) == ["U_h", "U_r", "U_z"]
     assert len({op.out for op in loop}) == 1, "they add up in one value"
 
@@ -204,7 +204,7 @@ def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product()
 def test_a_sum_of_products_alone_is_written_by_the_product() -> None:
     backward = distinct_ends(alive(adjoint(hoist(flatten(CELLS["rnn"])))))
     merged = merge(backward, Analysis(backward).groups)
-    assert "d_h" in {op.out.name for group in merged.groups for op in group}
+    assert "d_h" in {op.out.name for group in merged.groups for op in group.products}
     assert "d_h" not in {op.out.name for op in merged.ops if isinstance(op, Pointwise)}
 
 

@@ -22,10 +22,17 @@ from gategen.spec.printer import Printer, fraction, leading_minus
 
 
 @dataclass(frozen=True)
-class View:
-    """A stretch of features of a buffer, or of a scratch array where `buffer` is a number."""
+class Scratch:
+    """An array of a kernel's own, by its number."""
 
-    buffer: str | int
+    number: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A stretch of features of a buffer, or of a scratch array."""
+
+    buffer: str | Scratch
     start: sp.Expr
     stop: sp.Expr
     shift: int = 0
@@ -105,9 +112,12 @@ class Assembler:
         self.assign(op.expr, out)
 
     def temporary(self, size: object) -> View:
-        self.scratch += 1
         width = sp.Integer(1) if size == 1 else length(size)  # type: ignore[arg-type]
-        return View(self.scratch, sp.S.Zero, width, 0, size == 1)
+        return View(self.new(), sp.S.Zero, width, 0, size == 1)
+
+    def new(self) -> Scratch:
+        self.scratch += 1
+        return Scratch(self.scratch)
 
     def view(self, value: Value) -> View:
         return self.local.get(value) or self.place(value) or self._missing(value)
@@ -119,8 +129,7 @@ class Assembler:
         self.made.append(Instruction(name, tuple(args), out, (self.label,)))
 
     def like(self, out: View) -> View:
-        self.scratch += 1
-        return View(self.scratch, sp.S.Zero, out.stop - out.start, 0, out.single)
+        return View(self.new(), sp.S.Zero, out.stop - out.start, 0, out.single)
 
     def assign(self, expr: sp.Expr, out: View) -> None:
         """Leave `expr` in `out`, which may be the memory of one of its operands."""
@@ -282,12 +291,11 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
     """Equal operations on neighbouring slices as one, in an order that keeps every dependence."""
     waiting = list(range(len(instructions)))
     after = dependencies(instructions)
-    where: dict[int, View] = {}
+    where: dict[Scratch, View] = {}
     done: set[int] = set()
     made: list[Instruction] = []
-    extra = 1 + max(
-        (v.buffer for i in instructions for v in [*i.reads, i.out] if isinstance(v.buffer, int)), default=0
-    )
+    buffers = [view.buffer for one in instructions for view in [*one.reads, one.out]]
+    extra = 1 + max((buffer.number for buffer in buffers if isinstance(buffer, Scratch)), default=0)
     while waiting:
         ready = [k for k in waiting if after[k] <= done]
         runs = (grown(instructions, k, ready, where) for k in ready)
@@ -302,7 +310,7 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
 
 
 def grown(
-    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[int, View]
+    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[Scratch, View]
 ) -> list[int]:
     """The instructions that are ready and can be one with `first`, in the order of their slices."""
     run = [first]
@@ -325,7 +333,7 @@ def waits(
     run: Sequence[int],
     late: Sequence[int],
     after: Sequence[set[int]],
-    where: dict[int, View],
+    where: dict[Scratch, View],
 ) -> bool:
     """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
     for j in late:
@@ -355,7 +363,7 @@ def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
     return found
 
 
-def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[int, View]) -> bool:
+def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[Scratch, View]) -> bool:
     """Whether `k` continues `j`: the same operation on the slices directly behind."""
     a, b = instructions[j], instructions[k]
     if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
@@ -368,15 +376,15 @@ def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[int, 
     )
 
 
-def fresh_scratch(view: View, where: dict[int, View]) -> bool:
-    return isinstance(view.buffer, int) and view.buffer not in where
+def fresh_scratch(view: View, where: dict[Scratch, View]) -> bool:
+    return isinstance(view.buffer, Scratch) and view.buffer not in where
 
 
-def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[int, View]) -> bool:
+def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[Scratch, View]) -> bool:
     return all(follows(p, q, where) for p, q in zip(a, b, strict=True))
 
 
-def follows(a: Operand, b: Operand, where: dict[int, View]) -> bool:
+def follows(a: Operand, b: Operand, where: dict[Scratch, View]) -> bool:
     if isinstance(a, View) and isinstance(b, View):
         return a == b if a.single else behind(a, b, where)
     if isinstance(a, Test) and isinstance(b, Test):
@@ -384,27 +392,27 @@ def follows(a: Operand, b: Operand, where: dict[int, View]) -> bool:
     return a == b
 
 
-def behind(a: View, b: View, where: dict[int, View]) -> bool:
+def behind(a: View, b: View, where: dict[Scratch, View]) -> bool:
     a, b = placed(a, where), placed(b, where)
     return not a.single and not b.single and (a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)
 
 
-def placed(view: View, where: dict[int, View]) -> View:
-    if isinstance(view.buffer, int) and view.buffer in where:
+def placed(view: View, where: dict[Scratch, View]) -> View:
+    if isinstance(view.buffer, Scratch) and view.buffer in where:
         home = where[view.buffer]
         return replace(view, buffer=home.buffer, start=home.start + view.start, stop=home.start + view.stop)
     return view
 
 
-def join(run: Sequence[Instruction], where: dict[int, View], extra: int) -> tuple[Instruction, int]:
+def join(run: Sequence[Instruction], where: dict[Scratch, View], extra: int) -> tuple[Instruction, int]:
     """One instruction for a run; scratch that it writes moves into one wider scratch array."""
     first = run[0]
     if len(run) > 1 and fresh_scratch(first.out, where):
         at: sp.Expr = sp.S.Zero
         for one in run:
             width = one.out.stop - one.out.start
-            assert isinstance(one.out.buffer, int)
-            where[one.out.buffer] = View(extra, at, at + width)
+            assert isinstance(one.out.buffer, Scratch)
+            where[one.out.buffer] = View(Scratch(extra), at, at + width)
             at += width
         extra += 1
     moved = [resolve(one, where) for one in run]
@@ -417,7 +425,7 @@ def join(run: Sequence[Instruction], where: dict[int, View], extra: int) -> tupl
     return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops)), extra
 
 
-def resolve(one: Instruction, where: dict[int, View]) -> Instruction:
+def resolve(one: Instruction, where: dict[Scratch, View]) -> Instruction:
     def moved(arg: Operand) -> Operand:
         if isinstance(arg, View):
             return placed(arg, where)
@@ -493,21 +501,21 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
     """The instructions with scratch arrays reused where one's life is over; the widths of those that are
     needed.
     """
-    widths: dict[int, sp.Expr] = {}
-    last: dict[int, int] = {}
+    widths: dict[Scratch, sp.Expr] = {}
+    last: dict[Scratch, int] = {}
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, int):
+            if isinstance(view.buffer, Scratch):
                 old = widths.get(view.buffer, view.stop)
                 widths[view.buffer] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
                 last[view.buffer] = k
     arrays: list[sp.Expr] = []
-    owner: dict[int, int] = {}
+    owner: dict[Scratch, int] = {}
     free: list[int] = []
     made: list[Instruction] = []
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, int) and view.buffer not in owner:
+            if isinstance(view.buffer, Scratch) and view.buffer not in owner:
                 width = widths[view.buffer]
                 found = next((n for n in free if arrays[n] == width), None)
                 if found is None:
@@ -519,7 +527,8 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
         for scratch, end in last.items():
             if end == k:
                 free.append(owner[scratch])
-        made.append(resolve(one, {old: View(-1 - new, sp.S.Zero, widths[old]) for old, new in owner.items()}))
+        homes = {old: View(Scratch(new), sp.S.Zero, widths[old]) for old, new in owner.items()}
+        made.append(resolve(one, homes))
     return made, arrays
 
 

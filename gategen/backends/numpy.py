@@ -17,6 +17,7 @@ from gategen.backends.instructions import (
     Assembler,
     Instruction,
     Operand,
+    Scratch,
     Test,
     Text,
     View,
@@ -114,7 +115,8 @@ class Lines(Host):
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
-        return self.scratch_part(view) if isinstance(view.buffer, int) else super().place(view)
+        buffer = view.buffer
+        return self.scratch_part(view, buffer) if isinstance(buffer, Scratch) else super().place(view)
 
     def part(self, source: str, wish: str) -> str:
         if source not in self.views:
@@ -159,8 +161,8 @@ class Lines(Host):
             return f"{base}[{time}]" if time else base
         return f"{base}[{time + ', :' if time else '...'}, {inner}]"
 
-    def scratch_part(self, view: View) -> str:
-        number = -1 - int(view.buffer)
+    def scratch_part(self, view: View, scratch: Scratch) -> str:
+        number = scratch.number
         name = self.scratch_name(number)
         if self.same(self.widths[number], view.stop - view.start):
             return name

@@ -83,9 +83,9 @@ def in_place(draft: Draft, kept: Iterable[Value], need: Mapping[Value, int], pla
     rows = {
         op.out
         for group in draft.groups
-        if draft.level(group[0].out) == LOOP
-        and (group[0].transposed or not all(member.out in lasting for member in group))
-        for op in group
+        if draft.level(group.first.out) == LOOP
+        and (group.first.transposed or not all(member.out in lasting for member in group.products))
+        for op in group.products
     }
     return Chains(
         draft.graph,

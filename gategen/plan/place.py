@@ -146,9 +146,9 @@ def stack_name(draft: Draft, wanted: int) -> str:
 def product_stacks(draft: Draft, layout: Layout) -> list[list[Value]]:
     """Products of one operand, in the order of their rows in `Params`."""
     return [
-        [op.out for op in sorted(group, key=lambda op: layout.row(op.matrix))]
+        [op.out for op in sorted(group.products, key=lambda op: layout.row(op.matrix))]
         for group in draft.groups
-        if not group[0].transposed and len(group) > 1
+        if not group.first.transposed and len(group.products) > 1
     ]
 
 

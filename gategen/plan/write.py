@@ -95,16 +95,16 @@ class Writer:
         yield from self.column_sums(sums)
 
     def stage(self, step: Group | Kernel | Reduce) -> Iterator[Stage]:
-        if isinstance(step, tuple):
-            yield from self.products(step)
-        elif isinstance(step, Reduce):
-            for k, run in enumerate(self.runs(step.operands)):
-                yield Sum(step.out, run, add=k > 0)
-        else:
-            # Matrices are left out: outer products of one gradient add up in place.
-            kept = tuple(op for op in step.ops if len(op.out.shape) < 2)
-            if kept:
-                yield replace(step, ops=kept)
+        match step:
+            case Group():
+                yield from self.products(step)
+            case Reduce(out, operands):
+                for k, run in enumerate(self.runs(operands)):
+                    yield Sum(out, run, add=k > 0)
+            case Kernel(ops):
+                # Matrices are left out: outer products of one gradient add up in place.
+                if kept := tuple(op for op in ops if len(op.out.shape) < 2):
+                    yield replace(step, ops=kept)
 
     def runs(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
         """The values, those that lie side by side together."""
@@ -126,20 +126,20 @@ class Writer:
 
     def products(self, group: Group) -> Iterator[MatMul]:
         """A group as few products: of one operand into neighbours, or of neighbours into one sum."""
-        summed = len(group) > 1 and group[0].out == group[1].out
-        for k, run in enumerate(self.product_runs(group, summed)):
-            out = (group[0].out,) if summed else tuple(op.out for op in run)
+        summed = group.summed
+        for k, run in enumerate(self.product_runs(group)):
+            out = (group.first.out,) if summed else tuple(op.out for op in run)
             operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
             weights = stretches([self.layout.weight(op.matrix) for op in run])
             yield MatMul(out, operand, weights, run[0].transposed, add=summed and k > 0)
 
-    def product_runs(self, group: Group, summed: bool) -> list[list[Product]]:
+    def product_runs(self, group: Group) -> list[list[Product]]:
         """The products whose operands (`summed`) or results lie side by side together.
 
         In the loop operands may lie in another order than the rows of their weights in a field: these are
         gathered once, and that is one product less in every step.
         """
-        gathered = summed and self.draft.level(group[0].out) == LOOP
+        gathered = group.summed and self.draft.level(group.first.out) == LOOP
 
         def place(op: Product) -> tuple[object, ...]:
             slot = self.slots[op.operand]
@@ -147,8 +147,8 @@ class Writer:
             return (row[0], slot.buffer, offset_rank(slot.start)) if gathered else row
 
         runs: list[list[Product]] = []
-        for op in sorted(group, key=place):
-            if runs and self.continues(runs[-1][-1], op, summed, gathered):
+        for op in sorted(group.products, key=place):
+            if runs and self.continues(runs[-1][-1], op, group.summed, gathered):
                 runs[-1].append(op)
             else:
                 runs.append([op])
