@@ -158,7 +158,7 @@ class Module:
     def carry(self, state: str, pair: Pair) -> str:
         """The name of the carried gradient of a state."""
         schedule = pair.backward
-        found = next((c.current for c in schedule.graph.states if c.name == f"d_{state}"), None)
+        found = next((c.current for c in schedule.graph.states if str(c.current.of) == state), None)
         return f"d_{state}" if found is None else self.names.known[schedule.slot[found].buffer]
 
     def seeds(self, pair: Pair) -> list[str]:

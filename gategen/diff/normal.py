@@ -140,7 +140,7 @@ class Normal:
     def product(self, expr: Any) -> Form:
         matrix, operand, transposed = expr.args
         if isinstance(operand, lang.concat):
-            blocks = (self.applied(block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
+            blocks = (self.applied(Block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
             return add(*blocks)
         return self.applied(matrix.name, operand, bool(transposed))
 
@@ -182,9 +182,21 @@ class Normal:
         return atom((name, "", (first, *rest)))
 
 
-def block(matrix: str, k: int) -> str:
-    """The name of a block of columns; no name of a spec looks like it."""
-    return f"{matrix}, block {k}"
+class Block(str):
+    """The name of a block of columns, which knows its matrix; no name of a spec looks like it."""
+
+    matrix: str
+    k: int
+
+    def __new__(cls, matrix: str, k: int) -> Block:
+        self = super().__new__(cls, f"{matrix}, block {k}")
+        self.matrix, self.k = matrix, k
+        return self
+
+
+def block_of(name: str) -> tuple[str, int | None]:
+    """The matrix that a name belongs to, and which of its blocks it is."""
+    return (name.matrix, name.k) if isinstance(name, Block) else (name, None)
 
 
 def negative(form: Form) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gategen.diff.match import Renaming
-from gategen.diff.normal import block
+from gategen.diff.normal import Block
 from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start
 from gategen.spec.cell import Cell
@@ -94,7 +94,7 @@ def _drawn(cell: Cell, sizes: Mapping[str, int], rng: np.random.Generator) -> di
 def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[str, int]) -> dict[str, Array]:
     """The outputs `y 0`, `y 1` ... (T, B, size), and the final states (B, size) by name.
 
-    `given` holds inputs (T, B, size) and parameters by name, blocks of columns under `normal.block`;
+    `given` holds inputs (T, B, size) and parameters by name, blocks of columns under `normal.Block`;
     `initial` the states before the first step, None for the cell's own start and its rule for a first step.
     """
     steps, batch = given[cell.inputs[0].name].shape[:2]
@@ -137,7 +137,7 @@ def _run(
 
 
 def _parameters(graph: Graph, given: Arrays) -> dict[str, Array]:
-    blocks = {part.name: block(name, k) for name, parts in graph.blocks for k, part in enumerate(parts)}
+    blocks = {part.name: Block(name, k) for name, parts in graph.blocks for k, part in enumerate(parts)}
     names = {str(v.name): blocks.get(v.name, str(v.name)) for v in graph.parameters}
     return {name: given[wanted] for name, wanted in names.items() if wanted in given}
 

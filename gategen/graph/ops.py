@@ -17,27 +17,54 @@ import sympy as sp
 
 from gategen.spec.names import Size
 
+Role = Literal["", "next", "argument", "output", "gradient", "term", "carried"]
+
 
 class Value(sp.Symbol):  # type: ignore[misc]
     """A name in a graph. `shape` is `(size,)`, `()` for one number, `(rows, columns)` for a matrix.
 
     A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any
     other has a row for every sequence at every step.
+
+    role        of             what it is
+    "next"      a state        its value after the step
+    "argument"  a gate, state  what a function in its equation is applied to
+    "output"    a value        that, as the caller knows it
+    "gradient"  a value        the whole gradient of the loss by it
+    "term"      a value        part of its gradient
+    "carried"   a state        its gradient, as the step after hands it back
+    ""          nothing        anything else
+
+    The name is for people, and nothing is told by its spelling. Role and `of` are part of what a value is, as
+    its shape: SymPy keeps expressions by equality, and would put the value of another cell in the place of
+    one that is equal but for its role. A copy of a value (`Builder.copy`) keeps both.
     """
 
     shape: tuple[Size, ...]
     static: bool
+    role: Role
+    of: Any  # another value or a name of the spec; None
+    _content: tuple[Any, ...]
 
-    def __new__(cls, name: str, shape: tuple[Size, ...], static: bool = False) -> Value:
+    def __new__(
+        cls,
+        name: str,
+        shape: tuple[Size, ...],
+        static: bool = False,
+        role: Role = "",
+        of: sp.Symbol | None = None,
+    ) -> Value:
         self = cast(Value, sp.Symbol.__xnew__(cls, name, real=True))
-        self.shape, self.static = shape, static
+        self.shape, self.static, self.role, self.of = shape, static, role, of
+        owner = "" if of is None else str(of._hashable_content())
+        self._content = (*super()._hashable_content(self), str(shape), str(static), role, owner)
         return self
 
     def __getnewargs_ex__(self) -> Any:
-        return (self.name, self.shape, self.static), {}
+        return (self.name, self.shape, self.static, self.role, self.of), {}
 
     def _hashable_content(self) -> tuple[Any, ...]:
-        return (*super()._hashable_content(), str(self.shape), str(self.static))
+        return self._content
 
     @property
     def size(self) -> Size:

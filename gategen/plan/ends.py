@@ -35,8 +35,7 @@ def distinct_ends(graph: Graph) -> Graph:
 
     def own(value: Value) -> Value:
         if value in used:
-            copy = builder.value(value.name, value.shape, value.static)
-            value = builder.add(Pointwise(copy, value))
+            value = builder.add(Pointwise(builder.copy(value), value))
         used.add(value)
         return value
 
@@ -57,7 +56,7 @@ def kept_carries(graph: Graph) -> Graph:
     late = {v for op in graph.ops if level[op.out] == AFTER for v in op.reads if v in currents}
     builder = Builder(v.name for v in graph.values)
     copies = {
-        v: builder.add(Pointwise(builder.value(v.name, v.shape), v))
+        v: builder.add(Pointwise(builder.copy(v), v))
         for v in (carry.current for carry in graph.states)
         if v in late
     }

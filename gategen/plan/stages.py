@@ -95,7 +95,7 @@ def with_copies(made: Draft, builder: Builder) -> Draft:
     at = {op.out: k for k, op in enumerate(made.ops)}
     last = {read: k for k, op in enumerate(made.ops) for read in op.reads}
     copies = {
-        carry.next: builder.value(carry.next.name, carry.next.shape)
+        carry.next: builder.copy(carry.next)
         for carry in made.graph.states
         if last.get(carry.current, -1) > at[carry.next] or made.level(carry.next) != LOOP
     }

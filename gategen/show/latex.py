@@ -370,15 +370,17 @@ def read_by(back: Graph, forward: Graph, kept: Set[Value]) -> list[Op]:
 
 def gradient_labels(forward: Graph, back: Graph, spelling: Spelling) -> dict[Value, tuple[str, int]]:
     """How each gradient is written: by the name of what it is the gradient of."""
-    known = {v.name: v for v in forward.values}
+    known, given = {*forward.values}, {v.name: v for v in forward.given}
+    forwards = OfValues(forward, spelling)
     labels: dict[Value, tuple[str, int]] = {}
     for value in (*(op.out for op in back.ops), *back.given):
-        name = value.name.removeprefix("d_")
-        if value.name not in known and name != value.name:
-            own = OfValues(forward, spelling).at(known[name], ATOM) if name in known else name_latex(name)
+        if value.role == "gradient" and value not in known:
+            own = forwards.at(value.of, ATOM) if value.of in known else name_latex(value.of.name)
             labels[value] = gradient_of(own, value.static)
+    for name, value in back.sums:
+        labels.setdefault(value, gradient_of(forwards.at(given[name], ATOM), True))
     for carry in back.states:
-        state = name_latex(carry.name.removeprefix("d_"))
+        state = name_latex(carry.current.of.name)
         labels[carry.current] = (rf"\delta {superscript(state)}^{{\leftarrow}}", ATOM)
     return labels
 
@@ -390,7 +392,7 @@ def gradient_of(latex: str, static: bool) -> tuple[str, int]:
 def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[str, str]]:
     """Gradients that are another value under a second name: those of two biases that are added."""
     ends = [(name, value) for name, value in (*back.outputs, *back.sums)]
-    ends += [(c.name.removeprefix("d_"), c.next) for c in back.states]
+    ends += [(c.current.of.name, c.next) for c in back.states]
     known = {v.name: v for v in forward.given}
     lines = []
     for name, value in ends:

@@ -21,6 +21,7 @@ from gategen.spec.elementwise import Row
 from gategen.spec.functions import row_of
 
 SUM, MATVEC, PRODUCT, POWER, ATOM = 1, 2, 3, 4, 5
+GRADIENTS = ("gradient", "term", "carried")  # roles of the values that stand first in a product
 
 
 class Printer:
@@ -209,7 +210,7 @@ class Printer:
             inner = inner.base
         if not isinstance(inner, sp.Symbol):
             return 9 if isinstance(factor, sp.Add) else 6, 0, self.key(factor)
-        if inner.name.startswith("d_") and not isinstance(factor, sp.Add):
+        if getattr(inner, "role", "") in GRADIENTS and not isinstance(factor, sp.Add):
             return 1, 0, inner.name
         role = {lang.Scalar: 2, lang.Vector: 3, lang.State: 7, lang.Input: 8}.get(type(inner), 5)
         return role, self.rank.get(inner.name, 0), inner.name
