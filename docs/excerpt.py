@@ -14,24 +14,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README, MODULE = ROOT / "README.md", ROOT / "generated" / "gru_numpy.py"
-# The comment that the excerpt begins with, in the loop of `backward`, and how many lines it has at least.
-START, LINES = r" +# d_\w+ = (?!.*in the loop).*\(1 - n\*\*2\)", 6
+# The line that the excerpt begins with, in the loop of `backward`, and how many lines it has at least.
+START, LINES = r" .*# d_\w+ = (?!.*in the loop).*\(1 - n\*\*2\)", 5
 BEGIN, END = "<!-- docs/excerpt.py: begin -->\n", "<!-- end -->"
 
 
 def wanted() -> str:
     """The excerpt as it stands in the generated module, without its indentation."""
     backward = MODULE.read_text("utf-8").partition("\ndef backward(")[2]
-    paragraphs = backward.split("\n\n")
-    for k, paragraph in enumerate(paragraphs):
-        if re.match(START, paragraph.lstrip("\n")):
-            excerpt = paragraph
-            while excerpt.count("\n") + 1 < LINES:
-                k += 1
-                excerpt += f"\n\n{paragraphs[k]}"
-            return textwrap.dedent(excerpt).strip("\n")
-    comments = "\n".join(dict.fromkeys(re.findall(r"^ +# \w+ = .*", backward, re.M)))
-    raise SystemExit(f"no part of backward in {MODULE} begins as {START!r} says; there are\n{comments}")
+    lines = backward.split("\n")
+    first = next((k for k, line in enumerate(lines) if re.match(START, line)), None)
+    if first is None:
+        formulas = "\n".join(line for line in lines if re.search(r"# \w+ = ", line))
+        raise SystemExit(f"no line of backward in {MODULE} is as {START!r} says; there are\n{formulas}")
+    return textwrap.dedent("\n".join(lines[first : lines.index("", first + LINES)]))
 
 
 def shown() -> str:

@@ -206,8 +206,16 @@ def build(
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the numbers that are drawn."
 )
+@click.option(
+    "--race", is_flag=True, help="Run CUDA on the CPU, and look for races between its threads as well."
+)
 def verify(
-    targets: tuple[str, ...], equations: tuple[str, ...], name: str, backends: tuple[str, ...], seed: int
+    targets: tuple[str, ...],
+    equations: tuple[str, ...],
+    name: str,
+    backends: tuple[str, ...],
+    seed: int,
+    race: bool,
 ) -> int:
     """Check the gradients of the generated modules.
 
@@ -219,12 +227,14 @@ def verify(
 
     cells = _load(targets, equations, name)
     names = _backends(backends)
+    if race and names is not None and "cupy" not in names:
+        raise click.UsageError("--race looks at CUDA kernels, which only the backend cupy has")
     if names is None:
         names, left_out = runnable()
         for reason in left_out:
             click.echo(f"gategen: {reason}", err=True)
     with _progress("verifying") as progress:
-        results = verify(cells, names, seed=seed, progress=progress)
+        results = verify(cells, names, seed=seed, race=race, progress=progress)
     header = (
         "cell",
         "backend",

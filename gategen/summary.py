@@ -33,8 +33,8 @@ from gategen.plan import (
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
+    Rule,
     Schedule,
     Stage,
     Sum,
@@ -170,11 +170,11 @@ def reciprocal(expr: sp.Basic) -> bool:
 # ---------------------------------------------------------------------------------------------- tape
 
 
-def tape(pair: Pair) -> Tape:
+def tape(rule: Rule) -> Tape:
     def total(*kinds: str) -> sp.Expr:
-        return sp.expand(FLOAT32 * sp.Add(*(b.width for b in pair.saved if b.kind in kinds)))
+        return sp.expand(FLOAT32 * sp.Add(*(b.width for b in rule.saved if b.kind in kinds)))
 
-    names = sorted(pair.saved, key=lambda b: b.kind != "state")  # the states first, as in the module's `Tape`
+    names = sorted(rule.saved, key=lambda b: b.kind != "state")  # the states first, as in the module's `Tape`
     return Tape(total("state", "time"), total("state"), total("static"), tuple(b.name for b in names))
 
 

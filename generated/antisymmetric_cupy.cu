@@ -14,18 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real square(real a) { return a * a; }
 
 // h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
 extern "C" __global__ void antisymmetric_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_h,  // (B, H)  U_hT_h
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    storage* __restrict__ tanh_h,  // (T, B, H)  tanh_h
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_hT_h, Read U_h_h, Write tanh_h,
+        Read b_h, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -38,21 +35,14 @@ extern "C" __global__ void antisymmetric_forward_1(
     const real h_ = h[at * H + k];
 
     const real tanh_h_ = tanh(U_h_h_ + W_h_x + b_h_ - real(0.01) * h_ - U_hT_h_);
-    const real h_next = real(0.1) * tanh_h_ + h_;
-
     tanh_h[at * H + k] = tanh_h_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = real(0.1) * tanh_h_ + h_;  // h_next
 }
 
 // Computes d_h_next, d_tanh_h and d_U_hT_h.
 extern "C" __global__ void antisymmetric_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ tanh_h,  // (T, B, H)  tanh_h
-    storage* __restrict__ d_tanh_h,  // (T, B, H)  d_tanh_h
-    storage* __restrict__ d_U_hT_h)  // (T, B, H)  d_U_hT_h
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read tanh_h,
+        Write d_tanh_h, Write d_U_hT_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -64,21 +54,15 @@ extern "C" __global__ void antisymmetric_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_tanh_h_ = real(0.1) * d_h_next * (1 - square(tanh_h_));
-    const real d_U_hT_h_ = -d_tanh_h_;
-
     d_h[b * H + k] = d_h_next;
     d_tanh_h[at * H + k] = d_tanh_h_;
-    d_U_hT_h[at * H + k] = d_U_hT_h_;
+    d_U_hT_h[at * H + k] = -d_tanh_h_;
 }
 
 // Computes d_h.
 extern "C" __global__ void antisymmetric_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_hT_d_a_h,  // (B, H)  U_hT_d_a_h
-    const storage* __restrict__ U_h_d_U_hT_h,  // (B, H)  U_h_d_U_hT_h
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_tanh_h)  // (T, B, H)  d_tanh_h
-{
+        const int rows, const int B, const int t, const int H, Read U_hT_d_a_h, Read U_h_d_U_hT_h, Write d_h,
+        Read d_tanh_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -89,17 +73,13 @@ extern "C" __global__ void antisymmetric_backward_2(
     const real d_h_next = d_h[b * H + k];
     const real d_tanh_h_ = d_tanh_h[at * H + k];
 
-    const real d_h_ = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_tanh_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_tanh_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void antisymmetric_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

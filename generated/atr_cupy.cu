@@ -14,38 +14,17 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
-
-// p = W_h @ x
-extern "C" __global__ void atr_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ p)  // (T, B, H)  p
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_h_x = p[at * H + k];
-
-    const real p_ = W_h_x;
-
-    p[at * H + k] = p_;
-}
 
 // q = U_h @ h + b_h
 // i = sigmoid(p + q)
 // f = sigmoid(p - q)
 // h' = f * h + p * i
-extern "C" __global__ void atr_forward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ b_h,  // H  b_h
-    const storage* __restrict__ p,  // (T, B, H)  p
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ i_)  // (T, B, H)  i
-{
+extern "C" __global__ void atr_forward_1(
+        const int rows, const int B, const int t, const int H, Write f, Read b_h, Read p, Write h, Write i_) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -59,25 +38,15 @@ extern "C" __global__ void atr_forward_2(
     const real q = U_h_h + b_h_;
     const real i__2 = sigmoid(p_ + q);
     const real f_ = sigmoid(p_ - q);
-    const real h_next = h_ * f_ + p_ * i__2;
-
-    f[at * H + k] = f_;
     i_[at * H + k] = i__2;
-    h[(at + B) * H + k] = h_next;
+    f[at * H + k] = f_;
+    h[(at + B) * H + k] = h_ * f_ + p_ * i__2;  // h_next
 }
 
 // Computes d_h_next, d_p and d_q.
 extern "C" __global__ void atr_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ i_,  // (T, B, H)  i
-    const storage* __restrict__ p,  // (T, B, H)  p
-    storage* __restrict__ d_p,  // (T, B, H)  d_p
-    storage* __restrict__ d_q)  // (T, B, H)  d_q
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read h, Read i_,
+        Read p, Write d_p, Write d_q) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,21 +62,14 @@ extern "C" __global__ void atr_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_f = d_h_next * (1 - f_) * f_ * h_;
     const real d_i = d_h_next * (1 - i__2) * i__2 * p_;
-    const real d_q_ = d_i - d_f;
-    const real d_p_ = d_f + d_h_next * i__2 + d_i;
-
     d_h[b * H + k] = d_h_next;
-    d_p[at * H + k] = d_p_;
-    d_q[at * H + k] = d_q_;
+    d_q[at * H + k] = d_i - d_f;
+    d_p[at * H + k] = d_f + d_h_next * i__2 + d_i;
 }
 
 // Computes d_h.
 extern "C" __global__ void atr_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ f)  // (T, B, H)  f
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -117,17 +79,13 @@ extern "C" __global__ void atr_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    const real d_h_ = d_h_next * f_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * f_ + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void atr_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

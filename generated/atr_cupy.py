@@ -107,19 +107,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -130,6 +126,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -138,30 +137,39 @@ def forward(
 
     # p = W_h @ x
     cp.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
-    launch("atr_forward_1", dtype, (T * B, H, H), p)
+    p[...] = p
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # q = U_h @ h + b_h
-        cp.matmul(h[t], U_h_T, out=f[t])
+        cp.matmul(h[t], U_h_T, out=f[t])  # q = U_h @ h + b_h
 
         # i = sigmoid(p + q)
         # f = sigmoid(p - q)
         # h' = f * h + p * i
-        launch("atr_forward_2", dtype, (B, H, B, t, H), f, b_h, p, h, i)
+        launch("atr_forward_1", dtype, (B, H, B, t, H), f, b_h, p, h, i)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, p, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, p, f, i, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -191,43 +199,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_p = d_h * (1 - f) * f * h
-        # d_q = d_h * (1 - i) * i * p - d_p
-        # d_p += d_h * (1 - i) * i * p + d_h * i
+        # d_p and d_q.
         launch("atr_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, h, i, p, d_p, d_q)
 
-        # d_u_h = U_h.T @ d_q
-        cp.matmul(d_q[t], U_h, out=d_u_h)
-
-        # d_h = d_h * f + d_u_h
-        launch("atr_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, f)
+        cp.matmul(d_q[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_q
+        launch("atr_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, f)  # d_h = d_h * f + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
 
-    # d_x = W_h.T @ d_p
-    cp.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     cp.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     column_sum(d_q, d_b_h)
 
-    d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

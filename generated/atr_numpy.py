@@ -105,43 +105,39 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_h, b_h = params
     h, p, f, i = memory(tape, dtype, h=(T + 1, B, H), p=(T, B, H), f=(T, B, H), i=(T, B, H))
 
-    # p = W_h @ x
-    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))
+    np.matmul(x.reshape(T * B, I), W_h.T, out=p.reshape(T * B, H))  # p = W_h @ x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_h_T = np.ascontiguousarray(U_h.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for h_t, f_t, i_t, p_t, h_next, finished_t in zip(h[:-1], f, i, p, h[1:], ends, strict=True):
@@ -165,13 +161,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, p, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, p, f, i, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -204,27 +211,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_p_ts = d_p[ts]
-        f_ts = f[ts]
-        h_ts = h[ts]
-        k_i_ts = k_i[ts]
-        i_ts = i[ts]
-        p_ts = p[ts]
+        d_p_ts, f_ts, k_i_ts, i_ts = d_p[ts], f[ts], k_i[ts], i[ts]
 
         # d_p = (1 - f) * f * h, times d_h in the loop
         np.subtract(1, f_ts, out=d_p_ts)
         d_p_ts *= f_ts
-        d_p_ts *= h_ts
+        d_p_ts *= h[ts]
 
         # k_i = (1 - i) * i * p, times d_h in the loop
         np.subtract(1, i_ts, out=k_i_ts)
         k_i_ts *= i_ts
-        k_i_ts *= p_ts
+        k_i_ts *= p[ts]
 
         for d_y_t, d_p_t, k_i_t, d_q_t, i_t, f_t, finished_t in backwards(
             d_y[ts], d_p_ts, k_i_ts, d_q[ts], i_ts, f_ts, ends[ts],
@@ -234,23 +235,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_p = d_h * (1 - f) * f * h
-            d_p_t *= d_h
-
-            # k_i = d_h * (1 - i) * i * p
-            k_i_t *= d_h
-
-            # d_q = k_i - d_p
-            np.subtract(k_i_t, d_p_t, out=d_q_t)
+            d_p_t *= d_h  # d_p = d_h * (1 - f) * f * h
+            k_i_t *= d_h  # k_i = d_h * (1 - i) * i * p
+            np.subtract(k_i_t, d_p_t, out=d_q_t)  # d_q = k_i - d_p
 
             # d_p += d_h * i + k_i
             np.multiply(d_h, i_t, out=s)
             d_p_t += s
             d_p_t += k_i_t
 
-            # d_u_h = U_h.T @ d_q
-            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)
+            np.matmul(d_q_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_q
 
             # d_h = d_h * f + d_u_h
             d_h *= f_t
@@ -261,39 +255,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
 
-    # d_x = W_h.T @ d_p
-    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_p.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_p.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_q.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_q.reshape(T * B, H), out=d_b_h)
 
-    d_params = Params(d_W_h, d_U_h, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b_h = params
-    p, f, i = (np.empty((B, H), dtype) for _ in range(3))
+    p, f, i, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
 
-    # p = W_h @ x
-    np.matmul(x, W_h.T, out=p)
+    np.matmul(x, W_h.T, out=p)  # p = W_h @ x
 
     # q = U_h @ h + b_h
     np.matmul(h_t, U_h.T, out=f)
@@ -301,11 +290,11 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
     # i = sigmoid(p + q)
     np.add(p, f, out=i)
-    sigmoid(i, 0.5, out=i)
+    sigmoid(i, half, out=i)
 
     # f = sigmoid(p - q)
     np.subtract(p, f, out=f)
-    sigmoid(f, 0.5, out=f)
+    sigmoid(f, half, out=f)
 
     # h' = f * h + p * i
     np.multiply(f, h_t, out=h_next)
@@ -373,11 +362,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,44 +24,31 @@ __device__ inline real square(real a) { return a * a; }
 // a = tanh(W_a @ x + w_a * h + b_a) + 1
 // h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
 extern "C" __global__ void brc_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_a
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ w)  // 2 * H  w_z, w_a
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write h, Read w) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real h_ = h[at * H + k];
-    const real w_z = w[k];
-    const real W_a_x = gates[at * (3 * H) + H + k];
-    const real b_a = b_[H + k];
-    const real w_a = w[H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_a_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
+    const real b_z = b_[k], b_a = b_[H + k];
+    const real h_ = h[at * H + k];
+    const real w_z = w[k], w_a = w[H + k];
 
     const real z = sigmoid(W_z_x + b_z + h_ * w_z);
     const real tanh_a = tanh(W_a_x + b_a + h_ * w_a);
     const real a = tanh_a + 1;
     const real tanh_h = tanh(W_h_x + h_ * a);
-    const real h_next = h_ * z + (1 - z) * tanh_h;
-
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = tanh_a;
     gates[at * (3 * H) + 2 * H + k] = tanh_h;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * tanh_h;  // h_next
 }
 
 // Computes a.
 extern "C" __global__ void brc_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    storage* __restrict__ a)  // (T, B, H)  a
-{
+        const int rows, const int H, Read gates, Write a) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -67,23 +56,13 @@ extern "C" __global__ void brc_backward_1(
 
     const real tanh_a = gates[at * (3 * H) + H + k];
 
-    const real a_ = tanh_a + 1;
-
-    a[at * H + k] = a_;
+    a[at * H + k] = tanh_a + 1;
 }
 
 // Computes d_h, d_z, d_tanh_h, d_tanh_a, g_w_a and g_w_z.
 extern "C" __global__ void brc_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, tanh_a, tanh_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ a,  // (T, B, H)  a
-    const storage* __restrict__ w,  // 2 * H  w_z, w_a
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_z, d_tanh_a, d_tanh_h
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_w_z, g_w_a
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read a, Read w, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -91,37 +70,29 @@ extern "C" __global__ void brc_backward_2(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + k];
-    const real tanh_h = gates[at * (3 * H) + 2 * H + k];
-    const real h_ = h[at * H + k];
+    const real z = gates[at * (3 * H) + k], tanh_h = gates[at * (3 * H) + 2 * H + k];
     const real tanh_a = gates[at * (3 * H) + H + k];
+    const real h_ = h[at * H + k];
     const real a_ = a[at * H + k];
-    const real w_a = w[H + k];
-    const real w_z = w[k];
+    const real w_a = w[H + k], w_z = w[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_tanh_h = d_h_next * (1 - square(tanh_h)) * not_z;
     const real d_tanh_a = d_tanh_h * h_ * (1 - square(tanh_a));
-    const real g_w_a = d_tanh_a * h_;
     const real d_z = d_h_next * z * not_z * (h_ - tanh_h);
-    const real g_w_z = d_z * h_;
-    const real d_h_ = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (3 * H) + k] = d_z;
     d_gates[at * (3 * H) + 2 * H + k] = d_tanh_h;
     d_gates[at * (3 * H) + H + k] = d_tanh_a;
-    d_gates_2[at * (2 * H) + H + k] = g_w_a;
-    d_gates_2[at * (2 * H) + k] = g_w_z;
+    d_gates_2[at * (2 * H) + H + k] = d_tanh_a * h_;  // g_w_a
+    d_gates[at * (3 * H) + k] = d_z;
+    d_gates_2[at * (2 * H) + k] = d_z * h_;  // g_w_z
+    d_h[b * H + k] = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void brc_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

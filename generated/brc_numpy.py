@@ -104,30 +104,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -137,14 +135,11 @@ def forward(
 
     # The parts of z, a and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of z and a that wait for no state, for all steps at once.
     z_tanh_a_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     w_z, w_a = w[:H], w[H:]
@@ -179,13 +174,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -214,34 +220,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
-    d_gates_2 = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
     a = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_w = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, 2 * H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_part, s_part_2 = s[:, H:], s[:, :H]
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        a_ts = a[ts]
-        tanh_a_ts = gates[ts, :, H : 2 * H]
-        z_ts = gates[ts, :, :H]
-        tanh_ah_ts = gates[ts, :, H:]
-        tanh_h_ts = gates[ts, :, 2 * H :]
-        d_z_ts = d_gates[ts, :, :H]
-        d_tanh_ah_ts = d_gates[ts, :, H:]
-        d_tanh_h_ts = d_gates[ts, :, 2 * H :]
+        a_ts, h_ts = a[ts], h[ts]
+        d_z_ts, d_tanh_ah_ts, d_tanh_h_ts = d_gates[ts, :, :H], d_gates[ts, :, H:], d_gates[ts, :, 2 * H :]
         d_tanh_a_ts = d_gates[ts, :, H : 2 * H]
-        h_ts = h[ts]
+        z_ts, tanh_ah_ts = gates[ts, :, :H], gates[ts, :, H:]
 
-        # a = tanh_a + 1
-        np.add(tanh_a_ts, 1, out=a_ts)
-
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.add(gates[ts, :, H : 2 * H], 1, out=a_ts)  # a = tanh_a + 1
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_tanh_h = (1 - tanh_h**2) * (1 - z), times d_h in the loop
         # d_tanh_a = h * (1 - tanh_a**2), times d_tanh_h in the loop
@@ -251,7 +247,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_tanh_a_ts *= h_ts
 
         # d_z = (1 - z) * z * (h - tanh_h), times d_h in the loop
-        np.subtract(h_ts, tanh_h_ts, out=s_ts)
+        np.subtract(h_ts, gates[ts, :, 2 * H :], out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -264,21 +260,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
-            d_tanh_h *= d_h
-
-            # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
-            d_tanh_a *= d_tanh_h
-
-            # g_w_a = d_tanh_a * h
-            np.multiply(d_tanh_a, h_t, out=g_w_a)
-
-            # d_z = d_h * (1 - z) * z * (h - tanh_h)
-            d_z *= d_h
-
-            # g_w_z = d_z * h
-            np.multiply(d_z, h_t, out=g_w_z)
+            d_tanh_h *= d_h  # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
+            d_tanh_a *= d_tanh_h  # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+            np.multiply(d_tanh_a, h_t, out=g_w_a)  # g_w_a = d_tanh_a * h
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - tanh_h)
+            np.multiply(d_z, h_t, out=g_w_z)  # g_w_z = d_z * h
 
             # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
             d_h *= z
@@ -292,58 +278,55 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_z_tanh_a_all = d_gates[..., : 2 * H]
 
     # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(ones, d_z_tanh_a_all.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, d_gates[..., : 2 * H].reshape(T * B, 2 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_w)
 
-    d_params = Params(d_W, d_b, d_w)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b, d_w), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b, w = params
-    gates = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # z, tanh_a, tanh_h
+    h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     z_tanh_a, z, tanh_a, tanh_h = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
-    w_z, w_a = w[:H], w[H:]
 
     # z = sigmoid(W_z @ x + w_z * h + b_z)
     # a = tanh(W_a @ x + w_a * h + b_a) + 1
     # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
     np.matmul(x, W.T, out=gates)
     z_tanh_a += b
-    np.multiply(h_t, w_z, out=s)
+    np.multiply(h_t, w[:H], out=s)
     z += s
-    np.multiply(h_t, w_a, out=s)
+    np.multiply(h_t, w[H:], out=s)
     tanh_a += s
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    z *= 0.5
+    z *= half
     np.tanh(z_tanh_a, out=z_tanh_a)
-    z *= 0.5
-    z += 0.5
-    np.add(tanh_a, 1, out=s)
+    z *= half
+    z += half
+    np.add(tanh_a, one, out=s)
     np.multiply(s, h_t, out=s_2)
     tanh_h += s_2
     np.tanh(tanh_h, out=tanh_h)
@@ -421,11 +404,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

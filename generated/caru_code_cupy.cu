@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,11 +23,7 @@ __device__ inline real square(real a) { return a * a; }
 // The parts of l that wait for no state, for all steps at once.
 // a = W_n @ x + b_n
 extern "C" __global__ void caru_code_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    storage* __restrict__ sigmoid_a)  // (T, B, H)  sigmoid_a
-{
+        const int rows, const int H, Write gates, Read b_, Write sigmoid_a) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -35,10 +33,8 @@ extern "C" __global__ void caru_code_forward_1(
     const real b_n = b_[k];
 
     const real a = W_n_x + b_n;
-    const real sigmoid_a_ = sigmoid(a);
-
     gates[at * (2 * H) + k] = a;
-    sigmoid_a[at * H + k] = sigmoid_a_;
+    sigmoid_a[at * H + k] = sigmoid(a);
 }
 
 // n = tanh(U_n @ h + a + c_n)
@@ -46,46 +42,31 @@ extern "C" __global__ void caru_code_forward_1(
 // l = z * sigmoid(a)
 // h' = (1 - l) * h + n * l
 extern "C" __global__ void caru_code_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_n_h, U_z_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ c,  // 2 * H  c_n, c_z
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read c, Read b_,
+        Read sigmoid_a, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_n_h = u[b * (2 * H) + k];
-    const real a = gates[at * (2 * H) + k];
-    const real c_n = c[k];
-    const real U_z_h = u[b * (2 * H) + H + k];
-    const real W_z_x = gates[at * (2 * H) + H + k];
+    const real U_n_h = u[b * (2 * H) + k], U_z_h = u[b * (2 * H) + H + k];
+    const real a = gates[at * (2 * H) + k], W_z_x = gates[at * (2 * H) + H + k];
+    const real c_n = c[k], c_z = c[H + k];
     const real b_z = b_[H + k];
-    const real c_z = c[H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];
 
     const real n = tanh(U_n_h + a + c_n);
     const real z = sigmoid(U_z_h + W_z_x + b_z + c_z);
     const real l = sigmoid_a_ * z;
-    const real h_next = h_ * (1 - l) + n * l;
-
     gates[at * (2 * H) + k] = n;
     gates[at * (2 * H) + H + k] = z;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - l) + n * l;  // h_next
 }
 
 // Computes l.
 extern "C" __global__ void caru_code_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    storage* __restrict__ l)  // (T, B, H)  l
-{
+        const int rows, const int H, Read sigmoid_a, Read gates, Write l) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -94,22 +75,13 @@ extern "C" __global__ void caru_code_backward_1(
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real z = gates[at * (2 * H) + H + k];
 
-    const real l_ = sigmoid_a_ * z;
-
-    l[at * H + k] = l_;
+    l[at * H + k] = sigmoid_a_ * z;
 }
 
 // Computes d_h_next, d_a, d_z and d_n.
 extern "C" __global__ void caru_code_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  n, z
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ l,  // (T, B, H)  l
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_z, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read gates,
+        Read sigmoid_a, Read l, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -118,30 +90,22 @@ extern "C" __global__ void caru_code_backward_2(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (2 * H) + k];
+    const real n = gates[at * (2 * H) + k], z = gates[at * (2 * H) + H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
-    const real z = gates[at * (2 * H) + H + k];
     const real l_ = l[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_l = d_h_next * (n - h_);
-    const real d_z = d_l * sigmoid_a_ * (1 - z) * z;
     const real d_n = d_h_next * l_ * (1 - square(n));
-    const real d_a = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + k] = d_a;
-    d_gates[at * (3 * H) + H + k] = d_z;
+    d_gates[at * (3 * H) + H + k] = d_l * sigmoid_a_ * (1 - z) * z;  // d_z
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
+    d_gates[at * (3 * H) + k] = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;  // d_a
 }
 
 // Computes d_h.
 extern "C" __global__ void caru_code_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ l)  // (T, B, H)  l
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read l) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -151,35 +115,12 @@ extern "C" __global__ void caru_code_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real l_ = l[at * H + k];
 
-    const real d_h_ = d_h_next * (1 - l_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
-}
-
-// Computes d_b_z_2.
-extern "C" __global__ void caru_code_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 2 * H  b_n, b_z
-    storage* __restrict__ d_c)  // 2 * H  c_n, c_z
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_z = d_b[H + k];
-
-    const real d_b_z_2 = d_b_z;
-
-    d_c[H + k] = d_b_z_2;
+    d_h[b * H + k] = d_h_next * (1 - l_) + d_u_h_;
 }
 
 // h' = tanh(W_n @ x + b_n)
 extern "C" __global__ void caru_code_first_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_n_x,  // (T, B, H)  W_n_x
-    const storage* __restrict__ b_,  // 2 * H  b_n, b_z
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read W_n_x, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -188,53 +129,12 @@ extern "C" __global__ void caru_code_first_forward_1(
     const real W_n_x_ = W_n_x[at * H + k];
     const real b_n = b_[k];
 
-    const real h_next = tanh(W_n_x_ + b_n);
-
-    h[(at + B) * H + k] = h_next;
-}
-
-// Computes d_c_n, d_b_z and d_c_z.
-extern "C" __global__ void caru_code_first_backward_1(
-    const int rows, const int H,
-    storage* __restrict__ d_c,  // 2 * H  c_n, c_z
-    storage* __restrict__ d_b)  // 2 * H  b_n, b_z
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_c_n = real(0);
-    const real d_b_z = real(0);
-    const real d_c_z = real(0);
-
-    d_c[k] = d_c_n;
-    d_b[H + k] = d_b_z;
-    d_c[H + k] = d_c_z;
-}
-
-// Computes d_h.
-extern "C" __global__ void caru_code_first_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h_2)  // (T, B, H)  d_h
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h = real(0);
-
-    d_h_2[at * H + k] = d_h;
+    h[(at + B) * H + k] = tanh(W_n_x_ + b_n);  // h_next
 }
 
 // Computes d_h_next and d_a_h.
-extern "C" __global__ void caru_code_first_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_a_h)  // (T, B, H)  d_a_h
-{
+extern "C" __global__ void caru_code_first_backward_1(
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Write d_a_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -245,36 +145,14 @@ extern "C" __global__ void caru_code_first_backward_3(
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_a_h_ = d_h_next * (1 - square(h_next));
-
     d_h[b * H + k] = d_h_next;
-    d_a_h[at * H + k] = d_a_h_;
-}
-
-// Computes d_h_2.
-extern "C" __global__ void caru_code_first_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h_2,  // (T, B, H)  d_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h_ = d_h_2[at * H + k];
-
-    const real d_h_2_ = d_h_;
-
-    d_h[b * H + k] = d_h_2_;
+    d_a_h[at * H + k] = d_h_next * (1 - square(h_next));
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void caru_code_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

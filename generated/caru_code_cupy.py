@@ -121,19 +121,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -144,12 +140,15 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, c = (cp.asarray(array, order="C") for array in params)
     h, gates, sigmoid_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
 
     # The parts of z that wait for no state, for all steps at once.
     # a = W_n @ x + b_n
@@ -162,7 +161,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             cp.copyto(h[1], h[0], where=finished[0])
 
@@ -179,13 +178,25 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    kept = Tape(x, h, gates, sigmoid_a, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -222,14 +233,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     l = cp.empty((T, B, H), dtype)
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # l = sigmoid_a * z
-    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)
+    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)  # l = sigmoid_a * z
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
@@ -237,14 +247,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_a = d_h * (n - h)
-        # d_z = d_a * sigmoid_a * (1 - z) * z
-        # d_n = d_h * l * (1 - n**2)
-        # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
+        # d_a, d_z and d_n.
         launch("caru_code_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
-        # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
         # d_h = d_h * (1 - l) + d_u_h
         launch("caru_code_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
@@ -262,8 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., : 2 * H], d_b)
     column_sum(d_gates[..., 2 * H :], d_c[:H])
 
-    # d_b_z_2 = d_b_z
-    launch("caru_code_backward_4", dtype, (1, H, H), d_b, d_c)
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -277,15 +282,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 
 def first_step(params, x, h, dtype):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B = x.shape[1]
     W, _, b, _ = (cp.asarray(array, order="C") for array in params)
     W_n_x = cp.empty((1, B, H), dtype)
@@ -310,19 +316,15 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_x = cp.empty((1, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_c_n = 0
-    # d_b_z = 0
-    # d_c_z = 0
-    launch("caru_code_first_backward_1", dtype, (1, H, H), d_c, d_b)
-
-    # d_h = 0
-    launch("caru_code_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    d_c[:H] = 0
+    d_b[H:] = 0
+    d_c[H:] = 0
+    d_h_2[0] = 0
 
     # d_a_h = d_h * (1 - h_next**2)
-    launch("caru_code_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
+    launch("caru_code_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
 
-    # d_h = d_h
-    launch("caru_code_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    d_h[...] = d_h_2[0]
 
     # d_x = W_n.T @ d_a_h
     cp.matmul(d_a_h[0], W[:H], out=d_x[0])

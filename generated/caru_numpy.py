@@ -118,51 +118,45 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, c = params
     h, gates, n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
 
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = c_n
-
-    # The parts of z that wait for no state, for all steps at once.
-    np.add(b_z, c_z, out=bias_z)
+    # The parts of n and z that wait for no state, for all steps at once.
+    bias_n[...] = c[:H]
+    np.add(b[H:], c[H:], out=bias_z)
 
     # a = W_n @ x + b_n
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    sigmoid_a_all += b_n
+    sigmoid_a_all += b[:H]
     np.add(sigmoid_a_all, bias_n, out=n)
     z_all += bias_z
 
@@ -173,11 +167,11 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             np.copyto(h[1], h[0], where=finished[0])
 
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_n_h, U_z_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -194,8 +188,7 @@ def forward(
         z += U_z_h
         sigmoid(z, half, out=z)
 
-        # l = z * sigmoid(a)
-        np.multiply(sigmoid_a, z, out=s)
+        np.multiply(sigmoid_a, z, out=s)  # l = z * sigmoid(a)
 
         # h' = (1 - l) * h + n * l
         np.subtract(n_t, h_t, out=h_next)
@@ -205,13 +198,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape)
+    return y, final, Tape(x, h, gates, n, finished, initial is not None, first_tape) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -251,27 +255,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
     k_h, k_a = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h_ts = k_h[ts]
+        k_h_ts, n_ts, k_a_ts = k_h[ts], n[ts], k_a[ts]
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        k_a_ts = k_a[ts]
 
-        # k_h = sigmoid_a * z
-        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)
-
-        # d_a = n - h, times d_h in the loop
-        np.subtract(n_ts, h_ts, out=d_a_ts)
+        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)  # k_h = sigmoid_a * z
+        np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
 
         # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
         np.subtract(1, z_ts, out=d_z_ts)
@@ -288,8 +285,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_a_ts *= sigmoid_a_ts
         k_a_ts *= z_ts
 
-        # k_h = 1 - sigmoid_a * z
-        np.subtract(1, k_h_ts, out=k_h_ts)
+        np.subtract(1, k_h_ts, out=k_h_ts)  # k_h = 1 - sigmoid_a * z
 
         for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
             d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
@@ -299,22 +295,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a = d_h * (n - h)
-            d_a *= d_h
-
-            # d_z = d_a * sigmoid_a * (1 - z) * z
-            d_z *= d_a
-
-            # d_n = d_h * (1 - n**2) * sigmoid_a * z
-            d_n *= d_h
+            d_a *= d_h  # d_a = d_h * (n - h)
+            d_z *= d_a  # d_z = d_a * sigmoid_a * (1 - z) * z
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_a * z
 
             # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
             d_a *= k_a_t
             d_a += d_n
 
-            # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)
+            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
             # d_h = d_h * (1 - sigmoid_a * z) + d_u_h
             d_h *= k_h_t
@@ -324,9 +313,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_az_all, d_n_all, d_z_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    d_c_n, d_c_z = d_c[:H], d_c[H:]
-    d_b_z = d_b[H:]
+    d_az_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
     np.matmul(d_az_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -334,12 +321,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_az_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     np.matmul(d_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[:H])
-    np.matmul(d_z_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
+    np.matmul(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     np.matmul(ones, d_az_all.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c_n)
+    np.matmul(ones, d_n_all.reshape(T * B, H), out=d_c[:H])
 
-    # d_bias_z_2 = d_bias_z
-    d_c_z[...] = d_b_z
+    d_c[H:] = d_b[H:]
 
     d_params = Params(d_W, d_U, d_b, d_c)
     if start:
@@ -351,51 +337,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     return Grads(params=d_params, x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b, c = params
-    gates, u = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    n = np.empty((B, H), dtype)
-    bias = np.empty((2 * H,), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_a, z
+    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    n, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     bias_n, bias_z = bias[H:], bias[:H]
-    c_n, c_z = c[:H], c[H:]
-    b_z, b_n = b[H:], b[:H]
     sigmoid_a, z = gates[:, :H], gates[:, H:]
-    U_n_h, U_z_h = u[:, :H], u[:, H:]
 
-    # n = tanh(U_n @ h + a + c_n)
-    bias_n[...] = c_n
-
-    # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
-    np.add(b_z, c_z, out=bias_z)
+    bias_n[...] = c[:H]  # n = tanh(U_n @ h + a + c_n)
+    np.add(b[H:], c[H:], out=bias_z)  # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
 
     # a = W_n @ x + b_n
     np.matmul(x, W.T, out=gates)
-    sigmoid_a += b_n
+    sigmoid_a += b[:H]
     np.add(sigmoid_a, bias_n, out=n)
     z += bias_z
 
     # l = z * sigmoid(a)
-    sigmoid(sigmoid_a, 0.5, out=sigmoid_a)
+    sigmoid(sigmoid_a, half, out=sigmoid_a)
     np.matmul(h_t, U.T, out=u)
-    n += U_n_h
+    n += u[:, :H]
     np.tanh(n, out=n)
-    z += U_z_h
-    sigmoid(z, 0.5, out=z)
+    z += u[:, H:]
+    sigmoid(z, half, out=z)
     np.multiply(sigmoid_a, z, out=s)
 
     # h' = (1 - l) * h + n * l
@@ -408,16 +387,15 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
 
 def first_step(params, x, h_t):
     """The step that is taken instead of the first one where no initial state is given; (B, ·) arrays."""
-    I, H = measure(params)
+    _, H = measure(params)
     B, dtype = x.shape[0], h_t.dtype
     W, _, b, _ = params
     W_n_x = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    b_n = b[:H]
 
     # h' = W_n @ x + b_n
     np.matmul(x, W[:H].T, out=W_n_x)
-    np.add(W_n_x, b_n, out=h_next)
+    np.add(W_n_x, b[:H], out=h_next)
 
     return h_next, h_next
 
@@ -435,28 +413,18 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished):
     d_x = np.empty((B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(B, dtype)
-    d_b_z, d_b_n = d_b[H:], d_b[:H]
+    zero = np.array(0, dtype)
 
-    # d_c_n = 0
-    # d_c_z = 0
-    d_c[...] = 0
-
-    # d_b_z = 0
-    d_b_z[...] = 0
-
-    # d_h = 0
-    d_h_2[...] = 0
-
-    # d_h_next = d_h + d_y
-    np.add(d_h, d_y, out=d_h_next)
-
-    # d_h = d_h
+    d_c[...] = zero
+    d_b[H:] = zero
+    d_h_2[...] = zero
+    np.add(d_h, d_y, out=d_h_next)  # d_h_next = d_h + d_y
     d_h[...] = d_h_2
 
     # d_x = W_n.T @ d_h_next
     np.matmul(d_h_next, W[:H], out=d_x)
     np.matmul(d_h_next.T, x, out=d_W[:H])
-    np.matmul(ones, d_h_next, out=d_b_n)
+    np.matmul(ones, d_h_next, out=d_b[:H])
 
     if finished is not None:
         np.copyto(d_h, kept_h, where=finished)
@@ -530,11 +498,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

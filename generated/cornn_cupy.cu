@@ -14,20 +14,16 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real square(real a) { return a * a; }
 
 // z' = dt * (tanh(W_h @ x + U_y @ y + U_z @ z + b_h) - epsilon * z - gamma * y) + z
 // y' = dt * z' + y
 extern "C" __global__ void cornn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_y_y,  // (B, H)  U_y_y
-    const storage* __restrict__ U_z_z,  // (B, H)  U_z_z
-    storage* __restrict__ tanh_z,  // (T, B, H)  tanh_z
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ y_,  // (T + 1, B, H)  y
-    storage* __restrict__ z)  // (T + 1, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Read U_y_y, Read U_z_z, Write tanh_z, Read b_h,
+        Write y_, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -42,22 +38,15 @@ extern "C" __global__ void cornn_forward_1(
 
     const real tanh_z_ = tanh(U_y_y_ + U_z_z_ + W_h_x + b_h_);
     const real z_next = real(0.1) * tanh_z_ + real(0.53) * z_ - real(0.27) * y;
-    const real y_next = real(0.1) * z_next + y;
-
     tanh_z[at * H + k] = tanh_z_;
     z[(at + B) * H + k] = z_next;
-    y_[(at + B) * H + k] = y_next;
+    y_[(at + B) * H + k] = real(0.1) * z_next + y;  // y_next
 }
 
 // Computes d_y_next, d_z_next and d_tanh_z.
 extern "C" __global__ void cornn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_y_2,  // (B, H)  d_y_later
-    storage* __restrict__ d_z,  // (B, H)  d_z_later
-    const storage* __restrict__ tanh_z,  // (T, B, H)  tanh_z
-    storage* __restrict__ d_tanh_z)  // (T, B, H)  d_tanh_z
-{
+        const int rows, const int B, const int t, const int H, Read d_y, Write d_y_2, Write d_z, Read tanh_z,
+        Write d_tanh_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -70,21 +59,14 @@ extern "C" __global__ void cornn_backward_1(
 
     const real d_y_next = d_y_ + d_y_later;
     const real d_z_next = real(0.1) * d_y_next + d_z_later;
-    const real d_tanh_z_ = real(0.1) * d_z_next * (1 - square(tanh_z_));
-
     d_y_2[b * H + k] = d_y_next;
     d_z[b * H + k] = d_z_next;
-    d_tanh_z[at * H + k] = d_tanh_z_;
+    d_tanh_z[at * H + k] = real(0.1) * d_z_next * (1 - square(tanh_z_));
 }
 
 // Computes d_y_3 and d_z.
 extern "C" __global__ void cornn_backward_2(
-    const int rows, const int H,
-    const storage* __restrict__ d_y_2_2,  // (B, H)  d_y_2
-    storage* __restrict__ d_y_2,  // (B, H)  d_y_later
-    storage* __restrict__ d_z,  // (B, H)  d_z_later
-    const storage* __restrict__ d_u_z)  // (B, H)  d_u_z
-{
+        const int rows, const int H, Read d_y_2_2, Write d_y_2, Write d_z, Read d_u_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -95,19 +77,14 @@ extern "C" __global__ void cornn_backward_2(
     const real d_u_z_ = d_u_z[b * H + k];
 
     const real d_y_2_ = d_u_y + d_y_next - real(0.27) * d_z_next;
-    const real d_y_3 = d_y_2_;
-    const real d_z_ = real(0.53) * d_z_next + d_u_z_;
-
-    d_y_2[b * H + k] = d_y_3;
-    d_z[b * H + k] = d_z_;
+    d_y_2[b * H + k] = d_y_2_;  // d_y_3
+    d_z[b * H + k] = real(0.53) * d_z_next + d_u_z_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void cornn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

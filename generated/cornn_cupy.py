@@ -106,19 +106,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -129,6 +125,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -141,7 +140,6 @@ def forward(
 
     y_[0] = 0 if initial is None else check("initial.y", initial.y, (B, H))
     z[0] = 0 if initial is None else check("initial.z", initial.z, (B, H))
-
     U_y_T = cp.ascontiguousarray(U_y.T)
     U_z_T = cp.ascontiguousarray(U_z.T)
     for t in range(T):
@@ -156,13 +154,24 @@ def forward(
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
             cp.copyto(z[t + 1], z[t], where=finished[t])
 
-    y = y_[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:])
     final = States(y_[T].copy(), z[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None)
+    return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -194,7 +203,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_u_z, d_y_2_2 = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_y = d_y_2.copy()
@@ -202,27 +210,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_z = d_z.copy()
             cp.copyto(d_z, 0, where=finished[t])
 
-        # d_z += 0.1 * d_y_2
-        # d_tanh_z = 0.1 * d_z * (1 - tanh_z**2)
+        # d_z and d_tanh_z.
         launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
-        # d_u_z = U_z.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)
+        cp.matmul(d_tanh_z[t], U_z, out=d_u_z)  # d_u_z = U_z.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)  # d_y_2 = U_y.T @ d_tanh_z
 
-        # d_y_2 = U_y.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)
-
-        # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
-        # d_y_2 = d_y_2
-        # d_z = 0.53 * d_z + d_u_z
+        # d_y_2 and d_z.
         launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])
             cp.copyto(d_z, kept_z, where=finished[t])
 
-    # d_x = W_h.T @ d_tanh_z
-    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    cp.matmul(d_tanh_z.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 
     # The gradients of the parameters: all steps in one product each.
     cp.matmul(d_tanh_z.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
@@ -230,15 +231,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_tanh_z.reshape(T * B, H).T, z[:-1].reshape(T * B, H), out=d_U_z)
     column_sum(d_tanh_z, d_b_h)
 
-    d_params = Params(d_W_h, d_U_y, d_U_z, d_b_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_y_2, d_z))
+    return Grads(params=Params(d_W_h, d_U_y, d_U_z, d_b_h), x=d_x, initial=States(d_y_2, d_z))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -14,29 +14,23 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
-    const int rows,
-    const storage* __restrict__ zeta,  // 1  zeta
-    const storage* __restrict__ nu,  // 1  nu
-    storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
-    storage* __restrict__ sigmoid_nu)  // (1,)  sigmoid_nu
-{
+        const int rows, Read zeta, Read nu, Write sigmoid_zeta, Write sigmoid_nu) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
     const real zeta_ = zeta[0];
     const real nu_ = nu[0];
 
-    const real sigmoid_zeta_ = sigmoid(zeta_);
-    const real sigmoid_nu_ = sigmoid(nu_);
-
-    sigmoid_zeta[0] = sigmoid_zeta_;
-    sigmoid_nu[0] = sigmoid_nu_;
+    sigmoid_zeta[0] = sigmoid(zeta_);
+    sigmoid_nu[0] = sigmoid(nu_);
 }
 
 // a = W_h @ x + U_h @ h
@@ -44,15 +38,8 @@ extern "C" __global__ void fastgrnn_forward_1(
 // n = tanh(a + b_h)
 // h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
 extern "C" __global__ void fastgrnn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ sigmoid_nu,  // (1,)  sigmoid_nu
-    const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
-    storage* __restrict__ z)  // (T, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Write n, Read b_, Write h,
+        Read sigmoid_nu, Read sigmoid_zeta, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -60,8 +47,7 @@ extern "C" __global__ void fastgrnn_forward_2(
 
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = n[at * H + k];
-    const real b_z = b_[k];
-    const real b_h = b_[H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
     const real sigmoid_nu_ = sigmoid_nu[0];
     const real sigmoid_zeta_ = sigmoid_zeta[0];
@@ -69,28 +55,16 @@ extern "C" __global__ void fastgrnn_forward_2(
     const real a = U_h_h_ + W_h_x;
     const real z_ = sigmoid(a + b_z);
     const real n_ = tanh(a + b_h);
-    const real h_next = h_ * z_ + n_ * (sigmoid_nu_ + sigmoid_zeta_ * (1 - z_));
-
-    n[at * H + k] = n_;
     z[at * H + k] = z_;
-    h[(at + B) * H + k] = h_next;
+    n[at * H + k] = n_;
+    h[(at + B) * H + k] = h_ * z_ + n_ * (sigmoid_nu_ + sigmoid_zeta_ * (1 - z_));  // h_next
 }
 
 // Computes d_h_next, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
 extern "C" __global__ void fastgrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ z,  // (T, B, H)  z
-    const storage* __restrict__ sigmoid_nu,  // (1,)  sigmoid_nu
-    const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ g_sigmoid_nu,  // (T, B, H)  g_sigmoid_nu
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_z, d_n
-    storage* __restrict__ g_sigmoid_zeta,  // (T, B, H)  g_sigmoid_zeta
-    storage* __restrict__ d_a)  // (T, B, H)  d_a
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read n, Read z,
+        Read sigmoid_nu, Read sigmoid_zeta, Read h, Write g_sigmoid_nu, Write d_gates, Write g_sigmoid_zeta,
+        Write d_a) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -105,28 +79,20 @@ extern "C" __global__ void fastgrnn_backward_1(
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_sigmoid_nu_ = d_h_next * n_;
     const real not_z = 1 - z_;
-    const real g_sigmoid_zeta_ = d_h_next * n_ * not_z;
     const real d_n = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
     const real d_z = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
-    const real d_a_ = d_n + d_z;
-
     d_h[b * H + k] = d_h_next;
-    g_sigmoid_nu[at * H + k] = g_sigmoid_nu_;
-    d_gates[at * (2 * H) + k] = d_z;
-    g_sigmoid_zeta[at * H + k] = g_sigmoid_zeta_;
+    g_sigmoid_nu[at * H + k] = d_h_next * n_;
+    g_sigmoid_zeta[at * H + k] = d_h_next * n_ * not_z;
     d_gates[at * (2 * H) + H + k] = d_n;
-    d_a[at * H + k] = d_a_;
+    d_gates[at * (2 * H) + k] = d_z;
+    d_a[at * H + k] = d_n + d_z;
 }
 
 // Computes d_h.
 extern "C" __global__ void fastgrnn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ z)  // (T, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -136,21 +102,13 @@ extern "C" __global__ void fastgrnn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    const real d_h_ = d_h_next * z_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
 // Computes d_nu and d_zeta.
 extern "C" __global__ void fastgrnn_backward_3(
-    const int rows,
-    const storage* __restrict__ d_sigmoid_nu,  // (1,)  d_sigmoid_nu
-    const storage* __restrict__ sigmoid_nu,  // (1,)  sigmoid_nu
-    const storage* __restrict__ d_sigmoid_zeta,  // (1,)  d_sigmoid_zeta
-    const storage* __restrict__ sigmoid_zeta,  // (1,)  sigmoid_zeta
-    storage* __restrict__ d_nu,  // 1  nu
-    storage* __restrict__ d_zeta)  // 1  zeta
-{
+        const int rows, Read d_sigmoid_nu, Read sigmoid_nu, Read d_sigmoid_zeta, Read sigmoid_zeta,
+        Write d_nu, Write d_zeta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -159,19 +117,14 @@ extern "C" __global__ void fastgrnn_backward_3(
     const real d_sigmoid_zeta_ = d_sigmoid_zeta[0];
     const real sigmoid_zeta_ = sigmoid_zeta[0];
 
-    const real d_nu_ = d_sigmoid_nu_ * (1 - sigmoid_nu_) * sigmoid_nu_;
-    const real d_zeta_ = d_sigmoid_zeta_ * (1 - sigmoid_zeta_) * sigmoid_zeta_;
-
-    d_nu[0] = d_nu_;
-    d_zeta[0] = d_zeta_;
+    d_nu[0] = d_sigmoid_nu_ * (1 - sigmoid_nu_) * sigmoid_nu_;
+    d_zeta[0] = d_sigmoid_zeta_ * (1 - sigmoid_zeta_) * sigmoid_zeta_;
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void fastgrnn_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -188,9 +141,7 @@ extern "C" __global__ void fastgrnn_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void fastgrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

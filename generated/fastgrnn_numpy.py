@@ -113,30 +113,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -146,17 +144,14 @@ def forward(
     )
     U_h_h = np.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and a that wait for no state, for all steps at once.
     sigmoid(zeta, 0.5, out=sigmoid_zeta)
     sigmoid(nu, 0.5, out=sigmoid_nu)
-
-    # The parts of a that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     b_z, b_h = b[:H], b[H:]
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
@@ -185,13 +180,25 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    kept = Tape(x, h, n, z, sigmoid_zeta, sigmoid_nu, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -221,25 +228,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (np.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_sigmoid_nu, d_sigmoid_zeta = (np.empty((1,), dtype) for _ in range(2))
     d_W_h, d_U_h, d_b, d_nu, d_zeta = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        z_ts = z[ts]
-        g_sigmoid_zeta_ts = g_sigmoid_zeta[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
+        z_ts, g_sigmoid_zeta_ts, n_ts = z[ts], g_sigmoid_zeta[ts], n[ts]
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # g_sigmoid_zeta = n * (1 - z), times d_h in the loop
         np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)
@@ -253,7 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z = (1 - z) * z * (h - n * sigmoid_zeta), times d_h in the loop
         np.multiply(n_ts, sigmoid_zeta, out=s_ts)
-        np.subtract(h_ts, s_ts, out=s_ts)
+        np.subtract(h[ts], s_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -265,24 +267,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # g_sigmoid_nu = d_h * n
-            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)
-
-            # g_sigmoid_zeta = d_h * n * (1 - z)
-            g_sigmoid_zeta_t *= d_h
-
-            # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
-            d_z *= d_h
-
-            # d_a = d_n + d_z
-            np.add(d_n, d_z, out=d_a_t)
-
-            # d_u_h = U_h.T @ d_a
-            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)
+            np.multiply(d_h, n_t, out=g_sigmoid_nu_t)  # g_sigmoid_nu = d_h * n
+            g_sigmoid_zeta_t *= d_h  # g_sigmoid_zeta = d_h * n * (1 - z)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+            np.add(d_n, d_z, out=d_a_t)  # d_a = d_n + d_z
+            np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_a
 
             # d_h = d_h * z + d_u_h
             d_h *= z_t
@@ -317,34 +307,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_zeta_2 *= d_sigmoid_zeta
     d_zeta_2 *= sigmoid_zeta
 
-    d_params = Params(d_W_h, d_U_h, d_b, d_nu, d_zeta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_h, b, nu, zeta = params
-    n, U_h_h, z = (np.empty((B, H), dtype) for _ in range(3))
+    n, U_h_h, z, h_next = (np.empty((B, H), dtype) for _ in range(4))
     sigmoid_zeta, sigmoid_nu = (np.empty((1,), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
-    b_z, b_h = b[:H], b[H:]
 
     # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
-    sigmoid(zeta, 0.5, out=sigmoid_zeta)
-    sigmoid(nu, 0.5, out=sigmoid_nu)
+    sigmoid(zeta, half, out=sigmoid_zeta)
+    sigmoid(nu, half, out=sigmoid_nu)
 
     # a = W_h @ x + U_h @ h
     np.matmul(x, W_h.T, out=n)
@@ -352,14 +339,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     n += U_h_h
 
     # z = sigmoid(a + b_z)
-    np.add(n, b_z, out=z)
-    sigmoid(z, 0.5, out=z)
+    np.add(n, b[:H], out=z)
+    sigmoid(z, half, out=z)
 
     # n = tanh(a + b_h)
-    n += b_h
+    n += b[H:]
     np.tanh(n, out=n)
     np.multiply(h_t, z, out=h_next)
-    np.subtract(1, z, out=s)
+    np.subtract(one, z, out=s)
     s *= sigmoid_zeta
     s += sigmoid_nu
     s *= n
@@ -435,11 +422,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,42 +14,30 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
-    const int rows,
-    const storage* __restrict__ alpha,  // 1  alpha
-    const storage* __restrict__ beta,  // 1  beta
-    storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
-{
+        const int rows, Read alpha, Read beta, Write sigmoid_alpha, Write sigmoid_beta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
     const real alpha_ = alpha[0];
     const real beta_ = beta[0];
 
-    const real sigmoid_alpha_ = sigmoid(alpha_);
-    const real sigmoid_beta_ = sigmoid(beta_);
-
-    sigmoid_alpha[0] = sigmoid_alpha_;
-    sigmoid_beta[0] = sigmoid_beta_;
+    sigmoid_alpha[0] = sigmoid(alpha_);
+    sigmoid_beta[0] = sigmoid(beta_);
 }
 
 // n = tanh(W_h @ x + U_h @ h + b_h)
 // h' = n * sigmoid(alpha) + sigmoid(beta) * h
 extern "C" __global__ void fastrnn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    const storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Write n, Read b_h, Write h,
+        Read sigmoid_alpha, Read sigmoid_beta) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -63,24 +51,14 @@ extern "C" __global__ void fastrnn_forward_2(
     const real sigmoid_beta_ = sigmoid_beta[0];
 
     const real n_ = tanh(U_h_h_ + W_h_x + b_h_);
-    const real h_next = h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;  // h_next
 }
 
 // Computes d_h_next, g_sigmoid_beta, g_sigmoid_alpha and d_n.
 extern "C" __global__ void fastrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    storage* __restrict__ g_sigmoid_beta,  // (T, B, H)  g_sigmoid_beta
-    storage* __restrict__ g_sigmoid_alpha,  // (T, B, H)  g_sigmoid_alpha
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read n,
+        Read sigmoid_alpha, Write g_sigmoid_beta, Write g_sigmoid_alpha, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,23 +71,15 @@ extern "C" __global__ void fastrnn_backward_1(
     const real sigmoid_alpha_ = sigmoid_alpha[0];
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_sigmoid_beta_ = d_h_next * h_;
-    const real g_sigmoid_alpha_ = d_h_next * n_;
-    const real d_n_ = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
-
     d_h[b * H + k] = d_h_next;
-    g_sigmoid_beta[at * H + k] = g_sigmoid_beta_;
-    g_sigmoid_alpha[at * H + k] = g_sigmoid_alpha_;
-    d_n[at * H + k] = d_n_;
+    g_sigmoid_beta[at * H + k] = d_h_next * h_;
+    g_sigmoid_alpha[at * H + k] = d_h_next * n_;
+    d_n[at * H + k] = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
 }
 
 // Computes d_h.
 extern "C" __global__ void fastrnn_backward_2(
-    const int rows, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ sigmoid_beta)  // (1,)  sigmoid_beta
-{
+        const int rows, const int H, Write d_h, Read d_u_h, Read sigmoid_beta) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -118,21 +88,13 @@ extern "C" __global__ void fastrnn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real sigmoid_beta_ = sigmoid_beta[0];
 
-    const real d_h_ = d_h_next * sigmoid_beta_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * sigmoid_beta_ + d_u_h_;
 }
 
 // Computes d_alpha and d_beta.
 extern "C" __global__ void fastrnn_backward_3(
-    const int rows,
-    const storage* __restrict__ d_sigmoid_alpha,  // (1,)  d_sigmoid_alpha
-    const storage* __restrict__ sigmoid_alpha,  // (1,)  sigmoid_alpha
-    const storage* __restrict__ d_sigmoid_beta,  // (1,)  d_sigmoid_beta
-    const storage* __restrict__ sigmoid_beta,  // (1,)  sigmoid_beta
-    storage* __restrict__ d_alpha,  // 1  alpha
-    storage* __restrict__ d_beta)  // 1  beta
-{
+        const int rows, Read d_sigmoid_alpha, Read sigmoid_alpha, Read d_sigmoid_beta, Read sigmoid_beta,
+        Write d_alpha, Write d_beta) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -141,19 +103,14 @@ extern "C" __global__ void fastrnn_backward_3(
     const real d_sigmoid_beta_ = d_sigmoid_beta[0];
     const real sigmoid_beta_ = sigmoid_beta[0];
 
-    const real d_alpha_ = d_sigmoid_alpha_ * (1 - sigmoid_alpha_) * sigmoid_alpha_;
-    const real d_beta_ = d_sigmoid_beta_ * (1 - sigmoid_beta_) * sigmoid_beta_;
-
-    d_alpha[0] = d_alpha_;
-    d_beta[0] = d_beta_;
+    d_alpha[0] = d_sigmoid_alpha_ * (1 - sigmoid_alpha_) * sigmoid_alpha_;
+    d_beta[0] = d_sigmoid_beta_ * (1 - sigmoid_beta_) * sigmoid_beta_;
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void fastrnn_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -170,9 +127,7 @@ extern "C" __global__ void fastrnn_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void fastrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -107,19 +107,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -130,6 +126,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -139,18 +138,14 @@ def forward(
     )
     U_h_h = cp.empty((B, H), dtype)
 
-    # The parts of h' that wait for no state, for all steps at once.
+    # The parts of h' and n that wait for no state, for all steps at once.
     launch("fastrnn_forward_1", dtype, (1, 1), alpha, beta, sigmoid_alpha, sigmoid_beta)
-
-    # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # n = tanh(W_h @ x + U_h @ h + b_h)
-        cp.matmul(h[t], U_h_T, out=U_h_h)
+        cp.matmul(h[t], U_h_T, out=U_h_h)  # n = tanh(W_h @ x + U_h @ h + b_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
         launch("fastrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
@@ -158,13 +153,25 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    kept = Tape(x, h, n, sigmoid_alpha, sigmoid_beta, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -196,22 +203,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     sum_g_sigmoid_beta, sum_g_sigmoid_alpha = (cp.empty((T, B, 1), dtype) for _ in range(2))
     d_sigmoid_beta, d_sigmoid_alpha = (cp.empty((1,), dtype) for _ in range(2))
     d_W_h, d_U_h, d_b_h, d_alpha, d_beta = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_sigmoid_beta = d_h * h
-        # g_sigmoid_alpha = d_h * n
-        # d_n = d_h * (1 - n**2) * sigmoid_alpha
+        # g_sigmoid_beta, g_sigmoid_alpha and d_n.
         launch(
             "fastrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
             g_sigmoid_alpha, d_n,
         )
 
-        # d_u_h = U_h.T @ d_n
-        cp.matmul(d_n[t], U_h, out=d_u_h)
+        cp.matmul(d_n[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_n
 
         # d_h = d_h * sigmoid_beta + d_u_h
         launch("fastrnn_backward_2", dtype, (B, H, H), d_h, d_u_h, sigmoid_beta)
@@ -231,22 +234,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(sum_g_sigmoid_beta, d_sigmoid_beta)
     column_sum(d_n, d_b_h)
 
-    # d_alpha = d_sigmoid_alpha * (1 - sigmoid_alpha) * sigmoid_alpha
-    # d_beta = d_sigmoid_beta * (1 - sigmoid_beta) * sigmoid_beta
+    # d_alpha and d_beta.
     launch(
         "fastrnn_backward_3", dtype, (1, 1), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
         d_alpha, d_beta,
     )
 
-    d_params = Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_h, d_b_h, d_alpha, d_beta), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,37 +24,25 @@ __device__ inline real square(real a) { return a * a; }
 // g = sigmoid(W_g @ x + b_g)
 // j = tanh(W_j @ x + b_j)
 extern "C" __global__ void gilr_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    const storage* __restrict__ b_,  // 2 * H  b_g, b_j
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Read b_, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_g_x = gates[at * (2 * H) + k];
-    const real b_g = b_[k];
-    const real W_j_x = gates[at * (2 * H) + H + k];
-    const real b_j = b_[H + k];
+    const real W_g_x = gates[at * (2 * H) + k], W_j_x = gates[at * (2 * H) + H + k];
+    const real b_g = b_[k], b_j = b_[H + k];
 
     const real g = sigmoid(W_g_x + b_g);
     const real j = tanh(W_j_x + b_j);
-    const real x_h_next_ = (1 - g) * j;
-
     gates[at * (2 * H) + k] = g;
     gates[at * (2 * H) + H + k] = j;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = (1 - g) * j;
 }
 
 // h' = (1 - g) * j + g * h
 extern "C" __global__ void gilr_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int B, const int t, const int H, Read gates, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -62,20 +52,13 @@ extern "C" __global__ void gilr_forward_2(
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    const real h_next = g * h_ + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = g * h_ + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a_g and d_j.
 extern "C" __global__ void gilr_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, j
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_g, d_j
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -83,28 +66,21 @@ extern "C" __global__ void gilr_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real g = gates[at * (2 * H) + k];
-    const real j = gates[at * (2 * H) + H + k];
+    const real g = gates[at * (2 * H) + k], j = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_j = d_h_next * (1 - square(j)) * not_g;
     const real d_g = d_h_next * h_ - d_h_next * j;
-    const real d_a_g = d_g * g * not_g;
-    const real d_h_ = d_h_next * g;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (2 * H) + k] = d_a_g;
-    d_gates[at * (2 * H) + H + k] = d_j;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(j)) * not_g;  // d_j
+    d_gates[at * (2 * H) + k] = d_g * g * not_g;  // d_a_g
+    d_h[b * H + k] = d_h_next * g;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gilr_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

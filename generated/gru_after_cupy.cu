@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,56 +25,36 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_after_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 3 * H)  U_z_h, U_r_h, U_h_h
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    const storage* __restrict__ c,  // 3 * H  c_z, c_r, c_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ v_n)  // (T, B, H)  v_n
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Read c, Write h,
+        Write v_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (3 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real c_z = c[k];
-    const real U_r_h = u[b * (3 * H) + H + k];
-    const real W_r_x = gates[at * (3 * H) + H + k];
-    const real b_r = b_[H + k];
-    const real c_r = c[H + k];
+    const real U_z_h = u[b * (3 * H) + k], U_r_h = u[b * (3 * H) + H + k];
     const real U_h_h = u[b * (3 * H) + 2 * H + k];
-    const real c_h = c[2 * H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_r_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_h = b_[2 * H + k];
+    const real b_z = b_[k], b_r = b_[H + k], b_h = b_[2 * H + k];
+    const real c_z = c[k], c_r = c[H + k], c_h = c[2 * H + k];
     const real h_ = h[at * H + k];
 
     const real z = sigmoid(U_z_h + W_z_x + b_z + c_z);
     const real r = sigmoid(U_r_h + W_r_x + b_r + c_r);
     const real v_n_ = U_h_h + c_h;
     const real n = tanh(W_h_x + b_h + r * v_n_);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = r;
     v_n[at * H + k] = v_n_;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, d_v_n and d_r.
 extern "C" __global__ void gru_after_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ v_n,  // (T, B, H)  v_n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_v_n, d_z, d_r, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read v_n,
+        Read h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -80,8 +62,7 @@ extern "C" __global__ void gru_after_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
+    const real z = gates[at * (3 * H) + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + H + k];
     const real v_n_ = v_n[at * H + k];
     const real h_ = h[at * H + k];
@@ -89,24 +70,16 @@ extern "C" __global__ void gru_after_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    const real d_v_n = d_n * r;
-    const real d_r = d_n * (1 - r) * r * v_n_;
-    const real d_z = d_h_next * z * not_z * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (4 * H) + H + k] = d_z;
     d_gates[at * (4 * H) + 3 * H + k] = d_n;
-    d_gates[at * (4 * H) + k] = d_v_n;
-    d_gates[at * (4 * H) + 2 * H + k] = d_r;
+    d_gates[at * (4 * H) + k] = d_n * r;  // d_v_n
+    d_gates[at * (4 * H) + 2 * H + k] = d_n * (1 - r) * r * v_n_;  // d_r
+    d_gates[at * (4 * H) + H + k] = d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void gru_after_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 3 * H)  z, r, n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -116,37 +89,13 @@ extern "C" __global__ void gru_after_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (3 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
-}
-
-// Computes d_b_z_2 and d_b_r_2.
-extern "C" __global__ void gru_after_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 3 * H  b_z, b_r, b_h
-    storage* __restrict__ d_c)  // 3 * H  c_z, c_r, c_h
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_z = d_b[k];
-    const real d_b_r = d_b[H + k];
-
-    const real d_b_z_2 = d_b_z;
-    const real d_b_r_2 = d_b_r;
-
-    d_c[k] = d_b_z_2;
-    d_c[H + k] = d_b_r_2;
+    d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_after_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

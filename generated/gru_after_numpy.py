@@ -114,56 +114,46 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, c = params
     h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), v_n=(T, B, H))
-    u = np.empty((B, 3 * H), dtype)
-    bias = np.empty((3 * H,), dtype)
-    bias_zr, bias_n = bias[: 2 * H], bias[2 * H :]
-    b_zr, b_h = b[: 2 * H], b[2 * H :]
-    c_zr = c[: 2 * H]
-
-    # The parts of z and r that wait for no state, for all steps at once.
-    np.add(b_zr, c_zr, out=bias_zr)
-
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = b_h
+    u = np.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
+    bias = np.empty((3 * H,), dtype)  # bias_z, bias_r, bias_n
 
     # The parts of z, r and n that wait for no state, for all steps at once.
+    np.add(b[: 2 * H], c[: 2 * H], out=bias[: 2 * H])
+    bias[2 * H :] = b[2 * H :]
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
     gates += bias
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
+    U_zr_h, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
     c_h = c[2 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -175,7 +165,7 @@ def forward(
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
         # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
-        zr += U_zr
+        zr += U_zr_h
         sigmoid(zr, half, out=zr)
         np.add(U_h_h, c_h, out=v_n_t)
         np.multiply(r, v_n_t, out=s)
@@ -190,13 +180,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, v_n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, v_n, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -225,22 +226,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_v_n, d_z, d_r, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_hzr_tiles, d_u_h_tiles = tiles(np.concatenate((U[2 * H :], U[: 2 * H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_zr_ts = d_gates[ts, :, H : 3 * H]
-        d_n_ts = d_gates[ts, :, 3 * H :]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
-        d_r_ts = d_gates[ts, :, 2 * H : 3 * H]
+        d_zr_ts, d_n_ts = d_gates[ts, :, H : 3 * H], d_gates[ts, :, 3 * H :]
+        d_z_ts, d_r_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H : 3 * H]
         zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
-        h_ts = h[ts]
-        v_n_ts = v_n[ts]
 
         # d_z = 1 - z
         # d_n = (1 - n**2) * (1 - z), times d_h in the loop
@@ -250,10 +246,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= d_z_ts
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_z_ts *= s_ts
         d_zr_ts *= zr_ts
-        d_r_ts *= v_n_ts
+        d_r_ts *= v_n[ts]
 
         for d_y_t, d_n, d_v_n, r, d_r, d_z, d_v_n_z_r, z, finished_t in backwards(
             d_y[ts], d_n_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], d_r_ts, d_z_ts,
@@ -264,18 +260,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * (1 - z)
-            d_n *= d_h
-
-            # d_v_n = d_n * r
-            np.multiply(d_n, r, out=d_v_n)
-
-            # d_r = d_n * (1 - r) * r * v_n
-            d_r *= d_n
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+            np.multiply(d_n, r, out=d_v_n)  # d_v_n = d_n * r
+            d_r *= d_n  # d_r = d_n * (1 - r) * r * v_n
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
 
             # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
             np.matmul(d_v_n_z_r, U_hzr_tiles, out=d_u_h_tiles)
@@ -288,73 +276,63 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zrn_all, d_zr_all, d_v_n_all = d_gates[..., H:], d_gates[..., H : 3 * H], d_gates[..., :H]
-    d_c_h, d_c_zr = d_c[2 * H :], d_c[: 2 * H]
-    d_b_zr = d_b[: 2 * H]
+    d_zrn_all, d_v_n_all = d_gates[..., H:], d_gates[..., :H]
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_zrn_all.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zrn_all.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
+    np.matmul(d_gates[..., H : 3 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U[: 2 * H])
     np.matmul(d_v_n_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[2 * H :])
     np.matmul(ones, d_zrn_all.reshape(T * B, 3 * H), out=d_b)
-    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c_h)
+    np.matmul(ones, d_v_n_all.reshape(T * B, H), out=d_c[2 * H :])
 
-    # d_bias_z_2 = d_bias_z
-    # d_bias_r_2 = d_bias_r
-    d_c_zr[...] = d_b_zr
+    d_c[: 2 * H] = d_b[: 2 * H]
 
-    d_params = Params(d_W, d_U, d_b, d_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b, d_c), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b, c = params
-    u, gates = (np.empty((B, 3 * H), dtype) for _ in range(2))
-    v_n = np.empty((B, H), dtype)
-    bias = np.empty((3 * H,), dtype)
+    u = np.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
+    gates = np.empty((B, 3 * H), dtype)  # z, r, n
+    v_n, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    bias = np.empty((3 * H,), dtype)  # bias_z, bias_r, bias_n
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    bias_zr, bias_n = bias[: 2 * H], bias[2 * H :]
-    b_zr, b_h = b[: 2 * H], b[2 * H :]
-    c_zr, c_h = c[: 2 * H], c[2 * H :]
-    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
-    U_zr, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
+    zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
-    np.add(b_zr, c_zr, out=bias_zr)
+    np.add(b[: 2 * H], c[: 2 * H], out=bias[: 2 * H])
 
     # n = tanh(W_h @ x + r * (U_h @ h + c_h) + b_h)
-    bias_n[...] = b_h
+    bias[2 * H :] = b[2 * H :]
     np.matmul(x, W.T, out=gates)
     gates += bias
     np.matmul(h_t, U.T, out=u)
-    zr += U_zr
-    sigmoid(zr, 0.5, out=zr)
-    np.add(U_h_h, c_h, out=v_n)
-    np.multiply(r, v_n, out=s)
+    zr += u[:, : 2 * H]
+    sigmoid(zr, half, out=zr)
+    np.add(u[:, 2 * H :], c[2 * H :], out=v_n)
+    np.multiply(gates[:, H : 2 * H], v_n, out=s)
     n += s
     np.tanh(n, out=n)
 
     # h' = (1 - z) * n + z * h
     np.subtract(h_t, n, out=h_next)
-    h_next *= z
+    h_next *= gates[:, :H]
     h_next += n
 
     return h_next.copy(), States(h_next)
@@ -427,11 +405,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

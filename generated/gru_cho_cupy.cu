@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,65 +24,43 @@ __device__ inline real square(real a) { return a * a; }
 // r = sigmoid(W_r @ x + U_r @ h)
 // n = tanh(W_h @ x + U_h @ (r * h))
 extern "C" __global__ void gru_cho_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_r_h
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ hr)  // (T, B, H)  hr
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read h, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real U_r_h = u[b * (2 * H) + H + k];
-    const real W_r_x = gates[at * (3 * H) + H + k];
+    const real U_z_h = u[b * (2 * H) + k], U_r_h = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_r_x = gates[at * (3 * H) + H + k];
     const real h_ = h[at * H + k];
 
-    const real z = sigmoid(U_z_h + W_z_x);
     const real r = sigmoid(U_r_h + W_r_x);
-    const real hr_ = h_ * r;
-
-    gates[at * (3 * H) + k] = z;
+    gates[at * (3 * H) + k] = sigmoid(U_z_h + W_z_x);  // z
     gates[at * (3 * H) + H + k] = r;
-    hr[at * H + k] = hr_;
+    hr[at * H + k] = h_ * r;
 }
 
 // n = tanh(W_h @ x + U_h @ (r * h))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_cho_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_hr,  // (B, H)  U_h_hr
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_h_hr, Write gates, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real U_h_hr_ = U_h_hr[b * H + k];
-    const real W_h_x = gates[at * (3 * H) + 2 * H + k];
+    const real W_h_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
     const real h_ = h[at * H + k];
-    const real z = gates[at * (3 * H) + k];
 
     const real n = tanh(U_h_hr_ + W_h_x);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_cho_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_r, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -88,25 +68,17 @@ extern "C" __global__ void gru_cho_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real z = gates[at * (3 * H) + k];
+    const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * (1 - square(n)) * (1 - z);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + 2 * H + k] = d_n;
+    d_gates[at * (3 * H) + 2 * H + k] = d_h_next * (1 - square(n)) * (1 - z);  // d_n
 }
 
 // Computes d_r and d_z.
 extern "C" __global__ void gru_cho_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, r, n
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_r, d_n
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Read gates, Read d_h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -114,26 +86,17 @@ extern "C" __global__ void gru_cho_backward_2(
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
-    const real r = gates[at * (3 * H) + H + k];
-    const real d_h_next = d_h[b * H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
+    const real r = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real z = gates[at * (3 * H) + k];
+    const real d_h_next = d_h[b * H + k];
 
-    const real d_r = d_hr_ * h_ * (1 - r) * r;
-    const real d_z = d_h_next * (1 - z) * z * (h_ - n);
-
-    d_gates[at * (3 * H) + H + k] = d_r;
-    d_gates[at * (3 * H) + k] = d_z;
+    d_gates[at * (3 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
+    d_gates[at * (3 * H) + k] = d_h_next * (1 - z) * z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void gru_cho_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 3 * H)  z, r, n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -142,10 +105,7 @@ extern "C" __global__ void gru_cho_backward_3(
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
-    const real r = gates[at * (3 * H) + H + k];
-    const real z = gates[at * (3 * H) + k];
+    const real r = gates[at * (3 * H) + H + k], z = gates[at * (3 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_hr_ * r + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z + d_hr_ * r + d_u_h_;
 }

@@ -104,36 +104,34 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     H, I = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     A, b = params
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
     A_h_0_hr = np.empty((B, H), dtype)
 
     # The parts of r, z and n that wait for no state, for all steps at once.
@@ -141,8 +139,7 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     A_rz_T_tiles, u_tiles = tiles(A[: 2 * H, :H].T, u)
     A_h_T_tiles, A_h_0_hr_tiles = tiles(A[2 * H :, :H].T, A_h_0_hr)
     ends = [None] * T if finished is None else finished
@@ -170,13 +167,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, hr, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, _ = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -205,25 +213,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
     k_h = np.empty((T, B, H), dtype)
     d_hr, d_a_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_b = (np.zeros(shape, dtype) for shape in shapes(H, I))
-
     s = np.empty((B, H), dtype)
     A_h_tiles, d_hr_tiles = tiles(A[2 * H :, :H], d_hr)
     A_rz_tiles, d_a_h_tiles = tiles(A[: 2 * H, :H], d_a_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_rz_ts = d_gates[ts, :, : 2 * H]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_n_ts, d_rz_ts, d_z_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H]
         d_r_ts = d_gates[ts, :, :H]
         n_ts, z_ts, rz_ts = gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H], gates[ts, :, : 2 * H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -238,8 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= h_ts
         d_rz_ts *= rz_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_n, d_z, d_r, d_rz, k_h_t, r, finished_t in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_r_ts, d_rz_ts, k_h_ts, gates[ts, :, :H], ends[ts],
@@ -249,21 +252,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * z
-            d_n *= d_h
-
-            # d_hr = A_h.T @ d_n
-            np.matmul(d_n, A_h_tiles, out=d_hr_tiles)
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_a_h = A_r.T @ d_r + A_z.T @ d_z
-            np.matmul(d_rz, A_rz_tiles, out=d_a_h_tiles)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.matmul(d_n, A_h_tiles, out=d_hr_tiles)  # d_hr = A_h.T @ d_n
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.matmul(d_rz, A_rz_tiles, out=d_a_h_tiles)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
             # d_h = d_a_h + d_h * (1 - z) + d_hr * r
             d_h *= k_h_t
@@ -275,41 +268,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_rz_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
+    d_rz_all = d_gates[..., : 2 * H]
 
     # d_x = A_r.T @ d_r + A_z.T @ d_z + A_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), A[:, H:], out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_rz_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_A[: 2 * H, :H])
-    np.matmul(d_n_all.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_A[2 * H :, :H])
+    np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_A[2 * H :, :H])
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A[:, H:])
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
-    d_params = Params(d_A, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, I = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     A, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
-    hr, A_h_0_hr = (np.empty((B, H), dtype) for _ in range(2))
-    rz, r, n, z = gates[:, : 2 * H], gates[:, :H], gates[:, 2 * H :], gates[:, H : 2 * H]
+    u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
+    gates = np.empty((B, 3 * H), dtype)  # r, z, n
+    hr, A_h_0_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
+    rz, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # r = sigmoid(A_r @ concat(h, x) + b_r)
     # z = sigmoid(A_z @ concat(h, x) + b_z)
@@ -318,15 +308,15 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += b
     np.matmul(h_t, A[: 2 * H, :H].T, out=u)
     rz += u
-    sigmoid(rz, 0.5, out=rz)
-    np.multiply(h_t, r, out=hr)
+    sigmoid(rz, half, out=rz)
+    np.multiply(h_t, gates[:, :H], out=hr)
     np.matmul(hr, A[2 * H :, :H].T, out=A_h_0_hr)
     n += A_h_0_hr
     np.tanh(n, out=n)
 
     # h' = (1 - z) * h + z * n
     np.subtract(n, h_t, out=h_next)
-    h_next *= z
+    h_next *= gates[:, H : 2 * H]
     h_next += h_t
 
     return h_next.copy(), States(h_next)
@@ -400,11 +390,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,42 +24,27 @@ __device__ inline real square(real a) { return a * a; }
 // r = sigmoid(U_r @ h + b_r)
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 extern "C" __global__ void gru_type1_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ hr)  // (T, B, H)  hr
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Read h, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real U_r_h = gates[at * (2 * H) + H + k];
-    const real b_r = b_[H + k];
+    const real U_z_h = gates[at * (2 * H) + k], U_r_h = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_r = b_[H + k];
     const real h_ = h[at * H + k];
 
-    const real z = sigmoid(U_z_h + b_z);
     const real r = sigmoid(U_r_h + b_r);
-    const real hr_ = h_ * r;
-
-    gates[at * (2 * H) + k] = z;
+    gates[at * (2 * H) + k] = sigmoid(U_z_h + b_z);  // z
     gates[at * (2 * H) + H + k] = r;
-    hr[at * H + k] = hr_;
+    hr[at * H + k] = h_ * r;
 }
 
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type1_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_hr,  // (B, H)  U_h_hr
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
-{
+        const int rows, const int B, const int t, const int H, Read U_h_hr, Write n, Read b_, Write h,
+        Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -70,21 +57,14 @@ extern "C" __global__ void gru_type1_forward_2(
     const real z = gates[at * (2 * H) + k];
 
     const real n_ = tanh(U_h_hr_ + W_h_x + b_h);
-    const real h_next = h_ * (1 - z) + z * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z) + z * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_type1_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read n, Read gates,
+        Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -96,22 +76,14 @@ extern "C" __global__ void gru_type1_backward_1(
     const real z = gates[at * (2 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n_ = d_h_next * (1 - square(n_)) * z;
-
     d_h[b * H + k] = d_h_next;
-    d_n[at * H + k] = d_n_;
+    d_n[at * H + k] = d_h_next * (1 - square(n_)) * z;
 }
 
 // Computes d_r and d_z.
 extern "C" __global__ void gru_type1_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Read gates, Read d_h,
+        Read n, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -119,26 +91,17 @@ extern "C" __global__ void gru_type1_backward_2(
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
-    const real r = gates[at * (2 * H) + H + k];
+    const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
     const real d_h_next = d_h[b * H + k];
     const real n_ = n[at * H + k];
-    const real z = gates[at * (2 * H) + k];
 
-    const real d_r = d_hr_ * h_ * (1 - r) * r;
-    const real d_z = d_h_next * (1 - z) * z * (n_ - h_);
-
-    d_gates[at * (2 * H) + H + k] = d_r;
-    d_gates[at * (2 * H) + k] = d_z;
+    d_gates[at * (2 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
+    d_gates[at * (2 * H) + k] = d_h_next * (1 - z) * z * (n_ - h_);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void gru_type1_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -147,20 +110,15 @@ extern "C" __global__ void gru_type1_backward_3(
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
-    const real r = gates[at * (2 * H) + H + k];
-    const real z = gates[at * (2 * H) + k];
+    const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_type1_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,32 +23,20 @@ __device__ inline real square(real a) { return a * a; }
 // z = sigmoid(b_z)
 // r = sigmoid(b_r)
 extern "C" __global__ void gru_type3_forward_1(
-    const int rows, const int H,
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    storage* __restrict__ z,  // (H,)  z
-    storage* __restrict__ r)  // (H,)  r
-{
+        const int rows, const int H, Read b_, Write z, Write r) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real b_z = b_[k];
-    const real b_r = b_[H + k];
+    const real b_z = b_[k], b_r = b_[H + k];
 
-    const real z_ = sigmoid(b_z);
-    const real r_ = sigmoid(b_r);
-
-    z[k] = z_;
-    r[k] = r_;
+    z[k] = sigmoid(b_z);
+    r[k] = sigmoid(b_r);
 }
 
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 extern "C" __global__ void gru_type3_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ r,  // (H,)  r
-    storage* __restrict__ hr)  // (T, B, H)  hr
-{
+        const int rows, const int B, const int t, const int H, Read h, Read r, Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -55,21 +45,13 @@ extern "C" __global__ void gru_type3_forward_2(
     const real h_ = h[at * H + k];
     const real r_ = r[k];
 
-    const real hr_ = h_ * r_;
-
-    hr[at * H + k] = hr_;
+    hr[at * H + k] = h_ * r_;
 }
 
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type3_forward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_hr,  // (B, H)  U_h_hr
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ z)  // (H,)  z
-{
+        const int rows, const int B, const int t, const int H, Read U_h_hr, Write n, Read b_, Write h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -82,23 +64,14 @@ extern "C" __global__ void gru_type3_forward_3(
     const real z_ = z[k];
 
     const real n_ = tanh(U_h_hr_ + W_h_x + b_h);
-    const real h_next = h_ * (1 - z_) + z_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z_) + z_ * n_;  // h_next
 }
 
 // Computes d_h_next, g_z and d_n.
 extern "C" __global__ void gru_type3_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ z,  // (H,)  z
-    storage* __restrict__ g_z,  // (T, B, H)  g_z
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read n, Read z,
+        Write g_z, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -111,24 +84,15 @@ extern "C" __global__ void gru_type3_backward_1(
     const real z_ = z[k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real g_z_ = d_h_next * (n_ - h_);
-    const real d_n_ = d_h_next * (1 - square(n_)) * z_;
-
     d_h[b * H + k] = d_h_next;
-    g_z[at * H + k] = g_z_;
-    d_n[at * H + k] = d_n_;
+    g_z[at * H + k] = d_h_next * (n_ - h_);
+    d_n[at * H + k] = d_h_next * (1 - square(n_)) * z_;
 }
 
 // Computes g_r and d_h.
 extern "C" __global__ void gru_type3_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ r,  // (H,)  r
-    const storage* __restrict__ z,  // (H,)  z
-    storage* __restrict__ g_r)  // (T, B, H)  g_r
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Write d_h, Read r, Read z,
+        Write g_r) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -140,43 +104,29 @@ extern "C" __global__ void gru_type3_backward_2(
     const real r_ = r[k];
     const real z_ = z[k];
 
-    const real g_r_ = d_hr_ * h_;
-    const real d_h_ = d_h_next * (1 - z_) + d_hr_ * r_;
-
-    g_r[at * H + k] = g_r_;
-    d_h[b * H + k] = d_h_;
+    g_r[at * H + k] = d_hr_ * h_;
+    d_h[b * H + k] = d_h_next * (1 - z_) + d_hr_ * r_;
 }
 
 // Computes d_b_z and d_b_r.
 extern "C" __global__ void gru_type3_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ d_parts,  // (2 * H,)  d_r, d_z
-    const storage* __restrict__ z,  // (H,)  z
-    const storage* __restrict__ r,  // (H,)  r
-    storage* __restrict__ d_b)  // 3 * H  b_z, b_r, b_h
-{
+        const int rows, const int H, Read d_parts, Read z, Read r, Write d_b) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_z = d_parts[H + k];
+    const real d_z = d_parts[H + k], d_r = d_parts[k];
     const real z_ = z[k];
-    const real d_r = d_parts[k];
     const real r_ = r[k];
 
-    const real d_b_z = d_z * (1 - z_) * z_;
-    const real d_b_r = d_r * (1 - r_) * r_;
-
-    d_b[k] = d_b_z;
-    d_b[H + k] = d_b_r;
+    d_b[k] = d_z * (1 - z_) * z_;  // d_b_z
+    d_b[H + k] = d_r * (1 - r_) * r_;  // d_b_r
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void gru_type3_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

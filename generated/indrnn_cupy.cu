@@ -14,18 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + u * h + b_h)
 extern "C" __global__ void indrnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ W_h_x,  // (T, B, H)  W_h_x
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u)  // H  u
-{
+        const int rows, const int B, const int t, const int H, Read W_h_x, Read b_h, Write h, Read u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -36,21 +33,13 @@ extern "C" __global__ void indrnn_forward_1(
     const real h_ = h[at * H + k];
     const real u_ = u[k];
 
-    const real h_next = relu(W_h_x_ + b_h_ + h_ * u_);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = relu(W_h_x_ + b_h_ + h_ * u_);  // h_next
 }
 
 // Computes d_h, d_a_h and g_u.
 extern "C" __global__ void indrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u,  // H  u
-    storage* __restrict__ d_a_h,  // (T, B, H)  d_a_h
-    storage* __restrict__ g_u)  // (T, B, H)  g_u
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read u,
+        Write d_a_h, Write g_u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -58,26 +47,20 @@ extern "C" __global__ void indrnn_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real h_next = h[(at + B) * H + k];
-    const real h_ = h[at * H + k];
+    const real h_next = h[(at + B) * H + k], h_ = h[at * H + k];
     const real u_ = u[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * step(h_next);
-    const real g_u_ = d_a_h_ * h_;
-    const real d_h_ = d_a_h_ * u_;
-
-    d_h[b * H + k] = d_h_;
     d_a_h[at * H + k] = d_a_h_;
-    g_u[at * H + k] = g_u_;
+    g_u[at * H + k] = d_a_h_ * h_;
+    d_h[b * H + k] = d_a_h_ * u_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void indrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

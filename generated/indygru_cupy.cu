@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,50 +25,31 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_h @ x + u_h * r * h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void indygru_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
-    const storage* __restrict__ b_,  // 3 * H  b_r, b_z, b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u)  // 3 * H  u_r, u_z, u_h
-{
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write h, Read u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_r_x = gates[at * (3 * H) + k];
-    const real b_r = b_[k];
-    const real h_ = h[at * H + k];
-    const real u_r = u[k];
-    const real W_z_x = gates[at * (3 * H) + H + k];
-    const real b_z = b_[H + k];
-    const real u_z = u[H + k];
+    const real W_r_x = gates[at * (3 * H) + k], W_z_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_h = b_[2 * H + k];
-    const real u_h = u[2 * H + k];
+    const real b_r = b_[k], b_z = b_[H + k], b_h = b_[2 * H + k];
+    const real h_ = h[at * H + k];
+    const real u_r = u[k], u_z = u[H + k], u_h = u[2 * H + k];
 
     const real r = sigmoid(W_r_x + b_r + h_ * u_r);
     const real z = sigmoid(W_z_x + b_z + h_ * u_z);
     const real n = tanh(W_h_x + b_h + h_ * u_h * r);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (3 * H) + k] = r;
     gates[at * (3 * H) + H + k] = z;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h, d_z, d_n, g_u_h, g_u_z, d_r and g_u_r.
 extern "C" __global__ void indygru_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  r, z, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ u,  // 3 * H  u_r, u_z, u_h
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_r, d_z, d_n
-    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_u_r, g_u_z, g_u_h
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read u, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -74,39 +57,29 @@ extern "C" __global__ void indygru_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (3 * H) + H + k];
-    const real n = gates[at * (3 * H) + 2 * H + k];
-    const real h_ = h[at * H + k];
+    const real z = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + k];
-    const real u_h = u[2 * H + k];
-    const real u_r = u[k];
-    const real u_z = u[H + k];
+    const real h_ = h[at * H + k];
+    const real u_h = u[2 * H + k], u_r = u[k], u_z = u[H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    const real g_u_h = d_n * h_ * r;
     const real d_z = d_h_next * z * not_z * (h_ - n);
-    const real g_u_z = d_z * h_;
     const real d_r = d_n * h_ * (1 - r) * r * u_h;
-    const real g_u_r = d_r * h_;
-    const real d_h_ = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (3 * H) + H + k] = d_z;
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
-    d_gates_2[at * (3 * H) + 2 * H + k] = g_u_h;
-    d_gates_2[at * (3 * H) + H + k] = g_u_z;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_n * h_ * r;  // g_u_h
+    d_gates[at * (3 * H) + H + k] = d_z;
+    d_gates_2[at * (3 * H) + H + k] = d_z * h_;  // g_u_z
     d_gates[at * (3 * H) + k] = d_r;
-    d_gates_2[at * (3 * H) + k] = g_u_r;
+    d_gates_2[at * (3 * H) + k] = d_r * h_;  // g_u_r
+    d_h[b * H + k] = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void indygru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -108,30 +108,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -143,8 +141,7 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     ends = [None] * T if finished is None else finished
@@ -175,13 +172,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -210,11 +218,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2 = (np.empty((T, B, 3 * H), dtype) for _ in range(2))
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_u_r, g_u_z, g_u_h
     k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     u_rz = u[: 2 * H]
@@ -222,15 +230,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_rz_ts = d_gates[ts, :, : 2 * H]
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_z_ts = d_gates[ts, :, H : 2 * H]
+        d_rz_ts, d_n_ts, d_z_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
         d_r_ts = d_gates[ts, :, :H]
         rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
-        h_ts = h[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
         u_h = u[2 * H :]
         g_u_h_ts = d_gates_2[ts, :, 2 * H :]
-        k_h_ts = k_h[ts]
 
         # d_z = 1 - z
         # d_n = (1 - n**2) * (1 - z), times d_h in the loop
@@ -246,11 +251,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_rz_ts *= rz_ts
         d_r_ts *= u_h
 
-        # g_u_h = h * r, times d_n in the loop
-        np.multiply(h_ts, r_ts, out=g_u_h_ts)
-
-        # k_h = r * u_h
-        np.multiply(r_ts, u_h, out=k_h_ts)
+        np.multiply(h_ts, r_ts, out=g_u_h_ts)  # g_u_h = h * r, times d_n in the loop
+        np.multiply(r_ts, u_h, out=k_h_ts)  # k_h = r * u_h
 
         for d_y_t, d_n, g_u_h, d_z, g_u_z, h_t, d_r, g_u_r, z, k_h_t, d_rz, finished_t in backwards(
             d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, d_gates_2[ts, :, H : 2 * H], h_ts, d_r_ts,
@@ -261,24 +263,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - n**2) * (1 - z)
-            d_n *= d_h
-
-            # g_u_h = d_n * h * r
-            g_u_h *= d_n
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
-
-            # g_u_z = d_z * h
-            np.multiply(d_z, h_t, out=g_u_z)
-
-            # d_r = d_n * h * (1 - r) * r * u_h
-            d_r *= d_n
-
-            # g_u_r = d_r * h
-            np.multiply(d_r, h_t, out=g_u_r)
+            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+            g_u_h *= d_n  # g_u_h = d_n * h * r
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+            np.multiply(d_z, h_t, out=g_u_z)  # g_u_z = d_z * h
+            d_r *= d_n  # d_r = d_n * h * (1 - r) * r * u_h
+            np.multiply(d_r, h_t, out=g_u_r)  # g_u_r = d_r * h
 
             # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
             d_h *= z
@@ -301,29 +291,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_u)
 
-    d_params = Params(d_W, d_b, d_u)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_b, d_u), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b, u = params
-    gates = np.empty((B, 3 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # r, z, n
+    h_next = np.empty((B, H), dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
     r, z, rz, n = gates[:, :H], gates[:, H : 2 * H], gates[:, : 2 * H], gates[:, 2 * H :]
 
     # r = sigmoid(W_r @ x + u_r * h + b_r)
@@ -331,13 +318,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # n = tanh(W_h @ x + u_h * r * h + b_h)
     np.matmul(x, W.T, out=gates)
     gates += b
-    np.multiply(h_t, u_r, out=s)
+    np.multiply(h_t, u[:H], out=s)
     r += s
-    np.multiply(h_t, u_z, out=s)
+    np.multiply(h_t, u[H : 2 * H], out=s)
     z += s
-    sigmoid(rz, 0.5, out=rz)
+    sigmoid(rz, half, out=rz)
     np.multiply(h_t, r, out=s)
-    s *= u_h
+    s *= u[2 * H :]
     n += s
     np.tanh(n, out=n)
 
@@ -416,11 +403,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

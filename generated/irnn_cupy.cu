@@ -14,18 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
 __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 
 // h' = relu(W_h @ x + U_h @ h + b_h)
 extern "C" __global__ void irnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    const storage* __restrict__ W_h_x,  // (T, B, H)  W_h_x
-    const storage* __restrict__ b_h,  // H  b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_h_h, Read W_h_x, Read b_h, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -35,19 +32,12 @@ extern "C" __global__ void irnn_forward_1(
     const real W_h_x_ = W_h_x[at * H + k];
     const real b_h_ = b_h[k];
 
-    const real h_next = relu(U_h_h_ + W_h_x_ + b_h_);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = relu(U_h_h_ + W_h_x_ + b_h_);  // h_next
 }
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void irnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_a_h)  // (T, B, H)  d_a_h
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Write d_a_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -58,18 +48,14 @@ extern "C" __global__ void irnn_backward_1(
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_a_h_ = d_h_next * step(h_next);
-
     d_h[b * H + k] = d_h_next;
-    d_a_h[at * H + k] = d_a_h_;
+    d_a_h[at * H + k] = d_h_next * step(h_next);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void irnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

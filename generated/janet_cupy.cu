@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,48 +24,32 @@ __device__ inline real square(real a) { return a * a; }
 // g = tanh(W_c @ x + U_c @ h + b_c)
 // h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
 extern "C" __global__ void janet_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_f_h, U_c_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_s, g
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_c
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ sigmoid_h)  // (T, B, H)  sigmoid_h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h,
+        Write sigmoid_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_f_h = u[b * (2 * H) + k];
-    const real W_f_x = gates[at * (2 * H) + k];
-    const real b_f = b_[k];
-    const real U_c_h = u[b * (2 * H) + H + k];
-    const real W_c_x = gates[at * (2 * H) + H + k];
-    const real b_c = b_[H + k];
+    const real U_f_h = u[b * (2 * H) + k], U_c_h = u[b * (2 * H) + H + k];
+    const real W_f_x = gates[at * (2 * H) + k], W_c_x = gates[at * (2 * H) + H + k];
+    const real b_f = b_[k], b_c = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real s = U_f_h + W_f_x + b_f;
     const real g = tanh(U_c_h + W_c_x + b_c);
     const real sigmoid_h_ = sigmoid(s - 1);
     const real sigmoid_s = sigmoid(s);
-    const real h_next = g * (1 - sigmoid_h_) + h_ * sigmoid_s;
-
-    gates[at * (2 * H) + k] = sigmoid_s;
     gates[at * (2 * H) + H + k] = g;
     sigmoid_h[at * H + k] = sigmoid_h_;
-    h[(at + B) * H + k] = h_next;
+    gates[at * (2 * H) + k] = sigmoid_s;
+    h[(at + B) * H + k] = g * (1 - sigmoid_h_) + h_ * sigmoid_s;  // h_next
 }
 
 // Computes d_h_next, d_s and d_g.
 extern "C" __global__ void janet_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ sigmoid_h,  // (T, B, H)  sigmoid_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  sigmoid_s, g
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_s, d_g
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read sigmoid_h,
+        Read gates, Read h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -72,28 +58,20 @@ extern "C" __global__ void janet_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real sigmoid_h_ = sigmoid_h[at * H + k];
-    const real g = gates[at * (2 * H) + H + k];
+    const real g = gates[at * (2 * H) + H + k], sigmoid_s = gates[at * (2 * H) + k];
     const real h_ = h[at * H + k];
-    const real sigmoid_s = gates[at * (2 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_sigmoid_h = 1 - sigmoid_h_;
-    const real d_g = d_h_next * (1 - square(g)) * not_sigmoid_h;
-    const real d_s = d_h_next * h_ * (1 - sigmoid_s) * sigmoid_s - d_h_next * g * sigmoid_h_ *
-        not_sigmoid_h;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_s;
-    d_gates[at * (2 * H) + H + k] = d_g;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(g)) * not_sigmoid_h;  // d_g
+    d_gates[at * (2 * H) + k] = d_h_next * h_ * (1 - sigmoid_s) * sigmoid_s - d_h_next * g * sigmoid_h_ *
+        not_sigmoid_h;  // d_s
 }
 
 // Computes d_h.
 extern "C" __global__ void janet_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  sigmoid_s, g
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -103,17 +81,13 @@ extern "C" __global__ void janet_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real sigmoid_s = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * sigmoid_s + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * sigmoid_s + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void janet_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

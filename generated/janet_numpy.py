@@ -107,45 +107,42 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
     h, gates, sigmoid_h = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_h=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
 
     # The parts of s and g that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    one = np.full((), 1, dtype)
-    half = np.full((), 0.5, dtype)
+    one = np.array(1, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -174,13 +171,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_h, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -209,24 +217,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_s, d_g
     k_s = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_s_ts, d_g_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        sigmoid_h_ts = sigmoid_h[ts]
+        sigmoid_h_ts, k_s_ts = sigmoid_h[ts], k_s[ts]
         g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_s_ts = k_s[ts]
-        h_ts = h[ts]
 
-        # d_s = 1 - sigmoid_h
-        np.subtract(1, sigmoid_h_ts, out=d_s_ts)
+        np.subtract(1, sigmoid_h_ts, out=d_s_ts)  # d_s = 1 - sigmoid_h
 
         # d_g = (1 - g**2) * (1 - sigmoid_h), times d_h in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
@@ -235,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # k_s = h * (1 - sigmoid_s) * sigmoid_s
         np.subtract(1, sigmoid_s_ts, out=k_s_ts)
-        k_s_ts *= h_ts
+        k_s_ts *= h[ts]
         k_s_ts *= sigmoid_s_ts
 
         # d_s = -g * (1 - sigmoid_h) * sigmoid_h
@@ -251,17 +255,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
-            d_g *= d_h
+            d_g *= d_h  # d_g = d_h * (1 - g**2) * (1 - sigmoid_h)
 
             # d_s = d_h * h * (1 - sigmoid_s) * sigmoid_s - d_h * g * (1 - sigmoid_h) * sigmoid_h
             d_s *= d_h
             np.multiply(d_h, k_s_t, out=s)
             d_s += s
 
-            # d_u_h = U_f.T @ d_s + U_c.T @ d_g
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_s + U_c.T @ d_g
 
             # d_h = d_h * sigmoid_s + d_u_h
             d_h *= sigmoid_s
@@ -280,30 +281,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    sigmoid_h = np.empty((B, H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_f_h, U_c_h
+    gates = np.empty((B, 2 * H), dtype)  # sigmoid_s, g
+    sigmoid_h, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    one = np.array(1, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    sigmoid_s, g = gates[:, :H], gates[:, H:]
+    sigmoid_s = gates[:, :H]
 
     # s = W_f @ x + U_f @ h + b_f
     # g = tanh(W_c @ x + U_c @ h + b_c)
@@ -313,16 +313,16 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
-    np.subtract(sigmoid_s, 1, out=sigmoid_h)
-    sigmoid(sigmoid_h, 0.5, out=sigmoid_h)
+    np.subtract(sigmoid_s, one, out=sigmoid_h)
+    sigmoid(sigmoid_h, half, out=sigmoid_h)
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    sigmoid_s *= 0.5
+    sigmoid_s *= half
     np.tanh(gates, out=gates)
-    sigmoid_s *= 0.5
-    sigmoid_s += 0.5
-    np.subtract(1, sigmoid_h, out=h_next)
-    h_next *= g
+    sigmoid_s *= half
+    sigmoid_s += half
+    np.subtract(one, sigmoid_h, out=h_next)
+    h_next *= gates[:, H:]
     np.multiply(h_t, sigmoid_s, out=s)
     h_next += s
 
@@ -396,11 +396,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,15 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
 // z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
 extern "C" __global__ void libru_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ log_z)  // (T, B, H)  log_z
-{
+        const int rows, const int B, const int t, const int H, Read h, Write log_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -30,49 +29,34 @@ extern "C" __global__ void libru_forward_1(
 
     const real h_ = h[at * H + k];
 
-    const real log_z_ = log(h_ + real(1e-11));
-
-    log_z[at * H + k] = log_z_;
+    log_z[at * H + k] = log(h_ + real(1e-11));
 }
 
 // z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
 // n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void libru_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_log_z, U_h_log_z
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_log_z = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real U_h_log_z = u[b * (2 * H) + H + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
-    const real b_h = b_[H + k];
+    const real U_z_log_z = u[b * (2 * H) + k], U_h_log_z = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real z = sigmoid(U_z_log_z + W_z_x + b_z);
     const real n = sigmoid(U_h_log_z + W_h_x + b_h);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes a_z.
 extern "C" __global__ void libru_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ a_z)  // (T, B, H)  a_z
-{
+        const int rows, const int H, Read h, Write a_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -80,20 +64,13 @@ extern "C" __global__ void libru_backward_1(
 
     const real h_ = h[at * H + k];
 
-    const real a_z_ = h_ + real(1e-11);
-
-    a_z[at * H + k] = a_z_;
+    a_z[at * H + k] = h_ + real(1e-11);
 }
 
 // Computes d_h_next, d_z and d_n.
 extern "C" __global__ void libru_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -101,28 +78,19 @@ extern "C" __global__ void libru_backward_2(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k];
-    const real n = gates[at * (2 * H) + H + k];
+    const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * (1 - n) * n * not_z;
-    const real d_z = d_h_next * z * not_z * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_z;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - n) * n * not_z;  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void libru_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ a_z,  // (T, B, H)  a_z
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_log_z,  // (B, H)  d_log_z
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
-{
+        const int rows, const int B, const int t, const int H, Read a_z, Write d_h, Read d_log_z, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -133,17 +101,13 @@ extern "C" __global__ void libru_backward_3(
     const real d_log_z_ = d_log_z[b * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_log_z_ / a_z_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z + d_log_z_ / a_z_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void libru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,14 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
 // The parts of n that wait for no state, for all steps at once.
 extern "C" __global__ void libru_log_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates)  // (T, B, 2 * H)  softplus_h, softplus_n
-{
+        const int rows, const int H, Write gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -29,33 +29,23 @@ extern "C" __global__ void libru_log_forward_1(
 
     const real W_h_x = gates[at * (2 * H) + H + k];
 
-    const real x_n = -W_h_x;
-
-    gates[at * (2 * H) + H + k] = x_n;
+    gates[at * (2 * H) + H + k] = -W_h_x;  // x_n
 }
 
 // a = W_z @ x + U_z @ h + b_z
 // n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 // h' = n + softplus(a + h - n) - softplus(a)
 extern "C" __global__ void libru_log_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_h_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  softplus_h, softplus_n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ softplus_a)  // (T, B, H)  softplus_a
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h,
+        Write softplus_a) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real U_h_h = u[b * (2 * H) + H + k];
-    const real b_h = b_[H + k];
-    const real x_n = gates[at * (2 * H) + H + k];
+    const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], x_n = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real a = U_z_h + W_z_x + b_z;
@@ -63,25 +53,16 @@ extern "C" __global__ void libru_log_forward_2(
     const real n = -softplus_n;
     const real softplus_a_ = softplus(a);
     const real softplus_h = softplus(a + h_ - n);
-    const real h_next = n + softplus_h - softplus_a_;
-
-    gates[at * (2 * H) + k] = softplus_h;
     gates[at * (2 * H) + H + k] = softplus_n;
     softplus_a[at * H + k] = softplus_a_;
-    h[(at + B) * H + k] = h_next;
+    gates[at * (2 * H) + k] = softplus_h;
+    h[(at + B) * H + k] = n + softplus_h - softplus_a_;  // h_next
 }
 
 // Computes d_h_next, d_softplus_h, g_b_h, d_W_h_x, d_U_h_h and d_a.
 extern "C" __global__ void libru_log_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  softplus_h, softplus_n
-    const storage* __restrict__ softplus_a,  // (T, B, H)  softplus_a
-    storage* __restrict__ d_softplus_h,  // (B, H)  d_softplus_h
-    storage* __restrict__ g_b_h,  // (T, B, H)  g_b_h
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_U_h_h, d_a, d_W_h_x
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read softplus_a, Write d_softplus_h, Write g_b_h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -89,8 +70,7 @@ extern "C" __global__ void libru_log_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real softplus_h = gates[at * (2 * H) + k];
-    const real softplus_n = gates[at * (2 * H) + H + k];
+    const real softplus_h = gates[at * (2 * H) + k], softplus_n = gates[at * (2 * H) + H + k];
     const real softplus_a_ = softplus_a[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -98,25 +78,17 @@ extern "C" __global__ void libru_log_backward_1(
     const real d_n = d_h_next - d_softplus_h_;
     const real d_softplus_n = d_n * expm1(-softplus_n);
     const real g_b_h_ = -d_softplus_n;
-    const real d_W_h_x = g_b_h_;
-    const real d_U_h_h = g_b_h_;
-    const real d_a = d_h_next * expm1(-softplus_a_) + d_softplus_h_;
-
     d_h[b * H + k] = d_h_next;
     d_softplus_h[b * H + k] = d_softplus_h_;
     g_b_h[at * H + k] = g_b_h_;
-    d_gates[at * (3 * H) + 2 * H + k] = d_W_h_x;
-    d_gates[at * (3 * H) + k] = d_U_h_h;
-    d_gates[at * (3 * H) + H + k] = d_a;
+    d_gates[at * (3 * H) + 2 * H + k] = g_b_h_;  // d_W_h_x
+    d_gates[at * (3 * H) + k] = g_b_h_;  // d_U_h_h
+    d_gates[at * (3 * H) + H + k] = d_h_next * expm1(-softplus_a_) + d_softplus_h_;  // d_a
 }
 
 // Computes d_h.
 extern "C" __global__ void libru_log_backward_2(
-    const int rows, const int H,
-    const storage* __restrict__ d_softplus_h,  // (B, H)  d_softplus_h
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
+        const int rows, const int H, Read d_softplus_h, Read d_u_h, Write d_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -124,17 +96,13 @@ extern "C" __global__ void libru_log_backward_2(
     const real d_softplus_h_ = d_softplus_h[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
 
-    const real d_h_ = d_softplus_h_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_softplus_h_ + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void libru_log_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -105,53 +105,45 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
     h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), softplus_a=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
     bias_n = np.empty((H,), dtype)
-    b_h, b_z = b[H:], b[:H]
     softplus_h_all, softplus_n_all = gates[..., :H], gates[..., H:]
 
-    # The parts of n that wait for no state, for all steps at once.
-    np.multiply(b_h, -1, out=bias_n)
-
-    # The parts of a and n that wait for no state, for all steps at once.
+    # The parts of n and a that wait for no state, for all steps at once.
+    np.multiply(b[H:], -1, out=bias_n)
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # The parts of a that wait for no state, for all steps at once.
-    softplus_h_all += b_z
+    softplus_h_all += b[:H]
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
-
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
@@ -179,13 +171,24 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, softplus_a)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None)
+    return y, final, Tape(x, h, gates, softplus_a, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -214,35 +217,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_U_h_h, d_a, d_W_h_x
     k_softplus_h, d_softplus_n = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_softplus_h_ts = k_softplus_h[ts]
-        softplus_h_ts, softplus_n_ts = gates[ts, :, :H], gates[ts, :, H:]
-        d_softplus_n_ts = d_softplus_n[ts]
+        k_softplus_h_ts, d_softplus_n_ts = k_softplus_h[ts], d_softplus_n[ts]
         d_a_ts = d_gates[ts, :, H : 2 * H]
-        softplus_a_ts = softplus_a[ts]
 
         # k_softplus_h = -expm1(-softplus_h), times d_h in the loop
-        np.multiply(softplus_h_ts, -1, out=k_softplus_h_ts)
+        np.multiply(gates[ts, :, :H], -1, out=k_softplus_h_ts)
         np.expm1(k_softplus_h_ts, out=k_softplus_h_ts)
         k_softplus_h_ts *= -1
 
         # d_softplus_n = expm1(-softplus_n), times d_n in the loop
-        np.multiply(softplus_n_ts, -1, out=d_softplus_n_ts)
+        np.multiply(gates[ts, :, H:], -1, out=d_softplus_n_ts)
         np.expm1(d_softplus_n_ts, out=d_softplus_n_ts)
 
         # d_a = expm1(-softplus_a)
-        np.multiply(softplus_a_ts, -1, out=d_a_ts)
+        np.multiply(softplus_a[ts], -1, out=d_a_ts)
         np.expm1(d_a_ts, out=d_a_ts)
 
         for d_y_t, k_softplus_h_t, d_softplus_n_t, d_W_h_x, d_U_h_h, d_a, d_U_h_h_a, finished_t in backwards(
@@ -254,36 +253,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_softplus_h = -d_h * expm1(-softplus_h)
-            k_softplus_h_t *= d_h
+            k_softplus_h_t *= d_h  # k_softplus_h = -d_h * expm1(-softplus_h)
 
             # d_softplus_n = expm1(-softplus_n) * (d_h - k_softplus_h)
             np.subtract(d_h, k_softplus_h_t, out=s)
             d_softplus_n_t *= s
 
-            # d_W_h_x = -d_softplus_n
-            np.multiply(d_softplus_n_t, minus_one, out=d_W_h_x)
-
-            # d_U_h_h = d_W_h_x
+            np.multiply(d_softplus_n_t, minus_one, out=d_W_h_x)  # d_W_h_x = -d_softplus_n
             d_U_h_h[...] = d_W_h_x
 
             # d_a = d_h * expm1(-softplus_a) + k_softplus_h
             d_a *= d_h
             d_a += k_softplus_h_t
 
-            # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
-            np.matmul(d_U_h_h_a, U_hz_tiles, out=d_u_h_tiles)
-
-            # d_h = d_u_h + k_softplus_h
-            np.add(k_softplus_h_t, d_u_h, out=d_h)
+            np.matmul(d_U_h_h_a, U_hz_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
+            np.add(k_softplus_h_t, d_u_h, out=d_h)  # d_h = d_u_h + k_softplus_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_a_W_h_x_all, d_a_all, d_U_h_h_all = d_gates[..., H:], d_gates[..., H : 2 * H], d_gates[..., :H]
-    d_b_z, d_b_h = d_b[:H], d_b[H:]
 
     # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
     np.matmul(d_a_W_h_x_all.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -296,52 +286,47 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_U_h_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U[H:])
     clear(finished, d_softplus_n)
     np.matmul(ones, d_softplus_n.reshape(T * B, H), out=d_bias_n)
-    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b_z)
+    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b[:H])
 
-    # d_b_h = -d_bias_n
-    np.multiply(d_bias_n, -1, out=d_b_h)
+    np.multiply(d_bias_n, -1, out=d_b[H:])  # d_b_h = -d_bias_n
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 2 * H), dtype) for _ in range(2))
-    softplus_a = np.empty((B, H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
+    gates = np.empty((B, 2 * H), dtype)  # softplus_h, softplus_n
+    softplus_a, h_next = (np.empty((B, H), dtype) for _ in range(2))
     bias_n = np.empty((H,), dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
-    b_h, b_z = b[H:], b[:H]
     softplus_h, softplus_n = gates[:, :H], gates[:, H:]
-    U_z_h, U_h_h = u[:, :H], u[:, H:]
 
-    # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
-    np.multiply(b_h, -1, out=bias_n)
+    np.multiply(b[H:], minus_one, out=bias_n)  # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
 
     # a = W_z @ x + U_z @ h + b_z
     np.matmul(x, W.T, out=gates)
-    softplus_h += b_z
+    softplus_h += b[:H]
     np.subtract(bias_n, softplus_n, out=softplus_n)
     np.matmul(h_t, U.T, out=u)
-    softplus_h += U_z_h
-    softplus_n -= U_h_h
+    softplus_h += u[:, :H]
+    softplus_n -= u[:, H:]
     softplus(softplus_n, out=softplus_n)
-    np.multiply(softplus_n, -1, out=s)
+    np.multiply(softplus_n, minus_one, out=s)
 
     # h' = n + softplus(a + h - n) - softplus(a)
     softplus(softplus_h, out=softplus_a)
@@ -421,11 +406,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
@@ -24,251 +26,154 @@ __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_1(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
-    const storage* __restrict__ valid,  // (T, B, 1)  valid
-    storage* __restrict__ valid_z,  // (T, B, H)  valid_z
-    storage* __restrict__ valid_n)  // (T, B, H)  valid_n
-{
+        const int rows, const int H, Read gates, Read valid, Write valid_z, Write valid_n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
     const real valid_ = valid[at];
-    const real W_h_x = gates[at * (2 * H) + H + k];
 
-    const real valid_z_ = W_z_x * valid_;
-    const real valid_n_ = W_h_x * valid_;
-
-    valid_z[at * H + k] = valid_z_;
-    valid_n[at * H + k] = valid_n_;
+    valid_z[at * H + k] = W_z_x * valid_;
+    valid_n[at * H + k] = W_h_x * valid_;
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_2(
-    const int rows, const int H,
-    const real count,
-    const storage* __restrict__ sum_,  // (2 * H,)  sum_z, sum_n
-    const storage* __restrict__ mean_z,
-    const real training,
-    const storage* __restrict__ mean_n,
-    storage* __restrict__ batch_mean,  // (2 * H,)  batch_mean_z, batch_mean_n
-    storage* __restrict__ used_mean,  // (2 * H,)  used_mean_z, used_mean_n
-    storage* __restrict__ new_mean)  // (2 * H,)  new_mean_n, new_mean_z
-{
+        const int rows, const int H, const real count, Read sum_, Read mean_z, const real training,
+        Read mean_n, Write batch_mean, Write used_mean, Write new_mean) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real sum_z = sum_[k];
+    const real sum_z = sum_[k], sum_n = sum_[H + k];
     const real mean_z_ = mean_z[k];
-    const real sum_n = sum_[H + k];
     const real mean_n_ = mean_n[k];
 
     const real s_count = 1 / count;
     const real batch_mean_z = s_count * sum_z;
-    const real used_mean_z = training > 0 ? batch_mean_z : mean_z_;
-    const real new_mean_z = real(0.05) * batch_mean_z + real(0.95) * mean_z_;
     const real batch_mean_n = s_count * sum_n;
-    const real used_mean_n = training > 0 ? batch_mean_n : mean_n_;
-    const real new_mean_n = real(0.05) * batch_mean_n + real(0.95) * mean_n_;
-
     batch_mean[k] = batch_mean_z;
-    used_mean[k] = used_mean_z;
-    new_mean[H + k] = new_mean_z;
+    used_mean[k] = training > 0 ? batch_mean_z : mean_z_;  // used_mean_z
+    new_mean[H + k] = real(0.05) * batch_mean_z + real(0.95) * mean_z_;  // new_mean_z
     batch_mean[H + k] = batch_mean_n;
-    used_mean[H + k] = used_mean_n;
-    new_mean[k] = new_mean_n;
+    used_mean[H + k] = training > 0 ? batch_mean_n : mean_n_;  // used_mean_n
+    new_mean[k] = real(0.05) * batch_mean_n + real(0.95) * mean_n_;  // new_mean_n
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_3(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
-    const storage* __restrict__ batch_mean,  // (2 * H,)  batch_mean_z, batch_mean_n
-    const storage* __restrict__ valid,  // (T, B, 1)  valid
-    const storage* __restrict__ used_mean,  // (2 * H,)  used_mean_z, used_mean_n
-    storage* __restrict__ batch_centred_z,  // (T, B, H)  batch_centred_z
-    storage* __restrict__ spread_z,  // (T, B, H)  spread_z
-    storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
-    storage* __restrict__ spread_n)  // (T, B, H)  spread_n
-{
+        const int rows, const int H, Write gates, Read batch_mean, Read valid, Read used_mean,
+        Write batch_centred_z, Write spread_z, Write batch_centred_n, Write spread_n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real batch_mean_z = batch_mean[k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
+    const real batch_mean_z = batch_mean[k], batch_mean_n = batch_mean[H + k];
     const real valid_ = valid[at];
-    const real used_mean_z = used_mean[k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
-    const real batch_mean_n = batch_mean[H + k];
-    const real used_mean_n = used_mean[H + k];
+    const real used_mean_z = used_mean[k], used_mean_n = used_mean[H + k];
 
     const real batch_centred_z_ = W_z_x - batch_mean_z;
-    const real spread_z_ = square(batch_centred_z_) * valid_;
-    const real centred_z = W_z_x - used_mean_z;
     const real batch_centred_n_ = W_h_x - batch_mean_n;
-    const real spread_n_ = valid_ * square(batch_centred_n_);
-    const real centred_n = W_h_x - used_mean_n;
-
     batch_centred_z[at * H + k] = batch_centred_z_;
-    spread_z[at * H + k] = spread_z_;
-    gates[at * (2 * H) + k] = centred_z;
+    spread_z[at * H + k] = square(batch_centred_z_) * valid_;
+    gates[at * (2 * H) + k] = W_z_x - used_mean_z;  // centred_z
     batch_centred_n[at * H + k] = batch_centred_n_;
-    spread_n[at * H + k] = spread_n_;
-    gates[at * (2 * H) + H + k] = centred_n;
+    spread_n[at * H + k] = valid_ * square(batch_centred_n_);
+    gates[at * (2 * H) + H + k] = W_h_x - used_mean_n;  // centred_n
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_4(
-    const int rows, const int H,
-    const real count,
-    const storage* __restrict__ sum_spread,  // (2 * H,)  sum_spread_z, sum_spread_n
-    const real training,
-    const storage* __restrict__ var_z,
-    const storage* __restrict__ var_n,
-    storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    storage* __restrict__ new_var)  // (2 * H,)  new_var_n, new_var_z
-{
+        const int rows, const int H, const real count, Read sum_spread, const real training, Read var_z,
+        Read var_n, Write scale, Write new_var) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real sum_spread_z = sum_spread[k];
+    const real sum_spread_z = sum_spread[k], sum_spread_n = sum_spread[H + k];
     const real var_z_ = var_z[k];
-    const real sum_spread_n = sum_spread[H + k];
     const real var_n_ = var_n[k];
 
     const real s_count_2 = 1 / count;
     const real batch_var_z = s_count_2 * sum_spread_z;
     const real used_var_z = training > 0 ? batch_var_z : var_z_;
     const real var_eps_z = used_var_z + real(1e-05);
-    const real scale_z = 1 / sqrt(var_eps_z);
     const real s_count_3 = 1 / larger(count - 1, 1);
-    const real new_var_z = real(0.05) * count * batch_var_z * s_count_3 + real(0.95) * var_z_;
     const real batch_var_n = s_count_2 * sum_spread_n;
     const real used_var_n = training > 0 ? batch_var_n : var_n_;
     const real var_eps_n = used_var_n + real(1e-05);
-    const real scale_n = 1 / sqrt(var_eps_n);
-    const real new_var_n = real(0.05) * count * s_count_3 * batch_var_n + real(0.95) * var_n_;
-
-    scale[k] = scale_z;
-    new_var[H + k] = new_var_z;
-    scale[H + k] = scale_n;
-    new_var[k] = new_var_n;
+    scale[k] = 1 / sqrt(var_eps_z);  // scale_z
+    new_var[H + k] = real(0.05) * count * batch_var_z * s_count_3 + real(0.95) * var_z_;  // new_var_z
+    scale[H + k] = 1 / sqrt(var_eps_n);  // scale_n
+    new_var[k] = real(0.05) * count * s_count_3 * batch_var_n + real(0.95) * var_n_;  // new_var_n
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_5(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
-    const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    const storage* __restrict__ g,  // 2 * H  g_z, g_h
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ n)  // (T, B, H)  n
-{
+        const int rows, const int H, Read gates, Read scale, Read g, Write z, Write n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
-    const real g_z = g[k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
-    const real g_h = g[H + k];
+    const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
+    const real scale_z = scale[k], scale_n = scale[H + k];
+    const real g_z = g[k], g_h = g[H + k];
 
     const real normed_z = centred_z * scale_z;
-    const real x_z = g_z * normed_z;
     const real normed_n = centred_n * scale_n;
-    const real x_n = g_h * normed_n;
-
-    z[at * H + k] = x_z;
-    n[at * H + k] = x_n;
+    z[at * H + k] = g_z * normed_z;  // x_z
+    n[at * H + k] = g_h * normed_n;  // x_n
 }
 
 // z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
 // n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ligru_forward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_h_h
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Read b_, Write z, Write n, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real b_z = b_[k];
+    const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real x_z = z[at * H + k];
-    const real U_h_h = u[b * (2 * H) + H + k];
-    const real b_h = b_[H + k];
     const real x_n = n[at * H + k];
     const real h_ = h[at * H + k];
 
     const real z_ = sigmoid(U_z_h + b_z + x_z);
     const real n_ = relu(U_h_h + b_h + x_n);
-    const real h_next = h_ * z_ + (1 - z_) * n_;
-
     z[at * H + k] = z_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
-    const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  g_g_z, g_g_h
-{
+        const int rows, const int H, Read gates, Read scale, Write d_gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
+    const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
+    const real scale_z = scale[k], scale_n = scale[H + k];
 
-    const real normed_z = centred_z * scale_z;
-    const real normed_n = centred_n * scale_n;
-
-    d_gates_3[at * (2 * H) + k] = normed_z;
-    d_gates_3[at * (2 * H) + H + k] = normed_n;
+    d_gates_3[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
+    d_gates_3[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
 }
 
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ z,  // (T, B, H)  z
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates_3,  // (T, B, 2 * H)  g_g_z, g_g_h
-    const storage* __restrict__ g,  // 2 * H  g_z, g_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  centred_z, centred_n
-    const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates_2,  // (T, B, 2 * H)  d_z, d_n
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
-    storage* __restrict__ g_scale_n,  // (T, B, H)  g_scale_n
-    storage* __restrict__ g_used_mean_n,  // (T, B, H)  g_used_mean_n
-    storage* __restrict__ g_scale_z,  // (T, B, H)  g_scale_z
-    storage* __restrict__ g_used_mean_z)  // (T, B, H)  g_used_mean_z
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n,
+        Write d_gates_3, Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates,
+        Write g_scale_n, Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -278,51 +183,36 @@ extern "C" __global__ void ligru_backward_2(
     const real d_y_ = d_y[at * H + k];
     const real z_ = z[at * H + k];
     const real n_ = n[at * H + k];
-    const real normed_n = d_gates_3[at * (2 * H) + H + k];
-    const real g_h = g[H + k];
-    const real centred_n = gates[at * (2 * H) + H + k];
-    const real scale_n = scale[H + k];
+    const real normed_n = d_gates_3[at * (2 * H) + H + k], normed_z = d_gates_3[at * (2 * H) + k];
+    const real g_h = g[H + k], g_z = g[k];
+    const real centred_n = gates[at * (2 * H) + H + k], centred_z = gates[at * (2 * H) + k];
+    const real scale_n = scale[H + k], scale_z = scale[k];
     const real h_ = h[at * H + k];
-    const real normed_z = d_gates_3[at * (2 * H) + k];
-    const real g_z = g[k];
-    const real centred_z = gates[at * (2 * H) + k];
-    const real scale_z = scale[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * not_z * step(n_);
-    const real g_g_h = d_n * normed_n;
     const real d_normed_n = d_n * g_h;
-    const real g_scale_n_ = d_normed_n * centred_n;
     const real d_centred_n = d_normed_n * scale_n;
-    const real g_used_mean_n_ = -d_centred_n;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_g_z = d_z * normed_z;
     const real d_normed_z = d_z * g_z;
-    const real g_scale_z_ = d_normed_z * centred_z;
     const real d_centred_z = d_normed_z * scale_z;
-    const real g_used_mean_z_ = -d_centred_z;
-
     d_h[b * H + k] = d_h_next;
-    d_gates_2[at * (2 * H) + k] = d_z;
     d_gates_2[at * (2 * H) + H + k] = d_n;
-    d_gates_3[at * (2 * H) + H + k] = g_g_h;
+    d_gates_3[at * (2 * H) + H + k] = d_n * normed_n;  // g_g_h
+    g_scale_n[at * H + k] = d_normed_n * centred_n;
     d_gates[at * (2 * H) + H + k] = d_centred_n;
-    g_scale_n[at * H + k] = g_scale_n_;
-    g_used_mean_n[at * H + k] = g_used_mean_n_;
-    d_gates_3[at * (2 * H) + k] = g_g_z;
+    g_used_mean_n[at * H + k] = -d_centred_n;
+    d_gates_2[at * (2 * H) + k] = d_z;
+    d_gates_3[at * (2 * H) + k] = d_z * normed_z;  // g_g_z
+    g_scale_z[at * H + k] = d_normed_z * centred_z;
     d_gates[at * (2 * H) + k] = d_centred_z;
-    g_scale_z[at * H + k] = g_scale_z_;
-    g_used_mean_z[at * H + k] = g_used_mean_z_;
+    g_used_mean_z[at * H + k] = -d_centred_z;
 }
 
 // Computes d_h.
 extern "C" __global__ void ligru_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ z)  // (T, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -332,138 +222,93 @@ extern "C" __global__ void ligru_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    const real d_h_ = d_h_next * z_ + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
 // Computes d_sum_spread_n and d_sum_spread_z.
 extern "C" __global__ void ligru_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ d_scale,  // (2 * H,)  d_scale_n, d_scale_z
-    const storage* __restrict__ scale,  // (2 * H,)  scale_z, scale_n
-    const real training,
-    const real count,
-    storage* __restrict__ d_sum_spread)  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
-{
+        const int rows, const int H, Read d_scale, Read scale, const real training, const real count,
+        Write d_sum_spread) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_scale_n = d_scale[k];
-    const real scale_n = scale[H + k];
-    const real d_scale_z = d_scale[H + k];
-    const real scale_z = scale[k];
+    const real d_scale_n = d_scale[k], d_scale_z = d_scale[H + k];
+    const real scale_n = scale[H + k], scale_z = scale[k];
 
     const real d_var_eps_n = -real(0.5) * d_scale_n * cube(scale_n);
     const real d_batch_var_n = d_var_eps_n * (training > 0 ? 1 : 0);
     const real s_count = 1 / count;
-    const real d_sum_spread_n = d_batch_var_n * s_count;
     const real d_var_eps_z = -real(0.5) * d_scale_z * cube(scale_z);
     const real d_batch_var_z = d_var_eps_z * (training > 0 ? 1 : 0);
-    const real d_sum_spread_z = d_batch_var_z * s_count;
-
-    d_sum_spread[k] = d_sum_spread_n;
-    d_sum_spread[H + k] = d_sum_spread_z;
+    d_sum_spread[k] = d_batch_var_n * s_count;  // d_sum_spread_n
+    d_sum_spread[H + k] = d_batch_var_z * s_count;  // d_sum_spread_z
 }
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
 extern "C" __global__ void ligru_backward_5(
-    const int rows, const int H,
-    const storage* __restrict__ batch_centred_n,  // (T, B, H)  batch_centred_n
-    const storage* __restrict__ d_sum_spread,  // (2 * H,)  d_sum_spread_n, d_sum_spread_z
-    const storage* __restrict__ valid,  // (T, B, 1)  valid
-    const storage* __restrict__ batch_centred_z,  // (T, B, H)  batch_centred_z
-    storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
-    storage* __restrict__ g_batch_mean_n,  // (T, B, H)  g_batch_mean_n
-    storage* __restrict__ d_batch_centred_z,  // (T, B, H)  d_batch_centred_z
-    storage* __restrict__ g_batch_mean_z)  // (T, B, H)  g_batch_mean_z
-{
+        const int rows, const int H, Read batch_centred_n, Read d_sum_spread, Read valid,
+        Read batch_centred_z, Write d_batch_centred_n, Write g_batch_mean_n, Write d_batch_centred_z,
+        Write g_batch_mean_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real batch_centred_n_ = batch_centred_n[at * H + k];
-    const real d_sum_spread_n = d_sum_spread[k];
+    const real d_sum_spread_n = d_sum_spread[k], d_sum_spread_z = d_sum_spread[H + k];
     const real valid_ = valid[at];
     const real batch_centred_z_ = batch_centred_z[at * H + k];
-    const real d_sum_spread_z = d_sum_spread[H + k];
 
     const real d_batch_centred_n_ = 2 * d_sum_spread_n * batch_centred_n_ * valid_;
-    const real g_batch_mean_n_ = -d_batch_centred_n_;
     const real d_batch_centred_z_ = 2 * d_sum_spread_z * batch_centred_z_ * valid_;
-    const real g_batch_mean_z_ = -d_batch_centred_z_;
-
     d_batch_centred_n[at * H + k] = d_batch_centred_n_;
-    g_batch_mean_n[at * H + k] = g_batch_mean_n_;
+    g_batch_mean_n[at * H + k] = -d_batch_centred_n_;
     d_batch_centred_z[at * H + k] = d_batch_centred_z_;
-    g_batch_mean_z[at * H + k] = g_batch_mean_z_;
+    g_batch_mean_z[at * H + k] = -d_batch_centred_z_;
 }
 
 // Computes d_sum_n and d_sum_z.
 extern "C" __global__ void ligru_backward_6(
-    const int rows, const int H,
-    const storage* __restrict__ d_batch_mean,  // (2 * H,)  d_batch_mean_z, d_batch_mean_n
-    const storage* __restrict__ d_used_mean,  // (2 * H,)  d_used_mean_z, d_used_mean_n
-    const real training,
-    const real count,
-    storage* __restrict__ d_sum)  // (2 * H,)  d_sum_z, d_sum_n
-{
+        const int rows, const int H, Read d_batch_mean, Read d_used_mean, const real training,
+        const real count, Write d_sum) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_batch_mean_n = d_batch_mean[H + k];
-    const real d_used_mean_n = d_used_mean[H + k];
-    const real d_batch_mean_z = d_batch_mean[k];
-    const real d_used_mean_z = d_used_mean[k];
+    const real d_batch_mean_n = d_batch_mean[H + k], d_batch_mean_z = d_batch_mean[k];
+    const real d_used_mean_n = d_used_mean[H + k], d_used_mean_z = d_used_mean[k];
 
     const real d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * (training > 0 ? 1 : 0);
     const real s_count_2 = 1 / count;
-    const real d_sum_n = d_batch_mean_n_2 * s_count_2;
     const real d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * (training > 0 ? 1 : 0);
-    const real d_sum_z = d_batch_mean_z_2 * s_count_2;
-
-    d_sum[H + k] = d_sum_n;
-    d_sum[k] = d_sum_z;
+    d_sum[H + k] = d_batch_mean_n_2 * s_count_2;  // d_sum_n
+    d_sum[k] = d_batch_mean_z_2 * s_count_2;  // d_sum_z
 }
 
 // Computes d_W_h_x and d_W_z_x.
 extern "C" __global__ void ligru_backward_7(
-    const int rows, const int H,
-    const storage* __restrict__ d_batch_centred_n,  // (T, B, H)  d_batch_centred_n
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_W_z_x, d_W_h_x
-    const storage* __restrict__ d_sum,  // (2 * H,)  d_sum_z, d_sum_n
-    const storage* __restrict__ valid,  // (T, B, 1)  valid
-    const storage* __restrict__ d_batch_centred_z)  // (T, B, H)  d_batch_centred_z
-{
+        const int rows, const int H, Read d_batch_centred_n, Write d_gates, Read d_sum, Read valid,
+        Read d_batch_centred_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_batch_centred_n_ = d_batch_centred_n[at * H + k];
-    const real d_centred_n = d_gates[at * (2 * H) + H + k];
-    const real d_sum_n = d_sum[H + k];
+    const real d_centred_n = d_gates[at * (2 * H) + H + k], d_centred_z = d_gates[at * (2 * H) + k];
+    const real d_sum_n = d_sum[H + k], d_sum_z = d_sum[k];
     const real valid_ = valid[at];
     const real d_batch_centred_z_ = d_batch_centred_z[at * H + k];
-    const real d_centred_z = d_gates[at * (2 * H) + k];
-    const real d_sum_z = d_sum[k];
 
-    const real d_W_h_x = d_batch_centred_n_ + d_centred_n + d_sum_n * valid_;
-    const real d_W_z_x = d_batch_centred_z_ + d_centred_z + d_sum_z * valid_;
-
-    d_gates[at * (2 * H) + H + k] = d_W_h_x;
-    d_gates[at * (2 * H) + k] = d_W_z_x;
+    d_gates[at * (2 * H) + H + k] = d_batch_centred_n_ + d_centred_n + d_sum_n * valid_;  // d_W_h_x
+    d_gates[at * (2 * H) + k] = d_batch_centred_z_ + d_centred_z + d_sum_z * valid_;  // d_W_z_x
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ligru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
@@ -23,43 +25,28 @@ __device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }
 // n = relu(W_h @ x + U_h @ h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ligru_nobn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_z_h, U_h_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_z_h = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real U_h_h = u[b * (2 * H) + H + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
-    const real b_h = b_[H + k];
+    const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real z = sigmoid(U_z_h + W_z_x + b_z);
     const real n = relu(U_h_h + W_h_x + b_h);
-    const real h_next = h_ * z + (1 - z) * n;
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z and d_n.
 extern "C" __global__ void ligru_nobn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -67,27 +54,19 @@ extern "C" __global__ void ligru_nobn_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k];
-    const real n = gates[at * (2 * H) + H + k];
+    const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    const real d_n = d_h_next * not_z * step(n);
-    const real d_z = d_h_next * z * not_z * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_z;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * not_z * step(n);  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void ligru_nobn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -97,17 +76,13 @@ extern "C" __global__ void ligru_nobn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * z + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ligru_nobn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

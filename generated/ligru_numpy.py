@@ -138,33 +138,30 @@ def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
-    buffers: Buffers | None = None,
-    training: bool = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    buffers: Buffers | None = None, training: bool = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
     buffers: running statistics, updated while training and used instead of the batch's own otherwise.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps and not training:
+        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -173,13 +170,19 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), batch_centred_z=(T, B, H),
         batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), scale=(2 * H,),
     )
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
     valid_z, valid_n, spread_z, spread_n = (np.empty((T, B, H), dtype) for _ in range(4))
-    (
-        sum_, batch_mean, used_mean, new_mean, sum_spread, batch_var, used_var, var_eps, new_var,
-    ) = (np.empty((2 * H,), dtype) for _ in range(9))
+    sum_ = np.empty((2 * H,), dtype)  # sum_z, sum_n
     s_count = np.empty((1,), dtype)
-    s_count_2 = np.empty((2,), dtype)
+    batch_mean = np.empty((2 * H,), dtype)  # batch_mean_z, batch_mean_n
+    used_mean = np.empty((2 * H,), dtype)  # used_mean_z, used_mean_n
+    new_mean = np.empty((2 * H,), dtype)  # new_mean_n, new_mean_z
+    sum_spread = np.empty((2 * H,), dtype)  # sum_spread_z, sum_spread_n
+    s_count_2 = np.empty((2,), dtype)  # s_count_3, s_count_2
+    batch_var = np.empty((2 * H,), dtype)  # batch_var_z, batch_var_n
+    used_var = np.empty((2 * H,), dtype)  # used_var_z, used_var_n
+    var_eps = np.empty((2 * H,), dtype)  # var_eps_z, var_eps_n
+    new_var = np.empty((2 * H,), dtype)  # new_var_n, new_var_z
     valid = np.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
     seen = float(valid.real.sum())
     count = max(seen, 1.0)
@@ -198,38 +201,27 @@ def forward(
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
     centred_z_all, centred_n_all = gates[..., :H], gates[..., H:]
-    sum_z, sum_n = sum_[:H], sum_[H:]
-    used_mean_z, used_mean_n = used_mean[:H], used_mean[H:]
     batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
     new_mean_z, new_mean_n = new_mean[H:], new_mean[:H]
-    sum_spread_z, sum_spread_n = sum_spread[:H], sum_spread[H:]
     s_count_2_3, s_count_3_2 = s_count_2[1:], s_count_2[:1]
-    used_var_z, used_var_n = used_var[:H], used_var[H:]
     batch_var_z, batch_var_n = batch_var[:H], batch_var[H:]
     new_var_z, new_var_n = new_var[H:], new_var[:H]
-    scale_z, scale_n = scale[:H], scale[H:]
-    g_z, g_h = g[:H], g[H:]
-    b_z, b_h = b[:H], b[H:]
 
     # The parts of z and n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-
-    # The parts of z that wait for no state, for all steps at once.
     np.multiply(centred_z_all, valid, out=valid_z)
-
-    # The parts of n that wait for no state, for all steps at once.
     np.multiply(centred_n_all, valid, out=valid_n)
 
     # The gradients of the parameters: all steps in one product each.
-    np.matmul(ones, valid_z.reshape(T * B, H), out=sum_z)
-    np.matmul(ones, valid_n.reshape(T * B, H), out=sum_n)
+    np.matmul(ones, valid_z.reshape(T * B, H), out=sum_[:H])
+    np.matmul(ones, valid_n.reshape(T * B, H), out=sum_[H:])
     np.reciprocal(count, out=s_count)
     np.multiply(s_count, sum_, out=batch_mean)
-    choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean_z)
+    choose(np.real(training) > 0, batch_mean_z, mean_z, out=used_mean[:H])
     np.multiply(batch_mean_z, 0.05, out=new_mean_z)
     np.multiply(mean_z, 0.95, out=s)
     new_mean_z += s
-    choose(np.real(training) > 0, batch_mean_n, mean_n, out=used_mean_n)
+    choose(np.real(training) > 0, batch_mean_n, mean_n, out=used_mean[H:])
     np.multiply(batch_mean_n, 0.05, out=new_mean_n)
     np.multiply(mean_n, 0.95, out=s)
     new_mean_n += s
@@ -240,11 +232,11 @@ def forward(
     gates -= used_mean
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
-    np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread_z)
-    np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread_n)
+    np.matmul(ones, spread_z.reshape(T * B, H), out=sum_spread[:H])
+    np.matmul(ones, spread_n.reshape(T * B, H), out=sum_spread[H:])
     np.reciprocal(count, out=s_count_2_3)
     np.multiply(s_count_2_3, sum_spread, out=batch_var)
-    choose(np.real(training) > 0, batch_var_z, var_z, out=used_var_z)
+    choose(np.real(training) > 0, batch_var_z, var_z, out=used_var[:H])
     np.subtract(count, 1, out=s_2)
     np.maximum(s_2, 1, out=s_count_3_2)
     np.reciprocal(s_count_3_2, out=s_count_3_2)
@@ -256,27 +248,25 @@ def forward(
     new_var_z += s
     np.multiply(var_n, 0.95, out=s)
     new_var_n += s
-    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var_n)
+    choose(np.real(training) > 0, batch_var_n, var_n, out=used_var[H:])
     np.add(used_var, 1e-05, out=var_eps)
     np.sqrt(var_eps, out=scale)
     np.reciprocal(scale, out=scale)
-    np.multiply(centred_z_all, scale_z, out=z)
-    z *= g_z
-    z += b_z
-    np.multiply(centred_n_all, scale_n, out=n)
-    n *= g_h
-    n += b_h
+    np.multiply(centred_z_all, scale[:H], out=z)
+    z *= g[:H]
+    z += b[:H]
+    np.multiply(centred_n_all, scale[H:], out=n)
+    n *= g[H:]
+    n += b[H:]
 
     if update:
         buffers.mean_z[...] = np.real(new_mean_z)
         buffers.var_z[...] = np.real(new_var_z)
         buffers.mean_n[...] = np.real(new_mean_n)
         buffers.var_n[...] = np.real(new_var_n)
-
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
-    zero = np.full((), 0, dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
     U_z_h, U_h_h = u[:, :H], u[:, H:]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -297,16 +287,30 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, gates, batch_centred_z, batch_centred_n, z, n, scale, finished, initial is not None, valid,
         count, training,
     )
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, buffers):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
+        )
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -337,45 +341,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3 = (np.empty((T, B, 2 * H), dtype) for _ in range(3))
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
     ) = (np.empty((T, B, H), dtype) for _ in range(8))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
-    (
-        d_scale, d_used_mean, d_var_eps, d_batch_var, d_sum_spread, d_batch_mean, d_sum,
-    ) = (np.empty((2 * H,), dtype) for _ in range(7))
+    d_scale = np.empty((2 * H,), dtype)  # d_scale_n, d_scale_z
+    d_used_mean = np.empty((2 * H,), dtype)  # d_used_mean_z, d_used_mean_n
+    d_var_eps = np.empty((2 * H,), dtype)  # d_var_eps_n, d_var_eps_z
+    d_batch_var = np.empty((2 * H,), dtype)  # d_batch_var_n, d_batch_var_z
     s_count_3, s_count_2_2 = (np.empty((1,), dtype) for _ in range(2))
+    d_sum_spread = np.empty((2 * H,), dtype)  # d_sum_spread_n, d_sum_spread_z
+    d_batch_mean = np.empty((2 * H,), dtype)  # d_batch_mean_z, d_batch_mean_n
     d_batch_mean_n_2, d_batch_mean_z_2 = (np.empty((H,), dtype) for _ in range(2))
+    d_sum = np.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_gates_3_ts = d_gates_3[ts]
-        gates_ts = gates[ts]
+        d_gates_3_ts, z_ts, n_ts = d_gates_3[ts], z[ts], n[ts]
         d_z_ts, d_n_ts = d_gates_2[ts, :, :H], d_gates_2[ts, :, H:]
-        z_ts = z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
         # g_g_h = centred_n * scale_n, times d_n in the loop
-        np.multiply(gates_ts, scale, out=d_gates_3_ts)
+        np.multiply(gates[ts], scale, out=d_gates_3_ts)
 
-        # d_z = 1 - z
-        np.subtract(1, z_ts, out=d_z_ts)
+        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_n = (1 - z) * step(n), times d_h in the loop
         np.greater(n_ts, 0, out=d_n_ts)
         d_n_ts *= d_z_ts
 
         # d_z = (1 - z) * z * (h - n), times d_h in the loop
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
@@ -392,12 +396,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * (1 - z) * step(n)
-            d_n *= d_h
-
-            # d_z = d_h * (1 - z) * z * (h - n)
-            d_z *= d_h
+            d_n *= d_h  # d_n = d_h * (1 - z) * step(n)
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
 
             # g_g_h = d_n * centred_n * scale_n
             # g_g_z = d_z * centred_z * scale_z
@@ -407,21 +407,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_W_z_x = d_z * g_z
             np.multiply(d_gates_2_t, g, out=d_gates_t)
 
-            # g_scale_n = d_W_h_x * centred_n
-            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)
-
-            # g_scale_z = d_W_z_x * centred_z
-            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)
+            np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)  # g_scale_n = d_W_h_x * centred_n
+            np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)  # g_scale_z = d_W_z_x * centred_z
             d_gates_t *= scale
-
-            # g_used_mean_n = -d_W_h_x
-            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)
-
-            # g_used_mean_z = -d_W_z_x
-            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)
-
-            # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-            np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)
+            np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
+            np.multiply(d_W_z_x, minus_one, out=g_used_mean_z_t)  # g_used_mean_z = -d_W_z_x
+            np.matmul(d_gates_2_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
             # d_h = d_h * z + d_u_h
             d_h *= z_t
@@ -432,19 +423,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, 2 * H), dtype)
-    d_scale_n, d_scale_z = d_scale[:H], d_scale[H:]
     d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
     d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
     scale_n, scale_z = scale[H:], scale[:H]
-    d_sum_spread_n, d_sum_spread_z = d_sum_spread[:H], d_sum_spread[H:]
     d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
-    d_sum_n, d_sum_z = d_sum[H:], d_sum[:H]
     d_W_h_x_all, d_W_z_x_all = d_gates[..., H:], d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale_n)
-    np.matmul(ones, g_scale_z.reshape(T * B, H), out=d_scale_z)
+    np.matmul(ones, g_scale_n.reshape(T * B, H), out=d_scale[:H])
+    np.matmul(ones, g_scale_z.reshape(T * B, H), out=d_scale[H:])
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
@@ -464,23 +452,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     choose(np.real(training) > 0, 1, 0, out=d_batch_var)
     d_batch_var *= d_var_eps
 
-    # s_count = 1 / count
-    np.reciprocal(count, out=s_count_3)
+    np.reciprocal(count, out=s_count_3)  # s_count = 1 / count
 
     # d_sum_spread_n = d_batch_var_n * s_count
     # d_sum_spread_z = d_batch_var_z * s_count
     np.multiply(d_batch_var, s_count_3, out=d_sum_spread)
 
     # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
-    np.multiply(d_sum_spread_n, batch_centred_n, out=d_batch_centred_n)
+    np.multiply(d_sum_spread[:H], batch_centred_n, out=d_batch_centred_n)
     d_batch_centred_n *= valid
     d_batch_centred_n *= 2
 
-    # g_batch_mean_n = -d_batch_centred_n
-    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)
+    np.multiply(d_batch_centred_n, -1, out=g_batch_mean_n)  # g_batch_mean_n = -d_batch_centred_n
 
     # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
-    np.multiply(d_sum_spread_z, batch_centred_z, out=d_batch_centred_z)
+    np.multiply(d_sum_spread[H:], batch_centred_z, out=d_batch_centred_z)
     d_batch_centred_z *= valid
     d_batch_centred_z *= 2
 
@@ -494,11 +480,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_n_2 *= d_used_mean_n
     d_batch_mean_n_2 += d_batch_mean_n
 
-    # s_count_2 = 1 / count
-    np.reciprocal(count, out=s_count_2_2)
+    np.reciprocal(count, out=s_count_2_2)  # s_count_2 = 1 / count
 
     # d_sum_n = d_batch_mean_n_2 * s_count_2
-    np.multiply(d_batch_mean_n_2, s_count_2_2, out=d_sum_n)
+    np.multiply(d_batch_mean_n_2, s_count_2_2, out=d_sum[H:])
 
     # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
     choose(np.real(training) > 0, 1, 0, out=d_batch_mean_z_2)
@@ -506,7 +491,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_batch_mean_z_2 += d_batch_mean_z
 
     # d_sum_z = d_batch_mean_z_2 * s_count_2
-    np.multiply(d_batch_mean_z_2, s_count_2_2, out=d_sum_z)
+    np.multiply(d_batch_mean_z_2, s_count_2_2, out=d_sum[:H])
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
@@ -519,8 +504,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
 
-    d_params = Params(d_W, d_U, d_b, d_g)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b, d_g), x=d_x, initial=States(d_h))
 
 
 def step(
@@ -528,10 +512,10 @@ def step(
     training: bool = False,
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
+    x = np.asarray(x_t)[None]
+    y, final, _ = forward(params, x, initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
 
@@ -602,11 +586,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

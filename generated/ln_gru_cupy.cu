@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,57 +23,42 @@ __device__ inline real cube(real a) { return a * a * a; }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ centre_z)  // (T, B, 1)  centre_z
-{
+        const int rows, const int H, Write centre_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
 
     const real sum_A_0_x = centre_z[at];
 
-    const real centre_z_ = real(0.3333333333333333) * sum_A_0_x / real(H);
-
-    centre_z[at] = centre_z_;
+    centre_z[at] = real(0.3333333333333333) * sum_A_0_x / real(H);
 }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ centre_z,  // (T, B, 1)  centre_z
-    storage* __restrict__ gates_3)  // (T, B, 3 * H)  square_A_0_x, square_A_1_x, square_A_2_x
-{
+        const int rows, const int H, Write gates, Read centre_z, Write gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real A_0_x = gates[at * (3 * H) + k];
-    const real centre_z_ = centre_z[at];
-    const real A_1_x = gates[at * (3 * H) + H + k];
+    const real A_0_x = gates[at * (3 * H) + k], A_1_x = gates[at * (3 * H) + H + k];
     const real A_2_x = gates[at * (3 * H) + 2 * H + k];
+    const real centre_z_ = centre_z[at];
 
     const real centred_A_0_x = A_0_x - centre_z_;
     const real centred_A_1_x = A_1_x - centre_z_;
     const real centred_A_2_x = A_2_x - centre_z_;
-    const real square_A_0_x = square(centred_A_0_x);
-    const real square_A_1_x = square(centred_A_1_x);
-    const real square_A_2_x = square(centred_A_2_x);
-
     gates[at * (3 * H) + k] = centred_A_0_x;
     gates[at * (3 * H) + H + k] = centred_A_1_x;
     gates[at * (3 * H) + 2 * H + k] = centred_A_2_x;
-    gates_3[at * (3 * H) + k] = square_A_0_x;
-    gates_3[at * (3 * H) + H + k] = square_A_1_x;
-    gates_3[at * (3 * H) + 2 * H + k] = square_A_2_x;
+    gates_3[at * (3 * H) + k] = square(centred_A_0_x);  // square_A_0_x
+    gates_3[at * (3 * H) + H + k] = square(centred_A_1_x);  // square_A_1_x
+    gates_3[at * (3 * H) + 2 * H + k] = square(centred_A_2_x);  // square_A_2_x
 }
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
-    const int rows, const int H,
-    storage* __restrict__ p_z)  // (T, B, 1)  p_z
-{
+        const int rows, const int H, Write p_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -80,96 +67,65 @@ extern "C" __global__ void ln_gru_forward_3(
 
     const real variance_z = real(0.3333333333333333) * sum_square_A_0_x / real(H);
     const real a_z = variance_z + real(1e-05);
-    const real p_z_ = 1 / sqrt(a_z);
-
-    p_z[at] = p_z_;
+    p_z[at] = 1 / sqrt(a_z);
 }
 
 // The parts of z, r and n that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ n)  // (T, B, H)  n
-{
+        const int rows, const int H, Read gates, Read g_x, Read p_z, Write z, Write r, Write n) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_A_0_x = gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real p_z_ = p_z[at];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
+    const real centred_A_0_x = gates[at * (3 * H) + k], centred_A_1_x = gates[at * (3 * H) + H + k];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k];
+    const real p_z_ = p_z[at];
 
-    const real x_z_3 = centred_A_0_x * g_x_0 * p_z_;
-    const real x_r = centred_A_1_x * g_x_1 * p_z_;
-    const real x_n = centred_A_2_x * g_x_2 * p_z_;
-
-    z[at * H + k] = x_z_3;
-    r[at * H + k] = x_r;
-    n[at * H + k] = x_n;
+    z[at * H + k] = centred_A_0_x * g_x_0 * p_z_;  // x_z_3
+    r[at * H + k] = centred_A_1_x * g_x_1 * p_z_;  // x_r
+    n[at * H + k] = centred_A_2_x * g_x_2 * p_z_;  // x_n
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_5(
-    const int rows, const int H,
-    storage* __restrict__ centre_z_2)  // (B, 1)  centre_z_2
-{
+        const int rows, const int H, Write centre_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_R_0_h = centre_z_2[b];
 
-    const real centre_z_2_ = real(0.3333333333333333) * sum_R_0_h / real(H);
-
-    centre_z_2[b] = centre_z_2_;
+    centre_z_2[b] = real(0.3333333333333333) * sum_R_0_h / real(H);
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_6(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ centre_z_2,  // (B, 1)  centre_z_2
-    storage* __restrict__ u)  // (B, 3 * H)  square_R_0_h, square_R_1_h, square_R_2_h
-{
+        const int rows, const int B, const int t, const int H, Write gates_2, Read centre_z_2, Write u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_0_h = gates_2[at * (3 * H) + k];
-    const real centre_z_2_ = centre_z_2[b];
-    const real R_1_h = gates_2[at * (3 * H) + H + k];
+    const real R_0_h = gates_2[at * (3 * H) + k], R_1_h = gates_2[at * (3 * H) + H + k];
     const real R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real centre_z_2_ = centre_z_2[b];
 
     const real centred_R_0_h = R_0_h - centre_z_2_;
     const real centred_R_1_h = R_1_h - centre_z_2_;
     const real centred_R_2_h = R_2_h - centre_z_2_;
-    const real square_R_0_h = square(centred_R_0_h);
-    const real square_R_1_h = square(centred_R_1_h);
-    const real square_R_2_h = square(centred_R_2_h);
-
     gates_2[at * (3 * H) + k] = centred_R_0_h;
     gates_2[at * (3 * H) + H + k] = centred_R_1_h;
     gates_2[at * (3 * H) + 2 * H + k] = centred_R_2_h;
-    u[b * (3 * H) + k] = square_R_0_h;
-    u[b * (3 * H) + H + k] = square_R_1_h;
-    u[b * (3 * H) + 2 * H + k] = square_R_2_h;
+    u[b * (3 * H) + k] = square(centred_R_0_h);  // square_R_0_h
+    u[b * (3 * H) + H + k] = square(centred_R_1_h);  // square_R_1_h
+    u[b * (3 * H) + 2 * H + k] = square(centred_R_2_h);  // square_R_2_h
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_7(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_z_2)  // (T, B, 1)  p_z_2
-{
+        const int rows, const int B, const int t, const int H, Write p_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -179,9 +135,7 @@ extern "C" __global__ void ln_gru_forward_7(
 
     const real variance_z_2 = real(0.3333333333333333) * sum_square_R_0_h / real(H);
     const real a_z_2 = variance_z_2 + real(1e-05);
-    const real p_z_2_ = 1 / sqrt(a_z_2);
-
-    p_z_2[at] = p_z_2_;
+    p_z_2[at] = 1 / sqrt(a_z_2);
 }
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
@@ -189,75 +143,39 @@ extern "C" __global__ void ln_gru_forward_7(
 // n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ln_gru_forward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ b_,  // 3 * H  b[0], b[1], b[2]
-    const storage* __restrict__ c,  // 3 * H  c[0], c[1], c[2]
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read b_, Read c, Read gates_2, Read g_h,
+        Read p_z_2, Write z, Write r, Write n, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real b_0 = b_[k];
-    const real c_0 = c[k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k];
+    const real c_0 = c[k], c_1 = c[H + k], c_2 = c[2 * H + k];
+    const real centred_R_0_h = gates_2[at * (3 * H) + k], centred_R_1_h = gates_2[at * (3 * H) + H + k];
+    const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k];
     const real p_z_2_ = p_z_2[at];
     const real x_z_3 = z[at * H + k];
-    const real b_1 = b_[H + k];
-    const real c_1 = c[H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
     const real x_r = r[at * H + k];
-    const real b_2 = b_[2 * H + k];
-    const real c_2 = c[2 * H + k];
-    const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
     const real x_n = n[at * H + k];
     const real h_ = h[at * H + k];
 
     const real z_ = sigmoid(b_0 + c_0 + centred_R_0_h * g_h_0 * p_z_2_ + x_z_3);
     const real r_ = sigmoid(b_1 + c_1 + centred_R_1_h * g_h_1 * p_z_2_ + x_r);
     const real n_ = tanh(b_2 + r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_) + x_n);
-    const real h_next = h_ * z_ + (1 - z_) * n_;
-
     z[at * H + k] = z_;
     r[at * H + k] = r_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, g_c_2, g_g_h_2, g_g_x_2, d_r, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0 and
 //     g_g_x_0.
 extern "C" __global__ void ln_gru_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ z,  // (T, B, H)  z
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ r,  // (T, B, H)  r
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    const storage* __restrict__ c,  // 3 * H  c[0], c[1], c[2]
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    storage* __restrict__ g_c_2,  // (T, B, H)  g_c_2
-    storage* __restrict__ d_gates_3,  // (T, B, 3 * H)  g_g_h_0, g_g_h_1, g_g_h_2
-    storage* __restrict__ d_gates_4,  // (T, B, 3 * H)  g_g_x_0, g_g_x_1, g_g_x_2
-    storage* __restrict__ g_p_z_2,  // (B, H)  g_p_z_2
-    storage* __restrict__ g_p_z)  // (T, B, H)  g_p_z
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n, Read r,
+        Read gates_2, Read p_z_2, Read gates, Read p_z, Read c, Read g_h, Read h, Read g_x, Write d_gates,
+        Write g_c_2, Write d_gates_3, Write d_gates_4, Write g_p_z_2, Write g_p_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -269,60 +187,41 @@ extern "C" __global__ void ln_gru_backward_1(
     const real n_ = n[at * H + k];
     const real r_ = r[at * H + k];
     const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
+    const real centred_R_1_h = gates_2[at * (3 * H) + H + k], centred_R_0_h = gates_2[at * (3 * H) + k];
     const real p_z_2_ = p_z_2[at];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
+    const real centred_A_1_x = gates[at * (3 * H) + H + k], centred_A_0_x = gates[at * (3 * H) + k];
     const real p_z_ = p_z[at];
     const real c_2 = c[2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
+    const real g_h_2 = g_h[2 * H + k], g_h_0 = g_h[k], g_h_1 = g_h[H + k];
     const real h_ = h[at * H + k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_A_0_x = gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real g_x_1 = g_x[H + k];
-    const real g_x_2 = g_x[2 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z_;
     const real d_n = d_h_next * (1 - square(n_)) * not_z;
-    const real g_c_2_ = d_n * r_;
-    const real g_g_h_2 = d_n * centred_R_2_h * p_z_2_ * r_;
-    const real g_g_x_2 = d_n * centred_A_2_x * p_z_;
     const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
-    const real g_g_h_1 = d_r * centred_R_1_h * p_z_2_;
-    const real g_g_x_1 = d_r * centred_A_1_x * p_z_;
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    const real g_p_z_2_ = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
-        centred_R_0_h * g_h_0;
-    const real g_p_z_ = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x *
-        g_x_0;
-    const real g_g_h_0 = d_z * centred_R_0_h * p_z_2_;
-    const real g_g_x_0 = d_z * centred_A_0_x * p_z_;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + k] = d_z;
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
-    g_c_2[at * H + k] = g_c_2_;
-    d_gates_3[at * (3 * H) + 2 * H + k] = g_g_h_2;
-    d_gates_4[at * (3 * H) + 2 * H + k] = g_g_x_2;
+    g_c_2[at * H + k] = d_n * r_;
+    d_gates_3[at * (3 * H) + 2 * H + k] = d_n * centred_R_2_h * p_z_2_ * r_;  // g_g_h_2
+    d_gates_4[at * (3 * H) + 2 * H + k] = d_n * centred_A_2_x * p_z_;  // g_g_x_2
     d_gates[at * (3 * H) + H + k] = d_r;
-    d_gates_3[at * (3 * H) + H + k] = g_g_h_1;
-    d_gates_4[at * (3 * H) + H + k] = g_g_x_1;
-    g_p_z_2[b * H + k] = g_p_z_2_;
-    g_p_z[at * H + k] = g_p_z_;
-    d_gates_3[at * (3 * H) + k] = g_g_h_0;
-    d_gates_4[at * (3 * H) + k] = g_g_x_0;
+    d_gates_3[at * (3 * H) + H + k] = d_r * centred_R_1_h * p_z_2_;  // g_g_h_1
+    d_gates_4[at * (3 * H) + H + k] = d_r * centred_A_1_x * p_z_;  // g_g_x_1
+    d_gates[at * (3 * H) + k] = d_z;
+    g_p_z_2[b * H + k] = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
+        centred_R_0_h * g_h_0;
+    g_p_z[at * H + k] = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x *
+        g_x_0;
+    d_gates_3[at * (3 * H) + k] = d_z * centred_R_0_h * p_z_2_;  // g_g_h_0
+    d_gates_4[at * (3 * H) + k] = d_z * centred_A_0_x * p_z_;  // g_g_x_0
 }
 
 // Computes d_sum_square_R_0_h.
 extern "C" __global__ void ln_gru_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
-{
+        const int rows, const int B, const int t, const int H, Read p_z_2, Write d_sum_square_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -331,23 +230,13 @@ extern "C" __global__ void ln_gru_backward_2(
     const real p_z_2_ = p_z_2[at];
     const real sum_g_p_z_2 = d_sum_square_R_0_h[b];
 
-    const real d_sum_square_R_0_h_ = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
-
-    d_sum_square_R_0_h[b] = d_sum_square_R_0_h_;
+    d_sum_square_R_0_h[b] = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
 }
 
 // Computes d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_z_2.
 extern "C" __global__ void ln_gru_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_R_0_h,  // (B, 1)  d_sum_square_R_0_h
-    const storage* __restrict__ gates_2,  // (T, B, 3 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h
-    const storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ g_h,  // 3 * H  g_h[0], g_h[1], g_h[2]
-    const storage* __restrict__ p_z_2,  // (T, B, 1)  p_z_2
-    const storage* __restrict__ r,  // (T, B, H)  r
-    storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    storage* __restrict__ g_centre_z_2)  // (B, H)  g_centre_z_2
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, Read p_z_2, Read r, Write d_gates_2, Write g_centre_z_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -355,16 +244,12 @@ extern "C" __global__ void ln_gru_backward_3(
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
-    const real d_n = d_gates[at * (3 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
+    const real centred_R_1_h = gates_2[at * (3 * H) + H + k], centred_R_0_h = gates_2[at * (3 * H) + k];
+    const real d_n = d_gates[at * (3 * H) + 2 * H + k], d_r = d_gates[at * (3 * H) + H + k];
+    const real d_z = d_gates[at * (3 * H) + k];
+    const real g_h_2 = g_h[2 * H + k], g_h_1 = g_h[H + k], g_h_0 = g_h[k];
     const real p_z_2_ = p_z_2[at];
     const real r_ = r[at * H + k];
-    const real centred_R_1_h = gates_2[at * (3 * H) + H + k];
-    const real d_r = d_gates[at * (3 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_R_0_h = gates_2[at * (3 * H) + k];
-    const real d_z = d_gates[at * (3 * H) + k];
-    const real g_h_0 = g_h[k];
 
     const real d_square_R_2_h = d_sum_square_R_0_h_;
     const real d_square_R_1_h = d_sum_square_R_0_h_;
@@ -372,62 +257,45 @@ extern "C" __global__ void ln_gru_backward_3(
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
-    const real g_centre_z_2_ = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
-
     d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h;
     d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h;
     d_gates_2[at * (3 * H) + k] = d_centred_R_0_h;
-    g_centre_z_2[b * H + k] = g_centre_z_2_;
+    g_centre_z_2[b * H + k] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
 }
 
 // Computes d_sum_R_0_h.
 extern "C" __global__ void ln_gru_backward_4(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
-{
+        const int rows, const int H, Write d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_g_centre_z_2 = d_sum_R_0_h[b];
 
-    const real d_sum_R_0_h_ = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
-
-    d_sum_R_0_h[b] = d_sum_R_0_h_;
+    d_sum_R_0_h[b] = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
 }
 
 // Computes d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_gru_backward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_gates_2,  // (T, B, 3 * H)  d_R_0_h, d_R_1_h, d_R_2_h
-    const storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
-{
+        const int rows, const int B, const int t, const int H, Write d_gates_2, Read d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_2_h = d_gates_2[at * (3 * H) + 2 * H + k];
-    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
     const real d_centred_R_1_h = d_gates_2[at * (3 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (3 * H) + k];
+    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
-    const real d_R_2_h = d_centred_R_2_h + d_sum_R_0_h_;
-    const real d_R_1_h = d_centred_R_1_h + d_sum_R_0_h_;
-    const real d_R_0_h = d_centred_R_0_h + d_sum_R_0_h_;
-
-    d_gates_2[at * (3 * H) + 2 * H + k] = d_R_2_h;
-    d_gates_2[at * (3 * H) + H + k] = d_R_1_h;
-    d_gates_2[at * (3 * H) + k] = d_R_0_h;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
+    d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
+    d_gates_2[at * (3 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
 // Computes d_h.
 extern "C" __global__ void ln_gru_backward_6(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_r_h,  // (B, H)  d_r_h
-    const storage* __restrict__ z)  // (T, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_r_h, Read z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -437,17 +305,12 @@ extern "C" __global__ void ln_gru_backward_6(
     const real d_r_h_ = d_r_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    const real d_h_ = d_h_next * z_ + d_r_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * z_ + d_r_h_;
 }
 
 // Computes d_sum_square_A_0_x.
 extern "C" __global__ void ln_gru_backward_7(
-    const int rows, const int H,
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
-{
+        const int rows, const int H, Read p_z, Write d_sum_square_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -455,21 +318,13 @@ extern "C" __global__ void ln_gru_backward_7(
     const real p_z_ = p_z[at];
     const real sum_g_p_z = d_sum_square_A_0_x[at];
 
-    const real d_sum_square_A_0_x_ = -real(0.16666666666666666) * cube(p_z_) * sum_g_p_z / real(H);
-
-    d_sum_square_A_0_x[at] = d_sum_square_A_0_x_;
+    d_sum_square_A_0_x[at] = -real(0.16666666666666666) * cube(p_z_) * sum_g_p_z / real(H);
 }
 
 // Computes d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_z.
 extern "C" __global__ void ln_gru_backward_8(
-    const int rows, const int H,
-    const storage* __restrict__ d_sum_square_A_0_x,  // (T, B, 1)  d_sum_square_A_0_x
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ g_x,  // 3 * H  g_x[0], g_x[1], g_x[2]
-    const storage* __restrict__ p_z,  // (T, B, 1)  p_z
-    storage* __restrict__ g_centre_z)  // (T, B, H)  g_centre_z
-{
+        const int rows, const int H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x, Read p_z,
+        Write g_centre_z) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -477,15 +332,11 @@ extern "C" __global__ void ln_gru_backward_8(
 
     const real d_sum_square_A_0_x_ = d_sum_square_A_0_x[at];
     const real centred_A_2_x = gates[at * (3 * H) + 2 * H + k];
-    const real d_n = d_gates[at * (3 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real p_z_ = p_z[at];
-    const real centred_A_1_x = gates[at * (3 * H) + H + k];
-    const real d_r = d_gates[at * (3 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
-    const real centred_A_0_x = gates[at * (3 * H) + k];
+    const real centred_A_1_x = gates[at * (3 * H) + H + k], centred_A_0_x = gates[at * (3 * H) + k];
+    const real d_n = d_gates[at * (3 * H) + 2 * H + k], d_r = d_gates[at * (3 * H) + H + k];
     const real d_z = d_gates[at * (3 * H) + k];
-    const real g_x_0 = g_x[k];
+    const real g_x_2 = g_x[2 * H + k], g_x_1 = g_x[H + k], g_x_0 = g_x[k];
+    const real p_z_ = p_z[at];
 
     const real d_square_A_2_x = d_sum_square_A_0_x_;
     const real d_square_A_1_x = d_sum_square_A_0_x_;
@@ -493,81 +344,46 @@ extern "C" __global__ void ln_gru_backward_8(
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_n * g_x_2 * p_z_;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_r * g_x_1 * p_z_;
     const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_z * g_x_0 * p_z_;
-    const real g_centre_z_ = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
-
     d_gates[at * (3 * H) + 2 * H + k] = d_centred_A_2_x;
     d_gates[at * (3 * H) + H + k] = d_centred_A_1_x;
     d_gates[at * (3 * H) + k] = d_centred_A_0_x;
-    g_centre_z[at * H + k] = g_centre_z_;
-}
-
-// Computes d_b_0_2 and d_b_1_2.
-extern "C" __global__ void ln_gru_backward_9(
-    const int rows, const int H,
-    const storage* __restrict__ d_b,  // 3 * H  b[0], b[1], b[2]
-    storage* __restrict__ d_c)  // 3 * H  c[0], c[1], c[2]
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_0 = d_b[k];
-    const real d_b_1 = d_b[H + k];
-
-    const real d_b_0_2 = d_b_0;
-    const real d_b_1_2 = d_b_1;
-
-    d_c[k] = d_b_0_2;
-    d_c[H + k] = d_b_1_2;
+    g_centre_z[at * H + k] = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x;
 }
 
 // Computes d_sum_A_0_x.
-extern "C" __global__ void ln_gru_backward_10(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
-{
+extern "C" __global__ void ln_gru_backward_9(
+        const int rows, const int H, Write d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
 
     const real sum_g_centre_z = d_sum_A_0_x[at];
 
-    const real d_sum_A_0_x_ = real(0.3333333333333333) * sum_g_centre_z / real(H);
-
-    d_sum_A_0_x[at] = d_sum_A_0_x_;
+    d_sum_A_0_x[at] = real(0.3333333333333333) * sum_g_centre_z / real(H);
 }
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
-extern "C" __global__ void ln_gru_backward_11(
-    const int rows, const int H,
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_A_0_x, d_A_1_x, d_A_2_x
-    const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
-{
+extern "C" __global__ void ln_gru_backward_10(
+        const int rows, const int H, Write d_gates, Read d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_centred_A_2_x = d_gates[at * (3 * H) + 2 * H + k];
-    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
     const real d_centred_A_1_x = d_gates[at * (3 * H) + H + k];
     const real d_centred_A_0_x = d_gates[at * (3 * H) + k];
+    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
 
-    const real d_A_2_x = d_centred_A_2_x + d_sum_A_0_x_;
-    const real d_A_1_x = d_centred_A_1_x + d_sum_A_0_x_;
-    const real d_A_0_x = d_centred_A_0_x + d_sum_A_0_x_;
-
-    d_gates[at * (3 * H) + 2 * H + k] = d_A_2_x;
-    d_gates[at * (3 * H) + H + k] = d_A_1_x;
-    d_gates[at * (3 * H) + k] = d_A_0_x;
+    d_gates[at * (3 * H) + 2 * H + k] = d_centred_A_2_x + d_sum_A_0_x_;  // d_A_2_x
+    d_gates[at * (3 * H) + H + k] = d_centred_A_1_x + d_sum_A_0_x_;  // d_A_1_x
+    d_gates[at * (3 * H) + k] = d_centred_A_0_x + d_sum_A_0_x_;  // d_A_0_x
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void ln_gru_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -584,9 +400,7 @@ extern "C" __global__ void ln_gru_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ln_gru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

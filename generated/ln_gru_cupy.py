@@ -118,19 +118,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -141,6 +137,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -149,24 +148,21 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1),
         z=(T, B, H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
-    gates_3 = cp.empty((T, B, 3 * H), dtype)
-    u = cp.empty((B, 3 * H), dtype)
+    gates_3 = cp.empty((T, B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
+    u = cp.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
     centre_z = cp.empty((T, B, 1), dtype)
     centre_z_2 = cp.empty((B, 1), dtype)
 
-    # The parts of z that wait for no state, for all steps at once.
+    # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     row_sum(gates, centre_z)
     launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
     launch("ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, gates_3)
     row_sum(gates_3, p_z)
     launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
-
-    # The parts of z, r and n that wait for no state, for all steps at once.
     launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     R_T = cp.ascontiguousarray(R.T)
     for t in range(T):
         # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
@@ -186,13 +182,25 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -218,34 +226,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 3 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
     g_p_z_2, g_centre_z_2, d_r_h = (cp.empty((B, H), dtype) for _ in range(3))
     g_p_z, g_centre_z, g_c_2 = (cp.empty((T, B, H), dtype) for _ in range(3))
+    d_gates_3 = cp.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
+    d_gates_4 = cp.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
     d_sum_square_R_0_h, d_sum_R_0_h = (cp.empty((B, 1), dtype) for _ in range(2))
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_A_0_x = 1 - z
-        # d_A_2_x = d_h * (1 - n**2) * d_A_0_x
-        # g_c_2 = d_A_2_x * r
-        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
-        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
-        # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
-        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
-        # d_A_0_x *= d_h * z * (h - n)
-        # g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
-        #     centred_R_2_h * g_h_2 * r
-        # g_p_z = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
-        #     centred_A_2_x * g_x_2
-        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
+        # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
+        #     g_g_h_0 and g_g_x_0.
         launch(
             "ln_gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
             g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
@@ -255,13 +252,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
         launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
 
-        # d_R_2_h = d_sum_square_R_0_h
-        # d_R_1_h = d_sum_square_R_0_h
-        # d_R_0_h = d_sum_square_R_0_h
-        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
-        # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
+        # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
         launch(
             "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
             d_gates_2, g_centre_z_2,
@@ -275,8 +266,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
 
-        # d_h = d_h * z + d_r_h
-        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)
+        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)  # d_h = d_h * z + d_r_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -297,23 +287,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
     launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
 
-    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
-    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
-    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
-    # g_centre_z = -d_A_0_x - d_A_1_x - d_A_2_x
+    # d_A_2_x, d_A_1_x, d_A_0_x and g_centre_z.
     launch(
         "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
 
-    # d_b_0_2 = d_b_0
-    # d_b_1_2 = d_b_1
-    launch("ln_gru_backward_9", dtype, (1, H, H), d_b, d_c)
+    d_c[: 2 * H] = d_b[: 2 * H]
     row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_10", dtype, (T * B, 1, H), d_sum_A_0_x)
-    launch("ln_gru_backward_11", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_9", dtype, (T * B, 1, H), d_sum_A_0_x)
+    launch("ln_gru_backward_10", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
@@ -321,15 +306,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

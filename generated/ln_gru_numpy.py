@@ -116,30 +116,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -148,28 +146,18 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1),
         z=(T, B, H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
     )
-    gates_3 = np.empty((T, B, 3 * H), dtype)
-    u = np.empty((B, 3 * H), dtype)
+    gates_3 = np.empty((T, B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
+    u = np.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
     centre_z = np.empty((T, B, 1), dtype)
     centre_z_2 = np.empty((B, 1), dtype)
     bias_z_3 = np.empty((H,), dtype)
-    bias = np.empty((2 * H,), dtype)
-    b_0, b_1, b_2 = b[:H], b[H : 2 * H], b[2 * H :]
-    c_0, c_1 = c[:H], c[H : 2 * H]
+    bias = np.empty((2 * H,), dtype)  # bias_r, bias_n
     bias_r, bias_n = bias[:H], bias[H:]
-    centred_A_0_x_all = gates[..., :H]
-    centred_A_1_x_all = gates[..., H : 2 * H]
-    centred_A_2_x_all = gates[..., 2 * H :]
-    g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
 
-    # The parts of z that wait for no state, for all steps at once.
-    np.add(b_0, c_0, out=bias_z_3)
-
-    # The parts of r that wait for no state, for all steps at once.
-    np.add(b_1, c_1, out=bias_r)
-
-    # The parts of n that wait for no state, for all steps at once.
-    bias_n[...] = b_2
+    # The parts of z, r and n that wait for no state, for all steps at once.
+    np.add(b[:H], c[:H], out=bias_z_3)
+    np.add(b[H : 2 * H], c[H : 2 * H], out=bias_r)
+    bias_n[...] = b[2 * H :]
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_z)
     centre_z *= 0.3333333333333333
@@ -182,18 +170,17 @@ def forward(
     p_z += 1e-05
     np.sqrt(p_z, out=p_z)
     np.reciprocal(p_z, out=p_z)
-    np.multiply(centred_A_0_x_all, g_x_0, out=z)
+    np.multiply(gates[..., :H], g_x[:H], out=z)
     z *= p_z
     z += bias_z_3
-    np.multiply(centred_A_1_x_all, g_x_1, out=r)
+    np.multiply(gates[..., H : 2 * H], g_x[H : 2 * H], out=r)
     r *= p_z
     r += bias_r
-    np.multiply(centred_A_2_x_all, g_x_2, out=n)
+    np.multiply(gates[..., 2 * H :], g_x[2 * H :], out=n)
     n *= p_z
     n += bias_n
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 3 * H), dtype)
     s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
@@ -238,13 +225,25 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, p_z, z, r, n, p_z_2, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -273,18 +272,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (np.empty((T, B, 3 * H), dtype) for _ in range(4))
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
     (
         k_g_p_z_2, g_p_z, g_centre_z, g_c_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4,
     ) = (np.empty((T, B, H), dtype) for _ in range(8))
     g_centre_z_2, d_r_h = (np.empty((B, H), dtype) for _ in range(2))
+    d_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
+    d_gates_4 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
     k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(3))
     sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
-    two = np.full((), 2, dtype)
-    minus_one = np.full((), -1, dtype)
+    two = np.array(2, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 3 * H), dtype)
     s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
@@ -292,39 +293,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_A_0_x_ts = d_gates[ts, :, :H]
-        d_A_2_x_ts = d_gates[ts, :, 2 * H :]
+        d_A_0_x_ts, d_A_2_x_ts = d_gates[ts, :, :H], d_gates[ts, :, 2 * H :]
         d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
-        z_ts = z[ts]
-        n_ts = n[ts]
-        d_gates_3_ts, g_g_h_2_ts = d_gates_3[ts], d_gates_3[ts, :, 2 * H :]
-        gates_2_ts = gates_2[ts]
-        centred_R_2_h_ts = gates_2[ts, :, 2 * H :]
-        centred_R_0_h_ts = gates_2[ts, :, :H]
-        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
-        p_z_2_ts = p_z_2[ts]
-        r_ts = r[ts]
-        d_gates_4_ts = d_gates_4[ts]
-        gates_ts = gates[ts]
-        centred_A_0_x_ts = gates[ts, :, :H]
-        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
-        centred_A_2_x_ts = gates[ts, :, 2 * H :]
-        p_z_ts = p_z[ts]
-        g_h_2, g_h_0, g_h_1 = g_h[2 * H :], g_h[:H], g_h[H : 2 * H]
-        c_2 = c[2 * H :]
-        h_ts = h[ts]
-        k_g_p_z_2_ts = k_g_p_z_2[ts]
-        k_g_p_z_2_2_ts = k_g_p_z_2_2[ts]
-        k_g_p_z_2_3_ts = k_g_p_z_2_3[ts]
-        g_p_z_ts = g_p_z[ts]
-        g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
-        k_g_p_z_3_ts = k_g_p_z_3[ts]
-        k_g_p_z_4_ts = k_g_p_z_4[ts]
-        d_gates_2_ts, d_R_2_h_ts = d_gates_2[ts], d_gates_2[ts, :, 2 * H :]
+        z_ts, n_ts, d_gates_3_ts, p_z_2_ts = z[ts], n[ts], d_gates_3[ts], p_z_2[ts]
+        r_ts, d_gates_4_ts, k_g_p_z_2_ts = r[ts], d_gates_4[ts], k_g_p_z_2[ts]
+        k_g_p_z_2_2_ts, k_g_p_z_2_3_ts, g_p_z_ts = k_g_p_z_2_2[ts], k_g_p_z_2_3[ts], g_p_z[ts]
+        k_g_p_z_3_ts, k_g_p_z_4_ts, d_gates_2_ts = k_g_p_z_3[ts], k_g_p_z_4[ts], d_gates_2[ts]
         k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        g_g_h_2_ts = d_gates_3[ts, :, 2 * H :]
+        centred_R_2_h_ts, centred_R_0_h_ts = gates_2[ts, :, 2 * H :], gates_2[ts, :, :H]
+        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
+        g_h_2 = g_h[2 * H :]
+        d_R_2_h_ts = d_gates_2[ts, :, 2 * H :]
 
-        # d_A_0_x = 1 - z
-        np.subtract(1, z_ts, out=d_A_0_x_ts)
+        np.subtract(1, z_ts, out=d_A_0_x_ts)  # d_A_0_x = 1 - z
 
         # d_A_2_x = (1 - n**2) * (1 - z), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_A_2_x_ts)
@@ -334,45 +316,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_2 = centred_R_2_h * p_z_2 * r, times d_A_2_x in the loop
         # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
         # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
-        np.multiply(gates_2_ts, p_z_2_ts, out=d_gates_3_ts)
+        np.multiply(gates_2[ts], p_z_2_ts, out=d_gates_3_ts)
         g_g_h_2_ts *= r_ts
 
         # g_g_x_2 = centred_A_2_x * p_z, times d_A_2_x in the loop
         # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
         # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
-        np.multiply(gates_ts, p_z_ts, out=d_gates_4_ts)
+        np.multiply(gates[ts], p_z[ts], out=d_gates_4_ts)
 
         # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2), times d_A_2_x in the loop
         np.subtract(1, r_ts, out=d_A_1_x_ts)
         np.multiply(centred_R_2_h_ts, g_h_2, out=s_ts)
         s_ts *= p_z_2_ts
-        s_ts += c_2
+        s_ts += c[2 * H :]
         d_A_1_x_ts *= s_ts
         d_A_1_x_ts *= r_ts
 
         # d_A_0_x = (1 - z) * z * (h - n), times d_h in the loop
-        np.subtract(h_ts, n_ts, out=s_ts)
+        np.subtract(h[ts], n_ts, out=s_ts)
         d_A_0_x_ts *= s_ts
         d_A_0_x_ts *= z_ts
 
-        # k_g_p_z_2 = centred_R_0_h * g_h_0
-        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_z_2_ts)
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2_ts)  # k_g_p_z_2 = centred_R_0_h * g_h_0
 
         # k_g_p_z_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_z_2_2_ts)
+        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_z_2_2_ts)
 
         # k_g_p_z_2_3 = centred_R_2_h * g_h_2 * r
         np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3_ts)
         k_g_p_z_2_3_ts *= r_ts
 
-        # g_p_z = centred_A_0_x * g_x_0
-        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_z_ts)
+        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_z_ts)  # g_p_z = centred_A_0_x * g_x_0
 
         # k_g_p_z_3 = centred_A_1_x * g_x_1
-        np.multiply(centred_A_1_x_ts, g_x_1, out=k_g_p_z_3_ts)
+        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_z_3_ts)
 
         # k_g_p_z_4 = centred_A_2_x * g_x_2
-        np.multiply(centred_A_2_x_ts, g_x_2, out=k_g_p_z_4_ts)
+        np.multiply(gates[ts, :, 2 * H :], g_x[2 * H :], out=k_g_p_z_4_ts)
 
         # d_R_2_h = g_h_2 * p_z_2 * r
         # d_R_1_h = g_h_1 * p_z_2
@@ -402,18 +382,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_A_2_x = d_h * (1 - n**2) * (1 - z)
-            d_A_2_x *= d_h
-
-            # g_c_2 = d_A_2_x * r
-            np.multiply(d_A_2_x, r_t, out=g_c_2_t)
-
-            # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
-            d_A_1_x *= d_A_2_x
-
-            # d_A_0_x = d_h * (1 - z) * z * (h - n)
-            d_A_0_x *= d_h
+            d_A_2_x *= d_h  # d_A_2_x = d_h * (1 - n**2) * (1 - z)
+            np.multiply(d_A_2_x, r_t, out=g_c_2_t)  # g_c_2 = d_A_2_x * r
+            d_A_1_x *= d_A_2_x  # d_A_1_x = d_A_2_x * (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
+            d_A_0_x *= d_h  # d_A_0_x = d_h * (1 - z) * z * (h - n)
 
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
@@ -469,6 +441,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_sum_R_0_h *= 1 / 3 / hidden
             d_sum_R_0_h *= 0.3333333333333333
             d_sum_R_0_h /= (H)
+
             d_gates_2_t += d_sum_R_0_h
 
             # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
@@ -485,15 +458,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 = np.empty((T, B, 1), dtype)
     s_4 = np.empty((T, B, 3 * H), dtype)
     s_5 = np.empty((T, B, H), dtype)
-    d_c_2, d_c_01 = d_c[2 * H :], d_c[: 2 * H]
-    s_4_part, s_4_part_2, s_4_part_3 = s_4[..., :H], s_4[..., H : 2 * H], s_4[..., 2 * H :]
-    centred_A_2_x_all = gates[..., 2 * H :]
-    centred_A_1_x_all = gates[..., H : 2 * H]
-    centred_A_0_x_all = gates[..., :H]
-    d_A_2_x_all = d_gates[..., 2 * H :]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
+    d_A_2_x_all, d_A_1_x_all = d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     d_A_0_x_all = d_gates[..., :H]
-    d_b_01 = d_b[: 2 * H]
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -502,7 +468,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
     np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, g_c_2)
-    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c_2)
+    np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c[2 * H :])
     clear(finished, d_gates_3)
     np.matmul(ones, d_gates_3.reshape(T * B, 3 * H), out=d_g_h)
     clear(finished, d_gates_4)
@@ -521,13 +487,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4[...] = d_sum_square_A_0_x
     d_gates *= g_x
     d_gates *= p_z
-    np.multiply(s_4_part, centred_A_2_x_all, out=s_5)
+    np.multiply(s_4[..., :H], gates[..., 2 * H :], out=s_5)
     s_5 *= 2
     d_A_2_x_all += s_5
-    np.multiply(s_4_part_2, centred_A_1_x_all, out=s_5)
+    np.multiply(s_4[..., H : 2 * H], gates[..., H : 2 * H], out=s_5)
     s_5 *= 2
     d_A_1_x_all += s_5
-    np.multiply(s_4_part_3, centred_A_0_x_all, out=s_5)
+    np.multiply(s_4[..., 2 * H :], gates[..., :H], out=s_5)
     s_5 *= 2
     d_A_0_x_all += s_5
 
@@ -536,14 +502,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_centre_z -= d_A_1_x_all
     g_centre_z -= d_A_2_x_all
 
-    # d_bias_z_3_2 = d_bias_z_3
-    # d_bias_r_2 = d_bias_r
-    d_c_01[...] = d_b_01
+    d_c[: 2 * H] = d_b[: 2 * H]
     np.sum(g_centre_z, axis=-1, keepdims=True, out=d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     d_sum_A_0_x *= 0.3333333333333333
     d_sum_A_0_x /= (H)
+
     d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
@@ -552,47 +517,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     A, R, b, c, g_h, g_x = params
-    gates, gates_2, gates_3, u = (np.empty((B, 3 * H), dtype) for _ in range(4))
+    gates = np.empty((B, 3 * H), dtype)  # centred_A_0_x, centred_A_1_x, centred_A_2_x
+    gates_2 = np.empty((B, 3 * H), dtype)  # centred_R_0_h, centred_R_1_h, centred_R_2_h
+    gates_3 = np.empty((B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
+    u = np.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
     centre_z, p_z, centre_z_2, p_z_2 = (np.empty((B, 1), dtype) for _ in range(4))
-    z, r, n = (np.empty((B, H), dtype) for _ in range(3))
+    z, r, n, h_next = (np.empty((B, H), dtype) for _ in range(4))
     bias_z_3 = np.empty((H,), dtype)
-    bias = np.empty((2 * H,), dtype)
+    bias = np.empty((2 * H,), dtype)  # bias_r, bias_n
     s = np.empty((B, 3 * H), dtype)
-    b_0, b_1, b_2 = b[:H], b[H : 2 * H], b[2 * H :]
-    c_0, c_1, c_2 = c[:H], c[H : 2 * H], c[2 * H :]
     bias_r, bias_n = bias[:H], bias[H:]
-    centred_A_0_x, centred_A_1_x, centred_A_2_x = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
-    g_x_0, g_x_1, g_x_2 = g_x[:H], g_x[H : 2 * H], g_x[2 * H :]
-    s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
+    s_part_3 = s[:, 2 * H :]
 
     # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
-    np.add(b_0, c_0, out=bias_z_3)
+    np.add(b[:H], c[:H], out=bias_z_3)
 
     # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
-    np.add(b_1, c_1, out=bias_r)
+    np.add(b[H : 2 * H], c[H : 2 * H], out=bias_r)
 
     # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
-    bias_n[...] = b_2
+    bias_n[...] = b[2 * H :]
     np.matmul(x, A.T, out=gates)
     np.sum(gates, axis=-1, keepdims=True, out=centre_z)
     centre_z *= 0.3333333333333333
@@ -605,13 +566,13 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     p_z += 1e-05
     np.sqrt(p_z, out=p_z)
     np.reciprocal(p_z, out=p_z)
-    np.multiply(centred_A_0_x, g_x_0, out=z)
+    np.multiply(gates[:, :H], g_x[:H], out=z)
     z *= p_z
     z += bias_z_3
-    np.multiply(centred_A_1_x, g_x_1, out=r)
+    np.multiply(gates[:, H : 2 * H], g_x[H : 2 * H], out=r)
     r *= p_z
     r += bias_r
-    np.multiply(centred_A_2_x, g_x_2, out=n)
+    np.multiply(gates[:, 2 * H :], g_x[2 * H :], out=n)
     n *= p_z
     n += bias_n
     np.matmul(h_t, R.T, out=gates_2)
@@ -628,10 +589,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.reciprocal(p_z_2, out=p_z_2)
     np.multiply(gates_2, g_h, out=s)
     s *= p_z_2
-    z += s_part
-    r += s_part_2
+    z += s[:, :H]
+    r += s[:, H : 2 * H]
     exact_sigmoid(r, out=r)
-    s_part_3 += c_2
+    s_part_3 += c[2 * H :]
     s_part_3 *= r
     n += s_part_3
     exact_sigmoid(z, out=z)
@@ -703,11 +664,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,62 +23,45 @@ __device__ inline real cube(real a) { return a * a * a; }
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ centre_i)  // (T, B, 1)  centre_i
-{
+        const int rows, const int H, Write centre_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
 
     const real sum_A_0_x = centre_i[at];
 
-    const real centre_i_ = real(0.25) * sum_A_0_x / real(H);
-
-    centre_i[at] = centre_i_;
+    centre_i[at] = real(0.25) * sum_A_0_x / real(H);
 }
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    const storage* __restrict__ centre_i,  // (T, B, 1)  centre_i
-    storage* __restrict__ gates_3)  // (T, B, 4 * H)  square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
-{
+        const int rows, const int H, Write gates, Read centre_i, Write gates_3) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real A_0_x = gates[at * (4 * H) + k];
+    const real A_0_x = gates[at * (4 * H) + k], A_1_x = gates[at * (4 * H) + H + k];
+    const real A_2_x = gates[at * (4 * H) + 2 * H + k], A_3_x = gates[at * (4 * H) + 3 * H + k];
     const real centre_i_ = centre_i[at];
-    const real A_1_x = gates[at * (4 * H) + H + k];
-    const real A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real A_3_x = gates[at * (4 * H) + 3 * H + k];
 
     const real centred_A_0_x = A_0_x - centre_i_;
     const real centred_A_1_x = A_1_x - centre_i_;
     const real centred_A_2_x = A_2_x - centre_i_;
     const real centred_A_3_x = A_3_x - centre_i_;
-    const real square_A_0_x = square(centred_A_0_x);
-    const real square_A_1_x = square(centred_A_1_x);
-    const real square_A_2_x = square(centred_A_2_x);
-    const real square_A_3_x = square(centred_A_3_x);
-
     gates[at * (4 * H) + k] = centred_A_0_x;
     gates[at * (4 * H) + H + k] = centred_A_1_x;
     gates[at * (4 * H) + 2 * H + k] = centred_A_2_x;
     gates[at * (4 * H) + 3 * H + k] = centred_A_3_x;
-    gates_3[at * (4 * H) + k] = square_A_0_x;
-    gates_3[at * (4 * H) + H + k] = square_A_1_x;
-    gates_3[at * (4 * H) + 2 * H + k] = square_A_2_x;
-    gates_3[at * (4 * H) + 3 * H + k] = square_A_3_x;
+    gates_3[at * (4 * H) + k] = square(centred_A_0_x);  // square_A_0_x
+    gates_3[at * (4 * H) + H + k] = square(centred_A_1_x);  // square_A_1_x
+    gates_3[at * (4 * H) + 2 * H + k] = square(centred_A_2_x);  // square_A_2_x
+    gates_3[at * (4 * H) + 3 * H + k] = square(centred_A_3_x);  // square_A_3_x
 }
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_3(
-    const int rows, const int H,
-    storage* __restrict__ p_i)  // (T, B, 1)  p_i
-{
+        const int rows, const int H, Write p_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -85,106 +70,70 @@ extern "C" __global__ void ln_lstm_forward_3(
 
     const real variance_i = real(0.25) * sum_square_A_0_x / real(H);
     const real a_i = variance_i + real(1e-05);
-    const real p_i_ = 1 / sqrt(a_i);
-
-    p_i[at] = p_i_;
+    p_i[at] = 1 / sqrt(a_i);
 }
 
 // The parts of i, g, f and o that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_4(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ i_,  // (T, B, H)  i
-    storage* __restrict__ g,  // (T, B, H)  g
-    storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ o)  // (T, B, H)  o
-{
+        const int rows, const int H, Read gates, Read g_x, Read p_i, Write i_, Write g, Write f, Write o) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real g_x_0 = g_x[k];
-    const real p_i_ = p_i[at];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
+    const real centred_A_0_x = gates[at * (4 * H) + k], centred_A_1_x = gates[at * (4 * H) + H + k];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
     const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k], g_x_3 = g_x[3 * H + k];
+    const real p_i_ = p_i[at];
 
-    const real x_i_3 = centred_A_0_x * g_x_0 * p_i_;
-    const real x_g = centred_A_1_x * g_x_1 * p_i_;
-    const real x_f = centred_A_2_x * g_x_2 * p_i_;
-    const real x_o = centred_A_3_x * g_x_3 * p_i_;
-
-    i_[at * H + k] = x_i_3;
-    g[at * H + k] = x_g;
-    f[at * H + k] = x_f;
-    o[at * H + k] = x_o;
+    i_[at * H + k] = centred_A_0_x * g_x_0 * p_i_;  // x_i_3
+    g[at * H + k] = centred_A_1_x * g_x_1 * p_i_;  // x_g
+    f[at * H + k] = centred_A_2_x * g_x_2 * p_i_;  // x_f
+    o[at * H + k] = centred_A_3_x * g_x_3 * p_i_;  // x_o
 }
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_5(
-    const int rows, const int H,
-    storage* __restrict__ centre_i_2)  // (B, 1)  centre_i_2
-{
+        const int rows, const int H, Write centre_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_R_0_h = centre_i_2[b];
 
-    const real centre_i_2_ = real(0.25) * sum_R_0_h / real(H);
-
-    centre_i_2[b] = centre_i_2_;
+    centre_i_2[b] = real(0.25) * sum_R_0_h / real(H);
 }
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_6(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    const storage* __restrict__ centre_i_2,  // (B, 1)  centre_i_2
-    storage* __restrict__ u)  // (B, 4 * H)  square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
-{
+        const int rows, const int B, const int t, const int H, Write gates_2, Read centre_i_2, Write u) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real R_0_h = gates_2[at * (4 * H) + k];
+    const real R_0_h = gates_2[at * (4 * H) + k], R_1_h = gates_2[at * (4 * H) + H + k];
+    const real R_2_h = gates_2[at * (4 * H) + 2 * H + k], R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real centre_i_2_ = centre_i_2[b];
-    const real R_1_h = gates_2[at * (4 * H) + H + k];
-    const real R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real R_3_h = gates_2[at * (4 * H) + 3 * H + k];
 
     const real centred_R_0_h = R_0_h - centre_i_2_;
     const real centred_R_1_h = R_1_h - centre_i_2_;
     const real centred_R_2_h = R_2_h - centre_i_2_;
     const real centred_R_3_h = R_3_h - centre_i_2_;
-    const real square_R_0_h = square(centred_R_0_h);
-    const real square_R_1_h = square(centred_R_1_h);
-    const real square_R_2_h = square(centred_R_2_h);
-    const real square_R_3_h = square(centred_R_3_h);
-
     gates_2[at * (4 * H) + k] = centred_R_0_h;
     gates_2[at * (4 * H) + H + k] = centred_R_1_h;
     gates_2[at * (4 * H) + 2 * H + k] = centred_R_2_h;
     gates_2[at * (4 * H) + 3 * H + k] = centred_R_3_h;
-    u[b * (4 * H) + k] = square_R_0_h;
-    u[b * (4 * H) + H + k] = square_R_1_h;
-    u[b * (4 * H) + 2 * H + k] = square_R_2_h;
-    u[b * (4 * H) + 3 * H + k] = square_R_3_h;
+    u[b * (4 * H) + k] = square(centred_R_0_h);  // square_R_0_h
+    u[b * (4 * H) + H + k] = square(centred_R_1_h);  // square_R_1_h
+    u[b * (4 * H) + 2 * H + k] = square(centred_R_2_h);  // square_R_2_h
+    u[b * (4 * H) + 3 * H + k] = square(centred_R_3_h);  // square_R_3_h
 }
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_7(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_i_2)  // (T, B, 1)  p_i_2
-{
+        const int rows, const int B, const int t, const int H, Write p_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -194,9 +143,7 @@ extern "C" __global__ void ln_lstm_forward_7(
 
     const real variance_i_2 = real(0.25) * sum_square_R_0_h / real(H);
     const real a_i_2 = variance_i_2 + real(1e-05);
-    const real p_i_2_ = 1 / sqrt(a_i_2);
-
-    p_i_2[at] = p_i_2_;
+    p_i_2[at] = 1 / sqrt(a_i_2);
 }
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
@@ -205,78 +152,51 @@ extern "C" __global__ void ln_lstm_forward_7(
 // o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
 // c' = f * c + i * g
 extern "C" __global__ void ln_lstm_forward_8(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ b_,  // 4 * H  b[0], b[1], b[2], b[3]
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-    const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    storage* __restrict__ i_,  // (T, B, H)  i
-    storage* __restrict__ g,  // (T, B, H)  g
-    storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ o,  // (T, B, H)  o
-    storage* __restrict__ c)  // (T + 1, B, H)  c
-{
+        const int rows, const int B, const int t, const int H, Read b_, Read gates_2, Read g_h, Read p_i_2,
+        Write i_, Write g, Write f, Write o, Write c) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real b_0 = b_[k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k], b_3 = b_[3 * H + k];
+    const real centred_R_0_h = gates_2[at * (4 * H) + k], centred_R_1_h = gates_2[at * (4 * H) + H + k];
+    const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
+    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k], g_h_3 = g_h[3 * H + k];
     const real p_i_2_ = p_i_2[at];
     const real x_i_3 = i_[at * H + k];
-    const real b_1 = b_[H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
     const real x_g = g[at * H + k];
-    const real b_2 = b_[2 * H + k];
-    const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
     const real x_f = f[at * H + k];
-    const real b_3 = b_[3 * H + k];
-    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
     const real x_o = o[at * H + k];
     const real c_ = c[at * H + k];
 
     const real i__2 = sigmoid(b_0 + centred_R_0_h * g_h_0 * p_i_2_ + x_i_3);
     const real g_ = tanh(b_1 + centred_R_1_h * g_h_1 * p_i_2_ + x_g);
     const real f_ = sigmoid(b_2 + centred_R_2_h * g_h_2 * p_i_2_ + x_f);
-    const real o_ = sigmoid(b_3 + centred_R_3_h * g_h_3 * p_i_2_ + x_o);
-    const real c_next = c_ * f_ + i__2 * g_;
-
     i_[at * H + k] = i__2;
     g[at * H + k] = g_;
     f[at * H + k] = f_;
-    o[at * H + k] = o_;
-    c[(at + B) * H + k] = c_next;
+    o[at * H + k] = sigmoid(b_3 + centred_R_3_h * g_h_3 * p_i_2_ + x_o);
+    c[(at + B) * H + k] = c_ * f_ + i__2 * g_;  // c_next
 }
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_9(
-    const int rows, const int H,
-    storage* __restrict__ centre_h)  // (B, 1)  centre_h
-{
+        const int rows, const int H, Write centre_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_c_next = centre_h[b];
 
-    const real centre_h_ = sum_c_next / real(H);
-
-    centre_h[b] = centre_h_;
+    centre_h[b] = sum_c_next / real(H);
 }
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_10(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ centre_h,  // (B, 1)  centre_h
-    storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    storage* __restrict__ square_c_next)  // (B, H)  square_c_next
-{
+        const int rows, const int B, const int t, const int H, Read c, Read centre_h, Write centred_c_next,
+        Write square_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -286,17 +206,13 @@ extern "C" __global__ void ln_lstm_forward_10(
     const real centre_h_ = centre_h[b];
 
     const real centred_c_next_ = c_next - centre_h_;
-    const real square_c_next_ = square(centred_c_next_);
-
     centred_c_next[at * H + k] = centred_c_next_;
-    square_c_next[b * H + k] = square_c_next_;
+    square_c_next[b * H + k] = square(centred_c_next_);
 }
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_11(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ p_h)  // (T, B, 1)  p_h
-{
+        const int rows, const int B, const int t, const int H, Write p_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -306,22 +222,13 @@ extern "C" __global__ void ln_lstm_forward_11(
 
     const real variance_h = sum_square_c_next / real(H);
     const real a_h = variance_h + real(1e-05);
-    const real p_h_ = 1 / sqrt(a_h);
-
-    p_h[at] = p_h_;
+    p_h[at] = 1 / sqrt(a_h);
 }
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_12(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ b_c,  // H  b_c
-    const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    const storage* __restrict__ g_c,  // H  g_c
-    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
-    const storage* __restrict__ o,  // (T, B, H)  o
-    storage* __restrict__ tanh_h_2,  // (T, B, H)  tanh_h_2
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read b_c, Read centred_c_next, Read g_c,
+        Read p_h, Read o, Write tanh_h_2, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -334,33 +241,15 @@ extern "C" __global__ void ln_lstm_forward_12(
     const real o_ = o[at * H + k];
 
     const real tanh_h_2_ = tanh(b_c_ + centred_c_next_ * g_c_ * p_h_);
-    const real h_next = o_ * tanh_h_2_;
-
     tanh_h_2[at * H + k] = tanh_h_2_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o_ * tanh_h_2_;  // h_next
 }
 
 // Computes d_h_next, d_tanh_h_2, g_p_h, g_g_c, d_o, g_g_h_3 and g_g_x_3.
 extern "C" __global__ void ln_lstm_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ o,  // (T, B, H)  o
-    const storage* __restrict__ tanh_h_2,  // (T, B, H)  tanh_h_2
-    const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    const storage* __restrict__ g_c,  // H  g_c
-    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
-    storage* __restrict__ g_p_h,  // (B, H)  g_p_h
-    storage* __restrict__ g_g_c,  // (T, B, H)  g_g_c
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    storage* __restrict__ d_gates_3,  // (T, B, 4 * H)  g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
-    storage* __restrict__ d_gates_4)  // (T, B, 4 * H)  g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read o, Read tanh_h_2,
+        Read centred_c_next, Read g_c, Read p_h, Read gates_2, Read p_i_2, Read gates, Read p_i,
+        Write d_tanh_h_2, Write g_p_h, Write g_g_c, Write d_gates, Write d_gates_3, Write d_gates_4) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -380,27 +269,19 @@ extern "C" __global__ void ln_lstm_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_tanh_h_2_ = d_h_next * o_ * (1 - square(tanh_h_2_));
-    const real g_p_h_ = d_tanh_h_2_ * centred_c_next_ * g_c_;
-    const real g_g_c_ = d_tanh_h_2_ * centred_c_next_ * p_h_;
     const real d_o = d_h_next * (1 - o_) * o_ * tanh_h_2_;
-    const real g_g_h_3 = d_o * centred_R_3_h * p_i_2_;
-    const real g_g_x_3 = d_o * centred_A_3_x * p_i_;
-
     d_h[b * H + k] = d_h_next;
     d_tanh_h_2[at * H + k] = d_tanh_h_2_;
-    g_p_h[b * H + k] = g_p_h_;
-    g_g_c[at * H + k] = g_g_c_;
+    g_p_h[b * H + k] = d_tanh_h_2_ * centred_c_next_ * g_c_;
+    g_g_c[at * H + k] = d_tanh_h_2_ * centred_c_next_ * p_h_;
     d_gates[at * (4 * H) + 3 * H + k] = d_o;
-    d_gates_3[at * (4 * H) + 3 * H + k] = g_g_h_3;
-    d_gates_4[at * (4 * H) + 3 * H + k] = g_g_x_3;
+    d_gates_3[at * (4 * H) + 3 * H + k] = d_o * centred_R_3_h * p_i_2_;  // g_g_h_3
+    d_gates_4[at * (4 * H) + 3 * H + k] = d_o * centred_A_3_x * p_i_;  // g_g_x_3
 }
 
 // Computes d_sum_square_c_next.
 extern "C" __global__ void ln_lstm_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
-    storage* __restrict__ d_sum_square_c_next)  // (B, 1)  d_sum_square_c_next
-{
+        const int rows, const int B, const int t, const int H, Read p_h, Write d_sum_square_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -409,22 +290,13 @@ extern "C" __global__ void ln_lstm_backward_2(
     const real p_h_ = p_h[at];
     const real sum_g_p_h = d_sum_square_c_next[b];
 
-    const real d_sum_square_c_next_ = -real(0.5) * cube(p_h_) * sum_g_p_h / real(H);
-
-    d_sum_square_c_next[b] = d_sum_square_c_next_;
+    d_sum_square_c_next[b] = -real(0.5) * cube(p_h_) * sum_g_p_h / real(H);
 }
 
 // Computes d_centred_c_next and g_centre_h.
 extern "C" __global__ void ln_lstm_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_c_next,  // (B, 1)  d_sum_square_c_next
-    const storage* __restrict__ centred_c_next,  // (T, B, H)  centred_c_next
-    const storage* __restrict__ d_tanh_h_2,  // (T, B, H)  d_tanh_h_2
-    const storage* __restrict__ g_c,  // H  g_c
-    const storage* __restrict__ p_h,  // (T, B, 1)  p_h
-    storage* __restrict__ d_centred_c_next,  // (B, H)  d_centred_c_next
-    storage* __restrict__ g_centre_h)  // (B, H)  g_centre_h
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_c_next, Read centred_c_next,
+        Read d_tanh_h_2, Read g_c, Read p_h, Write d_centred_c_next, Write g_centre_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -438,50 +310,27 @@ extern "C" __global__ void ln_lstm_backward_3(
 
     const real d_square_c_next = d_sum_square_c_next_;
     const real d_centred_c_next_ = 2 * d_square_c_next * centred_c_next_ + d_tanh_h_2_ * g_c_ * p_h_;
-    const real g_centre_h_ = -d_centred_c_next_;
-
     d_centred_c_next[b * H + k] = d_centred_c_next_;
-    g_centre_h[b * H + k] = g_centre_h_;
+    g_centre_h[b * H + k] = -d_centred_c_next_;
 }
 
 // Computes d_sum_c_next.
 extern "C" __global__ void ln_lstm_backward_4(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_c_next)  // (B, 1)  d_sum_c_next
-{
+        const int rows, const int H, Write d_sum_c_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_g_centre_h = d_sum_c_next[b];
 
-    const real d_sum_c_next_ = sum_g_centre_h / real(H);
-
-    d_sum_c_next[b] = d_sum_c_next_;
+    d_sum_c_next[b] = sum_g_centre_h / real(H);
 }
 
 // Computes d_c, d_f, g_g_h_2, g_g_x_2, d_g, g_g_h_1, g_g_x_1, d_i, g_p_i_2, g_p_i, g_g_h_0 and g_g_x_0.
 extern "C" __global__ void ln_lstm_backward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ d_centred_c_next,  // (B, H)  d_centred_c_next
-    const storage* __restrict__ d_sum_c_next,  // (B, 1)  d_sum_c_next
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    const storage* __restrict__ g,  // (T, B, H)  g
-    const storage* __restrict__ i_,  // (T, B, H)  i
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    storage* __restrict__ d_gates_3,  // (T, B, 4 * H)  g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
-    storage* __restrict__ d_gates_4,  // (T, B, 4 * H)  g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
-    storage* __restrict__ g_p_i_2,  // (B, H)  g_p_i_2
-    storage* __restrict__ g_p_i)  // (T, B, H)  g_p_i
-{
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_centred_c_next,
+        Read d_sum_c_next, Read c, Read f, Read gates_2, Read p_i_2, Read gates, Read p_i, Read g, Read i_,
+        Write d_gates, Read g_h, Read g_x, Write d_gates_3, Write d_gates_4, Write g_p_i_2, Write g_p_i) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -493,63 +342,42 @@ extern "C" __global__ void ln_lstm_backward_5(
     const real c_ = c[at * H + k];
     const real f_ = f[at * H + k];
     const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
+    const real centred_R_1_h = gates_2[at * (4 * H) + H + k], centred_R_0_h = gates_2[at * (4 * H) + k];
+    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real p_i_2_ = p_i_2[at];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
+    const real centred_A_1_x = gates[at * (4 * H) + H + k], centred_A_0_x = gates[at * (4 * H) + k];
+    const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
     const real p_i_ = p_i[at];
     const real g_ = g[at * H + k];
     const real i__2 = i_[at * H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
     const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_h_0 = g_h[k];
-    const real g_h_1 = g_h[H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real g_x_0 = g_x[k];
-    const real g_x_1 = g_x[H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
+    const real g_h_0 = g_h[k], g_h_1 = g_h[H + k], g_h_2 = g_h[2 * H + k], g_h_3 = g_h[3 * H + k];
+    const real g_x_0 = g_x[k], g_x_1 = g_x[H + k], g_x_2 = g_x[2 * H + k], g_x_3 = g_x[3 * H + k];
 
     const real d_c_next = d_c_later + d_centred_c_next_ + d_sum_c_next_;
     const real d_f = d_c_next * c_ * (1 - f_) * f_;
-    const real g_g_h_2 = d_f * centred_R_2_h * p_i_2_;
-    const real g_g_x_2 = d_f * centred_A_2_x * p_i_;
     const real d_g = d_c_next * (1 - square(g_)) * i__2;
-    const real g_g_h_1 = d_g * centred_R_1_h * p_i_2_;
-    const real g_g_x_1 = d_g * centred_A_1_x * p_i_;
     const real d_i = d_c_next * g_ * (1 - i__2) * i__2;
-    const real g_p_i_2_ = d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i * centred_R_0_h
-        * g_h_0 + d_o * centred_R_3_h * g_h_3;
-    const real g_p_i_ = d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i * centred_A_0_x *
-        g_x_0 + d_o * centred_A_3_x * g_x_3;
-    const real g_g_h_0 = d_i * centred_R_0_h * p_i_2_;
-    const real g_g_x_0 = d_i * centred_A_0_x * p_i_;
-    const real d_c_ = d_c_next * f_;
-
-    d_c[b * H + k] = d_c_;
     d_gates[at * (4 * H) + 2 * H + k] = d_f;
-    d_gates_3[at * (4 * H) + 2 * H + k] = g_g_h_2;
-    d_gates_4[at * (4 * H) + 2 * H + k] = g_g_x_2;
+    d_gates_3[at * (4 * H) + 2 * H + k] = d_f * centred_R_2_h * p_i_2_;  // g_g_h_2
+    d_gates_4[at * (4 * H) + 2 * H + k] = d_f * centred_A_2_x * p_i_;  // g_g_x_2
     d_gates[at * (4 * H) + H + k] = d_g;
-    d_gates_3[at * (4 * H) + H + k] = g_g_h_1;
-    d_gates_4[at * (4 * H) + H + k] = g_g_x_1;
+    d_gates_3[at * (4 * H) + H + k] = d_g * centred_R_1_h * p_i_2_;  // g_g_h_1
+    d_gates_4[at * (4 * H) + H + k] = d_g * centred_A_1_x * p_i_;  // g_g_x_1
     d_gates[at * (4 * H) + k] = d_i;
-    g_p_i_2[b * H + k] = g_p_i_2_;
-    g_p_i[at * H + k] = g_p_i_;
-    d_gates_3[at * (4 * H) + k] = g_g_h_0;
-    d_gates_4[at * (4 * H) + k] = g_g_x_0;
+    g_p_i_2[b * H + k] = d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i * centred_R_0_h *
+        g_h_0 + d_o * centred_R_3_h * g_h_3;
+    g_p_i[at * H + k] = d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i * centred_A_0_x *
+        g_x_0 + d_o * centred_A_3_x * g_x_3;
+    d_gates_3[at * (4 * H) + k] = d_i * centred_R_0_h * p_i_2_;  // g_g_h_0
+    d_gates_4[at * (4 * H) + k] = d_i * centred_A_0_x * p_i_;  // g_g_x_0
+    d_c[b * H + k] = d_c_next * f_;
 }
 
 // Computes d_sum_square_R_0_h.
 extern "C" __global__ void ln_lstm_backward_6(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    storage* __restrict__ d_sum_square_R_0_h)  // (B, 1)  d_sum_square_R_0_h
-{
+        const int rows, const int B, const int t, const int H, Read p_i_2, Write d_sum_square_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
@@ -558,22 +386,13 @@ extern "C" __global__ void ln_lstm_backward_6(
     const real p_i_2_ = p_i_2[at];
     const real sum_g_p_i_2 = d_sum_square_R_0_h[b];
 
-    const real d_sum_square_R_0_h_ = -real(0.125) * cube(p_i_2_) * sum_g_p_i_2 / real(H);
-
-    d_sum_square_R_0_h[b] = d_sum_square_R_0_h_;
+    d_sum_square_R_0_h[b] = -real(0.125) * cube(p_i_2_) * sum_g_p_i_2 / real(H);
 }
 
 // Computes d_centred_R_3_h, d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_i_2.
 extern "C" __global__ void ln_lstm_backward_7(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_sum_square_R_0_h,  // (B, 1)  d_sum_square_R_0_h
-    const storage* __restrict__ gates_2,  // (T, B, 4 * H)  centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
-    const storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    const storage* __restrict__ g_h,  // 4 * H  g_h[0], g_h[1], g_h[2], g_h[3]
-    const storage* __restrict__ p_i_2,  // (T, B, 1)  p_i_2
-    storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    storage* __restrict__ g_centre_i_2)  // (B, H)  g_centre_i_2
-{
+        const int rows, const int B, const int t, const int H, Read d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, Read p_i_2, Write d_gates_2, Write g_centre_i_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -581,18 +400,12 @@ extern "C" __global__ void ln_lstm_backward_7(
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
-    const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_h_3 = g_h[3 * H + k];
-    const real p_i_2_ = p_i_2[at];
     const real centred_R_2_h = gates_2[at * (4 * H) + 2 * H + k];
-    const real d_f = d_gates[at * (4 * H) + 2 * H + k];
-    const real g_h_2 = g_h[2 * H + k];
-    const real centred_R_1_h = gates_2[at * (4 * H) + H + k];
-    const real d_g = d_gates[at * (4 * H) + H + k];
-    const real g_h_1 = g_h[H + k];
-    const real centred_R_0_h = gates_2[at * (4 * H) + k];
-    const real d_i = d_gates[at * (4 * H) + k];
-    const real g_h_0 = g_h[k];
+    const real centred_R_1_h = gates_2[at * (4 * H) + H + k], centred_R_0_h = gates_2[at * (4 * H) + k];
+    const real d_o = d_gates[at * (4 * H) + 3 * H + k], d_f = d_gates[at * (4 * H) + 2 * H + k];
+    const real d_g = d_gates[at * (4 * H) + H + k], d_i = d_gates[at * (4 * H) + k];
+    const real g_h_3 = g_h[3 * H + k], g_h_2 = g_h[2 * H + k], g_h_1 = g_h[H + k], g_h_0 = g_h[k];
+    const real p_i_2_ = p_i_2[at];
 
     const real d_square_R_3_h = d_sum_square_R_0_h_;
     const real d_square_R_2_h = d_sum_square_R_0_h_;
@@ -602,65 +415,48 @@ extern "C" __global__ void ln_lstm_backward_7(
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_f * g_h_2 * p_i_2_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_g * g_h_1 * p_i_2_;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_i * g_h_0 * p_i_2_;
-    const real g_centre_i_2_ = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h - d_centred_R_3_h;
-
     d_gates_2[at * (4 * H) + 3 * H + k] = d_centred_R_3_h;
     d_gates_2[at * (4 * H) + 2 * H + k] = d_centred_R_2_h;
     d_gates_2[at * (4 * H) + H + k] = d_centred_R_1_h;
     d_gates_2[at * (4 * H) + k] = d_centred_R_0_h;
-    g_centre_i_2[b * H + k] = g_centre_i_2_;
+    g_centre_i_2[b * H + k] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h - d_centred_R_3_h;
 }
 
 // Computes d_sum_R_0_h.
 extern "C" __global__ void ln_lstm_backward_8(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
-{
+        const int rows, const int H, Write d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const int b = i;
 
     const real sum_g_centre_i_2 = d_sum_R_0_h[b];
 
-    const real d_sum_R_0_h_ = real(0.25) * sum_g_centre_i_2 / real(H);
-
-    d_sum_R_0_h[b] = d_sum_R_0_h_;
+    d_sum_R_0_h[b] = real(0.25) * sum_g_centre_i_2 / real(H);
 }
 
 // Computes d_R_3_h, d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_lstm_backward_9(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_gates_2,  // (T, B, 4 * H)  d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    const storage* __restrict__ d_sum_R_0_h)  // (B, 1)  d_sum_R_0_h
-{
+        const int rows, const int B, const int t, const int H, Write d_gates_2, Read d_sum_R_0_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real d_centred_R_3_h = d_gates_2[at * (4 * H) + 3 * H + k];
-    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
     const real d_centred_R_2_h = d_gates_2[at * (4 * H) + 2 * H + k];
     const real d_centred_R_1_h = d_gates_2[at * (4 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (4 * H) + k];
+    const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
-    const real d_R_3_h = d_centred_R_3_h + d_sum_R_0_h_;
-    const real d_R_2_h = d_centred_R_2_h + d_sum_R_0_h_;
-    const real d_R_1_h = d_centred_R_1_h + d_sum_R_0_h_;
-    const real d_R_0_h = d_centred_R_0_h + d_sum_R_0_h_;
-
-    d_gates_2[at * (4 * H) + 3 * H + k] = d_R_3_h;
-    d_gates_2[at * (4 * H) + 2 * H + k] = d_R_2_h;
-    d_gates_2[at * (4 * H) + H + k] = d_R_1_h;
-    d_gates_2[at * (4 * H) + k] = d_R_0_h;
+    d_gates_2[at * (4 * H) + 3 * H + k] = d_centred_R_3_h + d_sum_R_0_h_;  // d_R_3_h
+    d_gates_2[at * (4 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
+    d_gates_2[at * (4 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
+    d_gates_2[at * (4 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
 // Computes d_sum_square_A_0_x.
 extern "C" __global__ void ln_lstm_backward_10(
-    const int rows, const int H,
-    const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ d_sum_square_A_0_x)  // (T, B, 1)  d_sum_square_A_0_x
-{
+        const int rows, const int H, Read p_i, Write d_sum_square_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
@@ -668,21 +464,13 @@ extern "C" __global__ void ln_lstm_backward_10(
     const real p_i_ = p_i[at];
     const real sum_g_p_i = d_sum_square_A_0_x[at];
 
-    const real d_sum_square_A_0_x_ = -real(0.125) * cube(p_i_) * sum_g_p_i / real(H);
-
-    d_sum_square_A_0_x[at] = d_sum_square_A_0_x_;
+    d_sum_square_A_0_x[at] = -real(0.125) * cube(p_i_) * sum_g_p_i / real(H);
 }
 
 // Computes d_centred_A_3_x, d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_i.
 extern "C" __global__ void ln_lstm_backward_11(
-    const int rows, const int H,
-    const storage* __restrict__ d_sum_square_A_0_x,  // (T, B, 1)  d_sum_square_A_0_x
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    const storage* __restrict__ g_x,  // 4 * H  g_x[0], g_x[1], g_x[2], g_x[3]
-    const storage* __restrict__ p_i,  // (T, B, 1)  p_i
-    storage* __restrict__ g_centre_i)  // (T, B, H)  g_centre_i
-{
+        const int rows, const int H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x, Read p_i,
+        Write g_centre_i) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -690,18 +478,12 @@ extern "C" __global__ void ln_lstm_backward_11(
 
     const real d_sum_square_A_0_x_ = d_sum_square_A_0_x[at];
     const real centred_A_3_x = gates[at * (4 * H) + 3 * H + k];
-    const real d_o = d_gates[at * (4 * H) + 3 * H + k];
-    const real g_x_3 = g_x[3 * H + k];
-    const real p_i_ = p_i[at];
     const real centred_A_2_x = gates[at * (4 * H) + 2 * H + k];
-    const real d_f = d_gates[at * (4 * H) + 2 * H + k];
-    const real g_x_2 = g_x[2 * H + k];
-    const real centred_A_1_x = gates[at * (4 * H) + H + k];
-    const real d_g = d_gates[at * (4 * H) + H + k];
-    const real g_x_1 = g_x[H + k];
-    const real centred_A_0_x = gates[at * (4 * H) + k];
-    const real d_i = d_gates[at * (4 * H) + k];
-    const real g_x_0 = g_x[k];
+    const real centred_A_1_x = gates[at * (4 * H) + H + k], centred_A_0_x = gates[at * (4 * H) + k];
+    const real d_o = d_gates[at * (4 * H) + 3 * H + k], d_f = d_gates[at * (4 * H) + 2 * H + k];
+    const real d_g = d_gates[at * (4 * H) + H + k], d_i = d_gates[at * (4 * H) + k];
+    const real g_x_3 = g_x[3 * H + k], g_x_2 = g_x[2 * H + k], g_x_1 = g_x[H + k], g_x_0 = g_x[k];
+    const real p_i_ = p_i[at];
 
     const real d_square_A_3_x = d_sum_square_A_0_x_;
     const real d_square_A_2_x = d_sum_square_A_0_x_;
@@ -711,65 +493,49 @@ extern "C" __global__ void ln_lstm_backward_11(
     const real d_centred_A_2_x = 2 * d_square_A_2_x * centred_A_2_x + d_f * g_x_2 * p_i_;
     const real d_centred_A_1_x = 2 * d_square_A_1_x * centred_A_1_x + d_g * g_x_1 * p_i_;
     const real d_centred_A_0_x = 2 * d_square_A_0_x * centred_A_0_x + d_i * g_x_0 * p_i_;
-    const real g_centre_i_ = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x;
-
     d_gates[at * (4 * H) + 3 * H + k] = d_centred_A_3_x;
     d_gates[at * (4 * H) + 2 * H + k] = d_centred_A_2_x;
     d_gates[at * (4 * H) + H + k] = d_centred_A_1_x;
     d_gates[at * (4 * H) + k] = d_centred_A_0_x;
-    g_centre_i[at * H + k] = g_centre_i_;
+    g_centre_i[at * H + k] = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x;
 }
 
 // Computes d_sum_A_0_x.
 extern "C" __global__ void ln_lstm_backward_12(
-    const int rows, const int H,
-    storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
-{
+        const int rows, const int H, Write d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows) return;
     const long long at = i;
 
     const real sum_g_centre_i = d_sum_A_0_x[at];
 
-    const real d_sum_A_0_x_ = real(0.25) * sum_g_centre_i / real(H);
-
-    d_sum_A_0_x[at] = d_sum_A_0_x_;
+    d_sum_A_0_x[at] = real(0.25) * sum_g_centre_i / real(H);
 }
 
 // Computes d_A_3_x, d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_lstm_backward_13(
-    const int rows, const int H,
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    const storage* __restrict__ d_sum_A_0_x)  // (T, B, 1)  d_sum_A_0_x
-{
+        const int rows, const int H, Write d_gates, Read d_sum_A_0_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
     const real d_centred_A_3_x = d_gates[at * (4 * H) + 3 * H + k];
-    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
     const real d_centred_A_2_x = d_gates[at * (4 * H) + 2 * H + k];
     const real d_centred_A_1_x = d_gates[at * (4 * H) + H + k];
     const real d_centred_A_0_x = d_gates[at * (4 * H) + k];
+    const real d_sum_A_0_x_ = d_sum_A_0_x[at];
 
-    const real d_A_3_x = d_centred_A_3_x + d_sum_A_0_x_;
-    const real d_A_2_x = d_centred_A_2_x + d_sum_A_0_x_;
-    const real d_A_1_x = d_centred_A_1_x + d_sum_A_0_x_;
-    const real d_A_0_x = d_centred_A_0_x + d_sum_A_0_x_;
-
-    d_gates[at * (4 * H) + 3 * H + k] = d_A_3_x;
-    d_gates[at * (4 * H) + 2 * H + k] = d_A_2_x;
-    d_gates[at * (4 * H) + H + k] = d_A_1_x;
-    d_gates[at * (4 * H) + k] = d_A_0_x;
+    d_gates[at * (4 * H) + 3 * H + k] = d_centred_A_3_x + d_sum_A_0_x_;  // d_A_3_x
+    d_gates[at * (4 * H) + 2 * H + k] = d_centred_A_2_x + d_sum_A_0_x_;  // d_A_2_x
+    d_gates[at * (4 * H) + H + k] = d_centred_A_1_x + d_sum_A_0_x_;  // d_A_1_x
+    d_gates[at * (4 * H) + k] = d_centred_A_0_x + d_sum_A_0_x_;  // d_A_0_x
 }
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
 extern "C" __global__ void ln_lstm_row_sum(
-    const int width, const long long pitch, const long long step,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const int width, const long long pitch, const long long step, Read in, Write out) {
     __shared__ real part[128];
     const storage* row = in + blockIdx.x * pitch;
     real total = 0;
@@ -786,9 +552,7 @@ extern "C" __global__ void ln_lstm_row_sum(
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ln_lstm_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -131,19 +131,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -154,6 +150,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -163,26 +162,23 @@ def forward(
         p_i=(T, B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1),
         centred_c_next=(T, B, H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
-    gates_3 = cp.empty((T, B, 4 * H), dtype)
-    u = cp.empty((B, 4 * H), dtype)
+    gates_3 = cp.empty((T, B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
+    u = cp.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
     square_c_next = cp.empty((B, H), dtype)
     centre_i = cp.empty((T, B, 1), dtype)
     centre_i_2, centre_h = (cp.empty((B, 1), dtype) for _ in range(2))
 
-    # The parts of i that wait for no state, for all steps at once.
+    # The parts of i, g, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     row_sum(gates, centre_i)
     launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
     launch("ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, gates_3)
     row_sum(gates_3, p_i)
     launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
-
-    # The parts of i, g, f and o that wait for no state, for all steps at once.
     launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     R_T = cp.ascontiguousarray(R.T)
     for t in range(T):
         # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
@@ -212,16 +208,28 @@ def forward(
             cp.copyto(c[t + 1], c[t], where=finished[t])
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished,
         initial is not None,
     )
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -249,18 +257,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 4 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    d_gates_2 = cp.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     (
         g_p_h, g_centre_h, g_p_i_2, g_centre_i_2, d_centred_c_next,
     ) = (cp.empty((B, H), dtype) for _ in range(5))
     g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (cp.empty((T, B, H), dtype) for _ in range(4))
+    d_gates_3 = cp.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    d_gates_4 = cp.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     (
         d_sum_square_c_next, d_sum_c_next, d_sum_square_R_0_h, d_sum_R_0_h,
     ) = (cp.empty((B, 1), dtype) for _ in range(4))
     d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -268,12 +278,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-        # g_p_h = d_tanh_h_2 * centred_c_next * g_c
-        # g_g_c = d_tanh_h_2 * centred_c_next * p_h
-        # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
-        # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-        # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
+        # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
         launch(
             "ln_lstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
             gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
@@ -283,9 +288,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
         launch("ln_lstm_backward_2", dtype, (B, 1, B, t, H), p_h, d_sum_square_c_next)
 
-        # d_centred_c_next = d_sum_square_c_next
-        # d_centred_c_next = 2 * d_centred_c_next * centred_c_next + d_tanh_h_2 * g_c * p_h
-        # g_centre_h = -d_centred_c_next
+        # d_centred_c_next and g_centre_h.
         launch(
             "ln_lstm_backward_3", dtype, (B, H, B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2,
             g_c, p_h, d_centred_c_next, g_centre_h,
@@ -295,20 +298,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_c_next *= 1 / hidden
         launch("ln_lstm_backward_4", dtype, (B, 1, H), d_sum_c_next)
 
-        # d_c += d_centred_c_next + d_sum_c_next
-        # d_A_2_x = d_c * c * (1 - f) * f
-        # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
-        # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
-        # d_A_1_x = d_c * (1 - g**2) * i
-        # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
-        # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
-        # d_A_0_x = d_c * g * (1 - i) * i
-        # g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
-        #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
-        # g_p_i = d_A_0_x * centred_A_0_x * g_x_0 + d_A_1_x * centred_A_1_x * g_x_1 + d_A_2_x *
-        #     centred_A_2_x * g_x_2 + d_A_3_x * centred_A_3_x * g_x_3
-        # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-        # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
+        # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
+        #     and g_g_x_0.
         launch(
             "ln_lstm_backward_5", dtype, (B, H, B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
             p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
@@ -318,15 +309,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
         launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
 
-        # d_R_3_h = d_sum_square_R_0_h
-        # d_R_2_h = d_sum_square_R_0_h
-        # d_R_1_h = d_sum_square_R_0_h
-        # d_R_0_h = d_sum_square_R_0_h
-        # d_R_3_h = 2 * d_R_3_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-        # d_R_2_h = 2 * d_R_2_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-        # d_R_1_h = 2 * d_R_1_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-        # d_R_0_h = 2 * d_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
-        # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
+        # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
         launch(
             "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
             d_gates_2, g_centre_i_2,
@@ -362,11 +345,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
     launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
 
-    # d_A_3_x = 2 * d_sum_square_A_0_x * centred_A_3_x + d_A_3_x * g_x_3 * p_i
-    # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
-    # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
-    # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
-    # g_centre_i = -d_A_0_x - d_A_1_x - d_A_2_x - d_A_3_x
+    # d_A_3_x, d_A_2_x, d_A_1_x, d_A_0_x and g_centre_i.
     launch(
         "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
         g_centre_i,
@@ -383,15 +362,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(
+        params=Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c), x=d_x, initial=States(d_h, d_c),
+    )
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

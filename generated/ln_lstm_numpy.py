@@ -129,30 +129,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -162,19 +160,13 @@ def forward(
         p_i=(T, B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1),
         centred_c_next=(T, B, H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
     )
-    gates_3 = np.empty((T, B, 4 * H), dtype)
-    u = np.empty((B, 4 * H), dtype)
+    gates_3 = np.empty((T, B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
+    u = np.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
     square_c_next = np.empty((B, H), dtype)
     centre_i = np.empty((T, B, 1), dtype)
     centre_i_2, centre_h = (np.empty((B, 1), dtype) for _ in range(2))
-    centred_A_0_x_all = gates[..., :H]
-    centred_A_1_x_all = gates[..., H : 2 * H]
-    centred_A_2_x_all = gates[..., 2 * H : 3 * H]
-    centred_A_3_x_all = gates[..., 3 * H :]
-    g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
-    b_0, b_1, b_2, b_3 = b[:H], b[H : 2 * H], b[2 * H : 3 * H], b[3 * H :]
 
-    # The parts of i that wait for no state, for all steps at once.
+    # The parts of i, g, f and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     np.sum(gates, axis=-1, keepdims=True, out=centre_i)
     centre_i *= 0.25
@@ -187,28 +179,21 @@ def forward(
     p_i += 1e-05
     np.sqrt(p_i, out=p_i)
     np.reciprocal(p_i, out=p_i)
-    np.multiply(centred_A_0_x_all, g_x_0, out=i)
+    np.multiply(gates[..., :H], g_x[:H], out=i)
     i *= p_i
-    i += b_0
-
-    # The parts of g that wait for no state, for all steps at once.
-    np.multiply(centred_A_1_x_all, g_x_1, out=g)
+    i += b[:H]
+    np.multiply(gates[..., H : 2 * H], g_x[H : 2 * H], out=g)
     g *= p_i
-    g += b_1
-
-    # The parts of f that wait for no state, for all steps at once.
-    np.multiply(centred_A_2_x_all, g_x_2, out=f)
+    g += b[H : 2 * H]
+    np.multiply(gates[..., 2 * H : 3 * H], g_x[2 * H : 3 * H], out=f)
     f *= p_i
-    f += b_2
-
-    # The parts of o that wait for no state, for all steps at once.
-    np.multiply(centred_A_3_x_all, g_x_3, out=o)
+    f += b[2 * H : 3 * H]
+    np.multiply(gates[..., 3 * H :], g_x[3 * H :], out=o)
     o *= p_i
-    o += b_3
+    o += b[3 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     R_T = np.ascontiguousarray(R.T)
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
@@ -275,16 +260,28 @@ def forward(
             np.copyto(c_next, c_t, where=finished_t)
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2, finished,
         initial is not None,
     )
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -315,74 +312,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (np.empty((T, B, 4 * H), dtype) for _ in range(4))
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    d_gates_2 = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     (
         k_g_p_h, k_g_p_i_2, g_p_i, g_centre_i, d_tanh_h_2, g_g_c, k_centred_c, k_g_p_i_2_2, k_g_p_i_2_3,
         k_g_p_i_2_4, k_g_p_i_3, k_g_p_i_4, k_g_p_i_5,
     ) = (np.empty((T, B, H), dtype) for _ in range(13))
     g_centre_h, g_centre_i_2 = (np.empty((B, H), dtype) for _ in range(2))
+    d_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    d_gates_4 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     (
         k_sum_square_c, k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x,
     ) = (np.empty((T, B, 1), dtype) for _ in range(4))
     sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
-    two = np.full((), 2, dtype)
-    minus_one = np.full((), -1, dtype)
+    two = np.array(2, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 4 * H), dtype)
-    s_3_part = s_3[:, :H]
-    s_3_part_2 = s_3[:, H : 2 * H]
-    s_3_part_3 = s_3[:, 2 * H : 3 * H]
+    s_3_part, s_3_part_2, s_3_part_3 = s_3[:, :H], s_3[:, H : 2 * H], s_3[:, 2 * H : 3 * H]
     s_3_part_4 = s_3[:, 3 * H :]
     R_tiles, d_h_tiles = tiles(R, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_tanh_h_2_ts = d_tanh_h_2[ts]
-        tanh_h_2_ts = tanh_h_2[ts]
-        o_ts = o[ts]
-        k_g_p_h_ts = k_g_p_h[ts]
-        centred_c_next_ts = centred_c_next[ts]
-        g_g_c_ts = g_g_c[ts]
-        p_h_ts = p_h[ts]
-        k_centred_c_ts = k_centred_c[ts]
-        d_A_3_x_ts = d_gates[ts, :, 3 * H :]
-        d_A_2_x_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
-        d_A_0_x_ts = d_gates[ts, :, :H]
-        d_gates_3_ts = d_gates_3[ts]
-        gates_2_ts = gates_2[ts]
-        centred_R_0_h_ts = gates_2[ts, :, :H]
-        centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
-        centred_R_2_h_ts = gates_2[ts, :, 2 * H : 3 * H]
-        centred_R_3_h_ts = gates_2[ts, :, 3 * H :]
-        p_i_2_ts = p_i_2[ts]
-        d_gates_4_ts = d_gates_4[ts]
-        gates_ts = gates[ts]
-        centred_A_0_x_ts = gates[ts, :, :H]
-        centred_A_1_x_ts = gates[ts, :, H : 2 * H]
-        centred_A_2_x_ts = gates[ts, :, 2 * H : 3 * H]
-        centred_A_3_x_ts = gates[ts, :, 3 * H :]
-        p_i_ts = p_i[ts]
-        f_ts = f[ts]
-        c_ts = c[ts]
-        g_ts = g[ts]
-        i_ts = i[ts]
-        k_g_p_i_2_ts = k_g_p_i_2[ts]
-        g_h_0, g_h_1, g_h_2, g_h_3 = g_h[:H], g_h[H : 2 * H], g_h[2 * H : 3 * H], g_h[3 * H :]
-        k_g_p_i_2_2_ts = k_g_p_i_2_2[ts]
-        k_g_p_i_2_3_ts = k_g_p_i_2_3[ts]
-        k_g_p_i_2_4_ts = k_g_p_i_2_4[ts]
-        g_p_i_ts = g_p_i[ts]
-        g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
-        k_g_p_i_3_ts = k_g_p_i_3[ts]
-        k_g_p_i_4_ts = k_g_p_i_4[ts]
-        k_g_p_i_5_ts = k_g_p_i_5[ts]
-        d_gates_2_ts = d_gates_2[ts]
-        k_sum_square_c_ts = k_sum_square_c[ts]
+        d_tanh_h_2_ts, tanh_h_2_ts, o_ts, k_g_p_h_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts], k_g_p_h[ts]
+        centred_c_next_ts, g_g_c_ts, p_h_ts = centred_c_next[ts], g_g_c[ts], p_h[ts]
+        k_centred_c_ts, p_i_2_ts, f_ts, g_ts = k_centred_c[ts], p_i_2[ts], f[ts], g[ts]
+        i_ts, k_g_p_i_2_ts, k_g_p_i_2_2_ts = i[ts], k_g_p_i_2[ts], k_g_p_i_2_2[ts]
+        k_g_p_i_2_3_ts, k_g_p_i_2_4_ts, g_p_i_ts = k_g_p_i_2_3[ts], k_g_p_i_2_4[ts], g_p_i[ts]
+        k_g_p_i_3_ts, k_g_p_i_4_ts, k_g_p_i_5_ts = k_g_p_i_3[ts], k_g_p_i_4[ts], k_g_p_i_5[ts]
+        d_gates_2_ts, k_sum_square_c_ts = d_gates_2[ts], k_sum_square_c[ts]
         k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        d_A_3_x_ts, d_A_2_x_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
+        d_A_1_x_ts, d_A_0_x_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        centred_R_0_h_ts, centred_R_1_h_ts = gates_2[ts, :, :H], gates_2[ts, :, H : 2 * H]
+        centred_R_2_h_ts, centred_R_3_h_ts = gates_2[ts, :, 2 * H : 3 * H], gates_2[ts, :, 3 * H :]
 
         # d_tanh_h_2 = o * (1 - tanh_h_2**2), times d_h in the loop
         np.multiply(tanh_h_2_ts, tanh_h_2_ts, out=d_tanh_h_2_ts)
@@ -395,8 +361,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
         np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
 
-        # k_centred_c = g_c * p_h
-        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)
+        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)  # k_centred_c = g_c * p_h
 
         # d_A_3_x = (1 - o) * o * tanh_h_2, times d_h in the loop
         np.subtract(1, o_ts, out=d_A_3_x_ts)
@@ -407,17 +372,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
         # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
         # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
-        np.multiply(gates_2_ts, p_i_2_ts, out=d_gates_3_ts)
+        np.multiply(gates_2[ts], p_i_2_ts, out=d_gates_3[ts])
 
         # g_g_x_3 = centred_A_3_x * p_i, times d_A_3_x in the loop
         # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
         # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
         # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
-        np.multiply(gates_ts, p_i_ts, out=d_gates_4_ts)
+        np.multiply(gates[ts], p_i[ts], out=d_gates_4[ts])
 
         # d_A_2_x = c * (1 - f) * f, times d_c in the loop
         np.subtract(1, f_ts, out=d_A_2_x_ts)
-        d_A_2_x_ts *= c_ts
+        d_A_2_x_ts *= c[ts]
         d_A_2_x_ts *= f_ts
 
         # d_A_1_x = (1 - g**2) * i, times d_c in the loop
@@ -430,29 +395,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x_ts *= g_ts
         d_A_0_x_ts *= i_ts
 
-        # k_g_p_i_2 = centred_R_0_h * g_h_0
-        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_i_2_ts)
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2_ts)  # k_g_p_i_2 = centred_R_0_h * g_h_0
 
         # k_g_p_i_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_i_2_2_ts)
+        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_i_2_2_ts)
 
         # k_g_p_i_2_3 = centred_R_2_h * g_h_2
-        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_i_2_3_ts)
+        np.multiply(centred_R_2_h_ts, g_h[2 * H : 3 * H], out=k_g_p_i_2_3_ts)
 
         # k_g_p_i_2_4 = centred_R_3_h * g_h_3
-        np.multiply(centred_R_3_h_ts, g_h_3, out=k_g_p_i_2_4_ts)
+        np.multiply(centred_R_3_h_ts, g_h[3 * H :], out=k_g_p_i_2_4_ts)
 
-        # g_p_i = centred_A_0_x * g_x_0
-        np.multiply(centred_A_0_x_ts, g_x_0, out=g_p_i_ts)
+        np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_i_ts)  # g_p_i = centred_A_0_x * g_x_0
 
         # k_g_p_i_3 = centred_A_1_x * g_x_1
-        np.multiply(centred_A_1_x_ts, g_x_1, out=k_g_p_i_3_ts)
+        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_i_3_ts)
 
         # k_g_p_i_4 = centred_A_2_x * g_x_2
-        np.multiply(centred_A_2_x_ts, g_x_2, out=k_g_p_i_4_ts)
+        np.multiply(gates[ts, :, 2 * H : 3 * H], g_x[2 * H : 3 * H], out=k_g_p_i_4_ts)
 
         # k_g_p_i_5 = centred_A_3_x * g_x_3
-        np.multiply(centred_A_3_x_ts, g_x_3, out=k_g_p_i_5_ts)
+        np.multiply(gates[ts, :, 3 * H :], g_x[3 * H :], out=k_g_p_i_5_ts)
 
         # d_R_3_h = g_h_3 * p_i_2
         # d_R_2_h = g_h_2 * p_i_2
@@ -474,10 +437,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         for (
             d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3, g_g_x_3, k_sum_square_c_t,
-            k_centred_c_t, centred_c_next_t, d_A_2_x, d_A_1_x, d_A_0_x, g_ggg, d_A_012, g_ggg_2, k_g_p_i_2_t,
-            k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t, k_g_p_i_5_t, f_t,
-            k_sum_square_R_0_h_t, d_gates_2_t, d_gates_t, centred_R_3_h, d_R_3_h, centred_R_2_h, d_R_2_h,
-            centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
+            k_centred_c_t, centred_c_next_t, d_A_2_x, d_A_1_x, d_A_0_x, g_ggg, d_A_012_x, g_ggg_2,
+            k_g_p_i_2_t, k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t,
+            k_g_p_i_5_t, f_t, k_sum_square_R_0_h_t, d_gates_2_t, d_gates_t, centred_R_3_h, d_R_3_h,
+            centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
         ) in backwards(
             d_y[ts], d_tanh_h_2_ts, k_g_p_h_ts, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
             d_gates_4[ts, :, 3 * H :], k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts,
@@ -494,28 +457,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
-            d_tanh_h_2_t *= d_h
-
-            # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
-            k_g_p_h_t *= d_tanh_h_2_t
-
-            # g_g_c = d_tanh_h_2 * centred_c_next * p_h
-            g_g_c_t *= d_tanh_h_2_t
-
-            # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
-            d_A_3_x *= d_h
-
-            # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
-            g_g_h_3 *= d_A_3_x
+            d_tanh_h_2_t *= d_h  # d_tanh_h_2 = d_h * o * (1 - tanh_h_2**2)
+            k_g_p_h_t *= d_tanh_h_2_t  # k_g_p_h = d_tanh_h_2 * centred_c_next * g_c
+            g_g_c_t *= d_tanh_h_2_t  # g_g_c = d_tanh_h_2 * centred_c_next * p_h
+            d_A_3_x *= d_h  # d_A_3_x = d_h * (1 - o) * o * tanh_h_2
+            g_g_h_3 *= d_A_3_x  # g_g_h_3 = d_A_3_x * centred_R_3_h * p_i_2
 
             # g_g_x_3 = d_A_3_x * centred_A_3_x * p_i
             g_g_x_3 *= d_A_3_x
             np.sum(k_g_p_h_t, axis=-1, keepdims=True, out=sum_g_p_h)
 
-            # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
-            k_sum_square_c_t *= sum_g_p_h
+            k_sum_square_c_t *= sum_g_p_h  # k_sum_square_c = -1 / 2 * p_h**3 * sum_g_p_h / hidden
 
             # k_centred_c = 2 * k_sum_square_c * centred_c_next + d_tanh_h_2 * g_c * p_h
             s[...] = k_sum_square_c_t
@@ -535,24 +487,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_c += k_centred_c_t
             d_c += d_sum_c_next
 
-            # d_A_2_x = d_c * c * (1 - f) * f
-            d_A_2_x *= d_c
-
-            # d_A_1_x = d_c * (1 - g**2) * i
-            d_A_1_x *= d_c
-
-            # d_A_0_x = d_c * g * (1 - i) * i
-            d_A_0_x *= d_c
+            d_A_2_x *= d_c  # d_A_2_x = d_c * c * (1 - f) * f
+            d_A_1_x *= d_c  # d_A_1_x = d_c * (1 - g**2) * i
+            d_A_0_x *= d_c  # d_A_0_x = d_c * g * (1 - i) * i
 
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-            g_ggg *= d_A_012
+            g_ggg *= d_A_012_x
 
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-            g_ggg_2 *= d_A_012
+            g_ggg_2 *= d_A_012_x
 
             # k_g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
@@ -573,6 +520,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_p_i_t += s
             np.multiply(d_A_3_x, k_g_p_i_5_t, out=s)
             g_p_i_t += s
+
             d_c *= f_t
             np.sum(k_g_p_i_2_t, axis=-1, keepdims=True, out=sum_g_p_i_2)
 
@@ -608,6 +556,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_sum_R_0_h *= 1 / 4 / hidden
             d_sum_R_0_h *= 0.25
             d_sum_R_0_h /= (H)
+
             d_gates_2_t += d_sum_R_0_h
 
             # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
@@ -621,18 +570,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4 = np.empty((T, B, 1), dtype)
     s_5 = np.empty((T, B, 4 * H), dtype)
     s_6 = np.empty((T, B, H), dtype)
-    s_5_part = s_5[..., :H]
-    s_5_part_2 = s_5[..., H : 2 * H]
-    s_5_part_3 = s_5[..., 2 * H : 3 * H]
-    s_5_part_4 = s_5[..., 3 * H :]
-    centred_A_3_x_all = gates[..., 3 * H :]
-    centred_A_2_x_all = gates[..., 2 * H : 3 * H]
-    centred_A_1_x_all = gates[..., H : 2 * H]
-    centred_A_0_x_all = gates[..., :H]
-    d_A_3_x_all = d_gates[..., 3 * H :]
-    d_A_2_x_all = d_gates[..., 2 * H : 3 * H]
-    d_A_1_x_all = d_gates[..., H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
+    d_A_3_x_all, d_A_2_x_all = d_gates[..., 3 * H :], d_gates[..., 2 * H : 3 * H]
+    d_A_1_x_all, d_A_0_x_all = d_gates[..., H : 2 * H], d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -663,16 +602,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_5[...] = d_sum_square_A_0_x
     d_gates *= g_x
     d_gates *= p_i
-    np.multiply(s_5_part, centred_A_3_x_all, out=s_6)
+    np.multiply(s_5[..., :H], gates[..., 3 * H :], out=s_6)
     s_6 *= 2
     d_A_3_x_all += s_6
-    np.multiply(s_5_part_2, centred_A_2_x_all, out=s_6)
+    np.multiply(s_5[..., H : 2 * H], gates[..., 2 * H : 3 * H], out=s_6)
     s_6 *= 2
     d_A_2_x_all += s_6
-    np.multiply(s_5_part_3, centred_A_1_x_all, out=s_6)
+    np.multiply(s_5[..., 2 * H : 3 * H], gates[..., H : 2 * H], out=s_6)
     s_6 *= 2
     d_A_1_x_all += s_6
-    np.multiply(s_5_part_4, centred_A_0_x_all, out=s_6)
+    np.multiply(s_5[..., 3 * H :], gates[..., :H], out=s_6)
     s_6 *= 2
     d_A_0_x_all += s_6
 
@@ -686,6 +625,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_sum_A_0_x *= 1 / 4 / hidden
     d_sum_A_0_x *= 0.25
     d_sum_A_0_x /= (H)
+
     d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
@@ -694,40 +634,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
-    d_params = Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(
+        params=Params(d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c), x=d_x, initial=States(d_h, d_c),
+    )
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     A, R, b, g_h, g_x, b_c, g_c = params
-    gates, gates_2, gates_3, u = (np.empty((B, 4 * H), dtype) for _ in range(4))
-    square_c_next, i, g, f, o, centred_c_next, tanh_h_2 = (np.empty((B, H), dtype) for _ in range(7))
+    gates = np.empty((B, 4 * H), dtype)  # centred_A_0_x, centred_A_1_x, centred_A_2_x, centred_A_3_x
+    gates_2 = np.empty((B, 4 * H), dtype)  # centred_R_0_h, centred_R_1_h, centred_R_2_h, centred_R_3_h
+    gates_3 = np.empty((B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
+    u = np.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
+    (
+        square_c_next, i, g, f, o, centred_c_next, tanh_h_2, h_next, c_next,
+    ) = (np.empty((B, H), dtype) for _ in range(9))
     centre_i, p_i, centre_i_2, p_i_2, centre_h, p_h = (np.empty((B, 1), dtype) for _ in range(6))
     s = np.empty((B, 4 * H), dtype)
     s_2 = np.empty((B, H), dtype)
-    centred_A_0_x = gates[:, :H]
-    centred_A_1_x = gates[:, H : 2 * H]
-    centred_A_2_x = gates[:, 2 * H : 3 * H]
-    centred_A_3_x = gates[:, 3 * H :]
-    g_x_0, g_x_1, g_x_2, g_x_3 = g_x[:H], g_x[H : 2 * H], g_x[2 * H : 3 * H], g_x[3 * H :]
-    b_0, b_1, b_2, b_3 = b[:H], b[H : 2 * H], b[2 * H : 3 * H], b[3 * H :]
-    s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
 
     # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
     np.matmul(x, A.T, out=gates)
@@ -742,24 +678,24 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     p_i += 1e-05
     np.sqrt(p_i, out=p_i)
     np.reciprocal(p_i, out=p_i)
-    np.multiply(centred_A_0_x, g_x_0, out=i)
+    np.multiply(gates[:, :H], g_x[:H], out=i)
     i *= p_i
-    i += b_0
+    i += b[:H]
 
     # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
-    np.multiply(centred_A_1_x, g_x_1, out=g)
+    np.multiply(gates[:, H : 2 * H], g_x[H : 2 * H], out=g)
     g *= p_i
-    g += b_1
+    g += b[H : 2 * H]
 
     # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
-    np.multiply(centred_A_2_x, g_x_2, out=f)
+    np.multiply(gates[:, 2 * H : 3 * H], g_x[2 * H : 3 * H], out=f)
     f *= p_i
-    f += b_2
+    f += b[2 * H : 3 * H]
 
     # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
-    np.multiply(centred_A_3_x, g_x_3, out=o)
+    np.multiply(gates[:, 3 * H :], g_x[3 * H :], out=o)
     o *= p_i
-    o += b_3
+    o += b[3 * H :]
     np.matmul(h_t, R.T, out=gates_2)
     np.sum(gates_2, axis=-1, keepdims=True, out=centre_i_2)
     centre_i_2 *= 0.25
@@ -774,10 +710,10 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.reciprocal(p_i_2, out=p_i_2)
     np.multiply(gates_2, g_h, out=s)
     s *= p_i_2
-    i += s_part
-    g += s_part_2
-    f += s_part_3
-    o += s_part_4
+    i += s[:, :H]
+    g += s[:, H : 2 * H]
+    f += s[:, 2 * H : 3 * H]
+    o += s[:, 3 * H :]
     exact_sigmoid(i, out=i)
     np.tanh(g, out=g)
     exact_sigmoid(f, out=f)
@@ -865,11 +801,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 
 // The parts of hr' that wait for no state, for all steps at once.
@@ -21,17 +23,8 @@ typedef STORAGE storage;
 // lr = m * cos(exp(th))
 // li = m * sin(exp(th))
 extern "C" __global__ void lru_forward_1(
-    const int rows, const int H,
-    const storage* __restrict__ nu,  // H  nu
-    const storage* __restrict__ th,  // H  th
-    const storage* __restrict__ gl,  // H  gl
-    storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
-    storage* __restrict__ m,  // (H,)  m
-    storage* __restrict__ cos_exp_th,  // (H,)  cos_exp_th
-    storage* __restrict__ lr,  // (H,)  lr
-    storage* __restrict__ sin_exp_th,  // (H,)  sin_exp_th
-    storage* __restrict__ li)  // (H,)  li
-{
+        const int rows, const int H, Read nu, Read th, Read gl, Write exp_, Write m, Write cos_exp_th,
+        Write lr, Write sin_exp_th, Write li) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -44,56 +37,37 @@ extern "C" __global__ void lru_forward_1(
     const real m_ = exp(-exp_nu);
     const real exp_th = exp(th_);
     const real cos_exp_th_ = cos(exp_th);
-    const real lr_ = m_ * cos_exp_th_;
     const real sin_exp_th_ = sin(exp_th);
-    const real li_ = m_ * sin_exp_th_;
-    const real exp_gl = exp(gl_);
-
     exp_[k] = exp_nu;
     m[k] = m_;
     exp_[H + k] = exp_th;
     cos_exp_th[k] = cos_exp_th_;
-    lr[k] = lr_;
+    lr[k] = m_ * cos_exp_th_;
     sin_exp_th[k] = sin_exp_th_;
-    li[k] = li_;
-    exp_[2 * H + k] = exp_gl;
+    li[k] = m_ * sin_exp_th_;
+    exp_[2 * H + k] = exp(gl_);  // exp_gl
 }
 
 // The parts of hr' and hi' that wait for no state, for all steps at once.
 extern "C" __global__ void lru_forward_2(
-    const int rows, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
-    const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
-    storage* __restrict__ x_hr_next,  // (T, B, H)  x_hr_next
-    storage* __restrict__ x_hi_next)  // (T, B, H)  x_hi_next
-{
+        const int rows, const int H, Read gates, Read exp_, Write x_hr_next, Write x_hi_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real Br_x = gates[at * (2 * H) + k];
+    const real Br_x = gates[at * (2 * H) + k], Bi_x = gates[at * (2 * H) + H + k];
     const real exp_gl = exp_[2 * H + k];
-    const real Bi_x = gates[at * (2 * H) + H + k];
 
-    const real x_hr_next_ = Br_x * exp_gl;
-    const real x_hi_next_ = Bi_x * exp_gl;
-
-    x_hr_next[at * H + k] = x_hr_next_;
-    x_hi_next[at * H + k] = x_hi_next_;
+    x_hr_next[at * H + k] = Br_x * exp_gl;
+    x_hi_next[at * H + k] = Bi_x * exp_gl;
 }
 
 // hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 // hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
 extern "C" __global__ void lru_forward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ hi,  // (T + 1, B, H)  hi
-    storage* __restrict__ hr,  // (T + 1, B, H)  hr
-    const storage* __restrict__ li,  // (H,)  li
-    const storage* __restrict__ lr,  // (H,)  lr
-    const storage* __restrict__ x_hr_next,  // (T, B, H)  x_hr_next
-    const storage* __restrict__ x_hi_next)  // (T, B, H)  x_hi_next
-{
+        const int rows, const int B, const int t, const int H, Write hi, Write hr, Read li, Read lr,
+        Read x_hr_next, Read x_hi_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -106,21 +80,13 @@ extern "C" __global__ void lru_forward_3(
     const real x_hr_next_ = x_hr_next[at * H + k];
     const real x_hi_next_ = x_hi_next[at * H + k];
 
-    const real hr_next = hr_ * lr_ + x_hr_next_ - hi_ * li_;
-    const real hi_next = hi_ * lr_ + hr_ * li_ + x_hi_next_;
-
-    hr[(at + B) * H + k] = hr_next;
-    hi[(at + B) * H + k] = hi_next;
+    hr[(at + B) * H + k] = hr_ * lr_ + x_hr_next_ - hi_ * li_;  // hr_next
+    hi[(at + B) * H + k] = hi_ * lr_ + hr_ * li_ + x_hi_next_;  // hi_next
 }
 
 // y = Cr @ hr' + D * x - Ci @ hi'
 extern "C" __global__ void lru_forward_4(
-    const int rows, const int I,
-    storage* __restrict__ y_,  // (T, B, I)  y
-    const storage* __restrict__ Cr_hr_next,  // (T, B, I)  Cr_hr_next
-    const storage* __restrict__ D,  // I  D
-    const storage* __restrict__ x)  // (T, B, I)  x
-{
+        const int rows, const int I, Write y_, Read Cr_hr_next, Read D, Read x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -131,20 +97,12 @@ extern "C" __global__ void lru_forward_4(
     const real D_ = D[k];
     const real x_ = x[at * I + k];
 
-    const real y = Cr_hr_next_ + D_ * x_ - Ci_hi_next;
-
-    y_[at * I + k] = y;
+    y_[at * I + k] = Cr_hr_next_ + D_ * x_ - Ci_hi_next;  // y
 }
 
 // Computes lr and li.
 extern "C" __global__ void lru_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ cos_exp_th,  // (H,)  cos_exp_th
-    const storage* __restrict__ m,  // (H,)  m
-    const storage* __restrict__ sin_exp_th,  // (H,)  sin_exp_th
-    storage* __restrict__ lr_2,  // (H,)  lr
-    storage* __restrict__ li_2)  // (H,)  li
-{
+        const int rows, const int H, Read cos_exp_th, Read m, Read sin_exp_th, Write lr_2, Write li_2) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -153,21 +111,13 @@ extern "C" __global__ void lru_backward_1(
     const real m_ = m[k];
     const real sin_exp_th_ = sin_exp_th[k];
 
-    const real lr = cos_exp_th_ * m_;
-    const real li = m_ * sin_exp_th_;
-
-    lr_2[k] = lr;
-    li_2[k] = li;
+    lr_2[k] = cos_exp_th_ * m_;  // lr
+    li_2[k] = m_ * sin_exp_th_;  // li
 }
 
 // Computes g_D and d_Ci_hi_next.
 extern "C" __global__ void lru_backward_2(
-    const int rows, const int I,
-    const storage* __restrict__ d_y,  // (T, B, I)  d_y
-    const storage* __restrict__ x,  // (T, B, I)  x
-    storage* __restrict__ g_D,  // (T, B, I)  g_D
-    storage* __restrict__ d_Ci_hi_next)  // (T, B, I)  d_Ci_hi_next
-{
+        const int rows, const int I, Read d_y, Read x, Write g_D, Write d_Ci_hi_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -176,31 +126,15 @@ extern "C" __global__ void lru_backward_2(
     const real d_y_ = d_y[at * I + k];
     const real x_ = x[at * I + k];
 
-    const real g_D_ = d_y_ * x_;
-    const real d_Ci_hi_next_ = -d_y_;
-
-    g_D[at * I + k] = g_D_;
-    d_Ci_hi_next[at * I + k] = d_Ci_hi_next_;
+    g_D[at * I + k] = d_y_ * x_;
+    d_Ci_hi_next[at * I + k] = -d_y_;
 }
 
 // Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
 extern "C" __global__ void lru_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_hi,  // (B, H)  d_hi_later
-    const storage* __restrict__ d_hi_next_2,  // (T, B, H)  d_hi_next_2
-    const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
-    storage* __restrict__ d_hr,  // (B, H)  d_hr_later
-    const storage* __restrict__ d_hr_next_2,  // (T, B, H)  d_hr_next_2
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  Br_x, Bi_x
-    const storage* __restrict__ hi,  // (T + 1, B, H)  hi
-    const storage* __restrict__ hr,  // (T + 1, B, H)  hr
-    const storage* __restrict__ li_2,  // (H,)  li
-    const storage* __restrict__ lr_2,  // (H,)  lr
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_Br_x, d_Bi_x
-    storage* __restrict__ g_exp_gl,  // (T, B, H)  g_exp_gl
-    storage* __restrict__ g_li,  // (T, B, H)  g_li
-    storage* __restrict__ g_lr)  // (T, B, H)  g_lr
-{
+        const int rows, const int B, const int t, const int H, Write d_hi, Read d_hi_next_2, Read exp_,
+        Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, Read li_2, Read lr_2, Write d_gates,
+        Write g_exp_gl, Write g_li, Write g_lr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -211,58 +145,37 @@ extern "C" __global__ void lru_backward_3(
     const real exp_gl = exp_[2 * H + k];
     const real d_hr_later = d_hr[b * H + k];
     const real d_hr_next_2_ = d_hr_next_2[at * H + k];
-    const real Bi_x = gates[at * (2 * H) + H + k];
-    const real Br_x = gates[at * (2 * H) + k];
+    const real Bi_x = gates[at * (2 * H) + H + k], Br_x = gates[at * (2 * H) + k];
     const real hi_ = hi[at * H + k];
     const real hr_ = hr[at * H + k];
     const real li = li_2[k];
     const real lr = lr_2[k];
 
     const real d_hi_next = d_hi_later + d_hi_next_2_;
-    const real d_Bi_x = d_hi_next * exp_gl;
     const real d_hr_next = d_hr_later + d_hr_next_2_;
-    const real g_exp_gl_ = d_hi_next * Bi_x + d_hr_next * Br_x;
-    const real g_li_ = d_hi_next * hr_ - d_hr_next * hi_;
-    const real g_lr_ = d_hi_next * hi_ + d_hr_next * hr_;
-    const real d_Br_x = d_hr_next * exp_gl;
-    const real d_hr_ = d_hi_next * li + d_hr_next * lr;
-    const real d_hi_ = d_hi_next * lr - d_hr_next * li;
-
-    d_hi[b * H + k] = d_hi_;
-    d_gates[at * (2 * H) + H + k] = d_Bi_x;
-    g_exp_gl[at * H + k] = g_exp_gl_;
-    g_li[at * H + k] = g_li_;
-    g_lr[at * H + k] = g_lr_;
-    d_gates[at * (2 * H) + k] = d_Br_x;
-    d_hr[b * H + k] = d_hr_;
+    d_gates[at * (2 * H) + H + k] = d_hi_next * exp_gl;  // d_Bi_x
+    g_exp_gl[at * H + k] = d_hi_next * Bi_x + d_hr_next * Br_x;
+    g_li[at * H + k] = d_hi_next * hr_ - d_hr_next * hi_;
+    g_lr[at * H + k] = d_hi_next * hi_ + d_hr_next * hr_;
+    d_gates[at * (2 * H) + k] = d_hr_next * exp_gl;  // d_Br_x
+    d_hr[b * H + k] = d_hi_next * li + d_hr_next * lr;
+    d_hi[b * H + k] = d_hi_next * lr - d_hr_next * li;
 }
 
 // Computes d_nu, d_th and d_gl.
 extern "C" __global__ void lru_backward_4(
-    const int rows, const int H,
-    const storage* __restrict__ d_parts,  // (3 * H,)  d_li, d_lr, d_m
-    const storage* __restrict__ m,  // (H,)  m
-    const storage* __restrict__ exp_,  // (3 * H,)  exp_nu, exp_th, exp_gl
-    const storage* __restrict__ cos_exp_th,  // (H,)  cos_exp_th
-    const storage* __restrict__ sin_exp_th,  // (H,)  sin_exp_th
-    const storage* __restrict__ d_exp,  // (3 * H,)  d_exp_gl, d_exp_nu, d_exp_th
-    storage* __restrict__ d_nu,  // H  nu
-    storage* __restrict__ d_th,  // H  th
-    storage* __restrict__ d_gl)  // H  gl
-{
+        const int rows, const int H, Read d_parts, Read m, Read exp_, Read cos_exp_th, Read sin_exp_th,
+        Read d_exp, Write d_nu, Write d_th, Write d_gl) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
-    const real d_li = d_parts[k];
+    const real d_li = d_parts[k], d_lr = d_parts[H + k];
     const real m_ = m[k];
-    const real d_lr = d_parts[H + k];
-    const real exp_th = exp_[H + k];
+    const real exp_th = exp_[H + k], exp_nu = exp_[k], exp_gl = exp_[2 * H + k];
     const real cos_exp_th_ = cos_exp_th[k];
     const real sin_exp_th_ = sin_exp_th[k];
-    const real exp_nu = exp_[k];
     const real d_exp_gl = d_exp[k];
-    const real exp_gl = exp_[2 * H + k];
 
     const real d_sin_exp_th = d_li * m_;
     const real d_cos_exp_th = d_lr * m_;
@@ -270,22 +183,14 @@ extern "C" __global__ void lru_backward_4(
     const real d_m = d_li * sin_exp_th_ + d_lr * cos_exp_th_;
     const real d_a_m = d_m * m_;
     const real d_exp_nu = -d_a_m;
-    const real d_nu_ = d_exp_nu * exp_nu;
-    const real d_th_ = d_exp_th * exp_th;
-    const real d_gl_ = d_exp_gl * exp_gl;
-
-    d_nu[k] = d_nu_;
-    d_th[k] = d_th_;
-    d_gl[k] = d_gl_;
+    d_nu[k] = d_exp_nu * exp_nu;
+    d_th[k] = d_exp_th * exp_th;
+    d_gl[k] = d_exp_gl * exp_gl;
 }
 
 // Computes d_x.
 extern "C" __global__ void lru_backward_5(
-    const int rows, const int I,
-    const storage* __restrict__ D,  // I  D
-    storage* __restrict__ d_x,  // (T, B, I)  d_x
-    const storage* __restrict__ d_y)  // (T, B, I)  d_y
-{
+        const int rows, const int I, Read D, Write d_x, Read d_y) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -295,17 +200,13 @@ extern "C" __global__ void lru_backward_5(
     const real d_bi_x = d_x[at * I + k];
     const real d_y_ = d_y[at * I + k];
 
-    const real d_x_ = d_bi_x + d_y_ * D_;
-
-    d_x[at * I + k] = d_x_;
+    d_x[at * I + k] = d_bi_x + d_y_ * D_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void lru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -128,19 +128,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -151,6 +147,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -169,13 +168,12 @@ def forward(
     # li = m * sin(exp(th))
     launch("lru_forward_1", dtype, (1, H, H), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
-    # The parts of hr' and hi' that wait for no state, for all steps at once.
+    # The parts of hi' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
     launch("lru_forward_2", dtype, (T * B, H, H), gates, exp, x_hr_next, x_hi_next)
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
-
     for t in range(T):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
@@ -190,13 +188,25 @@ def forward(
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
     launch("lru_forward_4", dtype, (T * B, I, I), y_, Cr_hr_next, D, x)
 
-    y = y_
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = y_ if finished is None else cp.where(finished, 0, y_)
     final = States(hr[T].copy(), hi[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    I, _ = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, I), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -224,19 +234,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
     d_Ci_hi_next, g_D, d_x = (cp.empty((T, B, I), dtype) for _ in range(3))
     d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (cp.empty((T, B, H), dtype) for _ in range(5))
     lr_2, li_2 = (cp.empty((H,), dtype) for _ in range(2))
-    d_exp, d_parts = (cp.empty((3 * H,), dtype) for _ in range(2))
+    d_exp = cp.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
+    d_parts = cp.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # lr = cos_exp_th * m
-    # li = m * sin_exp_th
+    # lr and li.
     launch("lru_backward_1", dtype, (1, H, H), cos_exp_th, m, sin_exp_th, lr_2, li_2)
 
-    # g_D = d_y * x
-    # d_Ci_hi_next = -d_y
+    # g_D and d_Ci_hi_next.
     launch("lru_backward_2", dtype, (T * B, I, I), d_y, x, g_D, d_Ci_hi_next)
 
     # d_hr_next_2 = Cr.T @ d_y
@@ -257,13 +266,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_hi = d_hi.copy()
             cp.copyto(d_hi, 0, where=finished[t])
 
-        # d_Bi_x = d_hi * exp_gl
-        # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
-        # g_li = d_hi * hr - d_hr_next_2 * hi
-        # g_lr = d_hi * hi + d_hr_next_2 * hr
-        # d_Br_x = d_hr_next_2 * exp_gl
-        # d_hr = d_hi * li + d_hr_next_2 * lr
-        # d_hi = d_hi * lr - d_hr_next_2 * li
+        # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
         launch(
             "lru_backward_3", dtype, (B, H, B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi,
             hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
@@ -282,15 +285,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_li, d_parts[:H])
     column_sum(g_lr, d_parts[H : 2 * H])
 
-    # d_sin_exp_th = d_li * m
-    # d_cos_exp_th = d_lr * m
-    # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
-    # d_m = d_li * sin_exp_th + d_lr * cos_exp_th
-    # d_a_m = d_m * m
-    # d_exp_nu = -d_a_m
-    # d_nu = d_exp_nu * exp_nu
-    # d_th = d_exp_th * exp_th
-    # d_gl = d_exp_gl * exp_gl
+    # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
         "lru_backward_4", dtype, (1, H, H), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th,
         d_gl,
@@ -299,15 +294,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x += d_y * D
     launch("lru_backward_5", dtype, (T * B, I, I), D, d_x, d_y)
 
-    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
+    return Grads(
+        params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
+    )
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -125,30 +125,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, I), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -161,7 +159,6 @@ def forward(
     y_, Cr_hr_next = (np.empty((T, B, I), dtype) for _ in range(2))
     a_m, lr, li = (np.empty((H,), dtype) for _ in range(3))
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
-    Br_x_all, Bi_x_all = gates[..., :H], gates[..., H:]
 
     # m = exp(-exp(nu))
     np.exp(nu, out=exp_nu)
@@ -177,19 +174,14 @@ def forward(
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # The parts of hr' that wait for no state, for all steps at once.
-    np.exp(gl, out=exp_gl)
-
     # The parts of hr' and hi' that wait for no state, for all steps at once.
+    np.exp(gl, out=exp_gl)
     np.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-    np.multiply(Br_x_all, exp_gl, out=x_hr_next)
-
-    # The parts of hi' that wait for no state, for all steps at once.
-    np.multiply(Bi_x_all, exp_gl, out=x_hi_next)
+    np.multiply(gates[..., :H], exp_gl, out=x_hr_next)
+    np.multiply(gates[..., H:], exp_gl, out=x_hi_next)
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
-
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
@@ -219,13 +211,25 @@ def forward(
     np.subtract(s_2, y_, out=y_)
     y_ += Cr_hr_next
 
-    y = y_
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = y_ if finished is None else np.where(finished, 0, y_)
     final = States(hr[T].copy(), hi[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    I, _ = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, I), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -256,25 +260,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
     d_Ci_hi_next, g_D, d_x = (np.empty((T, B, I), dtype) for _ in range(3))
     d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (np.empty((T, B, H), dtype) for _ in range(5))
     lr_2, li_2, d_sin_exp_th, d_cos_exp_th, d_a_m = (np.empty((H,), dtype) for _ in range(5))
-    d_exp, d_parts = (np.empty((3 * H,), dtype) for _ in range(2))
+    d_exp = np.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
+    d_parts = np.empty((3 * H,), dtype)  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     ones = np.ones(T * B, dtype)
-    # lr = cos_exp_th * m
-    np.multiply(cos_exp_th, m, out=lr_2)
 
-    # li = m * sin_exp_th
-    np.multiply(m, sin_exp_th, out=li_2)
-
-    # g_D = d_y * x
-    np.multiply(d_y, x, out=g_D)
-
-    # d_Ci_hi_next = -d_y
-    np.multiply(d_y, -1, out=d_Ci_hi_next)
+    np.multiply(cos_exp_th, m, out=lr_2)  # lr = cos_exp_th * m
+    np.multiply(m, sin_exp_th, out=li_2)  # li = m * sin_exp_th
+    np.multiply(d_y, x, out=g_D)  # g_D = d_y * x
+    np.multiply(d_y, -1, out=d_Ci_hi_next)  # d_Ci_hi_next = -d_y
 
     # d_hr_next_2 = Cr.T @ d_y
     np.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
@@ -304,9 +302,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.copyto(d_hi, 0, where=finished_t)
 
         d_hi += d_hi_next_2_t
-
-        # d_Bi_x = d_hi * exp_gl
-        np.multiply(d_hi, exp_gl, out=d_Bi_x)
+        np.multiply(d_hi, exp_gl, out=d_Bi_x)  # d_Bi_x = d_hi * exp_gl
         d_hr_next_2_t += d_hr
 
         # g_exp_gl = d_hi * Bi_x + d_hr_next_2 * Br_x
@@ -324,8 +320,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_hr_next_2_t, hr_t, out=s)
         g_lr_t += s
 
-        # d_Br_x = d_hr_next_2 * exp_gl
-        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)
+        np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)  # d_Br_x = d_hr_next_2 * exp_gl
 
         # d_hr = d_hi * li + d_hr_next_2 * lr
         np.multiply(d_hi, li_2, out=d_hr)
@@ -346,7 +341,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 = np.empty((T, B, I), dtype)
     d_exp_gl, d_exp_th, d_exp_nu = d_exp[:H], d_exp[2 * H :], d_exp[H : 2 * H]
     d_li, d_lr, d_m = d_parts[:H], d_parts[H : 2 * H], d_parts[2 * H :]
-    exp_th, exp_nu, exp_gl_2 = exp[H : 2 * H], exp[:H], exp[2 * H :]
+    exp_th = exp[H : 2 * H]
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     np.matmul(d_gates.reshape(T * B, 2 * H), Br_Bi, out=d_x.reshape(T * B, I))
@@ -357,11 +352,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_li.reshape(T * B, H), out=d_li)
     np.matmul(ones, g_lr.reshape(T * B, H), out=d_lr)
 
-    # d_sin_exp_th = d_li * m
-    np.multiply(d_li, m, out=d_sin_exp_th)
-
-    # d_cos_exp_th = d_lr * m
-    np.multiply(d_lr, m, out=d_cos_exp_th)
+    np.multiply(d_li, m, out=d_sin_exp_th)  # d_sin_exp_th = d_li * m
+    np.multiply(d_lr, m, out=d_cos_exp_th)  # d_cos_exp_th = d_lr * m
 
     # d_exp_th = d_sin_exp_th * cos(exp_th) - d_cos_exp_th * sin(exp_th)
     np.cos(exp_th, out=d_exp_th)
@@ -375,60 +367,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.multiply(d_lr, cos_exp_th, out=s_2)
     d_m += s_2
 
-    # d_a_m = d_m * m
-    np.multiply(d_m, m, out=d_a_m)
-
-    # d_exp_nu = -d_a_m
-    np.multiply(d_a_m, -1, out=d_exp_nu)
-
-    # d_nu = d_exp_nu * exp_nu
-    np.multiply(d_exp_nu, exp_nu, out=d_nu)
-
-    # d_th = d_exp_th * exp_th
-    np.multiply(d_exp_th, exp_th, out=d_th)
-
-    # d_gl = d_exp_gl * exp_gl
-    np.multiply(d_exp_gl, exp_gl_2, out=d_gl)
+    np.multiply(d_m, m, out=d_a_m)  # d_a_m = d_m * m
+    np.multiply(d_a_m, -1, out=d_exp_nu)  # d_exp_nu = -d_a_m
+    np.multiply(d_exp_nu, exp[:H], out=d_nu)  # d_nu = d_exp_nu * exp_nu
+    np.multiply(d_exp_th, exp_th, out=d_th)  # d_th = d_exp_th * exp_th
+    np.multiply(d_exp_gl, exp[2 * H :], out=d_gl)  # d_gl = d_exp_gl * exp_gl
 
     # d_x += d_y * D
     np.multiply(d_y, D, out=s_3)
     d_x += s_3
 
-    d_params = Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D)
-    return Grads(params=d_params, x=d_x, initial=States(d_hr, d_hi))
+    return Grads(
+        params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
+    )
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     hr_t = check("state.hr", state.hr, (B, H))
-    hr_next = np.empty((B, H), dtype)
     hi_t = check("state.hi", state.hi, (B, H))
-    hi_next = np.empty((B, H), dtype)
     Br_Bi, Ci, Cr, nu, th, gl, D = params
-    gates = np.empty((B, 2 * H), dtype)
-    x_hr_next, x_hi_next = (np.empty((B, H), dtype) for _ in range(2))
+    gates = np.empty((B, 2 * H), dtype)  # Br_x, Bi_x
+    x_hr_next, x_hi_next, hr_next, hi_next = (np.empty((B, H), dtype) for _ in range(4))
     y_, Cr_hr_next = (np.empty((B, I), dtype) for _ in range(2))
-    exp = np.empty((3 * H,), dtype)
+    exp = np.empty((3 * H,), dtype)  # exp_nu, exp_th, exp_gl
     a_m, m, cos_exp_th, lr, sin_exp_th, li = (np.empty((H,), dtype) for _ in range(6))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, I), dtype)
     exp_nu, exp_th, exp_gl = exp[:H], exp[H : 2 * H], exp[2 * H :]
-    Br_x, Bi_x = gates[:, :H], gates[:, H:]
 
     # m = exp(-exp(nu))
     np.exp(nu, out=exp_nu)
-    np.multiply(exp_nu, -1, out=a_m)
+    np.multiply(exp_nu, minus_one, out=a_m)
     np.exp(a_m, out=m)
 
     # lr = m * cos(exp(th))
@@ -440,13 +420,12 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.sin(exp_th, out=sin_exp_th)
     np.multiply(m, sin_exp_th, out=li)
 
-    # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-    np.exp(gl, out=exp_gl)
+    np.exp(gl, out=exp_gl)  # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 
     # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
     np.matmul(x, Br_Bi.T, out=gates)
-    np.multiply(Br_x, exp_gl, out=x_hr_next)
-    np.multiply(Bi_x, exp_gl, out=x_hi_next)
+    np.multiply(gates[:, :H], exp_gl, out=x_hr_next)
+    np.multiply(gates[:, H:], exp_gl, out=x_hi_next)
     np.multiply(hr_t, lr, out=hr_next)
     np.multiply(hi_t, li, out=s)
     hr_next -= s
@@ -533,11 +512,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -24,28 +26,18 @@ __device__ inline real square(real a) { return a * a; }
 // c' = c + i * g
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_1997_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 3 * H)  U_i_h, U_o_h, U_g_h
-    storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
-    const storage* __restrict__ b_,  // 3 * H  b_i, b_o, b_g
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c,
+        Write tanh_c, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_h = u[b * (3 * H) + k];
-    const real W_i_x = gates[at * (3 * H) + k];
-    const real b_i = b_[k];
-    const real U_g_h = u[b * (3 * H) + 2 * H + k];
-    const real W_g_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_g = b_[2 * H + k];
+    const real U_i_h = u[b * (3 * H) + k], U_g_h = u[b * (3 * H) + 2 * H + k];
     const real U_o_h = u[b * (3 * H) + H + k];
+    const real W_i_x = gates[at * (3 * H) + k], W_g_x = gates[at * (3 * H) + 2 * H + k];
     const real W_o_x = gates[at * (3 * H) + H + k];
-    const real b_o = b_[H + k];
+    const real b_i = b_[k], b_g = b_[2 * H + k], b_o = b_[H + k];
     const real c_ = c[at * H + k];
 
     const real i_ = sigmoid(U_i_h + W_i_x + b_i);
@@ -53,26 +45,18 @@ extern "C" __global__ void lstm_1997_forward_1(
     const real o = sigmoid(U_o_h + W_o_x + b_o);
     const real c_next = c_ + i_ * g;
     const real tanh_c_ = tanh(c_next);
-    const real h_next = o * tanh_c_;
-
     gates[at * (3 * H) + k] = i_;
     gates[at * (3 * H) + 2 * H + k] = g;
     gates[at * (3 * H) + H + k] = o;
     c[(at + B) * H + k] = c_next;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o * tanh_c_;  // h_next
 }
 
 // Computes d_h_next, d_c, d_o, d_g and d_i.
 extern "C" __global__ void lstm_1997_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  i, o, g
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_i, d_o, d_g
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Write d_c, Read gates,
+        Read tanh_c, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -81,31 +65,23 @@ extern "C" __global__ void lstm_1997_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real d_c_later = d_c[b * H + k];
-    const real o = gates[at * (3 * H) + H + k];
-    const real tanh_c_ = tanh_c[at * H + k];
-    const real g = gates[at * (3 * H) + 2 * H + k];
+    const real o = gates[at * (3 * H) + H + k], g = gates[at * (3 * H) + 2 * H + k];
     const real i_ = gates[at * (3 * H) + k];
+    const real tanh_c_ = tanh_c[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
-    const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real d_g = d_c_next * (1 - square(g)) * i_;
-    const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real d_c_ = d_c_next;
-
     d_h[b * H + k] = d_h_next;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (3 * H) + H + k] = d_o;
-    d_gates[at * (3 * H) + 2 * H + k] = d_g;
-    d_gates[at * (3 * H) + k] = d_i;
+    d_gates[at * (3 * H) + H + k] = d_h_next * (1 - o) * o * tanh_c_;  // d_o
+    d_gates[at * (3 * H) + 2 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
+    d_gates[at * (3 * H) + k] = d_c_next * g * (1 - i_) * i_;  // d_i
+    d_c[b * H + k] = d_c_next;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void lstm_1997_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

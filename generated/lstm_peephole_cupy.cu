@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -25,36 +27,20 @@ __device__ inline real square(real a) { return a * a; }
 // o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_peephole_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_g_h, U_o_h
-    storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_g, b_o
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c, Read p,
+        Write tanh_c, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_h = u[b * (4 * H) + k];
-    const real W_i_x = gates[at * (4 * H) + k];
-    const real b_i = b_[k];
+    const real U_i_h = u[b * (4 * H) + k], U_f_h = u[b * (4 * H) + H + k];
+    const real U_g_h = u[b * (4 * H) + 2 * H + k], U_o_h = u[b * (4 * H) + 3 * H + k];
+    const real W_i_x = gates[at * (4 * H) + k], W_f_x = gates[at * (4 * H) + H + k];
+    const real W_g_x = gates[at * (4 * H) + 2 * H + k], W_o_x = gates[at * (4 * H) + 3 * H + k];
+    const real b_i = b_[k], b_f = b_[H + k], b_g = b_[2 * H + k], b_o = b_[3 * H + k];
     const real c_ = c[at * H + k];
-    const real p_i = p[k];
-    const real U_f_h = u[b * (4 * H) + H + k];
-    const real W_f_x = gates[at * (4 * H) + H + k];
-    const real b_f = b_[H + k];
-    const real p_f = p[H + k];
-    const real U_g_h = u[b * (4 * H) + 2 * H + k];
-    const real W_g_x = gates[at * (4 * H) + 2 * H + k];
-    const real b_g = b_[2 * H + k];
-    const real U_o_h = u[b * (4 * H) + 3 * H + k];
-    const real W_o_x = gates[at * (4 * H) + 3 * H + k];
-    const real b_o = b_[3 * H + k];
-    const real p_o = p[2 * H + k];
+    const real p_i = p[k], p_f = p[H + k], p_o = p[2 * H + k];
 
     const real i_ = sigmoid(U_i_h + W_i_x + b_i + c_ * p_i);
     const real f = sigmoid(U_f_h + W_f_x + b_f + c_ * p_f);
@@ -62,30 +48,19 @@ extern "C" __global__ void lstm_peephole_forward_1(
     const real c_next = c_ * f + i_ * g;
     const real o = sigmoid(U_o_h + W_o_x + b_o + p_o * c_next);
     const real tanh_c_ = tanh(c_next);
-    const real h_next = o * tanh_c_;
-
     gates[at * (4 * H) + k] = i_;
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 2 * H + k] = g;
     c[(at + B) * H + k] = c_next;
     gates[at * (4 * H) + 3 * H + k] = o;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o * tanh_c_;  // h_next
 }
 
 // Computes d_h_next, d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_peephole_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  i, f, g, o
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ p,  // 3 * H  p_i, p_f, p_o
-    storage* __restrict__ d_gates,  // (T, B, 4 * H)  d_i, d_f, d_g, d_o
-    storage* __restrict__ d_gates_2)  // (T, B, 3 * H)  g_p_i, g_p_f, g_p_o
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read tanh_c,
+        Read c, Write d_c, Read p, Write d_gates, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,46 +68,33 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real o = gates[at * (4 * H) + 3 * H + k];
+    const real o = gates[at * (4 * H) + 3 * H + k], g = gates[at * (4 * H) + 2 * H + k];
+    const real i_ = gates[at * (4 * H) + k], f = gates[at * (4 * H) + H + k];
     const real tanh_c_ = tanh_c[at * H + k];
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_c_later = d_c[b * H + k];
-    const real p_o = p[2 * H + k];
-    const real g = gates[at * (4 * H) + 2 * H + k];
-    const real i_ = gates[at * (4 * H) + k];
-    const real c_ = c[at * H + k];
-    const real f = gates[at * (4 * H) + H + k];
-    const real p_f = p[H + k];
-    const real p_i = p[k];
+    const real p_o = p[2 * H + k], p_f = p[H + k], p_i = p[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real g_p_o = d_o * c_next;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * p_o;
-    const real d_g = d_c_next * (1 - square(g)) * i_;
     const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real g_p_f = d_f * c_;
     const real d_i = d_c_next * g * (1 - i_) * i_;
-    const real g_p_i = d_i * c_;
-    const real d_c_ = d_c_next * f + d_f * p_f + d_i * p_i;
-
     d_h[b * H + k] = d_h_next;
     d_gates[at * (4 * H) + 3 * H + k] = d_o;
-    d_gates_2[at * (3 * H) + 2 * H + k] = g_p_o;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (4 * H) + 2 * H + k] = d_g;
+    d_gates_2[at * (3 * H) + 2 * H + k] = d_o * c_next;  // g_p_o
+    d_gates[at * (4 * H) + 2 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
     d_gates[at * (4 * H) + H + k] = d_f;
-    d_gates_2[at * (3 * H) + H + k] = g_p_f;
+    d_gates_2[at * (3 * H) + H + k] = d_f * c_;  // g_p_f
     d_gates[at * (4 * H) + k] = d_i;
-    d_gates_2[at * (3 * H) + k] = g_p_i;
+    d_gates_2[at * (3 * H) + k] = d_i * c_;  // g_p_i
+    d_c[b * H + k] = d_c_next * f + d_f * p_f + d_i * p_i;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void lstm_peephole_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -127,30 +127,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -158,7 +156,7 @@ def forward(
     h, c, gates, tanh_c = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -166,11 +164,10 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
+    U_ifg_h, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, c_t, i, f, ifg, if_, c_next, g, o, tanh_c_t, h_next, finished_t in zip(
@@ -186,7 +183,7 @@ def forward(
         i += s
         np.multiply(c_t, p_f, out=s)
         f += s
-        ifg += U_ifg
+        ifg += U_ifg_h
 
         # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
         if_ *= half
@@ -211,13 +208,24 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, tanh_c, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -248,12 +256,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
-    d_gates_2 = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, 2 * H), dtype)
     p_o, p_if = p[2 * H :], p[: 2 * H]
@@ -261,18 +268,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_o_ts = d_gates[ts, :, 3 * H :]
-        d_g_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_if_ts = d_gates[ts, :, : 2 * H]
-        d_f_ts = d_gates[ts, :, H : 2 * H]
-        d_i_ts = d_gates[ts, :, :H]
-        o_ts = gates[ts, :, 3 * H :]
-        g_ts = gates[ts, :, 2 * H : 3 * H]
-        i_ts = gates[ts, :, :H]
-        if_ts = gates[ts, :, : 2 * H]
-        tanh_c_ts = tanh_c[ts]
-        k_c_ts = k_c[ts]
-        c_ts = c[ts]
+        d_o_ts, d_g_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
+        d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
+        tanh_c_ts, k_c_ts, c_ts = tanh_c[ts], k_c[ts], c[ts]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         np.subtract(1, o_ts, out=d_o_ts)
@@ -287,7 +286,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= i_ts
+        d_g_ts *= gates[ts, :, :H]
 
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -311,12 +310,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # g_p_o = d_o * c_next
-            np.multiply(d_o, c_next, out=g_p_o)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            np.multiply(d_o, c_next, out=g_p_o)  # g_p_o = d_o * c_next
 
             # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
             np.multiply(d_h, k_c_t, out=s)
@@ -324,20 +319,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_o, p_o, out=s)
             d_c += s
 
-            # d_g = d_c * (1 - g**2) * i
-            d_g *= d_c
-
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # g_p_f = d_f * c
-            np.multiply(d_f, c_t, out=g_p_f)
-
-            # d_i = d_c * g * (1 - i) * i
-            d_i *= d_c
-
-            # g_p_i = d_i * c
-            np.multiply(d_i, c_t, out=g_p_i)
+            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            np.multiply(d_f, c_t, out=g_p_f)  # g_p_f = d_f * c
+            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
+            np.multiply(d_i, c_t, out=g_p_i)  # g_p_i = d_i * c
 
             # d_c = d_c * f + d_f * p_f + d_i * p_i
             d_c *= f
@@ -363,39 +349,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     np.matmul(ones, d_gates_2.reshape(T * B, 3 * H), out=d_p)
 
-    d_params = Params(d_W, d_U, d_b, d_p)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b, d_p), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b, p = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
-    tanh_c = np.empty((B, H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
+    gates = np.empty((B, 4 * H), dtype)  # i, f, g, o
+    tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    i = gates[:, :H]
-    f = gates[:, H : 2 * H]
-    ifg = gates[:, : 3 * H]
-    if_ = gates[:, : 2 * H]
-    g = gates[:, 2 * H : 3 * H]
+    i, f, ifg, if_ = gates[:, :H], gates[:, H : 2 * H], gates[:, : 3 * H], gates[:, : 2 * H]
     o = gates[:, 3 * H :]
-    U_ifg, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
 
     # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
     # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
@@ -404,26 +381,26 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     gates += b
     np.matmul(h_t, U.T, out=u)
-    np.multiply(c_t, p_i, out=s)
+    np.multiply(c_t, p[:H], out=s)
     i += s
-    np.multiply(c_t, p_f, out=s)
+    np.multiply(c_t, p[H : 2 * H], out=s)
     f += s
-    ifg += U_ifg
+    ifg += u[:, : 3 * H]
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    if_ *= 0.5
+    if_ *= half
     np.tanh(ifg, out=ifg)
-    if_ *= 0.5
-    if_ += 0.5
+    if_ *= half
+    if_ += half
 
     # c' = f * c + i * g
     np.multiply(c_t, f, out=c_next)
-    np.multiply(g, i, out=s)
+    np.multiply(gates[:, 2 * H : 3 * H], i, out=s)
     c_next += s
-    np.multiply(c_next, p_o, out=s)
+    np.multiply(c_next, p[2 * H :], out=s)
     o += s
-    o += U_o_h
-    sigmoid(o, 0.5, out=o)
+    o += u[:, 3 * H :]
+    sigmoid(o, half, out=o)
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
@@ -499,11 +476,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

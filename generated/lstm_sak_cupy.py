@@ -135,19 +135,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, P), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -158,6 +154,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * P))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -166,7 +165,7 @@ def forward(
         tape, dtype, r=(T + 1, B, P), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
         v_r=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # R_i_r, R_f_r, R_g_r, R_o_r
     P_v_r = cp.empty((B, P), dtype)
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
@@ -174,7 +173,6 @@ def forward(
 
     r[0] = 0 if initial is None else check("initial.r", initial.r, (B, P))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     R_T = cp.ascontiguousarray(R.T)
     P_2_T = cp.ascontiguousarray(P_2.T)
     for t in range(T):
@@ -188,19 +186,30 @@ def forward(
         # r' = P @ (o * tanh(c'))
         launch("lstm_sak_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, v_r)
         cp.matmul(v_r[t], P_2_T, out=P_v_r)
-        launch("lstm_sak_forward_2", dtype, (B, P, B, t, P), P_v_r, r)
+        r[t + 1] = P_v_r
 
         if finished is not None:
             cp.copyto(r[t + 1], r[t], where=finished[t])
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = r[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = r[1:].copy() if finished is None else cp.where(finished, 0, r[1:])
     final = States(r[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None)
+    return y, final, Tape(x, r, c, gates, tanh_c, v_r, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, P, _ = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, P), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -228,13 +237,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_r = check("d_final.r", d_final.r, (B, P), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_r_next = cp.empty((T, B, P), dtype)
-    d_gates_2 = cp.empty((T, B, 3 * H), dtype)
+    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
     d_v_r = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_r = d_r.copy()
@@ -242,28 +250,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_r_next = d_r + d_y
-        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)
+        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)  # d_r_next = d_r + d_y
+        cp.matmul(d_r_next[t], P_2, out=d_v_r)  # d_v_r = P.T @ d_r_next
 
-        # d_v_r = P.T @ d_r_next
-        cp.matmul(d_r_next[t], P_2, out=d_v_r)
-
-        # d_o = d_v_r * (1 - o) * o * tanh_c
-        # g_p_o = d_o * c_next
-        # d_c += d_o * p_o + d_v_r * o * (1 - tanh_c**2)
-        # d_g = d_c * (1 - g**2) * i
-        # d_f = d_c * c * (1 - f) * f
-        # g_p_f = d_f * c
-        # d_i = d_c * g * (1 - i) * i
-        # g_p_i = d_i * c
-        # d_c = d_c * f + d_f * p_f + d_i * p_i
+        # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
         launch(
             "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
-        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
-        cp.matmul(d_gates[t], R, out=d_r)
+        cp.matmul(d_gates[t], R, out=d_r)  # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
 
         if finished is not None:
             cp.copyto(d_r, kept_r, where=finished[t])
@@ -279,15 +275,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates, d_b)
     column_sum(d_gates_2, d_p)
 
-    d_params = Params(d_W, d_R, d_P, d_b, d_p)
-    return Grads(params=d_params, x=d_x, initial=States(d_r, d_c))
+    return Grads(params=Params(d_W, d_R, d_P, d_b, d_p), x=d_x, initial=States(d_r, d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

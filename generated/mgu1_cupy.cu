@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,12 +23,7 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(U_f @ h + b_f)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu1_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ fh)  // (T, B, H)  fh
-{
+        const int rows, const int B, const int t, const int H, Write f, Read b_, Read h, Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -37,22 +34,14 @@ extern "C" __global__ void mgu1_forward_1(
     const real h_ = h[at * H + k];
 
     const real f_ = sigmoid(U_f_h + b_f);
-    const real fh_ = h_ * f_;
-
     f[at * H + k] = f_;
-    fh[at * H + k] = fh_;
+    fh[at * H + k] = h_ * f_;
 }
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu1_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_fh,  // (B, H)  U_h_fh
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write n, Read b_, Read f, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -65,21 +54,13 @@ extern "C" __global__ void mgu1_forward_2(
     const real h_ = h[at * H + k];
 
     const real n_ = tanh(U_h_fh_ + W_h_x + b_h);
-    const real h_next = (1 - f_) * h_ + f_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - f_) * h_ + f_ * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu1_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -91,22 +72,14 @@ extern "C" __global__ void mgu1_backward_1(
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n_ = d_h_next * f_ * (1 - square(n_));
-
     d_h[b * H + k] = d_h_next;
-    d_n[at * H + k] = d_n_;
+    d_n[at * H + k] = d_h_next * f_ * (1 - square(n_));
 }
 
 // Computes d_a_f.
 extern "C" __global__ void mgu1_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ d_a_f)  // (T, B, H)  d_a_f
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Read d_h, Read h, Read n, Read f,
+        Write d_a_f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -119,19 +92,12 @@ extern "C" __global__ void mgu1_backward_2(
     const real f_ = f[at * H + k];
 
     const real d_f = d_fh_ * h_ + d_h_next * (n_ - h_);
-    const real d_a_f_ = d_f * (1 - f_) * f_;
-
-    d_a_f[at * H + k] = d_a_f_;
+    d_a_f[at * H + k] = d_f * (1 - f_) * f_;
 }
 
 // Computes d_h.
 extern "C" __global__ void mgu1_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ f)  // (T, B, H)  f
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read d_u_h, Read f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -142,17 +108,13 @@ extern "C" __global__ void mgu1_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    const real d_h_ = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu1_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

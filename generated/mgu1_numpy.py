@@ -107,46 +107,42 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_f, U_h, b = params
     h, n, f, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), f=(T, B, H), fh=(T, B, H))
     U_h_fh = np.empty((B, H), dtype)
-    b_h = b[H:]
 
     # The parts of n that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
-    n += b_h
+    n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_f_T = np.ascontiguousarray(U_f.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     b_f = b[:H]
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
@@ -170,13 +166,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, n, f, fh, finished, initial is not None)
+    return y, final, Tape(x, h, n, f, fh, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -209,34 +216,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_fh, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_f, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_fh_tiles = tiles(U_h, d_fh)
     U_f_tiles, d_u_h_tiles = tiles(U_f, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_n_ts = d_n[ts]
-        n_ts = n[ts]
-        f_ts = f[ts]
-        d_a_f_ts = d_a_f[ts]
-        h_ts = h[ts]
-        k_a_f_ts = k_a_f[ts]
-        k_h_ts = k_h[ts]
+        d_n_ts, n_ts, f_ts, d_a_f_ts = d_n[ts], n[ts], f[ts], d_a_f[ts]
+        h_ts, k_a_f_ts, k_h_ts = h[ts], k_a_f[ts], k_h[ts]
 
         # d_n = f * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f_ts
 
-        # d_a_f = n - h
-        np.subtract(n_ts, h_ts, out=d_a_f_ts)
+        np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
 
         # k_a_f = (1 - f) * f
         np.subtract(1, f_ts, out=k_a_f_ts)
         k_a_f_ts *= f_ts
 
-        # k_h = 1 - f
-        np.subtract(1, f_ts, out=k_h_ts)
+        np.subtract(1, f_ts, out=k_h_ts)  # k_h = 1 - f
 
         for d_y_t, d_n_t, d_a_f_t, h_t, k_a_f_t, k_h_t, f_t, finished_t in backwards(
             d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f_ts, k_h_ts, f_ts, ends[ts],
@@ -246,12 +245,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_n = d_h * f * (1 - n**2)
-            d_n_t *= d_h
-
-            # d_fh = U_h.T @ d_n
-            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)
+            d_n_t *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.matmul(d_n_t, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
             # d_a_f = d_fh * h + d_h * (n - h)
             d_a_f_t *= d_h
@@ -261,8 +256,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_a_f *= (1 - f) * f
             d_a_f_t *= k_a_f_t
 
-            # d_u_h = U_f.T @ d_a_f
-            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)
+            np.matmul(d_a_f_t, U_f_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_a_f
 
             # d_h = d_fh * f + d_h * (1 - f) + d_u_h
             d_h *= k_h_t
@@ -274,49 +268,43 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_f, d_b_h = d_b[:H], d_b[H:]
 
-    # d_x = W_h.T @ d_n
-    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))
+    np.matmul(d_n.reshape(T * B, H), W_h, out=d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_n.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(d_a_f.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_f)
     np.matmul(d_n.reshape(T * B, H).T, fh.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b_f)
-    np.matmul(ones, d_n.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_a_f.reshape(T * B, H), out=d_b[:H])
+    np.matmul(ones, d_n.reshape(T * B, H), out=d_b[H:])
 
-    d_params = Params(d_W_h, d_U_f, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W_h, d_U_f, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W_h, U_f, U_h, b = params
-    n, f, fh, U_h_fh = (np.empty((B, H), dtype) for _ in range(4))
-    b_h, b_f = b[H:], b[:H]
+    n, f, fh, U_h_fh, h_next = (np.empty((B, H), dtype) for _ in range(5))
+    half = np.array(0.5, dtype)
 
     # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
     np.matmul(x, W_h.T, out=n)
-    n += b_h
+    n += b[H:]
 
     # f = sigmoid(U_f @ h + b_f)
     np.matmul(h_t, U_f.T, out=f)
-    f += b_f
-    sigmoid(f, 0.5, out=f)
+    f += b[:H]
+    sigmoid(f, half, out=f)
     np.multiply(f, h_t, out=fh)
     np.matmul(fh, U_h.T, out=U_h_fh)
     n += U_h_fh
@@ -397,11 +385,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

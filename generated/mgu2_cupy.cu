@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,11 +23,7 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(U_f @ h)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu2_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ fh)  // (T, B, H)  fh
-{
+        const int rows, const int B, const int t, const int H, Write f, Read h, Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -35,22 +33,14 @@ extern "C" __global__ void mgu2_forward_1(
     const real h_ = h[at * H + k];
 
     const real f_ = sigmoid(U_f_h);
-    const real fh_ = f_ * h_;
-
     f[at * H + k] = f_;
-    fh[at * H + k] = fh_;
+    fh[at * H + k] = f_ * h_;
 }
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu2_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_fh,  // (B, H)  U_h_fh
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_h,  // H  b_h
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write n, Read b_h, Read f, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -63,21 +53,13 @@ extern "C" __global__ void mgu2_forward_2(
     const real h_ = h[at * H + k];
 
     const real n_ = tanh(U_h_fh_ + W_h_x + b_h_);
-    const real h_next = (1 - f_) * h_ + f_ * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - f_) * h_ + f_ * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu2_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_n)  // (T, B, H)  d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -89,22 +71,14 @@ extern "C" __global__ void mgu2_backward_1(
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n_ = d_h_next * f_ * (1 - square(n_));
-
     d_h[b * H + k] = d_h_next;
-    d_n[at * H + k] = d_n_;
+    d_n[at * H + k] = d_h_next * f_ * (1 - square(n_));
 }
 
 // Computes d_U_f_h.
 extern "C" __global__ void mgu2_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ d_U_f_h)  // (T, B, H)  d_U_f_h
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Read d_h, Read h, Read n, Read f,
+        Write d_U_f_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -117,19 +91,12 @@ extern "C" __global__ void mgu2_backward_2(
     const real f_ = f[at * H + k];
 
     const real d_f = d_fh_ * h_ + d_h_next * (n_ - h_);
-    const real d_U_f_h_ = d_f * (1 - f_) * f_;
-
-    d_U_f_h[at * H + k] = d_U_f_h_;
+    d_U_f_h[at * H + k] = d_f * (1 - f_) * f_;
 }
 
 // Computes d_h.
 extern "C" __global__ void mgu2_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ f)  // (T, B, H)  f
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read d_u_h, Read f) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -140,17 +107,13 @@ extern "C" __global__ void mgu2_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    const real d_h_ = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu2_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

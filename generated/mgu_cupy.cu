@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -21,13 +23,8 @@ __device__ inline real square(real a) { return a * a; }
 // f = sigmoid(W_f @ x + U_f @ h + b_f)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_f_h,  // (B, H)  U_f_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ fh)  // (T, B, H)  fh
-{
+        const int rows, const int B, const int t, const int H, Read U_f_h, Write gates, Read b_, Read h,
+        Write fh) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -39,47 +36,32 @@ extern "C" __global__ void mgu_forward_1(
     const real h_ = h[at * H + k];
 
     const real f = sigmoid(U_f_h_ + W_f_x + b_f);
-    const real fh_ = h_ * f;
-
     gates[at * (2 * H) + k] = f;
-    fh[at * H + k] = fh_;
+    fh[at * H + k] = h_ * f;
 }
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_h_fh,  // (B, H)  U_h_fh
-    storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_h
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_h_fh, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real U_h_fh_ = U_h_fh[b * H + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
+    const real W_h_x = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
     const real b_h = b_[H + k];
-    const real f = gates[at * (2 * H) + k];
     const real h_ = h[at * H + k];
 
     const real n = tanh(U_h_fh_ + W_h_x + b_h);
-    const real h_next = (1 - f) * h_ + f * n;
-
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - f) * h_ + f * n;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -87,25 +69,17 @@ extern "C" __global__ void mgu_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real f = gates[at * (2 * H) + k];
-    const real n = gates[at * (2 * H) + H + k];
+    const real f = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * f * (1 - square(n));
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * f * (1 - square(n));  // d_n
 }
 
 // Computes d_a_f.
 extern "C" __global__ void mgu_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  f, n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_f, d_n
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Read d_h, Read h, Read gates,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -114,23 +88,15 @@ extern "C" __global__ void mgu_backward_2(
     const real d_fh_ = d_fh[b * H + k];
     const real d_h_next = d_h[b * H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (2 * H) + H + k];
-    const real f = gates[at * (2 * H) + k];
+    const real n = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
 
     const real d_f = d_fh_ * h_ + d_h_next * (n - h_);
-    const real d_a_f = d_f * (1 - f) * f;
-
-    d_gates[at * (2 * H) + k] = d_a_f;
+    d_gates[at * (2 * H) + k] = d_f * (1 - f) * f;  // d_a_f
 }
 
 // Computes d_h.
 extern "C" __global__ void mgu_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_fh,  // (B, H)  d_fh
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  f, n
-{
+        const int rows, const int B, const int t, const int H, Read d_fh, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -141,17 +107,13 @@ extern "C" __global__ void mgu_backward_3(
     const real d_u_h_ = d_u_h[b * H + k];
     const real f = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_fh_ * f + d_h_next * (1 - f) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_fh_ * f + d_h_next * (1 - f) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mgu_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -21,37 +23,25 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // z = sigmoid(W_z @ x + b_z)
 // n = W_h @ x + b_h
 extern "C" __global__ void mingru_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_h
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Read b_, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real b_z = b_[k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
-    const real b_h = b_[H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
+    const real b_z = b_[k], b_h = b_[H + k];
 
     const real z = sigmoid(W_z_x + b_z);
     const real n = W_h_x + b_h;
-    const real x_h_next_ = z * n;
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = z * n;
 }
 
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_forward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next,  // (T, B, H)  x_h_next
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, n
-{
+        const int rows, const int B, const int t, const int H, Write h, Read x_h_next, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -61,20 +51,13 @@ extern "C" __global__ void mingru_forward_2(
     const real x_h_next_ = x_h_next[at * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    const real h_next = h_ * (1 - z) + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z) + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_n and d_a_z.
 extern "C" __global__ void mingru_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a_z, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -82,28 +65,21 @@ extern "C" __global__ void mingru_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k];
+    const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
-    const real n = gates[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * z;
     const real d_z = d_h_next * n - d_h_next * h_;
     const real not_z = 1 - z;
-    const real d_a_z = d_z * z * not_z;
-    const real d_h_ = d_h_next * not_z;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (2 * H) + H + k] = d_n;
-    d_gates[at * (2 * H) + k] = d_a_z;
+    d_gates[at * (2 * H) + H + k] = d_h_next * z;  // d_n
+    d_gates[at * (2 * H) + k] = d_z * z * not_z;  // d_a_z
+    d_h[b * H + k] = d_h_next * not_z;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mingru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -22,40 +24,28 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
 extern "C" __global__ void mingru_log_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, a
-    storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Write sigmoid_a, Write n, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real W_h_x = gates[at * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
 
     const real z = sigmoid(W_z_x);
     const real a = W_h_x;
     const real sigmoid_a_ = sigmoid(a);
     const real n_ = a >= 0 ? a + real(0.5) : sigmoid_a_;
-    const real x_h_next_ = z * n_;
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = a;
     sigmoid_a[at * H + k] = sigmoid_a_;
     n[at * H + k] = n_;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = z * n_;
 }
 
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_log_forward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next,  // (T, B, H)  x_h_next
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, a
-{
+        const int rows, const int B, const int t, const int H, Write h, Read x_h_next, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -65,22 +55,13 @@ extern "C" __global__ void mingru_log_forward_2(
     const real x_h_next_ = x_h_next[at * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    const real h_next = h_ * (1 - z) + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z) + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a and d_W_z_x.
 extern "C" __global__ void mingru_log_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, a
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_W_z_x, d_a
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read sigmoid_a, Read h, Read n, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -88,21 +69,17 @@ extern "C" __global__ void mingru_log_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real z = gates[at * (2 * H) + k];
-    const real a = gates[at * (2 * H) + H + k];
+    const real z = gates[at * (2 * H) + k], a = gates[at * (2 * H) + H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n = d_h_next * z;
-    const real d_a = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0 ? 1 : 0);
     const real d_z = d_h_next * n_ - d_h_next * h_;
     const real not_z = 1 - z;
-    const real d_W_z_x = d_z * z * not_z;
-    const real d_h_ = d_h_next * not_z;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (2 * H) + H + k] = d_a;
-    d_gates[at * (2 * H) + k] = d_W_z_x;
+    d_gates[at * (2 * H) + H + k] = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0
+        ? 1 : 0);  // d_a
+    d_gates[at * (2 * H) + k] = d_z * z * not_z;  // d_W_z_x
+    d_h[b * H + k] = d_h_next * not_z;
 }

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -24,19 +26,13 @@ __device__ inline real square(real a) { return a * a; }
 // a = W_h @ x
 // n = where(a >= 0, a + 0.5, sigmoid(a))
 extern "C" __global__ void minlstm_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  f, i, a
-    storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Write sigmoid_a, Write n, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_f_x = gates[at * (3 * H) + k];
-    const real W_i_x = gates[at * (3 * H) + H + k];
+    const real W_f_x = gates[at * (3 * H) + k], W_i_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
 
     const real f = sigmoid(W_f_x);
@@ -44,49 +40,33 @@ extern "C" __global__ void minlstm_forward_1(
     const real a = W_h_x;
     const real sigmoid_a_ = sigmoid(a);
     const real n_ = a >= 0 ? a + real(0.5) : sigmoid_a_;
-    const real x_h_next_ = i_ * n_ / (f + i_);
-
     gates[at * (3 * H) + k] = f;
     gates[at * (3 * H) + H + k] = i_;
     gates[at * (3 * H) + 2 * H + k] = a;
     sigmoid_a[at * H + k] = sigmoid_a_;
     n[at * H + k] = n_;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = i_ * n_ / (f + i_);
 }
 
 // h' = f * h / (f + i) + i * n / (f + i)
 extern "C" __global__ void minlstm_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  f, i, a
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int B, const int t, const int H, Read gates, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real f = gates[at * (3 * H) + k];
+    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real h_ = h[at * H + k];
-    const real i_ = gates[at * (3 * H) + H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    const real h_next = f * h_ / (f + i_) + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = f * h_ / (f + i_) + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a, d_W_f_x and d_W_i_x.
 extern "C" __global__ void minlstm_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  f, i, a
-    const storage* __restrict__ sigmoid_a,  // (T, B, H)  sigmoid_a
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_W_f_x, d_W_i_x, d_a
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates,
+        Read sigmoid_a, Read h, Read n, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -94,8 +74,7 @@ extern "C" __global__ void minlstm_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real f = gates[at * (3 * H) + k];
-    const real i_ = gates[at * (3 * H) + H + k];
+    const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real a = gates[at * (3 * H) + 2 * H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
     const real h_ = h[at * H + k];
@@ -104,16 +83,12 @@ extern "C" __global__ void minlstm_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real s_f_i = 1 / (f + i_);
     const real d_n = d_h_next * i_ * s_f_i;
-    const real d_a = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0 ? 1 : 0);
     const real s_f_i_2 = 1 / square(f + i_);
     const real d_i = d_h_next * (n_ * s_f_i - i_ * n_ * s_f_i_2) - d_h_next * f * h_ * s_f_i_2;
-    const real d_W_i_x = d_i * (1 - i_) * i_;
     const real d_f = d_h_next * (h_ * s_f_i - f * h_ * s_f_i_2) - d_h_next * i_ * n_ * s_f_i_2;
-    const real d_W_f_x = d_f * (1 - f) * f;
-    const real d_h_ = d_h_next * f * s_f_i;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (3 * H) + 2 * H + k] = d_a;
-    d_gates[at * (3 * H) + k] = d_W_f_x;
-    d_gates[at * (3 * H) + H + k] = d_W_i_x;
+    d_gates[at * (3 * H) + 2 * H + k] = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a
+        >= 0 ? 1 : 0);  // d_a
+    d_gates[at * (3 * H) + H + k] = d_i * (1 - i_) * i_;  // d_W_i_x
+    d_gates[at * (3 * H) + k] = d_f * (1 - f) * f;  // d_W_f_x
+    d_h[b * H + k] = d_h_next * f * s_f_i;
 }

@@ -102,30 +102,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -135,10 +133,7 @@ def forward(
     )
     x_h_next = np.empty((T, B, H), dtype)
     s = np.empty((T, B, H), dtype)
-    fi_all = gates[..., : 2 * H]
-    a_all = gates[..., 2 * H :]
-    i_all = gates[..., H : 2 * H]
-    f_all = gates[..., :H]
+    fi_all, a_all, i_all = gates[..., : 2 * H], gates[..., 2 * H :], gates[..., H : 2 * H]
 
     # f = sigmoid(W_f @ x)
     # i = sigmoid(W_i @ x)
@@ -153,11 +148,10 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.multiply(i_all, n, out=x_h_next)
-    np.add(f_all, i_all, out=s)
+    np.add(gates[..., :H], i_all, out=s)
     x_h_next /= s
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for h_next, f, h_t, i, x_h_next_t, finished_t in zip(
@@ -173,13 +167,24 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, sigmoid_a, n)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, sigmoid_a, n, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -208,40 +213,28 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
     k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x = (np.empty((T, B, H), dtype) for _ in range(7))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
+        k_h_ts, k_a_ts, k_a_2_ts, sigmoid_a_ts = k_h[ts], k_a[ts], k_a_2[ts], sigmoid_a[ts]
+        n_ts, k_i_2_ts, h_ts, k_W_i_x_ts = n[ts], k_i_2[ts], h[ts], k_W_i_x[ts]
+        k_f_ts, k_W_f_x_ts = k_f[ts], k_W_f_x[ts]
         f_ts, i_ts, a_ts = gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :]
-        d_a_ts = d_gates[ts, :, 2 * H :]
-        d_W_f_x_ts = d_gates[ts, :, :H]
+        d_a_ts, d_W_f_x_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
         d_W_i_x_ts = d_gates[ts, :, H : 2 * H]
-        k_a_ts = k_a[ts]
-        k_a_2_ts = k_a_2[ts]
-        sigmoid_a_ts = sigmoid_a[ts]
-        n_ts = n[ts]
-        k_i_2_ts = k_i_2[ts]
-        h_ts = h[ts]
-        k_W_i_x_ts = k_W_i_x[ts]
-        k_f_ts = k_f[ts]
-        k_W_f_x_ts = k_W_f_x[ts]
 
         # k_h = 1 / (f + i)
         np.add(f_ts, i_ts, out=k_h_ts)
         np.reciprocal(k_h_ts, out=k_h_ts)
 
-        # d_a = i / (f + i), times d_h in the loop
-        np.multiply(i_ts, k_h_ts, out=d_a_ts)
-
-        # k_a = where(a >= 0, 1, 0)
-        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)
+        np.multiply(i_ts, k_h_ts, out=d_a_ts)  # d_a = i / (f + i), times d_h in the loop
+        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)  # k_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
         np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
@@ -282,8 +275,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, f_ts, out=k_W_f_x_ts)
         k_W_f_x_ts *= f_ts
 
-        # k_h = f / (f + i)
-        k_h_ts *= f_ts
+        k_h_ts *= f_ts  # k_h = f / (f + i)
 
         for (
             d_y_t, d_a, k_a_t, k_a_2_t, d_W_i_x, k_i_2_t, k_W_i_x_t, d_W_f_x, k_f_t, k_W_f_x_t, k_h_t,
@@ -297,9 +289,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a = d_h * i / (f + i)
-            d_a *= d_h
+            d_a *= d_h  # d_a = d_h * i / (f + i)
 
             # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
             np.multiply(d_a, k_a_t, out=s)
@@ -336,28 +326,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
-    d_params = Params(d_W)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, = params
-    gates = np.empty((B, 3 * H), dtype)
-    sigmoid_a, n, x_h_next = (np.empty((B, H), dtype) for _ in range(3))
+    gates = np.empty((B, 3 * H), dtype)  # f, i, a
+    sigmoid_a, n, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(4))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     fi, a, i, f = gates[:, : 2 * H], gates[:, 2 * H :], gates[:, H : 2 * H], gates[:, :H]
 
@@ -368,8 +356,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     exact_sigmoid(fi, out=fi)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    sigmoid(a, 0.5, out=sigmoid_a)
-    np.add(a, 0.5, out=s)
+    sigmoid(a, half, out=sigmoid_a)
+    np.add(a, half, out=s)
     choose(np.real(a) >= 0, s, sigmoid_a, out=n)
 
     # h' = f * h / (f + i) + i * n / (f + i)
@@ -451,11 +439,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

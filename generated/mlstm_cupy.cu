@@ -14,17 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // m = (U_m @ h) * (W_m @ x)
 extern "C" __global__ void mlstm_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_m_h,  // (T, B, H)  U_m_h
-    const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
-    storage* __restrict__ m)  // (T, B, H)  m
-{
+        const int rows, const int B, const int t, const int H, Read U_m_h, Read gates, Write m) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -33,9 +31,7 @@ extern "C" __global__ void mlstm_forward_1(
     const real U_m_h_ = U_m_h[at * H + k];
     const real W_m_x = gates[at * (5 * H) + k];
 
-    const real m_ = U_m_h_ * W_m_x;
-
-    m[at * H + k] = m_;
+    m[at * H + k] = U_m_h_ * W_m_x;
 }
 
 // i = sigmoid(W_i @ x + U_i @ m + b_i)
@@ -45,31 +41,18 @@ extern "C" __global__ void mlstm_forward_1(
 // c' = f * c + i * u
 // h' = o * tanh(c')
 extern "C" __global__ void mlstm_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_m, U_f_m, U_o_m, U_u_m
-    storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_o, b_u
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c,
+        Write tanh_c, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_m = u[b * (4 * H) + k];
-    const real W_i_x = gates[at * (5 * H) + H + k];
-    const real b_i = b_[k];
-    const real U_f_m = u[b * (4 * H) + H + k];
-    const real W_f_x = gates[at * (5 * H) + 2 * H + k];
-    const real b_f = b_[H + k];
-    const real U_o_m = u[b * (4 * H) + 2 * H + k];
-    const real W_o_x = gates[at * (5 * H) + 3 * H + k];
-    const real b_o = b_[2 * H + k];
-    const real U_u_m = u[b * (4 * H) + 3 * H + k];
-    const real W_u_x = gates[at * (5 * H) + 4 * H + k];
-    const real b_u = b_[3 * H + k];
+    const real U_i_m = u[b * (4 * H) + k], U_f_m = u[b * (4 * H) + H + k];
+    const real U_o_m = u[b * (4 * H) + 2 * H + k], U_u_m = u[b * (4 * H) + 3 * H + k];
+    const real W_i_x = gates[at * (5 * H) + H + k], W_f_x = gates[at * (5 * H) + 2 * H + k];
+    const real W_o_x = gates[at * (5 * H) + 3 * H + k], W_u_x = gates[at * (5 * H) + 4 * H + k];
+    const real b_i = b_[k], b_f = b_[H + k], b_o = b_[2 * H + k], b_u = b_[3 * H + k];
     const real c_ = c[at * H + k];
 
     const real i_ = sigmoid(U_i_m + W_i_x + b_i);
@@ -78,28 +61,19 @@ extern "C" __global__ void mlstm_forward_2(
     const real u_ = tanh(U_u_m + W_u_x + b_u);
     const real c_next = c_ * f + i_ * u_;
     const real tanh_c_ = tanh(c_next);
-    const real h_next = o * tanh_c_;
-
     gates[at * (5 * H) + H + k] = i_;
     gates[at * (5 * H) + 2 * H + k] = f;
     gates[at * (5 * H) + 3 * H + k] = o;
     gates[at * (5 * H) + 4 * H + k] = u_;
     c[(at + B) * H + k] = c_next;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = o * tanh_c_;  // h_next
 }
 
 // Computes d_h_next, d_c, d_u, d_o, d_f and d_i.
 extern "C" __global__ void mlstm_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
-    const storage* __restrict__ tanh_c,  // (T, B, H)  tanh_c
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates)  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Write d_c, Read gates,
+        Read tanh_c, Read c, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -108,38 +82,25 @@ extern "C" __global__ void mlstm_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real d_c_later = d_c[b * H + k];
-    const real o = gates[at * (5 * H) + 3 * H + k];
+    const real o = gates[at * (5 * H) + 3 * H + k], i_ = gates[at * (5 * H) + H + k];
+    const real u = gates[at * (5 * H) + 4 * H + k], f = gates[at * (5 * H) + 2 * H + k];
     const real tanh_c_ = tanh_c[at * H + k];
-    const real i_ = gates[at * (5 * H) + H + k];
-    const real u = gates[at * (5 * H) + 4 * H + k];
     const real c_ = c[at * H + k];
-    const real f = gates[at * (5 * H) + 2 * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
-    const real d_u = d_c_next * i_ * (1 - square(u));
-    const real d_o = d_h_next * (1 - o) * o * tanh_c_;
-    const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real d_i = d_c_next * (1 - i_) * i_ * u;
-    const real d_c_ = d_c_next * f;
-
     d_h[b * H + k] = d_h_next;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (5 * H) + 4 * H + k] = d_u;
-    d_gates[at * (5 * H) + 3 * H + k] = d_o;
-    d_gates[at * (5 * H) + 2 * H + k] = d_f;
-    d_gates[at * (5 * H) + H + k] = d_i;
+    d_gates[at * (5 * H) + 4 * H + k] = d_c_next * i_ * (1 - square(u));  // d_u
+    d_gates[at * (5 * H) + 3 * H + k] = d_h_next * (1 - o) * o * tanh_c_;  // d_o
+    d_gates[at * (5 * H) + 2 * H + k] = d_c_next * c_ * (1 - f) * f;  // d_f
+    d_gates[at * (5 * H) + H + k] = d_c_next * (1 - i_) * i_ * u;  // d_i
+    d_c[b * H + k] = d_c_next * f;
 }
 
 // Computes d_W_m_x and d_U_m_h.
 extern "C" __global__ void mlstm_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_m_h,  // (T, B, H)  U_m_h
-    const storage* __restrict__ d_m,  // (B, H)  d_m
-    const storage* __restrict__ gates,  // (T, B, 5 * H)  W_m_x, i, f, o, u
-    storage* __restrict__ d_gates,  // (T, B, 5 * H)  d_W_m_x, d_i, d_f, d_o, d_u
-    storage* __restrict__ d_U_m_h)  // (T, B, H)  d_U_m_h
-{
+        const int rows, const int B, const int t, const int H, Read U_m_h, Read d_m, Read gates,
+        Write d_gates, Write d_U_m_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -149,19 +110,14 @@ extern "C" __global__ void mlstm_backward_2(
     const real d_m_ = d_m[b * H + k];
     const real W_m_x = gates[at * (5 * H) + k];
 
-    const real d_W_m_x = d_m_ * U_m_h_;
-    const real d_U_m_h_ = d_m_ * W_m_x;
-
-    d_gates[at * (5 * H) + k] = d_W_m_x;
-    d_U_m_h[at * H + k] = d_U_m_h_;
+    d_gates[at * (5 * H) + k] = d_m_ * U_m_h_;  // d_W_m_x
+    d_U_m_h[at * H + k] = d_m_ * W_m_x;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mlstm_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

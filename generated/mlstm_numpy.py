@@ -129,30 +129,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -161,20 +159,17 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 5 * H), U_m_h=(T, B, H), m=(T, B, H),
         tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
     ifou_all = gates[..., H:]
 
     # The parts of m, i, f, o and u that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 5 * H))
-
-    # The parts of i, f, o and u that wait for no state, for all steps at once.
     ifou_all += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     U_m_T = np.ascontiguousarray(U_m.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -215,13 +210,25 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, U_m_h, m, tanh_c, finished, initial is not None)
+    kept = Tape(x, h, c, gates, U_m_h, m, tanh_c, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -252,45 +259,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 5 * H), dtype)
+    d_gates = np.empty((T, B, 5 * H), dtype)  # d_W_m_x, d_i, d_f, d_o, d_u
     d_U_m_h, k_c = (np.empty((T, B, H), dtype) for _ in range(2))
     d_m = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_m, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_tiles, d_m_tiles = tiles(U, d_m)
     U_m_tiles, d_h_tiles = tiles(U_m, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts = k_c[ts]
-        tanh_c_ts = tanh_c[ts]
-        o_ts = gates[ts, :, 3 * H : 4 * H]
-        u_ts = gates[ts, :, 4 * H :]
-        i_ts = gates[ts, :, H : 2 * H]
-        ifo_ts = gates[ts, :, H : 4 * H]
-        d_u_ts = d_gates[ts, :, 4 * H :]
-        d_ifo_ts = d_gates[ts, :, H : 4 * H]
-        d_f_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_o_ts = d_gates[ts, :, 3 * H : 4 * H]
+        k_c_ts, tanh_c_ts = k_c[ts], tanh_c[ts]
+        d_u_ts, d_ifo_ts = d_gates[ts, :, 4 * H :], d_gates[ts, :, H : 4 * H]
+        d_f_ts, d_o_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, 3 * H : 4 * H]
         d_i_ts = d_gates[ts, :, H : 2 * H]
-        c_ts = c[ts]
+        u_ts, ifo_ts = gates[ts, :, 4 * H :], gates[ts, :, H : 4 * H]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
         np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        k_c_ts *= gates[ts, :, 3 * H : 4 * H]
 
         # d_u = i * (1 - u**2), times d_c in the loop
         np.multiply(u_ts, u_ts, out=d_u_ts)
         np.subtract(1, d_u_ts, out=d_u_ts)
-        d_u_ts *= i_ts
+        d_u_ts *= gates[ts, :, H : 2 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = (1 - i) * i * u, times d_c in the loop
         np.subtract(1, ifo_ts, out=d_ifo_ts)
-        d_f_ts *= c_ts
+        d_f_ts *= c[ts]
         d_ifo_ts *= ifo_ts
         d_o_ts *= tanh_c_ts
         d_i_ts *= u_ts
@@ -313,30 +312,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_u = d_c * i * (1 - u**2)
-            d_u *= d_c
-
-            # d_o = d_h * (1 - o) * o * tanh_c
-            d_o *= d_h
-
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * (1 - i) * i * u
-            d_i *= d_c
+            d_u *= d_c  # d_u = d_c * i * (1 - u**2)
+            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * (1 - i) * i * u
             d_c *= f
 
             # d_m = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_u.T @ d_u
             np.matmul(d_ifou, U_tiles, out=d_m_tiles)
 
-            # d_W_m_x = d_m * U_m_h
-            np.multiply(d_m, U_m_h_t, out=d_W_m_x)
-
-            # d_U_m_h = d_m * W_m_x
-            np.multiply(d_m, W_m_x, out=d_U_m_h_t)
-
-            # d_h = U_m.T @ d_U_m_h
-            np.matmul(d_U_m_h_t, U_m_tiles, out=d_h_tiles)
+            np.multiply(d_m, U_m_h_t, out=d_W_m_x)  # d_W_m_x = d_m * U_m_h
+            np.multiply(d_m, W_m_x, out=d_U_m_h_t)  # d_U_m_h = d_m * W_m_x
+            np.matmul(d_U_m_h_t, U_m_tiles, out=d_h_tiles)  # d_h = U_m.T @ d_U_m_h
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -354,39 +341,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_ifou_all.reshape(T * B, 4 * H).T, m.reshape(T * B, H), out=d_U)
     np.matmul(ones, d_ifou_all.reshape(T * B, 4 * H), out=d_b)
 
-    d_params = Params(d_W, d_U_m, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U_m, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U_m, U, b = params
-    gates = np.empty((B, 5 * H), dtype)
-    u = np.empty((B, 4 * H), dtype)
-    U_m_h, m, tanh_c = (np.empty((B, H), dtype) for _ in range(3))
+    gates = np.empty((B, 5 * H), dtype)  # W_m_x, i, f, o, u
+    u = np.empty((B, 4 * H), dtype)  # U_i_m, U_f_m, U_o_m, U_u_m
+    U_m_h, m, tanh_c, h_next, c_next = (np.empty((B, H), dtype) for _ in range(5))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    ifou = gates[:, H:]
-    W_m_x = gates[:, :H]
-    ifo = gates[:, H : 4 * H]
-    f = gates[:, 2 * H : 3 * H]
-    i = gates[:, H : 2 * H]
-    u_2 = gates[:, 4 * H :]
-    o = gates[:, 3 * H : 4 * H]
+    ifou, ifo = gates[:, H:], gates[:, H : 4 * H]
 
     # m = (U_m @ h) * (W_m @ x)
     # i = sigmoid(W_i @ x + U_i @ m + b_i)
@@ -396,24 +373,24 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.matmul(x, W.T, out=gates)
     ifou += b
     np.matmul(h_t, U_m.T, out=U_m_h)
-    np.multiply(U_m_h, W_m_x, out=m)
+    np.multiply(U_m_h, gates[:, :H], out=m)
     np.matmul(m, U.T, out=u)
     ifou += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    ifo *= 0.5
+    ifo *= half
     np.tanh(ifou, out=ifou)
-    ifo *= 0.5
-    ifo += 0.5
+    ifo *= half
+    ifo += half
 
     # c' = f * c + i * u
-    np.multiply(c_t, f, out=c_next)
-    np.multiply(i, u_2, out=s)
+    np.multiply(c_t, gates[:, 2 * H : 3 * H], out=c_next)
+    np.multiply(gates[:, H : 2 * H], gates[:, 4 * H :], out=s)
     c_next += s
 
     # h' = o * tanh(c')
     np.tanh(c_next, out=tanh_c)
-    np.multiply(o, tanh_c, out=h_next)
+    np.multiply(gates[:, 3 * H : 4 * H], tanh_c, out=h_next)
 
     return h_next.copy(), States(h_next, c_next)
 
@@ -485,11 +462,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,16 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // The parts of n that wait for no state, for all steps at once.
 extern "C" __global__ void mut1_forward_1(
-    const int rows, const int H,
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ tanh_x)  // (T, B, H)  tanh_x
-{
+        const int rows, const int H, Read x, Write tanh_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -31,17 +30,12 @@ extern "C" __global__ void mut1_forward_1(
 
     const real x_ = x[at * H + k];
 
-    const real tanh_x_ = tanh(x_);
-
-    tanh_x[at * H + k] = tanh_x_;
+    tanh_x[at * H + k] = tanh(x_);
 }
 
 // z = sigmoid(W_z @ x + b_z)
 extern "C" __global__ void mut1_forward_2(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ b_)  // 3 * H  b_z, b_r, b_h
-{
+        const int rows, const int H, Write gates, Read b_) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -50,21 +44,14 @@ extern "C" __global__ void mut1_forward_2(
     const real W_z_x = gates[at * (2 * H) + k];
     const real b_z = b_[k];
 
-    const real z = sigmoid(W_z_x + b_z);
-
-    gates[at * (2 * H) + k] = z;
+    gates[at * (2 * H) + k] = sigmoid(W_z_x + b_z);  // z
 }
 
 // r = sigmoid(W_r @ x + U_r @ h + b_r)
 // n = tanh(U_h @ (r * h) + tanh(x) + b_h)
 extern "C" __global__ void mut1_forward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_r_h,  // (B, H)  U_r_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ hr)  // (T, B, H)  hr
-{
+        const int rows, const int B, const int t, const int H, Read U_r_h, Write gates, Read b_, Read h,
+        Write hr) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -76,22 +63,15 @@ extern "C" __global__ void mut1_forward_3(
     const real h_ = h[at * H + k];
 
     const real r = sigmoid(U_r_h_ + W_r_x + b_r);
-    const real hr_ = h_ * r;
-
     gates[at * (2 * H) + H + k] = r;
-    hr[at * H + k] = hr_;
+    hr[at * H + k] = h_ * r;
 }
 
 // n = tanh(U_h @ (r * h) + tanh(x) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mut1_forward_4(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_r, b_h
-    const storage* __restrict__ tanh_x,  // (T, B, H)  tanh_x
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
-{
+        const int rows, const int B, const int t, const int H, Write n, Read b_, Read tanh_x, Write h,
+        Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -104,23 +84,14 @@ extern "C" __global__ void mut1_forward_4(
     const real z = gates[at * (2 * H) + k];
 
     const real n_ = tanh(U_h_hr + b_h + tanh_x_);
-    const real h_next = h_ * (1 - z) + z * n_;
-
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z) + z * n_;  // h_next
 }
 
 // Computes d_h_next, d_n and d_z.
 extern "C" __global__ void mut1_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read n, Read gates,
+        Read h, Write d_x, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -133,22 +104,14 @@ extern "C" __global__ void mut1_backward_1(
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_n = d_h_next * (1 - square(n_)) * z;
-    const real d_z = d_h_next * (1 - z) * z * (n_ - h_);
-
     d_h[b * H + k] = d_h_next;
-    d_x[at * H + k] = d_n;
-    d_gates[at * (2 * H) + k] = d_z;
+    d_x[at * H + k] = d_h_next * (1 - square(n_)) * z;  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * (1 - z) * z * (n_ - h_);  // d_z
 }
 
 // Computes d_r.
 extern "C" __global__ void mut1_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, r
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_r
-{
+        const int rows, const int B, const int t, const int H, Read d_hr, Read h, Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -158,19 +121,12 @@ extern "C" __global__ void mut1_backward_2(
     const real h_ = h[at * H + k];
     const real r = gates[at * (2 * H) + H + k];
 
-    const real d_r = d_hr_ * h_ * (1 - r) * r;
-
-    d_gates[at * (2 * H) + H + k] = d_r;
+    d_gates[at * (2 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
 }
 
 // Computes d_h.
 extern "C" __global__ void mut1_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_hr,  // (B, H)  d_hr
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  z, r
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -179,21 +135,14 @@ extern "C" __global__ void mut1_backward_3(
     const real d_h_next = d_h[b * H + k];
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
-    const real r = gates[at * (2 * H) + H + k];
-    const real z = gates[at * (2 * H) + k];
+    const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 }
 
 // Computes d_x.
 extern "C" __global__ void mut1_backward_4(
-    const int rows, const int H,
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
-    const storage* __restrict__ tanh_x)  // (T, B, H)  tanh_x
-{
+        const int rows, const int H, Write d_x, Read d_w_x, Read tanh_x) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -203,17 +152,13 @@ extern "C" __global__ void mut1_backward_4(
     const real d_w_x_ = d_w_x[at * H + k];
     const real tanh_x_ = tanh_x[at * H + k];
 
-    const real d_x_ = d_n * (1 - square(tanh_x_)) + d_w_x_;
-
-    d_x[at * H + k] = d_x_;
+    d_x[at * H + k] = d_n * (1 - square(tanh_x_)) + d_w_x_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void mut1_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -114,19 +114,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -137,6 +133,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -155,12 +154,10 @@ def forward(
     launch("mut1_forward_2", dtype, (T * B, H, H), gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_r_T = cp.ascontiguousarray(U_r.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
-        # r = sigmoid(W_r @ x + U_r @ h + b_r)
-        cp.matmul(h[t], U_r_T, out=U_r_h)
+        cp.matmul(h[t], U_r_T, out=U_r_h)  # r = sigmoid(W_r @ x + U_r @ h + b_r)
 
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
         launch("mut1_forward_3", dtype, (B, H, B, t, H), U_r_h, gates, b, h, hr)
@@ -172,13 +169,24 @@ def forward(
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, hr, n, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -204,28 +212,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h * (1 - n**2) * z
-        # d_z = d_h * (1 - z) * z * (n - h)
+        # d_x and d_z.
         launch("mut1_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
 
-        # d_hr = U_h.T @ d_x
-        cp.matmul(d_x[t], U_h, out=d_hr)
+        cp.matmul(d_x[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_x
 
         # d_r = d_hr * h * (1 - r) * r
         launch("mut1_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_gates)
 
-        # d_u_h = U_r.T @ d_r
-        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)
+        cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)  # d_u_h = U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
         launch("mut1_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
@@ -246,15 +250,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     launch("mut1_backward_4", dtype, (T * B, H, H), d_x, d_w_x, tanh_x)
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

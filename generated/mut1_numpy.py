@@ -112,30 +112,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -144,22 +142,20 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), tanh_x=(T, B, H), n=(T, B, H), hr=(T, B, H),
     )
     U_r_h, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
     z_all = gates[..., :H]
 
     # The parts of n that wait for no state, for all steps at once.
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b_zr
+    gates += b[: 2 * H]
     sigmoid(z_all, 0.5, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     U_r_T_tiles, U_r_h_tiles = tiles(U_r.T, U_r_h)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = [None] * T if finished is None else finished
@@ -185,13 +181,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None)
+    return y, final, Tape(x, h, gates, tanh_x, n, hr, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -220,23 +227,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
     d_x, k_h, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     U_r_tiles, d_u_h_tiles = tiles(U_r, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_x_ts = d_x[ts]
-        n_ts = n[ts]
-        z_ts, gates_ts = gates[ts, :, :H], gates[ts]
-        d_gates_ts, d_r_ts, d_z_ts = d_gates[ts], d_gates[ts, :, H:], d_gates[ts, :, :H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
+        d_x_ts, n_ts, d_gates_ts, gates_ts = d_x[ts], n[ts], d_gates[ts], gates[ts]
+        h_ts, k_h_ts = h[ts], k_h[ts]
+        z_ts = gates[ts, :, :H]
+        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
         # d_x = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_x_ts)
@@ -251,8 +255,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
             d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h_ts, gates[ts, :, H:], ends[ts],
@@ -262,21 +265,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_x = d_h * (1 - n**2) * z
-            d_x_t *= d_h
-
-            # d_z = d_h * (1 - z) * z * (n - h)
-            d_z *= d_h
-
-            # d_hr = U_h.T @ d_x
-            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_u_h = U_r.T @ d_r
-            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)
+            d_x_t *= d_h  # d_x = d_h * (1 - n**2) * z
+            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_x
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)  # d_u_h = U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
             d_h *= k_h_t
@@ -289,18 +282,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_2 = np.empty((T, B, H), dtype)
-    d_r_all = d_gates[..., H:]
-    d_b_zr, d_b_h = d_b[: 2 * H], d_b[2 * H :]
 
     # d_w_x = W_z.T @ d_z + W_r.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W)
-    np.matmul(d_r_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_r)
     np.matmul(d_x.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_zr)
-    np.matmul(ones, d_x.reshape(T * B, H), out=d_b_h)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_x.reshape(T * B, H), out=d_b[2 * H :])
 
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
     np.multiply(tanh_x, tanh_x, out=s_2)
@@ -308,43 +299,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x *= s_2
     d_x += d_w_x
 
-    d_params = Params(d_W, d_U_r, d_U_h, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_r, U_h, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    tanh_x, n, U_r_h, hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(5))
-    b_h, b_zr = b[2 * H :], b[: 2 * H]
+    gates = np.empty((B, 2 * H), dtype)  # z, r
+    tanh_x, n, U_r_h, hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(6))
+    half = np.array(0.5, dtype)
     z, r = gates[:, :H], gates[:, H:]
 
     # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
     np.tanh(x, out=tanh_x)
-    np.add(b_h, tanh_x, out=n)
+    np.add(b[2 * H :], tanh_x, out=n)
 
     # z = sigmoid(W_z @ x + b_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
     np.matmul(x, W.T, out=gates)
-    gates += b_zr
-    sigmoid(z, 0.5, out=z)
+    gates += b[: 2 * H]
+    sigmoid(z, half, out=z)
     np.matmul(h_t, U_r.T, out=U_r_h)
     r += U_r_h
-    sigmoid(r, 0.5, out=r)
+    sigmoid(r, half, out=r)
     np.multiply(h_t, r, out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
@@ -425,11 +412,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,70 +14,38 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
-// xp' = x
-extern "C" __global__ void qrnn_forward_1(
-    const int rows, const int B, const int I,
-    const storage* __restrict__ x,  // (T, B, I)  x
-    storage* __restrict__ xp)  // (T + 1, B, I)  xp
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * I) return;
-    const int k = i % I;
-    const long long at = i / I;
-
-    const real x_ = x[at * I + k];
-
-    const real xp_next = x_;
-
-    xp[(at + B) * I + k] = xp_next;
-}
-
 // z = tanh(W_z @ x + V_z @ xp + b_z)
 // f = sigmoid(W_f @ x + V_f @ xp + b_f)
 // c' = (1 - f) * c + z * f
-extern "C" __global__ void qrnn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  V_z_xp, V_f_xp
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_f, b_o
-    storage* __restrict__ c)  // (T + 1, B, H)  c
-{
+extern "C" __global__ void qrnn_forward_1(
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real V_z_xp = u[b * (2 * H) + k];
-    const real W_z_x = gates[at * (3 * H) + k];
-    const real b_z = b_[k];
-    const real V_f_xp = u[b * (2 * H) + H + k];
-    const real W_f_x = gates[at * (3 * H) + H + k];
-    const real b_f = b_[H + k];
+    const real V_z_xp = u[b * (2 * H) + k], V_f_xp = u[b * (2 * H) + H + k];
+    const real W_z_x = gates[at * (3 * H) + k], W_f_x = gates[at * (3 * H) + H + k];
+    const real b_z = b_[k], b_f = b_[H + k];
     const real c_ = c[at * H + k];
 
     const real z = tanh(V_z_xp + W_z_x + b_z);
     const real f = sigmoid(V_f_xp + W_f_x + b_f);
-    const real c_next = c_ * (1 - f) + z * f;
-
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = f;
-    c[(at + B) * H + k] = c_next;
+    c[(at + B) * H + k] = c_ * (1 - f) + z * f;  // c_next
 }
 
 // o = sigmoid(W_o @ x + V_o @ xp + b_o)
 // h = o * c'
-extern "C" __global__ void qrnn_forward_3(
-    const int rows, const int B, const int H,
-    const storage* __restrict__ V_o_xp,  // (T, B, H)  V_o_xp
-    storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
-    const storage* __restrict__ b_,  // 3 * H  b_z, b_f, b_o
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ h)  // (T, B, H)  h
-{
+extern "C" __global__ void qrnn_forward_2(
+        const int rows, const int B, const int H, Read V_o_xp, Write gates, Read b_, Read c, Write h) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -89,20 +57,13 @@ extern "C" __global__ void qrnn_forward_3(
     const real c_next = c[(at + B) * H + k];
 
     const real o = sigmoid(V_o_xp_ + W_o_x + b_o);
-    const real h_ = c_next * o;
-
     gates[at * (3 * H) + 2 * H + k] = o;
-    h[at * H + k] = h_;
+    h[at * H + k] = c_next * o;
 }
 
 // Computes d_o.
 extern "C" __global__ void qrnn_backward_1(
-    const int rows, const int B, const int H,
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_f, d_o
-{
+        const int rows, const int B, const int H, Read c, Read d_y, Read gates, Write d_gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -112,38 +73,13 @@ extern "C" __global__ void qrnn_backward_1(
     const real d_y_ = d_y[at * H + k];
     const real o = gates[at * (3 * H) + 2 * H + k];
 
-    const real d_o = d_y_ * c_next * (1 - o) * o;
-
-    d_gates[at * (3 * H) + 2 * H + k] = d_o;
-}
-
-// Computes d_xp_next.
-extern "C" __global__ void qrnn_backward_2(
-    const int rows, const int B, const int t, const int I,
-    const storage* __restrict__ d_xp,  // (B, I)  d_xp_later
-    storage* __restrict__ d_xp_next)  // (T, B, I)  d_xp_next
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * I) return;
-    const int k = i % I, b = i / I;
-    const long long at = (long long)t * B + b;
-
-    const real d_xp_later = d_xp[b * I + k];
-
-    const real d_xp_next_ = d_xp_later;
-
-    d_xp_next[at * I + k] = d_xp_next_;
+    d_gates[at * (3 * H) + 2 * H + k] = d_y_ * c_next * (1 - o) * o;  // d_o
 }
 
 // Computes d_c, d_f and d_z.
-extern "C" __global__ void qrnn_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  z, f, o
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_z, d_f, d_o
-{
+extern "C" __global__ void qrnn_backward_2(
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -151,29 +87,20 @@ extern "C" __global__ void qrnn_backward_3(
 
     const real d_c_later = d_c[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real o = gates[at * (3 * H) + 2 * H + k];
-    const real f = gates[at * (3 * H) + H + k];
-    const real c_ = c[at * H + k];
+    const real o = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real z = gates[at * (3 * H) + k];
+    const real c_ = c[at * H + k];
 
     const real d_c_next = d_c_later + d_y_ * o;
     const real not_f = 1 - f;
-    const real d_f = d_c_next * f * not_f * (z - c_);
-    const real d_z = d_c_next * f * (1 - square(z));
-    const real d_c_ = d_c_next * not_f;
-
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (3 * H) + H + k] = d_f;
-    d_gates[at * (3 * H) + k] = d_z;
+    d_gates[at * (3 * H) + H + k] = d_c_next * f * not_f * (z - c_);  // d_f
+    d_gates[at * (3 * H) + k] = d_c_next * f * (1 - square(z));  // d_z
+    d_c[b * H + k] = d_c_next * not_f;
 }
 
 // Computes d_xp.
-extern "C" __global__ void qrnn_backward_4(
-    const int rows, const int B, const int t, const int I,
-    const storage* __restrict__ d_v_xp,  // (T, B, I)  d_v_xp
-    const storage* __restrict__ d_v_xp_2,  // (B, I)  d_v_xp_2
-    storage* __restrict__ d_xp)  // (B, I)  d_xp_later
-{
+extern "C" __global__ void qrnn_backward_3(
+        const int rows, const int B, const int t, const int I, Read d_v_xp, Read d_v_xp_2, Write d_xp) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
     const int k = i % I, b = i / I;
@@ -182,18 +109,12 @@ extern "C" __global__ void qrnn_backward_4(
     const real d_v_xp_ = d_v_xp[at * I + k];
     const real d_v_xp_2_ = d_v_xp_2[b * I + k];
 
-    const real d_xp_ = d_v_xp_ + d_v_xp_2_;
-
-    d_xp[b * I + k] = d_xp_;
+    d_xp[b * I + k] = d_v_xp_ + d_v_xp_2_;
 }
 
 // Computes d_x.
-extern "C" __global__ void qrnn_backward_5(
-    const int rows, const int I,
-    storage* __restrict__ d_x,  // (T, B, I)  d_x
-    const storage* __restrict__ d_w_x_2,  // (T, B, I)  d_w_x_2
-    const storage* __restrict__ d_xp_next)  // (T, B, I)  d_xp_next
-{
+extern "C" __global__ void qrnn_backward_4(
+        const int rows, const int I, Write d_x, Read d_w_x_2, Read d_xp_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * I) return;
     const int k = i % I;
@@ -203,17 +124,13 @@ extern "C" __global__ void qrnn_backward_5(
     const real d_w_x_2_ = d_w_x_2[at * I + k];
     const real d_xp_next_ = d_xp_next[at * I + k];
 
-    const real d_x_ = d_w_x + d_w_x_2_ + d_xp_next_;
-
-    d_x[at * I + k] = d_x_;
+    d_x[at * I + k] = d_w_x + d_w_x_2_ + d_xp_next_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void qrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -119,19 +119,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -142,31 +138,31 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W, V, V_o, b = (cp.asarray(array, order="C") for array in params)
     c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
     V_o_xp, h = (cp.empty((T, B, H), dtype) for _ in range(2))
 
-    # xp' = x
-    launch("qrnn_forward_1", dtype, (T * B, I, B, I), x, xp)
+    xp[1:] = x  # xp' = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
-
     V_T = cp.ascontiguousarray(V.T)
     for t in range(T):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         cp.matmul(xp[t], V_T, out=u)
 
-        # c' = (1 - f) * c + z * f
-        launch("qrnn_forward_2", dtype, (B, H, B, t, H), u, gates, b, c)
+        launch("qrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, c)  # c' = (1 - f) * c + z * f
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -175,16 +171,26 @@ def forward(
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     cp.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
 
-    # h = o * c'
-    launch("qrnn_forward_3", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)
+    launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)  # h = o * c'
 
-    y = h
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h if finished is None else cp.where(finished, 0, h)
     final = States(c[T].copy(), xp[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None)
+    return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -212,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (cp.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = cp.empty((B, I), dtype)
     d_W, d_V, d_V_o, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -238,20 +244,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_xp = d_xp.copy()
             cp.copyto(d_xp, 0, where=finished[t])
 
-        # d_xp_next = d_xp
-        launch("qrnn_backward_2", dtype, (B, I, B, t, I), d_xp, d_xp_next)
+        d_xp_next[t] = d_xp
 
-        # d_c += d_y * o
-        # d_f = d_c * (1 - f) * f * (z - c)
-        # d_z = d_c * f * (1 - z**2)
-        # d_c *= 1 - f
-        launch("qrnn_backward_3", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates)
+        # d_c, d_f and d_z.
+        launch("qrnn_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates)
 
-        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
-        cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)
+        cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
         # d_xp = d_v_xp + d_v_xp_2
-        launch("qrnn_backward_4", dtype, (B, I, B, t, I), d_v_xp, d_v_xp_2, d_xp)
+        launch("qrnn_backward_3", dtype, (B, I, B, t, I), d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -266,17 +267,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., : 2 * H], d_b[: 2 * H])
 
     # d_x += d_w_x_2 + d_xp_next
-    launch("qrnn_backward_5", dtype, (T * B, I, I), d_x, d_w_x_2, d_xp_next)
+    launch("qrnn_backward_4", dtype, (T * B, I, I), d_x, d_w_x_2, d_xp_next)
 
-    d_params = Params(d_W, d_V, d_V_o, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
+    return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

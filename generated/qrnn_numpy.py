@@ -117,53 +117,46 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, V, V_o, b = params
     c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
     V_o_xp, h = (np.empty((T, B, H), dtype) for _ in range(2))
     zf_all = gates[..., : 2 * H]
-    b_zf = b[: 2 * H]
 
-    # xp' = x
-    xp[1:][...] = x
+    xp[1:][...] = x  # xp' = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-
-    # The parts of z and f that wait for no state, for all steps at once.
-    zf_all += b_zf
+    zf_all += b[: 2 * H]
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = [None] * T if finished is None else finished
     for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
@@ -191,23 +184,32 @@ def forward(
             np.copyto(xp_next, xp_t, where=finished_t)
 
     o_all = gates[..., 2 * H :]
-    b_o = b[2 * H :]
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
-    o_all += b_o
+    o_all += b[2 * H :]
     sigmoid(o_all, 0.5, out=o_all)
 
-    # h = o * c'
-    np.multiply(c[1:], o_all, out=h)
+    np.multiply(c[1:], o_all, out=h)  # h = o * c'
 
-    y = h
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy(), xp[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, xp, gates, finished, initial is not None)
+    return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -238,20 +240,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
     k_c = np.empty((T, B, H), dtype)
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
     d_W, d_V, d_V_o, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_fo_all = d_gates[..., H:]
-    d_o_all = d_gates[..., 2 * H :]
-    d_f_all = d_gates[..., H : 2 * H]
+    d_fo_all, d_o_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
     d_z_all = d_gates[..., :H]
     fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
-    d_b_o = d_b[2 * H :]
+
     # d_o = d_y * c_next * (1 - o) * o
     # d_f = (1 - f) * f * (z - c)
     np.subtract(1, fo_all, out=d_fo_all)
@@ -266,19 +265,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.subtract(1, d_z_all, out=d_z_all)
     d_z_all *= f_all
 
-    # k_c = 1 - f
-    np.subtract(1, f_all, out=k_c)
-
-    # d_x = W_o.T @ d_o
-    np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
-
-    # d_v_xp = V_o.T @ d_o
-    np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))
+    np.subtract(1, f_all, out=k_c)  # k_c = 1 - f
+    np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))  # d_x = W_o.T @ d_o
+    np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))  # d_v_xp = V_o.T @ d_o
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_o_all.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W[2 * H :])
     np.matmul(d_o_all.reshape(T * B, H).T, xp[:-1].reshape(T * B, I), out=d_V_o)
-    np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b_o)
+    np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b[2 * H :])
 
     s_2 = np.empty((B, H), dtype)
     V_tiles, d_v_xp_2_tiles = tiles(V, d_v_xp_2)
@@ -293,21 +287,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_xp = d_xp.copy()
             np.copyto(d_xp, 0, where=finished_t)
 
-        # d_xp_next = d_xp
         d_xp_next_t[...] = d_xp
 
         # d_c += d_y * o
         np.multiply(d_y_t, o, out=s_2)
         d_c += s_2
+
         d_f *= d_c
         d_z *= d_c
         d_c *= k_c_t
-
-        # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
-        np.matmul(d_zf, V_tiles, out=d_v_xp_2_tiles)
-
-        # d_xp = d_v_xp + d_v_xp_2
-        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)
+        np.matmul(d_zf, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)  # d_xp = d_v_xp + d_v_xp_2
 
         if finished is not None:
             np.copyto(d_c, kept_c, where=finished_t)
@@ -315,7 +305,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     d_zf_all = d_gates[..., : 2 * H]
-    d_b_zf = d_b[: 2 * H]
 
     # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f
     np.matmul(d_zf_all.reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, I))
@@ -323,68 +312,62 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W[: 2 * H])
     np.matmul(d_zf_all.reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), out=d_V)
-    np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b_zf)
+    np.matmul(ones, d_zf_all.reshape(T * B, 2 * H), out=d_b[: 2 * H])
 
     # d_x += d_w_x_2 + d_xp_next
     d_x += d_w_x_2
     d_x += d_xp_next
 
-    d_params = Params(d_W, d_V, d_V_o, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_c, d_xp))
+    return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     xp_t = check("state.xp", state.xp, (B, I))
-    xp_next = np.empty((B, I), dtype)
     W, V, V_o, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
-    V_o_xp, h = (np.empty((B, H), dtype) for _ in range(2))
-    zf, f, z, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H :]
-    b_zf, b_o = b[: 2 * H], b[2 * H :]
+    u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
+    gates = np.empty((B, 3 * H), dtype)  # z, f, o
+    V_o_xp, h, c_next = (np.empty((B, H), dtype) for _ in range(3))
+    xp_next = np.empty((B, I), dtype)
+    half = np.array(0.5, dtype)
+    zf, f, o = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :]
 
-    # xp' = x
-    xp_next[...] = x
+    xp_next[...] = x  # xp' = x
 
     # z = tanh(W_z @ x + V_z @ xp + b_z)
     # f = sigmoid(W_f @ x + V_f @ xp + b_f)
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     np.matmul(x, W.T, out=gates)
-    zf += b_zf
+    zf += b[: 2 * H]
     np.matmul(xp_t, V.T, out=u)
     zf += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    f *= 0.5
+    f *= half
     np.tanh(zf, out=zf)
-    f *= 0.5
-    f += 0.5
+    f *= half
+    f += half
 
     # c' = (1 - f) * c + z * f
-    np.subtract(z, c_t, out=c_next)
+    np.subtract(gates[:, :H], c_t, out=c_next)
     c_next *= f
     c_next += c_t
     np.matmul(xp_t, V_o.T, out=V_o_xp)
     o += V_o_xp
-    o += b_o
-    sigmoid(o, 0.5, out=o)
+    o += b[2 * H :]
+    sigmoid(o, half, out=o)
 
-    # h = o * c'
-    np.multiply(c_next, o, out=h)
+    np.multiply(c_next, o, out=h)  # h = o * c'
 
     return h.copy(), States(c_next, xp_next)
 
@@ -456,11 +439,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,75 +14,42 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
-
-// a = W_c @ x
-extern "C" __global__ void ran_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates)  // (T, B, 3 * H)  a, i, f
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_c_x = gates[at * (3 * H) + k];
-
-    const real a = W_c_x;
-
-    gates[at * (3 * H) + k] = a;
-}
 
 // i = sigmoid(W_i @ x + U_i @ h + b_i)
 // f = sigmoid(W_f @ x + U_f @ h + b_f)
 // c' = a * i + f * c
 // h' = tanh(c')
-extern "C" __global__ void ran_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_i_h, U_f_h
-    storage* __restrict__ gates,  // (T, B, 3 * H)  a, i, f
-    const storage* __restrict__ b_,  // 2 * H  b_i, b_f
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+extern "C" __global__ void ran_forward_1(
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write c, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_h = u[b * (2 * H) + k];
-    const real W_i_x = gates[at * (3 * H) + H + k];
-    const real b_i = b_[k];
-    const real U_f_h = u[b * (2 * H) + H + k];
-    const real W_f_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_f = b_[H + k];
+    const real U_i_h = u[b * (2 * H) + k], U_f_h = u[b * (2 * H) + H + k];
+    const real W_i_x = gates[at * (3 * H) + H + k], W_f_x = gates[at * (3 * H) + 2 * H + k];
     const real a = gates[at * (3 * H) + k];
+    const real b_i = b_[k], b_f = b_[H + k];
     const real c_ = c[at * H + k];
 
     const real i_ = sigmoid(U_i_h + W_i_x + b_i);
     const real f = sigmoid(U_f_h + W_f_x + b_f);
     const real c_next = a * i_ + c_ * f;
-    const real h_next = tanh(c_next);
-
     gates[at * (3 * H) + H + k] = i_;
     gates[at * (3 * H) + 2 * H + k] = f;
     c[(at + B) * H + k] = c_next;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = tanh(c_next);  // h_next
 }
 
 // Computes d_h_next, d_c, d_f, d_i and d_a.
 extern "C" __global__ void ran_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  a, i, f
-    storage* __restrict__ d_gates)  // (T, B, 3 * H)  d_a, d_i, d_f
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Write d_c, Read h, Read c,
+        Read gates, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,30 +60,22 @@ extern "C" __global__ void ran_backward_1(
     const real d_c_later = d_c[b * H + k];
     const real h_next = h[(at + B) * H + k];
     const real c_ = c[at * H + k];
-    const real f = gates[at * (3 * H) + 2 * H + k];
-    const real a = gates[at * (3 * H) + k];
+    const real f = gates[at * (3 * H) + 2 * H + k], a = gates[at * (3 * H) + k];
     const real i_ = gates[at * (3 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * (1 - square(h_next));
-    const real d_f = d_c_next * c_ * (1 - f) * f;
-    const real d_i = d_c_next * a * (1 - i_) * i_;
-    const real d_a = d_c_next * i_;
-    const real d_c_ = d_c_next * f;
-
     d_h[b * H + k] = d_h_next;
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (3 * H) + 2 * H + k] = d_f;
-    d_gates[at * (3 * H) + H + k] = d_i;
-    d_gates[at * (3 * H) + k] = d_a;
+    d_gates[at * (3 * H) + 2 * H + k] = d_c_next * c_ * (1 - f) * f;  // d_f
+    d_gates[at * (3 * H) + H + k] = d_c_next * a * (1 - i_) * i_;  // d_i
+    d_gates[at * (3 * H) + k] = d_c_next * i_;  // d_a
+    d_c[b * H + k] = d_c_next * f;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ran_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -111,36 +111,34 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
     h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
     if_all = gates[..., H:]
 
     # The parts of i and f that wait for no state, for all steps at once.
@@ -150,8 +148,7 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -170,20 +167,30 @@ def forward(
         np.multiply(c_t, f, out=s)
         c_next += s
 
-        # h' = tanh(c')
-        np.tanh(c_next, out=h_next)
+        np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, gates, finished, initial is not None)
+    return y, final, Tape(x, h, c, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -214,11 +221,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
     k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
@@ -226,8 +232,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_c_ts = k_c[ts]
         h_ts = h[1:][ts]
         d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
-        if_ts, a_ts = gates[ts, :, H:], gates[ts, :, :H]
-        c_ts = c[ts]
+        if_ts = gates[ts, :, H:]
 
         # k_c = 1 - h_next**2
         np.multiply(h_ts, h_ts, out=k_c_ts)
@@ -236,8 +241,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = a * (1 - i) * i, times d_c in the loop
         np.subtract(1, if_ts, out=d_if_ts)
-        d_f_ts *= c_ts
-        d_i_ts *= a_ts
+        d_f_ts *= c[ts]
+        d_i_ts *= gates[ts, :, :H]
         d_if_ts *= if_ts
 
         for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
@@ -256,18 +261,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_f = d_c * c * (1 - f) * f
-            d_f *= d_c
-
-            # d_i = d_c * a * (1 - i) * i
-            d_i *= d_c
-
-            # d_a = d_c * i
-            np.multiply(d_c, i, out=d_a)
+            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
+            d_i *= d_c  # d_i = d_c * a * (1 - i) * i
+            np.multiply(d_c, i, out=d_a)  # d_a = d_c * i
             d_c *= f
-
-            # d_h = U_i.T @ d_i + U_f.T @ d_f
-            np.matmul(d_if, U_tiles, out=d_h_tiles)
+            np.matmul(d_if, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -284,32 +282,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_if_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(ones, d_if_all.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, U, b = params
-    gates = np.empty((B, 3 * H), dtype)
-    u = np.empty((B, 2 * H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # a, i, f
+    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
+    h_next, c_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    if_, a, i, f = gates[:, H:], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    if_ = gates[:, H:]
 
     # a = W_c @ x
     # i = sigmoid(W_i @ x + U_i @ h + b_i)
@@ -318,15 +313,14 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     if_ += b
     np.matmul(h_t, U.T, out=u)
     if_ += u
-    sigmoid(if_, 0.5, out=if_)
+    sigmoid(if_, half, out=if_)
 
     # c' = a * i + f * c
-    np.multiply(a, i, out=c_next)
-    np.multiply(c_t, f, out=s)
+    np.multiply(gates[:, :H], gates[:, H : 2 * H], out=c_next)
+    np.multiply(c_t, gates[:, 2 * H :], out=s)
     c_next += s
 
-    # h' = tanh(c')
-    np.tanh(c_next, out=h_next)
+    np.tanh(c_next, out=h_next)  # h' = tanh(c')
 
     return h_next.copy(), States(h_next, c_next)
 
@@ -398,11 +392,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,25 +14,22 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_1(
-    const int rows, const int H,
-    const storage* __restrict__ k_,  // H  k
-    storage* __restrict__ softplus_k)  // (H,)  softplus_k
-{
+        const int rows, const int H, Read k_, Write softplus_k) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
 
     const real k__2 = k_[k];
 
-    const real softplus_k_ = softplus(k__2);
-
-    softplus_k[k] = softplus_k_;
+    softplus_k[k] = softplus(k__2);
 }
 
 // The parts of h' that wait for no state, for all steps at once.
@@ -40,52 +37,35 @@ extern "C" __global__ void rglru_forward_1(
 // r = sigmoid(W_a @ x + b_a)
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_2(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
-    const storage* __restrict__ b_,  // 2 * H  b_i, b_a
-    const storage* __restrict__ softplus_k,  // (H,)  softplus_k
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ exp_h,  // (T, B, H)  exp_h
-    storage* __restrict__ exp_la,  // (T, B, H)  exp_la
-    storage* __restrict__ p_h,  // (T, B, H)  p_h
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Read b_, Read softplus_k, Read x, Write exp_h, Write exp_la,
+        Write p_h, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_i_x = gates[at * (2 * H) + k];
-    const real b_i = b_[k];
-    const real W_a_x = gates[at * (2 * H) + H + k];
-    const real b_a = b_[H + k];
+    const real W_i_x = gates[at * (2 * H) + k], W_a_x = gates[at * (2 * H) + H + k];
+    const real b_i = b_[k], b_a = b_[H + k];
     const real softplus_k_ = softplus_k[k];
     const real x_ = x[at * H + k];
 
     const real i_ = sigmoid(W_i_x + b_i);
     const real r = sigmoid(W_a_x + b_a);
     const real la = -8 * softplus_k_ * r;
-    const real exp_la_ = exp(la);
     const real exp_h_ = exp(2 * la);
     const real a_h_2 = 1 - exp_h_;
     const real p_h_ = sqrt(a_h_2);
-    const real x_h_next_ = x_ * i_ * p_h_;
-
     gates[at * (2 * H) + k] = i_;
     gates[at * (2 * H) + H + k] = r;
+    exp_la[at * H + k] = exp(la);
     exp_h[at * H + k] = exp_h_;
-    exp_la[at * H + k] = exp_la_;
     p_h[at * H + k] = p_h_;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = x_ * i_ * p_h_;
 }
 
 // h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
 extern "C" __global__ void rglru_forward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ exp_la,  // (T, B, H)  exp_la
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int B, const int t, const int H, Read exp_la, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -95,27 +75,13 @@ extern "C" __global__ void rglru_forward_3(
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    const real h_next = exp_la_ * h_ + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = exp_la_ * h_ + x_h_next_;  // h_next
 }
 
 // Computes d_h_next, d_r, g_softplus_k, d_i and d_h.
 extern "C" __global__ void rglru_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ exp_h,  // (T, B, H)  exp_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
-    const storage* __restrict__ p_h,  // (T, B, H)  p_h
-    const storage* __restrict__ x,  // (T, B, H)  x
-    const storage* __restrict__ exp_la,  // (T, B, H)  exp_la
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ softplus_k,  // (H,)  softplus_k
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_i, d_r
-    storage* __restrict__ g_softplus_k)  // (T, B, H)  g_softplus_k
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read exp_h, Read gates,
+        Read p_h, Read x, Read exp_la, Read h, Read softplus_k, Write d_x, Write d_gates, Write g_softplus_k) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -124,37 +90,26 @@ extern "C" __global__ void rglru_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real exp_h_ = exp_h[at * H + k];
-    const real i_ = gates[at * (2 * H) + k];
+    const real i_ = gates[at * (2 * H) + k], r = gates[at * (2 * H) + H + k];
     const real p_h_ = p_h[at * H + k];
     const real x_ = x[at * H + k];
     const real exp_la_ = exp_la[at * H + k];
     const real h_ = h[at * H + k];
-    const real r = gates[at * (2 * H) + H + k];
     const real softplus_k_ = softplus_k[k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_exp_h = -real(0.5) * d_h_next * exp_h_ * i_ * x_ / p_h_;
     const real d_la = 2 * d_exp_h + d_h_next * exp_la_ * h_;
-    const real g_softplus_k_ = -8 * d_la * r;
-    const real d_r = -8 * d_la * (1 - r) * r * softplus_k_;
-    const real d_i = d_h_next * (1 - i_) * i_ * p_h_ * x_;
-    const real d_h_ = d_h_next * exp_la_;
-
     d_x[at * H + k] = d_h_next;
-    d_gates[at * (2 * H) + H + k] = d_r;
-    g_softplus_k[at * H + k] = g_softplus_k_;
-    d_gates[at * (2 * H) + k] = d_i;
-    d_h[b * H + k] = d_h_;
+    g_softplus_k[at * H + k] = -8 * d_la * r;
+    d_gates[at * (2 * H) + H + k] = -8 * d_la * (1 - r) * r * softplus_k_;  // d_r
+    d_gates[at * (2 * H) + k] = d_h_next * (1 - i_) * i_ * p_h_ * x_;  // d_i
+    d_h[b * H + k] = d_h_next * exp_la_;
 }
 
 // Computes d_x.
 extern "C" __global__ void rglru_backward_2(
-    const int rows, const int H,
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  i, r
-    const storage* __restrict__ p_h)  // (T, B, H)  p_h
-{
+        const int rows, const int H, Write d_x, Read d_w_x, Read gates, Read p_h) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -165,18 +120,12 @@ extern "C" __global__ void rglru_backward_2(
     const real i_ = gates[at * (2 * H) + k];
     const real p_h_ = p_h[at * H + k];
 
-    const real d_x_ = d_h_next * i_ * p_h_ + d_w_x_;
-
-    d_x[at * H + k] = d_x_;
+    d_x[at * H + k] = d_h_next * i_ * p_h_ + d_w_x_;
 }
 
 // Computes d_k.
 extern "C" __global__ void rglru_backward_3(
-    const int rows, const int H,
-    const storage* __restrict__ d_softplus_k,  // (H,)  d_softplus_k
-    const storage* __restrict__ softplus_k,  // (H,)  softplus_k
-    storage* __restrict__ d_k)  // H  k
-{
+        const int rows, const int H, Read d_softplus_k, Read softplus_k, Write d_k) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const int k = i;
@@ -184,20 +133,13 @@ extern "C" __global__ void rglru_backward_3(
     const real d_softplus_k_ = d_softplus_k[k];
     const real softplus_k_ = softplus_k[k];
 
-    const real d_k_ = -d_softplus_k_ * expm1(-softplus_k_);
-
-    d_k[k] = d_k_;
+    d_k[k] = -d_softplus_k_ * expm1(-softplus_k_);
 }
 
 // i = sigmoid(W_i @ x + b_i)
 // h' = i * x
 extern "C" __global__ void rglru_first_forward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ i_,  // (T, B, H)  i
-    const storage* __restrict__ b_,  // 2 * H  b_i, b_a
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Write i_, Read b_, Read x, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -208,54 +150,14 @@ extern "C" __global__ void rglru_first_forward_1(
     const real x_ = x[at * H + k];
 
     const real i__2 = sigmoid(W_i_x + b_i);
-    const real h_next = x_ * i__2;
-
     i_[at * H + k] = i__2;
-    h[(at + B) * H + k] = h_next;
-}
-
-// Computes d_b_a and d_k.
-extern "C" __global__ void rglru_first_backward_1(
-    const int rows, const int H,
-    storage* __restrict__ d_b,  // 2 * H  b_i, b_a
-    storage* __restrict__ d_k)  // H  k
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= H) return;
-    const int k = i;
-
-    const real d_b_a = real(0);
-    const real d_k_ = real(0);
-
-    d_b[H + k] = d_b_a;
-    d_k[k] = d_k_;
-}
-
-// Computes d_h.
-extern "C" __global__ void rglru_first_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h_2)  // (T, B, H)  d_h
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h = real(0);
-
-    d_h_2[at * H + k] = d_h;
+    h[(at + B) * H + k] = x_ * i__2;  // h_next
 }
 
 // Computes d_h_next and d_i.
-extern "C" __global__ void rglru_first_backward_3(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ i_,  // (T, B, H)  i
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    storage* __restrict__ d_i)  // (T, B, H)  d_i
-{
+extern "C" __global__ void rglru_first_backward_1(
+        const int rows, const int B, const int t, const int H, Read d_h, Read d_y, Read i_, Read x, Write d_x,
+        Write d_i) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -267,37 +169,13 @@ extern "C" __global__ void rglru_first_backward_3(
     const real x_ = x[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_i_ = d_h_next * (1 - i__2) * i__2 * x_;
-
     d_x[at * H + k] = d_h_next;
-    d_i[at * H + k] = d_i_;
-}
-
-// Computes d_h_2.
-extern "C" __global__ void rglru_first_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h_2,  // (T, B, H)  d_h
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-
-    const real d_h_ = d_h_2[at * H + k];
-
-    const real d_h_2_ = d_h_;
-
-    d_h[b * H + k] = d_h_2_;
+    d_i[at * H + k] = d_h_next * (1 - i__2) * i__2 * x_;
 }
 
 // Computes d_x.
-extern "C" __global__ void rglru_first_backward_5(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    const storage* __restrict__ d_w_x,  // (T, B, H)  d_w_x
-    const storage* __restrict__ i_)  // (T, B, H)  i
-{
+extern "C" __global__ void rglru_first_backward_2(
+        const int rows, const int B, const int t, const int H, Write d_x, Read d_w_x, Read i_) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -307,17 +185,13 @@ extern "C" __global__ void rglru_first_backward_5(
     const real d_w_x_ = d_w_x[at * H + k];
     const real i__2 = i_[at * H + k];
 
-    const real d_x_ = d_h_next * i__2 + d_w_x_;
-
-    d_x[at * H + k] = d_x_;
+    d_x[at * H + k] = d_h_next * i__2 + d_w_x_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void rglru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -117,19 +117,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -140,6 +136,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -150,8 +149,7 @@ def forward(
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
-    # la = -8 * r * softplus(k)
-    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)
+    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -164,7 +162,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        first_y, *first_tape = first_step(params, x, h, dtype)
+        _, *first_tape = first_step(params, x, h, dtype)
         if finished is not None:
             clear(finished[0], first_tape[0])
             cp.copyto(h[1], h[0], where=finished[0])
@@ -177,15 +175,25 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, exp_h, exp_la, p_h)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
-        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape,
-    )
+    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -224,23 +232,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
     d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = cp.empty((H,), dtype)
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_x = d_h + d_y
-        # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
-        # d_r = 2 * d_r + d_x * exp_la * h
-        # g_softplus_k = -8 * d_r * r
-        # d_r *= -8 * (1 - r) * r * softplus_k
-        # d_i = d_x * (1 - i) * i * p_h * x
-        # d_h = d_x * exp_la
+        # d_x, d_r, g_softplus_k, d_i and d_h.
         launch(
             "rglru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
             d_x, d_gates, g_softplus_k,
@@ -278,9 +279,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 
@@ -291,11 +293,8 @@ def first_step(params, x, h, dtype):
     W, b, _ = (cp.asarray(array, order="C") for array in params)
     i = cp.empty((1, B, H), dtype)
 
-    # i = sigmoid(W_i @ x + b_i)
-    cp.matmul(x[0], W[:H].T, out=i[0])
-
-    # h' = i * x
-    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)
+    cp.matmul(x[0], W[:H].T, out=i[0])  # i = sigmoid(W_i @ x + b_i)
+    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)  # h' = i * x
 
     return h[1], i
 
@@ -312,19 +311,14 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (cp.empty((1, B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
 
-    # d_b_a = 0
-    # d_k = 0
-    launch("rglru_first_backward_1", dtype, (1, H, H), d_b, d_k)
+    d_b[H:] = 0
+    d_k[...] = 0
+    d_h_2[0] = 0
 
-    # d_h = 0
-    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_h_2)
+    # d_x and d_i.
+    launch("rglru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
 
-    # d_x = d_h + d_y
-    # d_i = d_x * (1 - i) * i * x
-    launch("rglru_first_backward_3", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
-
-    # d_h = d_h
-    launch("rglru_first_backward_4", dtype, (B, H, B, 0, H), d_h_2, d_h)
+    d_h[...] = d_h_2[0]
 
     # d_w_x = W_i.T @ d_i
     cp.matmul(d_i[0], W[:H], out=d_w_x[0])
@@ -332,8 +326,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
     column_sum(d_i[0], d_b[:H])
 
-    # d_x = d_w_x + d_x * i
-    launch("rglru_first_backward_5", dtype, (B, H, B, 0, H), d_x, d_w_x, i)
+    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
 
     if finished is not None:
         clear(finished, d_x[0])

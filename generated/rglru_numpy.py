@@ -114,30 +114,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -149,8 +147,7 @@ def forward(
     x_h_next = np.empty((T, B, H), dtype)
     i_all, r_all = gates[..., :H], gates[..., H:]
 
-    # la = -8 * r * softplus(k)
-    softplus(k_, out=softplus_k)
+    softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
@@ -174,7 +171,7 @@ def forward(
     start = int(initial is None and T > 0)
     first_tape = ()
     if start:
-        h[1], first_y, *first_tape = first_step(params, x[0], h[0])
+        h[1], _, *first_tape = first_step(params, x[0], h[0])
         if finished is not None:
             clear(finished[0], first_tape[0])
             np.copyto(h[1], h[0], where=finished[0])
@@ -191,15 +188,25 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, exp_h, exp_la, p_h)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
-        x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape,
-    )
+    kept = Tape(x, h, gates, exp_h, exp_la, p_h, softplus_k, finished, initial is not None, first_tape)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -241,33 +248,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_y = d_y[1:]
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_i, d_r
     k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
-
-    two = np.full((), 2, dtype)
+    two = np.array(2, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        exp_h_ts = exp_h[ts]
         i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
-        x_ts = x[ts]
-        p_h_ts = p_h[ts]
-        k_la_ts = k_la[ts]
-        exp_la_ts = exp_la[ts]
-        h_ts = h[ts]
+        x_ts, p_h_ts, k_la_ts, exp_la_ts = x[ts], p_h[ts], k_la[ts], exp_la[ts]
         k_r_ts = k_r[ts]
 
         # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
-        np.multiply(exp_h_ts, i_ts, out=d_r_ts)
+        np.multiply(exp_h[ts], i_ts, out=d_r_ts)
         d_r_ts *= x_ts
         d_r_ts *= -0.5
         d_r_ts /= p_h_ts
 
-        # k_la = exp_la * h
-        np.multiply(exp_la_ts, h_ts, out=k_la_ts)
+        np.multiply(exp_la_ts, h[ts], out=k_la_ts)  # k_la = exp_la * h
 
         # k_r = -8 * (1 - r) * r * softplus_k
         np.subtract(1, r_ts, out=k_r_ts)
@@ -288,11 +288,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
-            # d_x = d_h + d_y
-            np.add(d_h, d_y_t, out=d_x_t)
-
-            # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
-            d_r *= d_x_t
+            np.add(d_h, d_y_t, out=d_x_t)  # d_x = d_h + d_y
+            d_r *= d_x_t  # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
 
             # d_r = 2 * d_r + d_x * exp_la * h
             d_r *= two
@@ -306,17 +303,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_r *= -8 * (1 - r) * r * softplus_k
             d_r *= k_r_t
 
-            # d_i = d_x * (1 - i) * i * p_h * x
-            d_i_2 *= d_x_t
-
-            # d_h = d_x * exp_la
-            np.multiply(d_x_t, exp_la_t, out=d_h)
+            d_i_2 *= d_x_t  # d_i = d_x * (1 - i) * i * p_h * x
+            np.multiply(d_x_t, exp_la_t, out=d_h)  # d_h = d_x * exp_la
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    i_all = gates[..., :H]
 
     # d_w_x = W_i.T @ d_i + W_a.T @ d_r
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_w_x.reshape(T * B, H))
@@ -329,7 +322,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_x = d_w_x + d_x * i * p_h
-    d_x *= i_all
+    d_x *= gates[..., :H]
     d_x *= p_h
     d_x += d_w_x
 
@@ -353,41 +346,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, b, k_ = params
-    gates = np.empty((B, 2 * H), dtype)
-    exp_h, exp_la, p_h, x_h_next = (np.empty((B, H), dtype) for _ in range(4))
+    gates = np.empty((B, 2 * H), dtype)  # i, r
+    exp_h, exp_la, p_h, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(5))
     softplus_k = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    two = np.array(2, dtype)
+    one = np.array(1, dtype)
     i_2, r = gates[:, :H], gates[:, H:]
 
-    # la = -8 * r * softplus(k)
-    softplus(k_, out=softplus_k)
+    softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(i_2, 0.5, out=i_2)
+    sigmoid(i_2, half, out=i_2)
     exact_sigmoid(r, out=r)
     np.multiply(r, softplus_k, out=exp_h)
     exp_h *= -8
 
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
     np.exp(exp_h, out=exp_la)
-    exp_h *= 2
+    exp_h *= two
     np.exp(exp_h, out=exp_h)
-    np.subtract(1, exp_h, out=p_h)
+    np.subtract(one, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
     np.multiply(i_2, p_h, out=x_h_next)
     x_h_next *= x
@@ -404,15 +397,14 @@ def first_step(params, x, h_t):
     W, b, _ = params
     i = np.empty((B, H), dtype)
     h_next = np.empty(h_t.shape, dtype)
-    b_i = b[:H]
+    half = np.array(0.5, dtype)
 
     # i = sigmoid(W_i @ x + b_i)
     np.matmul(x, W[:H].T, out=i)
-    i += b_i
-    sigmoid(i, 0.5, out=i)
+    i += b[:H]
+    sigmoid(i, half, out=i)
 
-    # h' = i * x
-    np.multiply(i, x, out=h_next)
+    np.multiply(i, x, out=h_next)  # h' = i * x
 
     return h_next, h_next, i
 
@@ -429,34 +421,27 @@ def first_step_backward(params, x, h_t, h_next, d_y, d_h, finished, i):
     d_i, d_h_2, d_x, d_w_x = (np.empty((B, H), dtype) for _ in range(4))
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(B, dtype)
-    d_b_a, d_b_i = d_b[H:], d_b[:H]
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
 
-    # d_b_a = 0
-    d_b_a[...] = 0
-
-    # d_k = 0
-    d_k[...] = 0
-
-    # d_h = 0
-    d_h_2[...] = 0
-
-    # d_x = d_h + d_y
-    np.add(d_h, d_y, out=d_x)
+    d_b[H:] = zero
+    d_k[...] = zero
+    d_h_2[...] = zero
+    np.add(d_h, d_y, out=d_x)  # d_x = d_h + d_y
 
     # d_i = d_x * (1 - i) * i * x
-    np.subtract(1, i, out=d_i)
+    np.subtract(one, i, out=d_i)
     d_i *= d_x
     d_i *= i
     d_i *= x
 
-    # d_h = d_h
     d_h[...] = d_h_2
 
     # d_w_x = W_i.T @ d_i
     np.matmul(d_i, W[:H], out=d_w_x)
     clear(finished, d_i)
     np.matmul(d_i.T, x, out=d_W[:H])
-    np.matmul(ones, d_i, out=d_b_i)
+    np.matmul(ones, d_i, out=d_b[:H])
 
     # d_x = d_w_x + d_x * i
     d_x *= i
@@ -535,11 +520,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

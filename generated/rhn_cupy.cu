@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,104 +24,70 @@ __device__ inline real square(real a) { return a * a; }
 // t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
 // s1 = h + t1 * (a1 - h)
 extern "C" __global__ void rhn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_h1_h, U_t1_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
-    const storage* __restrict__ b_,  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ s1)  // (T, B, H)  s1
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Read h, Write s1) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_h1_h = u[b * (2 * H) + k];
-    const real W_h_x = gates[at * (2 * H) + k];
-    const real b_h1 = b_[k];
-    const real U_t1_h = u[b * (2 * H) + H + k];
-    const real W_t_x = gates[at * (2 * H) + H + k];
-    const real b_t1 = b_[H + k];
+    const real U_h1_h = u[b * (2 * H) + k], U_t1_h = u[b * (2 * H) + H + k];
+    const real W_h_x = gates[at * (2 * H) + k], W_t_x = gates[at * (2 * H) + H + k];
+    const real b_h1 = b_[k], b_t1 = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real a1 = tanh(U_h1_h + W_h_x + b_h1);
     const real t1 = sigmoid(U_t1_h + W_t_x + b_t1);
-    const real s1_ = h_ + t1 * (a1 - h_);
-
     gates[at * (2 * H) + k] = a1;
     gates[at * (2 * H) + H + k] = t1;
-    s1[at * H + k] = s1_;
+    s1[at * H + k] = h_ + t1 * (a1 - h_);
 }
 
 // a2 = tanh(U_h2 @ s1 + b_h2)
 // t2 = sigmoid(U_t2 @ s1 + b_t2)
 // s2 = s1 + t2 * (a2 - s1)
 extern "C" __global__ void rhn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
-    const storage* __restrict__ b_,  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-    const storage* __restrict__ s1,  // (T, B, H)  s1
-    storage* __restrict__ s2)  // (T, B, H)  s2
-{
+        const int rows, const int B, const int t, const int H, Write gates_2, Read b_, Read s1, Write s2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_h2_s1 = gates_2[at * (2 * H) + k];
-    const real b_h2 = b_[2 * H + k];
-    const real U_t2_s1 = gates_2[at * (2 * H) + H + k];
-    const real b_t2 = b_[3 * H + k];
+    const real U_h2_s1 = gates_2[at * (2 * H) + k], U_t2_s1 = gates_2[at * (2 * H) + H + k];
+    const real b_h2 = b_[2 * H + k], b_t2 = b_[3 * H + k];
     const real s1_ = s1[at * H + k];
 
     const real a2 = tanh(U_h2_s1 + b_h2);
     const real t2 = sigmoid(U_t2_s1 + b_t2);
-    const real s2_ = s1_ + t2 * (a2 - s1_);
-
     gates_2[at * (2 * H) + k] = a2;
     gates_2[at * (2 * H) + H + k] = t2;
-    s2[at * H + k] = s2_;
+    s2[at * H + k] = s1_ + t2 * (a2 - s1_);
 }
 
 // a3 = tanh(U_h3 @ s2 + b_h3)
 // t3 = sigmoid(U_t3 @ s2 + b_t3)
 // h' = s2 + t3 * (a3 - s2)
 extern "C" __global__ void rhn_forward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
-    const storage* __restrict__ b_,  // 6 * H  b_h1, b_t1, b_h2, b_t2, b_h3, b_t3
-    const storage* __restrict__ s2,  // (T, B, H)  s2
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Write gates_3, Read b_, Read s2, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_h3_s2 = gates_3[at * (2 * H) + k];
-    const real b_h3 = b_[4 * H + k];
-    const real U_t3_s2 = gates_3[at * (2 * H) + H + k];
-    const real b_t3 = b_[5 * H + k];
+    const real U_h3_s2 = gates_3[at * (2 * H) + k], U_t3_s2 = gates_3[at * (2 * H) + H + k];
+    const real b_h3 = b_[4 * H + k], b_t3 = b_[5 * H + k];
     const real s2_ = s2[at * H + k];
 
     const real a3 = tanh(U_h3_s2 + b_h3);
     const real t3 = sigmoid(U_t3_s2 + b_t3);
-    const real h_next = s2_ + t3 * (a3 - s2_);
-
     gates_3[at * (2 * H) + k] = a3;
     gates_3[at * (2 * H) + H + k] = t3;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = s2_ + t3 * (a3 - s2_);  // h_next
 }
 
 // Computes d_h_next, d_t3 and d_a3.
 extern "C" __global__ void rhn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
-    const storage* __restrict__ s2,  // (T, B, H)  s2
-    storage* __restrict__ d_gates_3)  // (T, B, 2 * H)  d_a3, d_t3
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates_3, Read s2,
+        Write d_gates_3) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -127,29 +95,19 @@ extern "C" __global__ void rhn_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real a3 = gates_3[at * (2 * H) + k];
+    const real a3 = gates_3[at * (2 * H) + k], t3 = gates_3[at * (2 * H) + H + k];
     const real s2_ = s2[at * H + k];
-    const real t3 = gates_3[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    const real d_t3 = d_h_next * (1 - t3) * t3 * (a3 - s2_);
-    const real d_a3 = d_h_next * (1 - square(a3)) * t3;
-
     d_h[b * H + k] = d_h_next;
-    d_gates_3[at * (2 * H) + H + k] = d_t3;
-    d_gates_3[at * (2 * H) + k] = d_a3;
+    d_gates_3[at * (2 * H) + H + k] = d_h_next * (1 - t3) * t3 * (a3 - s2_);  // d_t3
+    d_gates_3[at * (2 * H) + k] = d_h_next * (1 - square(a3)) * t3;  // d_a3
 }
 
 // Computes d_s2, d_t2 and d_a2.
 extern "C" __global__ void rhn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_h,  // (B, H)  d_h_later
-    storage* __restrict__ d_s1,  // (B, H)  d_s1
-    const storage* __restrict__ gates_3,  // (T, B, 2 * H)  a3, t3
-    const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
-    const storage* __restrict__ s1,  // (T, B, H)  s1
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  d_a2, d_t2
-{
+        const int rows, const int B, const int t, const int H, Read d_h, Write d_s1, Read gates_3,
+        Read gates_2, Read s1, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -158,29 +116,19 @@ extern "C" __global__ void rhn_backward_2(
     const real d_h_next = d_h[b * H + k];
     const real d_u_s2 = d_s1[b * H + k];
     const real t3 = gates_3[at * (2 * H) + H + k];
-    const real a2 = gates_2[at * (2 * H) + k];
+    const real a2 = gates_2[at * (2 * H) + k], t2 = gates_2[at * (2 * H) + H + k];
     const real s1_ = s1[at * H + k];
-    const real t2 = gates_2[at * (2 * H) + H + k];
 
     const real d_s2 = d_h_next * (1 - t3) + d_u_s2;
-    const real d_t2 = d_s2 * (1 - t2) * t2 * (a2 - s1_);
-    const real d_a2 = d_s2 * (1 - square(a2)) * t2;
-
     d_s1[b * H + k] = d_s2;
-    d_gates_2[at * (2 * H) + H + k] = d_t2;
-    d_gates_2[at * (2 * H) + k] = d_a2;
+    d_gates_2[at * (2 * H) + H + k] = d_s2 * (1 - t2) * t2 * (a2 - s1_);  // d_t2
+    d_gates_2[at * (2 * H) + k] = d_s2 * (1 - square(a2)) * t2;  // d_a2
 }
 
 // Computes d_s1, d_t1 and d_a1.
 extern "C" __global__ void rhn_backward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_s1,  // (B, H)  d_s1
-    const storage* __restrict__ d_u_s1,  // (B, H)  d_u_s1
-    const storage* __restrict__ gates_2,  // (T, B, 2 * H)  a2, t2
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a1, d_t1
-{
+        const int rows, const int B, const int t, const int H, Write d_s1, Read d_u_s1, Read gates_2,
+        Read gates, Read h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -189,27 +137,18 @@ extern "C" __global__ void rhn_backward_3(
     const real d_s2 = d_s1[b * H + k];
     const real d_u_s1_ = d_u_s1[b * H + k];
     const real t2 = gates_2[at * (2 * H) + H + k];
-    const real a1 = gates[at * (2 * H) + k];
+    const real a1 = gates[at * (2 * H) + k], t1 = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
-    const real t1 = gates[at * (2 * H) + H + k];
 
     const real d_s1_ = d_s2 * (1 - t2) + d_u_s1_;
-    const real d_t1 = d_s1_ * (1 - t1) * t1 * (a1 - h_);
-    const real d_a1 = d_s1_ * (1 - square(a1)) * t1;
-
     d_s1[b * H + k] = d_s1_;
-    d_gates[at * (2 * H) + H + k] = d_t1;
-    d_gates[at * (2 * H) + k] = d_a1;
+    d_gates[at * (2 * H) + H + k] = d_s1_ * (1 - t1) * t1 * (a1 - h_);  // d_t1
+    d_gates[at * (2 * H) + k] = d_s1_ * (1 - square(a1)) * t1;  // d_a1
 }
 
 // Computes d_h.
 extern "C" __global__ void rhn_backward_4(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_s1,  // (B, H)  d_s1
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  a1, t1
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
+        const int rows, const int B, const int t, const int H, Read d_s1, Read d_u_h, Read gates, Write d_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -219,17 +158,13 @@ extern "C" __global__ void rhn_backward_4(
     const real d_u_h_ = d_u_h[b * H + k];
     const real t1 = gates[at * (2 * H) + H + k];
 
-    const real d_h_ = d_s1_ * (1 - t1) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_s1_ * (1 - t1) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void rhn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -140,19 +140,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -163,6 +159,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -171,13 +170,12 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
         s1=(T, B, H), s2=(T, B, H),
     )
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
 
     # The parts of a1 and t1 that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     U_2_T = cp.ascontiguousarray(U_2.T)
     U_3_T = cp.ascontiguousarray(U_3.T)
@@ -186,33 +184,42 @@ def forward(
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         cp.matmul(h[t], U_T, out=u)
 
-        # s1 = h + t1 * (a1 - h)
-        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)
+        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
 
         # a2 = tanh(U_h2 @ s1 + b_h2)
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         cp.matmul(s1[t], U_2_T, out=gates_2[t])
 
-        # s2 = s1 + t2 * (a2 - s1)
-        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)
+        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
 
         # a3 = tanh(U_h3 @ s2 + b_h3)
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         cp.matmul(s2[t], U_3_T, out=gates_3[t])
 
-        # h' = s2 + t3 * (a3 - s2)
-        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)
+        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)  # h' = s2 + t3 * (a3 - s2)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -238,38 +245,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3 = (cp.empty((T, B, 2 * H), dtype) for _ in range(3))
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a1, d_t1
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_a2, d_t2
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
     d_s1, d_u_s1, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
-        # d_a3 = d_h * (1 - a3**2) * t3
+        # d_t3 and d_a3.
         launch("rhn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
 
-        # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
-        cp.matmul(d_gates_3[t], U_3, out=d_s1)
+        cp.matmul(d_gates_3[t], U_3, out=d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
-        # d_s1 += d_h * (1 - t3)
-        # d_t2 = d_s1 * (1 - t2) * t2 * (a2 - s1)
-        # d_a2 = d_s1 * (1 - a2**2) * t2
+        # d_s1, d_t2 and d_a2.
         launch("rhn_backward_2", dtype, (B, H, B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
 
-        # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-        cp.matmul(d_gates_2[t], U_2, out=d_u_s1)
+        cp.matmul(d_gates_2[t], U_2, out=d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
-        # d_s1 = d_s1 * (1 - t2) + d_u_s1
-        # d_t1 = d_s1 * (1 - t1) * t1 * (a1 - h)
-        # d_a1 = d_s1 * (1 - a1**2) * t1
+        # d_s1, d_t1 and d_a1.
         launch("rhn_backward_3", dtype, (B, H, B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
-        # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
-        cp.matmul(d_gates[t], U, out=d_u_h)
+        cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
         # d_h = d_s1 * (1 - t1) + d_u_h
         launch("rhn_backward_4", dtype, (B, H, B, t, H), d_s1, d_u_h, gates, d_h)
@@ -289,15 +289,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates_2, d_b[2 * H : 4 * H])
     column_sum(d_gates_3, d_b[4 * H :])
 
-    d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -138,30 +138,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -170,18 +168,16 @@ def forward(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
         s1=(T, B, H), s2=(T, B, H),
     )
-    u = np.empty((B, 2 * H), dtype)
-    b_h1t1 = b[: 2 * H]
+    u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
 
     # The parts of a1 and t1 that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b_h1t1
+    gates += b[: 2 * H]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -236,13 +232,25 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    kept = Tape(x, h, gates, gates_2, gates_3, s1, s2, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -271,12 +279,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3 = (np.empty((T, B, 2 * H), dtype) for _ in range(3))
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a1, d_t1
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_a2, d_t2
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
     k_s2, k_s1, k_h = (np.empty((T, B, H), dtype) for _ in range(3))
     d_u_s2, d_u_s1, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_3_tiles, d_u_s2_tiles = tiles(U_3, d_u_s2)
     U_2_tiles, d_u_s1_tiles = tiles(U_2, d_u_s1)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
@@ -285,20 +294,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
         t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
-        s2_ts = s2[ts]
-        k_s2_ts = k_s2[ts]
+        k_s2_ts, k_s1_ts, k_h_ts = k_s2[ts], k_s1[ts], k_h[ts]
         d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
         t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
-        s1_ts = s1[ts]
-        k_s1_ts = k_s1[ts]
         d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         t1_ts, a1_ts = gates[ts, :, H:], gates[ts, :, :H]
-        h_ts = h[ts]
-        k_h_ts = k_h[ts]
 
         # d_t3 = (1 - t3) * t3 * (a3 - s2), times d_h in the loop
         np.subtract(1, t3_ts, out=d_t3_ts)
-        np.subtract(a3_ts, s2_ts, out=s_ts)
+        np.subtract(a3_ts, s2[ts], out=s_ts)
         d_t3_ts *= s_ts
         d_t3_ts *= t3_ts
 
@@ -307,12 +311,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a3_ts, out=d_a3_ts)
         d_a3_ts *= t3_ts
 
-        # k_s2 = 1 - t3
-        np.subtract(1, t3_ts, out=k_s2_ts)
+        np.subtract(1, t3_ts, out=k_s2_ts)  # k_s2 = 1 - t3
 
         # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
         np.subtract(1, t2_ts, out=d_t2_ts)
-        np.subtract(a2_ts, s1_ts, out=s_ts)
+        np.subtract(a2_ts, s1[ts], out=s_ts)
         d_t2_ts *= s_ts
         d_t2_ts *= t2_ts
 
@@ -321,12 +324,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a2_ts, out=d_a2_ts)
         d_a2_ts *= t2_ts
 
-        # k_s1 = 1 - t2
-        np.subtract(1, t2_ts, out=k_s1_ts)
+        np.subtract(1, t2_ts, out=k_s1_ts)  # k_s1 = 1 - t2
 
         # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
         np.subtract(1, t1_ts, out=d_t1_ts)
-        np.subtract(a1_ts, h_ts, out=s_ts)
+        np.subtract(a1_ts, h[ts], out=s_ts)
         d_t1_ts *= s_ts
         d_t1_ts *= t1_ts
 
@@ -335,8 +337,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a1_ts, out=d_a1_ts)
         d_a1_ts *= t1_ts
 
-        # k_h = 1 - t1
-        np.subtract(1, t1_ts, out=k_h_ts)
+        np.subtract(1, t1_ts, out=k_h_ts)  # k_h = 1 - t1
 
         for (
             d_y_t, d_t3, d_a3, d_gates_3_t, k_s2_t, d_t2, d_a2, d_gates_2_t, k_s1_t, d_t1, d_a1, d_gates_t,
@@ -350,41 +351,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
-            d_t3 *= d_h
-
-            # d_a3 = d_h * (1 - a3**2) * t3
-            d_a3 *= d_h
-
-            # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
-            np.matmul(d_gates_3_t, U_3_tiles, out=d_u_s2_tiles)
+            d_t3 *= d_h  # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+            d_a3 *= d_h  # d_a3 = d_h * (1 - a3**2) * t3
+            np.matmul(d_gates_3_t, U_3_tiles, out=d_u_s2_tiles)  # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
             # k_s2 = d_h * (1 - t3) + d_u_s2
             k_s2_t *= d_h
             k_s2_t += d_u_s2
 
-            # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
-            d_t2 *= k_s2_t
-
-            # d_a2 = k_s2 * (1 - a2**2) * t2
-            d_a2 *= k_s2_t
-
-            # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
-            np.matmul(d_gates_2_t, U_2_tiles, out=d_u_s1_tiles)
+            d_t2 *= k_s2_t  # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
+            d_a2 *= k_s2_t  # d_a2 = k_s2 * (1 - a2**2) * t2
+            np.matmul(d_gates_2_t, U_2_tiles, out=d_u_s1_tiles)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
             # k_s2 = d_u_s1 + k_s2 * (1 - t2)
             k_s2_t *= k_s1_t
             k_s2_t += d_u_s1
 
-            # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
-            d_t1 *= k_s2_t
-
-            # d_a1 = k_s2 * (1 - a1**2) * t1
-            d_a1 *= k_s2_t
-
-            # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
-            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)
+            d_t1 *= k_s2_t  # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
+            d_a1 *= k_s2_t  # d_a1 = k_s2 * (1 - a1**2) * t1
+            np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
             # d_h = d_u_h + k_s2 * (1 - t1)
             np.multiply(k_s2_t, k_h_t, out=d_h)
@@ -394,7 +379,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_b_h1t1, d_b_h2t2, d_b_h3t3 = d_b[: 2 * H], d_b[2 * H : 4 * H], d_b[4 * H :]
 
     # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -404,80 +388,79 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
     np.matmul(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), out=d_U_2)
     np.matmul(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), out=d_U_3)
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b_h1t1)
-    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b_h2t2)
-    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b_h3t3)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b[: 2 * H])
+    np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b[2 * H : 4 * H])
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b[4 * H :])
 
-    d_params = Params(d_W, d_U, d_U_2, d_U_3, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_2, U_3, b = params
-    u, gates, gates_2, gates_3 = (np.empty((B, 2 * H), dtype) for _ in range(4))
-    s1, s2 = (np.empty((B, H), dtype) for _ in range(2))
-    b_h1t1, b_h2t2, b_h3t3 = b[: 2 * H], b[2 * H : 4 * H], b[4 * H :]
-    t1, a1 = gates[:, H:], gates[:, :H]
-    t2, a2 = gates_2[:, H:], gates_2[:, :H]
-    t3, a3 = gates_3[:, H:], gates_3[:, :H]
+    u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
+    gates = np.empty((B, 2 * H), dtype)  # a1, t1
+    gates_2 = np.empty((B, 2 * H), dtype)  # a2, t2
+    gates_3 = np.empty((B, 2 * H), dtype)  # a3, t3
+    s1, s2, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
+    t1 = gates[:, H:]
+    t2 = gates_2[:, H:]
+    t3 = gates_3[:, H:]
 
     # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
     # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
     np.matmul(x, W.T, out=gates)
-    gates += b_h1t1
+    gates += b[: 2 * H]
     np.matmul(h_t, U.T, out=u)
     gates += u
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
-    t1 *= 0.5
+    t1 *= half
     np.tanh(gates, out=gates)
-    t1 *= 0.5
-    t1 += 0.5
+    t1 *= half
+    t1 += half
 
     # s1 = h + t1 * (a1 - h)
-    np.subtract(a1, h_t, out=s1)
+    np.subtract(gates[:, :H], h_t, out=s1)
     s1 *= t1
     s1 += h_t
 
     # a2 = tanh(U_h2 @ s1 + b_h2)
     # t2 = sigmoid(U_t2 @ s1 + b_t2)
     np.matmul(s1, U_2.T, out=gates_2)
-    gates_2 += b_h2t2
-    t2 *= 0.5
+    gates_2 += b[2 * H : 4 * H]
+    t2 *= half
     np.tanh(gates_2, out=gates_2)
-    t2 *= 0.5
-    t2 += 0.5
+    t2 *= half
+    t2 += half
 
     # s2 = s1 + t2 * (a2 - s1)
-    np.subtract(a2, s1, out=s2)
+    np.subtract(gates_2[:, :H], s1, out=s2)
     s2 *= t2
     s2 += s1
 
     # a3 = tanh(U_h3 @ s2 + b_h3)
     # t3 = sigmoid(U_t3 @ s2 + b_t3)
     np.matmul(s2, U_3.T, out=gates_3)
-    gates_3 += b_h3t3
-    t3 *= 0.5
+    gates_3 += b[4 * H :]
+    t3 *= half
     np.tanh(gates_3, out=gates_3)
-    t3 *= 0.5
-    t3 += 0.5
+    t3 *= half
+    t3 += half
 
     # h' = s2 + t3 * (a3 - s2)
-    np.subtract(a3, s2, out=h_next)
+    np.subtract(gates_3[:, :H], s2, out=h_next)
     h_next *= t3
     h_next += s2
 
@@ -551,11 +534,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

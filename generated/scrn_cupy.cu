@@ -14,14 +14,14 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
 // The parts of s' that wait for no state, for all steps at once.
 extern "C" __global__ void scrn_forward_1(
-    const int rows, const int H, const int M,
-    storage* __restrict__ gates)  // (T, B, H + M)  x_s_next, W_h_x
-{
+        const int rows, const int H, const int M, Write gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * M) return;
     const int k = i % M;
@@ -29,17 +29,12 @@ extern "C" __global__ void scrn_forward_1(
 
     const real B_x = gates[at * (H + M) + k];
 
-    const real x_s_next = real(0.050000000000000044) * B_x;
-
-    gates[at * (H + M) + k] = x_s_next;
+    gates[at * (H + M) + k] = real(0.050000000000000044) * B_x;  // x_s_next
 }
 
 // s' = (1 - alpha) * (B @ x) + alpha * s
 extern "C" __global__ void scrn_forward_2(
-    const int rows, const int B, const int t, const int H, const int M,
-    storage* __restrict__ s,  // (T + 1, B, M)  s
-    const storage* __restrict__ gates)  // (T, B, H + M)  x_s_next, W_h_x
-{
+        const int rows, const int B, const int t, const int H, const int M, Write s, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * M) return;
     const int k = i % M, b = i / M;
@@ -48,19 +43,13 @@ extern "C" __global__ void scrn_forward_2(
     const real s_ = s[at * M + k];
     const real x_s_next = gates[at * (H + M) + k];
 
-    const real s_next = real(0.95) * s_ + x_s_next;
-
-    s[(at + B) * M + k] = s_next;
+    s[(at + B) * M + k] = real(0.95) * s_ + x_s_next;  // s_next
 }
 
 // h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
 extern "C" __global__ void scrn_forward_3(
-    const int rows, const int B, const int t, const int H, const int M,
-    const storage* __restrict__ P_s_next,  // (B, H)  P_s_next
-    const storage* __restrict__ U_h_h,  // (B, H)  U_h_h
-    const storage* __restrict__ gates,  // (T, B, H + M)  x_s_next, W_h_x
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, const int M, Read P_s_next, Read U_h_h,
+        Read gates, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -70,19 +59,13 @@ extern "C" __global__ void scrn_forward_3(
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = gates[at * (H + M) + M + k];
 
-    const real h_next = sigmoid(P_s_next_ + U_h_h_ + W_h_x);
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = sigmoid(P_s_next_ + U_h_h_ + W_h_x);  // h_next
 }
 
 // Computes d_h_next and d_a_h.
 extern "C" __global__ void scrn_backward_1(
-    const int rows, const int B, const int t, const int H, const int M,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y_h,  // (T, B, H)  d_y_h
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, H + M)  d_B_x, d_a_h
-{
+        const int rows, const int B, const int t, const int H, const int M, Write d_h, Read d_y_h, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -93,20 +76,14 @@ extern "C" __global__ void scrn_backward_1(
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_h_;
-    const real d_a_h = d_h_next * (1 - h_next) * h_next;
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (H + M) + M + k] = d_a_h;
+    d_gates[at * (H + M) + M + k] = d_h_next * (1 - h_next) * h_next;  // d_a_h
 }
 
 // Computes d_s and d_B_x.
 extern "C" __global__ void scrn_backward_2(
-    const int rows, const int B, const int t, const int H, const int M,
-    storage* __restrict__ d_s,  // (B, M)  d_s_later
-    const storage* __restrict__ d_s_next_2,  // (B, M)  d_s_next_2
-    const storage* __restrict__ d_y_s,  // (T, B, M)  d_y_s
-    storage* __restrict__ d_gates)  // (T, B, H + M)  d_B_x, d_a_h
-{
+        const int rows, const int B, const int t, const int H, const int M, Write d_s, Read d_s_next_2,
+        Read d_y_s, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * M) return;
     const int k = i % M, b = i / M;
@@ -117,9 +94,6 @@ extern "C" __global__ void scrn_backward_2(
     const real d_y_s_ = d_y_s[at * M + k];
 
     const real d_s_next = d_s_later + d_s_next_2_ + d_y_s_;
-    const real d_B_x = real(0.050000000000000044) * d_s_next;
-    const real d_s_ = real(0.95) * d_s_next;
-
-    d_s[b * M + k] = d_s_;
-    d_gates[at * (H + M) + k] = d_B_x;
+    d_gates[at * (H + M) + k] = real(0.050000000000000044) * d_s_next;  // d_B_x
+    d_s[b * M + k] = real(0.95) * d_s_next;
 }

@@ -107,19 +107,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[tuple[cp.ndarray, ...], States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H) and (T, B, M), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -130,23 +126,23 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     B_W_h, P, U_h = (cp.asarray(array, order="C") for array in params)
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = cp.empty((T, B, H + M), dtype)
+    gates = cp.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (cp.empty((B, H), dtype) for _ in range(2))
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
-
     P_T = cp.ascontiguousarray(P.T)
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
@@ -162,16 +158,28 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(s[t + 1], s[t], where=finished[t])
 
-    y_h = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y_h, 0, where=finished)
-    y_s = s[1:].copy()
-    if finished is not None:
-        cp.copyto(y_s, 0, where=finished)
+    y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
+    y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
-    if tape is False:
-        return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, M, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y_h = cp.empty((T, B, H), dtype)
+    y_s = cp.empty((T, B, M), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        (y_h[now], y_s[now]), initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape,
+        )
+    return (y_h, y_s), initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -204,11 +212,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, H + M), dtype)
+    d_gates = cp.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = cp.empty((B, M), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
@@ -219,15 +226,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_a_h = d_h * (1 - h_next) * h_next
         launch("scrn_backward_1", dtype, (B, H, B, t, H, M), d_h, d_y_h, h, d_gates)
 
-        # d_s_next_2 = P.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)
+        cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
+        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)  # d_h = U_h.T @ d_a_h
 
-        # d_h = U_h.T @ d_a_h
-        cp.matmul(d_gates[t, :, M:], U_h, out=d_h)
-
-        # d_s += d_s_next_2 + d_y_s
-        # d_B_x = 0.050000000000000044 * d_s
-        # d_s *= 0.95
+        # d_s and d_B_x.
         launch("scrn_backward_2", dtype, (B, M, B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:
@@ -242,17 +244,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
     cp.matmul(d_gates[..., M:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
+    return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
 def step(
     params: Params, x_t: cp.ndarray, state: States | None = None,
 ) -> tuple[tuple[cp.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return tuple(part[0] for part in y), final
 
 

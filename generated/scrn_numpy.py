@@ -105,49 +105,44 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[tuple[np.ndarray, ...], States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H) and (T, B, M), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, M, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
     B_W_h, P, U_h = params
     h, s = memory(tape, dtype, h=(T + 1, B, H), s=(T + 1, B, M))
-    gates = np.empty((T, B, H + M), dtype)
+    gates = np.empty((T, B, H + M), dtype)  # x_s_next, W_h_x
     P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
     x_s_next_all = gates[..., :M]
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-
-    # The parts of s' that wait for no state, for all steps at once.
     x_s_next_all *= 0.050000000000000044
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     P_T_tiles, P_s_next_tiles = tiles(P.T, P_s_next)
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
@@ -169,16 +164,28 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(s_next, s_t, where=finished_t)
 
-    y_h = h[1:].copy()
-    if finished is not None:
-        np.copyto(y_h, 0, where=finished)
-    y_s = s[1:].copy()
-    if finished is not None:
-        np.copyto(y_s, 0, where=finished)
+    y_h = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
+    y_s = s[1:].copy() if finished is None else np.where(finished, 0, s[1:])
     final = States(h[T].copy(), s[T].copy())
-    if tape is False:
-        return (y_h, y_s), final, None
-    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None)
+    return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, M, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y_h = np.empty((T, B, H), dtype)
+    y_s = np.empty((T, B, M), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        (y_h[now], y_s[now]), initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape,
+        )
+    return (y_h, y_s), initial, None
 
 
 @np.errstate(all="ignore")
@@ -214,11 +221,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_s = check("d_final.s", d_final.s, (B, M), dtype=dtype).copy()
-    d_gates = np.empty((T, B, H + M), dtype)
+    d_gates = np.empty((T, B, H + M), dtype)  # d_B_x, d_a_h
     d_s_next_2 = np.empty((B, M), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (np.zeros(shape, dtype) for shape in shapes(I, M, H))
-
     P_tiles, d_s_next_2_tiles = tiles(P, d_s_next_2)
     U_h_tiles, d_h_tiles = tiles(U_h, d_h)
     ends = [None] * T if finished is None else finished
@@ -240,22 +246,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_s, 0, where=finished_t)
 
             d_h += d_y_h_t
-
-            # d_a_h = d_h * (1 - h_next) * h_next
-            d_a_h *= d_h
-
-            # d_s_next_2 = P.T @ d_a_h
-            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)
-
-            # d_h = U_h.T @ d_a_h
-            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)
+            d_a_h *= d_h  # d_a_h = d_h * (1 - h_next) * h_next
+            np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)  # d_s_next_2 = P.T @ d_a_h
+            np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
             # d_s += d_s_next_2 + d_y_s
             d_s += d_s_next_2
             d_s += d_y_s_t
 
-            # d_B_x = 0.050000000000000044 * d_s
-            np.multiply(d_s, 0.050000000000000044, out=d_B_x)
+            np.multiply(d_s, 0.050000000000000044, out=d_B_x)  # d_B_x = 0.050000000000000044 * d_s
 
             # d_s *= 0.95
             d_s *= 0.95
@@ -274,32 +273,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a_h_all.reshape(T * B, H).T, s[1:].reshape(T * B, M), out=d_P)
     np.matmul(d_a_h_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
 
-    d_params = Params(d_B_W_h, d_P, d_U_h)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_s))
+    return Grads(params=Params(d_B_W_h, d_P, d_U_h), x=d_x, initial=States(d_h, d_s))
 
 
-@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None,
 ) -> tuple[tuple[np.ndarray, ...], States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return tuple(part[0] for part in y), final
     I, M, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     s_t = check("state.s", state.s, (B, M))
-    s_next = np.empty((B, M), dtype)
     B_W_h, P, U_h = params
-    gates = np.empty((B, H + M), dtype)
-    P_s_next, U_h_h = (np.empty((B, H), dtype) for _ in range(2))
+    gates = np.empty((B, H + M), dtype)  # x_s_next, W_h_x
+    P_s_next, U_h_h, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    s_next = np.empty((B, M), dtype)
+    half = np.array(0.5, dtype)
     x_s_next, W_h_x = gates[:, :M], gates[:, M:]
 
     # s' = (1 - alpha) * (B @ x) + alpha * s
@@ -312,7 +308,7 @@ def step(
     np.matmul(h_t, U_h.T, out=U_h_h)
     W_h_x += P_s_next
     W_h_x += U_h_h
-    sigmoid(W_h_x, 0.5, out=h_next)
+    sigmoid(W_h_x, half, out=h_next)
 
     return (h_next.copy(), s_next.copy()), States(h_next, s_next)
 
@@ -384,11 +380,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

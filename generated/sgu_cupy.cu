@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 __device__ inline real square(real a) { return a * a; }
@@ -23,33 +25,22 @@ __device__ inline real smaller(real a, real b) { return a <= b ? a : b; }
 // The parts of z that wait for no state, for all steps at once.
 // a = W_g @ x + b_g
 extern "C" __global__ void sgu_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    const storage* __restrict__ b_)  // 2 * H  b_g, b_z
-{
+        const int rows, const int H, Write gates, Read b_) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_g_x = gates[at * (2 * H) + k];
+    const real W_g_x = gates[at * (2 * H) + k], W_z_x = gates[at * (2 * H) + H + k];
     const real b_g = b_[k];
-    const real W_z_x = gates[at * (2 * H) + H + k];
 
-    const real a = W_g_x + b_g;
-    const real x_z = real(0.2) * W_z_x;
-
-    gates[at * (2 * H) + k] = a;
-    gates[at * (2 * H) + H + k] = x_z;
+    gates[at * (2 * H) + k] = W_g_x + b_g;  // a
+    gates[at * (2 * H) + H + k] = real(0.2) * W_z_x;  // x_z
 }
 
 // g = tanh(U_g @ (a * h))
 extern "C" __global__ void sgu_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ ah)  // (T, B, H)  ah
-{
+        const int rows, const int B, const int t, const int H, Read gates, Read h, Write ah) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -58,9 +49,7 @@ extern "C" __global__ void sgu_forward_2(
     const real a = gates[at * (2 * H) + k];
     const real h_ = h[at * H + k];
 
-    const real ah_ = a * h_;
-
-    ah[at * H + k] = ah_;
+    ah[at * H + k] = a * h_;
 }
 
 // g = tanh(U_g @ (a * h))
@@ -68,16 +57,8 @@ extern "C" __global__ void sgu_forward_2(
 // z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 // h' = (1 - z) * h + n * z
 extern "C" __global__ void sgu_forward_3(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ g,  // (T, B, H)  g
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ U_z_h,  // (B, H)  U_z_h
-    const storage* __restrict__ b_,  // 2 * H  b_g, b_z
-    storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    storage* __restrict__ n,  // (T, B, H)  n
-    storage* __restrict__ maximum_z,  // (T, B, H)  maximum_z
-    storage* __restrict__ z)  // (T, B, H)  z
-{
+        const int rows, const int B, const int t, const int H, Write g, Write h, Read U_z_h, Read b_,
+        Write gates, Write n, Write maximum_z, Write z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -94,33 +75,19 @@ extern "C" __global__ void sgu_forward_3(
     const real a_z = real(0.2) * U_z_h_ + real(0.2) * b_z + x_z + real(0.5);
     const real maximum_z_ = larger(a_z, 0);
     const real z_ = smaller(maximum_z_, 1);
-    const real h_next = h_ * (1 - z_) + n_ * z_;
-
     g[at * H + k] = g_;
     n[at * H + k] = n_;
     gates[at * (2 * H) + H + k] = a_z;
     maximum_z[at * H + k] = maximum_z_;
     z[at * H + k] = z_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = h_ * (1 - z_) + n_ * z_;  // h_next
 }
 
 // Computes d_h_next, g_b_z, d_W_z_x, d_U_z_h, d_n and d_g.
 extern "C" __global__ void sgu_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ maximum_z,  // (T, B, H)  maximum_z
-    const storage* __restrict__ n,  // (T, B, H)  n
-    const storage* __restrict__ z,  // (T, B, H)  z
-    const storage* __restrict__ g,  // (T, B, H)  g
-    storage* __restrict__ g_b_z,  // (T, B, H)  g_b_z
-    storage* __restrict__ d_gates,  // (T, B, 2 * H)  d_a, d_W_z_x
-    storage* __restrict__ d_U_z_h,  // (T, B, H)  d_U_z_h
-    storage* __restrict__ d_n,  // (B, H)  d_n
-    storage* __restrict__ d_g)  // (T, B, H)  d_g
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Read maximum_z, Read n, Read z, Read g, Write g_b_z, Write d_gates, Write d_U_z_h, Write d_n,
+        Write d_g) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -138,32 +105,19 @@ extern "C" __global__ void sgu_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_a_z = d_h_next * (a_z >= 0 ? 1 : 0) * (maximum_z_ <= 1 ? 1 : 0) * (n_ - h_);
     const real g_b_z_ = real(0.2) * d_a_z;
-    const real d_W_z_x = g_b_z_;
-    const real d_U_z_h_ = g_b_z_;
     const real d_n_ = -d_h_next * z_ * expm1(-n_);
-    const real d_g_ = d_n_ * (1 - square(g_)) * h_;
-
     d_h[b * H + k] = d_h_next;
     g_b_z[at * H + k] = g_b_z_;
-    d_gates[at * (2 * H) + H + k] = d_W_z_x;
-    d_U_z_h[at * H + k] = d_U_z_h_;
+    d_gates[at * (2 * H) + H + k] = g_b_z_;  // d_W_z_x
+    d_U_z_h[at * H + k] = g_b_z_;
     d_n[b * H + k] = d_n_;
-    d_g[at * H + k] = d_g_;
+    d_g[at * H + k] = d_n_ * (1 - square(g_)) * h_;
 }
 
 // Computes d_a and d_h.
 extern "C" __global__ void sgu_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_ah,  // (B, H)  d_ah
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  a, a_z
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_n,  // (B, H)  d_n
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ g,  // (T, B, H)  g
-    const storage* __restrict__ z,  // (T, B, H)  z
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_a, d_W_z_x
-{
+        const int rows, const int B, const int t, const int H, Read d_ah, Read h, Read gates, Write d_h,
+        Read d_n, Read d_u_h, Read g, Read z, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -178,19 +132,14 @@ extern "C" __global__ void sgu_backward_2(
     const real g_ = g[at * H + k];
     const real z_ = z[at * H + k];
 
-    const real d_a = d_ah_ * h_;
-    const real d_h_ = d_ah_ * a + d_h_next * (1 - z_) + d_n_ * g_ + d_u_h_;
-
-    d_gates[at * (2 * H) + k] = d_a;
-    d_h[b * H + k] = d_h_;
+    d_gates[at * (2 * H) + k] = d_ah_ * h_;  // d_a
+    d_h[b * H + k] = d_ah_ * a + d_h_next * (1 - z_) + d_n_ * g_ + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void sgu_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -116,19 +116,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -139,6 +135,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -155,7 +154,6 @@ def forward(
     launch("sgu_forward_1", dtype, (T * B, H, H), gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_g_T = cp.ascontiguousarray(U_g.T)
     U_z_T = cp.ascontiguousarray(U_z.T)
     for t in range(T):
@@ -163,8 +161,7 @@ def forward(
         launch("sgu_forward_2", dtype, (B, H, B, t, H), gates, h, ah)
         cp.matmul(ah[t], U_g_T, out=g[t])
 
-        # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-        cp.matmul(h[t], U_z_T, out=U_z_h)
+        cp.matmul(h[t], U_z_T, out=U_z_h)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
         # n = softplus(g * h)
         # h' = (1 - z) * h + n * z
@@ -174,13 +171,25 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, ah, g, n, maximum_z, z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    kept = Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -206,36 +215,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
     d_g, d_U_z_h, g_b_z = (cp.empty((T, B, H), dtype) for _ in range(3))
     d_n, d_u_h, d_ah = (cp.empty((B, H), dtype) for _ in range(3))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_g, d_U_z, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
-
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # g_b_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-        # g_b_z *= 0.2
-        # d_W_z_x = g_b_z
-        # d_U_z_h = g_b_z
-        # d_n = -d_h * z * expm1(-n)
-        # d_g = d_n * (1 - g**2) * h
+        # g_b_z, d_n and d_g.
         launch(
             "sgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
             d_U_z_h, d_n, d_g,
         )
 
-        # d_u_h = U_z.T @ d_U_z_h
-        cp.matmul(d_U_z_h[t], U_z, out=d_u_h)
+        cp.matmul(d_U_z_h[t], U_z, out=d_u_h)  # d_u_h = U_z.T @ d_U_z_h
+        cp.matmul(d_g[t], U_g, out=d_ah)  # d_ah = U_g.T @ d_g
 
-        # d_ah = U_g.T @ d_g
-        cp.matmul(d_g[t], U_g, out=d_ah)
-
-        # d_a = d_ah * h
-        # d_h = d_ah * a + d_h * (1 - z) + d_n * g + d_u_h
+        # d_a and d_h.
         launch("sgu_backward_2", dtype, (B, H, B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
 
         if finished is not None:
@@ -256,15 +255,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_b_z, d_b[H:])
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U_g, d_U_z, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_g, d_U_z, d_b), x=d_x, initial=States(d_h))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

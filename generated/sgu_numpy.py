@@ -114,30 +114,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -148,24 +146,22 @@ def forward(
     )
     U_z_h = np.empty((B, H), dtype)
     bias_z = np.empty((H,), dtype)
-    b_z, b_g = b[H:], b[:H]
     a_all, a_z_all = gates[..., :H], gates[..., H:]
 
     # The parts of z that wait for no state, for all steps at once.
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    a_all += b_g
+    a_all += b[:H]
     a_z_all *= 0.2
     a_z_all += bias_z
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_g_T = np.ascontiguousarray(U_g.T)
-    half = np.full((), 0.5, dtype)
-    zero = np.full((), 0, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     U_z_T_tiles, U_z_h_tiles = tiles(U_z.T, U_z_h)
     ends = [None] * T if finished is None else finished
@@ -198,13 +194,25 @@ def forward(
             np.copyto(h_next, h_t, where=finished_t)
     clear(finished, gates, ah, g, n, maximum_z, z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    kept = Tape(x, h, gates, ah, g, n, maximum_z, z, finished, initial is not None)
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -233,33 +241,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
     d_g, d_U_z_h, d_a_z, k_n, k_h = (np.empty((T, B, H), dtype) for _ in range(5))
     d_u_h, d_ah = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_bias_z = np.empty((H,), dtype)
     d_W, d_U_g, d_U_z, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_z_tiles, d_u_h_tiles = tiles(U_z, d_u_h)
     U_g_tiles, d_ah_tiles = tiles(U_g, d_ah)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_a_z_ts = d_a_z[ts]
-        a_z_ts = gates[ts, :, H:]
-        maximum_z_ts = maximum_z[ts]
-        n_ts = n[ts]
-        h_ts = h[ts]
-        k_n_ts = k_n[ts]
-        z_ts = z[ts]
-        d_g_ts = d_g[ts]
-        g_ts = g[ts]
-        k_h_ts = k_h[ts]
+        d_a_z_ts, n_ts, h_ts, k_n_ts = d_a_z[ts], n[ts], h[ts], k_n[ts]
+        z_ts, d_g_ts, g_ts, k_h_ts = z[ts], d_g[ts], g[ts], k_h[ts]
 
         # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
-        choose(np.real(a_z_ts) >= 0, 1, 0, out=d_a_z_ts)
-        choose(np.real(maximum_z_ts) <= 1, 1, 0, out=s_ts)
+        choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
+        choose(np.real(maximum_z[ts]) <= 1, 1, 0, out=s_ts)
         d_a_z_ts *= s_ts
         np.subtract(n_ts, h_ts, out=s_ts)
         d_a_z_ts *= s_ts
@@ -275,8 +274,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= h_ts
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         for (
             d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
@@ -289,30 +287,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-            d_a_z_t *= d_h
-
-            # d_W_z_x = 0.2 * d_a_z
-            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)
-
-            # d_U_z_h = d_W_z_x
+            d_a_z_t *= d_h  # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)  # d_W_z_x = 0.2 * d_a_z
             d_U_z_h_t[...] = d_W_z_x
-
-            # k_n = -d_h * z * expm1(-n)
-            k_n_t *= d_h
-
-            # d_g = k_n * (1 - g**2) * h
-            d_g_t *= k_n_t
-
-            # d_u_h = U_z.T @ d_U_z_h
-            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)
-
-            # d_ah = U_g.T @ d_g
-            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)
-
-            # d_a = d_ah * h
-            np.multiply(d_ah, h_t, out=d_a)
+            k_n_t *= d_h  # k_n = -d_h * z * expm1(-n)
+            d_g_t *= k_n_t  # d_g = k_n * (1 - g**2) * h
+            np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_U_z_h
+            np.matmul(d_g_t, U_g_tiles, out=d_ah_tiles)  # d_ah = U_g.T @ d_g
+            np.multiply(d_ah, h_t, out=d_a)  # d_a = d_ah * h
 
             # d_h = d_ah * a + d_h * (1 - z) + d_u_h + k_n * g
             d_h *= k_h_t
@@ -326,8 +308,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_a_all = d_gates[..., :H]
-    d_b_g, d_b_z = d_b[:H], d_b[H:]
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
@@ -341,45 +321,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_U_z_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_z)
     clear(finished, d_a_z)
     np.matmul(ones, d_a_z.reshape(T * B, H), out=d_bias_z)
-    np.matmul(ones, d_a_all.reshape(T * B, H), out=d_b_g)
+    np.matmul(ones, d_gates[..., :H].reshape(T * B, H), out=d_b[:H])
 
-    # d_b_z = 0.2 * d_bias_z
-    np.multiply(d_bias_z, 0.2, out=d_b_z)
+    np.multiply(d_bias_z, 0.2, out=d_b[H:])  # d_b_z = 0.2 * d_bias_z
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U_g, d_U_z, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_g, d_U_z, d_b), x=d_x, initial=States(d_h))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_g, U_z, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    ah, g, U_z_h, n, maximum_z, z = (np.empty((B, H), dtype) for _ in range(6))
+    gates = np.empty((B, 2 * H), dtype)  # a, a_z
+    ah, g, U_z_h, n, maximum_z, z, h_next = (np.empty((B, H), dtype) for _ in range(7))
     bias_z = np.empty((H,), dtype)
+    half = np.array(0.5, dtype)
+    zero = np.array(0, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
-    b_z, b_g = b[H:], b[:H]
     a, a_z = gates[:, :H], gates[:, H:]
 
-    # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
-    np.multiply(b_z, 0.2, out=bias_z)
+    np.multiply(b[H:], 0.2, out=bias_z)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
     # a = W_g @ x + b_g
     np.matmul(x, W.T, out=gates)
-    a += b_g
+    a += b[:H]
     a_z *= 0.2
     a_z += bias_z
 
@@ -394,9 +371,9 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     softplus(n, out=n)
     np.multiply(U_z_h, 0.2, out=s)
     a_z += s
-    a_z += 0.5
-    np.maximum(a_z, 0, out=maximum_z)
-    np.minimum(maximum_z, 1, out=z)
+    a_z += half
+    np.maximum(a_z, zero, out=maximum_z)
+    np.minimum(maximum_z, one, out=z)
 
     # h' = (1 - z) * h + n * z
     np.subtract(n, h_t, out=h_next)
@@ -473,11 +450,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -142,21 +142,16 @@ def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
-    buffers: Buffers | None = None,
-    training: bool = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
+    buffers: Buffers | None = None, training: bool = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
     buffers: running statistics, updated while training and used instead of the batch's own otherwise.
 
     Raises ValueError and TypeError that name the argument.
@@ -168,6 +163,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps and not training:
+        return in_parts(params, x, initial, lengths, steps, dtype, buffers)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -177,12 +175,15 @@ def forward(
         batch_centred_z=(T, B, H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1),
         scale=(2 * H,),
     )
-    u = cp.empty((B, 2 * H), dtype)
+    u = cp.empty((B, 2 * H), dtype)  # square_U_h_h, square_U_z_h
     valid_z, valid_n, spread_z, spread_n = (cp.empty((T, B, H), dtype) for _ in range(4))
     centre_z = cp.empty((B, 1), dtype)
-    (
-        sum_, batch_mean, used_mean, new_mean, sum_spread, new_var,
-    ) = (cp.empty((2 * H,), dtype) for _ in range(6))
+    sum_ = cp.empty((2 * H,), dtype)  # sum_z, sum_n
+    batch_mean = cp.empty((2 * H,), dtype)  # batch_mean_z, batch_mean_n
+    used_mean = cp.empty((2 * H,), dtype)  # used_mean_z, used_mean_n
+    new_mean = cp.empty((2 * H,), dtype)  # new_mean_n, new_mean_z
+    sum_spread = cp.empty((2 * H,), dtype)  # sum_spread_z, sum_spread_n
+    new_var = cp.empty((2 * H,), dtype)  # new_var_n, new_var_z
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
     seen = float(valid.astype(np.float64).sum())
     count = max(seen, 1.0)
@@ -230,9 +231,7 @@ def forward(
         buffers.var_z[...] = new_var[H:]
         buffers.mean_n[...] = new_mean[:H]
         buffers.var_n[...] = new_var[:H]
-
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
@@ -253,16 +252,30 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(
+    kept = Tape(
         x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished,
         initial is not None, valid, count, training,
     )
+    return y, final, kept if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, buffers):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, buffers=buffers, training=False,
+        )
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -291,21 +304,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates, d_gates_2, d_gates_3, d_gates_4 = (cp.empty((T, B, 2 * H), dtype) for _ in range(4))
+    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
     g_p_z, g_centre_z, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
+    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_gates_4 = cp.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
     ) = (cp.empty((T, B, H), dtype) for _ in range(8))
     d_sum_square_U_h_h, d_sum_U_h_h = (cp.empty((B, 1), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    (
-        d_scale, d_used_mean, d_sum_spread, d_batch_mean, d_sum,
-    ) = (cp.empty((2 * H,), dtype) for _ in range(5))
+    d_scale = cp.empty((2 * H,), dtype)  # d_scale_n, d_scale_z
+    d_used_mean = cp.empty((2 * H,), dtype)  # d_used_mean_z, d_used_mean_n
+    d_sum_spread = cp.empty((2 * H,), dtype)  # d_sum_spread_n, d_sum_spread_z
+    d_batch_mean = cp.empty((2 * H,), dtype)  # d_batch_mean_z, d_batch_mean_n
+    d_sum = cp.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # g_g_z = centred_z * scale_z
-    # g_g_h = centred_n * scale_n
+    # g_g_z and g_g_h.
     launch("sligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
@@ -313,16 +330,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_h = d_h.copy()
             cp.copyto(d_h, 0, where=finished[t])
 
-        # d_z = 1 - z
-        # d_n = d_h * d_z * step(n)
-        # d_W_h_x = d_n * g_h
-        # g_scale_n = d_W_h_x * centred_n
-        # g_used_mean_n = -d_W_h_x
-        # d_z *= d_h * z * (h - n)
-        # g_p_z = d_n * centred_U_h_h + d_z * centred_U_z_h
-        # d_W_z_x = d_z * g_z
-        # g_scale_z = d_W_z_x * centred_z
-        # g_used_mean_z = -d_W_z_x
+        # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, g_p_z, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
             "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
             gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
@@ -332,11 +340,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
         launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_h_h)
 
-        # d_U_z_h = d_sum_square_U_h_h
-        # d_U_h_h = d_sum_square_U_h_h
-        # d_U_z_h = 2 * d_U_z_h * centred_U_z_h + d_z * p_z
-        # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
-        # g_centre_z = -d_U_h_h - d_U_z_h
+        # d_U_z_h, d_U_h_h and g_centre_z.
         launch(
             "sligru_backward_4", dtype, (B, H, B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
             d_gates_2, g_centre_z,
@@ -347,11 +351,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_h_h)
         launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_h_h)
 
-        # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-        cp.matmul(d_gates_2[t], U, out=d_u_h)
-
-        # d_h = d_h * z + d_u_h
-        launch("sligru_backward_7", dtype, (B, H, B, t, H), d_h, d_u_h, z)
+        cp.matmul(d_gates_2[t], U, out=d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
+        launch("sligru_backward_7", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -372,22 +373,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_4)
     column_sum(d_gates_4, d_g)
 
-    # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
-    # d_batch_var_n = d_var_eps_n * where(training > 0, 1, 0)
-    # s_count = 1 / count
-    # d_sum_spread_n = d_batch_var_n * s_count
-    # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
-    # d_batch_var_z = d_var_eps_z * where(training > 0, 1, 0)
-    # d_sum_spread_z = d_batch_var_z * s_count
+    # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
+    #     d_sum_spread_z.
     launch(
         "sligru_backward_8", dtype, (1, H, H), d_scale, scale, number(training, dtype),
         number(count, dtype), d_sum_spread,
     )
 
-    # d_batch_centred_n = 2 * d_sum_spread_n * batch_centred_n * valid
-    # g_batch_mean_n = -d_batch_centred_n
-    # d_batch_centred_z = 2 * d_sum_spread_z * batch_centred_z * valid
-    # g_batch_mean_z = -d_batch_centred_z
+    # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
         "sligru_backward_9", dtype, (T * B, H, H), batch_centred_n, d_sum_spread, valid, batch_centred_z,
         d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
@@ -397,18 +390,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_batch_mean_n)
     column_sum(g_batch_mean_n, d_batch_mean[H:])
 
-    # d_batch_mean_n_2 = d_batch_mean_n + d_used_mean_n * where(training > 0, 1, 0)
-    # s_count_2 = 1 / count
-    # d_sum_n = d_batch_mean_n_2 * s_count_2
-    # d_batch_mean_z_2 = d_batch_mean_z + d_used_mean_z * where(training > 0, 1, 0)
-    # d_sum_z = d_batch_mean_z_2 * s_count_2
+    # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
         "sligru_backward_10", dtype, (1, H, H), d_batch_mean, d_used_mean, number(training, dtype),
         number(count, dtype), d_sum,
     )
 
-    # d_W_h_x += d_batch_centred_n + d_sum_n * valid
-    # d_W_z_x += d_batch_centred_z + d_sum_z * valid
+    # d_W_h_x and d_W_z_x.
     launch(
         "sligru_backward_11", dtype, (T * B, H, H), d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
@@ -420,8 +408,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     cp.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b, d_g)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U, d_b, d_g), x=d_x, initial=States(d_h))
 
 
 def step(
@@ -429,9 +416,10 @@ def step(
     training: bool = False,
 ) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False, buffers=buffers, training=training)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False, buffers=buffers, training=training)
     return y[0], final
 
 

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
@@ -32,34 +34,18 @@ __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 // n' = f * n + i
 // h' = c' * sigmoid(op) / n'
 extern "C" __global__ void slstm_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 4 * H)  U_i_h, U_f_h, U_z_h, U_o_h
-    storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
-    const storage* __restrict__ b_,  // 4 * H  b_i, b_f, b_z, b_o
-    storage* __restrict__ m,  // (T + 1, B, H)  m
-    storage* __restrict__ n,  // (T + 1, B, H)  n
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ f,  // (T, B, H)  f
-    storage* __restrict__ i_,  // (T, B, H)  i
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write m, Write n,
+        Write c, Write f, Write i_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_i_h = u[b * (4 * H) + k];
-    const real W_i_x = gates[at * (4 * H) + k];
-    const real b_i = b_[k];
-    const real U_f_h = u[b * (4 * H) + H + k];
-    const real W_f_x = gates[at * (4 * H) + H + k];
-    const real b_f = b_[H + k];
-    const real U_z_h = u[b * (4 * H) + 2 * H + k];
-    const real W_z_x = gates[at * (4 * H) + 2 * H + k];
-    const real b_z = b_[2 * H + k];
-    const real U_o_h = u[b * (4 * H) + 3 * H + k];
-    const real W_o_x = gates[at * (4 * H) + 3 * H + k];
-    const real b_o = b_[3 * H + k];
+    const real U_i_h = u[b * (4 * H) + k], U_f_h = u[b * (4 * H) + H + k];
+    const real U_z_h = u[b * (4 * H) + 2 * H + k], U_o_h = u[b * (4 * H) + 3 * H + k];
+    const real W_i_x = gates[at * (4 * H) + k], W_f_x = gates[at * (4 * H) + H + k];
+    const real W_z_x = gates[at * (4 * H) + 2 * H + k], W_o_x = gates[at * (4 * H) + 3 * H + k];
+    const real b_i = b_[k], b_f = b_[H + k], b_z = b_[2 * H + k], b_o = b_[3 * H + k];
     const real m_ = m[at * H + k];
     const real n_ = n[at * H + k];
     const real c_ = c[at * H + k];
@@ -76,27 +62,21 @@ extern "C" __global__ void slstm_forward_1(
     const real c_next = c_ * f_ + i__2 * tanh_zp;
     const real n_next = n_ * f_ + i__2;
     const real sigmoid_op = sigmoid(U_o_h + W_o_x + b_o);
-    const real h_next = c_next * sigmoid_op / n_next;
-
     gates[at * (4 * H) + k] = ip;
     gates[at * (4 * H) + H + k] = softplus_lf;
-    gates[at * (4 * H) + 2 * H + k] = tanh_zp;
-    gates[at * (4 * H) + 3 * H + k] = sigmoid_op;
-    f[at * H + k] = f_;
     m[(at + B) * H + k] = m_next;
     i_[at * H + k] = i__2;
+    f[at * H + k] = f_;
+    gates[at * (4 * H) + 2 * H + k] = tanh_zp;
     c[(at + B) * H + k] = c_next;
     n[(at + B) * H + k] = n_next;
-    h[(at + B) * H + k] = h_next;
+    gates[at * (4 * H) + 3 * H + k] = sigmoid_op;
+    h[(at + B) * H + k] = c_next * sigmoid_op / n_next;  // h_next
 }
 
 // Computes lf.
 extern "C" __global__ void slstm_backward_1(
-    const int rows, const int H,
-    const storage* __restrict__ m,  // (T + 1, B, H)  m
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-{
+        const int rows, const int H, Read m, Read gates, Write d_gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -105,26 +85,13 @@ extern "C" __global__ void slstm_backward_1(
     const real m_ = m[at * H + k];
     const real softplus_lf = gates[at * (4 * H) + H + k];
 
-    const real lf = m_ - softplus_lf;
-
-    d_gates[at * (4 * H) + k] = lf;
+    d_gates[at * (4 * H) + k] = m_ - softplus_lf;  // lf
 }
 
 // Computes d_h_next, d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
 extern "C" __global__ void slstm_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_n,  // (B, H)  d_n_later
-    const storage* __restrict__ n,  // (T + 1, B, H)  n
-    const storage* __restrict__ gates,  // (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ f,  // (T, B, H)  f
-    const storage* __restrict__ i_,  // (T, B, H)  i
-    storage* __restrict__ d_m,  // (B, H)  d_m_later
-    storage* __restrict__ d_gates)  // (T, B, 4 * H)  d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read c, Write d_n, Read n,
+        Read gates, Write d_c, Read f, Read i_, Write d_m, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -132,20 +99,16 @@ extern "C" __global__ void slstm_backward_2(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_n_later = d_n[b * H + k];
-    const real n_next = n[(at + B) * H + k];
-    const real sigmoid_op = gates[at * (4 * H) + 3 * H + k];
+    const real n_next = n[(at + B) * H + k], n_ = n[at * H + k];
+    const real sigmoid_op = gates[at * (4 * H) + 3 * H + k], tanh_zp = gates[at * (4 * H) + 2 * H + k];
+    const real ip = gates[at * (4 * H) + k], softplus_lf = gates[at * (4 * H) + H + k];
     const real d_c_later = d_c[b * H + k];
-    const real c_ = c[at * H + k];
-    const real n_ = n[at * H + k];
     const real f_ = f[at * H + k];
-    const real tanh_zp = gates[at * (4 * H) + 2 * H + k];
     const real i__2 = i_[at * H + k];
     const real d_m_later = d_m[b * H + k];
-    const real ip = gates[at * (4 * H) + k];
     const real lf = d_gates[at * (4 * H) + k];
-    const real softplus_lf = gates[at * (4 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / square(n_next);
@@ -158,30 +121,20 @@ extern "C" __global__ void slstm_backward_2(
     const real d_m_next = d_m_later - d_a_f - d_a_i;
     const real d_maximum_ip = d_m_next * (n_ == 0 ? 0 : 1);
     const real d_lf = d_a_f + d_maximum_ip * (ip >= lf ? 0 : 1);
-    const real d_sigmoid_op = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;
-    const real d_tanh_zp = d_c_next * i__2 * (1 - square(tanh_zp));
-    const real d_fp = -d_lf * expm1(-softplus_lf);
-    const real d_ip = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);
-    const real d_c_ = d_c_next * f_;
-    const real d_n_ = d_n_next * f_;
-    const real d_m_ = d_lf;
-
     d_h[b * H + k] = d_h_next;
-    d_n[b * H + k] = d_n_;
-    d_gates[at * (4 * H) + 3 * H + k] = d_sigmoid_op;
-    d_c[b * H + k] = d_c_;
-    d_m[b * H + k] = d_m_;
-    d_gates[at * (4 * H) + 2 * H + k] = d_tanh_zp;
-    d_gates[at * (4 * H) + H + k] = d_fp;
-    d_gates[at * (4 * H) + k] = d_ip;
+    d_gates[at * (4 * H) + 3 * H + k] = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;  // d_sigmoid_op
+    d_gates[at * (4 * H) + 2 * H + k] = d_c_next * i__2 * (1 - square(tanh_zp));  // d_tanh_zp
+    d_gates[at * (4 * H) + H + k] = -d_lf * expm1(-softplus_lf);  // d_fp
+    d_gates[at * (4 * H) + k] = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);  // d_ip
+    d_c[b * H + k] = d_c_next * f_;
+    d_n[b * H + k] = d_n_next * f_;
+    d_m[b * H + k] = d_lf;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void slstm_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -136,19 +136,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -159,6 +155,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -167,7 +166,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H),
         gates=(T, B, 4 * H), f=(T, B, H), i=(T, B, H),
     )
-    u = cp.empty((B, 4 * H), dtype)
+    u = cp.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
 
     # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -176,7 +175,6 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, H))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, H))
-
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # ip = W_i @ x + U_i @ h + b_i
@@ -201,13 +199,24 @@ def forward(
             cp.copyto(m[t + 1], m[t], where=finished[t])
     clear(finished, gates, f, i)
 
-    y = h[1:].copy()
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -242,12 +251,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    # d_ip = m - softplus_lf
-    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)
+    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)  # d_ip = m - softplus_lf
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -260,17 +268,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_m = d_m.copy()
             cp.copyto(d_m, 0, where=finished[t])
 
-        # d_n += -d_h * c_next * sigmoid_op / n_next**2
-        # d_sigmoid_op = 1 / n_next
-        # d_c += d_h * sigmoid_op * d_sigmoid_op
-        # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
-        # d_fp = -expm1(-softplus_lf) * (d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f *
-        #     (d_c * c + d_n * n))
-        # d_sigmoid_op *= d_h * c_next * (1 - sigmoid_op) * sigmoid_op
-        # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
-        # d_ip = d_m * where(ip >= d_ip, 1, 0) * where(n == 0, 0, 1) + d_m * where(n == 0, 1, 0) + i *
-        #     (d_c * tanh_zp + d_n)
-        # d_m = d_m * where(ip >= d_ip, 0, 1) * where(n == 0, 0, 1) + f * (d_c * c + d_n * n)
+        # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
         launch(
             "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
         )
@@ -294,15 +292,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates, d_b)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c, d_n, d_m))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -134,30 +134,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -166,7 +164,7 @@ def forward(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H),
         gates=(T, B, 4 * H), f=(T, B, H), i=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
 
     # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
     np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
@@ -176,8 +174,7 @@ def forward(
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     n[0] = 0 if initial is None else check("initial.n", initial.n, (B, H))
     m[0] = 0 if initial is None else check("initial.m", initial.m, (B, H))
-
-    minus_one = np.full((), -1, dtype)
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
@@ -234,13 +231,24 @@ def forward(
             np.copyto(m_next, m_t, where=finished_t)
     clear(finished, gates, f, i)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy(), c[T].copy(), n[T].copy(), m[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None)
+    return y, final, Tape(x, h, c, n, m, gates, f, i, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -278,11 +286,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     k_n, k_c, k_maximum_ip, k_lf, k_ip = (np.empty((T, B, H), dtype) for _ in range(5))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, H), dtype)
@@ -290,26 +297,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_ip_ts = d_gates[ts, :, :H]
-        d_sigmoid_op_ts = d_gates[ts, :, 3 * H :]
-        d_tanh_zp_ts = d_gates[ts, :, 2 * H : 3 * H]
-        d_fp_ts = d_gates[ts, :, H : 2 * H]
-        m_ts = m[ts]
-        softplus_lf_ts = gates[ts, :, H : 2 * H]
-        sigmoid_op_ts = gates[ts, :, 3 * H :]
-        ip_ts = gates[ts, :, :H]
-        tanh_zp_ts = gates[ts, :, 2 * H : 3 * H]
-        k_n_ts = k_n[ts]
+        d_ip_ts, d_sigmoid_op_ts = d_gates[ts, :, :H], d_gates[ts, :, 3 * H :]
+        d_tanh_zp_ts, d_fp_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H]
+        softplus_lf_ts, sigmoid_op_ts = gates[ts, :, H : 2 * H], gates[ts, :, 3 * H :]
+        ip_ts, tanh_zp_ts = gates[ts, :, :H], gates[ts, :, 2 * H : 3 * H]
+        k_n_ts, k_c_ts, k_maximum_ip_ts, n_ts_2 = k_n[ts], k_c[ts], k_maximum_ip[ts], n[ts]
+        k_lf_ts, i_ts, k_ip_ts = k_lf[ts], i[ts], k_ip[ts]
         c_ts = c[1:][ts]
-        n_ts, n_ts_2 = n[1:][ts], n[ts]
-        k_c_ts = k_c[ts]
-        k_maximum_ip_ts = k_maximum_ip[ts]
-        k_lf_ts = k_lf[ts]
-        i_ts = i[ts]
-        k_ip_ts = k_ip[ts]
+        n_ts = n[1:][ts]
 
-        # d_ip = m - softplus_lf
-        np.subtract(m_ts, softplus_lf_ts, out=d_ip_ts)
+        np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)  # d_ip = m - softplus_lf
 
         # k_n = -c_next * sigmoid_op / n_next**2
         np.multiply(c_ts, sigmoid_op_ts, out=k_n_ts)
@@ -317,11 +314,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_n_ts /= s_ts
         k_n_ts *= -1
 
-        # d_sigmoid_op = 1 / n_next
-        np.reciprocal(n_ts, out=d_sigmoid_op_ts)
-
-        # k_c = sigmoid_op / n_next
-        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)
+        np.reciprocal(n_ts, out=d_sigmoid_op_ts)  # d_sigmoid_op = 1 / n_next
+        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)  # k_c = sigmoid_op / n_next
 
         # k_maximum_ip = where(n == 0, 0, 1), times d_m in the loop
         choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip_ts)
@@ -345,8 +339,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.expm1(d_fp_ts, out=d_fp_ts)
         d_fp_ts *= -1
 
-        # k_ip = where(n == 0, 1, 0)
-        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)
+        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)  # k_ip = where(n == 0, 1, 0)
 
         # d_ip = where(ip >= m - softplus_lf, 1, 0)
         choose(np.real(ip_ts) >= np.real(d_ip_ts), 1, 0, out=d_ip_ts)
@@ -389,21 +382,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_m -= s_2
             d_m -= s_3
 
-            # k_maximum_ip = d_m * where(n == 0, 0, 1)
-            k_maximum_ip_t *= d_m
+            k_maximum_ip_t *= d_m  # k_maximum_ip = d_m * where(n == 0, 0, 1)
 
             # k_lf = f * (d_c * c + d_n * n) + k_maximum_ip * where(ip >= m - softplus_lf, 0, 1)
             k_lf_t *= k_maximum_ip_t
             k_lf_t += s_2
 
-            # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
-            d_sigmoid_op *= d_h
-
-            # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
-            d_tanh_zp *= d_c
-
-            # d_fp = -k_lf * expm1(-softplus_lf)
-            d_fp *= k_lf_t
+            d_sigmoid_op *= d_h  # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
+            d_tanh_zp *= d_c  # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+            d_fp *= k_lf_t  # d_fp = -k_lf * expm1(-softplus_lf)
 
             # d_ip = d_m * where(n == 0, 1, 0) + i * (d_c * tanh_zp + d_n) + k_maximum_ip * where(ip >= m
             #     - softplus_lf, 1, 0)
@@ -411,10 +398,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_m, k_ip_t, out=s)
             d_ip += s
             d_ip += s_3
+
             d_c *= f_t
             d_n *= f_t
-
-            # d_m = k_lf
             d_m[...] = k_lf_t
 
             # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
@@ -438,38 +424,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_x)
 
-    d_params = Params(d_W, d_U, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h, d_c, d_n, d_m))
+    return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))
 
 
 @np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     n_t = check("state.n", state.n, (B, H))
-    n_next = np.empty((B, H), dtype)
     m_t = check("state.m", state.m, (B, H))
-    m_next = np.empty((B, H), dtype)
     W, U, b = params
-    u, gates = (np.empty((B, 4 * H), dtype) for _ in range(2))
-    f, i = (np.empty((B, H), dtype) for _ in range(2))
+    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
+    gates = np.empty((B, 4 * H), dtype)  # ip, softplus_lf, tanh_zp, sigmoid_op
+    f, i, h_next, c_next, n_next, m_next = (np.empty((B, H), dtype) for _ in range(6))
+    minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
-    softplus_lf = gates[:, H : 2 * H]
-    ip = gates[:, :H]
-    tanh_zp = gates[:, 2 * H : 3 * H]
+    softplus_lf, ip, tanh_zp = gates[:, H : 2 * H], gates[:, :H], gates[:, 2 * H : 3 * H]
     sigmoid_op = gates[:, 3 * H :]
 
     # ip = W_i @ x + U_i @ h + b_i
@@ -482,7 +462,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates += u
 
     # lf = m + log_sigmoid(fp)
-    softplus_lf *= -1
+    softplus_lf *= minus_one
     softplus(softplus_lf, out=softplus_lf)
     np.subtract(m_t, softplus_lf, out=f)
 
@@ -583,11 +563,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

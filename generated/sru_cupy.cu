@@ -14,104 +14,62 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
-
-// u = W_c @ x
-extern "C" __global__ void sru_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates)  // (T, B, 3 * H)  u, f, r
-{
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-
-    const real W_c_x = gates[at * (3 * H) + k];
-
-    const real u = W_c_x;
-
-    gates[at * (3 * H) + k] = u;
-}
 
 // f = sigmoid(W_f @ x + v_f * c + b_f)
 // r = sigmoid(W_r @ x + v_r * c + b_r)
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
-extern "C" __global__ void sru_forward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
-    const storage* __restrict__ b_,  // 2 * H  b_f, b_r
-    storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ v,  // 2 * H  v_f, v_r
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ h)  // (T, B, H)  h
-{
+extern "C" __global__ void sru_forward_1(
+        const int rows, const int B, const int t, const int H, Write gates, Read b_, Write c, Read v, Read x,
+        Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real W_f_x = gates[at * (3 * H) + H + k];
-    const real b_f = b_[k];
-    const real c_ = c[at * H + k];
-    const real v_f = v[k];
-    const real W_r_x = gates[at * (3 * H) + 2 * H + k];
-    const real b_r = b_[H + k];
-    const real v_r = v[H + k];
+    const real W_f_x = gates[at * (3 * H) + H + k], W_r_x = gates[at * (3 * H) + 2 * H + k];
     const real u = gates[at * (3 * H) + k];
+    const real b_f = b_[k], b_r = b_[H + k];
+    const real c_ = c[at * H + k];
+    const real v_f = v[k], v_r = v[H + k];
     const real x_ = x[at * H + k];
 
     const real f = sigmoid(W_f_x + b_f + c_ * v_f);
     const real r = sigmoid(W_r_x + b_r + c_ * v_r);
     const real c_next = u * (1 - f) + c_ * f;
-    const real h_ = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
-
     gates[at * (3 * H) + H + k] = f;
     gates[at * (3 * H) + 2 * H + k] = r;
     c[(at + B) * H + k] = c_next;
-    h[at * H + k] = h_;
+    h[at * H + k] = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
 }
 
 // Computes d_r and g_v_r.
 extern "C" __global__ void sru_backward_1(
-    const int rows, const int B, const int H,
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
-    const storage* __restrict__ x,  // (T, B, H)  x
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_v_f, g_v_r
-{
+        const int rows, const int B, const int H, Read c, Read d_y, Read gates, Read x, Write d_gates,
+        Write d_gates_2) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real c_next = c[(at + B) * H + k];
+    const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
     const real d_y_ = d_y[at * H + k];
     const real r = gates[at * (3 * H) + 2 * H + k];
     const real x_ = x[at * H + k];
-    const real c_ = c[at * H + k];
 
     const real d_r = d_y_ * (1 - r) * r * (c_next - real(1.7320508075688772) * x_);
-    const real g_v_r = d_r * c_;
-
     d_gates[at * (3 * H) + 2 * H + k] = d_r;
-    d_gates_2[at * (2 * H) + H + k] = g_v_r;
+    d_gates_2[at * (2 * H) + H + k] = d_r * c_;  // g_v_r
 }
 
 // Computes d_c, d_u, d_f and g_v_f.
 extern "C" __global__ void sru_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_c,  // (B, H)  d_c_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 3 * H)  u, f, r
-    const storage* __restrict__ c,  // (T + 1, B, H)  c
-    storage* __restrict__ d_gates,  // (T, B, 3 * H)  d_u, d_f, d_r
-    const storage* __restrict__ v,  // 2 * H  v_f, v_r
-    storage* __restrict__ d_gates_2)  // (T, B, 2 * H)  g_v_f, g_v_r
-{
+        const int rows, const int B, const int t, const int H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates, Read v, Write d_gates_2) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -119,35 +77,24 @@ extern "C" __global__ void sru_backward_2(
 
     const real d_c_later = d_c[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real r = gates[at * (3 * H) + 2 * H + k];
-    const real f = gates[at * (3 * H) + H + k];
-    const real c_ = c[at * H + k];
+    const real r = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real u = gates[at * (3 * H) + k];
+    const real c_ = c[at * H + k];
     const real d_r = d_gates[at * (3 * H) + 2 * H + k];
-    const real v_f = v[k];
-    const real v_r = v[H + k];
+    const real v_f = v[k], v_r = v[H + k];
 
     const real d_c_next = d_c_later + d_y_ * r;
     const real not_f = 1 - f;
     const real d_f = d_c_next * f * not_f * (c_ - u);
-    const real g_v_f = d_f * c_;
-    const real d_u = d_c_next * not_f;
-    const real d_c_ = d_c_next * f + d_f * v_f + d_r * v_r;
-
-    d_c[b * H + k] = d_c_;
-    d_gates[at * (3 * H) + k] = d_u;
     d_gates[at * (3 * H) + H + k] = d_f;
-    d_gates_2[at * (2 * H) + k] = g_v_f;
+    d_gates_2[at * (2 * H) + k] = d_f * c_;  // g_v_f
+    d_gates[at * (3 * H) + k] = d_c_next * not_f;  // d_u
+    d_c[b * H + k] = d_c_next * f + d_f * v_f + d_r * v_r;
 }
 
 // Computes d_x.
 extern "C" __global__ void sru_backward_3(
-    const int rows, const int H,
-    storage* __restrict__ d_x,  // (T, B, H)  d_x
-    const storage* __restrict__ d_w_x_2,  // (T, B, H)  d_w_x_2
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates)  // (T, B, 3 * H)  u, f, r
-{
+        const int rows, const int H, Write d_x, Read d_w_x_2, Read d_y, Read gates) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -158,17 +105,13 @@ extern "C" __global__ void sru_backward_3(
     const real d_y_ = d_y[at * H + k];
     const real r = gates[at * (3 * H) + 2 * H + k];
 
-    const real d_x_ = d_w_x + d_w_x_2_ + d_y_ * (real(1.7320508075688772) - real(1.7320508075688772) * r);
-
-    d_x[at * H + k] = d_x_;
+    d_x[at * H + k] = d_w_x + d_w_x_2_ + d_y_ * (real(1.7320508075688772) - real(1.7320508075688772) * r);
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void sru_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -113,19 +113,15 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def forward(
-    params: Params,
-    x: cp.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: cp.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[cp.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -136,6 +132,9 @@ def forward(
     T, B, _ = x.shape
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**22 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = cp.where(finished, 0, x).astype(x.dtype)
 
@@ -146,27 +145,37 @@ def forward(
     # The parts of f and r that wait for no state, for all steps at once.
     # u = W_c @ x
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-    launch("sru_forward_1", dtype, (T * B, H, H), gates)
+    gates[..., :H] = gates[..., :H]
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
     for t in range(T):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         # c' = f * c + u * (1 - f)
         # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_2", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
+        launch("sru_forward_1", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
 
-    y = h
-    if finished is not None:
-        cp.copyto(y, 0, where=finished)
+    y = h if finished is None else cp.where(finished, 0, h)
     final = States(c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None)
+    return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else cp.asarray(lengths).astype(np.int64)
+    y = cp.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else cp.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None) -> Grads:
@@ -192,13 +201,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 3 * H), dtype)
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)
+    d_gates = cp.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
+    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 
-    # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
-    # g_v_r = d_r * c
+    # d_r and g_v_r.
     launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, d_gates_2)
 
     # d_x = W_r.T @ d_r
@@ -214,11 +222,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        # d_c += d_y * r
-        # d_u = 1 - f
-        # d_f = d_c * f * d_u * (c - u)
-        # g_v_f = d_f * c
-        # d_c = d_c * f + d_f * v_f + d_r * v_r
+        # d_c, d_u, d_f and g_v_f.
         launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:
@@ -235,15 +239,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
     launch("sru_backward_3", dtype, (T * B, H, H), d_x, d_w_x_2, d_y, gates)
 
-    d_params = Params(d_W, d_b, d_v)
-    return Grads(params=d_params, x=d_x, initial=States(d_c))
+    return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    if np.ndim(x_t) != 2:
-        raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
-    y, final, _ = forward(params, x_t[None], initial=state, tape=False)
+    if getattr(x_t, "ndim", None) != 2:
+        raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, H)")
+    x = x_t[None]
+    y, final, _ = forward(params, x, initial=state, tape=False)
     return y[0], final
 
 

@@ -110,30 +110,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, H).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     H, = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, H)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, H)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, H))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -148,9 +146,8 @@ def forward(
     fr_all += b
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
-
-    half = np.full((), 0.5, dtype)
-    one = np.full((), 1, dtype)
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     v_f, v_r = v[:H], v[H:]
     ends = [None] * T if finished is None else finished
@@ -182,13 +179,24 @@ def forward(
         if finished is not None:
             np.copyto(c_next, c_t, where=finished_t)
 
-    y = h
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h if finished is None else np.where(finished, 0, h)
     final = States(c[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, c, gates, finished, initial is not None)
+    return y, final, Tape(x, c, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    H, = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -217,21 +225,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
-    d_gates_2 = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
+    d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (np.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (np.zeros(shape, dtype) for shape in shapes(H))
-
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_fr_all = d_gates[..., H:]
-    d_r_all = d_gates[..., 2 * H :]
-    d_f_all = d_gates[..., H : 2 * H]
-    d_u_all = d_gates[..., :H]
-    fr_all, u_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
+    d_fr_all, d_r_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
+    fr_all = gates[..., H:]
     g_v_r_all = d_gates_2[..., H:]
-    d_b_r = d_b[H:]
-    d_v_r = d_v[H:]
+
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
     # d_f = (1 - f) * f * (c - u)
     np.subtract(1, fr_all, out=d_fr_all)
@@ -239,23 +242,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.subtract(c[1:], s, out=s)
     d_r_all *= s
     d_r_all *= d_y
-    np.subtract(c[:-1], u_all, out=s)
+    np.subtract(c[:-1], gates[..., :H], out=s)
     d_f_all *= s
     d_fr_all *= fr_all
 
-    # g_v_r = d_r * c
-    np.multiply(d_r_all, c[:-1], out=g_v_r_all)
-
-    # d_u = 1 - f
-    np.subtract(1, f_all, out=d_u_all)
-
-    # d_x = W_r.T @ d_r
-    np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
+    np.multiply(d_r_all, c[:-1], out=g_v_r_all)  # g_v_r = d_r * c
+    np.subtract(1, gates[..., H : 2 * H], out=d_gates[..., :H])  # d_u = 1 - f
+    np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))  # d_x = W_r.T @ d_r
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_r_all.reshape(T * B, H).T, x.reshape(T * B, H), out=d_W[2 * H :])
-    np.matmul(ones, d_r_all.reshape(T * B, H), out=d_b_r)
-    np.matmul(ones, g_v_r_all.reshape(T * B, H), out=d_v_r)
+    np.matmul(ones, d_r_all.reshape(T * B, H), out=d_b[H:])
+    np.matmul(ones, g_v_r_all.reshape(T * B, H), out=d_v[H:])
 
     s_2 = np.empty((B, H), dtype)
     s_3 = np.empty((B, 2 * H), dtype)
@@ -272,10 +270,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_c += d_y * r
         np.multiply(d_y_t, r, out=s_2)
         d_c += s_2
-        d_f *= d_c
 
-        # g_v_f = d_f * c
-        np.multiply(d_f, c_t, out=g_v_f)
+        d_f *= d_c
+        np.multiply(d_f, c_t, out=g_v_f)  # g_v_f = d_f * c
         d_u *= d_c
 
         # d_c = d_c * f + d_f * v_f + d_r * v_r
@@ -289,63 +286,56 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_uf_all, d_f_all = d_gates[..., : 2 * H], d_gates[..., H : 2 * H]
-    d_b_f = d_b[:H]
-    g_v_f_all = d_gates_2[..., :H]
-    d_v_f = d_v[:H]
-    r_all = gates[..., 2 * H :]
+    d_uf_all = d_gates[..., : 2 * H]
 
     # d_w_x_2 = W_c.T @ d_u + W_f.T @ d_f
     np.matmul(d_uf_all.reshape(T * B, 2 * H), W[: 2 * H], out=d_w_x_2.reshape(T * B, H))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_uf_all.reshape(T * B, 2 * H).T, x.reshape(T * B, H), out=d_W[: 2 * H])
-    np.matmul(ones, d_f_all.reshape(T * B, H), out=d_b_f)
-    np.matmul(ones, g_v_f_all.reshape(T * B, H), out=d_v_f)
+    np.matmul(ones, d_gates[..., H : 2 * H].reshape(T * B, H), out=d_b[:H])
+    np.matmul(ones, d_gates_2[..., :H].reshape(T * B, H), out=d_v[:H])
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    np.multiply(r_all, 1.7320508075688772, out=s)
+    np.multiply(gates[..., 2 * H :], 1.7320508075688772, out=s)
     np.subtract(1.7320508075688772, s, out=s)
     s *= d_y
     d_x += s
     d_x += d_w_x_2
 
-    d_params = Params(d_W, d_b, d_v)
-    return Grads(params=d_params, x=d_x, initial=States(d_c))
+    return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, H)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     H, = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, H))
     c_t = check("state.c", state.c, (B, H))
-    c_next = np.empty((B, H), dtype)
     W, b, v = params
-    gates = np.empty((B, 3 * H), dtype)
-    h = np.empty((B, H), dtype)
+    gates = np.empty((B, 3 * H), dtype)  # u, f, r
+    h, c_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
+    one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
     fr, f, r, u = gates[:, H:], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
-    v_f, v_r = v[:H], v[H:]
 
     # u = W_c @ x
     # f = sigmoid(W_f @ x + v_f * c + b_f)
     # r = sigmoid(W_r @ x + v_r * c + b_r)
     np.matmul(x, W.T, out=gates)
     fr += b
-    np.multiply(c_t, v_f, out=s)
+    np.multiply(c_t, v[:H], out=s)
     f += s
-    np.multiply(c_t, v_r, out=s)
+    np.multiply(c_t, v[H:], out=s)
     r += s
-    sigmoid(fr, 0.5, out=fr)
+    sigmoid(fr, half, out=fr)
 
     # c' = f * c + u * (1 - f)
     np.subtract(c_t, u, out=c_next)
@@ -353,7 +343,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     c_next += u
 
     # h = alpha * (1 - r) * x + r * c'
-    np.subtract(1, r, out=h)
+    np.subtract(one, r, out=h)
     h *= x
     h *= 1.7320508075688772
     np.multiply(c_next, r, out=s)
@@ -429,11 +419,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

@@ -14,16 +14,15 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
 // z = tanh(W_z @ x + b_z)
 extern "C" __global__ void star_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    const storage* __restrict__ b_)  // 2 * H  b_z, b_k
-{
+        const int rows, const int H, Write gates, Read b_) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
@@ -32,48 +31,32 @@ extern "C" __global__ void star_forward_1(
     const real W_z_x = gates[at * (2 * H) + k];
     const real b_z = b_[k];
 
-    const real z = tanh(W_z_x + b_z);
-
-    gates[at * (2 * H) + k] = z;
+    gates[at * (2 * H) + k] = tanh(W_z_x + b_z);  // z
 }
 
 // k = sigmoid(W_k @ x + U_k @ h + b_k)
 // h' = tanh((1 - k) * h + z * k)
 extern "C" __global__ void star_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ U_k_h,  // (B, H)  U_k_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    const storage* __restrict__ b_,  // 2 * H  b_z, b_k
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read U_k_h, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
     const real U_k_h_ = U_k_h[b * H + k];
-    const real W_k_x = gates[at * (2 * H) + H + k];
+    const real W_k_x = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
     const real b_k = b_[H + k];
     const real h_ = h[at * H + k];
-    const real z = gates[at * (2 * H) + k];
 
     const real k_ = sigmoid(U_k_h_ + W_k_x + b_k);
-    const real h_next = tanh(h_ * (1 - k_) + z * k_);
-
     gates[at * (2 * H) + H + k] = k_;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = tanh(h_ * (1 - k_) + z * k_);  // h_next
 }
 
 // Computes d_h_next, d_a_h, d_k and d_z.
 extern "C" __global__ void star_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    storage* __restrict__ d_a_h,  // (B, H)  d_a_h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_k
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read gates,
+        Write d_a_h, Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -81,30 +64,20 @@ extern "C" __global__ void star_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real h_next = h[(at + B) * H + k];
-    const real h_ = h[at * H + k];
-    const real k_ = gates[at * (2 * H) + H + k];
-    const real z = gates[at * (2 * H) + k];
+    const real h_next = h[(at + B) * H + k], h_ = h[at * H + k];
+    const real k_ = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * (1 - square(h_next));
-    const real d_k = d_a_h_ * (1 - k_) * k_ * (z - h_);
-    const real d_z = d_a_h_ * k_ * (1 - square(z));
-
     d_h[b * H + k] = d_h_next;
     d_a_h[b * H + k] = d_a_h_;
-    d_gates[at * (2 * H) + H + k] = d_k;
-    d_gates[at * (2 * H) + k] = d_z;
+    d_gates[at * (2 * H) + H + k] = d_a_h_ * (1 - k_) * k_ * (z - h_);  // d_k
+    d_gates[at * (2 * H) + k] = d_a_h_ * k_ * (1 - square(z));  // d_z
 }
 
 // Computes d_h.
 extern "C" __global__ void star_backward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ d_a_h,  // (B, H)  d_a_h
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, k
-    storage* __restrict__ d_h)  // (B, H)  d_h_later
-{
+        const int rows, const int B, const int t, const int H, Read d_a_h, Read d_u_h, Read gates, Write d_h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -114,17 +87,13 @@ extern "C" __global__ void star_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real k_ = gates[at * (2 * H) + H + k];
 
-    const real d_h_ = d_a_h_ * (1 - k_) + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_a_h_ * (1 - k_) + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void star_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -103,30 +103,28 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
 
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
 
@@ -142,8 +140,7 @@ def forward(
     np.tanh(z_all, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_k_T_tiles, U_k_h_tiles = tiles(U_k.T, U_k_h)
     ends = [None] * T if finished is None else finished
@@ -164,13 +161,24 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, h, gates, finished, initial is not None)
+    return y, final, Tape(x, h, gates, finished, initial is not None) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(params, x[now], initial=initial, lengths=rest, tape=tape)
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -199,21 +207,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 2 * H), dtype)
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_k
     k_a_h, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_k, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     U_k_tiles, d_u_h_tiles = tiles(U_k, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_a_h_ts = k_a_h[ts]
-        h_ts, h_ts_2 = h[1:][ts], h[ts]
+        k_a_h_ts, k_h_ts = k_a_h[ts], k_h[ts]
+        h_ts = h[1:][ts]
         d_k_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         k_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_h_ts = k_h[ts]
 
         # k_a_h = 1 - h_next**2, times d_h in the loop
         np.multiply(h_ts, h_ts, out=k_a_h_ts)
@@ -221,7 +227,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_k = (1 - k) * k * (z - h), times k_a_h in the loop
         np.subtract(1, k_ts, out=d_k_ts)
-        np.subtract(z_ts, h_ts_2, out=s_ts)
+        np.subtract(z_ts, h[ts], out=s_ts)
         d_k_ts *= s_ts
         d_k_ts *= k_ts
 
@@ -230,8 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_z_ts, out=d_z_ts)
         d_z_ts *= k_ts
 
-        # k_h = 1 - k
-        np.subtract(1, k_ts, out=k_h_ts)
+        np.subtract(1, k_ts, out=k_h_ts)  # k_h = 1 - k
 
         for d_y_t, k_a_h_t, d_k, d_z, k_h_t, finished_t in backwards(
             d_y[ts], k_a_h_ts, d_k_ts, d_z_ts, k_h_ts, ends[ts],
@@ -241,18 +246,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_a_h = d_h * (1 - h_next**2)
-            k_a_h_t *= d_h
-
-            # d_k = k_a_h * (1 - k) * k * (z - h)
-            d_k *= k_a_h_t
-
-            # d_z = k_a_h * k * (1 - z**2)
-            d_z *= k_a_h_t
-
-            # d_u_h = U_k.T @ d_k
-            np.matmul(d_k, U_k_tiles, out=d_u_h_tiles)
+            k_a_h_t *= d_h  # k_a_h = d_h * (1 - h_next**2)
+            d_k *= k_a_h_t  # d_k = k_a_h * (1 - k) * k * (z - h)
+            d_z *= k_a_h_t  # d_z = k_a_h * k * (1 - z**2)
+            np.matmul(d_k, U_k_tiles, out=d_u_h_tiles)  # d_u_h = U_k.T @ d_k
 
             # d_h = d_u_h + k_a_h * (1 - k)
             np.multiply(k_a_h_t, k_h_t, out=d_h)
@@ -262,38 +259,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_k_all = d_gates[..., H:]
 
     # d_x = W_z.T @ d_z + W_k.T @ d_k
     np.matmul(d_gates.reshape(T * B, 2 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_k_all.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_k)
+    np.matmul(d_gates[..., H:].reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_k)
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
-    d_params = Params(d_W, d_U_k, d_b)
-    return Grads(params=d_params, x=d_x, initial=States(d_h))
+    return Grads(params=Params(d_W, d_U_k, d_b), x=d_x, initial=States(d_h))
 
 
-@np.errstate(all="ignore")
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U_k, b = params
-    gates = np.empty((B, 2 * H), dtype)
-    U_k_h = np.empty((B, H), dtype)
+    gates = np.empty((B, 2 * H), dtype)  # z, k
+    U_k_h, h_next = (np.empty((B, H), dtype) for _ in range(2))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     z, k_ = gates[:, :H], gates[:, H:]
 
@@ -304,7 +297,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.tanh(z, out=z)
     np.matmul(h_t, U_k.T, out=U_k_h)
     k_ += U_k_h
-    sigmoid(k_, 0.5, out=k_)
+    sigmoid(k_, half, out=k_)
 
     # h' = tanh((1 - k) * h + z * k)
     np.subtract(z, h_t, out=s)
@@ -382,11 +375,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

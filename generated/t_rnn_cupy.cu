@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
@@ -21,36 +23,25 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 // z = W_z @ x
 // f = sigmoid(W_f @ x + b_f)
 extern "C" __global__ void t_rnn_forward_1(
-    const int rows, const int H,
-    storage* __restrict__ gates,  // (T, B, 2 * H)  z, f
-    const storage* __restrict__ b_f,  // H  b_f
-    storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int H, Write gates, Read b_f, Write x_h_next) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * H) return;
     const int k = i % H;
     const long long at = i / H;
 
-    const real W_z_x = gates[at * (2 * H) + k];
-    const real W_f_x = gates[at * (2 * H) + H + k];
+    const real W_z_x = gates[at * (2 * H) + k], W_f_x = gates[at * (2 * H) + H + k];
     const real b_f_ = b_f[k];
 
     const real z = W_z_x;
     const real f = sigmoid(W_f_x + b_f_);
-    const real x_h_next_ = z * (1 - f);
-
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = f;
-    x_h_next[at * H + k] = x_h_next_;
+    x_h_next[at * H + k] = z * (1 - f);
 }
 
 // h' = f * h + z * (1 - f)
 extern "C" __global__ void t_rnn_forward_2(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, f
-    storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ x_h_next)  // (T, B, H)  x_h_next
-{
+        const int rows, const int B, const int t, const int H, Read gates, Write h, Read x_h_next) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -60,20 +51,13 @@ extern "C" __global__ void t_rnn_forward_2(
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    const real h_next = f * h_ + x_h_next_;
-
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = f * h_ + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a_f and d_z.
 extern "C" __global__ void t_rnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  z, f
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_z, d_a_f
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read h, Read gates,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -82,27 +66,20 @@ extern "C" __global__ void t_rnn_backward_1(
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
-    const real z = gates[at * (2 * H) + k];
-    const real f = gates[at * (2 * H) + H + k];
+    const real z = gates[at * (2 * H) + k], f = gates[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_f = d_h_next * h_ - d_h_next * z;
     const real not_f = 1 - f;
-    const real d_a_f = d_f * f * not_f;
-    const real d_z = d_h_next * not_f;
-    const real d_h_ = d_h_next * f;
-
-    d_h[b * H + k] = d_h_;
-    d_gates[at * (2 * H) + H + k] = d_a_f;
-    d_gates[at * (2 * H) + k] = d_z;
+    d_gates[at * (2 * H) + H + k] = d_f * f * not_f;  // d_a_f
+    d_gates[at * (2 * H) + k] = d_h_next * not_f;  // d_z
+    d_h[b * H + k] = d_h_next * f;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void t_rnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

@@ -14,6 +14,8 @@
 
 typedef REAL real;
 typedef STORAGE storage;
+typedef const storage* __restrict__ Read;
+typedef storage* __restrict__ Write;  // or read and written
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
@@ -22,43 +24,28 @@ __device__ inline real square(real a) { return a * a; }
 // n = tanh(W_c @ x + U_c @ h + b_c)
 // h' = (1 - g) * n + g * h
 extern "C" __global__ void ugrnn_forward_1(
-    const int rows, const int B, const int t, const int H,
-    const storage* __restrict__ u,  // (B, 2 * H)  U_g_h, U_c_h
-    storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
-    const storage* __restrict__ b_,  // 2 * H  b_g, b_c
-    storage* __restrict__ h)  // (T + 1, B, H)  h
-{
+        const int rows, const int B, const int t, const int H, Read u, Write gates, Read b_, Write h) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
     const long long at = (long long)t * B + b;
 
-    const real U_g_h = u[b * (2 * H) + k];
-    const real W_g_x = gates[at * (2 * H) + k];
-    const real b_g = b_[k];
-    const real U_c_h = u[b * (2 * H) + H + k];
-    const real W_c_x = gates[at * (2 * H) + H + k];
-    const real b_c = b_[H + k];
+    const real U_g_h = u[b * (2 * H) + k], U_c_h = u[b * (2 * H) + H + k];
+    const real W_g_x = gates[at * (2 * H) + k], W_c_x = gates[at * (2 * H) + H + k];
+    const real b_g = b_[k], b_c = b_[H + k];
     const real h_ = h[at * H + k];
 
     const real g = sigmoid(U_g_h + W_g_x + b_g);
     const real n = tanh(U_c_h + W_c_x + b_c);
-    const real h_next = (1 - g) * n + h_ * g;
-
     gates[at * (2 * H) + k] = g;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_next;
+    h[(at + B) * H + k] = (1 - g) * n + h_ * g;  // h_next
 }
 
 // Computes d_h_next, d_g and d_n.
 extern "C" __global__ void ugrnn_backward_1(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_y,  // (T, B, H)  d_y
-    const storage* __restrict__ gates,  // (T, B, 2 * H)  g, n
-    const storage* __restrict__ h,  // (T + 1, B, H)  h
-    storage* __restrict__ d_gates)  // (T, B, 2 * H)  d_g, d_n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -66,27 +53,19 @@ extern "C" __global__ void ugrnn_backward_1(
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
-    const real g = gates[at * (2 * H) + k];
-    const real n = gates[at * (2 * H) + H + k];
+    const real g = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    const real d_n = d_h_next * (1 - square(n)) * not_g;
-    const real d_g = d_h_next * g * not_g * (h_ - n);
-
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + k] = d_g;
-    d_gates[at * (2 * H) + H + k] = d_n;
+    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(n)) * not_g;  // d_n
+    d_gates[at * (2 * H) + k] = d_h_next * g * not_g * (h_ - n);  // d_g
 }
 
 // Computes d_h.
 extern "C" __global__ void ugrnn_backward_2(
-    const int rows, const int B, const int t, const int H,
-    storage* __restrict__ d_h,  // (B, H)  d_h_later
-    const storage* __restrict__ d_u_h,  // (B, H)  d_u_h
-    const storage* __restrict__ gates)  // (T, B, 2 * H)  g, n
-{
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_u_h, Read gates) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
@@ -96,17 +75,13 @@ extern "C" __global__ void ugrnn_backward_2(
     const real d_u_h_ = d_u_h[b * H + k];
     const real g = gates[at * (2 * H) + k];
 
-    const real d_h_ = d_h_next * g + d_u_h_;
-
-    d_h[b * H + k] = d_h_;
+    d_h[b * H + k] = d_h_next * g + d_u_h_;
 }
 
 // out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
 // each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
 extern "C" __global__ void ugrnn_column_sum(
-    const long long rows, const int width, const long long pitch,
-    const storage* __restrict__ in, storage* __restrict__ out)
-{
+        const long long rows, const int width, const long long pitch, Read in, Write out) {
     __shared__ real part[8][32];
     const int k = blockIdx.x * 32 + threadIdx.x;
     real total = 0;

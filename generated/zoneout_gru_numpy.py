@@ -117,12 +117,7 @@ def unpack(params: Params) -> dict[str, np.ndarray]:
 
 @np.errstate(all="ignore")  # exp(-a) may overflow to inf, and 1 / (1 + inf) is the 0 that it should be
 def forward(
-    params: Params,
-    x: np.ndarray,
-    *,
-    initial: States | None = None,
-    lengths: Any = None,
-    tape: Any = True,
+    params: Params, x: np.ndarray, *, initial: States | None = None, lengths: Any = None, tape: Any = True,
     m: np.ndarray,
 ) -> tuple[np.ndarray, States, Tape | None]:
     """Run whole sequences; return the outputs (T, B, H), the final states, and the tape.
@@ -131,28 +126,31 @@ def forward(
     m: (T, B, H), or (B, H) where it is constant in time.
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads, False to save nothing, an earlier tape to reuse its memory.
+    tape: True to save what `backward` reads, False for memory that does not grow with T, an earlier tape to
+        reuse its memory.
 
     Raises ValueError and TypeError that name the argument.
     """
     I, H = measure(params)
     dtype = precision(params, initial, x=x, m=m)
-    x = np.asarray(x)
-    if x.ndim != 3:
-        raise ValueError(f"x has shape {x.shape}, expected (T, B, I)")
-    T, B, _ = x.shape
+    if np.ndim(x) != 3:
+        raise ValueError(f"x has shape {np.shape(x)}, expected (T, B, I)")
+    T, B, _ = np.shape(x)
     x = check("x", x, (T, B, I))
     m = check("m", m, (T, B, H), (B, H))
+    finished = None if lengths is None else over(lengths, T, B)
+    steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
+    if tape is False and T > steps:
+        return in_parts(params, x, initial, lengths, steps, dtype, m)
     constant = [*["m"] * (m.ndim == 2)]
     m = np.broadcast_to(m, (T, B, H))
-    finished = None if lengths is None else over(lengths, T, B)
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
         m = np.where(finished, 0, m).astype(m.dtype)
 
     W, U, U_h, b = params
     h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
     U_h_hr = np.empty((B, H), dtype)
 
     # The parts of z, r and n that wait for no state, for all steps at once.
@@ -160,8 +158,7 @@ def forward(
     gates += b
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
-
-    half = np.full((), 0.5, dtype)
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
@@ -195,13 +192,26 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
 
-    y = h[1:].copy()
-    if finished is not None:
-        np.copyto(y, 0, where=finished)
+    y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
     final = States(h[T].copy())
-    if tape is False:
-        return y, final, None
-    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant)
+    return y, final, Tape(x, m, h, gates, hr, finished, initial is not None, constant) if tape else None
+
+
+def in_parts(params, x, initial, lengths, steps, dtype, m):
+    """`forward` without a tape: `steps` at a time, in memory that does not grow with T."""
+    _, H = measure(params)
+    T, B, _ = x.shape
+    lengths = None if lengths is None else np.asarray(lengths).astype(np.int64)
+    y = np.empty((T, B, H), dtype)
+    tape = True
+    for t in range(0, T, steps):
+        now = slice(t, min(t + steps, T))
+        rest = None if lengths is None else np.clip(lengths - t, 0, now.stop - t)
+        tape = tape if now.stop - t == steps else True
+        y[now], initial, tape = forward(
+            params, x[now], initial=initial, lengths=rest, tape=tape, m=m if m.ndim == 2 else m[now],
+        )
+    return y, initial, None
 
 
 @np.errstate(all="ignore")
@@ -230,42 +240,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
     k_h, d_m, k_k = (np.empty((T, B, H), dtype) for _ in range(3))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-
     s = np.empty((B, H), dtype)
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts = k_h[ts]
-        z_ts = gates[ts, :, :H]
-        n_ts = gates[ts, :, 2 * H :]
-        r_ts = gates[ts, :, H : 2 * H]
-        zr_ts = gates[ts, :, : 2 * H]
-        d_m_ts = d_m[ts]
-        h_ts = h[ts]
-        k_k_ts = k_k[ts]
+        k_h_ts, d_m_ts, h_ts, k_k_ts = k_h[ts], d_m[ts], h[ts], k_k[ts]
         m_ts = m[ts]
-        d_n_ts = d_gates[ts, :, 2 * H :]
-        d_r_ts = d_gates[ts, :, H : 2 * H]
-        d_z_ts = d_gates[ts, :, :H]
+        z_ts, n_ts, r_ts = gates[ts, :, :H], gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H]
+        d_n_ts, d_r_ts, d_z_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         d_zr_ts = d_gates[ts, :, : 2 * H]
 
-        # k_h = 1 - z
-        np.subtract(1, z_ts, out=k_h_ts)
+        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
 
         # d_m = h * (1 - z) + n * z
         np.multiply(h_ts, k_h_ts, out=d_m_ts)
         np.multiply(n_ts, z_ts, out=s_ts)
         d_m_ts += s_ts
 
-        # k_k = 1 - m, times d_h in the loop
-        np.subtract(1, m_ts, out=k_k_ts)
+        np.subtract(1, m_ts, out=k_k_ts)  # k_k = 1 - m, times d_h in the loop
 
         # d_n = (1 - n**2) * z, times k_k in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -278,10 +277,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= h_ts
         np.subtract(n_ts, h_ts, out=d_z_ts)
         d_z_ts *= k_h_ts
-        d_zr_ts *= zr_ts
+        d_zr_ts *= gates[ts, :, : 2 * H]
 
-        # d_m = h - h * (1 - z) - n * z, times d_h in the loop
-        np.subtract(h_ts, d_m_ts, out=d_m_ts)
+        np.subtract(h_ts, d_m_ts, out=d_m_ts)  # d_m = h - h * (1 - z) - n * z, times d_h in the loop
 
         for d_y_t, k_k_t, d_n, d_m_t, d_r, d_z, d_zr, m_t, r, k_h_t, finished_t in backwards(
             d_y[ts], k_k_ts, d_n_ts, d_m_ts, d_r_ts, d_z_ts, d_zr_ts, m_ts, r_ts, k_h_ts, ends[ts],
@@ -291,27 +289,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-
-            # k_k = d_h * (1 - m)
-            k_k_t *= d_h
-
-            # d_n = k_k * (1 - n**2) * z
-            d_n *= k_k_t
-
-            # d_m = d_h * (h - h * (1 - z) - n * z)
-            d_m_t *= d_h
-
-            # d_hr = U_h.T @ d_n
-            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)
-
-            # d_r = d_hr * h * (1 - r) * r
-            d_r *= d_hr
-
-            # d_z = k_k * (1 - z) * z * (n - h)
-            d_z *= k_k_t
-
-            # d_u_h = U_z.T @ d_z + U_r.T @ d_r
-            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)
+            k_k_t *= d_h  # k_k = d_h * (1 - m)
+            d_n *= k_k_t  # d_n = k_k * (1 - n**2) * z
+            d_m_t *= d_h  # d_m = d_h * (h - h * (1 - z) - n * z)
+            np.matmul(d_n, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
+            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            d_z *= k_k_t  # d_z = k_k * (1 - z) * z * (n - h)
+            np.matmul(d_zr, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * m + d_hr * r + d_u_h + k_k * (1 - z)
             d_h *= m_t
@@ -325,47 +309,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    d_zr_all, d_n_all = d_gates[..., : 2 * H], d_gates[..., 2 * H :]
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     np.matmul(d_gates.reshape(T * B, 3 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_W)
-    np.matmul(d_zr_all.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    np.matmul(d_n_all.reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
+    np.matmul(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    np.matmul(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), out=d_U_h)
     np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
 
-    d_params = Params(d_W, d_U, d_U_h, d_b)
     return Grads(
-        params=d_params, x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m, initial=States(d_h),
+        params=Params(d_W, d_U, d_U_h, d_b), x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m,
+        initial=States(d_h),
     )
 
 
-@np.errstate(all="ignore")
 def step(
     params: Params, x_t: np.ndarray, state: States | None = None, *, m: np.ndarray,
 ) -> tuple[np.ndarray, States]:
     """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
-    x_t = np.asarray(x_t)
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, x_t[None], tape=False, m=m)
+        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False, m=m)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t, m=m)
-    B, _ = x_t.shape
+    B, _ = np.shape(x_t)
     x = check("x_t", x_t, (B, I))
     m = check("m", m, (B, H))
     h_t = check("state.h", state.h, (B, H))
-    h_next = np.empty((B, H), dtype)
     W, U, U_h, b = params
-    u = np.empty((B, 2 * H), dtype)
-    gates = np.empty((B, 3 * H), dtype)
-    hr, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
+    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_r_h
+    gates = np.empty((B, 3 * H), dtype)  # z, r, n
+    hr, U_h_hr, h_next = (np.empty((B, H), dtype) for _ in range(3))
+    half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    zr, r, n, z = gates[:, : 2 * H], gates[:, H : 2 * H], gates[:, 2 * H :], gates[:, :H]
+    zr, n = gates[:, : 2 * H], gates[:, 2 * H :]
 
     # z = sigmoid(W_z @ x + U_z @ h + b_z)
     # r = sigmoid(W_r @ x + U_r @ h + b_r)
@@ -374,15 +355,15 @@ def step(
     gates += b
     np.matmul(h_t, U.T, out=u)
     zr += u
-    sigmoid(zr, 0.5, out=zr)
-    np.multiply(h_t, r, out=hr)
+    sigmoid(zr, half, out=zr)
+    np.multiply(h_t, gates[:, H : 2 * H], out=hr)
     np.matmul(hr, U_h.T, out=U_h_hr)
     n += U_h_hr
     np.tanh(n, out=n)
 
     # k = (1 - z) * h + z * n
     np.subtract(n, h_t, out=s)
-    s *= z
+    s *= gates[:, :H]
     s += h_t
 
     # h' = h * m + k * (1 - m)
@@ -460,11 +441,15 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
 
 def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
-    if initial is not None:
-        if not isinstance(initial, States):
-            raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
-        arrays |= {f"initial.{name}": array for name, array in initial._asdict().items()}
+    if initial is not None and not isinstance(initial, States):
+        raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
+    states = () if initial is None else initial
+    found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
+    if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
+        return found.pop()
+    for kind, record in (("params", params), ("initial", initial)):
+        fields = {} if record is None else record._asdict()
+        arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
     for name, dtype in dtypes.items():

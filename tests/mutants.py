@@ -239,7 +239,7 @@ def judge(
 ADJOINT_PY, TANGENT_PY = "gategen/graph/adjoint.py", "gategen/graph/tangent.py"
 NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
-HOST_PY = "gategen/backends/host.py"
+HOST_PY, INTERFACE_PY = "gategen/backends/host.py", "gategen/backends/interface.py"
 TEMPLATE, STEP_BACK = "templates/python/module.py.jinja", "templates/python/step_back.py.jinja"
 KERNELS = "templates/cupy/kernels.cu.jinja"
 
@@ -463,11 +463,11 @@ LOWERING = (
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
         CUPY_PY, "a kernel does not store what the backward step reads",
-        "*graph.results, *self.pair.tape}", "*graph.results}",
+        "*graph.results, *self.way.rule.tape}", "*graph.results}",
     ),
     Mutant(
-        MODULE_PY, "the first step's output stays what the loop left there",
-        'by_first = module.names.known["first", name] if', 'by_first = f"{source}[0]" if',
+        INTERFACE_PY, "the first step's output stays what the loop left there",
+        'first=names["first output", name] if', 'first=f"{source}[0]" if',
     ),
     Mutant(
         STEP_BACK, "a finished sequence loses its gradient",
@@ -475,7 +475,7 @@ LOWERING = (
     ),
     Mutant(
         TEMPLATE, "a finished sequence runs on",
-        "{{ xp }}.copyto({{ item.next }}, {{ item.current }}, where={{ finished_now }})", "pass",
+        "{{ xp }}.copyto({{ item.target }}, {{ item.value }}, where={{ target.finished_now }})", "pass",
     ),
     Mutant(
         TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
@@ -495,7 +495,7 @@ LOWERING = (
     ),
     Mutant(
         STEP_BACK, "a finished sequence adds its gradient once more",
-        "{{ xp }}.copyto({{ state.carry }}, 0, where={{ finished_now }})", "pass",
+        "{{ xp }}.copyto({{ state.carry }}, 0, where={{ target.finished_now }})", "pass",
     ),
     Mutant(
         NUMPY_PY, "a step of a few is taken from the steps behind them",

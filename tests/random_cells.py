@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import gategen as gg
 from gategen.backends.cupy import CUDA_WORDS
-from gategen.backends.module import SIZE_WORDS, WORDS
+from gategen.backends.names import SIZE_WORDS, WORDS
 from gategen.errors import SpecError
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell

@@ -38,6 +38,8 @@ ORDERS = {
     "plan": """
         data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
         text pipeline __init__""",
+    "backends": """
+        comments names module folding interface instructions host functions sigmoids numpy cupy __init__""",
     "judge": "host problem runner derivatives verify __init__",
     "layers": "arrange rnn __init__",
 }

@@ -4,11 +4,13 @@ Templates lay out text and decide nothing; no text depends on the day, the machi
 """
 
 import ast
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tokenize
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -273,3 +275,35 @@ def test_generated_modules_have_no_dead_name_and_no_long_line():
         [sys.executable, "-m", "ruff", *rules, str(GENERATED)], capture_output=True, text=True
     )
     assert not done.returncode, done.stdout + done.stderr
+
+
+@every_backend
+@pytest.mark.parametrize("name", CELLS)
+def test_every_local_is_read(name, backend):
+    """Also those that a tuple names, and one that only ever changes in place is a view of another array."""
+    for text in modules(name, backend):
+        for function in (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)):
+            nodes = [*ast.walk(function)]
+            named = [node for node in nodes if isinstance(node, ast.Name)]
+            changed = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
+            read = {node.id for node in named if isinstance(node.ctx, ast.Load)}
+            bound = {node.id for node in named if isinstance(node.ctx, ast.Store)}
+            assert bound - changed - read <= {"_"}, function.name
+
+
+@pytest.mark.parametrize("name", CELLS)
+@every_backend
+def test_the_left_side_of_a_gradient_formula_is_there(name, backend):
+    """In the code, or among the names that are told beside the array in which they lie."""
+    for text in modules(name, backend):
+        tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
+        code = {token.string for token in tokens if token.type == tokenize.NAME}
+        comments = [token for token in tokens if token.type == tokenize.COMMENT]
+        beside = [t.string for t in comments if re.search(r"\.empty\(|: \w+\.ndarray ", t.line)]
+        told = {name for line in beside for name in re.findall(r"\w+", line)}
+        known = code | told | {f"d_{name}" for name in told}
+        for function in (node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)):
+            if "backward" in function.name:
+                inside = [t.string for t in comments if function.lineno <= t.start[0] <= function.end_lineno]
+                formulas = [re.match(r"# (\w+) [-+*/]?= ", line) for line in inside]
+                assert {found[1] for found in formulas if found} <= known, function.name

@@ -31,8 +31,8 @@ from gategen.plan import (
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
+    Rule,
     Schedule,
     Slot,
     Stage,
@@ -391,8 +391,8 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_cell_needs_as_many_products_as_counted_by_hand(planned: Plan, name: str) -> None:
-    pair = planned.step
-    assert (products(pair.forward), products(pair.backward)) == COUNTS[name]
+    rule = planned.step
+    assert (products(rule.forward), products(rule.backward)) == COUNTS[name]
 
 
 # ---------------------------------------------------------------------------------------------- memory
@@ -579,39 +579,38 @@ class Machine:
         return Slot("", sp.S.Zero, value.size).stop
 
 
-def check_memory(pair: Pair, steps: int) -> Machine:
+def check_memory(rule: Rule, steps: int) -> Machine:
     """Run both directions over one memory, so that the tape is read where the forward step left it."""
     machine = Machine(steps)
-    machine.run(pair.forward)
-    for carry in pair.forward.graph.states:
+    machine.run(rule.forward)
+    for carry in rule.forward.graph.states:
         machine.forward_states |= {carry.current: (carry.name, 0), carry.next: (carry.name, 1)}
     machine.written = set()
-    machine.run(pair.backward)
+    machine.run(rule.backward)
     return machine
 
 
-def pairs(planned: Plan) -> Iterator[tuple[Pair, int]]:
+def runs(planned: Plan) -> Iterator[tuple[Rule, int]]:
     """The passes of a plan, each with a number of steps it is used for."""
     yield planned.step, 3
     yield planned.step, 1
-    for pair in (planned.first, planned.start):
-        if pair is not None:
-            yield pair, 1
+    for rule in planned.rules[1:]:
+        yield rule, 1
 
 
 @every_cell
 @pytest.mark.parametrize("arrays", [False, True], ids=["kernels", "arrays"])
 def test_every_value_lies_where_it_is_read_as_long_as_it_is_read(name: str, arrays: bool) -> None:
-    for pair, steps in pairs(plan(EVERY[name], arrays)):
-        check_memory(pair, steps)
+    for rule, steps in runs(plan(EVERY[name], arrays)):
+        check_memory(rule, steps)
 
 
 @every_cell
 def test_what_its_own_kernel_alone_reads_has_no_memory_of_its_own(planned: Plan) -> None:
-    for pair in [pair for pair in (planned.step, planned.first) if pair]:
-        for schedule in (pair.forward, pair.backward):
+    for rule in planned.rules:
+        for schedule in (rule.forward, rule.backward):
             graph, local = schedule.graph, set()
-            ends = {v for c in graph.states for v in (c.current, c.next)} | {*pair.tape}
+            ends = {v for c in graph.states for v in (c.current, c.next)} | {*rule.tape}
             ends |= {*graph.results}
             for kernel in (stage for stage in schedule.loop if isinstance(stage, Kernel)):
                 own = {op.out for op in kernel.ops}
@@ -638,12 +637,12 @@ def test_a_product_does_not_overwrite_the_gradient_it_reads() -> None:
 
 
 def test_the_memory_check_finds_a_value_that_is_overwritten_too_early() -> None:
-    pair = plan(CELLS["gru"]).step
-    slots = {v.name: (v, slot) for v, slot in pair.forward.slots}
+    rule = plan(CELLS["gru"]).step
+    slots = {v.name: (v, slot) for v, slot in rule.forward.slots}
     z, u = slots["z"], slots["U_h_hr"]
-    crossed = tuple((v, z[1] if v == u[0] else slot) for v, slot in pair.forward.slots)
+    crossed = tuple((v, z[1] if v == u[0] else slot) for v, slot in rule.forward.slots)
     with pytest.raises(AssertionError, match="z of step 0 is read, but there lies"):
-        check_memory(replace(pair, forward=replace(pair.forward, slots=crossed)), 2)
+        check_memory(replace(rule, forward=replace(rule.forward, slots=crossed)), 2)
 
 
 # ---------------------------------------------------------------------------------------------- whole plans

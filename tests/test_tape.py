@@ -1,5 +1,6 @@
 """The tape between `forward` and `backward`, and steps without one."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +71,42 @@ def test_without_a_tape_nothing_is_kept_and_nothing_changes(module_of, name):
     assert without[2] is None and isinstance(taped[2], point.module.Tape)
     assert not taped[2].given and forward(replace(point, initial=True), True)[2].given
     assert_same((*without[0], *without[1]), (*taped[0], *taped[1]))
+
+
+@every_cell
+@with_initial
+@pytest.mark.parametrize("lengths", [None, (3, 0, 7, 1, 5)], ids=["full", "lengths"])
+@pytest.mark.parametrize("constant", [False, True], ids=["in_time", "constant"])
+def test_a_run_without_a_tape_may_be_done_in_parts(module_of, name, initial, lengths, constant):
+    point = random_point(
+        name, module_of(name), initial=initial, lengths=lengths, steps=7, constant=constant, training=False
+    )
+    if constant and not point.further:
+        return
+    options = [point.module.Buffers(**point.buffers)] if name in NORMED else []
+    arguments = [point.states if initial else None, lengths, 3, np.dtype("float64"), *point.further.values()]
+    y, final, tape = point.module.in_parts(point.params, point.x, *arguments, *options)
+    wanted_y, wanted_final, _ = forward(point)
+    assert tape is None
+    for found, wanted in zip(
+        (*(y if len(wanted_y) > 1 else (y,)), *final), (*wanted_y, *wanted_final), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru_after", "ligru"])
+def test_a_long_run_without_a_tape_takes_no_more_memory_than_a_short_one(module_of, name):
+    def peak(steps: int) -> int:
+        point = random_point(
+            name, module_of(name), steps=steps, batch=64, sizes={"input": 4, "hidden": 64}, training=False
+        )
+        tracemalloc.start()
+        (y,), _, _ = forward(point)
+        _, found = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found - y.nbytes
+
+    assert peak(640) < 1.1 * peak(129)
 
 
 @every_cell

@@ -9,16 +9,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import sympy as sp
 
 from gategen.graph import Pointwise, Value
-from gategen.plan import Kernel, MatMul, Pair, Plan, Schedule, Stage, offset_rank
+from gategen.plan import FIRST_STEP, START_STATES, Kernel, MatMul, Rule, Schedule, Stage, offset_rank
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.printer import Printer
 
-OBVIOUS = re.compile(r"\w+ [+*]= \w+")  # the code says the same
+OBVIOUS = re.compile(r"\w+ [+*]?= \w+")  # the code says the same
+LONGEST = 200  # nodes of what is written out; powers of powers would double with every equation
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What stands above some code: lines, and the gates of which it computes parts before the loop."""
+
+    lines: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        early = f"The parts of {listed(self.gates)} that wait for no state, for all steps at once."
+        said = tuple(line for line in self.lines if not OBVIOUS.fullmatch(line))
+        return (early, *said) if self.gates else said
 
 
 @dataclass(frozen=True)
@@ -28,21 +44,13 @@ class Comments:
     lines: Mapping[str, str]
     parts: Mapping[str, str]
 
-    def of(self, values: Iterable[Value], once: bool = False) -> tuple[str, ...]:
-        """The lines for some values; `once`: there is a single step, of which nothing is known before."""
+    def of(self, values: Iterable[Value], once: bool = False) -> Remark:
+        """The remark on some values; `once`: there is a single step, of which nothing is known before."""
         names = [v.name for v in values]
         parts = {} if once else self.parts
-        gates = list(dict.fromkeys(parts[n] for n in names if n in parts))
-        early = (f"The parts of {listed(gates)} that wait for no state, for all steps at once.",)
-        lines = (self.lines[n] for n in names if n not in parts and n in self.lines)
-        return tuple(
-            dict.fromkeys(
-                [*(early if gates else ()), *(line for line in lines if not OBVIOUS.fullmatch(line))]
-            )
-        )
-
-
-NONE = Comments({}, {})
+        gates = dict.fromkeys(parts[n] for n in names if n in parts)
+        lines = dict.fromkeys(self.lines[n] for n in names if n not in parts and n in self.lines)
+        return Remark(tuple(lines), tuple(gates))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -50,15 +58,10 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def comments(plan: Plan) -> dict[int, Comments]:
-    """Those of every schedule of a cell, by its `id`."""
-    cell = plan.cell
-    found: dict[int, Comments] = {}
-    for pair, equations in ((plan.step, cell.equations), (plan.first, cell.first), (plan.start, ())):
-        if pair is not None:
-            found[id(pair.forward)] = forward_comments(cell, pair.forward, equations)
-            found[id(pair.backward)] = backward_comments(pair)
-    return found
+def comments(cell: Cell, rule: Rule) -> tuple[Comments, Comments]:
+    """Those of both directions of a rule."""
+    equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
+    return forward_comments(cell, rule.forward, equations), backward_comments(rule)
 
 
 def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
@@ -101,11 +104,11 @@ def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
 # ---------------------------------------------------------------------------------------------- backward
 
 
-def backward_comments(pair: Pair) -> Comments:
+def backward_comments(rule: Rule) -> Comments:
     """`d_n = d_h * z * (1 - n**2)`, for every gradient that has a name in the code."""
-    schedule = pair.backward
+    schedule = rule.backward
     order = pointwise(schedule.stages)
-    names = {v.name: memory_name(v, pair, schedule) for op in order for v in (op.out, *op.reads)}
+    names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
     ahead = {name for stage in schedule.ahead for name in outs(stage)}
     heirs = in_place(order, schedule, ahead)
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
@@ -113,18 +116,19 @@ def backward_comments(pair: Pair) -> Comments:
     lines: dict[str, str] = {}
     for op in order:
         expr = op.expr.xreplace(whole)
-        if op.out not in schedule.slot or op.out.name in ahead:
+        nameless = op.out not in schedule.slot or op.out.name in ahead
+        if nameless and len(list(islice(sp.preorder_traversal(expr), LONGEST))) < LONGEST:
             whole[op.out] = expr
         lines[op.out.name] = formula(names[op.out.name], expr, printer)
         if op.out in heirs:
             lines[op.out.name] += f", times {heirs[op.out]} in the loop"
+    first_reader = {value: op.out.name for op in reversed(order) for value in op.reads}
     for op in reversed(order):  # what has no name in the code is part of what reads it first
-        reader = next((other for other in order if op.out in other.reads), None)
-        if op.out not in schedule.slot and reader is not None:
-            lines[op.out.name] = lines[reader.out.name]
+        if op.out in whole and op.out not in schedule.slot and op.out in first_reader:
+            lines[op.out.name] = lines[first_reader[op.out]]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
-            lines |= product_lines(stage, pair, schedule)
+            lines |= product_lines(stage, rule, schedule)
     return Comments(lines, {})
 
 
@@ -155,17 +159,17 @@ def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) ->
     return found
 
 
-def product_lines(stage: MatMul, pair: Pair, schedule: Schedule) -> dict[str, str]:
-    operands = [memory_name(v, pair, schedule) for v in stage.operand]
+def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, str]:
+    operands = [memory_name(v, rule, schedule) for v in stage.operand]
     members = [member for weight in stage.weights for member in weight.members]
     terms = [f"{m}.T @ {v}" for m, v in zip(members, operands, strict=False)]
-    return {v.name: f"{memory_name(v, pair, schedule)} = {' + '.join(terms)}" for v in stage.out}
+    return {v.name: f"{memory_name(v, rule, schedule)} = {' + '.join(terms)}" for v in stage.out}
 
 
-def memory_name(value: Value, pair: Pair | None, schedule: Schedule) -> str:
+def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:
     """What the code calls the memory of a value: a carried gradient, a member of a stack, a state."""
     slot = schedule.slot.get(value)
-    buffers = pair.buffers if pair else schedule.buffer
+    buffers = rule.buffers if rule else schedule.buffer
     buffer = buffers.get(slot.buffer) if slot else None
     name: str = value.name
     if slot is None or buffer is None or not buffer.starts:

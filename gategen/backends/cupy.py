@@ -13,40 +13,27 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import sympy as sp
 
-from gategen.backends.comments import listed
-from gategen.backends.host import ALL, LOOP, ONCE, SUMS, Host, folded
+from gategen.backends.comments import Remark, listed
+from gategen.backends.folding import WIDTH, call, folded
+from gategen.backends.functions import context
+from gategen.backends.host import ALL, ONCE, SUMS, Host
 from gategen.backends.instructions import View
-from gategen.backends.module import (
-    WIDTH,
-    Module,
-    Scope,
-    call,
-    empties,
-    heading,
-    own_memory,
-    passing,
-    returned_together,
-    rule_context,
-    rule_of,
-    signature,
-    stack_of,
-    with_fields,
-)
+from gategen.backends.module import Module, OneStep, Target, Way
+from gategen.backends.names import Scope
 from gategen.graph import Length, Pointwise, Value, fresh, length
 from gategen.plan import (
-    GRADIENT,
+    FIRST_STEP,
     Buffer,
     ColumnSum,
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
-    Schedule,
+    Rule,
     Slot,
     Stage,
     Sum,
@@ -62,18 +49,21 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE HALF NULL
-    INFINITY NAN M_PI unix linux float double half
+    real storage Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE
+    HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
 
 def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
-    name, made = plan.cell.name, context(plan)
+    kernels: dict[str, list[CudaKernel]] = {}  # by function
+    made = context(CupyModule(plan), partial(Emitter, kernels))
+    listed = [kernel for some in kernels.values() for kernel in some]
+    cuda = {**made, "kernels": listed, "functions": used_functions(listed)}
     return {
-        f"{name}_cupy.py": module_text(made),
-        f"{name}_cupy.cu": render("cupy/kernels.cu.jinja", made),
+        f"{plan.cell.name}_cupy.py": module_text(made),
+        f"{plan.cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", cuda),
     }
 
 
@@ -127,7 +117,6 @@ class Argument:
     """A parameter of a kernel, and what the host passes for it."""
 
     declaration: str
-    comment: str
     host: str
 
 
@@ -137,12 +126,11 @@ class CudaKernel:
 
     name: str
     comment: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
+    parameters: tuple[str, ...]  # lines
     width: str
     index: tuple[str, ...]
     reads: tuple[str, ...]
     computes: tuple[str, ...]
-    writes: tuple[str, ...]
 
 
 def mentions(text: str, word: str) -> bool:
@@ -153,25 +141,30 @@ class Emitter(Host):
     """Kernels and launches of one level of a schedule."""
 
     def __init__(
-        self,
-        module: Module,
-        names: Scope,
-        pair: Pair,
-        schedule: Schedule,
-        where: str,
-        prefix: str,
-        kernels: list[CudaKernel],
+        self, kernels: dict[str, list[CudaKernel]], module: Module, way: Way, names: Scope, where: str
     ) -> None:
-        super().__init__(module, names, pair, schedule, where, "cp")
-        self.prefix, self.kernels = prefix, kernels
+        super().__init__(module, way, names, where)
+        self.kernels = kernels.setdefault(way.name, [])
         self.time = "0" if where == ONCE else "t"
+
+    @property
+    def prepare(self) -> tuple[str, ...]:
+        return tuple(f"{wish} = {source}" for source, wish in self.weights.items())
+
+    @property
+    def head(self) -> str:
+        first = "start, T" if self.module.plan.rule(FIRST_STEP) else "T"
+        return f"for t in {'reversed(range(T))' if self.schedule.graph.backwards else f'range({first})'}:"
+
+    def settle(self, *kept: str) -> None:
+        """Nothing: parts have no names."""
 
     def part(self, source: str, wish: str) -> str:
         return source
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         inner = "" if whole else f", :, {self.span(view.start, view.stop, buffer.width)}"
-        if buffer.kind == "input" and not self.pair.forward.graph.states:  # of trained starts: (B, width)
+        if buffer.kind == "input" and not self.way.rule.forward.graph.states:  # of trained starts: (B, width)
             return f"{base}[{inner[2:]}]" if inner else base
         at = self.time if not view.shift else "1" if self.where == ONCE else f"{self.time} + 1"
         return f"{base}[{at}{inner}]"
@@ -193,9 +186,6 @@ class Emitter(Host):
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
 
-    def field_name(self, name: str) -> str:
-        return self.names.known.get(("field", name)) or self.names.of(("given", name), name)
-
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
         mask = self.schedule.graph.mask
@@ -214,31 +204,35 @@ class Emitter(Host):
         out = {self.schedule.slot[v].buffer for v in writes}
         for value in (*reads, *writes):
             if self.scalar(value):
-                word = self.names.known["given", value.name]
-                made[value.name] = Argument(f"const real {value.name}", "", f"number({word}, dtype)")
+                word = self.names["given", value.name]
+                made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
             name = self.schedule.slot[value].buffer
             if name in names:
                 continue
             buffer = self.buffer(name)
-            host = self.names.known[name] if buffer else self.field_name(name)
+            host = self.names["memory", name] if buffer else self.field_name(name)
             names[name] = unique(host, taken)
-            qualifier = "" if name in out else "const "
-            made[name] = Argument(
-                f"{qualifier}storage* __restrict__ {names[name]}", self.shape(name, buffer), host
-            )
+            made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
         return tuple(made.values()), names
 
-    def shape(self, name: str, buffer: Buffer | None) -> str:
-        if buffer is not None:
-            return f"{self.module.shape(buffer)}  {', '.join(buffer.members)}".rstrip()
-        field = self.module.fields.get(name.removeprefix(GRADIENT))
-        if field is None:
-            return ""
-        return f"{self.size(field.height) if field.rows else 1}  {stack_of(field)}"
+    def copies(self, kernel: Kernel) -> list[str]:
+        """The lines of a kernel that does nothing but copy, or set to 0; none for another."""
+        slot, lines = self.schedule.slot, []
+        for ops in neighbours(kernel.ops, slot):
+            if any(op.out not in slot for op in ops) or not isinstance(ops[0].expr, Value | sp.Integer):
+                return []
+            target, source = self.value(*(op.out for op in ops)), str(ops[0].expr)
+            if isinstance(ops[0].expr, Value):
+                source = self.value(*(op.expr for op in ops))
+            lines.append(f"{target} = {source}" if target.endswith("]") else f"{target}[...] = {source}")
+        return lines
 
     def kernel(self, kernel: Kernel) -> None:
         slot = self.schedule.slot
+        if copies := self.copies(kernel):
+            self.say(self.comment(*(op.out for op in kernel.ops)), *copies)
+            return
         made = {op.out for op in kernel.ops}
         reads = list(dict.fromkeys(v for op in kernel.ops for v in op.reads if v not in made))
         last: dict[Slot, Value] = {}
@@ -251,39 +245,55 @@ class Emitter(Host):
         ordered = [*reads, *(op.out for op in kernel.ops)]
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
-        loads = tuple(
-            f"const real {rename[v.name]} = {self.entry(v, buffers)};" for v in reads if not self.scalar(v)
-        )
-        inside, computed = arguments_of_functions(kernel.ops, stores), []
+        loads = self.loads([v for v in reads if not self.scalar(v)], buffers, rename)
+        inside, computed, stored = arguments_of_functions(kernel.ops, stores), [], []
+        read = {v for op in kernel.ops for v in op.reads}
         for op in kernel.ops:
             text = printer(op.expr)
+            value = f"real({text})" if op.expr.is_number else text
             if op.out in inside:
                 rename[op.out.name] = text
+            elif op.out in stores and op.out not in read:
+                stored += lines_of(f"{self.entry(op.out, buffers)} = {value};", op.out.name)
             else:
-                value = f"real({text})" if op.expr.is_number else text
                 computed += lines_of(f"const real {rename[op.out.name]} = {value};")
-        computes = tuple(computed)
-        writes = tuple(f"{self.entry(v, buffers)} = {rename[v.name]};" for v in stores)
+                if op.out in stores:
+                    stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
+        computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
-        text = "\n".join([*loads, *computes, *writes])
+        text = "\n".join([*loads, *computes])
         index = pointwise_index(width, text, kernel.static, self.where == ALL)
         words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
         text = "\n".join([text, *index])
         letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
         numbers = ("rows", *words, *letters)
-        head = ", ".join(f"const int {word}" for word in numbers)
-        declared = ((head, ""), *((a.declaration, a.comment) for a in arguments))
-        name = f"{self.module.cell.name}_{self.prefix}_{len(self.kernels) + 1}"
+        declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
+        name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
-        above = (
-            [f"Computes {listed([v.name for v in stores])}."] if self.schedule.graph.backwards else comment
-        )
+        above = comment.text
+        if self.schedule.graph.backwards:  # the kernel says how
+            above = (f"Computes {listed([v.name for v in stores])}.",)
+            targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
+            comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), declared, width, index, loads, computes, writes
+            name, tuple(folded(above, 104)), tuple(filled(declared)), width, index, loads, computes
         )
         rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
         passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
+
+    def loads(
+        self, values: Sequence[Value], buffers: dict[str, str], rename: dict[str, str]
+    ) -> tuple[str, ...]:
+        """The lines that read some values, those of one array together."""
+        lines: list[str] = []
+        by_buffer: dict[str, list[str]] = {}
+        for v in values:
+            text = f"{rename[v.name]} = {self.entry(v, buffers)}"
+            by_buffer.setdefault(self.schedule.slot[v].buffer, []).append(text)
+        for texts in by_buffer.values():
+            lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
+        return tuple(lines)
 
     def entry(self, value: Value, buffers: dict[str, str]) -> str:
         """Where a value lies in memory."""
@@ -294,7 +304,7 @@ class Emitter(Host):
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
         graph = self.schedule.graph
-        ends = {*graph.nexts, *graph.results, *self.pair.tape}
+        ends = {*graph.nexts, *graph.results, *self.way.rule.tape}
         buffer = self.buffer(self.schedule.slot[value].buffer)
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
@@ -303,7 +313,7 @@ class Emitter(Host):
     def launch(
         self,
         kernel: CudaKernel,
-        comment: Sequence[str],
+        comment: Remark,
         rows: str,
         words: Sequence[str],
         arrays: Sequence[str],
@@ -325,7 +335,28 @@ class Emitter(Host):
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")
         line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(SUMS if self.where == ALL else (), *self.cleared(stage.operand), line)
+        self.say(SUMS if self.where == ALL else Remark(), *self.cleared(stage.operand), line)
+
+
+def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
+    """Ops that copy neighbours to neighbours, or one number to neighbours, together."""
+
+    def follows(one: Value, other: Value) -> bool:
+        first, second = slot.get(one), slot.get(other)
+        return (
+            first is not None
+            and second is not None
+            and (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+        )
+
+    found: list[list[Pointwise]] = []
+    for op in ops:
+        last = found[-1][-1] if found else None
+        if last and follows(last.out, op.out) and (last.expr == op.expr or follows(last.expr, op.expr)):
+            found[-1].append(op)
+        else:
+            found.append([op])
+    return found
 
 
 def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) -> set[Value]:
@@ -336,9 +367,17 @@ def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) ->
     return {v for v in arguments if read[v] == 1 and v not in stored} & {op.out for op in ops}
 
 
-def lines_of(statement: str) -> list[str]:
-    """A statement; a long one goes on in the next lines."""
-    return textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+def lines_of(statement: str, name: str = "") -> list[str]:
+    """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
+    lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
+    told = not name or re.match(rf"{name}\[", statement)
+    return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
+
+
+def filled(items: Sequence[str], width: int = WIDTH - 8) -> list[str]:
+    """Items with commas between them, as many in a line as it holds."""
+    kept = ", ".join(item.replace(" ", "\0") for item in items)
+    return [line.replace("\0", " ") for line in textwrap.wrap(kept, width, break_long_words=False)]
 
 
 def unique(wish: str, taken: set[str]) -> str:
@@ -388,141 +427,47 @@ def stage_reads(stage: Stage) -> set[Value]:
             return set(operand)
 
 
-# ---------------------------------------------------------------------------------------------- context
+# ---------------------------------------------------------------------------------------------- the module
 
 
 class CupyModule(Module):
-    """The names of a CuPy module."""
+    """A module for CuPy, whose functions for one step take the arrays of all steps and work at t = 0."""
 
-    xp = "cp"
+    target = Target(
+        title="CuPy",
+        numpy=False,
+        cupy=True,
+        xp="cp",
+        as_array="cp.ascontiguousarray",
+        dtypes="float32, float64, float16 or bfloat16",
+        parameters='(cp.asarray(array, order="C") for array in params)',
+        finished_now="finished[t]",
+        seen="float(valid.astype(np.float64).sum())",
+        real="{}",
+        real_dtype="dtype",
+        shape="{}.shape",  # an array on the device, or an error of its own
+        broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
+        entries_at_once="2**22",
+        one_step="(1, B",
+    )
 
-    def shape_of(self, name: str) -> str:
-        return f"{name}.shape"  # an array on the device, or an error of its own
-
-    def broadcast(self, name: str, shape: str) -> str:
-        return f"cp.ascontiguousarray(cp.broadcast_to({name}, {shape}))"
-
-
-def context(plan: Plan) -> dict[str, Any]:
-    """Everything the templates print, as strings and tuples."""
-    module = CupyModule(plan)
-    step = plan.step
-    made: dict[str, Any] = {
-        **heading(module),
-        **signature(module),
-        "forward": function_context(module, step, step.forward, "forward"),
-        "backward": function_context(module, step, step.backward, "backward"),
-        "first": once_context(module, plan.first, "first") if plan.first else None,
-        "start": once_context(module, plan.start, "start") if plan.start else None,
-        "quick": None,
-    }
-    made |= passing(module, made)
-    parts = [made["forward"], made["backward"]]
-    for rule in (made["first"], made["start"]):
-        parts += [rule["forward"], rule["backward"]] if rule else []
-    kernels = [kernel for part in parts for kernel in part["kernels"]]
-    return {
-        **made,
-        "target": "CuPy",
-        "numpy": False,
-        "cupy": True,
-        "xp": "cp",
-        "as_array": "cp.ascontiguousarray",
-        "dtypes": "float32, float64, float16 or bfloat16",
-        "parameters": '(cp.asarray(array, order="C") for array in params)',
-        "finished_now": "finished[t]",
-        "seen": "float(valid.astype(np.float64).sum())",
-        "real_dtype": "dtype",
-        "tiles": False,
-        "kernels": kernels,
-        "functions": used_functions(kernels),
-        "sums": {"row_sum": "row_sum" in module.helpers, "column_sum": "column_sum" in module.helpers},
-    }
+    def one_step(self, rule: Rule) -> OneStep:
+        states = tuple(self.names["memory", s] for s in self.states_of(rule))
+        return OneStep(
+            states=states,
+            both=states,
+            made=(),
+            passed=states,
+            saved=states,
+            results=(),
+            at="",
+            further=("dtype",),
+            measured="B = x.shape[1]",
+            measured_back=f"B, dtype = x.shape[1], {states[0]}.dtype" if states else "",
+        )
 
 
 def used_functions(kernels: Sequence[CudaKernel]) -> tuple[str, ...]:
     """The device functions that the kernels call."""
     lines = (line for kernel in kernels for line in kernel.computes)
     return helpers((name for line in lines for name in called(line)), (row.cuda for row in TABLE))
-
-
-def function_context(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
-    """The lines of one direction, and the kernels they launch."""
-    names, graph = module.names.inner(), schedule.graph
-    kernels: list[CudaKernel] = []
-    before, loop, after = (
-        Emitter(module, names, pair, schedule, where, name, kernels) for where in (ALL, LOOP, ALL)
-    )
-    before.run(schedule.before)
-    loop.run(schedule.loop)
-    after.run(schedule.after)
-    states = [] if graph.backwards else [module.names.known[c.name] for c in graph.states]
-    forward = "for t in range(start, T):" if module.plan.first else "for t in range(T):"
-    made = {
-        "before": before.text,
-        "ahead": "",
-        "chunked": False,
-        "loop": loop.text,
-        "after": after.text,
-        "prepare": (),
-        "prepare_ahead": (),
-        "prepare_loop": tuple(f"{wish} = {source}" for source, wish in loop.weights.items()),
-        "prepare_after": (),
-        "ends": bool(after.text),
-        "head": "for t in reversed(range(T)):" if graph.backwards else forward,
-        "kept": tuple({"next": f"{h}[t + 1]", "current": f"{h}[t]"} for h in states),
-        "memory": own_memory(module, schedule),
-        "outputs": tuple((n, after.value(v)) for n, v in graph.outputs),
-        "updates": tuple({"name": s.value.name, "value": before.value(s.update)} for s in graph.statistics),
-        "kernels": tuple(kernels),
-    }
-    return with_fields(module, made)
-
-
-def once(module: Module, pair: Pair, schedule: Schedule, name: str) -> dict[str, Any]:
-    """The lines of one direction of a rule for one step, over the arrays of all steps at t = 0."""
-    kernels: list[CudaKernel] = []
-    lines = Emitter(module, module.names.inner(), pair, schedule, ONCE, name, kernels)
-    lines.run(schedule.stages)
-    memory = (
-        {**item, "shape": item["shape"].replace("(T, B", "(1, B")} for item in own_memory(module, schedule)
-    )
-    made = {
-        "text": lines.text,
-        "lines": tuple(f"{wish} = {source}" for source, wish in lines.weights.items()),
-        "outputs": tuple((n, lines.value(v)) for n, v in schedule.graph.outputs),
-        "memory": tuple(memory),
-        "kernels": tuple(kernels),
-    }
-    return with_fields(module, made)
-
-
-def once_context(module: Module, pair: Pair, name: str) -> dict[str, Any]:
-    """A rule for one step as two functions."""
-    forward = once(module, pair, pair.forward, f"{name}_forward")
-    backward = once(module, pair, pair.backward, f"{name}_backward")
-    rule = rule_of(module, pair)
-    if not rule.states:  # computes its forward values anew
-        backward = with_fields(module, backward, forward["text"], *forward["lines"])
-    states = [module.names.known[s.name] for s in module.cell.states]
-    results = [source for _, source in forward["outputs"]]
-    parameters = ", ".join(["params", *rule.inputs, *states, "dtype"])
-    returned = [*results, *(rule.held if rule.states else ())]
-    return {
-        **rule_context(module, rule, backward),
-        "forward": forward,
-        "backward": backward,
-        "forward_work": empties(forward["memory"], "cp"),
-        "backward_work": empties(backward["memory"], "cp"),
-        "measured": "B = x.shape[1]",
-        "measured_back": f"B, dtype = x.shape[1], {states[0]}.dtype",
-        "forward_parameters": parameters,
-        "forward_arguments": parameters,
-        "results": "".join(f"{name}, " for name in rule.outputs),
-        "returned": returned_together(returned),
-        "backward_parameters": ", ".join(
-            ["params", *rule.inputs, *states, *rule.seeds, *rule.carries, "finished", *rule.held]
-        ),
-        "kept": ", ".join([*rule.inputs, *states, *rule.later_seeds]),
-        "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
-    }

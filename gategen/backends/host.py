@@ -6,15 +6,17 @@ stage and a sum over features become, and what step t of an array is called, is 
 
 from __future__ import annotations
 
-import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
+from gategen.backends.folding import commented
 from gategen.backends.instructions import View, slot_view
-from gategen.backends.module import Module, Scope
+from gategen.backends.module import Module, Way
+from gategen.backends.names import Scope
 from gategen.graph import Value, length
 from gategen.plan import (
     GRADIENT,
@@ -24,8 +26,6 @@ from gategen.plan import (
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
-    Schedule,
     Slot,
     Stage,
     Sum,
@@ -33,31 +33,60 @@ from gategen.plan import (
     offset_rank,
 )
 
+BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
+
 # Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
 ALL, AHEAD, LOOP, ONCE = "all", "ahead", "loop", "once"
 STEPPED = ("input", "state", "time")
-SUMS = ("The gradients of the parameters: all steps in one product each.",)
+SUMS = Remark(("The gradients of the parameters: all steps in one product each.",))
 
 
 @dataclass
 class Block:
-    """Lines under one comment."""
+    """Lines under one remark."""
 
-    comment: tuple[str, ...]
+    remark: Remark
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The remark stands above the lines, a formula beside a single one where there is room."""
+        said = self.remark.text
+        if len(self.lines) == len(said) == 1 and " = " in said[0]:
+            beside = f"{self.lines[0]}  # {said[0]}"
+            if "\n" not in beside and len(beside) <= BESIDE:
+                return beside
+        return "\n".join([*commented(said), *self.lines])
+
+
+@dataclass(frozen=True)
+class Part:
+    """The lines of one level, and those that must come before them."""
+
+    prepare: tuple[str, ...] = ()
+    text: str = ""
+
+    @property
+    def lines(self) -> bool:
+        """Whether there are any."""
+        return bool(self.prepare or self.text)
+
+
+NOTHING = Part()
 
 
 class Host(ABC):
     """The lines of one level of a schedule, and what must be made before them."""
 
-    def __init__(
-        self, module: Module, names: Scope, pair: Pair, schedule: Schedule, where: str, xp: str
-    ) -> None:
-        self.module, self.names, self.pair, self.schedule = module, names, pair, schedule
-        self.where, self.xp = where, xp
+    def __init__(self, module: Module, way: Way, names: Scope, where: str) -> None:
+        self.module, self.way, self.names, self.where = module, way, names, where
+        self.schedule, self.xp = way.schedule, module.target.xp
         self.weights: dict[str, str] = {}  # made once, by what they are
+        self.views: dict[str, str] = {}  # parts of arrays, by what they are
+        self.steps: dict[str, str] = {}  # the name of a step's part, by what the loop runs over
+        self.known: Mapping[str, str] = {}  # views of a few steps that are there already
         self.blocks: list[Block] = []
-        self.said: set[str] = set()
+        self.said: set[object] = set()
         self.zeroed: set[Value] = set()  # behind the lengths
 
     def run(self, stages: Sequence[Stage]) -> None:
@@ -74,6 +103,16 @@ class Host(ABC):
                 case ColumnSum():
                     self.column_sum(stage)
 
+    @property
+    @abstractmethod
+    def prepare(self) -> tuple[str, ...]:
+        """The lines that must come before these."""
+
+    @property
+    @abstractmethod
+    def head(self) -> str:
+        """The line of the loop over time that these are in."""
+
     @abstractmethod
     def kernel(self, kernel: Kernel) -> None:
         """The lines of pointwise ops."""
@@ -88,29 +127,47 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ text
 
-    def say(self, comment: Sequence[str], *lines: str) -> None:
-        """Lines under a comment; what was said before is not said again."""
-        new = tuple(line for line in dict.fromkeys(comment) if line not in self.said)
-        self.said.update(new)
-        if new or not self.blocks:
+    def say(self, remark: Remark, *lines: str) -> None:
+        """Lines under a remark; what was said before is not said again, parts of gates are named together."""
+        new = Remark(
+            tuple(line for line in remark.lines if line not in self.said),
+            tuple(gate for gate in remark.gates if ("gate", gate) not in self.said),
+        )
+        self.said.update(new.lines, (("gate", gate) for gate in new.gates))
+        last = self.blocks[-1].remark if self.blocks else None
+        if last and new.gates and last.gates and not new.lines and not last.lines:
+            self.blocks[-1].remark = Remark((), (*last.gates, *new.gates))
+        elif new.lines or new.gates or not self.blocks:
             self.blocks.append(Block(new))
         self.blocks[-1].lines.extend(lines)
 
+    @abstractmethod
+    def settle(self, *kept: str) -> None:
+        """Puts a part that one line mentions into that line, unless the text `kept` mentions it too."""
+
     @property
     def text(self) -> str:
-        """All lines, a blank line between blocks."""
-        return "\n\n".join(
-            "\n".join([*commented(block.comment), *block.lines]) for block in self.blocks if block.lines
-        )
+        """All lines, a blank line around a block of several."""
+        whole = ""
+        for text in (block.text for block in self.blocks if block.lines):
+            last = whole.rpartition("\n\n")[2]
+            single = "\n" not in text and not (whole and "\n#" in f"\n{last}")
+            whole += ("\n" if single else "\n\n") * bool(whole) + text
+        return whole
 
-    def comment(self, *values: Value) -> tuple[str, ...]:
-        return self.module.comment(self.schedule, values, self.where == ONCE)
+    @property
+    def written(self) -> Part:
+        """The lines, and what must come before them."""
+        return Part(self.prepare, self.text)
+
+    def comment(self, *values: Value) -> Remark:
+        return self.way.comments.of(values, self.where == ONCE)
 
     # ------------------------------------------------------------------------------------------ places
 
     def buffer(self, name: str) -> Buffer | None:
         """The buffer of that name in this rule's memory; None for a field or a number."""
-        return self.pair.buffers.get(name)
+        return self.way.rule.buffers.get(name)
 
     def value(self, *values: Value) -> str:
         """Neighbouring values as one array."""
@@ -122,7 +179,7 @@ class Host(ABC):
         buffer = self.buffer(view.buffer)
         if buffer is None:
             return self.field_part(view)
-        base = self.names.known[buffer.name]
+        base = self.names["memory", buffer.name]
         whole = self.same(buffer.width, view.stop - view.start)
         if buffer.kind in STEPPED and self.where in (AHEAD, LOOP, ONCE):
             return self.at_step(buffer, view, base, whole)
@@ -147,9 +204,7 @@ class Host(ABC):
         """Part of a parameter, or of its gradient."""
         assert isinstance(view.buffer, str)
         found = self.module.fields.get(view.buffer.removeprefix(GRADIENT))
-        base = self.names.known.get(("field", view.buffer)) or self.names.of(
-            ("given", view.buffer), view.buffer
-        )
+        base = self.field_name(view.buffer)
         if found is None or not found.rows or self.same(view.stop - view.start, found.height):
             return base
         prefix = "d_" if view.buffer.startswith(GRADIENT) else ""
@@ -157,6 +212,10 @@ class Host(ABC):
         return self.part(
             f"{base}[{self.span(view.start, view.stop, found.height)}]", prefix + joint_name(inside)
         )
+
+    def field_name(self, name: str) -> str:
+        """The name of a parameter or of its gradient, or of what `forward` knows of the whole run."""
+        return self.names.find("field", name) or self.names.of("given", name, name)
 
     def short(self, view: View, buffer: Buffer) -> str:
         return joint_name(members_between(buffer.members, buffer.starts, view))
@@ -183,7 +242,7 @@ class Host(ABC):
     def weight_part(self, weight: Weight, prefix: str = "") -> str:
         """Rows and columns of a field, or of its gradient."""
         found = self.module.fields[weight.field]
-        base = self.names.known["field", prefix + weight.field]
+        base = self.names["field", prefix + weight.field]
         whole = self.same(weight.stop - weight.start, found.height)
         rows = "" if whole else self.span(weight.start, weight.stop, found.height)
         if weight.columns is not None:
@@ -203,13 +262,13 @@ class Host(ABC):
         """Rows of a field, one stretch below the other, and what to call them."""
         parts = [self.weight_part(weight) for weight in weights]
         part = parts[0] if len(parts) == 1 else f"{self.xp}.concatenate(({', '.join(parts)}))"
-        base = self.names.known["field", weights[0].field]
+        base = self.names["field", weights[0].field]
         members = [member.split("_", 1)[-1] for weight in weights for member in weight.members]
         return part, base if part == base else f"{base}_{joint_name(members)}"
 
     def made_once(self, source: str, wish: str) -> str:
         if source not in self.weights:
-            self.weights[source] = self.names.of((self.where, source), wish)
+            self.weights[source] = self.names.of("view", source, wish, self.where)
         return self.weights[source]
 
     def matmul(self, stage: MatMul) -> None:
@@ -229,11 +288,11 @@ class Host(ABC):
             lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
         else:
             lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
-        self.say(SUMS if self.where == ALL else (), *lines)
+        self.say(SUMS if self.where == ALL else Remark(), *lines)
 
     def cleared(self, operand: Sequence[Value]) -> Iterable[str]:
         """Zeros behind the lengths, where they do not come of themselves."""
-        needed = self.module.clears(self.schedule, self.schedule.slot[operand[0]])
+        needed = self.module.clears(self.way, self.schedule.slot[operand[0]])
         if needed and not self.zeroed.issuperset(operand):
             self.zeroed.update(operand)
             yield f"clear(finished, {self.value(*operand)})"
@@ -271,20 +330,10 @@ def joint_name(members: Sequence[str]) -> str:
     if len(stems) == 1:
         return prefix + stems[0]
     shared = {s.split("_")[0] for s in stems}
+    tails = {tuple(s.split("_")[2:]) for s in stems}
+    if len(shared) == 1 and len(tails) == 1 and all("_" in s for s in stems):  # U_zr_h for U_z_h and U_r_h
+        middle = "".join(s.split("_")[1] for s in stems)
+        return prefix + "_".join((shared.pop(), middle, *tails.pop()))
     if len(shared) == 1 and all("_" in s for s in stems):
         return prefix + shared.pop() + "_" + "".join(s.split("_", 1)[1].split("_")[0] for s in stems)
     return prefix + ("".join(stems) if all(len(s) <= 2 for s in stems) else "_".join(stems))
-
-
-def commented(lines: Iterable[str]) -> list[str]:
-    """Lines as comments, no longer than a line of code."""
-    return [f"# {line}" for line in folded(lines)]
-
-
-def folded(lines: Iterable[str], width: int = 92) -> list[str]:
-    """Lines, long ones over several."""
-    made: list[str] = []
-    for line in lines:
-        first, *rest = textwrap.wrap(line, width, break_long_words=False) or [""]
-        made += [first, *(f"    {part}" for part in rest)]
-    return made

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -38,12 +39,21 @@ class View:
     shift: int = 0
     single: bool = False  # size 1 (or one number): broadcasts
 
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """Where it begins and ends, as numbers that can be compared."""
+        return offset_rank(self.start), offset_rank(self.stop)
+
+    @property
+    def memory(self) -> tuple[str | Scratch, int]:
+        """The array that it is a stretch of."""
+        return self.buffer, self.shift
+
     def meets(self, other: View) -> bool:
         """Whether the two share memory."""
-        if (self.buffer, self.shift) != (other.buffer, other.shift):
+        if self.memory != other.memory:
             return False
-        low, high = max(self.start, other.start, key=offset_rank), min(self.stop, other.stop, key=offset_rank)
-        return offset_rank(low) < offset_rank(high)
+        return bool(max(self.span[0], other.span[0]) < min(self.span[1], other.span[1]))
 
 
 @dataclass(frozen=True)
@@ -299,7 +309,7 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
     while waiting:
         ready = [k for k in waiting if after[k] <= done]
         runs = (grown(instructions, k, ready, where) for k in ready)
-        late = [k for k in waiting if k not in ready]
+        late = [k for k in waiting if not after[k] <= done]
         run = next((run for run in runs if not waits(instructions, run, late, after, where)), None)
         run = run or grown(instructions, ready[0], ready, where)
         joint, extra = join([instructions[k] for k in run], where, extra)
@@ -314,8 +324,9 @@ def grown(
 ) -> list[int]:
     """The instructions that are ready and can be one with `first`, in the order of their slices."""
     run = [first]
+    alike = [k for k in ready if instructions[k].name == instructions[first].name]
     while True:
-        for k in ready:
+        for k in alike:
             if k in run:
                 continue
             if joins(instructions, run[-1], k, where):
@@ -337,6 +348,8 @@ def waits(
 ) -> bool:
     """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
     for j in late:
+        if instructions[j].name != instructions[run[0]].name:
+            continue
         if joins(instructions, run[-1], j, where) or joins(instructions, j, run[0], where):
             front, seen = [j], {j}
             while front:
@@ -351,15 +364,16 @@ def waits(
 def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
     """For each instruction those that must come before it."""
     found: list[set[int]] = []
+    written: dict[object, list[tuple[int, View]]] = {}  # by memory: what has been written, and read
+    read: dict[object, list[tuple[int, View]]] = {}
     for k, one in enumerate(instructions):
-        before: set[int] = set()
-        for j in range(k):
-            other = instructions[j]
-            reads_written = any(read.meets(other.out) for read in one.reads)
-            overwrites = one.out.meets(other.out) or any(one.out.meets(read) for read in other.reads)
-            if reads_written or overwrites:
-                before.add(j)
-        found.append(before)
+        clashes = [(view, written) for view in one.reads] + [(one.out, written), (one.out, read)]
+        found.append(
+            {j for view, before in clashes for j, other in before.get(view.memory, ()) if view.meets(other)}
+        )
+        written.setdefault(one.out.memory, []).append((k, one.out))
+        for view in one.reads:
+            read.setdefault(view.memory, []).append((k, view))
     return found
 
 

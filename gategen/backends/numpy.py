@@ -6,12 +6,15 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import sympy as sp
 
+from gategen.backends.comments import Remark
+from gategen.backends.folding import WIDTH, wrapped
+from gategen.backends.functions import context
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
 from gategen.backends.instructions import (
     Assembler,
@@ -26,24 +29,11 @@ from gategen.backends.instructions import (
     merge,
 )
 from gategen.backends.instructions import slot_view as view_of
-from gategen.backends.module import (
-    WIDTH,
-    Module,
-    Scope,
-    empties,
-    heading,
-    own_memory,
-    passing,
-    returned_together,
-    rule_context,
-    rule_of,
-    signature,
-    with_fields,
-    wrapped,
-)
+from gategen.backends.module import Module, OneStep, Target, Way
+from gategen.backends.names import Role, Scope
 from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
-from gategen.plan import Buffer, ColumnSum, Kernel, MatMul, Pair, Plan, Schedule, Sum
+from gategen.plan import FIRST_STEP, Buffer, ColumnSum, Kernel, MatMul, Plan, Rule, Sum
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
 from gategen.spec.functions import TABLE
@@ -68,7 +58,10 @@ IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 def files(plan: Plan) -> dict[str, str]:
     """The module of a cell, by file name."""
-    return {f"{plan.cell.name}_numpy.py": module_text(context(plan))}
+    module = NumpyModule(plan)
+    made = context(module, Lines)
+    functions = helpers(module.helpers, CALLS.values())
+    return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -81,23 +74,12 @@ class Lines(Host):
     them. In the loop views of a step come from `steps`, which the loop runs over.
     """
 
-    def __init__(
-        self,
-        module: Module,
-        names: Scope,
-        pair: Pair,
-        schedule: Schedule,
-        where: str,
-        known: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(module, names, pair, schedule, where, "np")
-        self.views: dict[str, str] = {}
-        self.steps: dict[str, str] = {}  # the name of a step's view, by what the loop runs over
-        self.known = dict(known or {})  # views of a few steps that are there already
+    def __init__(self, module: Module, way: Way, names: Scope, where: str) -> None:
+        super().__init__(module, way, names, where)
         self.tiled: dict[tuple[str, str], tuple[str, str]] = {}  # names by matrix and result
         self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
-        self.strict = exact(schedule.graph)
+        self.strict = exact(self.schedule.graph)
         self.widths: list[sp.Expr] = []
         self.static = False
         self.ones = False
@@ -109,8 +91,46 @@ class Lines(Host):
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        numbers = [f"{name} = np.full((), {number}, dtype)" for number, name in self.numbers.items()]
+        numbers = [f"{name} = np.array({number}, dtype)" for number, name in self.numbers.items()]
         return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
+
+    def settle(self, *kept: str) -> None:
+        for source, name in list(self.views.items()):
+            word = re.compile(rf"\b{name}\b")
+            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
+            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
+            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
+            if len(read) != 1 or any(map(word.search, others)):
+                continue
+            (block, k), *_ = read
+            line = block.lines[k]
+            found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
+            found = word.sub(source, found)
+            if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
+                block.lines[k] = found
+                del self.views[source]
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether the loop leaves the first step to a rule of its own."""
+        return self.module.plan.rule(FIRST_STEP) is not None and not self.schedule.graph.backwards
+
+    @property
+    def head(self) -> str:
+        """`for h_t, h_next in zip(h[:-1], h[1:], strict=True):`, or from the last step to the first."""
+        backwards, ahead = self.schedule.graph.backwards, self.schedule.ahead
+        late = "[start:]" if self.starts_late else "[ts]" if ahead else ""
+        sources = [*self.steps, f"ends{late}"]
+        targets = ", ".join([*self.steps.values(), "finished_t"] if self.steps else ["(finished_t,)"])
+        call = "backwards" if backwards else "zip"
+        arguments = ", ".join(sources if backwards else [*sources, "strict=True"])
+        width = WIDTH - (8 if ahead or not backwards else 4)
+        head, tail = f"for {targets} in {call}(", "):"
+        if len(head + arguments + tail) <= width:
+            return head + arguments + tail
+        if len(head) > width:
+            head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {call}("])
+        return "\n".join([head, *wrapped(arguments + ("" if call == "zip" else ","), width), tail])
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -120,7 +140,7 @@ class Lines(Host):
 
     def part(self, source: str, wish: str) -> str:
         if source not in self.views:
-            self.views[source] = self.names.of((self.where, source), wish)
+            self.views[source] = self.names.of("view", source, wish, self.where)
         return self.views[source]
 
     def field_part(self, view: View) -> str:
@@ -133,8 +153,8 @@ class Lines(Host):
         inner = self.span(view.start, view.stop, buffer.width)
         if self.where == ONCE:
             if buffer.kind == "state":
-                wish = f"{base}_next" if view.shift else f"{base}_t"
-                base = self.names.of(("once", buffer.name, view.shift), wish)
+                role: Role = "next" if view.shift else "now"
+                base = self.names.of(role, buffer.name, f"{base}_next" if view.shift else f"{base}_t")
             return base if whole else self.part(f"{base}[:, {inner}]", self.short(view, buffer))
         source = self.several(buffer, view, base, whole, inner)
         stem = base if whole else self.short(view, buffer)
@@ -143,7 +163,7 @@ class Lines(Host):
         wish = (f"{base}_next" if view.shift else f"{base}_t") if whole else stem
         source = self.known.get(source, source)
         if source not in self.steps:
-            self.steps[source] = self.names.of(("loop", source), wish)
+            self.steps[source] = self.names.of("view", source, wish, LOOP)
         return self.steps[source]
 
     def several(self, buffer: Buffer, view: View, base: str, whole: bool, inner: str) -> str:
@@ -152,7 +172,7 @@ class Lines(Host):
         if graph.backwards and self.schedule.ahead:
             base += "[1:]" if view.shift else ""
             return f"{base}[ts]" if whole else f"{base}[ts, :, {inner}]"
-        late = bool(self.module.plan.first) and not graph.backwards
+        late = self.starts_late
         low, after = ("start", "start + 1") if late else ("", "1")
         time = f"{low}:" if low else ""
         if buffer.kind == "state":
@@ -175,7 +195,7 @@ class Lines(Host):
         width = self.names.size(self.widths[number])
         nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
         level = "static" if self.static else self.where
-        name = self.names.of(("scratch", level, width, nth), "s_ts" if level == AHEAD else "s")
+        name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
         lead = {"static": "", ALL: "T, B, ", AHEAD: "ts.stop - ts.start, B, "}.get(level, "B, ")
         self.scratch[name] = f"({lead}{width})" if lead else width
         return name
@@ -195,10 +215,8 @@ class Lines(Host):
         if pair not in self.tiled:
             wish = wish if stage.transposed else f"{wish}_T"
             names = (f"{wish}_tiles", f"{out}_tiles")
-            self.tiled[pair] = (
-                self.names.of((LOOP, *pair, 0), names[0]),
-                self.names.of((LOOP, *pair, 1), names[1]),
-            )
+            first, second = (self.names.of("view", f"{pair}[{k}]", names[k], LOOP) for k in (0, 1))
+            self.tiled[pair] = first, second
         matrix, tiles = self.tiled[pair]
         self.module.helpers.add("tiles")
         operand = self.value(*stage.operand)
@@ -214,7 +232,7 @@ class Lines(Host):
         number = stage.out[0].shape == ()
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
-        self.say(SUMS if self.where == ALL else (), *cleared, line)
+        self.say(SUMS if self.where == ALL else Remark(), *cleared, line)
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
@@ -231,8 +249,10 @@ class Lines(Host):
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
             order = [op.out for op in kernel.ops if op.out.name in ops]
-            note = (AS_TANH,) if any(v in written for v in order) else ()
-            self.say((*self.comment(*order), *note), *lines)
+            remark = self.comment(*order)
+            if any(v in written for v in order):
+                remark = replace(remark, lines=(*remark.lines, AS_TANH))
+            self.say(remark, *lines)
         self.static = False
 
     def strictly(self, one: Instruction) -> Instruction:
@@ -262,10 +282,10 @@ class Lines(Host):
         return self.number(arg.text) if isinstance(arg, Text) else self.test(arg)
 
     def number(self, text: str) -> str:
-        """A number; in the loop one that is met often is an array, which a call takes in half the time."""
-        if self.where != LOOP or text not in NUMBERS:
+        """A number; at every step one that is met often is an array, which a call takes in half the time."""
+        if self.where not in (LOOP, ONCE) or text not in NUMBERS:
             return text
-        return self.numbers.setdefault(text, self.names.of(("number", text), NUMBERS[text]))
+        return self.numbers.setdefault(text, self.names.of("number", text, NUMBERS[text]))
 
     def test(self, test: Test) -> str:
         left, right = (
@@ -289,175 +309,65 @@ def interpolated(op: Pointwise) -> Pointwise:
     return op
 
 
-# ---------------------------------------------------------------------------------------------- context
+# ---------------------------------------------------------------------------------------------- the module
 
 
-def context(plan: Plan) -> dict[str, Any]:
-    """Everything the templates print, as strings and tuples."""
-    module = Module(plan)
-    step = plan.step
-    made = {
-        **heading(module),
-        **signature(module),
-        "forward": function_context(module, step, step.forward),
-        "backward": function_context(module, step, step.backward),
-        "first": once_context(module, plan.first) if plan.first else None,
-        "start": once_context(module, plan.start) if plan.start else None,
-        "quick": None if step.forward.graph.statistics else quick_step(module, step),
-    }
-    made |= passing(module, made)
-    return {
-        **made,
-        "target": "NumPy",
-        "numpy": True,
-        "cupy": False,
-        "xp": "np",
-        "as_array": "np.asarray",
-        "dtypes": "float32 or float64",
-        "parameters": "params",
-        "finished_now": "finished_t",
-        "seen": "float(valid.real.sum())",
-        "real_dtype": "valid.real.dtype",
-        "chunks": bool(step.backward.ahead),
-        "tiles": "tiles" in module.helpers,
-        "helpers": helpers(module.helpers, CALLS.values()),
-    }
+class NumpyModule(Module):
+    """A module for NumPy, whose functions for one step take (B, ·) arrays."""
 
-
-def once_context(module: Module, pair: Pair) -> dict[str, Any]:
-    """A rule for one step as two functions of (B, size) arrays."""
-    rule, names = rule_of(module, pair), module.names.known
-    now = [module.names.of(("once", s, 0), f"{names[s]}_t") for s in rule.states]
-    nexts = [module.names.of(("once", s, 1), f"{names[s]}_next") for s in rule.states]
-    arrays = [names[s] for s in rule.states]
-    forward, backward = once(module, pair, pair.forward), once(module, pair, pair.backward)
-    if not rule.states:  # computes its forward values anew
-        backward = with_fields(module, backward, forward["text"], *forward["lines"])
-    results = [source for _, source in forward["outputs"]]
-    steps = [name for both in zip(now, nexts, strict=True) for name in both]
-    whole = [f"{name}[0]" for name in rule.inputs], [f"{name}[0]" for name in rule.later_seeds]
-    return {
-        **rule_context(module, rule, backward),
-        "forward": forward,
-        "backward": backward,
-        "forward_work": empties(
-            (
-                *forward["memory"],
-                *({"name": n, "shape": f"{h}.shape"} for n, h in zip(nexts, now, strict=True)),
-            ),
-            "np",
-        ),
-        "backward_work": empties(backward["memory"], "np"),
-        "measured": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
-        "measured_back": f"B, dtype = x.shape[0], {now[0]}.dtype" if now else "",
-        "results": "".join(f"{name}, " for name in (*(f"{array}[1]" for array in arrays), *rule.outputs)),
-        "forward_parameters": ", ".join(["params", *rule.inputs, *now]),
-        "forward_arguments": ", ".join(["params", *whole[0], *(f"{a}[0]" for a in arrays)]),
-        "returned": returned_together([*nexts, *results, *(rule.held if rule.states else ())]),
-        "backward_parameters": ", ".join(
-            ["params", *rule.inputs, *steps, *rule.seeds, *rule.carries, "finished", *rule.held]
-        ),
-        "kept": ", ".join([*whole[0], *(name for a in arrays for name in (f"{a}[0]", f"{a}[1]")), *whole[1]]),
-        "backward_arguments": f"params, *kept_first, {', '.join(rule.carried)}, finished_first, *first_tape",
-    }
-
-
-def quick_step(module: Module, pair: Pair) -> dict[str, Any]:
-    """One step from given states, on (B, ·) arrays."""
-    made, names = once(module, pair, pair.forward), module.names.known
-    states = [
-        {
-            "name": s.name,
-            "now": module.names.of(("once", s.name, 0), f"{names[s.name]}_t"),
-            "next": module.names.of(("once", s.name, 1), f"{names[s.name]}_next"),
-            "size": module.names.sizes.get(str(s.size), str(s.size)),
-        }
-        for s in module.cell.states
-    ]
-    outputs = [f"{source}.copy()" for _, source in made["outputs"]]
-    return {
-        **made,
-        "made": empties(made["memory"], "np"),
-        "states": states,
-        "results": outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})",
-        "final": ", ".join(s["next"] for s in states),
-    }
-
-
-def once(module: Module, pair: Pair, schedule: Schedule) -> dict[str, Any]:
-    """The lines of one direction of a rule for one step."""
-    lines = Lines(module, module.names.inner(), pair, schedule, ONCE)
-    lines.run(schedule.stages)
-    outputs = tuple((name, lines.value(value)) for name, value in schedule.graph.outputs)
-    memory = own_memory(module, schedule, once=True)
-    made = {"text": lines.text, "lines": lines.prepare, "outputs": outputs, "memory": memory}
-    return with_fields(module, made)
-
-
-def function_context(module: Module, pair: Pair, schedule: Schedule) -> dict[str, Any]:
-    """The lines of one direction."""
-    names, graph = module.names.inner(), schedule.graph
-    early, late = schedule.before, schedule.ahead
-    before = Lines(module, names, pair, schedule, ALL)
-    before.run(early)
-    updates = tuple(
-        {"name": s.value.name, "value": f"np.real({before.value(s.update)})"} for s in graph.statistics
+    target = Target(
+        title="NumPy",
+        numpy=True,
+        cupy=False,
+        xp="np",
+        as_array="np.asarray",
+        dtypes="float32 or float64",
+        parameters="params",
+        finished_now="finished_t",
+        seen="float(valid.real.sum())",
+        real="np.real({})",
+        real_dtype="valid.real.dtype",
+        shape="np.shape({})",
+        broadcast="np.broadcast_to({}, {})",
+        entries_at_once="2**18",
+        one_step="(B",
     )
-    ahead = Lines(module, names, pair, schedule, AHEAD)
-    ahead.run(late)
-    loop = Lines(module, names, pair, schedule, LOOP, ahead.views)
-    loop.run(schedule.loop)
-    kept: tuple[dict[str, str], ...] = ()
-    if not graph.backwards:
-        kept = tuple({"next": loop.value(c.next), "current": loop.value(c.current)} for c in graph.states)
-    after = Lines(module, names, pair, schedule, ALL)
-    after.ones = False
-    after.run(schedule.after)
-    outputs = tuple((name, after.value(value)) for name, value in graph.outputs)
-    made = {
-        "before": before.text,
-        "ahead": ahead.text,
-        "chunked": bool(schedule.ahead),
-        "loop": loop.text,
-        "after": after.text,
-        "prepare": before.prepare,
-        "prepare_ahead": ahead.prepare,
-        "prepare_loop": loop.prepare,
-        "prepare_after": after.prepare,
-        "ends": bool(after.text or after.prepare),
-        "head": loop_head(module, schedule, loop.steps),
-        "kept": kept,
-        "memory": own_memory(module, schedule),
-        "outputs": outputs,
-        "updates": updates,
-    }
-    return with_fields(module, made)
+
+    def one_step(self, rule: Rule) -> OneStep:
+        states = self.states_of(rule)
+        arrays = [self.names["memory", s] for s in states]
+        now = [self.names.of("now", s, f"{array}_t") for s, array in zip(states, arrays, strict=True)]
+        later = [self.names.of("next", s, f"{array}_next") for s, array in zip(states, arrays, strict=True)]
+        measured = f"B, dtype = x.shape[0], {now[0]}.dtype" if now else ""
+        return OneStep(
+            states=tuple(now),
+            both=tuple(name for both in zip(now, later, strict=True) for name in both),
+            made=tuple(later),
+            passed=tuple(f"{array}[0]" for array in arrays),
+            saved=tuple(f"{array}[{t}]" for array in arrays for t in (0, 1)),
+            results=tuple(f"{array}[1]" for array in arrays),
+            at="[0]",
+            further=(),
+            measured=measured,
+            measured_back=measured,
+        )
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:
-    """Lines that name views, those of one array in one line where it holds them."""
-    by_array: dict[str, list[tuple[str, str]]] = {}
+    """Lines that name views: parts of one array in one line, and whole arrays in one, where it holds them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
     for source, name in views.items():
-        by_array.setdefault(source.split("[")[0], []).append((name, source))
-    lines = []
-    for pairs in by_array.values():
-        line = " = ".join(", ".join(part) for part in zip(*pairs, strict=True))
-        lines += [line] if len(line) <= WIDTH - 8 else [f"{name} = {source}" for name, source in pairs]
+        array, _, part = source.partition("[")
+        groups.setdefault(part if part == "ts]" else array, []).append((name, source))
+    lines: list[str] = []
+    for pairs in groups.values():
+        held: list[tuple[str, str]] = []
+        for pair in pairs:
+            line = " = ".join(", ".join(part) for part in zip(*held, pair, strict=True))
+            if held and len(line) <= WIDTH - 8 and len(held) < 4:
+                lines.pop()
+            else:
+                held, line = [], f"{pair[0]} = {pair[1]}"
+            held.append(pair)
+            lines.append(line)
     return lines
-
-
-def loop_head(module: Module, schedule: Schedule, steps: Mapping[str, str]) -> str:
-    """`for h_t, h_next in zip(h[:-1], h[1:], strict=True):`, or the same from the last step to the first."""
-    backwards = schedule.graph.backwards
-    late = "[start:]" if module.plan.first and not backwards else "[ts]" if schedule.ahead else ""
-    sources = [*steps, f"ends{late}"]
-    targets = ", ".join([*steps.values(), "finished_t"] if steps else ["(finished_t,)"])
-    call = "backwards" if backwards else "zip"
-    arguments = ", ".join(sources if backwards else [*sources, "strict=True"])
-    width = WIDTH - (8 if schedule.ahead or not backwards else 4)
-    head, tail = f"for {targets} in {call}(", "):"
-    if len(head + arguments + tail) <= width:
-        return head + arguments + tail
-    if len(head) > width:
-        head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {call}("])
-    return "\n".join([head, *wrapped(arguments + ("" if call == "zip" else ","), width), tail])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
-from gategen.diff.normal import Block, Form, Key, block_of, key, names_in, renamed
+from gategen.diff.normal import Block, Key, Numbers, block_of, key, names_in
 from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
 from gategen.diff.trial import trial
 from gategen.spec import language as lang
@@ -123,16 +123,17 @@ def trained_aside(left: Reading, right: Reading, names: Renaming) -> str:
 
 def gate_partners(left: Reading, right: Reading, names: Renaming) -> tuple[Renaming, dict[str, str]]:
     """Gates of both sides that are equal up to a turn, and of those that are turned what they are."""
-    theirs: dict[Form, str] = {}
+    numbers, own = Numbers(), Renaming()
+    theirs: dict[int, str] = {}
     for (kind, gate), form in right.whole.items():
         if kind.endswith("gate"):
-            theirs.setdefault(form, gate)
+            theirs.setdefault(numbers.of(form, own), gate)
     found: Renaming = {f"{s.name}'": f"{names[s.name]}'" for s in left.cell.states}
     turns: dict[str, str] = {}
     for (kind, gate), form in left.whole.items():
-        own = renamed(form, names)
-        for tried, spelled in ((own, "{}"), (turned(own, False), "1 - {}"), (turned(own, True), "-{}")):
-            other = theirs.get(tried) if kind.endswith("gate") and gate not in found else None
+        for tried, spelled in ((form, "{}"), (turned(form, False), "1 - {}"), (turned(form, True), "-{}")):
+            wanted = numbers.of(tried, names) if kind.endswith("gate") and gate not in found else None
+            other = theirs.get(wanted) if wanted is not None else None
             if other is not None and other not in found.values():
                 found[gate] = other
                 turns |= {gate: spelled.format(other)} if spelled != "{}" else {}
@@ -148,8 +149,10 @@ def correspondence(left: Reading, right: Reading) -> Renaming:
 
 def agreeing_keys(left: Reading, right: Reading, names: Renaming) -> set[Key]:
     """The equations of the left cell that are equal to their counterparts."""
+    numbers, own = Numbers(), Renaming()
+    theirs = {k: numbers.of(form, own) for k, form in right.open.items()}
     return {
-        k for k, form in left.open.items() if renamed(form, names) == right.open.get(renamed_key(k, names))
+        k for k, form in left.open.items() if numbers.of(form, names) == theirs.get(renamed_key(k, names))
     }
 
 

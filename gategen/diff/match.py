@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gategen.diff.normal import Form, Key, System, atoms, children, renamed
+from gategen.diff.normal import Form, Key, Numbers, System, atoms, children
 
 Kinds = Mapping[str, Hashable]
 Renaming = dict[str, str]
@@ -38,9 +38,8 @@ def match(a: Side, b: Side) -> Renaming | None:
 def _match(a: Side, b: Side, tries: Iterator[int]) -> Renaming | None:
     if next(tries, None) is None:
         return None
-    rounds = list(colourings(a, b))
-    classes = [_classes(colours) for colours in rounds[-1]]
-    if {c: len(names) for c, names in classes[0].items()} != {c: len(n) for c, n in classes[1].items()}:
+    classes = _counterparts(a, b)
+    if classes is None:
         return None
     alike = next((c for c, names in classes[0].items() if len(names) > 1), None)
     if alike is None:
@@ -57,10 +56,21 @@ def _match(a: Side, b: Side, tries: Iterator[int]) -> Renaming | None:
     return None
 
 
+def _counterparts(a: Side, b: Side) -> tuple[dict[int, list[str]], dict[int, list[str]]] | None:
+    """The names of either side by their last colours; None as soon as one colour has more names in one."""
+    classes: tuple[dict[int, list[str]], dict[int, list[str]]] = {}, {}
+    for ours, theirs in colourings(a, b):
+        if Counter(ours.values()) != Counter(theirs.values()):
+            return None
+        classes = _classes(ours), _classes(theirs)
+    return classes
+
+
 def equal(a: System, b: System, names: Renaming) -> bool:
     """Whether renaming `a` gives `b`."""
-    memo: dict[Any, Any] = {}
-    return {renamed_key(key, names): renamed(form, names, memo) for key, form in a.items()} == b
+    numbers, own = Numbers(), Renaming()
+    ours = {renamed_key(key, names): numbers.of(form, names) for key, form in a.items()}
+    return ours == {key: numbers.of(form, own) for key, form in b.items()}
 
 
 def renamed_key(key: Key, names: Mapping[str, str]) -> Key:

@@ -204,40 +204,57 @@ def negative(form: Form) -> bool:
     return sum(count < 0 for _, count in form) * 2 > len(form)
 
 
-def renamed(form: Form, names: Mapping[str, str], memo: dict[Any, Any] | None = None) -> Form:
-    """The form with other names in it."""
-    known: dict[Any, Any] = {} if memo is None else memo
+class Numbers:
+    """A number for each form, the same for equal ones, also where names are other ones.
 
-    def one(found: Any) -> Any:
-        if found not in known:
-            known[found] = renewed(found)
-        return known[found]
+    Deep forms share parts, and to compare two of them part by part takes as long as if they did not.
+    """
 
-    def renewed(found: Any) -> Any:
-        match found:
+    def __init__(self) -> None:
+        self.known: dict[Any, int] = {}
+        self.seen: dict[tuple[int, int], tuple[int, Any, Any]] = {}  # by identity; holds what it is of
+
+    def of(self, form: Form, names: Mapping[str, str]) -> int:
+        """The number of a form with other names in it."""
+        found = self.seen.get((id(form), id(names)))
+        if found is None:
+            terms = (
+                (frozenset((self.atom(one, names), e) for one, e in monomial), count)
+                for monomial, count in form
+            )
+            found = self.number(frozenset(terms)), form, names
+            self.seen[id(form), id(names)] = found
+        return found[0]
+
+    def number(self, description: Any) -> int:
+        return self.known.setdefault(description, len(self.known))
+
+    def atom(self, one: Any, names: Mapping[str, str]) -> int:
+        found = self.seen.get((id(one), id(names)))
+        if found is None:
+            found = self.number(self.described(one, names)), one, names
+            self.seen[id(one), id(names)] = found
+        return found[0]
+
+    def described(self, one: Any, names: Mapping[str, str]) -> Any:
+        """An atom, with numbers for the forms in it."""
+        match one:
             case ("name", name):
                 return "name", names.get(name, name)
             case ("number", _):
-                return found
+                return one
             case ("sum", inner):
-                return "sum", many(inner)
+                return "sum", self.of(inner, names)
             case ("power", forms):
-                return "power", tuple(map(many, forms))
+                return "power", tuple(self.of(form, names) for form in forms)
             case ("@", (matrix, transposed), forms):
-                return "@", (names.get(matrix, matrix), transposed), tuple(map(many, forms))
+                inner = tuple(self.of(form, names) for form in forms)
+                return "@", (names.get(matrix, matrix), transposed), inner
             case (function, frozenset() as counted, ()):
-                return function, frozenset((many(form), count) for form, count in counted), ()
+                return function, frozenset((self.of(form, names), count) for form, count in counted), ()
             case (function, sign, forms):
-                return function, sign, tuple(map(many, forms))
-
-    def many(inner: Form) -> Form:
-        found: Form | None = known.get(inner)
-        if found is None:
-            terms = ((frozenset((one(f), e) for f, e in monomial), count) for monomial, count in inner)
-            found = known[inner] = frozenset(terms)
-        return found
-
-    return many(form)
+                return function, sign, tuple(self.of(form, names) for form in forms)
+        raise AssertionError(one)
 
 
 def names_in(forms: Iterable[Form]) -> set[str]:

@@ -6,11 +6,13 @@ Which readings of two cells are equal is for `diff` to find.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 from gategen.diff.match import Side
 from gategen.diff.normal import (
@@ -33,7 +35,8 @@ from gategen.diff.normal import (
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 
-FLIPS = 7  # so many gates are tried with parameters of the other sign
+FLIPS = 7  # so many gates are tried with parameters of the other sign,
+WORK = 2000  # and of many gates fewer: so many times a gate is looked at
 
 ONE, MINUS = Fraction(1), Fraction(-1)
 
@@ -122,9 +125,43 @@ def readings(a: Cell, b: Cell) -> Iterator[tuple[Reading, Reading]]:
     """The cells as they are; then with biases added up; then with ever more gates of the other sign."""
     yield Reading(a), Reading(b)
     left, right = merged(a), merged(b)
+    known: dict[Hashable, int] = {}
+    if skeleton(left, known) != skeleton(right, known):  # no signs make them equal
+        return
     for flipped in signs(left):
         if left.dropped or right.dropped or flipped:
             yield replace(left, flipped=flipped), right
+
+
+def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
+    """What no renaming and no change of sign changes: which kinds of names and functions each result is of.
+
+    A form is told by the set of its atoms alone, for `1 - z` has other terms than `z`. `known` numbers
+    the descriptions of forms.
+    """
+    numbers: dict[Form, int] = {}
+    kinds = reading.kinds
+
+    def of(form: Form) -> int:
+        if form not in numbers:
+            numbers[form] = known.setdefault(frozenset(whole(atoms(form))), len(known))
+        return numbers[form]
+
+    def whole(found: Iterable[Any]) -> Iterator[Hashable]:
+        for one in found:
+            match one:
+                case ("sum", inner):
+                    yield from whole(atoms(inner))
+                case ("name", name):
+                    yield kinds.get(name)
+                case ("@", (matrix, transposed), forms):
+                    yield "@", kinds.get(matrix), transposed, tuple(map(of, forms))
+                case ("number", _):
+                    yield one
+                case (function, *_):
+                    yield function, frozenset(map(of, children(one)))
+
+    return Counter((rule, of(form)) for (rule, _), form in results(reading.whole).items())
 
 
 def trained(cell: Cell) -> set[str]:
@@ -137,14 +174,32 @@ def merged(cell: Cell) -> Reading:
     """The cell with parameters dropped that only ever stand in a sum with another one of their kind."""
     made = Reading(cell)
     names = sorted(trained(cell) & made.kinds.keys(), key=list(made.kinds).index)
+    where = places(results(made.whole).values())
     for k, kept in enumerate(names):
         for other in names[k + 1 :]:
             gone = dict(made.dropped)
+            if where[kept] != where[other]:  # what only its sum with another counts stands wherever that does
+                continue
             if made.kinds.get(kept) != made.kinds.get(other, ...) or {kept, other} & gone.keys():
                 continue
             if only_their_sum(made, kept, other):
                 made = replace(made, dropped=(*made.dropped, (other, kept)))
     return made
+
+
+def places(forms: Iterable[Form]) -> dict[str, set[int]]:
+    """In which forms each name stands, of itself or as the matrix of a product."""
+    found: dict[str, set[int]] = defaultdict(set)
+    seen: set[Form] = set()
+    waiting = list(forms)
+    while waiting:
+        form = waiting.pop()
+        if form not in seen:
+            seen.add(form)
+            for name in direct(form):
+                found[name].add(len(seen))
+            waiting += [child for one in atoms(form) for child in children(one)]
+    return found
 
 
 def only_their_sum(reading: Reading, kept: str, other: str) -> bool:
@@ -166,8 +221,13 @@ def signs(reading: Reading) -> Iterator[frozenset[str]]:
         inside & own for inside in insides(results(reading.whole).values()) if inside & own
     )
     for count in range(len(groups) + 1):
-        for some in combinations(list(groups)[:FLIPS], count):
+        for some in combinations(list(groups)[: flips(len(groups))], count):
             yield frozenset(symmetric_difference(some))
+
+
+def flips(gates: int) -> int:
+    """How many of so many gates are turned round: with each more there are twice as many readings to try."""
+    return next((k for k in range(FLIPS, 0, -1) if 2**k * gates <= WORK), 1)
 
 
 def symmetric_difference(sets: Iterable[frozenset[str]]) -> set[str]:
@@ -218,4 +278,4 @@ def turnable(reading: Reading) -> list[tuple[str, bool, frozenset[str]]]:
             (one,) = inner
             if one[0] in ("sigmoid", "tanh"):
                 found.append((gate, one[0] == "tanh", frozenset(direct(one[2][0]) & own)))
-    return found[:FLIPS]
+    return found[: flips(len(found))]

@@ -8,12 +8,17 @@ threads run as fibers on one thread of the host, in an order one can choose (`ru
 * a barrier that not all threads of a block reach is an error that says what each of them does, not a hang;
 * a write outside an array or outside dynamic shared memory is an error after the launch;
 * a missing barrier gives NaN or a result that depends on `thread_order`;
-* in an ordinary launch blocks run one after the other, so a block that waits for a later one is an error.
+* within `race_detector`, accesses that nothing puts in order are an error, whatever the order that ran: also the
+  release or acquire that is missing where the host's memory is ordered more strictly than a GPU's;
+* blocks that wait for more blocks than are alive at once (one in an ordinary launch, all in a cooperative one,
+  or as many as `residency` says) are an error, not a hang.
+
+`tally` counts what a device would be given to do: launches, products, and copies, also those of CuPy's own.
 
 Waiting for another thread or block through memory needs a loop that contains `__ldcg`, `__ldcv`, an atomic,
 `__nv_atomic_load_n`, `__threadfence` or `__nanosleep`: there the others get their turn.  A loop over a plain
-`volatile` load never ends.  Not emulated: inline PTX, cooperative_groups.h, clusters, a weak memory order,
-flush-to-zero, fused multiply-add, `extern "C" { ... }` around kernels, `extern __shared__` outside a
+`volatile` load never ends.  Not emulated: inline PTX, cooperative_groups.h, clusters, values that a weak
+memory order would allow, flush-to-zero, fused multiply-add, `extern "C" { ... }` around kernels, `extern __shared__` outside a
 function.  Linux only; x86-64 and aarch64 switch stacks in a few instructions, others through ucontext.
 """
 
@@ -28,22 +33,16 @@ from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from gategen.emulator.build import compiler, sanitizer_environment
 from gategen.emulator.errors import EmulatorError
+from gategen.emulator.settings import race_detector, residency, thread_order
+from gategen.emulator.tally import tally
 
-if TYPE_CHECKING:
-    from gategen.emulator.launch import thread_order
-
-__all__ = ["EmulatorError", "compiler", "installed", "load", "sanitizer_environment", "thread_order"]
-
-
-def __getattr__(name: str) -> Any:
-    """`thread_order` comes with the launcher, which needs NumPy."""
-    if name == "thread_order":
-        return import_module("gategen.emulator.launch").thread_order
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "EmulatorError", "compiler", "installed", "load", "race_detector", "residency", "sanitizer_environment",
+    "tally", "thread_order",
+]  # fmt: skip
 
 
 @contextmanager

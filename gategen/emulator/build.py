@@ -24,14 +24,16 @@ from gategen.emulator.errors import EmulatorError
 HERE = Path(__file__).parent
 SANITIZE = "GATEGEN_EMULATOR_SANITIZE"  # environment variable: build with AddressSanitizer
 CACHE = "GATEGEN_CACHE"  # environment variable: where compiled kernels are kept
+TEXT = "kernel.cu"  # what messages call the text of the kernels
 
 # Strict as NVRTC: no standard headers.  Reproducible: no fused multiply-add.
 _KERNEL_FLAGS = (
-    "-O1", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
+    "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
     "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-nostdinc", "-nostdinc++",
 )  # fmt: skip
 _RUNTIME_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden")
 _SANITIZE_FLAGS = ("-g", "-fno-omit-frame-pointer", "-fsanitize=address,bounds", "-fno-sanitize-recover")
+_RACE_FLAGS = ("-gdwarf-4", "-fsanitize=thread", "-DGG_RACES")  # calls at every access, answered by races.h
 
 # Options of NVRTC that have no meaning for the host.
 _IGNORED = re.compile(
@@ -61,10 +63,31 @@ def compiler() -> str | None:
     return next((path for name in candidates if name and (path := shutil.which(name))), None)
 
 
-def build(text: str, options: Sequence[str] = (), name: str = "kernel.cu") -> Path:
-    """The shared library of the kernels in `text`, from the cache if it is there.  `name` is for messages."""
-    runtime = _cached(".o", (HERE / "runtime.cpp").read_text(), _runtime_flags())
-    return _cached(".so", _wrapped(text, name), _kernel_flags(options), runtime)
+def build(text: str, options: Sequence[str] = (), *, races: bool = False) -> Path:
+    """The shared library of the kernels in `text`, from the cache if it is there.
+
+    With `races` it looks for them.  The compiler would link its own library for that, so the kernels are then
+    compiled and linked in two steps.
+    """
+    if races and sanitizing():
+        raise EmulatorError("kernels are compiled for AddressSanitizer or to look for races, not for both")
+    runtime = _cached(".o", (HERE / "runtime.cpp").read_text(), _runtime_flags(races))
+    if not races:
+        return _cached(".so", _wrapped(text), (*_kernel_flags(options), "-shared"), runtime)
+    kernels = _cached(".o", _wrapped(text), (*_kernel_flags(options), *_RACE_FLAGS, "-c"))
+    return _cached(".so", "", ("-fPIC", "-shared"), kernels, runtime)
+
+
+def lines(library: Path, places: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """For each place in a library, the lines of the kernels' text: its own, then those that inlined it."""
+    program = shutil.which("addr2line")
+    if program is None:
+        return tuple(() for _ in places)
+    asked = [hex(place - 1) for place in places]  # a call returns to what follows it
+    command = [program, "-a", "-i", "-e", str(library), *asked]
+    said = subprocess.run(command, capture_output=True, text=True, env=_environment()).stdout
+    parts = re.split(r"^0x[0-9a-f]+\n", said, flags=re.M)[1:]
+    return tuple(tuple(int(n) for n in re.findall(rf"\b{re.escape(TEXT)}:(\d+)", part)) for part in parts)
 
 
 def signatures(text: str) -> tuple[Signature, ...]:
@@ -122,11 +145,11 @@ def _dynamic_shared(match: re.Match[str]) -> str:
     return f"{kind} (&{name})[] = *reinterpret_cast<{kind} (*)[]>(::gg::dynamic_shared)"
 
 
-def _wrapped(text: str, name: str) -> str:
+def _wrapped(text: str) -> str:
     """The translation unit: the text in an unnamed namespace, then a table of its kernels."""
     rows = "".join(f'  gg::Launcher<{s.name}>::kernel("{s.name}"),\n' for s in signatures(text))
     return (
-        f'namespace {{\n#line 1 "{name}"\n{_DYNAMIC.sub(_dynamic_shared, text)}\n}}  // namespace\n'
+        f'namespace {{\n#line 1 "{TEXT}"\n{_DYNAMIC.sub(_dynamic_shared, text)}\n}}  // namespace\n'
         '#line 1 "kernels"\n'
         'extern "C" __attribute__((visibility("default"))) const gg::Kernel gg_kernels[] = {\n'
         f"{rows}  {{}},\n}};\n"
@@ -173,14 +196,15 @@ def _kernel_flags(options: Sequence[str]) -> tuple[str, ...]:
     return (*_KERNEL_FLAGS, *host, *(_SANITIZE_FLAGS if sanitizing() else ()))
 
 
-def _runtime_flags() -> tuple[str, ...]:
+def _runtime_flags(races: bool) -> tuple[str, ...]:
     """The runtime is never instrumented: it moves between stacks."""
-    return ("-c", *_RUNTIME_FLAGS, f"-I{HERE}", *(("-DGG_SANITIZE",) if sanitizing() else ()))
+    asked = ("-DGG_SANITIZE",) * sanitizing() + ("-DGG_RACES",) * races
+    return ("-c", *_RUNTIME_FLAGS, f"-I{HERE}", *asked)
 
 
 @cache
 def _headers() -> str:
-    files = (HERE / "runtime.h", HERE / "cuda.h", *sorted((HERE / "include").iterdir()))
+    files = (*sorted(HERE.glob("*.h")), *sorted((HERE / "include").iterdir()))
     return "".join(path.read_text() for path in files)
 
 

@@ -17,8 +17,15 @@ typedef decltype((char*)0 - (char*)0) ptrdiff_t;
 
 namespace gg {
 
+#ifdef GG_RACES  // races.h is told of these accesses by calls; the compiler is not to add its own
+#define GG_RAW __attribute__((noinline, no_sanitize("thread")))
+#else
+#define GG_RAW
+#endif
+#define GG_CALLER __builtin_return_address(0)
+
 // A loop that waits for another thread looks at one address again and again; the second look in a row lets others run.
-inline void look(const void* address) {
+GG_RAW inline void look(const void* address) {
   if (address == polled) wait_for_others(address);
   polled = address;
 }
@@ -195,15 +202,21 @@ template <class T> inline void __stcg(T* p, typename gg::Is<T>::type v) { *p = v
 template <class T> inline void __stcs(T* p, typename gg::Is<T>::type v) { *p = v; gg::note_progress(); }
 template <class T> inline void __stwt(T* p, typename gg::Is<T>::type v) { *p = v; gg::note_progress(); }
 
-inline void __threadfence() { gg::look(&gg::polled); }  // a loop of fences is waiting for someone
-inline void __threadfence_block() { gg::look(&gg::polled); }
-inline void __threadfence_system() { gg::look(&gg::polled); }
+// A loop of fences is waiting for someone.
+inline void __threadfence() { gg::look(&gg::polled); gg::fence(gg::kScopeDevice); }
+inline void __threadfence_block() { gg::look(&gg::polled); gg::fence(gg::kScopeBlock); }
+inline void __threadfence_system() { gg::look(&gg::polled); gg::fence(gg::kScopeSystem); }
 inline void __nanosleep(unsigned) { gg::wait_for_others(nullptr); }
 
-// All blocks share one thread of the host, so a plain read and write is atomic.
+// CUDA 12.8's built-in atomics have an order and a scope; those before are relaxed, on the device. Here everything is
+// ordered, and only the search for races makes a difference. All blocks share one thread of the host, so a plain read
+// and write is atomic.
+enum { __NV_ATOMIC_RELAXED, __NV_ATOMIC_CONSUME, __NV_ATOMIC_ACQUIRE, __NV_ATOMIC_RELEASE, __NV_ATOMIC_ACQ_REL, __NV_ATOMIC_SEQ_CST };
+enum { __NV_THREAD_SCOPE_THREAD, __NV_THREAD_SCOPE_BLOCK, __NV_THREAD_SCOPE_CLUSTER, __NV_THREAD_SCOPE_DEVICE, __NV_THREAD_SCOPE_SYSTEM };
 namespace gg {
-template <class T, class F> inline T modify(T* p, F change) {
+template <class T, class F> GG_RAW inline T modify(T* p, F change, const void* pc, int order = kRelaxed, int scope = kScopeDevice, bool loads = true) {
   look(p);
+  atomic(p, sizeof *p, order, scope, loads, true, pc);
   const T old = *p, changed = change(old);
   if (__builtin_memcmp(&old, &changed, sizeof old) != 0) {
     *p = changed;
@@ -213,9 +226,9 @@ template <class T, class F> inline T modify(T* p, F change) {
   return old;
 }
 }  // namespace gg
-#define GG_ATOMIC(name, expression)                                       \
-  template <class T> inline T name(T* p, typename gg::Is<T>::type v) {    \
-    return gg::modify(p, [&](T old) -> T { return expression; });         \
+#define GG_ATOMIC(name, expression)                                              \
+  template <class T> GG_RAW inline T name(T* p, typename gg::Is<T>::type v) {    \
+    return gg::modify(p, [&](T old) -> T { return expression; }, GG_CALLER);     \
   }
 GG_ATOMIC(atomicAdd, old + v)
 GG_ATOMIC(atomicSub, old - v)
@@ -226,22 +239,29 @@ GG_ATOMIC(atomicAnd, old & v)
 GG_ATOMIC(atomicOr, old | v)
 GG_ATOMIC(atomicXor, old ^ v)
 #undef GG_ATOMIC
-template <class T> inline T atomicCAS(T* p, typename gg::Is<T>::type expected, typename gg::Is<T>::type v) {
-  return gg::modify(p, [&](T old) -> T { return old == expected ? v : old; });
+template <class T> GG_RAW inline T atomicCAS(T* p, typename gg::Is<T>::type expected, typename gg::Is<T>::type v) {
+  return gg::modify(p, [&](T old) -> T { return old == expected ? v : old; }, GG_CALLER);
 }
 
-// CUDA 12.8's built-in atomics with an order and a scope; both are ignored, everything here is ordered.
-enum { __NV_ATOMIC_RELAXED, __NV_ATOMIC_CONSUME, __NV_ATOMIC_ACQUIRE, __NV_ATOMIC_RELEASE, __NV_ATOMIC_ACQ_REL, __NV_ATOMIC_SEQ_CST };
-enum { __NV_THREAD_SCOPE_THREAD, __NV_THREAD_SCOPE_BLOCK, __NV_THREAD_SCOPE_CLUSTER, __NV_THREAD_SCOPE_DEVICE, __NV_THREAD_SCOPE_SYSTEM };
-template <class T> inline T __nv_atomic_load_n(T* p, int, int = 0) { gg::look(p); return *const_cast<volatile T*>(p); }
-template <class T> inline void __nv_atomic_store_n(T* p, typename gg::Is<T>::type v, int, int = 0) { atomicExch(p, v); }
-template <class T> inline T __nv_atomic_fetch_add(T* p, typename gg::Is<T>::type v, int, int = 0) { return atomicAdd(p, v); }
-template <class T> inline void __nv_atomic_add(T* p, typename gg::Is<T>::type v, int, int = 0) { atomicAdd(p, v); }
+template <class T> GG_RAW inline T __nv_atomic_load_n(T* p, int order, int scope = gg::kScopeSystem) {
+  gg::look(p);
+  gg::atomic(p, sizeof *p, order, scope, true, false, GG_CALLER);
+  return *const_cast<volatile T*>(p);
+}
+template <class T> GG_RAW inline void __nv_atomic_store_n(T* p, typename gg::Is<T>::type v, int order, int scope = gg::kScopeSystem) {
+  gg::modify(p, [&](T) -> T { return v; }, GG_CALLER, order, scope, false);
+}
+template <class T> GG_RAW inline T __nv_atomic_fetch_add(T* p, typename gg::Is<T>::type v, int order, int scope = gg::kScopeSystem) {
+  return gg::modify(p, [&](T old) -> T { return old + v; }, GG_CALLER, order, scope);
+}
+template <class T> GG_RAW inline void __nv_atomic_add(T* p, typename gg::Is<T>::type v, int order, int scope = gg::kScopeSystem) {
+  gg::modify(p, [&](T old) -> T { return old + v; }, GG_CALLER, order, scope);
+}
 
 // ------------------------------------------------------------------------------------------ working together
 
 inline void __syncthreads(int line = __builtin_LINE()) { gg::sync_block(line); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) { gg::exchange(mask, 0, line); }
+inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) { gg::exchange(mask, 0, line, true); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
   const gg::Word* votes = gg::exchange(mask, predicate != 0, line);
@@ -333,6 +353,9 @@ inline float to_odd(double value) {
     Name(float x) : raw(from(x)) {}                                                                               \
     Name(double x) : raw(from(to_odd(x))) {}                                                                      \
     Name(int x) : raw(from(to_odd(x))) {}                                                                         \
+    Name(unsigned x) : raw(from(to_odd(x))) {}                                                                    \
+    Name(long long x) : raw(from(to_odd(static_cast<double>(x)))) {}                                              \
+    Name(unsigned long long x) : raw(from(to_odd(static_cast<double>(x)))) {}                                     \
     operator float() const { return value(raw); }                                                                 \
   };                                                                                                              \
   inline Name operator-(Name x) { x.raw ^= 0x8000u; return x; }                                                   \

@@ -63,14 +63,12 @@ class RawModule:
             raise ValueError(f"the emulator stands in for backend 'nvrtc', not {backend!r}")
         self.code, self.options = code, options
         self.enable_cooperative_groups = enable_cooperative_groups
-        self._library: Library | None = None
+        self._library = Library(code, options)
 
     def compile(self) -> None:
-        self._library = self._library or Library(self.code, self.options)
+        self._library.compiled()
 
     def get_function(self, name: str) -> Kernel:
-        self.compile()
-        assert self._library is not None
         return self._library.kernel(name, self.enable_cooperative_groups)
 
 

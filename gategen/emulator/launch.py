@@ -7,17 +7,21 @@ is given; here an `int` parameter wants `numpy.int32` and a `float*` an array of
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from gategen.emulator import build
-from gategen.emulator.arrays import ndarray
+from gategen.emulator.arrays import host, ndarray
 from gategen.emulator.errors import EmulatorError
 from gategen.emulator.memory import guarded
+from gategen.emulator.races import Extent, described
+from gategen.emulator.settings import ORDERS, current
+from gategen.emulator.tally import note
 
 _KIND_NAMES = {
     "f": {4: "float", 8: "double"},
@@ -32,35 +36,6 @@ _DTYPES = {"f": "float{}", "e": "float16", "b": "bfloat16", "?": "bool", "i": "i
 MAX_SHARED = 48 * 1024  # bytes a block may use unless the kernel's max_dynamic_shared_size_bytes says more
 STACK_BYTES = 256 * 1024  # of one thread
 
-
-@dataclass(frozen=True)
-class Order:
-    """In which order threads and blocks run."""
-
-    kind: Literal["forward", "reverse", "shuffle"] = "forward"
-    seed: int = 0
-
-
-_order = Order()
-
-
-@contextmanager
-def thread_order(order: Literal["forward", "reverse", "shuffle"], seed: int = 0) -> Iterator[None]:
-    """Run the threads of a block, and the blocks of a grid, in this order.
-
-    Correct kernels do not notice; one that lacks a barrier does in at least one of them.
-    """
-    global _order
-    if order not in _ORDERS:
-        raise ValueError(f"order is one of {', '.join(_ORDERS)}; not {order!r}")
-    before, _order = _order, Order(order, seed)
-    try:
-        yield
-    finally:
-        _order = before
-
-
-_ORDERS = ("forward", "reverse", "shuffle")  # as enum Order in runtime.h
 
 # ------------------------------------------------------------------------------------------ runtime.h
 
@@ -86,7 +61,7 @@ class _Launch(ctypes.Structure):
         ("stack_bytes", ctypes.c_ulonglong),
         ("seed", ctypes.c_ulonglong),
         ("order", ctypes.c_int),
-        ("cooperative", ctypes.c_int),
+        ("residency", ctypes.c_uint),
     )
 
 
@@ -97,6 +72,7 @@ class _Report(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("threads", "at_barrier", "at_warp", "polling", "exited")),
         ("line", ctypes.c_int),
         ("other_line", ctypes.c_int),
+        ("not_started", ctypes.c_uint),
     )
 
 
@@ -106,12 +82,12 @@ _FAULTS = (
     "divergent barrier at line {line}",
     "divergent barrier: some threads wait at line {line}, another came to line {other_line}",
     "warp collective at line {line}: the threads' masks differ or leave out a calling thread",
-    "no progress: the threads that still run wait for something that nobody does"
-    " (waiting for another block needs enable_cooperative_groups=True)",
+    "no progress: the threads that still run wait for something that nobody does",
     "wrote outside its dynamic shared memory (shared_mem is {shared} bytes)",
     "a thread used more than {stack} bytes of stack",
     "no memory for the threads' stacks",
 )
+_STUCK = 4
 
 
 # ------------------------------------------------------------------------------------------ parameters
@@ -175,7 +151,7 @@ def _word(value: object, stack: ExitStack, complain: Callable[[], str]) -> ctype
     if value is None:
         return ctypes.create_string_buffer(8)
     if isinstance(value, ndarray):
-        address = stack.enter_context(guarded(value, complain))
+        address = stack.enter_context(guarded(host(value), complain))
         return ctypes.create_string_buffer(address.to_bytes(8, "little"), 8)
     scalar = _as_scalar(value)
     assert scalar is not None
@@ -188,17 +164,16 @@ def _word(value: object, stack: ExitStack, complain: Callable[[], str]) -> ctype
 class Kernel:
     """A kernel, called as CuPy's: `kernel(grid, block, args, shared_mem=0)`."""
 
-    def __init__(
-        self, library: Library, record: _Kernel, signature: build.Signature, cooperative: bool
-    ) -> None:
-        self._library, self._record, self._signature = library, record, signature
-        self._cooperative = cooperative
+    def __init__(self, library: Library, signature: build.Signature, cooperative: bool) -> None:
+        self._library, self._signature, self._cooperative = library, signature, cooperative
+        binary = library.compiled()
+        record = binary.records[self.name]
         self._parameters = tuple(
             Parameter(name, p.kind.decode(), p.size, p.pointer != b"\0")
             for name, p in zip(signature.parameters, record.parameters[: record.count], strict=True)
         )
         # The static part is known of all kernels of the text together, and may then exceed what one can have.
-        self.max_dynamic_shared_size_bytes = max(0, MAX_SHARED - library.static_shared)
+        self.max_dynamic_shared_size_bytes = max(0, MAX_SHARED - binary.static_shared)
 
     @property
     def name(self) -> str:
@@ -209,14 +184,16 @@ class Kernel:
     ) -> None:
         self._check_arguments(args)
         setup = self._setup(_extent(grid), _extent(block), shared_mem)
-        report = _Report()
+        binary, report = self._library.compiled(), _Report()
+        note(f"kernel {self.name}")
         with ExitStack() as stack:
             paired = zip(self._parameters, args, strict=True)
             words = [_word(value, stack, self._overrun(parameter)) for parameter, value in paired]
             pointers = (ctypes.c_void_p * (len(words) + 1))(*map(ctypes.addressof, words))
-            self._library.launch(self._record, setup, pointers, report)
-            if report.status:
-                raise EmulatorError(self._describe(report, setup))
+            binary.launch(self.name, setup, pointers, report)
+            faults = (*self._fault(report, setup), *self._races(binary, setup, args))
+            if faults:
+                raise EmulatorError(f"kernel {self.name}, {'; '.join(faults)}")
 
     def _overrun(self, parameter: Parameter) -> Callable[[], str]:
         return lambda: f"kernel {self.name} wrote outside the array of its parameter {parameter}"
@@ -237,9 +214,11 @@ class Kernel:
                 f"kernel {self.name}: {shared_mem} bytes of dynamic shared memory were asked for,"
                 f" max_dynamic_shared_size_bytes is {self.max_dynamic_shared_size_bytes}"
             )
+        settings, blocks = current(), grid[0] * grid[1] * grid[2]
         return _Launch(
             (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_mem, STACK_BYTES,
-            _order.seed % 2**64, _ORDERS.index(_order.kind), self._cooperative,
+            settings.seed % 2**64, ORDERS.index(settings.order),
+            settings.residency or (blocks if self._cooperative else 1),
         )  # fmt: skip
 
     def _check_extents(self, grid: tuple[int, ...], block: tuple[int, ...]) -> None:
@@ -249,15 +228,37 @@ class Kernel:
         if min(block) < 1 or block[2] > 64 or block[0] * block[1] * block[2] > limit:
             raise EmulatorError(f"kernel {self.name}: blocks of {block} threads; at most {limit} are allowed")
 
-    def _describe(self, report: _Report, setup: _Launch) -> str:
+    def _fault(self, report: _Report, setup: _Launch) -> tuple[str, ...]:
+        """What made the launch end early."""
+        if not report.status:
+            return ()
         fault = _FAULTS[report.status].format(
             line=report.line, other_line=report.other_line, shared=setup.shared_bytes, stack=setup.stack_bytes
         )
+        if report.status == _STUCK and report.not_started:
+            why = "" if self._cooperative else " without enable_cooperative_groups=True"
+            waiting, alive = report.not_started, setup.residency
+            fault += (
+                f" (a deadlock: {waiting} blocks have not started, as at most {alive} are alive at once{why})"
+            )
         return (
-            f"kernel {self.name}, block {tuple(report.block)}: {fault}; of {report.threads} threads"
+            f"block {tuple(report.block)}: {fault}; of {report.threads} threads"
             f" {report.at_barrier} wait at __syncthreads, {report.at_warp} in a warp collective,"
-            f" {report.polling} poll memory, {report.exited} have exited"
+            f" {report.polling} poll memory, {report.exited} have exited",
         )
+
+    def _races(self, binary: Binary, setup: _Launch, args: Sequence[object]) -> tuple[str, ...]:
+        given = zip(self._parameters, args, strict=True)
+        arrays = [(parameter, value._host) for parameter, value in given if isinstance(value, ndarray)]
+
+        def place(address: int) -> str:
+            for parameter, array in arrays:
+                first, end = byte_bounds(array)
+                if first <= address < end:
+                    return f"entry {(address - first) // array.itemsize} of {parameter}"
+            return "shared memory"
+
+        return binary.races(Extent(tuple(setup.grid), tuple(setup.block)), place)
 
 
 def _extent(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -266,23 +267,44 @@ def _extent(sizes: Sequence[int]) -> tuple[int, ...]:
     return (*map(int, sizes), 1, 1)[:3]
 
 
+class Binary:
+    """The kernels of one text, compiled: as they are, or to look for races."""
+
+    def __init__(self, path: Path, count: int, races: bool) -> None:
+        # PyDLL keeps Python's lock: the runtime's state belongs to one launch at a time.
+        self._path, self._dll, self._races = path, ctypes.PyDLL(str(path)), races
+        self._dll.gg_launch.restype = None
+        self._dll.gg_static_shared.restype = ctypes.c_size_t
+        self.static_shared = int(self._dll.gg_static_shared())
+        table = (_Kernel * count).in_dll(self._dll, "gg_kernels")
+        self.records = {str(record.name, "ascii"): record for record in table}
+
+    def launch(self, name: str, setup: _Launch, arguments: Any, report: _Report) -> None:
+        record = ctypes.byref(self.records[name])
+        self._dll.gg_launch(record, ctypes.byref(setup), arguments, ctypes.byref(report))
+
+    def races(self, extent: Extent, place: Callable[[int], str]) -> tuple[str, ...]:
+        """Of the launch before."""
+        return described(self._dll, self._path, extent, place) if self._races else ()
+
+
 class Library:
     """The kernels of one text with one set of options."""
 
     def __init__(self, text: str, options: Sequence[str] = ()) -> None:
+        self._text, self._options = text, tuple(options)
         self._signatures = {s.name: s for s in build.signatures(text)}
-        # PyDLL keeps Python's lock: the runtime's state belongs to one launch at a time.
-        self._dll = ctypes.PyDLL(str(build.build(text, options)))
-        self._dll.gg_launch.restype = None
-        self._dll.gg_static_shared.restype = ctypes.c_size_t
-        self.static_shared = int(self._dll.gg_static_shared())
-        table = (_Kernel * len(self._signatures)).in_dll(self._dll, "gg_kernels")
-        self._records = {str(record.name, "ascii"): record for record in table}
+        self._binaries: dict[bool, Binary] = {}
 
-    def launch(self, kernel: _Kernel, setup: _Launch, arguments: Any, report: _Report) -> None:
-        self._dll.gg_launch(ctypes.byref(kernel), ctypes.byref(setup), arguments, ctypes.byref(report))
+    def compiled(self) -> Binary:
+        """What is asked for now, compiled when it first is."""
+        races = current().races
+        if races not in self._binaries:
+            path = build.build(self._text, self._options, races=races)
+            self._binaries[races] = Binary(path, len(self._signatures), races)
+        return self._binaries[races]
 
     def kernel(self, name: str, cooperative: bool = False) -> Kernel:
-        if name not in self._records:
-            raise EmulatorError(f"no kernel {name!r}; there are: {', '.join(self._records) or 'none'}")
-        return Kernel(self, self._records[name], self._signatures[name], cooperative)
+        if name not in self._signatures:
+            raise EmulatorError(f"no kernel {name!r}; there are: {', '.join(self._signatures) or 'none'}")
+        return Kernel(self, self._signatures[name], cooperative)

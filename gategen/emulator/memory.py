@@ -5,7 +5,6 @@ It starts as NaN and lies between two zones of a known pattern, so that a stray 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,49 +22,36 @@ POISON = 0xFF  # a NaN in every floating-point type
 Host = np.ndarray[Any, np.dtype[Any]]
 
 
-class Allocation(Host):
-    """The bytes of one array with its zones; the ultimate `base` of the array and its views."""
-
-
-def allocated(count: int) -> tuple[Allocation, int]:
+def allocated(count: int) -> tuple[Host, int]:
     """The bytes of a new array with its zones, and where between them its `count` bytes begin."""
     if build.sanitizing():  # AddressSanitizer has zones of its own
-        return np.full(count, POISON, np.uint8).view(Allocation), 0
+        return np.full(count, POISON, np.uint8), 0
     buffer = np.full(count + 2 * ZONE + ALIGN, PATTERN, np.uint8)
-    start = -buffer.ctypes.data % ALIGN
-    allocation = buffer[start : start + count + 2 * ZONE].view(Allocation)
-    allocation[ZONE : ZONE + count] = POISON
-    return allocation, ZONE
+    start = _unaligned(buffer) + ZONE
+    buffer[start : start + count] = POISON
+    return buffer, start
 
 
 @contextmanager
 def guarded(array: Host, complaint: Callable[[], str]) -> Iterator[int]:
     """The array's address for a kernel; then its surroundings are looked at."""
-    root = _root(array)
-    if isinstance(root, Allocation) or build.sanitizing():
-        yield array.ctypes.data
-        _check_zones(root, complaint)
-        return
-    # A method of NumPy made this one, without zones: let the kernel have a copy that has them.
-    allocation, start = allocated(root.nbytes)
-    copy = allocation.ctypes.data + start
-    ctypes.memmove(copy, root.ctypes.data, root.nbytes)
-    yield copy + array.ctypes.data - root.ctypes.data
-    ctypes.memmove(root.ctypes.data, copy, root.nbytes)
-    _check_zones(allocation, complaint)
-
-
-def _root(array: Host) -> Host:
-    """The allocation, or the array that owns the memory."""
-    while not isinstance(array, Allocation) and isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def _check_zones(root: Host, complaint: Callable[[], str]) -> None:
+    yield array.ctypes.data
     if build.sanitizing():
         return
-    plain = root.view(np.ndarray)
-    if (plain[:ZONE] != PATTERN).any() or (plain[-ZONE:] != PATTERN).any():
-        plain[:ZONE] = plain[-ZONE:] = PATTERN
-        raise EmulatorError(complaint())
+    for zone in zones(array):
+        if (zone != PATTERN).any():
+            zone[:] = PATTERN
+            raise EmulatorError(complaint())
+
+
+def zones(array: Host) -> tuple[Host, Host]:
+    """In front of and behind the bytes that the array is a view of."""
+    root = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    start = _unaligned(root)
+    return root[start : start + ZONE], root[len(root) - ALIGN + start - ZONE : len(root) - ALIGN + start]
+
+
+def _unaligned(buffer: Host) -> int:
+    return -buffer.ctypes.data % ALIGN

@@ -2,8 +2,8 @@
 // thread of the host, in a given order, so a launch does the same thing every time.
 //
 // A thread runs until it ends or waits.  The next one then starts; it gets the same stack if the last one ended,
-// so a kernel without barriers costs one call a thread.  Blocks run one after the other; in a cooperative launch
-// all are alive and take turns whenever every thread of one waits or polls.
+// so a kernel without barriers costs one call a thread.  As many blocks as the launch says are alive, and take
+// turns whenever every thread of one waits or polls; one that ends makes room for the next.
 //
 // Shared memory is the module's thread-local storage (static) and a buffer (dynamic).  Both are filled with NaN
 // before a block starts and, where several blocks are alive, the static part is copied in and out.
@@ -13,19 +13,24 @@
 #include <link.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <new>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+#define GG_OWN __attribute__((section("gg_own")))  // what kernels read of the runtime, in one place
+GG_OWN uint3 threadIdx, blockIdx;
+GG_OWN dim3 blockDim, gridDim;
 
 namespace gg {
 
-unsigned char* dynamic_shared;
-const void* polled;
+GG_OWN unsigned char* dynamic_shared;
+GG_OWN const void* polled;
 
 namespace {
 
@@ -144,6 +149,7 @@ struct Thread {
   Context context;
   unsigned char* stack = nullptr;  // none: has not started
   const void* address = nullptr;   // polled last
+  unsigned frame = 0;              // of races.h: the call that it is in
   State state = kReady;
 };
 
@@ -151,10 +157,12 @@ struct Warp {
   Word deposits[32], results[32];
   unsigned masks[32], alive = 0, arrived = 0;
   int lines[32];
+  bool orders = false;  // what the lanes do before it comes before what they do after it
 };
 
 struct Block {
   uint3 index{};
+  unsigned number = 0;    // the same as one number
   std::vector<Thread> threads;
   std::vector<Warp> warps;
   std::vector<unsigned> order;
@@ -176,6 +184,8 @@ unsigned long long progress;  // counts everything that could end another thread
 std::vector<unsigned char*> stacks, idle_stacks;
 unsigned char* static_shared;
 size_t static_bytes;
+uintptr_t library;     // where this module lies
+size_t not_started;    // blocks
 thread_local unsigned char anchor __attribute__((used));  // makes this module have thread-local storage
 
 unsigned count(State state) {
@@ -188,9 +198,19 @@ bool fail(Status status, int line = 0, int other_line = 0) {
   if (report->status != kDone) return false;
   *report = {status, {block->index.x, block->index.y, block->index.z}, static_cast<int>(block->threads.size()),
              static_cast<int>(count(kAtBarrier)), static_cast<int>(count(kAtWarp)), static_cast<int>(count(kPolling)),
-             static_cast<int>(block->exited), line, other_line};
+             static_cast<int>(block->exited), line, other_line, static_cast<unsigned>(not_started)};
   return false;
 }
+
+// ---------------------------------------------------------------------------------- races
+
+#ifdef GG_RACES
+#include "races.h"
+#else
+template <class Members> void meet(Members) {}
+void begin_races() {}
+void end_races(const Block&) {}
+#endif
 
 // ---------------------------------------------------------------------------------- one thread
 
@@ -217,6 +237,10 @@ bool complete(Warp& warp, unsigned mask) {
     }
   }
   warp.arrived &= ~mask;
+  if (warp.orders) {
+    const size_t first = lanes - block->threads.data();
+    meet([=](unsigned i) { return i - first < 32 && needed >> (i - first) & 1; });
+  }
   return true;
 }
 
@@ -317,6 +341,10 @@ void activate(Block& b) {
 }
 
 void begin(Block& b, unsigned number) {
+  if (block == &b) block = nullptr;  // its shared memory is another block's now
+  --not_started;
+  ++progress;
+  b.number = number;
   const unsigned x = setup->grid[0], y = setup->grid[1];
   const unsigned n = blockDim.x * blockDim.y * blockDim.z;
   b.index = {number % x, number / x % y, number / (x * y)};
@@ -336,6 +364,7 @@ bool end(Block& b) {
   for (const unsigned char* stack : stacks)
     if (!untouched(stack, kZone)) return fail(kStackOverrun);
   const unsigned char* shared = dynamic_start(b);
+  end_races(b);
   const bool whole = untouched(shared - kSharedZone, kSharedZone) && untouched(shared + setup->shared_bytes, kSharedZone);
   return whole || fail(kSharedOverrun);
 }
@@ -357,37 +386,23 @@ bool run_until_idle(Block& b) {
 
 bool done(const Block& b) { return b.exited == b.threads.size(); }
 
-bool run_in_turn(const std::vector<unsigned>& order) {
-  Block b;
-  for (const unsigned number : order) {
-    begin(b, number);
-    block = nullptr;
-    for (unsigned idle = 0; !done(b);) {
-      const unsigned long long before = progress;
-      if (!run_until_idle(b)) return false;
-      if (done(b)) break;
-      idle = progress == before ? idle + 1 : 0;
-      if (idle > kIdleRounds) return fail(kStuck);
-    }
-  }
-  return true;
-}
-
-bool run_together(const std::vector<unsigned>& order) {
-  std::vector<Block> blocks(order.size());
-  for (size_t i = 0; i < order.size(); ++i) begin(blocks[i], order[i]);
-  for (unsigned idle = 0;;) {
+bool run_blocks(const std::vector<unsigned>& order) {
+  std::vector<Block> blocks(std::min<size_t>(setup->residency, order.size()));
+  auto next = order.begin();
+  for (Block& b : blocks) begin(b, *next++);
+  for (unsigned idle = 0; idle <= kIdleRounds;) {
     const unsigned long long before = progress;
-    bool all_done = true;
+    bool alive = false;
     for (Block& b : blocks) {
+      if (done(b) && next != order.end()) begin(b, *next++);
       if (done(b)) continue;
       if (!run_until_idle(b)) return false;
-      all_done = all_done && done(b);
+      alive = true;
     }
-    if (all_done) return true;
+    if (!alive) return true;
     idle = progress == before ? idle + 1 : 0;
-    if (idle > kIdleRounds) return fail(kStuck);
   }
+  return fail(kStuck);
 }
 
 // ---------------------------------------------------------------------------------- a launch
@@ -399,6 +414,7 @@ int find_shared(dl_phdr_info* info, size_t, void*) {
     if (header.p_type != PT_TLS || !start || &anchor < start || &anchor >= start + header.p_memsz) continue;
     static_shared = start;
     static_bytes = header.p_memsz;
+    library = info->dlpi_addr;
     return 1;
   }
   return 0;
@@ -426,10 +442,11 @@ void sync_block(int line) {
     return;
   }
   b.arrived = 0;
+  meet([](unsigned) { return true; });
   for (Thread& thread : b.threads) thread.state = kReady;
 }
 
-const Word* exchange(unsigned mask, Word value, int line) {
+const Word* exchange(unsigned mask, Word value, int line, bool orders) {
   Warp& warp = block->warps[current / 32];
   const unsigned self = current % 32;
   if (!(mask >> self & 1)) {
@@ -444,6 +461,7 @@ const Word* exchange(unsigned mask, Word value, int line) {
   warp.deposits[self] = value;
   warp.masks[self] = mask;
   warp.lines[self] = line;
+  warp.orders = orders;
   warp.arrived |= 1u << self;
   ++progress;
   if (!complete(warp, mask)) {
@@ -482,8 +500,46 @@ extern "C" __attribute__((visibility("default"))) void gg_launch(const gg::Kerne
   blockDim = dim3(setup->block[0], setup->block[1], setup->block[2]);
   gridDim = dim3(setup->grid[0], setup->grid[1], setup->grid[2]);
   dl_iterate_phdr(find_shared, nullptr);
+  begin_races();
   std::vector<unsigned> order;
   arrange(order, static_cast<size_t>(setup->grid[0]) * setup->grid[1] * setup->grid[2], ~0ull);
-  if (setup->cooperative) run_together(order); else run_in_turn(order);
+  not_started = order.size();
+  run_blocks(order);
   release_stacks();
 }
+
+#ifdef GG_RACES
+
+namespace gg {
+Side side_of(const Access& access) {
+  Side side{access.thread, access.writes, {reinterpret_cast<uintptr_t>(access.pc) - library}};
+  unsigned frame = access.frame;
+  for (size_t i = 1; i < kFrames && frame; ++i, frame = frames[frame].caller)
+    side.frames[i] = reinterpret_cast<uintptr_t>(frames[frame].pc) - library;
+  return side;
+}
+}  // namespace gg
+
+extern "C" __attribute__((visibility("default"))) int gg_races(int i, gg::RaceReport* report) {  // how many there are
+  using namespace gg;
+  if (i < static_cast<int>(races.size()))
+    *report = {reinterpret_cast<uintptr_t>(races[i].address), side_of(races[i].access), side_of(races[i].other)};
+  return static_cast<int>(races.size());
+}
+
+extern "C" {
+void __tsan_init() {}
+void __tsan_func_entry(void* pc) { gg::enter(pc); }
+void __tsan_func_exit() { gg::leave(); }
+#define GG_AT __builtin_return_address(0)
+void __tsan_read_range(void* p, size_t n) { gg::look_at(p, n, false, 0, GG_AT); }
+void __tsan_write_range(void* p, size_t n) { gg::look_at(p, n, true, 0, GG_AT); }
+#define GG_HOOKS(n)                                                                      \
+  void __tsan_read##n(void* p) { gg::look_at(p, n, false, 0, GG_AT); }                   \
+  void __tsan_write##n(void* p) { gg::look_at(p, n, true, 0, GG_AT); }                   \
+  void __tsan_unaligned_read##n(void* p) { gg::look_at(p, n, false, 0, GG_AT); }         \
+  void __tsan_unaligned_write##n(void* p) { gg::look_at(p, n, true, 0, GG_AT); }
+GG_HOOKS(1) GG_HOOKS(2) GG_HOOKS(4) GG_HOOKS(8) GG_HOOKS(16)
+}
+
+#endif

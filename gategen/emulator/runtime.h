@@ -17,10 +17,20 @@ extern unsigned char* dynamic_shared;  // of the block that runs now
 extern const void* polled;             // where this thread looked last, if no other thread has run since
 
 void sync_block(int line);
-const Word* exchange(unsigned mask, Word value, int line);  // the values of all 32 lanes
+const Word* exchange(unsigned mask, Word value, int line, bool orders = false);  // the values of all 32 lanes
 unsigned lane();
 void wait_for_others(const void* address);  // let other threads and blocks run
 void note_progress();                       // memory that others may be waiting for has changed
+
+enum { kRelaxed, kConsume, kAcquire, kRelease, kAcquireRelease, kSequential };              // CUDA's numbers
+enum { kScopeThread, kScopeBlock, kScopeCluster, kScopeDevice, kScopeSystem };
+#ifdef GG_RACES  // what races.h is told
+void fence(int scope);
+void atomic(const void* address, unsigned size, int order, int scope, bool loads, bool stores, const void* pc);
+#else
+inline void fence(int) {}
+inline void atomic(const void*, unsigned, int, int, bool, bool, const void*) {}
+#endif
 
 // The records below are read and written by launch.py; the two must agree.
 
@@ -31,7 +41,8 @@ enum Order { kForward, kReverse, kShuffle };
 struct Launch {
   unsigned grid[3], block[3];
   unsigned long long shared_bytes, stack_bytes, seed;
-  int order, cooperative;
+  int order;
+  unsigned residency;  // how many blocks are alive at once
 };
 
 enum Status { kDone, kDivergent, kDifferentLines, kBadMask, kStuck, kSharedOverrun, kStackOverrun, kNoMemory };
@@ -40,6 +51,10 @@ struct Report {  // what went wrong in which block, and what its threads were do
   unsigned block[3];
   int threads, at_barrier, at_warp, polling, exited;
   int line, other_line;
+  unsigned not_started;  // blocks
 };
+
+struct Side { unsigned long long thread, writes, frames[16]; };  // of a race; frames are places in the library
+struct RaceReport { unsigned long long address; Side access, other; };
 
 }  // namespace gg

@@ -68,10 +68,11 @@ def gpu() -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def host_of(backend: str) -> Host:
+def host_of(backend: str, *, emulated: bool = False) -> Host:
+    """Where modules of this backend run; with `emulated`, CUDA does on the CPU whatever there is."""
     if backend != "cupy":
         return Host(CPU, imported)
-    name = gpu()
+    name = "" if emulated else gpu()
     if name:
         import cupy
 

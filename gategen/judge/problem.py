@@ -21,6 +21,8 @@ SIZES = {"input": 3, "hidden": 7}  # and all further ones different from these, 
 FURTHER = (2, 8, 9, 10, 11, 12, 13)
 LENGTHS = (1, T, 0, 1)
 
+WIDE = SIZES | {"hidden": 70}  # more units of all rows than a block has threads
+
 Key = tuple[str, str]  # ("params", "W_z"), ("inputs", "x"), ("initial", "h")
 
 
@@ -66,16 +68,17 @@ def uses(cell: Cell, function: Any) -> bool:
     return any(eq.rhs.has(function) for eq in cell.all_equations)
 
 
-def _sizes(cell: Cell) -> dict[str, int]:
-    further = [size for size in cell.sizes if size not in SIZES]
-    return SIZES | dict(zip(further, FURTHER, strict=False))
-
-
 def draw(
-    cell: Cell, module: ModuleType, setting: Setting, rng: np.random.Generator, positive: bool
+    cell: Cell,
+    module: ModuleType,
+    setting: Setting,
+    rng: np.random.Generator,
+    positive: bool,
+    sizes: Mapping[str, int] = SIZES,
 ) -> Problem:
     """Random numbers for everything; initial states in (0.2, 0.8) where `positive`."""
-    sizes = _sizes(cell)
+    further = [size for size in cell.sizes if size not in sizes]
+    sizes = {**sizes, **dict(zip(further, FURTHER, strict=False))}
 
     def length(size: Size) -> int:
         return sizes[size] if isinstance(size, str) else size

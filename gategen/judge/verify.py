@@ -19,9 +19,21 @@ from typing import NamedTuple
 import numpy as np
 
 from gategen.build import Progress
+from gategen.emulator import race_detector
 from gategen.judge.derivatives import Slope, central, complex_step
-from gategen.judge.host import CPU, Array, Host, ModuleError, blamed, host_of, imported, runnable, written
-from gategen.judge.problem import Key, Problem, Setting, draw, settings, uses
+from gategen.judge.host import (
+    CPU,
+    EMULATION,
+    Array,
+    Host,
+    ModuleError,
+    blamed,
+    host_of,
+    imported,
+    runnable,
+    written,
+)
+from gategen.judge.problem import WIDE, Key, Problem, Setting, draw, settings, uses
 from gategen.judge.runner import Runner
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -51,18 +63,22 @@ def verify(
     backends: Sequence[str] | None = None,
     *,
     seed: int = 0,
+    race: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Result, ...]:
-    """Check every gradient of every cell on every backend (by default: on all that can run here)."""
+    """Check every gradient of every cell on every backend (by default: on all that can run here).
+
+    With `race`, CUDA runs on the CPU whatever there is, and races between its threads are looked for too.
+    """
     given = (cells,) if isinstance(cells, Cell) else tuple(cells)
     names = runnable()[0] if backends is None else tuple(dict.fromkeys(backends))
-    hosts = {name: host_of(name) for name in names}
+    hosts = {name: host_of(name, emulated=race) for name in names}
     results = []
     jobs = list(product(given, names))
     for k, (cell, name) in enumerate(jobs):
         if progress:
             progress(f"{cell.name} ({name})", k, len(jobs))
-        results.append(_verified(cell, name, hosts[name], seed))
+        results.append(_verified(cell, name, hosts[name], seed, race))
     if progress:
         progress("", len(jobs), len(jobs))
     return tuple(results)
@@ -81,7 +97,7 @@ class Judgement(NamedTuple):
     smooth: bool  # no kink within a step of the differences
 
 
-def _verified(cell: Cell, backend: str, host: Host, seed: int) -> Result:
+def _verified(cell: Cell, backend: str, host: Host, seed: int, race: bool) -> Result:
     """One cell on one backend; whatever a generated module raises is a wrong module."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
@@ -92,9 +108,20 @@ def _verified(cell: Cell, backend: str, host: Host, seed: int) -> Result:
                 exact = Runner(cell, imported(paths["numpy"]), Host(CPU, imported))
                 runner = exact if backend == "numpy" else Runner(cell, host.load(paths[backend]), host)
             result = _judged(result, exact, runner, seed)
+            if race and host.where == EMULATION:
+                look_for_races(exact, runner, seed)
         except ModuleError as error:
-            result = replace(result, note=str(error))
+            result = replace(result, ok=False, note=str(error))
     return replace(result, seconds=time.perf_counter() - began)
+
+
+def look_for_races(exact: Runner, runner: Runner, seed: int) -> None:
+    """Forward and backward in every setting, over several blocks; a race is a `ModuleError` of the runner."""
+    rng = np.random.default_rng(seed)
+    for setting in settings(exact.cell):
+        problem = draw(exact.cell, exact.module, setting, rng, True, WIDE)
+        with race_detector(), np.errstate(all="ignore"):
+            runner.gradients(problem)
 
 
 def _judged(result: Result, exact: Runner, runner: Runner, seed: int) -> Result:

@@ -21,15 +21,17 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 """
 
 from gategen.plan.data import (
+    FIRST_STEP,
     GRADIENT,
+    START_STATES,
     Buffer,
     ColumnSum,
     Field,
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
+    Rule,
     Schedule,
     Slot,
     Stage,
@@ -43,15 +45,17 @@ from gategen.plan.pipeline import plan
 from gategen.plan.text import text
 
 __all__ = [
+    "FIRST_STEP",
     "GRADIENT",
+    "START_STATES",
     "Buffer",
     "ColumnSum",
     "Field",
     "Kernel",
     "MatMul",
     "OuterSum",
-    "Pair",
     "Plan",
+    "Rule",
     "Schedule",
     "Slot",
     "Stage",

@@ -178,13 +178,28 @@ class Schedule:
         return (*self.before, *self.ahead, *self.loop, *self.after)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A forward step, its backward step, and the forward values the backward step reads from the tape."""
+STEP, FIRST_STEP, START_STATES = "step", "first_step", "start_states"
 
+
+@dataclass(frozen=True)
+class Rule:
+    """A forward step, its backward step, and the forward values the backward step reads from the tape.
+
+    name            when it runs
+    "step"          at every step
+    "first_step"    instead of the first one, where no initial state is given
+    "start_states"  before it, to make the initial states of parameters
+    """
+
+    name: str
     forward: Schedule
     backward: Schedule
     tape: tuple[Value, ...]
+
+    @property
+    def title(self) -> str:
+        """What stands before the names of its parts; those of the step go without."""
+        return {FIRST_STEP: "first ", START_STATES: "start "}.get(self.name, "")
 
     @cached_property
     def buffers(self) -> dict[str, Buffer]:
@@ -200,14 +215,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Plan:
-    """All a backend needs to know of a cell. `first` and `start` are None where the cell has no such rule."""
+    """All a backend needs to know of a cell: of its rules, that of every step comes first."""
 
     cell: Cell
     kind: str
     fields: tuple[Field, ...]
-    step: Pair
-    first: Pair | None
-    start: Pair | None
+    rules: tuple[Rule, ...]
+
+    @property
+    def step(self) -> Rule:
+        return self.rules[0]
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of that name, where the cell has one."""
+        return next((rule for rule in self.rules if rule.name == name), None)
 
 
 @lru_cache(maxsize=10_000)

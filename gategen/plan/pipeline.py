@@ -8,7 +8,7 @@ from gategen.plan.ahead import ahead
 from gategen.plan.analysis import Analysis
 from gategen.plan.classify import classify
 from gategen.plan.compose import compose
-from gategen.plan.data import Pair, Plan
+from gategen.plan.data import FIRST_STEP, START_STATES, STEP, Plan, Rule
 from gategen.plan.ends import alive, distinct_ends, kept_carries
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
@@ -26,16 +26,13 @@ def plan(cell: Cell, arrays: bool = False) -> Plan:
     """
     forward = Analysis(distinct_ends(alive(hoist(flatten(cell), arrays))))
     layout = lay_out(cell, forward)
-    opening = Analysis(distinct_ends(alive(flatten(cell, first=True)))) if cell.first else None
-    beginning = Analysis(graph) if (graph := start(cell)) else None
-    return Plan(
-        cell,
-        classify(forward),
-        layout.fields,
-        pair(forward, layout, arrays),
-        pair(opening, layout) if opening else None,
-        pair(beginning, layout) if beginning else None,
-    )
+    rules = [rule(STEP, forward, layout, arrays)]
+    if cell.first:
+        opening = Analysis(distinct_ends(alive(flatten(cell, first=True))))
+        rules.append(rule(FIRST_STEP, opening, layout))
+    if beginning := start(cell):
+        rules.append(rule(START_STATES, Analysis(beginning), layout))
+    return Plan(cell, classify(forward), layout.fields, tuple(rules))
 
 
 def derive(analysis: Analysis) -> Graph:
@@ -44,7 +41,7 @@ def derive(analysis: Analysis) -> Graph:
     return compose(analysis, Analysis(retape(forward, adjoint(forward))))
 
 
-def pair(analysis: Analysis, layout: Layout, arrays: bool = False) -> Pair:
+def rule(name: str, analysis: Analysis, layout: Layout, arrays: bool = False) -> Rule:
     """Both directions, sharing the tape."""
     forward, derived = analysis.graph, derive(analysis)
     backward = distinct_ends(alive(kept_carries(ahead(derived) if arrays else derived)))
@@ -62,4 +59,5 @@ def pair(analysis: Analysis, layout: Layout, arrays: bool = False) -> Pair:
     known = {v: schedule.slot[v] for v in reads if v in schedule.slot}
     taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
     steps = draft(Analysis(backward))
-    return Pair(schedule, write(steps, layout, place(steps, layout, (), known, taken), arrays), tape)
+    back = write(steps, layout, place(steps, layout, (), known, taken), arrays)
+    return Rule(name, schedule, back, tape)

@@ -15,8 +15,8 @@ from gategen.plan.data import (
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
     Plan,
+    Rule,
     Schedule,
     Stage,
     Sum,
@@ -29,27 +29,21 @@ def text(plan: Plan) -> str:
     """The plan as people read it."""
     lines = [f"cell      {plan.cell.name} ({plan.kind})"]
     lines.append("params    " + "   ".join(map(field_text, plan.fields)))
-    for title, pair in pairs(plan):
-        width = 10 if not title else 16
-        lines.append(f"{title}tape".ljust(width) + "   ".join(map(buffer_text, pair.saved)))
+    for rule in plan.rules:
+        width = 10 if not rule.title else 16
+        lines.append(f"{rule.title}tape".ljust(width) + "   ".join(map(buffer_text, rule.saved)))
         last = ""
-        for which, when, what in stage_rows(pair):
-            head = "" if which == last else f"{title}{which}"
+        for which, when, what in stage_rows(rule):
+            head = "" if which == last else f"{rule.title}{which}"
             lines.append(f"{head:{width}}{when:8}{what}")
             last = which
     return "\n".join(lines)
 
 
-def pairs(plan: Plan) -> list[tuple[str, Pair]]:
-    """The step, and the rules of the first step and of trained initial states where there are such."""
-    named = (("", plan.step), ("first ", plan.first), ("start ", plan.start))
-    return [(title, pair) for title, pair in named if pair is not None]
-
-
-def stage_rows(pair: Pair) -> list[tuple[str, str, str]]:
+def stage_rows(rule: Rule) -> list[tuple[str, str, str]]:
     """Direction, when, and what is done: a row a stage, `when` only where it changes."""
     rows = []
-    for name, schedule in (("forward", pair.forward), ("backward", pair.backward)):
+    for name, schedule in (("forward", rule.forward), ("backward", rule.backward)):
         for when, stages in (
             ("before", schedule.before),
             ("ahead", schedule.ahead),

@@ -17,13 +17,15 @@ from gategen.diff import ALIKE, MOVED, UNLIKE, Difference, Line
 from gategen.graph import BatchSum, Graph, Op, Outer, Pointwise, Product, Reduce, Value, flatten, ranks
 from gategen.graph.adjoint import adjoint
 from gategen.plan import (
+    FIRST_STEP,
+    START_STATES,
     Buffer,
     ColumnSum,
     Field,
     Kernel,
     MatMul,
     OuterSum,
-    Pair,
+    Rule,
     Schedule,
     Stage,
     Sum,
@@ -204,9 +206,9 @@ def planned(cell: Cell) -> Json:
         "name": cell.name,
         "class": made.kind,
         "fields": list(map(_field, made.fields)),
-        "step": _pair(made.step),
-        "first": made.first and _pair(made.first),
-        "start": made.start and _pair(made.start),
+        "step": _rule(made.step),
+        "first": _rule(made.rule(FIRST_STEP)),
+        "start": _rule(made.rule(START_STATES)),
         "summary": summary(numbers.of_plan(made)),
     }
 
@@ -221,9 +223,11 @@ def _field(field: Field) -> Json:
     }
 
 
-def _pair(pair: Pair) -> Json:
-    saved = {buffer.name for buffer in pair.saved}
-    return {"forward": _schedule(pair.forward, saved), "backward": _schedule(pair.backward, set())}
+def _rule(rule: Rule | None) -> Json | None:
+    if rule is None:
+        return None
+    saved = {buffer.name for buffer in rule.saved}
+    return {"forward": _schedule(rule.forward, saved), "backward": _schedule(rule.backward, set())}
 
 
 def _schedule(schedule: Schedule, saved: set[str]) -> Json:

@@ -35,7 +35,7 @@ from gategen.graph import (
 )
 from gategen.graph.adjoint import adjoint
 from gategen.plan import plan
-from gategen.plan.text import buffer_text, field_text, pairs, stage_rows
+from gategen.plan.text import buffer_text, field_text, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.elementwise import Row
@@ -408,9 +408,9 @@ def plan_table(cell: Cell) -> str:
     """The plan as the rows of a `tabular`, and under a line what it comes to."""
     made = plan(cell, arrays=True)
     listing = [("params", "", field_text(field)) for field in made.fields]
-    for title, pair in pairs(made):
-        listing += [(f"{title}tape", "", buffer_text(buffer)) for buffer in pair.saved]
-        listing += [(f"{title}{which}", when, what) for which, when, what in stage_rows(pair)]
+    for rule in made.rules:
+        listing += [(f"{rule.title}tape", "", buffer_text(buffer)) for buffer in rule.saved]
+        listing += [(f"{rule.title}{which}", when, what) for which, when, what in stage_rows(rule)]
     spelled = partial(numbers.formula, power="^{{{}}}", times=r" \, ", word=r"\mathrm{{{}}}".format)
     total = numbers.rows(numbers.of_plan(made), lambda expr: f"${spelled(expr)}$")
     return "\n".join(

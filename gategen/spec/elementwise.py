@@ -29,12 +29,14 @@ HOME = "gategen.spec.functions"  # where the classes that rows bring are found a
 class Call:
     """How a language applies a function: by a name, with numbers that follow the arguments.
 
-    `text` is the helper that defines the name, where the language has no such function itself.
+    `text` is the helper that defines the name, where the language has no such function itself; `overflows`,
+    whether that may happen on its way to what is finite.
     """
 
     name: str
     text: str = ""
     more: tuple[str, ...] = ()
+    overflows: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from gategen.spec.names import caller
 # ---------------------------------------------------------------------------------------------- for rows
 
 
-def helper(text: str, *more: str) -> Call:
+def helper(text: str, *more: str, overflows: bool = False) -> Call:
     """A call of the function that `text` defines, in the language of generated code."""
     lines = dedent(text).strip("\n")
     found = re.search(r"(\w+)\(", lines)
     assert found, f"no function is defined in {lines!r}"
-    return Call(found[1], lines, more)
+    return Call(found[1], lines, more, overflows)
 
 
 def _exp_minus_abs(a: Any) -> Any:
@@ -118,14 +118,17 @@ TABLE: tuple[Row, ...] = (
             ''',
             "0.5",
         ),
-        exact=helper('''
+        exact=helper(
+            overflows=True,
+            text='''
             def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
                 """1 / (1 + exp(-a)), to the last digit also where that is small."""
                 np.multiply(a, -1, out=out)
                 np.exp(out, out=out)
                 out += 1
                 np.reciprocal(out, out=out)
-        '''),
+        ''',
+        ),
         cuda=helper("__device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }"),
         latex=r"\sigma",
         parity="opposite",
@@ -148,7 +151,9 @@ TABLE: tuple[Row, ...] = (
             lambda s, v: -expm1(-s),
         ),
         evaluate=lambda a: np.where(a.real > 0, a, 0) + np.log1p(_exp_minus_abs(a)),
-        numpy=helper('''
+        numpy=helper(
+            overflows=True,
+            text='''
             def softplus(a: np.ndarray, out: np.ndarray) -> None:
                 """log(1 + exp(a)) = max(a, 0) + log1p(exp(-abs(a)))."""
                 positive_part = np.where(np.real(a) > 0, a, 0)
@@ -156,7 +161,8 @@ TABLE: tuple[Row, ...] = (
                 np.exp(out, out=out)
                 np.log1p(out, out=out)
                 out += positive_part
-        '''),
+        ''',
+        ),
         cuda=helper("""
             __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
         """),

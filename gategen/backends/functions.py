@@ -1,0 +1,292 @@
+"""The functions of a module, and the page that the templates print: the same for every backend.
+
+The lines of a function come from a `Host` for each level of its schedule; what they mention of the parameters
+and of memory is what the function takes out and makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from gategen.backends import interface
+from gategen.backends.folding import listing
+from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
+from gategen.backends.interface import Array, Measure, Measured
+from gategen.backends.module import Module, OneStep, Way, tape_buffers
+from gategen.backends.names import Scope
+from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
+from gategen.spec.functions import TABLE
+
+OVERFLOWING = {call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.overflows}
+Hosts = Callable[[Module, Way, Scope, str], Host]  # the lines of one level
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """`target[...] = value`."""
+
+    target: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """One direction of a rule. What runs at every step is in `loop`, and for a single step all of it."""
+
+    loop: Part
+    outputs: tuple[str, ...]  # where they lie
+    memory: tuple[Array, ...]  # what the lines write
+    makes: tuple[str, ...] = ()  # lines that make it
+    before: Part = NOTHING
+    ahead: Part = NOTHING
+    after: Part = NOTHING
+    chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
+    head: str = ""  # of the loop
+    kept: tuple[Assigned, ...] = ()  # what a finished sequence does instead of a step
+    updates: tuple[Assigned, ...] = ()  # of the running statistics
+    unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
+
+    @property
+    def code(self) -> Iterator[str]:
+        """All lines, in no order."""
+        for part in (self.before, self.ahead, self.loop, self.after):
+            yield from part.prepare
+            yield part.text
+        for assigned in (*self.kept, *self.updates):
+            yield from (assigned.target, assigned.value)
+        yield from (self.head, *self.outputs)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The gradient of a state, in the functions of a rule for one step."""
+
+    carry: str
+    kept: str  # the same, set aside
+    later: str  # the same in the function for all steps
+
+
+@dataclass(frozen=True)
+class RuleFunctions:
+    """A rule for one step as two functions; they return what is to be assigned, from left to right."""
+
+    forward: Function
+    backward: Function
+    makes: tuple[str, ...]  # lines that make what the forward function needs
+    one_step: OneStep
+    parameters: tuple[str, ...]
+    arguments: tuple[str, ...]
+    results: tuple[str, ...]  # what `forward` calls the states and outputs that it gets back
+    measured: Measured  # the sizes that the forward function needs
+    returned: str  # these, and what is left behind for the backward function
+    parameters_back: tuple[str, ...]
+    saved: tuple[str, ...]  # what `backward` sets aside for the backward function
+    seeds: tuple[str, ...]  # the gradients of the outputs
+    carries: tuple[Carried, ...]
+    gradients: tuple[str, ...]  # of the inputs
+    later: tuple[str, ...]  # arrays of which `backward` then leaves the first step out
+    cleared: tuple[str, ...]  # what `forward` sets to 0 behind the lengths, of what is left behind
+
+
+@dataclass(frozen=True)
+class QuickState:
+    """A state in `step`."""
+
+    name: str
+    now: str
+    next: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Quick:
+    """`step` in a function of its own, without the arrays of a run."""
+
+    function: Function
+    states: tuple[QuickState, ...]
+    makes: tuple[str, ...]  # lines that make the next states and what else it needs
+    result: str
+    quiet: bool  # whether some operation may overflow on its way to what is finite
+
+
+# ---------------------------------------------------------------------------------------------- functions
+
+
+def function(module: Module, way: Way, host: Hosts) -> Function:
+    """The lines of one direction of the step."""
+    names, schedule, graph = module.names.inner(), way.schedule, way.schedule.graph
+    before, ahead, loop, after = (host(module, way, names, where) for where in (ALL, AHEAD, LOOP, ALL))
+    before.run(schedule.before)
+    updates = tuple(
+        Assigned(str(s.value.name), module.target.real.format(before.value(s.update)))
+        for s in graph.statistics
+    )
+    ahead.run(schedule.ahead)
+    loop.known = ahead.views
+    loop.run(schedule.loop)
+    states = () if graph.backwards else graph.states
+    kept = tuple(Assigned(loop.value(c.next), loop.value(c.current)) for c in states)
+    after.run(schedule.after)
+    outputs = tuple(after.value(value) for _, value in graph.outputs)
+    before.settle(*(update.value for update in updates))
+    ahead.settle(*loop.steps)
+    after.settle(*outputs)
+    made = Function(
+        before=before.written,
+        ahead=ahead.written,
+        loop=loop.written,
+        after=after.written,
+        chunked=bool(schedule.ahead),
+        head=loop.head,
+        kept=kept,
+        updates=updates,
+        outputs=outputs,
+        memory=own_memory(module, schedule),
+    )
+    return fitted(module, made)
+
+
+def one_step(module: Module, way: Way, host: Hosts) -> Function:
+    """The lines of one direction of a rule for one step."""
+    lines = host(module, way, module.names.inner(), ONCE)
+    lines.run(way.schedule.stages)
+    outputs = tuple(lines.value(value) for _, value in way.schedule.graph.outputs)
+    lines.settle(*outputs)
+    start = module.target.one_step
+    memory = tuple(
+        replace(array, shape=array.shape.replace("(T, B", start))
+        for array in own_memory(module, way.schedule)
+    )
+    return fitted(module, Function(loop=lines.written, outputs=outputs, memory=memory))
+
+
+def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
+    """The buffers a function makes for itself: all but inputs, states and carries."""
+    made = (b for b in schedule.buffers if b.kind in ("row", "time", "static"))
+    return tuple(
+        Array(
+            module.names["memory", b.name],
+            module.shape(b),
+            ", ".join(b.members) if len(b.members) > 1 else "",
+        )
+        for b in made
+    )
+
+
+def fitted(module: Module, made: Function, *others: Function) -> Function:
+    """A function with the fields of `params` and the memory that its lines, or those of others, mention."""
+    code = re.sub(r"(?m)^\s*#.*$", "", "\n".join(line for each in (made, *others) for line in each.code))
+    words = set(re.findall(r"[A-Za-z_]\w*", code))
+    names = [module.names["field", f.name] for f in module.plan.fields]
+    targets = [name if name in words else "_" for name in names]
+    memory = tuple(array for array in made.memory if array.name in words)
+    return replace(
+        made,
+        memory=memory,
+        makes=interface.empties(memory, module.target.xp),
+        unpacked="" if set(targets) <= {"_"} else listing(targets),
+    )
+
+
+def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) -> RuleFunctions:
+    """A rule for the first step, or for the initial states, which reads no input and no state."""
+    names, step, graph = module.names, module.plan.step, rule.forward.graph
+    passing = module.one_step(rule)
+    forward, backward = (one_step(module, way, host) for way in module.ways(rule))
+    if not graph.states:  # computes its forward values anew
+        backward = fitted(module, backward, forward)
+    states = module.states_of(rule)
+    inputs = tuple(names["memory", s.name] for s in module.cell.inputs if graph.inputs)
+    outputs = tuple(names.find("first output", name) or name for name, _ in graph.outputs)
+    taped = list(enumerate(tape_buffers(rule)))
+    held = tuple(names["memory", b.name] for _, b in taped if graph.states)
+    over_time = tuple(names["memory", b.name] for b in tape_buffers(step) if b.kind == "time")
+    seeds, later_seeds = module.seeds(rule), module.seeds(step)
+    carries = tuple(Carried(module.carry(s, rule), names["kept", s], module.carry(s, step)) for s in states)
+    whole, back = (tuple(f"{name}{passing.at}" for name in some) for some in (inputs, later_seeds))
+    nexts = (Array(n, f"{h}.shape") for n, h in zip(passing.made, passing.states, strict=False))
+    carry_names = tuple(c.carry for c in carries)
+    makes = interface.empties((*forward.memory, *nexts), module.target.xp)
+    text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
+    return RuleFunctions(
+        forward=forward,
+        backward=backward,
+        makes=makes,
+        one_step=passing,
+        parameters=("params", *inputs, *passing.states, *passing.further),
+        arguments=("params", *whole, *passing.passed, *passing.further),
+        results=(*passing.results, *outputs),
+        measured=interface.measured(module, measure.sizes, measure.late, text),
+        returned=listing([*passing.made, *forward.outputs, *held]),
+        parameters_back=("params", *inputs, *passing.both, *seeds, *carry_names, "finished", *held),
+        saved=(*whole, *passing.saved, *back),
+        seeds=seeds,
+        carries=carries,
+        gradients=backward.outputs,
+        cleared=tuple(f"first_tape[{k}]" for k, b in taped if module.singular and b.kind != "static"),
+        later=(*inputs, *(names["memory", s] for s in states), *over_time, *later_seeds),
+    )
+
+
+def quick_step(module: Module, host: Hosts) -> Quick | None:
+    """One step from given states; a batch norm needs a whole run."""
+    names, step = module.names, module.plan.step
+    if step.forward.graph.statistics:
+        return None
+    arrays = [names["memory", s.name] for s in module.cell.states]
+    states = tuple(
+        QuickState(
+            s.name,
+            names.of("now", s.name, f"{array}_t"),
+            names.of("next", s.name, f"{array}_next"),
+            names.letter(s.size),
+        )
+        for s, array in zip(module.cell.states, arrays, strict=True)
+    )
+    made = one_step(module, module.ways(step)[0], host)
+    outputs = [f"{source}.copy()" for source in made.outputs]
+    result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
+    nexts = (Array(s.next, f"(B, {s.size})") for s in states)
+    makes = interface.empties((*made.memory, *nexts), module.target.xp)
+    quiet = module.singular or not module.helpers.isdisjoint(OVERFLOWING)
+    return Quick(made, states, makes, result, quiet)
+
+
+def context(module: Module, host: Hosts) -> dict[str, object]:
+    """All that the templates print, records by name; names are given in the order of the calls here."""
+    plan, names, signature = module.plan, module.names, interface.signature(module)
+    outputs = plan.step.forward.graph.outputs
+    forward, backward = (function(module, way, host) for way in module.ways(plan.step))
+    first, start = (
+        rule_functions(module, rule, host, signature.measure) if (rule := plan.rule(name)) else None
+        for name in (FIRST_STEP, START_STATES)
+    )
+    passing = interface.passing(module, signature, forward.outputs, forward.memory)
+    taped = tape_buffers(plan.step) if module.singular else []
+    gradients = [module.input_gradient(name) for name, _ in plan.step.backward.graph.outputs]
+    targets = first.results if first else ()
+    unread = [
+        names["first output", n]
+        for (n, _), o in zip(outputs, passing.outputs, strict=True)
+        if first and not o.first
+    ]
+    return {
+        **vars(signature),
+        **vars(passing),
+        "calls": interface.calls_of(module, signature, passing),
+        "forward": forward,
+        "backward": backward,
+        "first": first,
+        # what takes the results of `first_step`: an output that is a state is there already
+        "first_targets": ["_" if name in unread else name for name in targets],
+        "start": start,
+        "quick": quick_step(module, host) if module.target.numpy else None,
+        # the gradients of inputs that lie beside others
+        "views": [Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v],
+        # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
+        "singular": module.singular,
+        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "helpers": {name: name in module.helpers for name in ("tiles", "row_sum", "column_sum")},
+    }

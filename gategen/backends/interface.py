@@ -1,0 +1,626 @@
+"""What the public functions of a module take and return, as records that templates print.
+
+Fields, sizes, inputs, states, outputs, the tape: each thing has its name in the code, its shape as text, and
+what else is said of it. Nothing here spells an operation.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import sympy as sp
+
+from gategen.backends.folding import WIDTH, assigned, call, listing, returned, together, wrapped
+from gategen.backends.module import Module, Target, tape_buffers
+from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
+from gategen.graph import length
+from gategen.plan import FIRST_STEP, Field, Told, gradient_of, sizes_told
+from gategen.spec.cell import Cell
+from gategen.spec.language import Input, Size, State
+from gategen.spec.printer import Printer
+
+# ---------------------------------------------------------------------------------------------- the cell
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What a module says of its cell."""
+
+    name: str
+    title: str
+    quoted_title: str  # as it stands inside of a docstring
+    reference: tuple[str, ...]  # lines of a docstring
+    equations: tuple[str, ...]
+    first_equations: tuple[str, ...]  # of the rule for the first step
+    constants: tuple[str, ...]  # `eps = 1e-05`
+    sha: str  # of all that a spec says
+
+
+def cell_record(module: Module) -> CellRecord:
+    cell, title = module.cell, module.cell.title.rstrip(".")
+    return CellRecord(
+        name=cell.name,
+        title=title,
+        quoted_title=quoted(title),
+        reference=tuple(map(quoted, textwrap.wrap(cell.reference, 100, break_long_words=False))),
+        equations=cell.text(),
+        first_equations=cell.text(cell.first) if cell.first else (),
+        constants=tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
+        sha=sha256("\n".join(facts(cell)).encode()).hexdigest(),
+    )
+
+
+def facts(cell: Cell) -> list[str]:
+    """All that makes a cell what it is."""
+    said = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
+    said += [f"{s}: {s.size}" for s in cell.inputs]
+    said += [f"{s}: {s.size} = {Printer()(s.initial)}" for s in cell.states]
+    said += [f"{a.name}: {a.shape} {a.trainable}" for a in cell.arrays]
+    return said + [str(s) for s in cell.outputs]
+
+
+def quoted(text: str) -> str:
+    """As it stands inside of a docstring: it ends none, and no backslash means anything."""
+    return text.replace("\\", "\\\\").replace('"""', r"\"\"\"")
+
+
+# ---------------------------------------------------------------------------------------------- parameters
+
+
+@dataclass(frozen=True)
+class Slice:
+    """An array that a user packs into a field."""
+
+    member: str
+    source: str  # where it lies: `U_h[H : 2 * H]`
+
+
+@dataclass(frozen=True)
+class FieldRecord:
+    """A field of `Params`."""
+
+    name: str
+    gradient: str
+    shape: str
+    rank: str
+    members: tuple[str, ...]  # what lies in it, one below the other
+    slices: tuple[Slice, ...]
+    pack: str  # the expression that makes it of the arrays in `named`
+
+
+def field_record(module: Module, f: Field) -> FieldRecord:
+    names = module.names
+    name, single = names["field", f.name], len(f.packed) == 1
+    tail = f", {names.size(f.width)})" if f.columns else ",)"
+    pieces = [f'{m}=named["{m}"]' for m in f.packed]
+    pack = f'named["{f.packed[0]}"]' if single else call(f"{name}=stack(", pieces).removeprefix(f"{name}=")
+    return FieldRecord(
+        name=name,
+        gradient=names["field", gradient_of(f.name)],
+        shape=f"({names.size(f.height)}{tail}" if f.rows else "()",
+        rank="2" if f.columns else "1" if f.rows else "0",
+        members=stacked(f),
+        slices=(Slice(f.packed[0], name),) if single else slices(module, f),
+        pack=pack if f.rows else f"{pack}.reshape(())",
+    )
+
+
+def slices(module: Module, f: Field) -> tuple[Slice, ...]:
+    """The arrays of a field that holds several."""
+    names, found, at = module.names, [], sp.S.Zero
+    for member, rows in zip(f.packed, map(length, f.rows), strict=True):
+        end = at + rows
+        low = "" if at == 0 else names.size(at)
+        high = "" if end == f.height else names.size(end)
+        part = f"{low} : {high}".strip() if " " in low + high else f"{low}:{high}"
+        found.append(Slice(member, f"{names['field', f.name]}[{part}]"))
+        at = end
+    return tuple(found)
+
+
+def stacked(f: Field) -> tuple[str, ...]:
+    """What lies in a field, one below the other."""
+    return tuple(f"{f.array}[{k}]" for k in range(len(f.members))) if f.array else f.members
+
+
+# ---------------------------------------------------------------------------------------------- sizes
+
+
+@dataclass(frozen=True)
+class SizeRecord:
+    """A size of the cell."""
+
+    name: str
+    letter: str  # its name in the code
+    argument: str  # the same in the arguments of `init`
+    source: str = ""  # what tells it: an expression of the shapes of `params`, or the name of an input
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The sizes that one function needs."""
+
+    call: str  # the line that calls `measure`
+    x_size: str  # what to call the last entry of the shape of x
+    others: tuple[str, ...]  # lines that find sizes of other inputs, which need not be arrays yet
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How functions find the sizes."""
+
+    sizes: tuple[SizeRecord, ...]  # those that the shapes of the parameters tell
+    late: tuple[SizeRecord, ...]  # those that only the shape of an input tells
+    lines: tuple[str, ...]  # those of `measure` itself
+    result: str  # what it returns
+    here: Measured  # in most functions
+    unpack: Measured
+    in_parts: Measured
+
+
+def size_record(module: Module, size: str, source: str = "") -> SizeRecord:
+    letters = module.names.sizes
+    return SizeRecord(size, letters[size], size_argument(size, letters), source)
+
+
+def measure_record(module: Module, fields: Iterable[FieldRecord]) -> Measure:
+    sizes, late = measured_sizes(module), late_sizes(module)
+    letters = [size.letter for size in sizes]
+    outputs = module.plan.step.forward.graph.outputs
+    slices = " ".join(part.source for f in fields for part in f.slices)
+    return Measure(
+        sizes=sizes,
+        late=late,
+        lines=together([(size.letter, size.source) for size in sizes]),
+        result=listing(letters) or "()",
+        here=measured(module, sizes, late, None),
+        unpack=measured(module, sizes, late, slices),
+        in_parts=measured(module, sizes, late, " ".join(module.names.letter(v.size) for _, v in outputs)),
+    )
+
+
+def measured(
+    module: Module, sizes: Iterable[SizeRecord], late: Iterable[SizeRecord], text: str | None
+) -> Measured:
+    """The sizes that `text` mentions (None: all)."""
+
+    def used(size: SizeRecord) -> bool:
+        return text is None or mentions(text, size.letter)
+
+    names = [size.letter if used(size) else "_" for size in sizes]
+    x_size = module.cell.inputs[0].size
+    of_others = [size for size in late if size.name != x_size and used(size)]
+    return Measured(
+        call="measure(params)" if set(names) <= {"_"} else f"{listing(names)} = measure(params)",
+        x_size=next((size.letter for size in late if size.name == x_size and used(size)), "_"),
+        others=tuple(f"{s.letter} = (0, *{module.target.shape.format(s.source)})[-1]" for s in of_others),
+    )
+
+
+def mentions(text: str, word: str) -> bool:
+    return re.search(rf"\b{word}\b", text) is not None
+
+
+def measured_sizes(module: Module) -> tuple[SizeRecord, ...]:
+    """The sizes that the shapes of the parameters tell, with the expression that tells each."""
+
+    def source(told: Told) -> str:
+        length = f"params.{module.names['field', told.field]}.shape[{told.axis}]"
+        rest = " - ".join([length, *map(module.names.letter, told.others)])
+        if told.count == 1:
+            return rest
+        return f"({rest}) // {told.count}" if told.others else f"{rest} // {told.count}"
+
+    found = sizes_told(module.plan.fields)
+    return tuple(size_record(module, size, source(told)) for size, told in found.items())
+
+
+def late_sizes(module: Module) -> tuple[SizeRecord, ...]:
+    """The sizes that only the shape of an input tells, with the input."""
+    known = sizes_told(module.plan.fields)
+    found: dict[str, str] = {}
+    for symbol in module.cell.inputs:
+        if isinstance(symbol.size, str) and symbol.size not in known:
+            found.setdefault(symbol.size, module.names["memory", symbol.name])
+    return tuple(size_record(module, size, source) for size, source in found.items())
+
+
+def checked_sizes(sizes: Sequence[SizeRecord], shapes: str) -> str:
+    """The line that checks dtype and sizes, and names those that some shapes mention."""
+    names = [s.letter if s.name == "hidden" or mentions(shapes, s.letter) else "_" for s in sizes]
+    arguments = [f"{size.argument}={size.argument}" for size in sizes]
+    return call(f"dtype, {', '.join(names)} = proper(", ["dtype", *arguments])
+
+
+# ---------------------------------------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """An input of the step."""
+
+    name: str
+    argument: str  # its name among the arguments of `forward` and `step`
+    size: str
+    said_size: str  # of the spec: `"hidden"`, `3`
+    shape: str  # of all steps
+    broadcast: str  # the expression that gives it to every step, where it was constant in time
+    gradient: str
+    result: str  # the gradient as `backward` returns it
+    first_gradient: str  # that at the first step, where it has a rule of its own
+
+
+def input_record(module: Module, symbol: Input) -> InputRecord:
+    names = module.names
+    name, argument = names["memory", symbol.name], argument_name(module.cell, symbol.name)
+    gradient, size = module.input_gradient(symbol.name), names.letter(symbol.size)
+    ruled, shape = module.plan.rule(FIRST_STEP) is not None, f"(T, B, {size})"
+    summed = f'{gradient}.sum(axis=0) if "{argument}" in constant else {gradient}'
+    return InputRecord(
+        name=name,
+        argument=argument,
+        size=size,
+        said_size=said(symbol.size),
+        shape=shape,
+        broadcast=module.target.broadcast.format(name, shape),
+        gradient=gradient,
+        result=gradient if argument == "x" else summed,
+        first_gradient=names.of("first gradient", symbol.name, f"first_d_{symbol.name}") if ruled else "",
+    )
+
+
+def said(size: Size) -> str:
+    """A size as Python says it."""
+    return f'"{size}"' if isinstance(size, str) else f"{size}"
+
+
+@dataclass(frozen=True)
+class StateRecord:
+    """A state."""
+
+    name: str
+    array: str  # its values at all times
+    carry: str  # its gradient
+    kept: str  # the gradient, set aside while a finished sequence goes through the step
+    size: str
+    said_size: str  # of the spec: `"hidden"`, `3`
+    initial: str  # a number; empty where a rule makes it
+
+
+def state_record(module: Module, symbol: State) -> StateRecord:
+    names, initial = module.names, symbol.initial
+    return StateRecord(
+        name=symbol.name,
+        array=names["memory", symbol.name],
+        carry=module.carry(symbol.name, module.plan.step),
+        kept=names.of("kept", symbol.name, f"kept_{symbol.name}"),
+        size=names.letter(symbol.size),
+        said_size=said(symbol.size),
+        initial=module.number(initial) if initial.is_number else "",
+    )
+
+
+@dataclass(frozen=True)
+class RunningRecord:
+    """A running statistic of a batch norm: a field of `Buffers`."""
+
+    name: str
+    local: str  # its name in `forward`
+    size: str
+    start: str  # zeros or ones
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """All running statistics."""
+
+    fields: tuple[RunningRecord, ...]
+    sizes: tuple[SizeRecord, ...]  # what `init_buffers` is told beside hidden
+    checks: str
+
+
+def buffers_of(module: Module, sizes: Iterable[SizeRecord]) -> Buffers | None:
+    names = module.names
+    fields = tuple(
+        RunningRecord(
+            name := str(s.value.name),
+            names.find("given", name) or name,
+            names.letter(s.value.size),
+            "zeros" if s.kind == "mean" else "ones",
+        )
+        for s in module.plan.step.forward.graph.statistics
+    )
+    used = [field.size for field in fields]
+    told = [size for size in sizes if size.name == "hidden" or size.letter in used]
+    told.sort(key=lambda size: size.name != "hidden")
+    return Buffers(fields, tuple(told[1:]), checked_sizes(told, " ".join(used))) if fields else None
+
+
+# ---------------------------------------------------------------------------------------------- outputs, tape
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """An output."""
+
+    name: str
+    said_name: str  # of the spec: `h'`
+    said_size: str  # of the spec: `"hidden"`, `3`
+    shape: str
+    array: str  # what it lies in
+    source: str  # the same as an array of its own
+    first: str  # that at the first step, where it has a rule of its own; empty where it is there already
+    given: str  # its gradient as the caller gives it
+    gradient: str  # the same as an array
+
+
+def output_records(module: Module, sources: Sequence[str], own: Container[str]) -> tuple[OutputRecord, ...]:
+    """The outputs, by what they lie in; what lies in memory of its own (`own`) needs no copy."""
+    names, outputs, ruled = module.names, module.plan.step.forward.graph.outputs, module.plan.rule(FIRST_STEP)
+    return tuple(
+        OutputRecord(
+            name=names.find("output", name) or name,
+            said_name=str(module.cell.outputs[k]),
+            said_size=said(value.size),
+            shape=f"(T, B, {names.letter(value.size)})",
+            array=source,
+            source=source if source in own else f"{source}.copy()",
+            first=names["first output", name] if ruled and not source.endswith("[1:]") else "",
+            given="d_y" if len(outputs) == 1 else f"d_y[{k}]",
+            gradient=gradient,
+        )
+        for k, ((name, value), source, gradient) in enumerate(
+            zip(outputs, sources, module.seeds(module.plan.step), strict=True)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outputs together, as `forward` and `step` return them."""
+
+    type: str
+    value: str
+    step: str  # of the outputs of one step, of all that `forward` gives
+    several: int  # how many there are, where there are several
+
+
+def result_of(outputs: Sequence[OutputRecord], array: str) -> Result:
+    if len(outputs) == 1:
+        return Result(array, outputs[0].name, "y[0]", 0)
+    names = ", ".join(output.name for output in outputs)
+    return Result(f"tuple[{array}, ...]", f"({names})", "tuple(part[0] for part in y)", len(outputs))
+
+
+@dataclass(frozen=True)
+class Array:
+    """Memory that a function makes, with its shape."""
+
+    name: str
+    shape: str
+    members: str = ""  # what lies in it, where that is several
+
+
+def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
+    """The lines that make some memory, all arrays of one shape in one line."""
+    by_shape: dict[tuple[str, str], list[str]] = {}
+    for array in memory:
+        by_shape.setdefault((array.shape, array.members), []).append(array.name)
+    lines: list[str] = []
+    for (shape, members), names in by_shape.items():
+        made = f"{xp}.empty({shape}, dtype)"
+        line = f"{names[0]} = {made}" + (f"  # {members}" if members else "")
+        if len(names) > 1:
+            lines += assigned(names, f"({made} for _ in range({len(names)}))").split("\n")
+        elif len(line) <= WIDTH - 4:
+            lines.append(line)
+        else:
+            lines += [*wrapped(members, WIDTH - 8), f"{names[0]} = {made}"]
+    return tuple(lines)
+
+
+@dataclass(frozen=True)
+class TapeItem:
+    """A field of `Tape`."""
+
+    name: str
+    type: str
+    comment: str
+    shape: str = ""  # where an earlier tape lends its memory
+
+    @property
+    def value(self) -> str:
+        """The expression that `forward` puts there."""
+        return "initial is not None" if self.name == "given" else self.name
+
+
+# ---------------------------------------------------------------------------------------------- all together
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the public functions take."""
+
+    xp: str
+    target: Target
+    cell: CellRecord
+    sizes: tuple[SizeRecord, ...]
+    measure: Measure
+    fields: tuple[FieldRecord, ...]
+    ranks: str
+    stacks: bool  # whether a field holds several arrays
+    init_checks: str
+    inputs: tuple[InputRecord, ...]
+    extra: tuple[InputRecord, ...]  # all but the first
+    renamed: tuple[InputRecord, ...]  # those of which the argument has another name
+    states: tuple[StateRecord, ...]
+    buffers: Buffers | None
+    ruled: bool  # whether there is a rule of its own for states that nobody gave
+
+
+def signature(module: Module) -> Signature:
+    cell = module.cell
+    sizes = tuple(size_record(module, size) for size in cell.sizes)
+    fields = tuple(field_record(module, f) for f in module.plan.fields)
+    inputs = tuple(input_record(module, s) for s in cell.inputs)
+    return Signature(
+        xp=module.target.xp,
+        target=module.target,
+        cell=cell_record(module),
+        sizes=sizes,
+        measure=measure_record(module, fields),
+        fields=fields,
+        ranks=listing([f.rank for f in fields]),
+        stacks=any(len(f.slices) > 1 for f in fields),
+        init_checks=checked_sizes(sizes, " ".join(f.shape for f in fields)),
+        inputs=inputs,
+        extra=inputs[1:],
+        renamed=tuple(i for i in inputs if i.name != i.argument),
+        states=tuple(state_record(module, s) for s in cell.states),
+        buffers=buffers_of(module, sizes),
+        ruled=len(module.plan.rules) > 1,
+    )
+
+
+def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
+    """All that `forward` leaves behind."""
+    array, plan = f"{given.xp}.ndarray", module.plan
+    held = [(b, module.names["memory", b.name], module.shape(b)) for b in tape_buffers(plan.step)]
+    shapes = [(s.array, f"(T + 1, B, {s.size})") for s in given.states]
+    items = [
+        *(TapeItem(i.name, array, i.shape) for i in given.inputs),
+        *(TapeItem(name, array, f"{shape}  the initial state first", shape) for name, shape in shapes),
+        *(TapeItem(name, array, f"{shape}  {', '.join(b.members)}", shape) for b, name, shape in held),
+        TapeItem("finished", f"{array} | None", "(T, B, 1) where a sequence is over"),
+        TapeItem("given", "bool", "whether the caller gave the initial states"),
+    ]
+    if given.extra:
+        items.append(TapeItem("constant", "list[str]", "inputs that were (B, size), constant in time"))
+    if given.buffers:
+        items += [
+            TapeItem("valid", array, "(T, B, 1) 1 where a sequence still runs, else 0"),
+            TapeItem("count", "float", "how many positions that is"),
+            TapeItem("training", "float", "1 where the batch gave the statistics, else 0"),
+        ]
+    if plan.rule(FIRST_STEP):
+        items.append(TapeItem("first_tape", "Any", "what the first step left behind"))
+    return tuple(items)
+
+
+@dataclass(frozen=True)
+class Passing:
+    """What passes between the public functions, and what they return."""
+
+    outputs: tuple[OutputRecord, ...]
+    result: Result
+    tape: tuple[TapeItem, ...]
+    forward_work: tuple[str, ...]  # the lines that make what `forward` needs beside the memory of the tape
+
+
+def passing(module: Module, given: Signature, sources: Sequence[str], memory: Iterable[Array]) -> Passing:
+    """`sources` are what the outputs lie in, `memory` is all that `forward` writes."""
+    tape = tape_items(module, given)
+    taped = {item.name for item in tape}
+    work = tuple(array for array in memory if array.name not in taped)
+    outputs = output_records(module, sources, {array.name for array in work})
+    result = result_of(outputs, f"{given.xp}.ndarray")
+    return Passing(outputs, result, tape, empties(work, given.xp))
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Lines that may be too long for one."""
+
+    init: str
+    forward: str
+    step: str
+    expected: str  # the names that `pack` expects
+    start: str  # `forward` has a rule make the initial states
+    memory: str  # it takes the memory of the tape
+    tape: str  # it makes a tape of it
+    untape: str  # `backward` takes a tape apart
+    grads: str
+    shapes: str  # what `shapes` returns
+    no_gradients: str  # of the parameters, to be added to
+    no_d_final: str
+    part: str  # `in_parts` runs some steps
+
+
+def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
+    tape, result = passing.tape, passing.result
+    lent = [item for item in tape if item.shape]
+    targets = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
+    gradients = [f"{i.argument}={i.result}" for i in given.inputs]
+    first_entries = listing([f"{s.array}[0]" for s in given.states])
+    late = "".join(f"{size.letter}, " for size in given.measure.late)
+    params = "d_params" if given.ruled else f"Params({', '.join(f.gradient for f in given.fields)})"
+    sizes = ", ".join(size.letter for size in given.measure.sizes)
+    none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
+    initial = f"initial=States({', '.join(s.carry for s in given.states)})"
+    return Calls(
+        init=init_head(given.sizes),
+        forward=forward_head(given, passing.result),
+        step=step_head(given, result),
+        expected=call("expected = [", [f'"{part.member}"' for f in given.fields for part in f.slices], "]"),
+        start=f"{first_entries} = start_states(params, {late}B, dtype)",
+        memory=call(
+            f"{listing([item.name for item in lent])} = memory(",
+            ["tape", "dtype", *(f"{item.name}={item.shape}" for item in lent)],
+        ),
+        tape=tape_call(passing),
+        untape=call("(", targets, ") = tape"),
+        grads=call("return Grads(", [f"params={params}", *gradients, initial]),
+        shapes=returned([f.shape for f in given.fields]),
+        no_gradients=assigned([f.gradient for f in given.fields], none) if given.fields else "",
+        no_d_final=call("States(", [f"{given.xp}.zeros((B, {s.size}), dtype)" for s in given.states]),
+        part=part_call(given, passing.outputs),
+    )
+
+
+def tape_call(passing: Passing) -> str:
+    """The lines that return what `forward` gives, with a tape where one was asked for."""
+    start, values = f"return {passing.result.value}, final,", [item.value for item in passing.tape]
+    line = f"{start} Tape({', '.join(values)}) if tape else None"
+    if len(line) <= WIDTH - 8:
+        return line
+    return "\n".join([call("kept = Tape(", values), f"{start} kept if tape else None"])
+
+
+def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
+    """The line that runs some steps, where no tape is left."""
+    targets = [f"{output.name}[now]" for output in outputs]
+    result = targets[0] if len(targets) == 1 else f"({', '.join(targets)})"
+    arguments = ["params", "x[now]", "initial=initial", "lengths=rest", "tape=tape"]
+    arguments += ["buffers=buffers", "training=False"] if given.buffers else []
+    arguments += [f"{i.argument}={i.name} if {i.name}.ndim == 2 else {i.name}[now]" for i in given.extra]
+    return call(f"{result}, initial, tape = forward(", arguments)
+
+
+def init_head(sizes: Iterable[SizeRecord]) -> str:
+    """The line that begins `init`."""
+    further = [f"{size.argument}: int" for size in sizes if size.name not in SIZE_LETTERS]
+    fixed = ["input_size: int", "hidden_size: int", "*", "seed: Any = None", 'dtype: Any = "float32"']
+    return call("def init(", [*fixed, *further], ") -> Params:")
+
+
+def forward_head(given: Signature, result: Result) -> str:
+    """The line that begins `forward`."""
+    array = f"{given.xp}.ndarray"
+    fixed = ["params: Params", f"x: {array}", "*", "initial: States | None = None", "lengths: Any = None"]
+    further = ["buffers: Buffers | None = None", "training: bool = True"] if given.buffers else []
+    further += [f"{i.argument}: {array}" for i in given.extra]
+    end = f") -> tuple[{result.type}, States, Tape | None]:"
+    return call("def forward(", [*fixed, "tape: Any = True", *further], end, WIDTH)
+
+
+def step_head(given: Signature, result: Result) -> str:
+    """The line that begins `step`."""
+    array = f"{given.xp}.ndarray"
+    further = [f"{i.argument}: {array}" for i in given.extra]
+    further += ["buffers: Buffers", "training: bool = False"] if given.buffers else []
+    fixed = ["params: Params", f"x_t: {array}", "state: States | None = None"]
+    return call("def step(", [*fixed, *(further and ["*", *further])], f") -> tuple[{result.type}, States]:")

@@ -1,0 +1,170 @@
+"""The names of a generated module: which are taken, and which thing has which."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import sympy as sp
+
+from gategen.graph import fresh
+from gategen.plan import FIRST_STEP, Plan, gradient_of
+from gategen.spec.cell import Cell
+from gategen.spec.functions import TABLE
+from gategen.spec.language import Size
+from gategen.spec.printer import Printer
+
+HELPERS = ("clear", *(call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.text))
+
+SIZE_LETTERS = {"input": "I", "hidden": "H"}
+
+# Names that the templates use, and Python itself; a name of the spec that is one of them gets a trailing
+# underscore in the module.
+WORDS = frozenset(
+    """
+    np NamedTuple Any Params States Grads Tape Buffers NAME EQUATIONS SIZES INPUTS STATES OUTPUTS SPEC_SHA256
+    init pack unpack forward backward step init_buffers params x tape d_y d_final initial lengths buffers
+    training finished T B seen
+    t y final grads dtype named seed sizes rng ones zip range reversed enumerate reuse check scratch self
+    print float int len list tuple dict first first_backward start start_backward state state_t record count
+    x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
+    precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
+    steps rest in_parts
+    given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
+    finished_first d_inputs ends ts chunks backwards
+    cp Path SOURCE launch row_sum column_sum number compiled call cache ARITHMETIC ml_dtypes
+    """.split()
+) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
+
+# Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
+# them is an argument with a trailing underscore.
+SIZE_WORDS = frozenset("input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers".split())
+
+
+# Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
+GLOBALS = frozenset(
+    """
+    params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
+    Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
+    start_states forward launch row_sum column_sum number tiles os in_parts
+    """.split()
+) | {*HELPERS, *dir(builtins)}
+
+# What a thing is, of those that have names.
+Role = Literal[
+    "memory",  # a buffer of the plan, an input, a state
+    "field",  # of Params, or of its gradient
+    "given",  # what `forward` knows of the whole run: valid, count, training, running statistics
+    "output",  # where there are several
+    "first output",  # of the rule for the first step
+    "gradient",  # of an input, where it lies beside others
+    "first gradient",  # of an input at the first step
+    "kept",  # the gradient of a state, set aside
+    "now",  # a state in a function for one step
+    "next",  # the same behind that step
+    "view",  # part of an array, or a weight as products want it
+    "number",  # that is an array
+    "scratch",
+]
+
+
+class Scope:
+    """The names of one function, or of the module: each thing has one, and no two share one."""
+
+    def __init__(
+        self,
+        taken: Iterable[str],
+        sizes: dict[str, str],
+        known: Mapping[tuple[Role, str, str], str] | None = None,
+    ) -> None:
+        self.taken = set(taken)
+        self.sizes = sizes
+        self.known = dict(known or {})  # by role, by what the thing is called in the plan, and by level
+
+    def new(self, wish: str) -> str:
+        name = fresh(f"{wish}_" if wish in WORDS else wish, self.taken)
+        self.taken.add(name)
+        return name
+
+    def of(self, role: Role, thing: str, wish: str, level: str = "") -> str:
+        """The one name of a thing; `level` where every level of a schedule has one of its own."""
+        key = role, thing, level
+        if key not in self.known:
+            self.known[key] = self.new(wish)
+        return self.known[key]
+
+    def __getitem__(self, key: tuple[Role, str]) -> str:
+        """The name of a thing that has one."""
+        return self.known[*key, ""]
+
+    def find(self, role: Role, thing: str) -> str:
+        """The name of a thing, empty where it has none."""
+        return self.known.get((role, thing, ""), "")
+
+    def put(self, role: Role, thing: str, name: str) -> None:
+        """Call a thing what it is called in every module."""
+        self.known[role, thing, ""] = name
+
+    def inner(self) -> Scope:
+        """A scope inside this one."""
+        return Scope(self.taken, self.sizes, self.known)
+
+    def size(self, expr: sp.Expr) -> str:
+        """`3 * H`, `H + I`: a width in the module's size letters."""
+        return Printer(rename=self.sizes)(sp.sympify(expr))
+
+    def letter(self, size: Size) -> str:
+        """The letter of a size; a number is its own."""
+        return self.sizes.get(str(size), str(size))
+
+
+def names_of(plan: Plan) -> Scope:
+    """The names that all functions of a module share. Rules share buffers by name only."""
+    step, sizes = plan.step, size_letters(plan.cell)
+    outputs = [name for name, _ in step.forward.graph.outputs]
+    names = Scope({*WORDS, *sizes.values()}, sizes)
+    for f in plan.fields:
+        names.of("field", f.name, f.name)
+    for f in plan.fields:
+        names.of("field", gradient_of(f.name), f"d_{f.name}")
+    mask = step.forward.graph.mask
+    for word, value in vars(mask).items() if mask else ():
+        names.put("memory", value.name, word)
+        names.put("given", value.name, word)
+    names.put("memory", plan.cell.inputs[0].name, "x")
+    if len(outputs) == 1:
+        names.put("memory", step.backward.slot[step.backward.graph.inputs[0]].buffer, "d_y")
+    for name in outputs if len(outputs) > 1 else ():
+        names.of("output", name, name)
+    for name in outputs if plan.rule(FIRST_STEP) else ():
+        names.of("first output", name, f"first_{name}")
+    for rule in plan.rules:
+        for buffer in rule.buffers:
+            names.of("memory", buffer, buffer)
+    return names
+
+
+def size_letters(cell: Cell) -> dict[str, str]:
+    """`H` for hidden, `I` for input, the first letter of a further size where it is free."""
+    letters: dict[str, str] = {}
+    for size in cell.sizes:
+        wish = SIZE_LETTERS.get(size, size[0].upper())
+        letters[size] = fresh(wish if wish not in WORDS else size.upper(), {*WORDS, *letters.values()})
+    return letters
+
+
+def size_argument(size: str, letters: Mapping[str, str]) -> str:
+    """How `init` spells a size."""
+    if size in SIZE_LETTERS:
+        return f"{size}_size"
+    wish = f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
+    return fresh(wish, letters.keys() - {size})
+
+
+def argument_name(cell: Cell, name: str) -> str:
+    """What `forward` and `step` call an input: its own name, unless that means something else."""
+    if name == cell.inputs[0].name:
+        return "x"
+    return fresh(f"{name}_" if name in GLOBALS else name, {s.name for s in cell.inputs} - {name})
