@@ -415,12 +415,11 @@ LOWERING = (
     Mutant(LINES_PY, "a result overwrites its own denominator", "or self.below(expr, out))", "or False)"),
     Mutant(
         LINES_PY, "merging forgets that what is overwritten was to be read before",
-        "overwrites = one.out.meets(other.out) or any(one.out.meets(read) for read in other.reads)",
-        "overwrites = one.out.meets(other.out)",
+        "[(one.out, written), (one.out, read)]", "[(one.out, written)]",
     ),
     Mutant(
         LINES_PY, "merging forgets that what is read must be written before",
-        "if reads_written or overwrites:", "if overwrites:",
+        "[(view, written) for view in one.reads] + [(one.out", "[(one.out",
     ),
     Mutant(LINES_PY, "scratch is free after its first use", "last[view.buffer] = k", "last.setdefault(view.buffer, k)"),
     Mutant(

@@ -277,7 +277,7 @@ def test_no_cell_has_a_race(name, tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "other"),
     [
-        (r"(const int k = i % \w+);", r"\1 / 2;"),  # two threads for one unit, none for others
+        (r"(const int k = i % \w+)", r"\1 / 2"),  # two threads for one unit, none for others
         (r"__syncthreads\(\);", ""),
         (r"(__syncthreads\(\);[^}]*)__syncthreads\(\);", r"\1"),
         (r"blockIdx\.x \* 32 \+ threadIdx\.x", "threadIdx.x"),  # every block sums the first columns

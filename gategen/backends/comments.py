@@ -1,4 +1,4 @@
-"""The line of mathematics above each piece of generated code.
+"""The line of mathematics above or beside each piece of generated code.
 
 Forward that is an equation of the cell. Backward it is the gradient's formula, by the names that memory has
 in the code: what is added to or multiplied in place later is written out where the last of it happens.

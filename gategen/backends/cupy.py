@@ -63,7 +63,7 @@ def files(plan: Plan) -> dict[str, str]:
     cuda = {**made, "kernels": listed, "functions": used_functions(listed)}
     return {
         f"{plan.cell.name}_cupy.py": module_text(made),
-        f"{plan.cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", cuda),
+        f"{plan.cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", cuda).rstrip() + "\n",
     }
 
 

@@ -1,25 +1,26 @@
 """CUDA on the CPU: runs generated `.cu` files and `_cupy.py` modules, unchanged, without a GPU.
 
 The text of a `.cu` file is compiled by the host's C++ compiler (`cuda.h` gives it CUDA's names) and its
-threads run as fibers on one thread of the host, in an order one can choose (`runtime.cpp`).  A generated
-`_cupy.py` runs on a stand-in for CuPy (`cupy.py`).  What a GPU leaves undefined is made visible:
+threads run as fibers on one thread of the host, in an order one can choose (`runtime.cpp`). A generated
+`_cupy.py` runs on a stand-in for CuPy (`cupy.py`). What a GPU leaves undefined is made visible:
 
 * memory starts as NaN: every array of `cupy.empty`, and shared memory at the start of each block;
 * a barrier that not all threads of a block reach is an error that says what each of them does, not a hang;
 * a write outside an array or outside dynamic shared memory is an error after the launch;
 * a missing barrier gives NaN or a result that depends on `thread_order`;
-* within `race_detector`, accesses that nothing puts in order are an error, whatever the order that ran: also the
-  release or acquire that is missing where the host's memory is ordered more strictly than a GPU's;
-* blocks that wait for more blocks than are alive at once (one in an ordinary launch, all in a cooperative one,
-  or as many as `residency` says) are an error, not a hang.
+* within `race_detector`, accesses that nothing puts in order are an error, whatever order ran: also where a
+  release or an acquire is missing that the host, whose memory is ordered more strictly, does not need;
+* blocks that wait for more of them than are alive at once (one in an ordinary launch, all in a cooperative
+  one, or what `residency` says) are an error, not a hang.
 
 `tally` counts what a device would be given to do: launches, products, and copies, also those of CuPy's own.
 
 Waiting for another thread or block through memory needs a loop that contains `__ldcg`, `__ldcv`, an atomic,
-`__nv_atomic_load_n`, `__threadfence` or `__nanosleep`: there the others get their turn.  A loop over a plain
-`volatile` load never ends.  Not emulated: inline PTX, cooperative_groups.h, clusters, values that a weak
-memory order would allow, flush-to-zero, fused multiply-add, `extern "C" { ... }` around kernels, `extern __shared__` outside a
-function.  Linux only; x86-64 and aarch64 switch stacks in a few instructions, others through ucontext.
+`__nv_atomic_load_n`, `__threadfence` or `__nanosleep`: there the others get their turn. A loop over a plain
+`volatile` load never ends. Not emulated: inline PTX, cooperative_groups.h, clusters, values that a weak
+memory order would allow, flush-to-zero, fused multiply-add, `extern "C" { ... }` around kernels, `extern
+__shared__` outside a function. Linux only; x86-64 and aarch64 switch stacks in a few instructions, others
+through ucontext.
 """
 
 from __future__ import annotations
