@@ -249,7 +249,8 @@ DERIVATIONS = (
         "gradient * partial(op, read)", "-gradient * partial(op, read)",
     ),
     Mutant(ADJOINT_PY, "the last term of a sum is dropped",
-        "Pointwise(out, sp.Add(*terms))", "Pointwise(out, sp.Add(*terms[:-1]))"),
+        "Pointwise(self.builder.gradient(value), sp.Add(*terms))",
+        "Pointwise(self.builder.gradient(value), sp.Add(*terms[:-1]))"),
     Mutant(
         ADJOINT_PY, "square matrices are not transposed",
         "gradient, not transposed)", "gradient, not transposed and matrix.shape[0] != matrix.shape[1])",
