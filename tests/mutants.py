@@ -349,8 +349,8 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "what lies in one buffer is taken for neighbours",
-        "(first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)",
-        "(first.buffer, first.shift) == (second.buffer, second.shift)",
+        "(first.home, first.shift, first.stop) == (second.home, second.shift, second.start)",
+        "(first.home, first.shift) == (second.home, second.shift)",
     ),
     Mutant(
         "gategen/plan/write.py", "the second product into a sum overwrites the first",
@@ -422,10 +422,10 @@ LOWERING = (
         LINES_PY, "merging forgets that what is read must be written before",
         "[(view, written) for view in one.reads] + [(one.out", "[(one.out",
     ),
-    Mutant(LINES_PY, "scratch is free after its first use", "last[view.buffer] = k", "last.setdefault(view.buffer, k)"),
+    Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
         LINES_PY, "two slices become one although they are not neighbours",
-        "(a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)", "(a.buffer, a.shift) == (b.buffer, b.shift)",
+        "(a.home, a.shift, a.stop) == (b.home, b.shift, b.start)", "(a.home, a.shift) == (b.home, b.shift)",
     ),
     Mutant(
         NUMPY_PY, "an interpolation runs the wrong way",

@@ -43,7 +43,7 @@ class Memory:
 
     def view(self, view):
         low, high = (int(at.subs(H, WIDTH)) for at in (view.start, view.stop))
-        array = self.arrays.setdefault(view.buffer, np.full((2, 40 * WIDTH), np.nan))
+        array = self.arrays.setdefault(view.home, np.full((2, 40 * WIDTH), np.nan))
         assert 0 <= low < high <= array.shape[1]
         return array[:, low:high]
 

@@ -28,6 +28,7 @@ from gategen.graph import text as graph_text
 from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     ColumnSum,
+    InBuffer,
     Kernel,
     MatMul,
     OuterSum,
@@ -320,7 +321,7 @@ def test_two_biases_that_are_sums_lie_side_by_side() -> None:
     total = W_h @ x + U @ h + b_h + u
     cell = Cell("biased", Eq(gate, sigmoid(W_z @ x + U_z @ h + b_z + e)), Eq(h.next, tanh(total) * gate))
     slot = {v.name: s for v, s in plan(cell, arrays=True).step.forward.slots}
-    assert slot["bias_gate"].buffer == slot["bias_h"].buffer and slot["bias_gate"] != slot["bias_h"]
+    assert slot["bias_gate"].home == slot["bias_h"].home and slot["bias_gate"] != slot["bias_h"]
 
 
 def test_matrices_of_different_heights_are_stacked_where_that_hides_no_size() -> None:
@@ -482,9 +483,9 @@ class Machine:
 
     def places(self, slot: Slot, t: int) -> list[object]:
         """The entries of memory of a slot at a step."""
-        kind = self.kinds.get(slot.buffer, "static")
+        kind = self.kinds[slot.home.name] if isinstance(slot.home, InBuffer) else "static"
         when = t + slot.shift if kind in ("state", "time", "input") else None
-        return [(slot.buffer, k, when) for k in range(number(slot.start), number(slot.stop))]
+        return [(slot.home, k, when) for k in range(number(slot.start), number(slot.stop))]
 
     def holds(self, slot: Slot, t: int, token: object) -> bool:
         return all(self.cells.get(place) == token for place in self.places(slot, t))
@@ -519,7 +520,7 @@ class Machine:
     def beside(self, values: tuple[Value, ...]) -> None:
         slots = [self.schedule.slot[v] for v in values]
         for one, other in pairwise(slots):
-            assert (one.buffer, one.stop, one.shift) == (other.buffer, other.start, other.shift)
+            assert (one.home, one.stop, one.shift) == (other.home, other.start, other.shift)
 
     def stage(self, stage: Stage, times: Iterable[int]) -> None:
         times = list(times)
@@ -576,7 +577,7 @@ class Machine:
 
     @staticmethod
     def size(value: Value) -> sp.Expr:
-        return Slot("", sp.S.Zero, value.size).stop
+        return Slot(InBuffer(""), sp.S.Zero, value.size).stop
 
 
 def check_memory(rule: Rule, steps: int) -> Machine:

@@ -29,6 +29,7 @@ from gategen.plan import (
     FIRST_STEP,
     Buffer,
     ColumnSum,
+    Home,
     Kernel,
     MatMul,
     OuterSum,
@@ -173,7 +174,7 @@ class Emitter(Host):
 
     def address(self, slot: Slot, feature: str) -> str:
         """The index of feature `feature` of a slot, within its buffer."""
-        buffer = self.buffer(slot.buffer)
+        buffer = self.buffer(slot)
         offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
@@ -197,23 +198,21 @@ class Emitter(Host):
 
     def gather(
         self, reads: Sequence[Value], writes: Sequence[Value], taken: set[str]
-    ) -> tuple[tuple[Argument, ...], dict[str, str]]:
-        """The kernel's parameters for these values, and the C name of each buffer."""
-        made: dict[str, Argument] = {}
-        names: dict[str, str] = {}
-        out = {self.schedule.slot[v].buffer for v in writes}
+    ) -> tuple[tuple[Argument, ...], dict[Home, str]]:
+        """The kernel's parameters for these values, and the C name of each array."""
+        made: dict[Home | Value, Argument] = {}
+        names: dict[Home, str] = {}
+        out = {self.schedule.slot[v].home for v in writes}
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
+                made[value] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
-            name = self.schedule.slot[value].buffer
-            if name in names:
-                continue
-            buffer = self.buffer(name)
-            host = self.names["memory", name] if buffer else self.field_name(name)
-            names[name] = unique(host, taken)
-            made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
+            home = self.schedule.slot[value].home
+            if home not in names:
+                host = self.array(home)
+                names[home] = unique(host, taken)
+                made[home] = Argument(f"{'Write' if home in out else 'Read'} {names[home]}", host)
         return tuple(made.values()), names
 
     def copies(self, kernel: Kernel) -> list[str]:
@@ -283,29 +282,29 @@ class Emitter(Host):
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
 
     def loads(
-        self, values: Sequence[Value], buffers: dict[str, str], rename: dict[str, str]
+        self, values: Sequence[Value], buffers: dict[Home, str], rename: dict[str, str]
     ) -> tuple[str, ...]:
         """The lines that read some values, those of one array together."""
         lines: list[str] = []
-        by_buffer: dict[str, list[str]] = {}
+        by_buffer: dict[Home, list[str]] = {}
         for v in values:
             text = f"{rename[v.name]} = {self.entry(v, buffers)}"
-            by_buffer.setdefault(self.schedule.slot[v].buffer, []).append(text)
+            by_buffer.setdefault(self.schedule.slot[v].home, []).append(text)
         for texts in by_buffer.values():
             lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
         return tuple(lines)
 
-    def entry(self, value: Value, buffers: dict[str, str]) -> str:
+    def entry(self, value: Value, buffers: dict[Home, str]) -> str:
         """Where a value lies in memory."""
         feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
-        return f"{buffers[self.schedule.slot[value].buffer]}[{index.removesuffix(' + 0')}]"
+        return f"{buffers[self.schedule.slot[value].home]}[{index.removesuffix(' + 0')}]"
 
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
         graph = self.schedule.graph
         ends = {*graph.nexts, *graph.results, *self.way.rule.tape}
-        buffer = self.buffer(self.schedule.slot[value].buffer)
+        buffer = self.buffer(self.schedule.slot[value])
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
         return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
@@ -346,7 +345,7 @@ def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[P
         return (
             first is not None
             and second is not None
-            and (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+            and (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
         )
 
     found: list[list[Pointwise]] = []

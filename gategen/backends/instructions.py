@@ -16,7 +16,7 @@ import sympy as sp
 from sympy.core.relational import Relational
 
 from gategen.graph import Length, Pointwise, Value, length
-from gategen.plan import Slot, offset_rank
+from gategen.plan import Home, Slot, offset_rank
 from gategen.spec import language as lang
 from gategen.spec.functions import TABLE, row_of
 from gategen.spec.printer import Printer, fraction, leading_minus
@@ -31,9 +31,9 @@ class Scratch:
 
 @dataclass(frozen=True)
 class View:
-    """A stretch of features of a buffer, or of a scratch array."""
+    """A stretch of features of an array."""
 
-    buffer: str | Scratch
+    home: Home | Scratch
     start: sp.Expr
     stop: sp.Expr
     shift: int = 0
@@ -45,9 +45,9 @@ class View:
         return offset_rank(self.start), offset_rank(self.stop)
 
     @property
-    def memory(self) -> tuple[str | Scratch, int]:
+    def memory(self) -> tuple[Home | Scratch, int]:
         """The array that it is a stretch of."""
-        return self.buffer, self.shift
+        return self.home, self.shift
 
     def meets(self, other: View) -> bool:
         """Whether the two share memory."""
@@ -304,8 +304,8 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
     where: dict[Scratch, View] = {}
     done: set[int] = set()
     made: list[Instruction] = []
-    buffers = [view.buffer for one in instructions for view in [*one.reads, one.out]]
-    extra = 1 + max((buffer.number for buffer in buffers if isinstance(buffer, Scratch)), default=0)
+    homes = [view.home for one in instructions for view in [*one.reads, one.out]]
+    extra = 1 + max((home.number for home in homes if isinstance(home, Scratch)), default=0)
     while waiting:
         ready = [k for k in waiting if after[k] <= done]
         runs = (grown(instructions, k, ready, where) for k in ready)
@@ -382,7 +382,7 @@ def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[Scrat
     a, b = instructions[j], instructions[k]
     if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
         return False
-    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.buffer != b.out.buffer
+    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.home != b.out.home
     if not (new or behind(a.out, b.out, where)):
         return False
     return continues(a.args, b.args, where) or (
@@ -391,7 +391,7 @@ def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[Scrat
 
 
 def fresh_scratch(view: View, where: dict[Scratch, View]) -> bool:
-    return isinstance(view.buffer, Scratch) and view.buffer not in where
+    return isinstance(view.home, Scratch) and view.home not in where
 
 
 def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[Scratch, View]) -> bool:
@@ -408,13 +408,13 @@ def follows(a: Operand, b: Operand, where: dict[Scratch, View]) -> bool:
 
 def behind(a: View, b: View, where: dict[Scratch, View]) -> bool:
     a, b = placed(a, where), placed(b, where)
-    return not a.single and not b.single and (a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)
+    return not a.single and not b.single and (a.home, a.shift, a.stop) == (b.home, b.shift, b.start)
 
 
 def placed(view: View, where: dict[Scratch, View]) -> View:
-    if isinstance(view.buffer, Scratch) and view.buffer in where:
-        home = where[view.buffer]
-        return replace(view, buffer=home.buffer, start=home.start + view.start, stop=home.start + view.stop)
+    if isinstance(view.home, Scratch) and view.home in where:
+        part = where[view.home]
+        return replace(view, home=part.home, start=part.start + view.start, stop=part.start + view.stop)
     return view
 
 
@@ -425,8 +425,8 @@ def join(run: Sequence[Instruction], where: dict[Scratch, View], extra: int) -> 
         at: sp.Expr = sp.S.Zero
         for one in run:
             width = one.out.stop - one.out.start
-            assert isinstance(one.out.buffer, Scratch)
-            where[one.out.buffer] = View(Scratch(extra), at, at + width)
+            assert isinstance(one.out.home, Scratch)
+            where[one.out.home] = View(Scratch(extra), at, at + width)
             at += width
         extra += 1
     moved = [resolve(one, where) for one in run]
@@ -519,25 +519,25 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
     last: dict[Scratch, int] = {}
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, Scratch):
-                old = widths.get(view.buffer, view.stop)
-                widths[view.buffer] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
-                last[view.buffer] = k
+            if isinstance(view.home, Scratch):
+                old = widths.get(view.home, view.stop)
+                widths[view.home] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
+                last[view.home] = k
     arrays: list[sp.Expr] = []
     owner: dict[Scratch, int] = {}
     free: list[int] = []
     made: list[Instruction] = []
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, Scratch) and view.buffer not in owner:
-                width = widths[view.buffer]
+            if isinstance(view.home, Scratch) and view.home not in owner:
+                width = widths[view.home]
                 found = next((n for n in free if arrays[n] == width), None)
                 if found is None:
                     arrays.append(width)
                     found = len(arrays) - 1
                 else:
                     free.remove(found)
-                owner[view.buffer] = found
+                owner[view.home] = found
         for scratch, end in last.items():
             if end == k:
                 free.append(owner[scratch])
@@ -547,4 +547,4 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
 
 
 def slot_view(slot: Slot) -> View:
-    return View(slot.buffer, slot.start, slot.stop, slot.shift, slot.size == 1)
+    return View(slot.home, slot.start, slot.stop, slot.shift, slot.size == 1)

@@ -10,7 +10,7 @@ from typing import Literal
 import sympy as sp
 
 from gategen.graph import fresh
-from gategen.plan import FIRST_STEP, Plan, gradient_of
+from gategen.plan import FIRST_STEP, Plan
 from gategen.spec.cell import Cell
 from gategen.spec.functions import TABLE
 from gategen.spec.language import Size
@@ -55,7 +55,8 @@ GLOBALS = frozenset(
 # What a thing is, of those that have names.
 Role = Literal[
     "memory",  # a buffer of the plan, an input, a state
-    "field",  # of Params, or of its gradient
+    "field",  # of Params
+    "field gradient",
     "given",  # what `forward` knows of the whole run: valid, count, training, running statistics
     "output",  # where there are several
     "first output",  # of the rule for the first step
@@ -128,14 +129,14 @@ def names_of(plan: Plan) -> Scope:
     for f in plan.fields:
         names.of("field", f.name, f.name)
     for f in plan.fields:
-        names.of("field", gradient_of(f.name), f"d_{f.name}")
+        names.of("field gradient", f.name, f"d_{f.name}")
     mask = step.forward.graph.mask
     for word, value in vars(mask).items() if mask else ():
         names.put("memory", value.name, word)
         names.put("given", value.name, word)
     names.put("memory", plan.cell.inputs[0].name, "x")
     if len(outputs) == 1:
-        names.put("memory", step.backward.slot[step.backward.graph.inputs[0]].buffer, "d_y")
+        names.put("memory", step.backward.slot[step.backward.graph.inputs[0]].home.name, "d_y")
     for name in outputs if len(outputs) > 1 else ():
         names.of("output", name, name)
     for name in outputs if plan.rule(FIRST_STEP) else ():

@@ -33,7 +33,7 @@ from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
 from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
-from gategen.plan import FIRST_STEP, Buffer, ColumnSum, Kernel, MatMul, Plan, Rule, Sum
+from gategen.plan import FIRST_STEP, Buffer, ColumnSum, InField, InGradient, Kernel, MatMul, Plan, Rule, Sum
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
 from gategen.spec.functions import TABLE
@@ -135,19 +135,19 @@ class Lines(Host):
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
-        buffer = view.buffer
-        return self.scratch_part(view, buffer) if isinstance(buffer, Scratch) else super().place(view)
+        home = view.home
+        return self.scratch_part(view, home) if isinstance(home, Scratch) else super().place(view)
 
     def part(self, source: str, wish: str) -> str:
         if source not in self.views:
             self.views[source] = self.names.of("view", source, wish, self.where)
         return self.views[source]
 
-    def field_part(self, view: View) -> str:
-        text = super().field_part(view)
-        found = self.module.gradient_field(str(view.buffer))
+    def field_part(self, view: View, home: InField | InGradient) -> str:
+        text = super().field_part(view, home)
         # a scalar's gradient is computed as one entry
-        return self.part(f"{text}.reshape(1)", text) if found is not None and not found.rows else text
+        number = isinstance(home, InGradient) and not self.module.fields[home.name].rows
+        return self.part(f"{text}.reshape(1)", text) if number else text
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         inner = self.span(view.start, view.stop, buffer.width)
@@ -204,8 +204,7 @@ class Lines(Host):
 
     def matmul(self, stage: MatMul) -> None:
         """A product; one of the loop that always goes to the same memory is done in tiles."""
-        slot = self.schedule.slot[stage.out[0]]
-        buffer = self.buffer(slot.buffer)
+        buffer = self.buffer(self.schedule.slot[stage.out[0]])
         if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
             super().matmul(stage)
             return

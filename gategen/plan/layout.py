@@ -18,7 +18,7 @@ import sympy as sp
 
 from gategen.graph import Graph, Product, Value, fresh, length
 from gategen.plan.analysis import Analysis
-from gategen.plan.data import Field, Slot, Weight
+from gategen.plan.data import Field, InField, Slot, Weight
 from gategen.plan.groups import Group
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -226,7 +226,7 @@ def lay_out_vectors(
         made.append(Field(name, tuple(p.name for p in group), sizes, None, group[0].trainable, array))
         at: sp.Expr = sp.S.Zero
         for p in group:
-            slots[p.name] = Slot(name, at, cell.size_of(p))
+            slots[p.name] = Slot(InField(name), at, cell.size_of(p))
             at += length(cell.size_of(p))
 
     def taken() -> list[str]:

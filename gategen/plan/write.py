@@ -110,7 +110,7 @@ class Writer:
         """The values, those that lie side by side together."""
         slots = self.slots
         made: list[tuple[Value, ...]] = []
-        for value in sorted(values, key=lambda v: (slots[v].buffer, offset_rank(slots[v].start))):
+        for value in sorted(values, key=lambda v: order(slots[v])):
             if made and self.adjacent(made[-1][-1], value):
                 made[-1] += (value,)
             else:
@@ -120,7 +120,7 @@ class Writer:
     def adjacent(self, a: Value, b: Value) -> bool:
         """Whether `b` lies directly behind `a`."""
         first, second = self.slots[a], self.slots[b]
-        return (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+        return (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
 
     # ------------------------------------------------------------------------------------------ products
 
@@ -144,7 +144,7 @@ class Writer:
         def place(op: Product) -> tuple[object, ...]:
             slot = self.slots[op.operand]
             row = self.layout.row(op.matrix)
-            return (row[0], slot.buffer, offset_rank(slot.start)) if gathered else row
+            return (row[0], *order(slot)) if gathered else row
 
         runs: list[list[Product]] = []
         for op in sorted(group.products, key=place):
@@ -203,9 +203,8 @@ class Writer:
         return found
 
     def column_sums(self, sums: Sequence[BatchSum]) -> Iterator[ColumnSum]:
-        def place(op: BatchSum) -> tuple[str, int, str]:
-            slot = self.slots[op.out]
-            return slot.buffer, offset_rank(slot.start), op.out.name
+        def place(op: BatchSum) -> tuple[str, str, int, str]:
+            return *order(self.slots[op.out]), op.out.name
 
         made: list[list[BatchSum]] = []
         for op in sorted(sums, key=place):
@@ -216,6 +215,11 @@ class Writer:
                 made.append([op])
         for run in made:
             yield ColumnSum(tuple(op.out for op in run), tuple(op.operand for op in run))
+
+
+def order(slot: Slot) -> tuple[str, str, int]:
+    """The place of a slot among all: array by array."""
+    return type(slot.home).__name__, slot.home.name, offset_rank(slot.start)
 
 
 def below(a: Weight, b: Weight) -> bool:
