@@ -5,14 +5,13 @@ it `gategen --help` and `gategen.layers`) costs neither SymPy nor NumPy.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
 
 _LANGUAGE = """
-Eq inputs states gates matrices vectors scalars constants sigmoid tanh relu leaky_relu elu silu gelu
-softplus log_sigmoid softsign hard_sigmoid hard_tanh exp log log1p sqrt abs sign sin cos square maximum
-minimum where equal clip mod stop_gradient concat sum_ mean var layer_norm batch_norm
+Eq inputs states gates matrices vectors scalars constants concat sum_ mean var layer_norm batch_norm
 """.split()
 
 _HOME = {
@@ -27,16 +26,25 @@ _HOME = {
     "UnsupportedError": "errors",
 }
 
-__all__ = sorted(_HOME)
+
+def _functions() -> dict[str, Any]:
+    """The elementwise functions that specs may use, by name: those of the table."""
+    table = import_module("gategen.spec.functions").TABLE
+    return {row.name: row.apply for row in table if row.public}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__all__":
+        return sorted({*_HOME, *_functions()})
+    if name in _HOME:
+        value = getattr(import_module(f"gategen.{_HOME[name]}"), name)
+    elif not name.startswith("_") and not find_spec(f"gategen.{name}") and name in (known := _functions()):
+        value = known[name]
+    else:
         raise AttributeError(f"module 'gategen' has no attribute {name!r}")
-    value = getattr(import_module(f"gategen.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *_HOME, *_functions()})

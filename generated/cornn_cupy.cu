@@ -64,20 +64,19 @@ extern "C" __global__ void cornn_backward_1(
     d_tanh_z[at * H + k] = real(0.1) * d_z_next * (1 - square(tanh_z_));
 }
 
-// Computes d_y_3 and d_z.
+// Computes d_y_2 and d_z.
 extern "C" __global__ void cornn_backward_2(
-        const int rows, const int H, Read d_y_2_2, Write d_y_2, Write d_z, Read d_u_z) {
+        const int rows, const int H, Read d_u_y, Write d_y_2, Write d_z, Read d_u_z) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const int k = i % H, b = i / H;
 
-    const real d_u_y = d_y_2_2[b * H + k];
+    const real d_u_y_ = d_u_y[b * H + k];
     const real d_y_next = d_y_2[b * H + k];
     const real d_z_next = d_z[b * H + k];
     const real d_u_z_ = d_u_z[b * H + k];
 
-    const real d_y_2_ = d_u_y + d_y_next - real(0.27) * d_z_next;
-    d_y_2[b * H + k] = d_y_2_;  // d_y_3
+    d_y_2[b * H + k] = d_u_y_ + d_y_next - real(0.27) * d_z_next;
     d_z[b * H + k] = real(0.53) * d_z_next + d_u_z_;
 }
 

@@ -177,7 +177,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_y_2 = check("d_final.y", d_final.y, (B, H), dtype=dtype).copy()
     d_z = check("d_final.z", d_final.z, (B, H), dtype=dtype).copy()
     d_tanh_z = cp.empty((T, B, H), dtype)
-    d_u_z, d_y_2_2 = (cp.empty((B, H), dtype) for _ in range(2))
+    d_u_z, d_u_y = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
@@ -191,10 +191,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
         cp.matmul(d_tanh_z[t], U_z, out=d_u_z)  # d_u_z = U_z.T @ d_tanh_z
-        cp.matmul(d_tanh_z[t], U_y, out=d_y_2_2)  # d_y_2 = U_y.T @ d_tanh_z
+        cp.matmul(d_tanh_z[t], U_y, out=d_u_y)  # d_u_y = U_y.T @ d_tanh_z
 
         # d_y_2 and d_z.
-        launch("cornn_backward_2", dtype, (B, H, H), d_y_2_2, d_y_2, d_z, d_u_z)
+        launch("cornn_backward_2", dtype, (B, H, H), d_u_y, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])

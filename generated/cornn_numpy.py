@@ -208,12 +208,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_y_2 = check("d_final.y", d_final.y, (B, H), dtype=dtype).copy()
     d_z = check("d_final.z", d_final.z, (B, H), dtype=dtype).copy()
     d_tanh_z = np.empty((T, B, H), dtype)
-    d_u_z, d_y_2_2 = (np.empty((B, H), dtype) for _ in range(2))
+    d_u_z, d_u_y = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     U_z_tiles, d_u_z_tiles = tiles(U_z, d_u_z)
-    U_y_tiles, d_y_2_2_tiles = tiles(U_y, d_y_2_2)
+    U_y_tiles, d_u_y_tiles = tiles(U_y, d_u_y)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_tanh_z_ts, tanh_z_ts = d_tanh_z[ts], tanh_z[ts]
@@ -238,14 +238,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_tanh_z_t *= d_z  # d_tanh_z = d_z * (0.1 - 0.1 * tanh_z**2)
             np.matmul(d_tanh_z_t, U_z_tiles, out=d_u_z_tiles)  # d_u_z = U_z.T @ d_tanh_z
-            np.matmul(d_tanh_z_t, U_y_tiles, out=d_y_2_2_tiles)  # d_y_2 = U_y.T @ d_tanh_z
+            np.matmul(d_tanh_z_t, U_y_tiles, out=d_u_y_tiles)  # d_u_y = U_y.T @ d_tanh_z
 
-            # d_y_2 = d_y_2 + d_y_2 - 0.27 * d_z
+            # d_y_2 += d_u_y - 0.27 * d_z
             np.multiply(d_z, 0.27, out=s)
-            d_y_2_2 -= s
-            d_y_2_2 += d_y_2
-
-            d_y_2[...] = d_y_2_2
+            d_y_2 -= s
+            d_y_2 += d_u_y
 
             # d_z = 0.53 * d_z + d_u_z
             d_z *= 0.53

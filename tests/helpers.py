@@ -81,16 +81,11 @@ def random_case(
 
 def _statistics(graph: Graph, lengths: Array, steps: int, values: Arrays) -> dict[str, Array]:
     """What is given but not trained: positive numbers, and what batch normalisation reads of the lengths."""
-    found: dict[str, Array] = {}
-    for value in graph.fixed:
-        if value.name == "valid":
-            found[value.name] = 1.0 * (np.arange(steps)[:, None] < lengths)[..., None]
-        elif value.name == "count":
-            found[value.name] = np.float64(max(lengths.sum(), 1))
-        elif value.name == "training":
-            found[value.name] = np.float64(1)
-        else:
-            found[value.name] = 0.5 + np.abs(values[value.name])
+    found: dict[str, Array] = {v.name: 0.5 + np.abs(values[v.name]) for v in graph.fixed}
+    if (mask := graph.mask) is not None:
+        found[mask.valid.name] = 1.0 * (np.arange(steps)[:, None] < lengths)[..., None]
+        found[mask.count.name] = np.float64(max(lengths.sum(), 1))
+        found[mask.training.name] = np.float64(1)
     return found
 
 

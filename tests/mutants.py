@@ -249,7 +249,8 @@ DERIVATIONS = (
         "gradient * partial(op, read)", "-gradient * partial(op, read)",
     ),
     Mutant(ADJOINT_PY, "the last term of a sum is dropped",
-        "Pointwise(out, sp.Add(*terms))", "Pointwise(out, sp.Add(*terms[:-1]))"),
+        "Pointwise(self.builder.gradient(value), sp.Add(*terms))",
+        "Pointwise(self.builder.gradient(value), sp.Add(*terms[:-1]))"),
     Mutant(
         ADJOINT_PY, "square matrices are not transposed",
         "gradient, not transposed)", "gradient, not transposed and matrix.shape[0] != matrix.shape[1])",
@@ -348,8 +349,8 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "what lies in one buffer is taken for neighbours",
-        "(first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)",
-        "(first.buffer, first.shift) == (second.buffer, second.shift)",
+        "(first.home, first.shift, first.stop) == (second.home, second.shift, second.start)",
+        "(first.home, first.shift) == (second.home, second.shift)",
     ),
     Mutant(
         "gategen/plan/write.py", "the second product into a sum overwrites the first",
@@ -361,7 +362,7 @@ PLANNING = (
     ),
     Mutant(
         "gategen/plan/write.py", "products are not taken in the order of the rows of their weights",
-        "sorted(group, key=place):", "reversed(group):",
+        "sorted(group.products, key=place):", "reversed(group.products):",
     ),
     Mutant(
         "gategen/plan/write.py", "gathered rows stand in the order of the field, not of the operands",
@@ -421,10 +422,10 @@ LOWERING = (
         LINES_PY, "merging forgets that what is read must be written before",
         "[(view, written) for view in one.reads] + [(one.out", "[(one.out",
     ),
-    Mutant(LINES_PY, "scratch is free after its first use", "last[view.buffer] = k", "last.setdefault(view.buffer, k)"),
+    Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
         LINES_PY, "two slices become one although they are not neighbours",
-        "(a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)", "(a.buffer, a.shift) == (b.buffer, b.shift)",
+        "(a.home, a.shift, a.stop) == (b.home, b.shift, b.start)", "(a.home, a.shift) == (b.home, b.shift)",
     ),
     Mutant(
         NUMPY_PY, "an interpolation runs the wrong way",
@@ -462,7 +463,7 @@ LOWERING = (
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(
         CUPY_PY, "a kernel does not store what the backward step reads",
-        "            | set(self.way.rule.tape)\n", "",
+        "*graph.results, *self.way.rule.tape}", "*graph.results}",
     ),
     Mutant(
         INTERFACE_PY, "the first step's output stays what the loop left there",
@@ -511,7 +512,7 @@ LOWERING = (
     Mutant(KERNELS, "a row sum takes only the first features", "k += 128) total", "k += 1 << 20) total"),
     Mutant(
         MODULE_PY, "what is not finite behind a length is summed up",
-        "return powers or expr.has(sp.exp, lang.expm1, sp.log, lang.log1p, lang.mod)", "return False",
+        "return powers or expr.has(*(row.apply for row in TABLE if not row.finite))", "return False",
     ),
 )  # fmt: skip
 

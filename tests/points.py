@@ -317,16 +317,15 @@ def evaluated(
         ends = np.cumsum([sizes_of(point).get(v.shape[1], v.shape[1]) for v in blocks])[:-1]
         given |= {v.name: part for v, part in zip(blocks, np.split(values[name], ends, axis=1), strict=True)}
     given |= {v.name: values[v.name][time] for v in graph.inputs if v.name in values}
-    own = [v.name for v in graph.fixed if v.name not in given]
-    if own:
+    if (mask := graph.mask) is not None:
         sizes = SIZES | sizes_of(point)
         fresh = point.module.init_buffers(
             sizes["hidden"], dtype="float64", **buffer_sizes(point.module, sizes)
         )
         given |= point.buffers or fresh._asdict()
-        valid, count, training, *_ = own
-        given[valid] = 1.0 * (np.arange(steps)[:, None] < left)[..., None]
-        given |= {count: np.float64(max(left.sum(), 1)), training: np.float64(point.training)}
+        given[mask.valid.name] = 1.0 * (np.arange(steps)[:, None] < left)[..., None]
+        given[mask.count.name] = np.float64(max(left.sum(), 1))
+        given[mask.training.name] = np.float64(point.training)
     done = evaluate(graph, given, states, sizes=sizes_of(point), steps=steps, lengths=left)
     return done.final, list(done.outputs.values())
 

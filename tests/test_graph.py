@@ -1,5 +1,6 @@
 """Graphs: what `flatten` names, what `check` refuses, when values are known, and what `evaluate` computes."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,7 @@ from gategen.graph import (
     BEFORE,
     LOOP,
     BatchSum,
+    Builder,
     Carry,
     Graph,
     Length,
@@ -351,7 +353,7 @@ def test_a_run_from_no_given_state_takes_the_first_step_by_its_own_rule(name: st
 def test_running_statistics_follow_the_batch_or_stand_for_it(name: str) -> None:
     reference, case = reference_of(name)
     initial = {"h": case.values["h"]}
-    ours = [name for name, _ in case.graph.sums]
+    ours = [statistic.value.name for statistic in case.graph.statistics]
     theirs = [("mu_" if n.startswith("mean") else "v_") + ("z" if "_z" in n else "h") for n in ours]
     running = {their: case.values[our] for our, their in zip(ours, theirs, strict=True)}
     buffers = dict(running)
@@ -418,3 +420,60 @@ def test_a_backward_graph_runs_from_the_last_step_to_the_first() -> None:
     done = evaluate(steps, given, {"count": np.zeros((1, 1))}, sizes={}, steps=3)
     assert done.final["count"] == 321
     np.testing.assert_array_equal(done.outputs["y"].ravel(), [321, 32, 3])
+
+
+# -------------------------------------------------------------------------------- what a value is
+
+
+def test_a_value_survives_pickling_with_its_role_and_what_it_is_of() -> None:
+    graph = flatten(cell_of(Eq(z, sigmoid(W @ x + U @ h + b)), Eq(h.next, z * h)))
+    values = [*graph.values, *adjoint(graph).values]
+    for value, again in zip(values, pickle.loads(pickle.dumps(values)), strict=True):
+        assert again == value and hash(again) == hash(value)
+        assert (again.role, again.of) == (value.role, value.of)
+    assert {v.role for v in values} == {"", "next", "argument", "gradient", "term", "carried"}
+
+
+def test_a_role_is_part_of_what_a_value_is_and_a_copy_keeps_it() -> None:
+    """SymPy keeps expressions by equality: one of another cell would bring its own roles along."""
+    v = Value("v", ("hidden",))
+    gradient = Value("d_v", ("hidden",), role="gradient", of=v)
+    plain = Value("d_v", ("hidden",))
+    assert gradient != plain and gradient == Value("d_v", ("hidden",), role="gradient", of=v)
+    assert gradient != Value("d_v", ("hidden",), role="gradient", of=Value("v", ("hidden",), role="next"))
+    assert [node.role for node in (2 * plain + v * gradient).atoms(Value) if node.name == "d_v"] != ["", ""]
+    copy = Builder(["d_v"]).copy(gradient)
+    assert (copy.name, copy.role, copy.of) == ("d_v_2", "gradient", v)
+
+
+def test_gradients_know_what_they_are_of_whatever_names_are_taken() -> None:
+    """Here gates have the names that gradients, arguments and next states would have."""
+    odd = {name: gates(name) for name in ("d_h", "a_n", "h_next")}
+    cell = cell_of(
+        Eq(odd["d_h"], tanh(W @ x)),
+        Eq(odd["a_n"], sigmoid(U @ h) * odd["d_h"]),
+        Eq(odd["h_next"], odd["a_n"] * h + b),
+        Eq(h.next, tanh(odd["h_next"]) - odd["d_h"]),
+    )
+    graph = flatten(cell)
+    back = adjoint(graph)
+    assert {v.name: v.role for v in graph.values if v.name in odd} == dict.fromkeys(odd, "")
+    (carry,) = back.states
+    assert (carry.current.role, carry.current.of) == ("carried", graph.states[0].current)
+    assert (carry.next.role, carry.next.of) == ("gradient", graph.states[0].current)
+    of = [op.out.of for op in back.ops if op.out.role == "gradient"]
+    assert len(set(of)) == len(of) and {v for v in graph.values if v.name in odd} <= {*of}
+
+
+def test_the_mask_and_the_statistics_of_batch_norms_are_records() -> None:
+    mean_h = gates("mean_h")  # the name that the running mean would have
+    graph = flatten(
+        cell_of(Eq(mean_h, batch_norm(W @ x)), Eq(h.next, tanh(batch_norm(mean_h * b) + h)), output=h.next)
+    )
+    assert graph.mask and {graph.mask.valid, graph.mask.count, graph.mask.training} <= {*graph.fixed}
+    assert [s.kind for s in graph.statistics] == ["mean", "var"] * 2
+    assert {s.value for s in graph.statistics} <= {*graph.fixed}
+    assert {s.update for s in graph.statistics} <= {*graph.results} and not graph.sums
+    back = adjoint(graph)
+    assert back.mask == graph.mask and not back.statistics
+    assert tangent(graph).statistics == graph.statistics

@@ -6,7 +6,7 @@ import sympy as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gategen.backends.instructions import Assembler, Instruction, Test, Text, View, fit, merge
+from gategen.backends.instructions import Assembler, Instruction, Scratch, Test, Text, View, fit, merge
 from gategen.graph import Pointwise, Value, length, numeric
 from gategen.spec import language as lang
 from gategen.spec.language import maximum, sigmoid, tanh
@@ -43,7 +43,7 @@ class Memory:
 
     def view(self, view):
         low, high = (int(at.subs(H, WIDTH)) for at in (view.start, view.stop))
-        array = self.arrays.setdefault(view.buffer, np.full((2, 40 * WIDTH), np.nan))
+        array = self.arrays.setdefault(view.home, np.full((2, 40 * WIDTH), np.nan))
         assert 0 <= low < high <= array.shape[1]
         return array[:, low:high]
 
@@ -113,7 +113,7 @@ def programme(steps):
     for name, first, second, out, through in steps:
         args = (part(*first), part(*second))
         if through:
-            scratch = View(len(made) + 1, sp.S.Zero, H)
+            scratch = View(Scratch(len(made) + 1), sp.S.Zero, H)
             made.append(Instruction(name, args, scratch, (f"s{len(made)}",)))
             args, name = (scratch, part(*first)), "add"
         made.append(Instruction(name, args, part(*out), (f"o{len(made)}",)))

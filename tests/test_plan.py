@@ -28,6 +28,7 @@ from gategen.graph import text as graph_text
 from gategen.graph.adjoint import adjoint
 from gategen.plan import (
     ColumnSum,
+    InBuffer,
     Kernel,
     MatMul,
     OuterSum,
@@ -184,19 +185,19 @@ def test_alive_drops_what_nothing_reads() -> None:
 def test_every_promise_of_a_backward_step_has_a_value_of_its_own() -> None:
     graph = adjoint(flatten(cell_of(Eq(h.next, W @ x + h + b))))
     after = distinct_ends(graph)
-    promised = [v for _, v in (*after.outputs, *after.sums)] + [carry.next for carry in after.states]
+    promised = [*after.results, *after.nexts]
     assert len(set(promised)) == len(promised)
     assert set(promised).isdisjoint(after.given)
 
 
 def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product() -> None:
     forward = hoist(flatten(CELLS["gru_after"]))
-    names = [[op.matrix.name for op in group] for group, _ in Analysis(forward).groups]
+    names = [[op.matrix.name for op in group.products] for group in Analysis(forward).groups]
     assert sorted(names) == [["U_z", "U_r", "U_h"], ["W_z", "W_r", "W_h"]]
 
     backward = distinct_ends(alive(adjoint(forward)))
     merged = merge(backward, Analysis(backward).groups)
-    loop = next(group for group in merged.groups if group[0].matrix.name.startswith("U"))
+    loop = next(group.products for group in merged.groups if group.first.matrix.name.startswith("U"))
     assert sorted(op.matrix.name for op in loop) == ["U_h", "U_r", "U_z"]
     assert len({op.out for op in loop}) == 1, "they add up in one value"
 
@@ -204,7 +205,7 @@ def test_products_of_one_operand_are_a_group_and_added_up_ones_are_one_product()
 def test_a_sum_of_products_alone_is_written_by_the_product() -> None:
     backward = distinct_ends(alive(adjoint(hoist(flatten(CELLS["rnn"])))))
     merged = merge(backward, Analysis(backward).groups)
-    assert "d_h" in {op.out.name for group in merged.groups for op in group}
+    assert "d_h" in {op.out.name for group in merged.groups for op in group.products}
     assert "d_h" not in {op.out.name for op in merged.ops if isinstance(op, Pointwise)}
 
 
@@ -320,7 +321,7 @@ def test_two_biases_that_are_sums_lie_side_by_side() -> None:
     total = W_h @ x + U @ h + b_h + u
     cell = Cell("biased", Eq(gate, sigmoid(W_z @ x + U_z @ h + b_z + e)), Eq(h.next, tanh(total) * gate))
     slot = {v.name: s for v, s in plan(cell, arrays=True).step.forward.slots}
-    assert slot["bias_gate"].buffer == slot["bias_h"].buffer and slot["bias_gate"] != slot["bias_h"]
+    assert slot["bias_gate"].home == slot["bias_h"].home and slot["bias_gate"] != slot["bias_h"]
 
 
 def test_matrices_of_different_heights_are_stacked_where_that_hides_no_size() -> None:
@@ -463,7 +464,7 @@ class Machine:
     def kept(self) -> None:
         """What the caller reads is there at the end."""
         graph = self.schedule.graph
-        for _, v in (*graph.outputs, *graph.sums):
+        for v in graph.results:
             for t in range(self.steps):
                 assert len(v.shape) == 2 or self.holds(self.schedule.slot[v], t, self.token(v, t)), v
 
@@ -482,9 +483,9 @@ class Machine:
 
     def places(self, slot: Slot, t: int) -> list[object]:
         """The entries of memory of a slot at a step."""
-        kind = self.kinds.get(slot.buffer, "static")
+        kind = self.kinds[slot.home.name] if isinstance(slot.home, InBuffer) else "static"
         when = t + slot.shift if kind in ("state", "time", "input") else None
-        return [(slot.buffer, k, when) for k in range(number(slot.start), number(slot.stop))]
+        return [(slot.home, k, when) for k in range(number(slot.start), number(slot.stop))]
 
     def holds(self, slot: Slot, t: int, token: object) -> bool:
         return all(self.cells.get(place) == token for place in self.places(slot, t))
@@ -519,7 +520,7 @@ class Machine:
     def beside(self, values: tuple[Value, ...]) -> None:
         slots = [self.schedule.slot[v] for v in values]
         for one, other in pairwise(slots):
-            assert (one.buffer, one.stop, one.shift) == (other.buffer, other.start, other.shift)
+            assert (one.home, one.stop, one.shift) == (other.home, other.start, other.shift)
 
     def stage(self, stage: Stage, times: Iterable[int]) -> None:
         times = list(times)
@@ -576,7 +577,7 @@ class Machine:
 
     @staticmethod
     def size(value: Value) -> sp.Expr:
-        return Slot("", sp.S.Zero, value.size).stop
+        return Slot(InBuffer(""), sp.S.Zero, value.size).stop
 
 
 def check_memory(rule: Rule, steps: int) -> Machine:
@@ -611,7 +612,7 @@ def test_what_its_own_kernel_alone_reads_has_no_memory_of_its_own(planned: Plan)
         for schedule in (rule.forward, rule.backward):
             graph, local = schedule.graph, set()
             ends = {v for c in graph.states for v in (c.current, c.next)} | {*rule.tape}
-            ends |= {v for _, v in (*graph.outputs, *graph.sums)}
+            ends |= {*graph.results}
             for kernel in (stage for stage in schedule.loop if isinstance(stage, Kernel)):
                 own = {op.out for op in kernel.ops}
                 local |= own - ends - {v for op in graph.ops if op.out not in own for v in op.reads}

@@ -34,6 +34,7 @@ from gategen import (
 from gategen import abs as abs_
 from gategen.graph import numeric
 from gategen.spec import language as lang
+from gategen.spec.elementwise import Row
 from gategen.spec.language import matvec
 from gategen.spec.printer import Printer, text
 
@@ -180,8 +181,10 @@ def test_the_order_of_sympys_arguments_changes_nothing() -> None:
 
 def test_a_backend_changes_the_spelling_and_never_the_order() -> None:
     class Loud(Printer):
-        functions: ClassVar[dict[str, str]] = {"tanh": "TANH", "where": "IF"}
         relations: ClassVar[dict[str, str]] = {"==": ".eq."}
+
+        def word(self, row: Row) -> str:
+            return {"tanh": "TANH", "where": "IF"}[row.name]
 
     printer = Loud(rename={"a": "A[i]"})
     assert printer(where(equal(a, b), tanh(a), c - a)) == "IF(A[i] .eq. b, TANH(A[i]), c - A[i])"

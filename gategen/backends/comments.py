@@ -14,7 +14,17 @@ from itertools import islice
 import sympy as sp
 
 from gategen.graph import Pointwise, Value
-from gategen.plan import FIRST_STEP, START_STATES, Kernel, MatMul, Rule, Schedule, Stage, offset_rank
+from gategen.plan import (
+    FIRST_STEP,
+    START_STATES,
+    InBuffer,
+    Kernel,
+    MatMul,
+    Rule,
+    Schedule,
+    Stage,
+    offset_rank,
+)
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.printer import Printer
@@ -170,7 +180,7 @@ def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:
     """What the code calls the memory of a value: a carried gradient, a member of a stack, a state."""
     slot = schedule.slot.get(value)
     buffers = rule.buffers if rule else schedule.buffer
-    buffer = buffers.get(slot.buffer) if slot else None
+    buffer = buffers.get(slot.home.name) if slot and isinstance(slot.home, InBuffer) else None
     name: str = value.name
     if slot is None or buffer is None or not buffer.starts:
         return name

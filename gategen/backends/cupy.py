@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import sympy as sp
 
@@ -30,6 +29,7 @@ from gategen.plan import (
     FIRST_STEP,
     Buffer,
     ColumnSum,
+    Home,
     Kernel,
     MatMul,
     OuterSum,
@@ -41,6 +41,8 @@ from gategen.plan import (
 )
 from gategen.render import module_text, render
 from gategen.spec import language as lang
+from gategen.spec.elementwise import Row, called, helpers
+from gategen.spec.functions import TABLE
 from gategen.spec.printer import ATOM, SUM, Printer
 
 ARRAYS = False
@@ -48,11 +50,10 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage Read Write rows B T t i b k at sigmoid softplus relu step sign square cube modulo larger
-    smaller clip exp log log1p expm1 tanh sqrt sin cos erf fabs fmax fmin floor pow abs min max total part
-    REAL STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE
+    HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
-)
+) | {row.cuda.name for row in TABLE if row.cuda}
 
 
 def files(plan: Plan) -> dict[str, str]:
@@ -73,13 +74,6 @@ def files(plan: Plan) -> dict[str, str]:
 class CudaPrinter(Printer):
     """Expressions as CUDA: every number a `real`, small powers as products."""
 
-    functions: ClassVar[dict[str, str]] = {
-        "Abs": "fabs",
-        "maximum": "larger",
-        "minimum": "smaller",
-        "mod": "modulo",
-    }
-
     def __init__(self, rank: dict[str, int], rename: dict[str, str], letters: dict[str, str]) -> None:
         super().__init__(rank, rename)
         self.letters = letters  # of the sizes, which may have the names of values
@@ -95,6 +89,10 @@ class CudaPrinter(Printer):
         if isinstance(expr, lang.stop_gradient):
             return self.spell(expr.args[0])
         return super().spell(expr)
+
+    def word(self, row: Row) -> str:
+        assert row.cuda, f"{row.name} has no name in CUDA"
+        return row.cuda.name
 
     def number(self, value: sp.Number) -> tuple[str, int]:
         if value.is_Integer and abs(int(value)) < 10**6:
@@ -176,7 +174,7 @@ class Emitter(Host):
 
     def address(self, slot: Slot, feature: str) -> str:
         """The index of feature `feature` of a slot, within its buffer."""
-        buffer = self.buffer(slot.buffer)
+        buffer = self.buffer(slot)
         offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
@@ -191,7 +189,8 @@ class Emitter(Host):
 
     def scalar(self, value: Value) -> bool:
         """Whether a value is a number that the host passes by value."""
-        return self.names.find("given", value.name) in ("count", "training")
+        mask = self.schedule.graph.mask
+        return mask is not None and value in (mask.count, mask.training)
 
     def words(self) -> set[str]:
         """The names that no buffer and no value of a kernel can have."""
@@ -199,23 +198,21 @@ class Emitter(Host):
 
     def gather(
         self, reads: Sequence[Value], writes: Sequence[Value], taken: set[str]
-    ) -> tuple[tuple[Argument, ...], dict[str, str]]:
-        """The kernel's parameters for these values, and the C name of each buffer."""
-        made: dict[str, Argument] = {}
-        names: dict[str, str] = {}
-        out = {self.schedule.slot[v].buffer for v in writes}
+    ) -> tuple[tuple[Argument, ...], dict[Home, str]]:
+        """The kernel's parameters for these values, and the C name of each array."""
+        made: dict[Home | Value, Argument] = {}
+        names: dict[Home, str] = {}
+        out = {self.schedule.slot[v].home for v in writes}
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value.name] = Argument(f"const real {value.name}", f"number({word}, dtype)")
+                made[value] = Argument(f"const real {value.name}", f"number({word}, dtype)")
                 continue
-            name = self.schedule.slot[value].buffer
-            if name in names:
-                continue
-            buffer = self.buffer(name)
-            host = self.names["memory", name] if buffer else self.field_name(name)
-            names[name] = unique(host, taken)
-            made[name] = Argument(f"{'Write' if name in out else 'Read'} {names[name]}", host)
+            home = self.schedule.slot[value].home
+            if home not in names:
+                host = self.array(home)
+                names[home] = unique(host, taken)
+                made[home] = Argument(f"{'Write' if home in out else 'Read'} {names[home]}", host)
         return tuple(made.values()), names
 
     def copies(self, kernel: Kernel) -> list[str]:
@@ -285,33 +282,29 @@ class Emitter(Host):
         self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
 
     def loads(
-        self, values: Sequence[Value], buffers: dict[str, str], rename: dict[str, str]
+        self, values: Sequence[Value], buffers: dict[Home, str], rename: dict[str, str]
     ) -> tuple[str, ...]:
         """The lines that read some values, those of one array together."""
         lines: list[str] = []
-        by_buffer: dict[str, list[str]] = {}
+        by_buffer: dict[Home, list[str]] = {}
         for v in values:
             text = f"{rename[v.name]} = {self.entry(v, buffers)}"
-            by_buffer.setdefault(self.schedule.slot[v].buffer, []).append(text)
+            by_buffer.setdefault(self.schedule.slot[v].home, []).append(text)
         for texts in by_buffer.values():
             lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
         return tuple(lines)
 
-    def entry(self, value: Value, buffers: dict[str, str]) -> str:
+    def entry(self, value: Value, buffers: dict[Home, str]) -> str:
         """Where a value lies in memory."""
         feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
-        return f"{buffers[self.schedule.slot[value].buffer]}[{index.removesuffix(' + 0')}]"
+        return f"{buffers[self.schedule.slot[value].home]}[{index.removesuffix(' + 0')}]"
 
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
         graph = self.schedule.graph
-        ends = (
-            {c.next for c in graph.states}
-            | {v for _, v in (*graph.outputs, *graph.sums)}
-            | set(self.way.rule.tape)
-        )
-        buffer = self.buffer(self.schedule.slot[value].buffer)
+        ends = {*graph.nexts, *graph.results, *self.way.rule.tape}
+        buffer = self.buffer(self.schedule.slot[value])
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
         return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
@@ -352,7 +345,7 @@ def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[P
         return (
             first is not None
             and second is not None
-            and (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+            and (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
         )
 
     found: list[list[Pointwise]] = []
@@ -472,7 +465,7 @@ class CupyModule(Module):
         )
 
 
-def used_functions(kernels: Sequence[CudaKernel]) -> dict[str, bool]:
-    text = "\n".join(line for kernel in kernels for line in kernel.computes)
-    names = ("sigmoid", "softplus", "relu", "step", "sign", "square", "cube", "modulo", "larger", "smaller")
-    return {name: f"{name}(" in text for name in names}
+def used_functions(kernels: Sequence[CudaKernel]) -> tuple[str, ...]:
+    """The device functions that the kernels call."""
+    lines = (line for kernel in kernels for line in kernel.computes)
+    return helpers((name for line in lines for name in called(line)), (row.cuda for row in TABLE))

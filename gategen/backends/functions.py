@@ -15,9 +15,11 @@ from gategen.backends.folding import listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
 from gategen.backends.interface import Array, Measure, Measured
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
-from gategen.backends.names import HELPERS, Scope
+from gategen.backends.names import Scope
 from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
+from gategen.spec.functions import TABLE
 
+OVERFLOWING = {call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.overflows}
 Hosts = Callable[[Module, Way, Scope, str], Host]  # the lines of one level
 
 
@@ -117,8 +119,10 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     names, schedule, graph = module.names.inner(), way.schedule, way.schedule.graph
     before, ahead, loop, after = (host(module, way, names, where) for where in (ALL, AHEAD, LOOP, ALL))
     before.run(schedule.before)
-    sums = () if graph.backwards else graph.sums
-    updates = tuple(Assigned(n, module.target.real.format(before.value(v))) for n, v in sums)
+    updates = tuple(
+        Assigned(str(s.value.name), module.target.real.format(before.value(s.update)))
+        for s in graph.statistics
+    )
     ahead.run(schedule.ahead)
     loop.known = ahead.views
     loop.run(schedule.loop)
@@ -229,7 +233,7 @@ def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) ->
 def quick_step(module: Module, host: Hosts) -> Quick | None:
     """One step from given states; a batch norm needs a whole run."""
     names, step = module.names, module.plan.step
-    if step.forward.graph.sums:
+    if step.forward.graph.statistics:
         return None
     arrays = [names["memory", s.name] for s in module.cell.states]
     states = tuple(
@@ -246,7 +250,7 @@ def quick_step(module: Module, host: Hosts) -> Quick | None:
     result = outputs[0] if len(outputs) == 1 else f"({', '.join(outputs)})"
     nexts = (Array(s.next, f"(B, {s.size})") for s in states)
     makes = interface.empties((*made.memory, *nexts), module.target.xp)
-    quiet = module.singular or not module.helpers.isdisjoint(("exact_sigmoid", "softplus"))
+    quiet = module.singular or not module.helpers.isdisjoint(OVERFLOWING)
     return Quick(made, states, makes, result, quiet)
 
 
@@ -284,5 +288,5 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
         "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
-        "helpers": {name: name in module.helpers for name in (*HELPERS, "tiles", "row_sum", "column_sum")},
+        "helpers": {name: name in module.helpers for name in ("tiles", "row_sum", "column_sum")},
     }

@@ -14,15 +14,19 @@ import sympy as sp
 
 from gategen.backends.comments import Remark
 from gategen.backends.folding import commented
-from gategen.backends.instructions import View, slot_view
+from gategen.backends.instructions import Scratch, View, slot_view
 from gategen.backends.module import Module, Way
 from gategen.backends.names import Scope
 from gategen.graph import Value, length
 from gategen.plan import (
-    GRADIENT,
     Buffer,
     ColumnSum,
     Field,
+    Given,
+    Home,
+    InBuffer,
+    InField,
+    InGradient,
     Kernel,
     MatMul,
     OuterSum,
@@ -165,9 +169,21 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ places
 
-    def buffer(self, name: str) -> Buffer | None:
-        """The buffer of that name in this rule's memory; None for a field or a number."""
-        return self.way.rule.buffers.get(name)
+    def buffer(self, slot: Slot) -> Buffer | None:
+        """The buffer of this rule's memory that a slot is in; None where it is in another array."""
+        return self.way.rule.buffers[slot.home.name] if isinstance(slot.home, InBuffer) else None
+
+    def array(self, home: Home) -> str:
+        """What a whole array is called here."""
+        match home:
+            case InBuffer(name):
+                return self.names["memory", name]
+            case InField(name):
+                return self.names["field", name]
+            case InGradient(name):
+                return self.names["field gradient", name]
+            case Given(name):
+                return self.names.of("given", name, name)
 
     def value(self, *values: Value) -> str:
         """Neighbouring values as one array."""
@@ -175,10 +191,18 @@ class Host(ABC):
 
     def place(self, view: View) -> str:
         """What a stretch of memory is called here."""
-        assert isinstance(view.buffer, str)
-        buffer = self.buffer(view.buffer)
-        if buffer is None:
-            return self.field_part(view)
+        match view.home:
+            case InBuffer(name):
+                return self.buffer_part(view, self.way.rule.buffers[name])
+            case InField() | InGradient() as home:
+                return self.field_part(view, home)
+            case Given() as home:
+                return self.array(home)
+            case Scratch():
+                raise AssertionError("a host that makes scratch arrays says what they are called")
+
+    def buffer_part(self, view: View, buffer: Buffer) -> str:
+        """Part of this rule's memory."""
         base = self.names["memory", buffer.name]
         whole = self.same(buffer.width, view.stop - view.start)
         if buffer.kind in STEPPED and self.where in (AHEAD, LOOP, ONCE):
@@ -200,22 +224,16 @@ class Host(ABC):
     def part(self, source: str, wish: str) -> str:
         """A part of an array."""
 
-    def field_part(self, view: View) -> str:
+    def field_part(self, view: View, home: InField | InGradient) -> str:
         """Part of a parameter, or of its gradient."""
-        assert isinstance(view.buffer, str)
-        found = self.module.fields.get(view.buffer.removeprefix(GRADIENT))
-        base = self.field_name(view.buffer)
-        if found is None or not found.rows or self.same(view.stop - view.start, found.height):
+        found, base = self.module.fields[home.name], self.array(home)
+        if not found.rows or self.same(view.stop - view.start, found.height):
             return base
-        prefix = "d_" if view.buffer.startswith(GRADIENT) else ""
+        prefix = "d_" if isinstance(home, InGradient) else ""
         inside = members_between(found.members, starts(found), view)
         return self.part(
             f"{base}[{self.span(view.start, view.stop, found.height)}]", prefix + joint_name(inside)
         )
-
-    def field_name(self, name: str) -> str:
-        """The name of a parameter or of its gradient, or of what `forward` knows of the whole run."""
-        return self.names.find("field", name) or self.names.of("given", name, name)
 
     def short(self, view: View, buffer: Buffer) -> str:
         return joint_name(members_between(buffer.members, buffer.starts, view))
@@ -239,10 +257,10 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ products
 
-    def weight_part(self, weight: Weight, prefix: str = "") -> str:
+    def weight_part(self, weight: Weight, gradient: bool = False) -> str:
         """Rows and columns of a field, or of its gradient."""
         found = self.module.fields[weight.field]
-        base = self.names["field", prefix + weight.field]
+        base = self.array(InGradient(weight.field) if gradient else InField(weight.field))
         whole = self.same(weight.stop - weight.start, found.height)
         rows = "" if whole else self.span(weight.start, weight.stop, found.height)
         if weight.columns is not None:
@@ -282,7 +300,7 @@ class Host(ABC):
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = self.flat(stage.left), self.flat(stage.right)
-        target = self.weight_part(stage.weight, GRADIENT)
+        target = self.weight_part(stage.weight, gradient=True)
         lines = [*self.cleared(stage.left), *self.cleared(stage.right)]
         if stage.add:
             lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
@@ -304,7 +322,7 @@ class Host(ABC):
 def joined(slots: Sequence[Slot]) -> View:
     """Neighbouring slots as one stretch."""
     first = slot_view(slots[0])
-    return View(first.buffer, first.start, slots[-1].stop, first.shift, first.single)
+    return View(first.home, first.start, slots[-1].stop, first.shift, first.single)
 
 
 def starts(found: Field) -> list[sp.Expr]:

@@ -16,16 +16,24 @@ import sympy as sp
 from sympy.core.relational import Relational
 
 from gategen.graph import Length, Pointwise, Value, length
-from gategen.plan import Slot, offset_rank
+from gategen.plan import Home, Slot, offset_rank
 from gategen.spec import language as lang
+from gategen.spec.functions import TABLE, row_of
 from gategen.spec.printer import Printer, fraction, leading_minus
 
 
 @dataclass(frozen=True)
-class View:
-    """A stretch of features of a buffer, or of a scratch array where `buffer` is a number."""
+class Scratch:
+    """An array of a kernel's own, by its number."""
 
-    buffer: str | int
+    number: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A stretch of features of an array."""
+
+    home: Home | Scratch
     start: sp.Expr
     stop: sp.Expr
     shift: int = 0
@@ -37,9 +45,9 @@ class View:
         return offset_rank(self.start), offset_rank(self.stop)
 
     @property
-    def memory(self) -> tuple[str | int, int]:
+    def memory(self) -> tuple[Home | Scratch, int]:
         """The array that it is a stretch of."""
-        return self.buffer, self.shift
+        return self.home, self.shift
 
     def meets(self, other: View) -> bool:
         """Whether the two share memory."""
@@ -87,7 +95,7 @@ class Instruction:
         return found
 
 
-COMMUTE = frozenset({"add", "multiply", "maximum", "minimum"})
+COMMUTE = frozenset({"add", "multiply", *(row.name for row in TABLE if row.symmetric)})
 
 
 # ---------------------------------------------------------------------------------------------- assign
@@ -114,9 +122,12 @@ class Assembler:
         self.assign(op.expr, out)
 
     def temporary(self, size: object) -> View:
-        self.scratch += 1
         width = sp.Integer(1) if size == 1 else length(size)  # type: ignore[arg-type]
-        return View(self.scratch, sp.S.Zero, width, 0, size == 1)
+        return View(self.new(), sp.S.Zero, width, 0, size == 1)
+
+    def new(self) -> Scratch:
+        self.scratch += 1
+        return Scratch(self.scratch)
 
     def view(self, value: Value) -> View:
         return self.local.get(value) or self.place(value) or self._missing(value)
@@ -128,8 +139,7 @@ class Assembler:
         self.made.append(Instruction(name, tuple(args), out, (self.label,)))
 
     def like(self, out: View) -> View:
-        self.scratch += 1
-        return View(self.scratch, sp.S.Zero, out.stop - out.start, 0, out.single)
+        return View(self.new(), sp.S.Zero, out.stop - out.start, 0, out.single)
 
     def assign(self, expr: sp.Expr, out: View) -> None:
         """Leave `expr` in `out`, which may be the memory of one of its operands."""
@@ -270,7 +280,9 @@ class Assembler:
             condition, a, b = expr.args
             self.emit("where", [self.test(condition, out), self.operand(a, out), self.operand(b, out)], out)
             return
-        name = type(expr).__name__.lower()
+        row = row_of(expr)
+        assert row, f"{type(expr).__name__} is no function of the table"
+        name = row.name
         if len(expr.args) == 1:
             self.emit(name, [self.head(expr.args[0], out)], out)
         else:
@@ -289,12 +301,11 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
     """Equal operations on neighbouring slices as one, in an order that keeps every dependence."""
     waiting = list(range(len(instructions)))
     after = dependencies(instructions)
-    where: dict[int, View] = {}
+    where: dict[Scratch, View] = {}
     done: set[int] = set()
     made: list[Instruction] = []
-    extra = 1 + max(
-        (v.buffer for i in instructions for v in [*i.reads, i.out] if isinstance(v.buffer, int)), default=0
-    )
+    homes = [view.home for one in instructions for view in [*one.reads, one.out]]
+    extra = 1 + max((home.number for home in homes if isinstance(home, Scratch)), default=0)
     while waiting:
         ready = [k for k in waiting if after[k] <= done]
         runs = (grown(instructions, k, ready, where) for k in ready)
@@ -309,7 +320,7 @@ def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
 
 
 def grown(
-    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[int, View]
+    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[Scratch, View]
 ) -> list[int]:
     """The instructions that are ready and can be one with `first`, in the order of their slices."""
     run = [first]
@@ -333,7 +344,7 @@ def waits(
     run: Sequence[int],
     late: Sequence[int],
     after: Sequence[set[int]],
-    where: dict[int, View],
+    where: dict[Scratch, View],
 ) -> bool:
     """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
     for j in late:
@@ -366,12 +377,12 @@ def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
     return found
 
 
-def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[int, View]) -> bool:
+def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[Scratch, View]) -> bool:
     """Whether `k` continues `j`: the same operation on the slices directly behind."""
     a, b = instructions[j], instructions[k]
     if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
         return False
-    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.buffer != b.out.buffer
+    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.home != b.out.home
     if not (new or behind(a.out, b.out, where)):
         return False
     return continues(a.args, b.args, where) or (
@@ -379,15 +390,15 @@ def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[int, 
     )
 
 
-def fresh_scratch(view: View, where: dict[int, View]) -> bool:
-    return isinstance(view.buffer, int) and view.buffer not in where
+def fresh_scratch(view: View, where: dict[Scratch, View]) -> bool:
+    return isinstance(view.home, Scratch) and view.home not in where
 
 
-def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[int, View]) -> bool:
+def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[Scratch, View]) -> bool:
     return all(follows(p, q, where) for p, q in zip(a, b, strict=True))
 
 
-def follows(a: Operand, b: Operand, where: dict[int, View]) -> bool:
+def follows(a: Operand, b: Operand, where: dict[Scratch, View]) -> bool:
     if isinstance(a, View) and isinstance(b, View):
         return a == b if a.single else behind(a, b, where)
     if isinstance(a, Test) and isinstance(b, Test):
@@ -395,27 +406,27 @@ def follows(a: Operand, b: Operand, where: dict[int, View]) -> bool:
     return a == b
 
 
-def behind(a: View, b: View, where: dict[int, View]) -> bool:
+def behind(a: View, b: View, where: dict[Scratch, View]) -> bool:
     a, b = placed(a, where), placed(b, where)
-    return not a.single and not b.single and (a.buffer, a.shift, a.stop) == (b.buffer, b.shift, b.start)
+    return not a.single and not b.single and (a.home, a.shift, a.stop) == (b.home, b.shift, b.start)
 
 
-def placed(view: View, where: dict[int, View]) -> View:
-    if isinstance(view.buffer, int) and view.buffer in where:
-        home = where[view.buffer]
-        return replace(view, buffer=home.buffer, start=home.start + view.start, stop=home.start + view.stop)
+def placed(view: View, where: dict[Scratch, View]) -> View:
+    if isinstance(view.home, Scratch) and view.home in where:
+        part = where[view.home]
+        return replace(view, home=part.home, start=part.start + view.start, stop=part.start + view.stop)
     return view
 
 
-def join(run: Sequence[Instruction], where: dict[int, View], extra: int) -> tuple[Instruction, int]:
+def join(run: Sequence[Instruction], where: dict[Scratch, View], extra: int) -> tuple[Instruction, int]:
     """One instruction for a run; scratch that it writes moves into one wider scratch array."""
     first = run[0]
     if len(run) > 1 and fresh_scratch(first.out, where):
         at: sp.Expr = sp.S.Zero
         for one in run:
             width = one.out.stop - one.out.start
-            assert isinstance(one.out.buffer, int)
-            where[one.out.buffer] = View(extra, at, at + width)
+            assert isinstance(one.out.home, Scratch)
+            where[one.out.home] = View(Scratch(extra), at, at + width)
             at += width
         extra += 1
     moved = [resolve(one, where) for one in run]
@@ -428,7 +439,7 @@ def join(run: Sequence[Instruction], where: dict[int, View], extra: int) -> tupl
     return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops)), extra
 
 
-def resolve(one: Instruction, where: dict[int, View]) -> Instruction:
+def resolve(one: Instruction, where: dict[Scratch, View]) -> Instruction:
     def moved(arg: Operand) -> Operand:
         if isinstance(arg, View):
             return placed(arg, where)
@@ -504,35 +515,36 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
     """The instructions with scratch arrays reused where one's life is over; the widths of those that are
     needed.
     """
-    widths: dict[int, sp.Expr] = {}
-    last: dict[int, int] = {}
+    widths: dict[Scratch, sp.Expr] = {}
+    last: dict[Scratch, int] = {}
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, int):
-                old = widths.get(view.buffer, view.stop)
-                widths[view.buffer] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
-                last[view.buffer] = k
+            if isinstance(view.home, Scratch):
+                old = widths.get(view.home, view.stop)
+                widths[view.home] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
+                last[view.home] = k
     arrays: list[sp.Expr] = []
-    owner: dict[int, int] = {}
+    owner: dict[Scratch, int] = {}
     free: list[int] = []
     made: list[Instruction] = []
     for k, one in enumerate(instructions):
         for view in [*one.reads, one.out]:
-            if isinstance(view.buffer, int) and view.buffer not in owner:
-                width = widths[view.buffer]
+            if isinstance(view.home, Scratch) and view.home not in owner:
+                width = widths[view.home]
                 found = next((n for n in free if arrays[n] == width), None)
                 if found is None:
                     arrays.append(width)
                     found = len(arrays) - 1
                 else:
                     free.remove(found)
-                owner[view.buffer] = found
+                owner[view.home] = found
         for scratch, end in last.items():
             if end == k:
                 free.append(owner[scratch])
-        made.append(resolve(one, {old: View(-1 - new, sp.S.Zero, widths[old]) for old, new in owner.items()}))
+        homes = {old: View(Scratch(new), sp.S.Zero, widths[old]) for old, new in owner.items()}
+        made.append(resolve(one, homes))
     return made, arrays
 
 
 def slot_view(slot: Slot) -> View:
-    return View(slot.buffer, slot.start, slot.stop, slot.shift, slot.size == 1)
+    return View(slot.home, slot.start, slot.stop, slot.shift, slot.size == 1)

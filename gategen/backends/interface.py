@@ -17,7 +17,7 @@ from gategen.backends.folding import WIDTH, assigned, call, listing, returned, t
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
 from gategen.graph import length
-from gategen.plan import FIRST_STEP, Field, Told, gradient_of, sizes_told
+from gategen.plan import FIRST_STEP, Field, Told, sizes_told
 from gategen.spec.cell import Cell
 from gategen.spec.language import Input, Size, State
 from gategen.spec.printer import Printer
@@ -92,7 +92,7 @@ def field_record(module: Module, f: Field) -> FieldRecord:
     pack = f'named["{f.packed[0]}"]' if single else call(f"{name}=stack(", pieces).removeprefix(f"{name}=")
     return FieldRecord(
         name=name,
-        gradient=names["field", gradient_of(f.name)],
+        gradient=names["field gradient", f.name],
         shape=f"({names.size(f.height)}{tail}" if f.rows else "()",
         rank="2" if f.columns else "1" if f.rows else "0",
         members=stacked(f),
@@ -309,16 +309,15 @@ class Buffers:
 
 
 def buffers_of(module: Module, sizes: Iterable[SizeRecord]) -> Buffers | None:
-    graph, names = module.plan.step.forward.graph, module.names
-    letters = {v.name: names.letter(v.size) for v in graph.parameters}
+    names = module.names
     fields = tuple(
         RunningRecord(
-            name,
+            name := str(s.value.name),
             names.find("given", name) or name,
-            letters[name],
-            "zeros" if name.startswith("mean") else "ones",
+            names.letter(s.value.size),
+            "zeros" if s.kind == "mean" else "ones",
         )
-        for name, _ in graph.sums
+        for s in module.plan.step.forward.graph.statistics
     )
     used = [field.size for field in fields]
     told = [size for size in sizes if size.name == "hidden" or size.letter in used]

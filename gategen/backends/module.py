@@ -12,8 +12,8 @@ import sympy as sp
 from gategen.backends.comments import Comments, comments
 from gategen.backends.names import names_of
 from gategen.graph import Pointwise, length
-from gategen.plan import GRADIENT, START_STATES, Buffer, Field, Plan, Rule, Schedule, Slot
-from gategen.spec import language as lang
+from gategen.plan import START_STATES, Buffer, InBuffer, Plan, Rule, Schedule, Slot
+from gategen.spec.functions import TABLE
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,21 @@ class Module(ABC):
     def carry(self, state: str, rule: Rule) -> str:
         """The name of the carried gradient of a state."""
         schedule = rule.backward
-        found = next((c.current for c in schedule.graph.states if c.name == f"d_{state}"), None)
-        return f"d_{state}" if found is None else self.names["memory", schedule.slot[found].buffer]
+        found = next((c.current for c in schedule.graph.states if str(c.current.of) == state), None)
+        return f"d_{state}" if found is None else self.names["memory", schedule.slot[found].home.name]
 
     def seeds(self, rule: Rule) -> tuple[str, ...]:
         """The names of the gradients of the outputs."""
         schedule = rule.backward
         values = schedule.graph.inputs[: len(rule.forward.graph.outputs)]
-        return tuple(self.names["memory", schedule.slot[v].buffer] for v in values)
+        return tuple(self.names["memory", schedule.slot[v].home.name] for v in values)
 
     def input_gradient(self, name: str) -> str:
         """The name of the gradient of an input: that of its buffer, where it has one for itself."""
         rule = self.plan.step
         slot = rule.backward.slot[dict(rule.backward.graph.outputs)[name]]
-        if rule.buffers[slot.buffer].width == length(slot.size):
-            return self.names["memory", slot.buffer]
+        if rule.buffers[slot.home.name].width == length(slot.size):
+            return self.names["memory", slot.home.name]
         return self.names.of("gradient", name, f"d_{name}")
 
     def number(self, expr: sp.Expr) -> str:
@@ -134,12 +134,8 @@ class Module(ABC):
         What a run computes itself; inputs are 0 there, states finite, and `forward` clears the tape.
         """
         made = (b for b in way.schedule.buffers if b.kind not in ("input", "state"))
-        own = any(b.name == slot.buffer for b in made)
+        own = slot.home in {InBuffer(b.name) for b in made}
         return own and self.singular and way.rule.name != START_STATES
-
-    def gradient_field(self, name: str) -> Field | None:
-        """The field whose gradient has this name."""
-        return self.fields.get(name.removeprefix(GRADIENT)) if name.startswith(GRADIENT) else None
 
     def shape(self, buffer: Buffer) -> str:
         """The shape of a buffer as text: `(T, B, 3 * H)`."""
@@ -151,7 +147,7 @@ class Module(ABC):
 def singular(expr: sp.Expr) -> bool:
     """Whether `expr` divides, or takes a logarithm, a root or an exponential."""
     powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
-    return powers or expr.has(sp.exp, lang.expm1, sp.log, lang.log1p, lang.mod)
+    return powers or expr.has(*(row.apply for row in TABLE if not row.finite))
 
 
 def tape_buffers(rule: Rule) -> list[Buffer]:

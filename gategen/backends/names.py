@@ -10,23 +10,13 @@ from typing import Literal
 import sympy as sp
 
 from gategen.graph import fresh
-from gategen.plan import FIRST_STEP, Plan, gradient_of
+from gategen.plan import FIRST_STEP, Plan
 from gategen.spec.cell import Cell
+from gategen.spec.functions import TABLE
 from gategen.spec.language import Size
 from gategen.spec.printer import Printer
 
-HELPERS = (
-    "sigmoid",
-    "exact_sigmoid",
-    "softplus",
-    "absolute",
-    "sign",
-    "erf",
-    "modulo",
-    "detach",
-    "choose",
-    "clear",
-)
+HELPERS = ("clear", *(call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.text))
 
 SIZE_LETTERS = {"input": "I", "hidden": "H"}
 
@@ -65,7 +55,8 @@ GLOBALS = frozenset(
 # What a thing is, of those that have names.
 Role = Literal[
     "memory",  # a buffer of the plan, an input, a state
-    "field",  # of Params, or of its gradient
+    "field",  # of Params
+    "field gradient",
     "given",  # what `forward` knows of the whole run: valid, count, training, running statistics
     "output",  # where there are several
     "first output",  # of the rule for the first step
@@ -138,13 +129,14 @@ def names_of(plan: Plan) -> Scope:
     for f in plan.fields:
         names.of("field", f.name, f.name)
     for f in plan.fields:
-        names.of("field", gradient_of(f.name), f"d_{f.name}")
-    for name, word in zip(known_to_forward(plan), ("valid", "count", "training"), strict=False):
-        names.put("memory", name, word)
-        names.put("given", name, word)
+        names.of("field gradient", f.name, f"d_{f.name}")
+    mask = step.forward.graph.mask
+    for word, value in vars(mask).items() if mask else ():
+        names.put("memory", value.name, word)
+        names.put("given", value.name, word)
     names.put("memory", plan.cell.inputs[0].name, "x")
     if len(outputs) == 1:
-        names.put("memory", step.backward.slot[step.backward.graph.inputs[0]].buffer, "d_y")
+        names.put("memory", step.backward.slot[step.backward.graph.inputs[0]].home.name, "d_y")
     for name in outputs if len(outputs) > 1 else ():
         names.of("output", name, name)
     for name in outputs if plan.rule(FIRST_STEP) else ():
@@ -153,13 +145,6 @@ def names_of(plan: Plan) -> Scope:
         for buffer in rule.buffers:
             names.of("memory", buffer, buffer)
     return names
-
-
-def known_to_forward(plan: Plan) -> list[str]:
-    """What a batch norm must know of the run, in the order of the graph: the mask, the count, the mode."""
-    graph = plan.step.forward.graph
-    own = {p.name for p in plan.cell.parameters} | {v.name for _, block in graph.blocks for v in block}
-    return [v.name for v in graph.fixed if v.name not in own]
 
 
 def size_letters(cell: Cell) -> dict[str, str]:

@@ -20,6 +20,7 @@ from gategen.backends.instructions import (
     Assembler,
     Instruction,
     Operand,
+    Scratch,
     Test,
     Text,
     View,
@@ -29,40 +30,26 @@ from gategen.backends.instructions import (
 )
 from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.module import Module, OneStep, Target, Way
-from gategen.backends.names import HELPERS, Role, Scope
+from gategen.backends.names import Role, Scope
 from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
-from gategen.plan import FIRST_STEP, Buffer, ColumnSum, Kernel, MatMul, Plan, Rule, Sum
+from gategen.plan import FIRST_STEP, Buffer, ColumnSum, InField, InGradient, Kernel, MatMul, Plan, Rule, Sum
 from gategen.render import module_text
+from gategen.spec.elementwise import Call, helpers
+from gategen.spec.functions import TABLE
 
 ARRAYS = True
 
-# How each operation is called. A name without a dot is a helper that the module brings along where it needs
-# it. np.negative is not among them: NumPy 2.4 gets it wrong in place on a column of a few strides.
+# How each operation is called: arithmetic, and the functions of the table. np.negative is not among them:
+# NumPy 2.4 gets it wrong in place on a column of a few strides.
 CALLS = {
-    "add": "np.add",
-    "subtract": "np.subtract",
-    "multiply": "np.multiply",
-    "divide": "np.divide",
-    "power": "np.power",
-    "tanh": "np.tanh",
-    "exp": "np.exp",
-    "log": "np.log",
-    "log1p": "np.log1p",
-    "expm1": "np.expm1",
-    "sqrt": "np.sqrt",
-    "sin": "np.sin",
-    "cos": "np.cos",
-    "maximum": "np.maximum",
-    "minimum": "np.minimum",
-    "sigmoid": "sigmoid",
-    "exact_sigmoid": "exact_sigmoid",
-    "softplus": "softplus",
-    "abs": "absolute",
-    "sign": "sign",
-    "erf": "erf",
-    "mod": "modulo",
-    "stop_gradient": "detach",
+    **{name: Call(f"np.{name}") for name in ("add", "subtract", "multiply", "divide", "power")},
+    **{
+        name: call
+        for row in TABLE
+        for name, call in ((row.name, row.numpy), (f"exact_{row.name}", row.exact))
+        if call
+    },
 }
 NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
 AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
@@ -71,7 +58,10 @@ IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 def files(plan: Plan) -> dict[str, str]:
     """The module of a cell, by file name."""
-    return {f"{plan.cell.name}_numpy.py": module_text(context(NumpyModule(plan), Lines))}
+    module = NumpyModule(plan)
+    made = context(module, Lines)
+    functions = helpers(module.helpers, CALLS.values())
+    return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -145,18 +135,19 @@ class Lines(Host):
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
-        return self.scratch_part(view) if isinstance(view.buffer, int) else super().place(view)
+        home = view.home
+        return self.scratch_part(view, home) if isinstance(home, Scratch) else super().place(view)
 
     def part(self, source: str, wish: str) -> str:
         if source not in self.views:
             self.views[source] = self.names.of("view", source, wish, self.where)
         return self.views[source]
 
-    def field_part(self, view: View) -> str:
-        text = super().field_part(view)
-        found = self.module.gradient_field(str(view.buffer))
+    def field_part(self, view: View, home: InField | InGradient) -> str:
+        text = super().field_part(view, home)
         # a scalar's gradient is computed as one entry
-        return self.part(f"{text}.reshape(1)", text) if found is not None and not found.rows else text
+        number = isinstance(home, InGradient) and not self.module.fields[home.name].rows
+        return self.part(f"{text}.reshape(1)", text) if number else text
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
         inner = self.span(view.start, view.stop, buffer.width)
@@ -190,8 +181,8 @@ class Lines(Host):
             return f"{base}[{time}]" if time else base
         return f"{base}[{time + ', :' if time else '...'}, {inner}]"
 
-    def scratch_part(self, view: View) -> str:
-        number = -1 - int(view.buffer)
+    def scratch_part(self, view: View, scratch: Scratch) -> str:
+        number = scratch.number
         name = self.scratch_name(number)
         if self.same(self.widths[number], view.stop - view.start):
             return name
@@ -213,8 +204,7 @@ class Lines(Host):
 
     def matmul(self, stage: MatMul) -> None:
         """A product; one of the loop that always goes to the same memory is done in tiles."""
-        slot = self.schedule.slot[stage.out[0]]
-        buffer = self.buffer(slot.buffer)
+        buffer = self.buffer(self.schedule.slot[stage.out[0]])
         if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
             super().matmul(stage)
             return
@@ -265,39 +255,30 @@ class Lines(Host):
         self.static = False
 
     def strictly(self, one: Instruction) -> Instruction:
-        """A sigmoid whose small values count to the last digit by the name of its helper."""
-        strict = one.name == "sigmoid" and any(v.name in one.ops for v in self.strict)
-        return replace(one, name="exact_sigmoid") if strict else one
+        """A function whose small values count to the last digit by the name of its exact form."""
+        name = f"exact_{one.name}"
+        strict = name in CALLS and any(v.name in one.ops for v in self.strict)
+        return replace(one, name=name) if strict else one
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
-        if one.name == "where":
-            test, a, b = one.args
-            return f"choose({self.test(test)}, {self.operand(a)}, {self.operand(b)}, out={out})"
         if one.name == "divide" and one.args[0] == Text("1"):
             return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
         args = [self.operand(arg) for arg in one.args]
         if one.name == "copy":
             return f"{out}[...] = {args[0]}"
-        if one.name == "relu":
-            return f"np.maximum({args[0]}, {self.number('0')}, out={out})"
-        if one.name == "step":
-            return f"np.greater({args[0]}, {self.number('0')}, out={out})"
-        if one.name == "sigmoid":
-            args.append(self.number("0.5"))
         if one.name in IN_PLACE and args[0] == out:
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
             return f"{out} {IN_PLACE[one.name]} {args[0]}"
         call = CALLS[one.name]
-        self.module.helpers.update({call} & set(HELPERS))
-        return f"{call}({', '.join(args)}, out={out})"
+        self.module.helpers.add(call.name)
+        return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
 
     def operand(self, arg: Operand) -> str:
         if isinstance(arg, View):
             return self.place(arg)
-        assert isinstance(arg, Text)
-        return self.number(arg.text)
+        return self.number(arg.text) if isinstance(arg, Text) else self.test(arg)
 
     def number(self, text: str) -> str:
         """A number; at every step one that is met often is an array, which a call takes in half the time."""
@@ -305,9 +286,7 @@ class Lines(Host):
             return text
         return self.numbers.setdefault(text, self.names.of("number", text, NUMBERS[text]))
 
-    def test(self, test: Operand) -> str:
-        assert isinstance(test, Test)
-        self.module.helpers.add("choose")
+    def test(self, test: Test) -> str:
         left, right = (
             f"np.real({self.place(side)})" if isinstance(side, View) else side.text
             for side in (test.left, test.right)

@@ -65,7 +65,7 @@ def waiting(ops: Sequence[Pointwise], first: Set[Value]) -> set[Value]:
 
 def touch(a: Slot, b: Slot) -> bool:
     """Whether two slots lie directly behind each other."""
-    return (a.buffer, a.shift) == (b.buffer, b.shift) and (a.stop == b.start or b.stop == a.start)
+    return (a.home, a.shift) == (b.home, b.shift) and (a.stop == b.start or b.stop == a.start)
 
 
 def as_tanh(argument: sp.Expr) -> sp.Expr:

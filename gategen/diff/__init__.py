@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
-from gategen.diff.normal import Key, Numbers, key, names_in
+from gategen.diff.normal import Block, Key, Numbers, block_of, key, names_in
 from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
 from gategen.diff.trial import trial
 from gategen.spec import language as lang
@@ -160,8 +160,8 @@ def restacked(names: Renaming) -> bool:
     """Whether blocks of one matrix correspond to something other than the same blocks of one matrix."""
     whole: dict[str, str] = {}
     for name, other in names.items():
-        (mine, _, k), (theirs, _, j) = name.partition(", block "), other.partition(", block ")
-        if (k or j) and (k != j or whole.setdefault(mine, theirs) != theirs):
+        (mine, k), (theirs, j) = block_of(name), block_of(other)
+        if (k, j) != (None, None) and (k != j or whole.setdefault(mine, theirs) != theirs):
             return True
     return False
 
@@ -187,8 +187,8 @@ def total(reading: Reading, name: str) -> str:
     spelled = {p.name: str(p) for p in reading.cell.parameters}
 
     def shown(name: str) -> str:
-        matrix, _, k = name.partition(", block ")
-        return spelled.get(matrix, matrix) + (f"[:, block {k}]" if k else "")
+        matrix, k = block_of(name)
+        return spelled.get(matrix, matrix) + ("" if k is None else f"[:, block {k}]")
 
     return " + ".join(map(shown, parts))
 
@@ -204,7 +204,7 @@ def side_by_side(
     `agrees` tells which of them are the same in effect.
     """
     ours, theirs = Reading(left.cell), Reading(right.cell)
-    cut = {name for name, other in names.items() if (", block " in name) != (", block " in other)}
+    cut = {name for name, other in names.items() if isinstance(name, Block) != isinstance(other, Block)}
     plain = {k for k in agreeing_keys(ours, theirs, names) if cut.isdisjoint(names_in([ours.open[k]]))}
 
     def mark(k: Key) -> str:

@@ -19,6 +19,7 @@ import sympy as sp
 
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.functions import TABLE, row_of
 from gategen.spec.language import Eq
 
 Number = Fraction
@@ -30,7 +31,7 @@ ONE: Monomial = frozenset()
 ZERO: Form = frozenset()
 LARGEST = 4096  # terms of a product that is still multiplied out
 
-COMMUTATIVE = (lang.maximum, lang.minimum, lang.sum_, lang.mean, lang.var)
+COMMUTATIVE = (lang.sum_, lang.mean, lang.var, *(row.apply for row in TABLE if row.symmetric))
 FLIPPED = {">": "<", ">=": "<="}
 
 
@@ -139,7 +140,7 @@ class Normal:
     def product(self, expr: Any) -> Form:
         matrix, operand, transposed = expr.args
         if isinstance(operand, lang.concat):
-            blocks = (self.applied(block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
+            blocks = (self.applied(Block(matrix.name, k), arg, False) for k, arg in enumerate(operand.args))
             return add(*blocks)
         return self.applied(matrix.name, operand, bool(transposed))
 
@@ -172,17 +173,30 @@ class Normal:
         if isinstance(expr, COMMUTATIVE):
             return atom((name, frozenset(Counter(args).items()), ()))
         (first, *rest) = args
-        if name in ("sigmoid", "tanh", "sin", "Abs", "cos") and negative(first):
+        row = row_of(expr)
+        if row and row.parity and negative(first):
             inner = atom((name, "", (scale(first, Fraction(-1)),)))
-            if name == "sigmoid":
+            if row.parity == "opposite":
                 return add(constant(Fraction(1)), scale(inner, Fraction(-1)))
-            return inner if name in ("Abs", "cos") else scale(inner, Fraction(-1))
+            return inner if row.parity == "even" else scale(inner, Fraction(-1))
         return atom((name, "", (first, *rest)))
 
 
-def block(matrix: str, k: int) -> str:
-    """The name of a block of columns; no name of a spec looks like it."""
-    return f"{matrix}, block {k}"
+class Block(str):
+    """The name of a block of columns, which knows its matrix; no name of a spec looks like it."""
+
+    matrix: str
+    k: int
+
+    def __new__(cls, matrix: str, k: int) -> Block:
+        self = super().__new__(cls, f"{matrix}, block {k}")
+        self.matrix, self.k = matrix, k
+        return self
+
+
+def block_of(name: str) -> tuple[str, int | None]:
+    """The matrix that a name belongs to, and which of its blocks it is."""
+    return (name.matrix, name.k) if isinstance(name, Block) else (name, None)
 
 
 def negative(form: Form) -> bool:

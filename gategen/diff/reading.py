@@ -17,12 +17,13 @@ from typing import Any
 from gategen.diff.match import Side
 from gategen.diff.normal import (
     ZERO,
+    Block,
     Form,
     Normal,
     System,
     add,
     atoms,
-    block,
+    block_of,
     children,
     constant,
     leaf,
@@ -114,7 +115,7 @@ def kinds_of(cell: Cell) -> dict[str, Hashable]:
     for p in cell.parameters:
         shape = cell.shapes[p.name] if isinstance(p, lang.Matrix) else (cell.size_of(p),)
         if isinstance(shape[-1], tuple):
-            found |= {block(p.name, k): ("matrix", shape[0], c) for k, c in enumerate(shape[-1])}
+            found |= {Block(p.name, k): ("matrix", shape[0], c) for k, c in enumerate(shape[-1])}
         else:
             found[p.name] = (p.role, *shape)
     return found
@@ -166,7 +167,7 @@ def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
 def trained(cell: Cell) -> set[str]:
     """The names of parameters, or of their blocks, that training changes."""
     owners = {p.name for p in cell.parameters if p.trainable}
-    return {name for name in kinds_of(cell) if name.split(", block")[0] in owners}
+    return {name for name in kinds_of(cell) if block_of(name)[0] in owners}
 
 
 def merged(cell: Cell) -> Reading:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gategen.diff.match import Renaming
-from gategen.diff.normal import block
+from gategen.diff.normal import Block
 from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start
 from gategen.spec.cell import Cell
@@ -94,7 +94,7 @@ def _drawn(cell: Cell, sizes: Mapping[str, int], rng: np.random.Generator) -> di
 def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[str, int]) -> dict[str, Array]:
     """The outputs `y 0`, `y 1` ... (T, B, size), and the final states (B, size) by name.
 
-    `given` holds inputs (T, B, size) and parameters by name, blocks of columns under `normal.block`;
+    `given` holds inputs (T, B, size) and parameters by name, blocks of columns under `normal.Block`;
     `initial` the states before the first step, None for the cell's own start and its rule for a first step.
     """
     steps, batch = given[cell.inputs[0].name].shape[:2]
@@ -129,7 +129,7 @@ def _run(
 ) -> dict[str, Array]:
     steps, batch = given[cell.inputs[0].name].shape[:2]
     values = _parameters(graph, given) | {x.name: given[x.name] for x in cell.inputs}
-    values |= _statistics(cell, graph, steps, batch, sizes)
+    values |= _statistics(graph, steps, batch, sizes)
     with np.errstate(all="ignore"):
         done = evaluate(graph, values, initial, sizes=sizes, steps=steps)
     outputs = {f"y {k}": done.outputs[name] for k, (name, _) in enumerate(graph.outputs)}
@@ -137,27 +137,19 @@ def _run(
 
 
 def _parameters(graph: Graph, given: Arrays) -> dict[str, Array]:
-    blocks = {part.name: block(name, k) for name, parts in graph.blocks for k, part in enumerate(parts)}
+    blocks = {part.name: Block(name, k) for name, parts in graph.blocks for k, part in enumerate(parts)}
     names = {str(v.name): blocks.get(v.name, str(v.name)) for v in graph.parameters}
     return {name: given[wanted] for name, wanted in names.items() if wanted in given}
 
 
-def _statistics(
-    cell: Cell, graph: Graph, steps: int, batch: int, sizes: Mapping[str, int]
-) -> dict[str, Array]:
+def _statistics(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int]) -> dict[str, Array]:
     """What batch norms read beside the parameters: nothing is padded, and the batch's statistics count."""
-    own = {p.name for p in cell.parameters}
-    invented = [v for v in graph.fixed if v.name not in own and v.name not in _block_names(graph)]
-    if not invented:
+    mask = graph.mask
+    if mask is None:
         return {}
-    valid, count, training, *running = invented
-    found = {valid.name: np.ones((steps, batch, 1)), count.name: np.float64(max(steps * batch, 1))}
-    buffers = {v.name: np.ones(length(v.size, sizes)) for v in running}
-    return {**found, training.name: np.float64(1), **buffers}
-
-
-def _block_names(graph: Graph) -> set[str]:
-    return {part.name for _, parts in graph.blocks for part in parts}
+    found = {mask.valid.name: np.ones((steps, batch, 1)), mask.count.name: np.float64(max(steps * batch, 1))}
+    running = {s.value.name: np.ones(length(s.value.size, sizes)) for s in graph.statistics}
+    return {**found, mask.training.name: np.float64(1), **running}
 
 
 def length(size: Size, sizes: Mapping[str, int]) -> int:

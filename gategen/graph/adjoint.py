@@ -23,7 +23,7 @@ import sympy as sp
 
 from gategen.graph.builder import Builder
 from gategen.graph.check import check
-from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
+from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Role, Value
 from gategen.spec.language import Size
 
 Ends = tuple[tuple[str, Value], ...]
@@ -80,18 +80,18 @@ class _Adjoint:
         inputs: list[Value] = []
         seeds: list[Value] = []
         laters = {
-            c.name: builder.value(f"d_{c.next.name.removesuffix('_next')}_later", c.next.shape)
+            c.name: builder.value(f"d_{c.name}_later", c.next.shape, role="carried", of=c.current)
             for c in forward.states
         }
         self.laters.update(laters.values())
         for carry in forward.states:
             self.terms[carry.next].append(laters[carry.name])
         for name, value in forward.outputs:
-            inputs.append(builder.value(f"d_{name}", value.shape))
+            inputs.append(builder.gradient(Value(name, value.shape, False, "output", value)))
             self.terms[value].append(inputs[-1])
         for name, value in forward.sums:
-            if value in self.active and not self.is_update(name):
-                seeds.append(builder.value(f"d_{name}", value.shape, True))
+            if value in self.active:
+                seeds.append(builder.gradient(Value(name, value.shape, True, "output", value)))
                 self.terms[value].append(seeds[-1])
         for op in reversed(forward.ops):
             self.pull(op)
@@ -100,10 +100,6 @@ class _Adjoint:
         outputs = tuple((v.name, self.ending(v)) for v in wanted)
         sums = tuple((v.name, self.ending(v)) for v in forward.parameters if v in self.active)
         return self.pruned(inputs, seeds, states, outputs, sums)
-
-    def is_update(self, name: str) -> bool:
-        """Running statistics are results of no loss."""
-        return any(name == v.name for v in self.forward.fixed)
 
     def pruned(
         self, inputs: list[Value], seeds: list[Value], states: tuple[Carry, ...], outputs: Ends, sums: Ends
@@ -122,6 +118,8 @@ class _Adjoint:
                 outputs,
                 sums,
                 tuple(v for v in self.forward.fixed if v in reads),
+                self.forward.mask,
+                (),  # what a run leaves of them is the result of no loss
                 self.forward.blocks,
                 not self.forward.backwards,
             )
@@ -144,8 +142,7 @@ class _Adjoint:
             elif len(terms) == 1 and self.is_whole(terms[0], value):
                 self.totals[value] = terms[0]
             else:
-                out = self.builder.value(f"d_{value.name}", value.shape, value.static)
-                self.totals[value] = self.builder.add(Pointwise(out, sp.Add(*terms)))
+                self.totals[value] = self.builder.add(Pointwise(self.builder.gradient(value), sp.Add(*terms)))
         return self.totals[value]
 
     def is_whole(self, term: sp.Expr, value: Value) -> bool:
@@ -158,13 +155,11 @@ class _Adjoint:
         """The gradient of something given, as a value of its own even where it is 0."""
         total = self.total(value)
         if total is None:
-            out = self.builder.value(f"d_{value.name}", value.shape, value.static)
-            return self.builder.add(Pointwise(out, sp.S.Zero))
-        if total in self.builder_outs() and (value.static or total.name == f"d_{value.name}"):
+            return self.builder.add(Pointwise(self.builder.gradient(value), sp.S.Zero))
+        own = (total.role, total.of) == ("gradient", value)
+        if total in self.builder_outs() and (value.static or own):
             return total
-        return self.builder.add(
-            Pointwise(self.builder.value(f"d_{value.name}", value.shape, value.static), total)
-        )
+        return self.builder.add(Pointwise(self.builder.gradient(value), total))
 
     def builder_outs(self) -> set[Value]:
         return {op.out for op in self.builder.ops}
@@ -183,6 +178,8 @@ class _Adjoint:
     def reduced(self, value: Value) -> Iterator[Value]:
         """What reached a broadcast value: one sum for all terms of one size."""
         builder = self.builder
+        alone = len(self.broadcast[value]) == 1 and not self.terms.get(value)
+        role: Role = "gradient" if alone else "term"
         for (size, step), terms in self.broadcast[value].items():
             total = sp.Add(*terms)
             if total == 0:
@@ -197,7 +194,7 @@ class _Adjoint:
             if is_narrow(value, size):
                 named = builder.reduced(f"sum_{named}", named)
             if value.static and step:
-                named = builder.summed(f"d_{value.name}", named, value.shape)
+                named = builder.summed(named, value.shape, functools.partial(builder.gradient, value, role))
             yield named
 
     def pull(self, op: Op) -> None:
@@ -234,5 +231,4 @@ class _Adjoint:
 
     def outer(self, matrix: Value, gradient: Value, operand: Value, transposed: bool) -> Value:
         left, right = (operand, gradient) if transposed else (gradient, operand)
-        out = self.builder.value(f"d_{matrix.name}", matrix.shape, True)
-        return self.builder.add(Outer(out, left, right))
+        return self.builder.add(Outer(self.builder.gradient(matrix, "term"), left, right))

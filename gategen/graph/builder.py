@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from gategen.graph.ops import BatchSum, Op, Pointwise, Reduce, Value, common_size, fresh, values_in
+from gategen.graph.ops import BatchSum, Op, Pointwise, Reduce, Role, Value, common_size, fresh, values_in
 from gategen.spec.names import Size
 
 
@@ -24,10 +24,34 @@ class Builder:
         self.taken.add(name)
         return name
 
-    def value(self, wish: str, shape: tuple[Size, ...], static: bool = False) -> Value:
-        return Value(self.name(wish), shape, static)
+    def value(
+        self,
+        wish: str,
+        shape: tuple[Size, ...],
+        static: bool = False,
+        role: Role = "",
+        of: sp.Symbol | None = None,
+    ) -> Value:
+        return Value(self.name(wish), shape, static, role, of)
 
-    def pointwise(self, wish: str, expr: sp.Expr, *, size: Size | None = None, step: bool = False) -> Value:
+    def copy(self, value: Value) -> Value:
+        """Another value that is the same to people."""
+        return self.value(value.name, value.shape, value.static, value.role, value.of)
+
+    def gradient(self, value: Value, role: Role = "gradient") -> Value:
+        """The gradient of a value, or a term of it."""
+        return self.value(f"d_{value.name}", value.shape, value.static, role, value)
+
+    def pointwise(
+        self,
+        wish: str,
+        expr: sp.Expr,
+        *,
+        size: Size | None = None,
+        step: bool = False,
+        role: Role = "",
+        of: sp.Symbol | None = None,
+    ) -> Value:
         """A named value for `expr`: static if all it reads is, of the size of what it reads."""
         reads = values_in(expr)
         static = not step and all(v.static for v in reads)
@@ -36,7 +60,7 @@ class Builder:
             shape = ()
         elif static and any(len(v.shape) == 2 for v in reads):
             shape = next(v.shape for v in reads if len(v.shape) == 2)
-        return self.add(Pointwise(self.value(wish, shape, static), expr))
+        return self.add(Pointwise(self.value(wish, shape, static, role, of), expr))
 
     def add(self, op: Op) -> Value:
         self.ops.append(op)
@@ -55,7 +79,6 @@ class Builder:
             ("sum", operands), lambda: self.add(Reduce(self.value(wish, shape, static), operands))
         )
 
-    def summed(self, wish: str, operand: Value, shape: tuple[Size, ...]) -> Value:
-        return self.once(
-            ("batch", operand, shape), lambda: self.add(BatchSum(self.value(wish, shape, True), operand))
-        )
+    def summed(self, operand: Value, shape: tuple[Size, ...], make: Callable[[], Value]) -> Value:
+        """The sum of `operand` over steps and rows, in a value that `make` gives."""
+        return self.once(("batch", operand, shape), lambda: self.add(BatchSum(make(), operand)))

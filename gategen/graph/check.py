@@ -21,13 +21,13 @@ def check(graph: Graph) -> Graph:
         _check_shapes(graph, op)
         names.add(op.out.name)
         defined.add(op.out)
-    ends = [c.next for c in graph.states] + [v for _, v in (*graph.outputs, *graph.sums)]
-    for value in ends:
+    for value in (*graph.nexts, *graph.results):
         assert value in defined, f"{graph.name}: {value} is promised but never defined"
     for carry in graph.states:
         assert carry.current.shape == carry.next.shape, f"{graph.name}: {carry.name} changes its shape"
         assert not carry.next.static, f"{graph.name}: {carry.name} is static"
     assert all(v.static for _, v in graph.sums), f"{graph.name}: a sum depends on the step"
+    assert all(s.update.static for s in graph.statistics), f"{graph.name}: a statistic depends on the step"
     assert not any(v.static for _, v in graph.outputs), f"{graph.name}: an output does not depend on the step"
     return graph
 

@@ -13,30 +13,10 @@ from sympy.core.relational import Relational
 from gategen.graph.levels import AFTER, BEFORE, LOOP, levels
 from gategen.graph.ops import BatchSum, Graph, Length, Op, Outer, Pointwise, Product, Reduce, Value
 from gategen.spec import language as lang
+from gategen.spec.functions import row_of
 
 Array = Any
 
-_FUNCTIONS: dict[str, Callable[..., Array]] = {
-    "tanh": np.tanh,
-    "exp": np.exp,
-    "log": np.log,
-    "sin": np.sin,
-    "cos": np.cos,
-    "sigmoid": lambda a: np.where(a.real > 0, 1, _exp_minus_abs(a)) / (1 + _exp_minus_abs(a)),
-    "softplus": lambda a: np.where(a.real > 0, a, 0) + np.log1p(_exp_minus_abs(a)),
-    "relu": lambda a: np.where(a.real > 0, a, 0),
-    "step": lambda a: np.where(a.real > 0, 1.0, 0.0),
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "Abs": lambda a: np.where(a.real < 0, -a, a),
-    "sign": lambda a: np.sign(a.real),
-    "erf": lambda a: erf(a),
-    "maximum": lambda a, b: np.where(np.real(a) >= np.real(b), a, b),
-    "minimum": lambda a, b: np.where(np.real(a) <= np.real(b), a, b),
-    "mod": lambda a, b: a - b * np.floor(np.real(a) / np.real(b)),
-    "stop_gradient": lambda a: np.real(a) + 0.0,
-    "where": lambda c, a, b: np.where(c, a, b),
-}
 _RELATIONS: dict[str, Callable[..., Array]] = {
     "<": np.less,
     "<=": np.less_equal,
@@ -44,21 +24,6 @@ _RELATIONS: dict[str, Callable[..., Array]] = {
     ">=": np.greater_equal,
     "==": np.equal,
 }
-
-
-def _exp_minus_abs(a: Array) -> Array:
-    """exp(-|a|), which never overflows; what is built on it is exact where it is tiny."""
-    return np.exp(np.where(a.real > 0, -a, a))
-
-
-def erf(a: Array) -> Array:
-    """The error function for real arrays and, to first order in the imaginary part, for complex ones."""
-    from math import erf as scalar
-
-    real = np.vectorize(scalar, otypes=[float])(np.real(a))
-    if not np.iscomplexobj(a):
-        return real
-    return real + 2j / np.sqrt(np.pi) * np.exp(-(np.real(a) ** 2)) * np.imag(a)
 
 
 def numeric(expr: sp.Basic, env: Mapping[str, Array]) -> Array:
@@ -80,7 +45,9 @@ def numeric(expr: sp.Basic, env: Mapping[str, Array]) -> Array:
         return args[0] ** (int(expr.exp) if expr.exp.is_Integer else args[1])
     if isinstance(expr, Relational):
         return _RELATIONS[expr.rel_op](np.real(args[0]), np.real(args[1]))
-    return _FUNCTIONS[type(expr).__name__](*map(np.asarray, args))
+    row = row_of(expr)
+    assert row and row.evaluate, f"{expr} has no value"
+    return row.evaluate(*map(np.asarray, args))
 
 
 def _length_key(size: str) -> str:
@@ -90,7 +57,10 @@ def _length_key(size: str) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of a graph computed: every value by name, with its steps, and the final states by name."""
+    """What a run of a graph computed: every value by name, with its steps, and the final states by name.
+
+    `sums` are those of the graph, and the new statistics by the names of the old ones.
+    """
 
     values: Mapping[str, Array]
     final: Mapping[str, Array]
@@ -146,7 +116,8 @@ def evaluate(
         env[op.out.name] = _apply(op, env, sizes, (steps, batch), alive)
     outputs = {name: np.where(alive[..., None], env[v.name], 0) for name, v in graph.outputs}
     values = {name: array for name, array in env.items() if name not in lengths_of}
-    return Run(values, current, outputs, {name: env[v.name] for name, v in graph.sums})
+    sums = dict(graph.sums) | {str(s.value.name): s.update for s in graph.statistics}
+    return Run(values, current, outputs, {name: env[v.name] for name, v in sums.items()})
 
 
 def _batch(graph: Graph, given: Mapping[str, Array], initial: Mapping[str, Array]) -> int:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sympy as sp
 
 from gategen.graph.builder import Builder
 from gategen.graph.check import check
-from gategen.graph.ops import Carry, Graph, Pointwise, Product, Value, common_size, length, values_in
+from gategen.graph.ops import (
+    Carry,
+    Graph,
+    Mask,
+    Pointwise,
+    Product,
+    Role,
+    Statistic,
+    Value,
+    common_size,
+    length,
+    values_in,
+)
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.names import Size
 from gategen.spec.printer import Printer
+
+ARGUMENT = "a_"  # how names of arguments begin
 
 
 def flatten(cell: Cell, first: bool = False) -> Graph:
@@ -29,10 +43,11 @@ def start(cell: Cell) -> Graph | None:
     flattener.builder.ops.clear()
     outputs = []
     for state in cell.states:
+        flattener.left = state
         expr = flattener.lower(state.initial, state.name)
         value = flattener.builder.pointwise(f"{state.name}_start", expr, size=state.size, step=True)
         outputs.append((state.name, value))
-    graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs), ())
+    graph = flattener.graph_of(f"{cell.name}_start", (), tuple(outputs))
     used = {v for op in graph.ops for v in op.reads}
     return Graph(
         graph.name, (), tuple(p for p in graph.parameters if p in used), (), graph.ops, graph.outputs
@@ -48,6 +63,7 @@ class _Flattener:
         names = {s.name for s in (*cell.inputs, *cell.states, *cell.parameters)}
         names |= {eq.lhs.name for eq in self.equations}
         self.builder = Builder(names)
+        self.left: lang.Gate | lang.State | None = None  # whose equation is being read
         self.known: dict[str, sp.Expr] = {}
         self.inputs = tuple(self.declare(s.name, (s.size,)) for s in cell.inputs)
         self.currents = {s.name: self.declare(s.name, (s.size,)) for s in cell.states}
@@ -56,8 +72,8 @@ class _Flattener:
         self.blocks: list[tuple[str, tuple[Value, ...]]] = []
         self.fixed: list[Value] = []
         self.extra_inputs: list[Value] = []
-        self.norms: tuple[Value, Value, Value] | None = None
-        self.updates: list[tuple[str, Value]] = []
+        self.mask: Mask | None = None
+        self.statistics: list[Statistic] = []
         for parameter in cell.parameters:
             self.declare_parameter(parameter)
 
@@ -95,11 +111,9 @@ class _Flattener:
         outputs = tuple(
             (n, cast(Value, self.known[s.name])) for n, s in zip(names, cell.outputs, strict=True)
         )
-        return self.graph_of(
-            f"{cell.name}{'_first' if self.first else ''}", states, outputs, tuple(self.updates)
-        )
+        return self.graph_of(f"{cell.name}{'_first' if self.first else ''}", states, outputs)
 
-    def graph_of(self, name: str, states: Any, outputs: Any, sums: Any) -> Graph:
+    def graph_of(self, name: str, states: Any, outputs: Any) -> Graph:
         return check(
             Graph(
                 name,
@@ -108,23 +122,25 @@ class _Flattener:
                 states,
                 tuple(self.builder.ops),
                 outputs,
-                sums,
+                (),
                 tuple(self.fixed),
+                self.mask,
+                tuple(self.statistics),
                 tuple(self.blocks),
             )
         )
 
     def equation(self, eq: lang.Eq) -> None:
-        if isinstance(eq.lhs, lang.Next):
-            name, size, hint = self.nexts[eq.lhs.state.name], eq.lhs.state.size, eq.lhs.state.name
-        else:
-            name, size, hint = eq.lhs.name, self.gate_sizes[eq.lhs.name], eq.lhs.name
+        state = eq.lhs.state if isinstance(eq.lhs, lang.Next) else None
+        self.left = state or eq.lhs
+        hint = self.left.name
+        name, size = (self.nexts[hint], state.size) if state else (hint, self.gate_sizes[hint])
         # A root is differentiated through its value, which a finished sequence replaces by its state.
         kept_root = isinstance(eq.lhs, lang.Next) and isinstance(eq.rhs, sp.Pow)
         expr = self.lower(eq.rhs, hint, whole=not kept_root)
         static = not isinstance(eq.lhs, lang.Next) and all(v.static for v in values_in(expr))
         static = static and eq.lhs not in self.cell.outputs
-        out = Value(name, (size,), static)
+        out = Value(name, (size,), static, "next" if state else "", self.currents[hint] if state else None)
         self.builder.taken.add(name)
         self.builder.add(Pointwise(out, expr))
         reads = values_in(expr)
@@ -151,7 +167,7 @@ class _Flattener:
             base, exponent = self.lower(expr.base, hint), self.lower(expr.exp, hint)
             if exponent.is_Integer:
                 return base**exponent
-            return self.function(sp.Pow(self.named(base, f"a_{hint}"), exponent), f"p_{hint}", whole)
+            return self.function(sp.Pow(self.argument(base, hint), exponent), f"p_{hint}", whole)
         if isinstance(expr, lang.Word):
             return self.lower(expr.formula, hint, whole)
         if isinstance(expr, lang.matvec):
@@ -169,9 +185,9 @@ class _Flattener:
             return self.function(
                 lang.where(condition, self.lower(a, hint), self.lower(b, hint)), f"w_{hint}", whole
             )
-        args = [self.named(self.lower(arg, hint), f"a_{hint}") for arg in expr.args]
+        args = [self.argument(self.lower(arg, hint), hint) for arg in expr.args]
         name = type(expr).__name__.lower()
-        stem = args[0].name.removeprefix("a_").removesuffix("_next") if args[0].is_Symbol else hint
+        stem = stem_of(args[0]) if isinstance(args[0], Value) else hint
         return self.function(expr.func(*args), f"{name}_{stem}", whole)
 
     def function(self, expr: sp.Expr, wish: str, whole: bool) -> sp.Expr:
@@ -180,11 +196,17 @@ class _Flattener:
             return expr
         return self.builder.once(expr, lambda: self.builder.pointwise(wish, expr))
 
-    def named(self, expr: sp.Expr, wish: str) -> sp.Expr:
+    def argument(self, expr: sp.Expr, hint: str) -> sp.Expr:
+        """A value for what a function is applied to."""
+        return self.named(expr, f"{ARGUMENT}{hint}", "argument", self.left)
+
+    def named(
+        self, expr: sp.Expr, wish: str, role: Role = "", of: lang.Gate | lang.State | None = None
+    ) -> sp.Expr:
         """A value for `expr`; numbers stay as they are."""
         if isinstance(expr, Value) or expr.is_number:
             return expr
-        return self.builder.once(expr, lambda: self.builder.pointwise(wish, expr))
+        return self.builder.once(expr, lambda: self.builder.pointwise(wish, expr, role=role, of=of))
 
     def named_factor(self, expr: sp.Expr, hint: str) -> sp.Expr:
         """A sum that holds a product and is itself multiplied is worth a name: `r * (U @ h + c)`."""
@@ -258,7 +280,7 @@ class _Flattener:
         centre = self.mean(values, hint)
         centred = [self.named(v - centre, f"centred_{v}") for v in values]
         squares = [self.named(v**2, f"square_{value}") for v, value in zip(centred, values, strict=True)]
-        return self.mean(squares, f"square_{hint}", "variance")
+        return self.mean(squares, hint, "variance")
 
     def total(self, values: Sequence[sp.Expr]) -> sp.Expr:
         """The sum over the features of all values: those that lie in rows in one reduction."""
@@ -269,21 +291,24 @@ class _Flattener:
 
     def mean(self, values: Sequence[sp.Expr], hint: str, word: str = "centre") -> sp.Expr:
         count = sp.Add(*(length(_width(v)) for v in values))
-        return self.named(self.total(values) / count, f"{word}_{hint.removeprefix('square_')}")
+        return self.named(self.total(values) / count, f"{word}_{hint}")
 
     def batch_norm(self, expr: Any, hint: str) -> sp.Expr:
         v, gain, bias, eps, momentum = (self.lower(arg, hint) for arg in expr.args)
         value = self.step_value(v, self.size(expr.args[0]), f"v_{hint}")
-        valid, count, training = self.norm_inputs()
+        mask = self.mask = self.mask or self.new_mask()
+        valid, count, training = mask.valid, mask.count, mask.training
         running_mean = self.buffer(f"mean_{hint}", value.size)
         running_var = self.buffer(f"var_{hint}", value.size)
         b, shape = self.builder, (value.size,)
 
         weighted = b.pointwise(f"valid_{hint}", valid * value)
-        batch_mean = b.pointwise(f"batch_mean_{hint}", b.summed(f"sum_{hint}", weighted, shape) / count)
+        total = b.summed(weighted, shape, lambda: b.value(f"sum_{hint}", shape, True))
+        batch_mean = b.pointwise(f"batch_mean_{hint}", total / count)
         centred = b.pointwise(f"batch_centred_{hint}", value - batch_mean)
         spread = b.pointwise(f"spread_{hint}", valid * centred**2)
-        batch_var = b.pointwise(f"batch_var_{hint}", b.summed(f"sum_spread_{hint}", spread, shape) / count)
+        total = b.summed(spread, shape, lambda: b.value(f"sum_spread_{hint}", shape, True))
+        batch_var = b.pointwise(f"batch_var_{hint}", total / count)
         mean = b.pointwise(f"used_mean_{hint}", lang.where(training > 0, batch_mean, running_mean))
         variance = b.pointwise(f"used_var_{hint}", lang.where(training > 0, batch_var, running_var))
         padded = b.pointwise(f"var_eps_{hint}", variance + eps)
@@ -292,28 +317,37 @@ class _Flattener:
         normed = b.pointwise(f"normed_{hint}", centred * scale)
 
         unbiased = batch_var * count / lang.maximum(count - 1, 1)
-        for buffer, batch in ((running_mean, batch_mean), (running_var, unbiased)):
+        kinds: tuple[tuple[Literal["mean", "var"], Value, sp.Expr], ...]
+        kinds = ("mean", running_mean, batch_mean), ("var", running_var, unbiased)
+        for kind, buffer, batch in kinds:
             updated = b.pointwise(f"new_{buffer.name}", buffer + momentum * (batch - buffer))
-            self.updates.append((buffer.name, updated))
+            self.statistics.append(Statistic(buffer, kind, updated))
         return gain * normed + bias
 
-    def norm_inputs(self) -> tuple[Value, Value, Value]:
-        """Which positions count (per row and step), how many, and whether the batch's statistics are used."""
-        if self.norms is None:
-            valid = self.builder.value("valid", (1,))
-            count = self.builder.value("count", (), True)
-            training = self.builder.value("training", (), True)
-            self.extra_inputs.append(valid)
-            self.parameters += [count, training]
-            self.fixed += [valid, count, training]
-            self.norms = valid, count, training
-        return self.norms
+    def new_mask(self) -> Mask:
+        valid = self.builder.value("valid", (1,))
+        count = self.builder.value("count", (), True)
+        training = self.builder.value("training", (), True)
+        self.extra_inputs.append(valid)
+        self.parameters += [count, training]
+        self.fixed += [valid, count, training]
+        return Mask(valid, count, training)
 
     def buffer(self, wish: str, size: Size) -> Value:
         value = self.builder.value(wish, (size,), True)
         self.parameters.append(value)
         self.fixed.append(value)
         return value
+
+
+def stem_of(value: Value) -> str:
+    """How a name ends of something made of the value: `z` of its argument `a_z`, `h` of its next value."""
+    match value.role:
+        case "argument":
+            return str(value.name.removeprefix(ARGUMENT))
+        case "next":
+            return str(value.of.name)
+    return str(value.name)
 
 
 def _width(expr: sp.Expr) -> Size:

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import sympy as sp
 
 from gategen.spec.names import Size
+
+Role = Literal["", "next", "argument", "output", "gradient", "term", "carried"]
 
 
 class Value(sp.Symbol):  # type: ignore[misc]
@@ -23,21 +25,46 @@ class Value(sp.Symbol):  # type: ignore[misc]
 
     A static value is one for all steps and rows (a parameter, or computed from parameters and sums); any
     other has a row for every sequence at every step.
+
+    role        of             what it is
+    "next"      a state        its value after the step
+    "argument"  a gate, state  what a function in its equation is applied to
+    "output"    a value        that, as the caller knows it
+    "gradient"  a value        the whole gradient of the loss by it
+    "term"      a value        part of its gradient
+    "carried"   a state        its gradient, as the step after hands it back
+    ""          nothing        anything else
+
+    The name is for people, and nothing is told by its spelling. Role and `of` are part of what a value is, as
+    its shape: SymPy keeps expressions by equality, and would put the value of another cell in the place of
+    one that is equal but for its role. A copy of a value (`Builder.copy`) keeps both.
     """
 
     shape: tuple[Size, ...]
     static: bool
+    role: Role
+    of: Any  # another value or a name of the spec; None
+    _content: tuple[Any, ...]
 
-    def __new__(cls, name: str, shape: tuple[Size, ...], static: bool = False) -> Value:
+    def __new__(
+        cls,
+        name: str,
+        shape: tuple[Size, ...],
+        static: bool = False,
+        role: Role = "",
+        of: sp.Symbol | None = None,
+    ) -> Value:
         self = cast(Value, sp.Symbol.__xnew__(cls, name, real=True))
-        self.shape, self.static = shape, static
+        self.shape, self.static, self.role, self.of = shape, static, role, of
+        owner = "" if of is None else str(of._hashable_content())
+        self._content = (*super()._hashable_content(self), str(shape), str(static), role, owner)
         return self
 
     def __getnewargs_ex__(self) -> Any:
-        return (self.name, self.shape, self.static), {}
+        return (self.name, self.shape, self.static, self.role, self.of), {}
 
     def _hashable_content(self) -> tuple[Any, ...]:
-        return (*super()._hashable_content(), str(self.shape), str(self.static))
+        return self._content
 
     @property
     def size(self) -> Size:
@@ -135,11 +162,32 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """What batch norms read of the lengths: which positions count (per row and step), and how many they are;
+    and whether the statistics are those of the batch.
+    """
+
+    valid: Value
+    count: Value
+    training: Value
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A running statistic of a batch norm: what is known before a run, and the value after it."""
+
+    value: Value
+    kind: Literal["mean", "var"]
+    update: Value
+
+
+@dataclass(frozen=True)
 class Graph:
     """One step of a recurrence. `outputs` and `sums` name their values for those who come from outside.
 
-    `fixed` are inputs and parameters that nothing is differentiated by. `blocks` tells which parameter of the
-    cell each column block belongs to, where one matrix meets several vectors.
+    `fixed` are inputs and parameters that nothing is differentiated by; those of batch norms are told by
+    `mask` and `statistics`. `blocks` tells which parameter of the cell each column block belongs to, where
+    one matrix meets several vectors.
     """
 
     name: str
@@ -150,6 +198,8 @@ class Graph:
     outputs: tuple[tuple[str, Value], ...]
     sums: tuple[tuple[str, Value], ...] = ()
     fixed: tuple[Value, ...] = ()
+    mask: Mask | None = None
+    statistics: tuple[Statistic, ...] = ()
     blocks: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     backwards: bool = False
 
@@ -161,6 +211,16 @@ class Graph:
     @property
     def values(self) -> tuple[Value, ...]:
         return (*self.given, *(op.out for op in self.ops))
+
+    @property
+    def results(self) -> tuple[Value, ...]:
+        """What is read from outside: outputs, sums and new statistics."""
+        return (*(v for _, v in (*self.outputs, *self.sums)), *(s.update for s in self.statistics))
+
+    @property
+    def nexts(self) -> tuple[Value, ...]:
+        """The states after the step."""
+        return tuple(carry.next for carry in self.states)
 
 
 @lru_cache(maxsize=10_000)

@@ -40,8 +40,7 @@ def tangent(graph: Graph) -> Graph:
     states = [*graph.states]
     states += [Carry(f"dot_{c.name}", dot(c.current), dot(c.next)) for c in graph.states]
     outputs = (*graph.outputs, *((f"dot_{name}", dot(v)) for name, v in graph.outputs))
-    fixed = {v.name for v in graph.fixed}  # running statistics are updated, not differentiated
-    sums = (*graph.sums, *((f"dot_{name}", dot(v)) for name, v in graph.sums if name not in fixed))
+    sums = (*graph.sums, *((f"dot_{name}", dot(v)) for name, v in graph.sums))
     return check(
         Graph(
             f"{graph.name}_tangent",
@@ -52,6 +51,8 @@ def tangent(graph: Graph) -> Graph:
             outputs,
             sums,
             graph.fixed,
+            graph.mask,
+            graph.statistics,
             graph.blocks,
             graph.backwards,
         )

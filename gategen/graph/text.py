@@ -25,6 +25,7 @@ def text(graph: Graph) -> str:
     body = [f"  {op.out.name:{width}} = {_right(op, printer)}" for op in graph.ops]
     tail = [f"output  {name}: {value}" for name, value in graph.outputs]
     tail += [f"sum     {name}: {value}" for name, value in graph.sums]
+    tail += [f"running {statistic.value}: {statistic.update}" for statistic in graph.statistics]
     return "\n".join([*head, *body, *tail])
 
 

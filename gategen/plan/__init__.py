@@ -22,11 +22,15 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
 
 from gategen.plan.data import (
     FIRST_STEP,
-    GRADIENT,
     START_STATES,
     Buffer,
     ColumnSum,
     Field,
+    Given,
+    Home,
+    InBuffer,
+    InField,
+    InGradient,
     Kernel,
     MatMul,
     OuterSum,
@@ -37,7 +41,6 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
-    gradient_of,
     offset_rank,
 )
 from gategen.plan.layout import Told, sizes_told
@@ -46,11 +49,15 @@ from gategen.plan.text import text
 
 __all__ = [
     "FIRST_STEP",
-    "GRADIENT",
     "START_STATES",
     "Buffer",
     "ColumnSum",
     "Field",
+    "Given",
+    "Home",
+    "InBuffer",
+    "InField",
+    "InGradient",
     "Kernel",
     "MatMul",
     "OuterSum",
@@ -62,7 +69,6 @@ __all__ = [
     "Sum",
     "Told",
     "Weight",
-    "gradient_of",
     "offset_rank",
     "plan",
     "sizes_told",

@@ -24,7 +24,8 @@ def ahead(graph: Graph) -> Graph:
     for op in graph.ops:
         if isinstance(op, Pointwise) and level[op.out] == LOOP and not op.out.static:
             terms = sp.Add.make_args(op.expr)
-            wish = "k_" + op.out.name.removeprefix("d_").removesuffix("_next")
+            of = op.out.of if op.out.role == "gradient" else op.out
+            wish = "k_" + of.name.removesuffix("_next")
             op = Pointwise(op.out, sp.Add(*(split(term, moving, wish, builder) for term in terms)))
         builder.add(op)
     return check(replace(graph, ops=tuple(builder.ops)))

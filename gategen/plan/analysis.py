@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from gategen.graph import Graph, Op, Pointwise, Value, levels
+from gategen.graph import Graph, Op, Value, levels
 from gategen.plan.groups import Group, grouped, readers_of
 
 
@@ -26,6 +26,6 @@ class Analysis:
         return readers_of(self.graph)
 
     @cached_property
-    def groups(self) -> list[tuple[Group, Pointwise | None]]:
-        """Products that can be one, each group with the sum that is all that reads it, where there is one."""
+    def groups(self) -> list[Group]:
+        """Products that can be one."""
         return grouped(self.graph, self.level, self.readers)

@@ -29,8 +29,8 @@ class Chains:
         self.parent: dict[Value, Value] = {}
         made_at = {op.out: k for k, op in enumerate(order)}
         last = {read: k for k, op in enumerate(order) for read in op.reads}
-        ends = {c.next for c in graph.states}
-        safe = {*graph.given, *kept, *ends, *(v for _, v in (*graph.outputs, *graph.sums))}
+        ends = {*graph.nexts}
+        safe = {*graph.given, *kept, *ends, *graph.results}
         for k, op in enumerate(order):
             if not isinstance(op, Pointwise) or op.out in ends:
                 continue
@@ -61,7 +61,7 @@ def needs(draft: Draft, kept: Iterable[Value]) -> dict[Value, int]:
             if read in need and draft.home[read] != draft.home[op.out]:
                 within = draft.level(read) == draft.level(op.out) == LOOP
                 need[read] = max(need[read], ROW if within else TIME)
-    for value in (*kept, *(v for _, v in (*draft.graph.outputs, *draft.graph.sums))):
+    for value in (*kept, *draft.graph.results):
         if value in need:
             need[value] = TIME
     return need
@@ -83,9 +83,9 @@ def in_place(draft: Draft, kept: Iterable[Value], need: Mapping[Value, int], pla
     rows = {
         op.out
         for group in draft.groups
-        if draft.level(group[0].out) == LOOP
-        and (group[0].transposed or not all(member.out in lasting for member in group))
-        for op in group
+        if draft.level(group.first.out) == LOOP
+        and (group.first.transposed or not all(member.out in lasting for member in group.products))
+        for op in group.products
     }
     return Chains(
         draft.graph,

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import Graph, Op, Pointwise, Product, Value, check, fresh, values_in
+from gategen.graph import Graph, Op, Pointwise, Product, Role, Value, check, fresh, values_in
 from gategen.plan.analysis import Analysis
 from gategen.plan.ends import reading
 
@@ -22,7 +22,7 @@ WIDE = 6  # values in one line; more are hard to read
 def compose(forward: Analysis, analysis: Analysis) -> Graph:
     """The backward graph with its single-reader factors and terms where they are read."""
     backward, level, readers = analysis.graph, analysis.level, analysis.readers
-    ends = {v for _, v in (*backward.outputs, *backward.sums)} | {c.next for c in backward.states}
+    ends = {*backward.results, *backward.nexts}
     inside: dict[Value, sp.Expr] = {}
     ops: list[Op] = []
     for op in backward.ops:
@@ -54,36 +54,38 @@ def named_by_gates(forward: Analysis, backward: Graph) -> Graph:
     """The graph with `d_z` for the gradient at the argument of the gate z, where no other is left."""
     taken = {value.name for graph in (forward.graph, backward) for value in graph.values}
     names: dict[Value, Value] = {}
-    nexts = {f"d_{carry.next}" for carry in forward.graph.states}
-    gates = gates_of(forward.readers)
+    gates = gates_of(forward)
     for op in backward.ops:
-        gate = gates.get(op.out.name)
-        if gate and gate not in taken and op.out.name not in nexts:
-            names[op.out] = Value(gate, op.out.shape, op.out.static)
-            taken.add(gate)
+        gate = gates.get(op.out.of) if op.out.role == "gradient" else None
+        if gate and f"d_{gate}" not in taken:
+            names[op.out] = Value(f"d_{gate}", op.out.shape, op.out.static, "gradient", gate)
         elif isinstance(op, Product) and (wish := product_name(op, forward)):
-            names[op.out] = Value(fresh(wish, taken), op.out.shape, op.out.static)
+            name, role, of = wish
+            names[op.out] = Value(fresh(name, taken), op.out.shape, op.out.static, role, of)
+        if op.out in names:
             taken.add(names[op.out].name)
     return renamed(backward, names)
 
 
-def product_name(op: Product, forward: Analysis) -> str:
+def product_name(op: Product, forward: Analysis) -> tuple[str, Role, Value] | None:
     """`d_u_h` for what reaches h through a product with U, `d_hr` where hr has no other reader."""
     through = [p for p in forward.graph.ops if isinstance(p, Product) and p.matrix == op.matrix]
     if len(through) != 1 or through[0].transposed == op.transposed:
-        return ""
+        return None
     operand = through[0].operand
     alone = operand not in forward.graph.given and len(forward.readers[operand]) == 1
-    return f"d_{operand}" if alone else f"d_{op.matrix.name.split('_')[0].lower()}_{operand}"
+    if alone:
+        return f"d_{operand}", "gradient", operand
+    return f"d_{op.matrix.name.split('_')[0].lower()}_{operand}", "term", operand
 
 
-def gates_of(readers: Mapping[Value, list[Op]]) -> dict[str, str]:
-    """For each value that only one function of one argument reads: the names of the two gradients."""
-    found: dict[str, str] = {}
-    for value, ops in readers.items():
+def gates_of(forward: Analysis) -> dict[Value, Value]:
+    """The gate of each value that one function of one argument alone reads."""
+    found: dict[Value, Value] = {}
+    for value, ops in forward.readers.items():
         match ops:
-            case [Pointwise(out, expr)] if expr.args == (value,):
-                found[f"d_{value.name}"] = f"d_{out.name}"
+            case [Pointwise(out, expr)] if expr.args == (value,) and value not in forward.graph.nexts:
+                found[value] = out
     return found
 
 

@@ -15,19 +15,43 @@ from gategen.graph import Graph, Pointwise, Value, length
 from gategen.spec.cell import Cell
 from gategen.spec.language import Size
 
-GRADIENT = "gradient of "
+
+@dataclass(frozen=True)
+class InBuffer:
+    """Memory of a rule, by the name of the buffer."""
+
+    name: str
 
 
-def gradient_of(field: str) -> str:
-    """The buffer that holds the gradient of a field; no name of a spec looks like it."""
-    return GRADIENT + field
+@dataclass(frozen=True)
+class InField:
+    """A field of `Params`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class InGradient:
+    """The gradient of a field of `Params`, by the name of the field."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `forward` knows of the whole run beside `Params`."""
+
+    name: str
+
+
+Home = InBuffer | InField | InGradient | Given
 
 
 @dataclass(frozen=True)
 class Slot:
-    """`size` features of a buffer, from `start` on."""
+    """Where a value lies: `size` features of an array, from `start` on."""
 
-    buffer: str
+    home: Home
     start: sp.Expr
     size: Size
     shift: int = 0  # 1: the value after the step, in a buffer of states
@@ -209,8 +233,8 @@ class Rule:
     @property
     def saved(self) -> tuple[Buffer, ...]:
         """The buffers that a run leaves behind: states, and what the backward step reads."""
-        held = {self.forward.slot[v].buffer for v in self.tape}
-        return tuple(b for b in self.forward.buffers if b.kind == "state" or b.name in held)
+        held = {self.forward.slot[v].home for v in self.tape}
+        return tuple(b for b in self.forward.buffers if b.kind == "state" or InBuffer(b.name) in held)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Reduce, Value, c
 
 def alive(graph: Graph) -> Graph:
     """The graph without ops that nothing reads."""
-    needed = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+    needed = {*graph.results, *graph.nexts}
     ops: list[Op] = []
     for op in reversed(graph.ops):
         if op.out in needed:
@@ -26,23 +26,27 @@ def alive(graph: Graph) -> Graph:
 
 
 def distinct_ends(graph: Graph) -> Graph:
-    """The graph with a value of its own for every sum and next state, and backwards for every output too."""
+    """The graph with a value of its own for every sum, statistic and next state, and backwards for every
+    output too.
+    """
     builder = Builder(v.name for v in graph.values)
     builder.ops = list(graph.ops)
     used: set[Value] = {*graph.given}
 
     def own(value: Value) -> Value:
         if value in used:
-            copy = builder.value(value.name, value.shape, value.static)
-            value = builder.add(Pointwise(copy, value))
+            value = builder.add(Pointwise(builder.copy(value), value))
         used.add(value)
         return value
 
     states = tuple(replace(c, next=own(c.next)) for c in graph.states)
     outputs = tuple((n, own(v)) for n, v in graph.outputs) if graph.backwards else graph.outputs
     sums = tuple((n, own(v)) for n, v in graph.sums)
+    statistics = tuple(replace(s, update=own(s.update)) for s in graph.statistics)
     ops = settled(builder.ops, {c.next for c in states}) if graph.backwards else builder.ops
-    return check(replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums))
+    return check(
+        replace(graph, ops=tuple(ops), states=states, outputs=outputs, sums=sums, statistics=statistics)
+    )
 
 
 def kept_carries(graph: Graph) -> Graph:
@@ -52,7 +56,7 @@ def kept_carries(graph: Graph) -> Graph:
     late = {v for op in graph.ops if level[op.out] == AFTER for v in op.reads if v in currents}
     builder = Builder(v.name for v in graph.values)
     copies = {
-        v: builder.add(Pointwise(builder.value(v.name, v.shape), v))
+        v: builder.add(Pointwise(builder.copy(v), v))
         for v in (carry.current for carry in graph.states)
         if v in late
     }

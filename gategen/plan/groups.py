@@ -7,14 +7,29 @@ whose weights do not becomes several products.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from gategen.graph import Graph, Op, Pointwise, Product, Value
 
-Group = tuple[Product, ...]
+
+@dataclass(frozen=True)
+class Group:
+    """Products that can be one; `total` is the sum that is all that reads them, where there is one."""
+
+    products: tuple[Product, ...]
+    total: Pointwise | None = None
+
+    @property
+    def first(self) -> Product:
+        return self.products[0]
+
+    @property
+    def summed(self) -> bool:
+        """Whether they are added up in one value, as `merge` leaves them."""
+        return len(self.products) > 1 and self.products[1].out == self.first.out
 
 
 @dataclass(frozen=True)
@@ -25,14 +40,9 @@ class Merged:
     groups: tuple[Group, ...]
 
 
-def grouped(
-    graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, list[Op]]
-) -> list[tuple[Group, Pointwise | None]]:
-    """Products of one operand at one level, and transposed ones at one level that are only added up.
-
-    Each group with the sum that is all that reads it, where there is one.
-    """
-    ends = {v for _, v in (*graph.outputs, *graph.sums)} | {c.next for c in graph.states}
+def grouped(graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, list[Op]]) -> list[Group]:
+    """Products of one operand at one level, and transposed ones at one level that are only added up."""
+    ends = {*graph.results, *graph.nexts}
     found: dict[object, list[Product]] = defaultdict(list)
     total: dict[object, Pointwise] = {}
     for op in graph.ops:
@@ -45,7 +55,7 @@ def grouped(
             key = ("sum", reader.out, level[op.out])
             total[key] = reader
         found[key].append(op)
-    return [(tuple(group), total.get(key)) for key, group in found.items()]
+    return [Group(tuple(products), total.get(key)) for key, products in found.items()]
 
 
 def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
@@ -63,7 +73,7 @@ def readers_of(graph: Graph) -> dict[Value, list[Op]]:
     return found
 
 
-def merge(graph: Graph, groups: Iterable[tuple[Group, Pointwise | None]]) -> Merged:
+def merge(graph: Graph, groups: Iterable[Group]) -> Merged:
     """The graph's ops and product groups, with added-up products as one.
 
     Where `d_h = q_z + q_r + rest` the group `q_z, q_r` becomes one product of that sum, known as `q_z`; where
@@ -71,16 +81,16 @@ def merge(graph: Graph, groups: Iterable[tuple[Group, Pointwise | None]]) -> Mer
     """
     ops: list[Op] = list(graph.ops)
     made: list[Group] = []
-    for group, reader in groups:
-        if reader is None:
+    for group in groups:
+        if group.total is None:
             made.append(group)
         else:
-            ops, summed = add_up(ops, group, reader.out)
-            made.append(summed)
+            ops, summed = add_up(ops, group.products, group.total.out)
+            made.append(Group(summed))
     return Merged(tuple(ops), tuple(made))
 
 
-def add_up(ops: list[Op], group: Group, total: Value) -> tuple[list[Op], Group]:
+def add_up(ops: list[Op], group: Sequence[Product], total: Value) -> tuple[list[Op], tuple[Product, ...]]:
     """The ops with `group` as one product, right before the sum `total` or in its place."""
     at = next(k for k, op in enumerate(ops) if op.out == total)
     reader = ops[at]

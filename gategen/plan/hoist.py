@@ -12,6 +12,7 @@ from dataclasses import replace
 import sympy as sp
 
 from gategen.graph import BEFORE, LOOP, Builder, Graph, Pointwise, Value, check, levels, values_in
+from gategen.graph.flatten import stem_of
 
 
 def hoist(graph: Graph, arrays: bool = False) -> Graph:
@@ -51,7 +52,8 @@ def split(op: Pointwise, early: set[Value], builder: Builder, stacked: bool, arr
         terms = [term for term in terms if term not in constants(terms)]
     rest = [term for term in op.expr.args if term not in terms]
     if len(terms) > 1 or any(not isinstance(term, Value) for term in terms):
-        terms = [hoisted(builder, terms, op.out.name.removeprefix("a_"), stacked)]
+        stem = stem_of(op.out) if op.out.role == "argument" else str(op.out.name)
+        terms = [hoisted(builder, terms, stem, stacked)]
     return sp.Add(*terms, *rest)
 
 

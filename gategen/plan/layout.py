@@ -18,7 +18,7 @@ import sympy as sp
 
 from gategen.graph import Graph, Product, Value, fresh, length
 from gategen.plan.analysis import Analysis
-from gategen.plan.data import Field, Slot, Weight
+from gategen.plan.data import Field, InField, Slot, Weight
 from gategen.plan.groups import Group
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -60,10 +60,10 @@ def lay_out(cell: Cell, analysis: Analysis) -> Layout:
 
 def laid_out(cell: Cell, analysis: Analysis, alike: bool) -> Layout:
     """Fields whose matrices meet one operand, and, if `alike`, have one shape."""
-    forward, groups = analysis.graph, [group for group, _ in analysis.groups]
+    forward = analysis.graph
     owner = {block: name for name, blocks in forward.blocks for block in blocks}
     given = [[p.name for p in a.members] for a in cell.arrays if a.stacked and len(a.shape) == 2]
-    stacks = [*given, *stacked(cell, groups, owner, given, alike)]
+    stacks = [*given, *stacked(cell, analysis.groups, owner, given, alike)]
     order = gate_order(cell)
     own = [*order, *(v.name for v in forward.given)]
     fields: list[Field] = []
@@ -139,7 +139,7 @@ def parameter_of(matrix: Value, owner: Mapping[Value, str]) -> str:
 
 def stacked(
     cell: Cell,
-    products: Iterable[Group],
+    groups: Iterable[Group],
     owner: Mapping[Value, str],
     given: Iterable[Sequence[str]],
     alike: bool,
@@ -149,9 +149,9 @@ def stacked(
     every = [p.name for p in cell.parameters if isinstance(p, lang.Matrix)]
     taken = {name for stack in given for name in stack}
     stacks: list[list[str]] = []
-    for group in sorted(products, key=len, reverse=True):
+    for group in sorted(groups, key=lambda group: len(group.products), reverse=True):
         by_columns: dict[object, list[str]] = defaultdict(list)
-        for name in (parameter_of(op.matrix, owner) for op in group):
+        for name in (parameter_of(op.matrix, owner) for op in group.products):
             if name not in taken:
                 rows, columns = cell.shapes[name]
                 by_columns[columns, trainable[name], rows if alike else None].append(name)
@@ -226,7 +226,7 @@ def lay_out_vectors(
         made.append(Field(name, tuple(p.name for p in group), sizes, None, group[0].trainable, array))
         at: sp.Expr = sp.S.Zero
         for p in group:
-            slots[p.name] = Slot(name, at, cell.size_of(p))
+            slots[p.name] = Slot(InField(name), at, cell.size_of(p))
             at += length(cell.size_of(p))
 
     def taken() -> list[str]:

@@ -14,7 +14,7 @@ import sympy as sp
 
 from gategen.graph import BatchSum, Outer, Pointwise, Reduce, Value, fresh, length
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
-from gategen.plan.data import Buffer, Slot, gradient_of, offset_rank
+from gategen.plan.data import Buffer, Given, InBuffer, InGradient, Slot, offset_rank
 from gategen.plan.layout import Layout
 from gategen.plan.stages import Draft, alike
 from gategen.spec.language import Size
@@ -35,7 +35,7 @@ class Memory:
         at: sp.Expr = sp.S.Zero
         starts: list[sp.Expr] = []
         for value in values:
-            self.slots[value] = Slot(name, at, value.size)
+            self.slots[value] = Slot(InBuffer(name), at, value.size)
             starts.append(at)
             at += length(value.size)
         self.buffers.append(Buffer(name, kind, at, tuple(labels or (v.name for v in values)), tuple(starts)))
@@ -70,11 +70,12 @@ def place_given(draft: Draft, layout: Layout, memory: Memory) -> None:
     for value in draft.graph.inputs:
         if value not in memory.slots:
             memory.taken.add(value.name)
-            memory.slots[value] = Slot(value.name, sp.S.Zero, value.size)
+            memory.slots[value] = Slot(InBuffer(value.name), sp.S.Zero, value.size)
             memory.buffers.append(Buffer(value.name, "input", length(value.size), (value.name,)))
     for value in draft.graph.parameters:
         if value not in memory.slots and len(value.shape) < 2:
-            memory.slots[value] = layout.slots.get(value.name) or Slot(value.name, sp.S.Zero, value.size)
+            given = Slot(Given(value.name), sp.S.Zero, value.size)
+            memory.slots[value] = layout.slots.get(value.name, given)
 
 
 def place_carry(
@@ -146,9 +147,9 @@ def stack_name(draft: Draft, wanted: int) -> str:
 def product_stacks(draft: Draft, layout: Layout) -> list[list[Value]]:
     """Products of one operand, in the order of their rows in `Params`."""
     return [
-        [op.out for op in sorted(group, key=lambda op: layout.row(op.matrix))]
+        [op.out for op in sorted(group.products, key=lambda op: layout.row(op.matrix))]
         for group in draft.groups
-        if not group[0].transposed and len(group) > 1
+        if not group.first.transposed and len(group.products) > 1
     ]
 
 
@@ -175,7 +176,7 @@ def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]
     for name, value in draft.graph.sums:
         if value in sums and name in layout.slots:
             slot = layout.slots[name]
-            fields[slot.buffer].append((offset_rank(slot.start), sums[value]))
+            fields[slot.home.name].append((offset_rank(slot.start), sums[value]))
     return [
         *stacks,
         *([root for _, root in sorted(rows, key=lambda row: row[0])] for rows in fields.values()),
@@ -214,7 +215,7 @@ def place_gradients(draft: Draft, layout: Layout, memory: Memory) -> None:
     for name, value in draft.graph.sums if draft.graph.backwards else ():
         if value not in memory.slots and name in layout.slots:
             slot = layout.slots[name]
-            memory.slots[value] = replace(slot, buffer=gradient_of(slot.buffer))
+            memory.slots[value] = replace(slot, home=InGradient(slot.home.name))
 
 
 def place_statics(draft: Draft, memory: Memory) -> None:
@@ -241,8 +242,8 @@ def reader_place(value: Value, draft: Draft, memory: Memory) -> tuple[int, str]:
         for reader in readers:
             slot = memory.slots.get(reader)
             if slot is not None and not reader.static:
-                names = [buffer.name for buffer in memory.buffers]
-                at = names.index(slot.buffer) if slot.buffer in names else 0
+                homes = [InBuffer(buffer.name) for buffer in memory.buffers]
+                at = homes.index(slot.home) if slot.home in homes else 0
                 return at * 1000 + offset_rank(slot.start), value.name
         seen.update(readers)
         front = readers

@@ -64,9 +64,12 @@ class Draft:
 
 
 def stage_ops(stage: Step) -> tuple[Op, ...]:
-    if isinstance(stage, tuple):
-        return stage
-    return stage.ops if isinstance(stage, Kernel) else (stage,)
+    match stage:
+        case Group(products):
+            return products
+        case Kernel(ops):
+            return ops
+    return (stage,)
 
 
 def draft(analysis: Analysis) -> Draft:
@@ -92,7 +95,7 @@ def with_copies(made: Draft, builder: Builder) -> Draft:
     at = {op.out: k for k, op in enumerate(made.ops)}
     last = {read: k for k, op in enumerate(made.ops) for read in op.reads}
     copies = {
-        carry.next: builder.value(carry.next.name, carry.next.shape)
+        carry.next: builder.copy(carry.next)
         for carry in made.graph.states
         if last.get(carry.current, -1) > at[carry.next] or made.level(carry.next) != LOOP
     }
@@ -110,7 +113,7 @@ def cut(ops: Sequence[Op], graph: Graph, groups: Iterable[Group]) -> tuple[Step,
     gates of one stacked product are then computed side by side, backward their gradients are.
     """
     inside = {op.out for op in ops}
-    group_of = {op.out: group for group in groups for op in group if op.out in inside}
+    group_of = {op.out: group for group in groups for op in group.products if op.out in inside}
     depth = earliest(ops, group_of)
     if graph.backwards:
         postpone(ops, depth)
@@ -130,7 +133,7 @@ def earliest(ops: Sequence[Op], group_of: Mapping[Value, Group]) -> dict[Value, 
 
     def find(value: Value) -> int:
         if value not in depth:
-            members = group_of.get(value, (inside[value],))
+            members = group_of[value].products if value in group_of else (inside[value],)
             waits = max((find(v) for op in members for v in op.reads if v in inside), default=0)
             found = waits + (not isinstance(inside[value], Pointwise))
             depth.update(dict.fromkeys((op.out for op in members), found))

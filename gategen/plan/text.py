@@ -8,10 +8,11 @@ import sympy as sp
 
 from gategen.graph import Value
 from gategen.plan.data import (
-    GRADIENT,
     Buffer,
     ColumnSum,
     Field,
+    InBuffer,
+    InGradient,
     Kernel,
     MatMul,
     OuterSum,
@@ -98,9 +99,11 @@ def buffer_text(buffer: Buffer) -> str:
 def places(values: Sequence[Value], schedule: Schedule) -> str:
     """Where adjacent values lie: a whole buffer by its name, a part of it with its members."""
     slots = [schedule.slot[v] for v in values]
-    buffer = schedule.buffer.get(slots[0].buffer)
+    home = slots[0].home
+    buffer = schedule.buffer.get(home.name) if isinstance(home, InBuffer) else None
     if buffer is None or len(buffer.members) == 1 or slots[-1].stop - slots[0].start == buffer.width:
-        return slots[0].buffer.replace(GRADIENT, "d_") + ("'" if slots[0].shift else "")
+        name = f"d_{home.name}" if isinstance(home, InGradient) else home.name
+        return name + ("'" if slots[0].shift else "")
     low, high = offset_rank(slots[0].start), offset_rank(slots[-1].stop)
     inside = [m for m, at in zip(buffer.members, buffer.starts, strict=True) if low <= offset_rank(at) < high]
     return f"{buffer.name}[{' '.join(inside)}]"

@@ -95,22 +95,22 @@ class Writer:
         yield from self.column_sums(sums)
 
     def stage(self, step: Group | Kernel | Reduce) -> Iterator[Stage]:
-        if isinstance(step, tuple):
-            yield from self.products(step)
-        elif isinstance(step, Reduce):
-            for k, run in enumerate(self.runs(step.operands)):
-                yield Sum(step.out, run, add=k > 0)
-        else:
-            # Matrices are left out: outer products of one gradient add up in place.
-            kept = tuple(op for op in step.ops if len(op.out.shape) < 2)
-            if kept:
-                yield replace(step, ops=kept)
+        match step:
+            case Group():
+                yield from self.products(step)
+            case Reduce(out, operands):
+                for k, run in enumerate(self.runs(operands)):
+                    yield Sum(out, run, add=k > 0)
+            case Kernel(ops):
+                # Matrices are left out: outer products of one gradient add up in place.
+                if kept := tuple(op for op in ops if len(op.out.shape) < 2):
+                    yield replace(step, ops=kept)
 
     def runs(self, values: Sequence[Value]) -> list[tuple[Value, ...]]:
         """The values, those that lie side by side together."""
         slots = self.slots
         made: list[tuple[Value, ...]] = []
-        for value in sorted(values, key=lambda v: (slots[v].buffer, offset_rank(slots[v].start))):
+        for value in sorted(values, key=lambda v: order(slots[v])):
             if made and self.adjacent(made[-1][-1], value):
                 made[-1] += (value,)
             else:
@@ -120,35 +120,35 @@ class Writer:
     def adjacent(self, a: Value, b: Value) -> bool:
         """Whether `b` lies directly behind `a`."""
         first, second = self.slots[a], self.slots[b]
-        return (first.buffer, first.shift, first.stop) == (second.buffer, second.shift, second.start)
+        return (first.home, first.shift, first.stop) == (second.home, second.shift, second.start)
 
     # ------------------------------------------------------------------------------------------ products
 
     def products(self, group: Group) -> Iterator[MatMul]:
         """A group as few products: of one operand into neighbours, or of neighbours into one sum."""
-        summed = len(group) > 1 and group[0].out == group[1].out
-        for k, run in enumerate(self.product_runs(group, summed)):
-            out = (group[0].out,) if summed else tuple(op.out for op in run)
+        summed = group.summed
+        for k, run in enumerate(self.product_runs(group)):
+            out = (group.first.out,) if summed else tuple(op.out for op in run)
             operand = tuple(op.operand for op in run) if summed else (run[0].operand,)
             weights = stretches([self.layout.weight(op.matrix) for op in run])
             yield MatMul(out, operand, weights, run[0].transposed, add=summed and k > 0)
 
-    def product_runs(self, group: Group, summed: bool) -> list[list[Product]]:
+    def product_runs(self, group: Group) -> list[list[Product]]:
         """The products whose operands (`summed`) or results lie side by side together.
 
         In the loop operands may lie in another order than the rows of their weights in a field: these are
         gathered once, and that is one product less in every step.
         """
-        gathered = summed and self.draft.level(group[0].out) == LOOP
+        gathered = group.summed and self.draft.level(group.first.out) == LOOP
 
         def place(op: Product) -> tuple[object, ...]:
             slot = self.slots[op.operand]
             row = self.layout.row(op.matrix)
-            return (row[0], slot.buffer, offset_rank(slot.start)) if gathered else row
+            return (row[0], *order(slot)) if gathered else row
 
         runs: list[list[Product]] = []
-        for op in sorted(group, key=place):
-            if runs and self.continues(runs[-1][-1], op, summed, gathered):
+        for op in sorted(group.products, key=place):
+            if runs and self.continues(runs[-1][-1], op, group.summed, gathered):
                 runs[-1].append(op)
             else:
                 runs.append([op])
@@ -203,9 +203,8 @@ class Writer:
         return found
 
     def column_sums(self, sums: Sequence[BatchSum]) -> Iterator[ColumnSum]:
-        def place(op: BatchSum) -> tuple[str, int, str]:
-            slot = self.slots[op.out]
-            return slot.buffer, offset_rank(slot.start), op.out.name
+        def place(op: BatchSum) -> tuple[str, str, int, str]:
+            return *order(self.slots[op.out]), op.out.name
 
         made: list[list[BatchSum]] = []
         for op in sorted(sums, key=place):
@@ -216,6 +215,11 @@ class Writer:
                 made.append([op])
         for run in made:
             yield ColumnSum(tuple(op.out for op in run), tuple(op.operand for op in run))
+
+
+def order(slot: Slot) -> tuple[str, str, int]:
+    """The place of a slot among all: array by array."""
+    return type(slot.home).__name__, slot.home.name, offset_rank(slot.start)
 
 
 def below(a: Weight, b: Weight) -> bool:

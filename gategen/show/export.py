@@ -153,7 +153,8 @@ def graph(graph: Graph) -> Json:
         "states": {c.name: {"current": c.current.name, "next": c.next.name} for c in graph.states},
         "ops": [_op(op, printer) for op in graph.ops],
         "outputs": {name: value.name for name, value in graph.outputs},
-        "sums": {name: value.name for name, value in graph.sums},
+        "sums": {name: value.name for name, value in graph.sums}
+        | {s.value.name: s.update.name for s in graph.statistics},
     }
 
 

@@ -38,6 +38,8 @@ from gategen.plan import plan
 from gategen.plan.text import buffer_text, field_text, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.elementwise import Row
+from gategen.spec.functions import row_of
 from gategen.spec.language import Eq
 from gategen.spec.printer import ATOM, PRODUCT, SUM, Printer, leading_minus
 
@@ -54,13 +56,6 @@ _GREEK = frozenset(
 class Latex(Printer):
     """Expressions as LaTeX: the products between vectors, entry by entry, are circled dots."""
 
-    words: ClassVar[dict[str, str]] = {
-        "sigmoid": r"\sigma",
-        **{name: rf"\{name}" for name in ("tanh", "exp", "log", "sin", "cos")},
-        "maximum": r"\max",
-        "minimum": r"\min",
-        "sum_": r"\operatorname{sum}",
-    }
     relations: ClassVar[dict[str, str]] = {"==": "=", "<=": r"\le", ">=": r"\ge"}
 
     def at(self, expr: sp.Basic, outer: int) -> str:
@@ -92,19 +87,25 @@ class Latex(Printer):
         return scaled if power else mantissa, PRODUCT if power or value < 0 else ATOM
 
     def call(self, expr: sp.Function) -> str:
-        name = type(expr).__name__
-        word = self.words.get(name, rf"\operatorname{{{escaped(name)}}}")
+        word = self.name(expr)
         if isinstance(expr, lang.Word):
             return word + bracketed(self.arguments(expr))
         args = list(map(self, expr.args))
-        if name == "Abs":
+        if isinstance(expr, sp.Abs):
             return rf"\left|{args[0]}\right|"
-        if name == "concat":
+        if isinstance(expr, lang.concat):
             return rf"\left[{'; '.join(args)}\right]"
-        if name == "where":
+        if isinstance(expr, lang.where):
             condition, a, b = args
             return rf"\begin{{cases}} {a} & {condition} \\ {b} & \text{{otherwise}} \end{{cases}}"
         return word + bracketed(", ".join(args))
+
+    def name(self, expr: sp.Function) -> str:
+        row = row_of(expr)
+        return self.word(row) if row else upright(type(expr).__name__.removesuffix("_"))
+
+    def word(self, row: Row) -> str:
+        return row.latex or upright(row.name)
 
     def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
         return f"{matrix} {self.at(operand, ATOM)}", PRODUCT
@@ -148,6 +149,10 @@ class Latex(Printer):
 
 
 # ------------------------------------------------------------------------------------------ names
+
+
+def upright(name: str) -> str:
+    return rf"\operatorname{{{escaped(name)}}}"
 
 
 def bracketed(latex: str) -> str:
@@ -254,7 +259,7 @@ def graph_block(graph: Graph) -> str:
 
 def _running(graph: Graph, printer: OfValues) -> list[tuple[str, str]]:
     """New running statistics, which are no ops of their own."""
-    return [(rf"{name_latex(name)}^{{\mathrm{{new}}}}", printer(value)) for name, value in graph.sums]
+    return [(rf"{name_latex(s.value.name)}^{{\mathrm{{new}}}}", printer(s.update)) for s in graph.statistics]
 
 
 def right_side(op: Op, printer: OfValues) -> str:
@@ -365,15 +370,17 @@ def read_by(back: Graph, forward: Graph, kept: Set[Value]) -> list[Op]:
 
 def gradient_labels(forward: Graph, back: Graph, spelling: Spelling) -> dict[Value, tuple[str, int]]:
     """How each gradient is written: by the name of what it is the gradient of."""
-    known = {v.name: v for v in forward.values}
+    known, given = {*forward.values}, {v.name: v for v in forward.given}
+    forwards = OfValues(forward, spelling)
     labels: dict[Value, tuple[str, int]] = {}
     for value in (*(op.out for op in back.ops), *back.given):
-        name = value.name.removeprefix("d_")
-        if value.name not in known and name != value.name:
-            own = OfValues(forward, spelling).at(known[name], ATOM) if name in known else name_latex(name)
+        if value.role == "gradient" and value not in known:
+            own = forwards.at(value.of, ATOM) if value.of in known else name_latex(value.of.name)
             labels[value] = gradient_of(own, value.static)
+    for name, value in back.sums:
+        labels.setdefault(value, gradient_of(forwards.at(given[name], ATOM), True))
     for carry in back.states:
-        state = name_latex(carry.name.removeprefix("d_"))
+        state = name_latex(carry.current.of.name)
         labels[carry.current] = (rf"\delta {superscript(state)}^{{\leftarrow}}", ATOM)
     return labels
 
@@ -385,7 +392,7 @@ def gradient_of(latex: str, static: bool) -> tuple[str, int]:
 def second_names(forward: Graph, back: Graph, printer: OfValues) -> list[tuple[str, str]]:
     """Gradients that are another value under a second name: those of two biases that are added."""
     ends = [(name, value) for name, value in (*back.outputs, *back.sums)]
-    ends += [(c.name.removeprefix("d_"), c.next) for c in back.states]
+    ends += [(c.current.of.name, c.next) for c in back.states]
     known = {v.name: v for v in forward.given}
     lines = []
     for name, value in ends:

@@ -16,21 +16,20 @@ from sympy.core.relational import Relational
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
 from gategen.spec.equations import Eq
+from gategen.spec.functions import TABLE
 from gategen.spec.names import Shape, Size
 from gategen.spec.quoting import code, placed, placed_eq, shown, warn
 
 # What the tree of an expression may consist of.
 _KNOWN = (
-    sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, sp.tanh, sp.exp, sp.log, sp.sin, sp.cos,
-    sp.Abs, sp.sign, sp.erf, lang.Elementwise, lang.Opaque, Relational,
-)  # fmt: skip
+    *(sp.Symbol, sp.Number, sp.NumberSymbol, sp.Add, sp.Mul, sp.Pow, Relational),
+    *(row.apply for row in TABLE if isinstance(row.apply, type)),
+    *(lang.Word, lang.Opaque),
+)
 
 # ---------------------------------------------------------------------------------------------- equations
 
-_BUILD_FROM = (
-    "build it from + - * / **, sigmoid tanh relu softplus exp log log1p sqrt abs sign sin cos maximum "
-    "minimum where mod"
-)
+_BUILD_FROM = f"build it from + - * / **, {' '.join(row.name for row in TABLE if row.numpy and row.public)}"
 
 
 def equations_of(equations: Iterable[Any], where: Where | None) -> tuple[Eq, ...]:

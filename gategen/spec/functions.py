@@ -1,181 +1,64 @@
-"""The elementwise functions and their derivatives.
+"""The elementwise functions: one table with a row a function, for specs, derivatives, backends and printers.
 
-A function gives its derivative in terms of its own value (`sigmoid` -> `s*(1 - s)`), so that a backward step
-can read what the forward step saved. `normalise` puts what SymPy wrote into these words.
+A new activation is a row here and nothing else. `normalise` puts what SymPy wrote into these words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Mapping
+from textwrap import dedent
 from typing import Any, cast
 
+import numpy as np
 import sympy as sp
-from sympy.core.relational import Relational
-from sympy.logic.boolalg import Boolean, BooleanFalse, BooleanTrue
 
 from gategen.errors import SpecError
-from gategen.spec.names import caller, expression
+from gategen.spec.elementwise import Call, Row, Word, elementwise, equal, tanh, where, word
+from gategen.spec.names import caller
+
+# ---------------------------------------------------------------------------------------------- for rows
 
 
-class Elementwise(sp.Function):  # type: ignore[misc]
-    """A real function, entry by entry; `fdiff` gives its derivative, in terms of `self` if that is cheap."""
-
-    is_real = True
-    nargs: Any = 1
-
-    def _eval_evalf(self, prec: int) -> Any:
-        """The value for numbers alone, such as that of `maximum(beta, 0.1)` for a constant."""
-        same = _IN_SYMPY.get(type(self).__name__)
-        return same(*self.args)._eval_evalf(prec) if same else super()._eval_evalf(prec)
+def helper(text: str, *more: str, overflows: bool = False) -> Call:
+    """A call of the function that `text` defines, in the language of generated code."""
+    lines = dedent(text).strip("\n")
+    found = re.search(r"(\w+)\(", lines)
+    assert found, f"no function is defined in {lines!r}"
+    return Call(found[1], lines, more, overflows)
 
 
-class sigmoid(Elementwise):
-    """1 / (1 + exp(-a))."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return self * (1 - self)
+def _exp_minus_abs(a: Any) -> Any:
+    """exp(-|a|), which never overflows; what is built on it is exact where it is tiny."""
+    return np.exp(np.where(a.real > 0, -a, a))
 
 
-class softplus(Elementwise):
-    """log(1 + exp(a)), computed as max(a, 0) + log1p(exp(-abs(a)))."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return -expm1(-self)
-
-
-class relu(Elementwise):
-    """max(a, 0); its derivative at 0 is 0, as in PyTorch."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return step(self)
+def _erf(a: Any) -> Any:
+    """The error function for real arrays and, to first order in the imaginary part, for complex ones."""
+    real = np.vectorize(math.erf, otypes=[float])(np.real(a))
+    if not np.iscomplexobj(a):
+        return real
+    return real + 2j / np.sqrt(np.pi) * np.exp(-(np.real(a) ** 2)) * np.imag(a)
 
 
-class step(Elementwise):
-    """1 where a > 0, else 0."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return sp.S.Zero
-
-
-class expm1(Elementwise):
-    """exp(a) - 1, exact for small a."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return self + 1
-
-
-class log1p(Elementwise):
-    """log(1 + a), exact for small a."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return 1 / (1 + self.args[0])
-
-
-class stop_gradient(Elementwise):
-    """The value a, with derivative 0."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return sp.S.Zero
-
-
-class maximum(Elementwise):
-    """The larger of a and b; where they are equal the derivative goes to a."""
-
-    nargs = 2
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        a, b = self.args
-        return where(a >= b, *((1, 0) if argindex == 1 else (0, 1)))
-
-
-class minimum(Elementwise):
-    """The smaller of a and b; where they are equal the derivative goes to a."""
-
-    nargs = 2
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        a, b = self.args
-        return where(a <= b, *((1, 0) if argindex == 1 else (0, 1)))
-
-
-class mod(Elementwise):
-    """a - b*floor(a/b); the floor has no derivative."""
-
-    nargs = 2
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        a, b = self.args
-        return sp.S.One if argindex == 1 else (self - a) / b
-
-
-class where(Elementwise):
-    """a where the condition holds, else b; the condition is a comparison `< <= > >=` or `equal(a, b)`."""
-
-    nargs = 3
-
-    def __new__(cls, condition: Any, a: Any, b: Any, **options: Any) -> sp.Expr:
-        if isinstance(condition, bool):
-            raise SpecError(
-                f"the condition of where() is already {condition}: it does not depend on any value",
-                where=caller(),
-                hint="== compares symbols structurally in Python: write where(equal(a, b), ...)",
-            )
-        a, b = expression(a, "a value of where()"), expression(b, "a value of where()")
-        if isinstance(condition, (BooleanTrue, BooleanFalse)):  # decided by SymPy: square(v) >= 0
-            return a if condition else b
-        if isinstance(condition, sp.Ne):
-            condition, a, b = equal(*condition.args), b, a
-        if isinstance(condition, sp.Dummy):  # SymPy looks for the period of a condition, and goes without
-            raise NotImplementedError
-        if not isinstance(condition, Relational):
-            raise SpecError(
-                f"the condition of where() must be one comparison, not {condition}",
-                where=caller(),
-                hint="where(a > 0, ...); for two conditions where(a > 0, where(b > 0, ...), ...)",
-            )
-        if a == b:
-            return a
-        return cast(sp.Expr, super().__new__(cls, condition, a, b, **options))
-
-    def _eval_derivative(self, s: sp.Symbol) -> sp.Expr:
-        condition, a, b = self.args
-        return cast(sp.Expr, where(condition, a.diff(s), b.diff(s)))
-
-
-def equal(a: Any, b: Any) -> Boolean:
-    """The comparison a == b, for `where` (Python's == on symbols is structural)."""
-    a, b = expression(a, "a side of equal()"), expression(b, "a side of equal()")
-    return cast(Boolean, sp.Eq(a, b, evaluate=False))
-
-
-class tanh(sp.tanh):  # type: ignore[misc]
-    """SymPy's, which asks whether it is real by expanding its argument: for minutes, where there is a log."""
-
-    is_real = True
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        return cast(sp.Expr, 1 - self**2)
-
-
-# The functions that have a value for numbers, in SymPy's words.
-_IN_SYMPY: dict[str, Callable[..., sp.Expr]] = {
-    "sigmoid": lambda a: 1 / (1 + sp.exp(-a)),
-    "softplus": lambda a: sp.log(1 + sp.exp(a)),
-    "relu": lambda a: sp.Max(a, 0),
-    "step": lambda a: sp.Heaviside(a, 0),
-    "expm1": lambda a: sp.exp(a) - 1,
-    "log1p": lambda a: sp.log(1 + a),
-    "stop_gradient": lambda a: a,
-    "maximum": sp.Max,
-    "minimum": sp.Min,
-    "mod": lambda a, b: a - b * sp.floor(a / b),
-    "where": lambda condition, a, b: sp.Piecewise((a, condition), (b, True)),
-}
-
-exp, log, sin, cos, sqrt, abs, sign = sp.exp, sp.log, sp.sin, sp.cos, sp.sqrt, sp.Abs, sp.sign
-
-
-# ---------------------------------------------------------------------------------------------- made of them
+_ERF = '''
+def erf(a: np.ndarray, out: np.ndarray) -> None:
+    """The error function: a Kummer series below 3, the trapezoidal rule of Chiarella & Reichel (1968) above."""
+    sign_of_a = np.where(np.real(a) < 0, -1.0, 1.0)
+    z = np.asarray(a, np.result_type(a, np.float64)) * sign_of_a
+    small = np.where(np.real(z) < 3, z, 0)
+    term = total = small
+    for n in range(1, 60):
+        term = term * (2 * small * small) / (2 * n + 1)
+        total = total + term
+    below = total * np.exp(-small * small) * (2 / np.sqrt(np.pi))
+    large = np.where(np.real(z) < 3, 3, np.where(np.real(z) > 27, 27, z))
+    nodes = sum(np.exp(-((n / 2) ** 2)) / (large * large + (n / 2) ** 2) for n in range(1, 14))
+    above = 1 - 0.5 / np.pi * large * np.exp(-large * large) * (1 / (large * large) + 2 * nodes)
+    above = above - 2 / (1 - np.exp(4 * np.pi * large))
+    out[...] = np.where(np.real(z) < 3, below, above) * sign_of_a
+'''  # noqa: E501
 
 
 def square(v: Any) -> sp.Expr:
@@ -183,9 +66,350 @@ def square(v: Any) -> sp.Expr:
     return cast(sp.Expr, sp.sympify(v) ** 2)
 
 
+def cube(v: Any) -> sp.Expr:
+    """v*v*v."""
+    return cast(sp.Expr, sp.sympify(v) ** 3)
+
+
 def clip(v: Any, low: Any, high: Any) -> sp.Expr:
     """v, at least `low` and at most `high`."""
     return cast(sp.Expr, minimum(maximum(v, low), high))
+
+
+class gelu(Word):
+    """v*Phi(v), Phi the normal distribution function; `approximate="tanh"` is PyTorch's tanh form."""
+
+    @classmethod
+    def _filled(cls, v: Any, approximate: Any = "none") -> list[sp.Expr]:
+        forms = {"none": 0, "tanh": 1, sp.S.Zero: 0, sp.S.One: 1}
+        if not isinstance(approximate, (str, sp.Basic)) or approximate not in forms:
+            raise SpecError(f"gelu's approximate is 'none' or 'tanh', not {approximate!r}", where=caller())
+        return super()._filled(v, forms[approximate])
+
+    @property
+    def formula(self) -> sp.Expr:
+        v, approximate = self.args
+        if approximate == 1:
+            return cast(sp.Expr, 0.5 * v * (1 + tanh(0.7978845608028654 * (v + 0.044715 * v**3))))
+        return cast(sp.Expr, 0.5 * v * (1 + sp.erf(0.7071067811865476 * v)))
+
+    @property
+    def written(self) -> tuple[Any, ...]:
+        return (self.args[0], "tanh") if self.args[1] == 1 else self.args[:1]
+
+
+# ---------------------------------------------------------------------------------------------- the table
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "sigmoid(v)",
+        elementwise(
+            "sigmoid", "1 / (1 + exp(-v)).", lambda v: 1 / (1 + sp.exp(-v)), lambda s, v: s * (1 - s)
+        ),
+        evaluate=lambda a: np.where(a.real > 0, 1, _exp_minus_abs(a)) / (1 + _exp_minus_abs(a)),
+        numpy=helper(
+            '''
+            def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
+                """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
+                np.multiply(a, half, out=out)
+                np.tanh(out, out=out)
+                out *= half
+                out += half
+            ''',
+            "0.5",
+        ),
+        exact=helper(
+            overflows=True,
+            text='''
+            def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:
+                """1 / (1 + exp(-a)), to the last digit also where that is small."""
+                np.multiply(a, -1, out=out)
+                np.exp(out, out=out)
+                out += 1
+                np.reciprocal(out, out=out)
+        ''',
+        ),
+        cuda=helper("__device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }"),
+        latex=r"\sigma",
+        parity="opposite",
+    ),
+    Row(
+        "tanh(v)",
+        tanh,
+        evaluate=np.tanh,
+        numpy=Call("np.tanh"),
+        cuda=Call("tanh"),
+        latex=r"\tanh",
+        parity="odd",
+    ),
+    Row(
+        "softplus(v)",
+        elementwise(
+            "softplus",
+            "log(1 + exp(v)), computed as max(v, 0) + log1p(exp(-abs(v))).",
+            lambda v: sp.log(1 + sp.exp(v)),
+            lambda s, v: -expm1(-s),
+        ),
+        evaluate=lambda a: np.where(a.real > 0, a, 0) + np.log1p(_exp_minus_abs(a)),
+        numpy=helper(
+            overflows=True,
+            text='''
+            def softplus(a: np.ndarray, out: np.ndarray) -> None:
+                """log(1 + exp(a)) = max(a, 0) + log1p(exp(-abs(a)))."""
+                positive_part = np.where(np.real(a) > 0, a, 0)
+                np.subtract(a, 2 * positive_part, out=out)
+                np.exp(out, out=out)
+                np.log1p(out, out=out)
+                out += positive_part
+        ''',
+        ),
+        cuda=helper("""
+            __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
+        """),
+    ),
+    Row(
+        "relu(v)",
+        elementwise(
+            "relu",
+            "max(v, 0); its derivative at 0 is 0, as in PyTorch.",
+            lambda v: sp.Max(v, 0),
+            lambda r, v: step(r),
+        ),
+        evaluate=lambda a: np.where(a.real > 0, a, 0),
+        numpy=Call("np.maximum", more=("0",)),
+        cuda=helper("__device__ inline real relu(real a) { return a < 0 ? real(0) : a; }"),
+    ),
+    Row(
+        "step(v)",
+        elementwise("step", "1 where v > 0, else 0.", lambda v: sp.Heaviside(v, 0), lambda s, v: 0),
+        evaluate=lambda a: np.where(a.real > 0, 1.0, 0.0),
+        numpy=Call("np.greater", more=("0",)),
+        cuda=helper("__device__ inline real step(real a) { return a > 0 ? real(1) : real(0); }"),
+        public=False,
+    ),
+    Row(
+        "exp(v)",
+        sp.exp,
+        evaluate=np.exp,
+        numpy=Call("np.exp"),
+        cuda=Call("exp"),
+        latex=r"\exp",
+        finite=False,
+    ),
+    Row(
+        "log(v)",
+        sp.log,
+        evaluate=np.log,
+        numpy=Call("np.log"),
+        cuda=Call("log"),
+        latex=r"\log",
+        finite=False,
+    ),
+    Row(
+        "log1p(v)",
+        elementwise(
+            "log1p", "log(1 + v), exact for small v.", lambda v: sp.log(1 + v), lambda y, v: 1 / (1 + v)
+        ),
+        evaluate=np.log1p,
+        numpy=Call("np.log1p"),
+        cuda=Call("log1p"),
+        finite=False,
+    ),
+    Row(
+        "expm1(v)",
+        elementwise("expm1", "exp(v) - 1, exact for small v.", lambda v: sp.exp(v) - 1, lambda y, v: y + 1),
+        evaluate=np.expm1,
+        numpy=Call("np.expm1"),
+        cuda=Call("expm1"),
+        finite=False,
+        public=False,
+    ),
+    Row(
+        "sin(v)",
+        sp.sin,
+        evaluate=np.sin,
+        numpy=Call("np.sin"),
+        cuda=Call("sin"),
+        latex=r"\sin",
+        parity="odd",
+    ),
+    Row(
+        "cos(v)",
+        sp.cos,
+        evaluate=np.cos,
+        numpy=Call("np.cos"),
+        cuda=Call("cos"),
+        latex=r"\cos",
+        parity="even",
+    ),
+    Row("sqrt(v)", sp.sqrt, numpy=Call("np.sqrt"), cuda=Call("sqrt")),
+    Row(
+        "abs(v)",
+        sp.Abs,
+        evaluate=lambda a: np.where(a.real < 0, -a, a),
+        numpy=helper('''
+            def absolute(a: np.ndarray, out: np.ndarray) -> None:
+                """abs(a), analytic in a."""
+                np.multiply(a, np.where(np.real(a) < 0, -1, 1), out=out)
+        '''),
+        cuda=Call("fabs"),
+        parity="even",
+    ),
+    Row(
+        "sign(v)",
+        sp.sign,
+        evaluate=lambda a: np.sign(a.real),
+        numpy=helper('''
+            def sign(a: np.ndarray, out: np.ndarray) -> None:
+                """-1, 0 or 1."""
+                out[...] = np.sign(np.real(a))
+        '''),
+        cuda=helper("""
+            __device__ inline real sign(real a) { return a > 0 ? real(1) : a < 0 ? real(-1) : real(0); }
+        """),
+        parity="odd",
+    ),
+    Row(
+        "square(v)",
+        square,
+        cuda=helper("__device__ inline real square(real a) { return a * a; }"),
+    ),
+    Row(
+        "cube(v)",
+        cube,
+        cuda=helper("__device__ inline real cube(real a) { return a * a * a; }"),
+        public=False,
+    ),
+    Row(
+        "mod(a, b)",
+        elementwise(
+            "mod",
+            "a - b*floor(a/b); the floor has no derivative.",
+            lambda a, b: a - b * sp.floor(a / b),
+            lambda m, a, b: 1,
+            lambda m, a, b: (m - a) / b,
+        ),
+        evaluate=lambda a, b: a - b * np.floor(np.real(a) / np.real(b)),
+        numpy=helper('''
+            def modulo(a: np.ndarray, b: Any, out: np.ndarray) -> None:
+                """a - b * floor(a / b)."""
+                np.subtract(a, b * np.floor(np.real(a) / np.real(b)), out=out)
+        '''),
+        cuda=helper("__device__ inline real modulo(real a, real b) { return a - b * floor(a / b); }"),
+        finite=False,
+    ),
+    Row(
+        "maximum(a, b)",
+        elementwise(
+            "maximum",
+            "The larger of a and b; where they are equal the derivative goes to a.",
+            sp.Max,
+            lambda m, a, b: where(a >= b, 1, 0),
+            lambda m, a, b: where(a >= b, 0, 1),
+        ),
+        evaluate=lambda a, b: np.where(np.real(a) >= np.real(b), a, b),
+        numpy=Call("np.maximum"),
+        cuda=helper("__device__ inline real larger(real a, real b) { return a >= b ? a : b; }"),
+        latex=r"\max",
+        symmetric=True,
+    ),
+    Row(
+        "minimum(a, b)",
+        elementwise(
+            "minimum",
+            "The smaller of a and b; where they are equal the derivative goes to a.",
+            sp.Min,
+            lambda m, a, b: where(a <= b, 1, 0),
+            lambda m, a, b: where(a <= b, 0, 1),
+        ),
+        evaluate=lambda a, b: np.where(np.real(a) <= np.real(b), a, b),
+        numpy=Call("np.minimum"),
+        cuda=helper("__device__ inline real smaller(real a, real b) { return a <= b ? a : b; }"),
+        latex=r"\min",
+        symmetric=True,
+    ),
+    Row(
+        "stop_gradient(v)",
+        elementwise("stop_gradient", "The value v, with derivative 0.", lambda v: v, lambda y, v: 0),
+        evaluate=lambda a: np.real(a) + 0.0,
+        numpy=helper('''
+            def detach(a: np.ndarray, out: np.ndarray) -> None:
+                """The value of a, without what a complex step added to it."""
+                out[...] = np.real(a)
+        '''),
+    ),
+    Row(
+        "where(condition, a, b)",
+        where,
+        evaluate=np.where,
+        numpy=helper('''
+            def choose(condition: np.ndarray, a: Any, b: Any, out: np.ndarray) -> None:
+                """a where the condition holds, else b."""
+                out[...] = np.where(condition, a, b)
+        '''),
+    ),
+    Row(
+        "erf(v)",
+        sp.erf,
+        evaluate=_erf,
+        numpy=helper(_ERF),
+        cuda=Call("erf"),
+        parity="odd",
+        public=False,
+    ),
+    # made of these
+    Row("equal(a, b)", equal),
+    Row("clip(v, low, high)", clip),
+    word(
+        "leaky_relu(v, slope=0.01)",
+        "v where v >= 0, else `slope`*v. The default slope is PyTorch's.",
+        lambda v, slope: where(v >= 0, v, slope * v),
+        0.01,
+    ),
+    word(
+        "elu(v, alpha=1)",
+        "v where v > 0, else `alpha`*(exp(v) - 1). The default alpha is PyTorch's.",
+        lambda v, alpha: where(v > 0, v, alpha * (sp.exp(minimum(v, 0)) - 1)),
+        1.0,
+    ),
+    word("silu(v)", "v*sigmoid(v).", lambda v: v * sigmoid(v)),
+    Row('gelu(v, approximate="none")', gelu),
+    word("log_sigmoid(v)", "log(sigmoid(v)) = -softplus(-v).", lambda v: -softplus(-v)),
+    word("softsign(v)", "v / (1 + abs(v)).", lambda v: v / (1 + sp.Abs(v))),
+    word(
+        "hard_sigmoid(v, slope=1/6, offset=0.5)",
+        "clip(slope*v + offset, 0, 1). PyTorch and Keras 3 use slope 1/6, ONNX and Keras 2 use 0.2.",
+        lambda v, slope, offset: clip(slope * v + offset, 0, 1),
+        sp.Rational(1, 6),
+        0.5,
+    ),
+    word("hard_tanh(v, low=-1, high=1)", "clip(v, low, high).", clip, -1, 1),
+)
+
+NAMED: Mapping[str, Row] = {row.name: row for row in TABLE}
+_OF_CLASS: Mapping[str, Row] = {row.apply.__name__: row for row in TABLE if isinstance(row.apply, type)}
+
+
+def __getattr__(name: str) -> Any:
+    """`functions.sigmoid`: what makes an expression of each function."""
+    if name not in NAMED:
+        raise AttributeError(f"there is no elementwise function {name!r}")
+    return NAMED[name].apply
+
+
+# Those that rows and this module write themselves.
+sigmoid: Any = NAMED["sigmoid"].apply
+softplus: Any = NAMED["softplus"].apply
+step: Any = NAMED["step"].apply
+expm1: Any = NAMED["expm1"].apply
+maximum: Any = NAMED["maximum"].apply
+minimum: Any = NAMED["minimum"].apply
+mod: Any = NAMED["mod"].apply
+
+
+def row_of(expr: sp.Basic) -> Row | None:
+    """The row of the function that `expr` applies; None where it applies none of the table."""
+    return _OF_CLASS.get(type(expr).__name__)
 
 
 # ---------------------------------------------------------------------------------------------- from SymPy

@@ -1,17 +1,22 @@
 """The words of a spec in one place: `lang.Gate`, `lang.matvec`, `lang.where`, to read equations with."""
 
 from gategen.spec.declarations import constants, gates, inputs, matrices, scalars, states, vectors
+from gategen.spec.elementwise import Elementwise, Word, equal, tanh, where
 from gategen.spec.equations import Eq
 from gategen.spec.functions import (
-    Elementwise,
     abs,
     clip,
     cos,
-    equal,
+    elu,
     exp,
     expm1,
+    gelu,
+    hard_sigmoid,
+    hard_tanh,
+    leaky_relu,
     log,
     log1p,
+    log_sigmoid,
     maximum,
     minimum,
     mod,
@@ -19,14 +24,14 @@ from gategen.spec.functions import (
     relu,
     sigmoid,
     sign,
+    silu,
     sin,
     softplus,
+    softsign,
     sqrt,
     square,
     step,
     stop_gradient,
-    tanh,
-    where,
 )
 from gategen.spec.names import (
     RESERVED,
@@ -50,21 +55,8 @@ from gategen.spec.names import (
     expression,
     names_in,
 )
+from gategen.spec.norms import layer_norm, normed, stack_of
 from gategen.spec.opaque import Opaque, batch_norm, concat, matvec, mean, sum_, var
-from gategen.spec.words import (
-    Word,
-    elu,
-    gelu,
-    hard_sigmoid,
-    hard_tanh,
-    layer_norm,
-    leaky_relu,
-    log_sigmoid,
-    normed,
-    silu,
-    softsign,
-    stack_of,
-)
 
 __all__ = [
     "RESERVED",

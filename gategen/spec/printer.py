@@ -17,14 +17,16 @@ from sympy.core.relational import Relational
 
 from gategen.errors import SpecError
 from gategen.spec import language as lang
+from gategen.spec.elementwise import Row
+from gategen.spec.functions import row_of
 
 SUM, MATVEC, PRODUCT, POWER, ATOM = 1, 2, 3, 4, 5
+GRADIENTS = ("gradient", "term", "carried")  # roles of the values that stand first in a product
 
 
 class Printer:
     """Text for people: `z = sigmoid(W_z @ x + U_z @ h + b_z)`."""
 
-    functions: ClassVar[dict[str, str]] = {"Abs": "abs"}
     relations: ClassVar[dict[str, str]] = {}
 
     def __init__(self, rank: dict[str, int] | None = None, rename: dict[str, str] | None = None) -> None:
@@ -78,8 +80,12 @@ class Printer:
         return text.removesuffix(".0") if "e" not in text else text, ATOM if value >= 0 else SUM
 
     def call(self, expr: sp.Function) -> str:
-        name = type(expr).__name__
-        return f"{self.functions.get(name, name)}({self.arguments(expr)})"
+        return f"{self.name(expr)}({self.arguments(expr)})"
+
+    def name(self, expr: sp.Function) -> str:
+        """What a function is called."""
+        row = row_of(expr)
+        return self.word(row) if row else type(expr).__name__
 
     def arguments(self, expr: sp.Function) -> str:
         args = expr.written if isinstance(expr, lang.Word) else expr.args
@@ -121,6 +127,9 @@ class Printer:
         return self.array(stack) if stack else f"({', '.join(map(self, values))})"
 
     # what other languages write in another way
+
+    def word(self, row: Row) -> str:
+        return row.name
 
     def times(self, matrix: str, operand: sp.Expr) -> tuple[str, int]:
         return f"{matrix} @ {self.at(operand, POWER)}", MATVEC
@@ -201,7 +210,7 @@ class Printer:
             inner = inner.base
         if not isinstance(inner, sp.Symbol):
             return 9 if isinstance(factor, sp.Add) else 6, 0, self.key(factor)
-        if inner.name.startswith("d_") and not isinstance(factor, sp.Add):
+        if getattr(inner, "role", "") in GRADIENTS and not isinstance(factor, sp.Add):
             return 1, 0, inner.name
         role = {lang.Scalar: 2, lang.Vector: 3, lang.State: 7, lang.Input: 8}.get(type(inner), 5)
         return role, self.rank.get(inner.name, 0), inner.name

@@ -13,6 +13,7 @@ from sympy.core.relational import Relational
 
 from gategen.errors import SpecError
 from gategen.spec import language as lang
+from gategen.spec.functions import TABLE
 from gategen.spec.text.lines import NAME_A_PART, short
 from gategen.spec.text.outline import did_you_mean
 from gategen.spec.text.trees import DEPTH, SWITCH
@@ -62,14 +63,11 @@ def _as_it_is(function: Any) -> Callable[[sp.Expr], sp.Expr]:
 
 
 _SIGNATURES = """
-sigmoid(v)  tanh(v)  relu(v)  leaky_relu(v, slope=0.01)  elu(v, alpha=1)  silu(v)  softplus(v)  log_sigmoid(v)
-gelu(v, approximate="none")  softsign(v)  hard_sigmoid(v, slope=1/6, offset=0.5)  hard_tanh(v, low=-1, high=1)
-exp(v)  log(v)  log1p(v)  sin(v)  cos(v)  square(v)  stop_gradient(v)  clip(v, low, high)  mod(a, b)
-maximum(a, b)  minimum(a, b)  where(condition, a, b)  equal(a, b)  concat(a, ...)  sum_(a, ...)  mean(a, ...)
-var(a, ...)  layer_norm(v, gain=None, bias=None, eps=1e-5)
+concat(a, ...)  sum_(a, ...)  mean(a, ...)  var(a, ...)  layer_norm(v, gain=None, bias=None, eps=1e-5)
 batch_norm(v, gain=1, bias=0, eps=1e-5, momentum=0.1)
 """
 FUNCTIONS = {
+    **{row.name: Function(row.apply, row.text) for row in TABLE if row.public},
     **{text.partition("(")[0]: Function(getattr(lang, text.partition("(")[0]), text)
        for text in re.findall(r"\w+\([^)]*\)", _SIGNATURES)},
     "sqrt": Function(lambda v: power(v, sp.S.Half), "sqrt(v)"),

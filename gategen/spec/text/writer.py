@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -13,6 +13,7 @@ from sympy.core.relational import Relational
 from gategen.errors import UnsupportedError
 from gategen.spec import language as lang
 from gategen.spec.cell import Array, Cell
+from gategen.spec.elementwise import Row
 from gategen.spec.equations import Eq
 from gategen.spec.printer import ATOM, Printer
 from gategen.spec.text.outline import WORDS
@@ -22,8 +23,6 @@ from gategen.spec.text.reader import PARAMETER
 class _Text(Printer):
     """Expressions so that reading them gives the same ones."""
 
-    functions: ClassVar[dict[str, str]] = {"Abs": "abs", "step": "Heaviside"}
-
     def spell(self, expr: sp.Basic) -> tuple[str, int]:
         if isinstance(expr, Relational) and expr.rel_op == "==":
             return f"equal({self(expr.lhs)}, {self(expr.rhs)})", ATOM
@@ -32,6 +31,9 @@ class _Text(Printer):
     def number(self, value: sp.Number) -> tuple[str, int]:
         text, tightness = super().number(value)
         return (repr(float(value)) if value.is_Float else text), tightness
+
+    def word(self, row: Row) -> str:
+        return row.name if row.public or row.name != "step" else "Heaviside"
 
     def quoted(self, word: str) -> str:
         return f'"{word}"'
