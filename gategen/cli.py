@@ -230,7 +230,7 @@ def verify(
     if race and names is not None and "cupy" not in names:
         raise click.UsageError("--race looks at CUDA kernels, which only the backend cupy has")
     if names is None:
-        names, left_out = runnable()
+        names, left_out = runnable(emulated=race)
         for reason in left_out:
             click.echo(f"gategen: {reason}", err=True)
     with _progress("verifying") as progress:

@@ -43,12 +43,12 @@ class Host:
     get: Callable[[Any], Array] = np.asarray
 
 
-def runnable() -> tuple[tuple[str, ...], tuple[str, ...]]:
+def runnable(*, emulated: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The backends that can run here, and for each of the others a line that says why not."""
     names, reasons = [], []
     for name in all_backends():
         try:
-            host_of(name)
+            host_of(name, emulated=emulated)
             names.append(name)
         except MissingError as error:
             reasons.append(f"{name} is left out: {error}")

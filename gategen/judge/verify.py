@@ -71,7 +71,7 @@ def verify(
     With `race`, CUDA runs on the CPU whatever there is, and races between its threads are looked for too.
     """
     given = (cells,) if isinstance(cells, Cell) else tuple(cells)
-    names = runnable()[0] if backends is None else tuple(dict.fromkeys(backends))
+    names = runnable(emulated=race)[0] if backends is None else tuple(dict.fromkeys(backends))
     hosts = {name: host_of(name, emulated=race) for name in names}
     results = []
     jobs = list(product(given, names))
