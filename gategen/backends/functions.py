@@ -1,4 +1,4 @@
-"""The functions of a module, and the page that the templates print: the same for every backend.
+"""The functions of a module, and all that the templates print of it: the same for every backend.
 
 The lines of a function come from a `Host` for each level of its schedule; what they mention of the parameters
 and of memory is what the function takes out and makes.
