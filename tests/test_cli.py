@@ -110,7 +110,7 @@ def test_a_wrong_spec_is_reported_with_place_equation_and_hint(run, tmp_path):
     assert (code, out) == (2, "")
     first, equation, hint = err.rstrip().split("\n")
     assert first == "wrong.py:8: U is a matrix and stands without @"
-    assert equation.startswith("    h' = tanh(") and hint == "    hint: U @ x"
+    assert equation.startswith("    h' = tanh(") and hint == "    hint: U @ h"
 
 
 def test_a_broken_pipe_ends_quietly():
@@ -374,7 +374,10 @@ def test_equations_may_stand_in_several_options_lines_and_parts(run):
 def test_a_mistake_in_equations_names_the_option(run, command):
     code, out, err = run(command, "--equations", f"{ELMAN}; z = q")
     assert (code, out) == (2, "")
-    assert err == "--equations:2: q is not known\n    z = q\n    hint: declare it, such as vectors: q\n"
+    assert err == (
+        "--equations:2: q is not known\n    z = q\n    hint: declare what it is: "
+        "constants: q = 0.1, a number; inputs: q[1], read at every step; vectors: q, trained\n"
+    )
 
 
 @pytest.mark.parametrize(

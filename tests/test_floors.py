@@ -31,8 +31,8 @@ __main__
 # The same within rooms: a module may import what stands before it.
 ORDERS = {
     "spec": """
-        opaque names elementwise functions norms declarations equations language printer quoting sizes checks
-        text/lines text/trees text/outline text/expressions text/reader text/__init__
+        recipes opaque names elementwise functions norms declarations equations language printer quoting sizes
+        checks text/lines text/trees text/slips text/outline text/expressions text/reader text/__init__
         cell text/writer load __init__""",
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """

@@ -289,7 +289,8 @@ def test_a_gate_file_that_is_not_called_like_a_cell_must_name_it(gate):
 def test_a_mistake_in_a_gate_file_is_reported_at_its_line(gate):
     error = refused(gate("states: h\n\nh' = W_h @ x + q"))
     assert str(error) == (
-        "mine.gate:3: q is not known\n    h' = W_h @ x + q\n    hint: declare it, such as vectors: q"
+        "mine.gate:3: q is not known\n    h' = W_h @ x + q\n    hint: declare what it is: "
+        "constants: q = 0.1, a number; inputs: q[1], read at every step; vectors: q, trained"
     )
 
 

@@ -5,7 +5,7 @@ import faulthandler
 import itertools
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,9 @@ def test_a_parameter_left_of_a_product_is_a_matrix(letter):
 
 @pytest.mark.parametrize("letter", "WUVPRbcpg")
 def test_a_parameter_elsewhere_is_a_vector(letter):
-    assert isinstance(role(f"h' = W_x @ x + {letter}_h * h", f"{letter}_h"), lang.Vector)
+    likely_a_slip = pytest.warns(SpecWarning, match="stands without @") if letter in "WU" else nullcontext()
+    with likely_a_slip:
+        assert isinstance(role(f"h' = W_x @ x + {letter}_h * h", f"{letter}_h"), lang.Vector)
 
 
 def test_a_name_is_a_matrix_wherever_it_is_one_once():
@@ -224,6 +226,46 @@ def test_an_unused_declaration_is_a_warning_at_its_line():
     with pytest.warns(SpecWarning, match="q is declared but no equation uses it") as caught:
         parsed("vectors: b_h\nvectors: q\nh' = W_h @ x + b_h")
     assert (caught[0].filename, caught[0].lineno) == ("cell.gate", 2)
+
+
+SLIPS = {
+    "z = sigmoid(W_z @ x + U_z @ h)\nh' = z * tanh(W_h @ x + U_h * h)": (
+        2,
+        "U_h stands without @",
+        "U_h @ v",
+    ),
+    "matrices: Q_z\nz = Q_z @ h\nQ_h = x\nh' = W_h @ x + z + Q_h": None,
+    "z = R_z @ h\nh' = W_h @ x + z + R_h * h": (2, "R_h stands without @", "R_h @ v"),
+    "z = sigmoid(W_z @ x + b_h)\nh' = z * tanh(W_h @ x + b_hh)": (2, "b_hh is a parameter of its own", "b_h"),
+    "z = W_z @ x + b_h\nr = W_r @ x + b_h\nh' = z * r + b_": (3, "b_ is a parameter of its own", "is b_h"),
+    "z = W_z @ x + U_z @ h + b_z\nh' = z * (W_h @ x + U_z @ h + b_h)": (2, "U_z is read here", "U_h"),
+    "h' = W_n @ x + b_n + x * (U_n @ h + b_hn)": None,  # both in one equation are two parameters
+    "z = W_z @ x + b_z\nr = W_r @ x + b_r\nh' = z * r": None,  # another letter is another gate
+}
+
+
+@pytest.mark.parametrize("source", SLIPS)
+def test_what_looks_like_a_slip_of_the_pen_is_warned_of_unless_it_is_declared(source):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cell = parsed(f"inputs: x[hidden]\n{source}")
+    if SLIPS[source] is None:
+        assert not caught
+        return
+    line, *words = SLIPS[source]
+    (warning,) = caught
+    assert warning.lineno == line + 1 and all(word in str(warning.message) for word in words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = parsed(write(cell))
+    assert equations(again) == equations(cell)
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_what_is_written_looks_like_no_slip_of_the_pen(cell):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parsed(write(cell), cell.name)
 
 
 # ------------------------------------------------------------------------------------------ expressions
@@ -301,7 +343,8 @@ def test_an_error_names_the_line_quotes_it_and_helps():
     assert str(error).splitlines() == [
         "cell.gate:4: q is not known",
         "    h' = z + q",
-        "    hint: declare it, such as vectors: q",
+        "    hint: declare what it is: constants: q = 0.1, a number; inputs: q[1], read at every step; "
+        "vectors: q, trained",
     ]
 
 

@@ -113,6 +113,8 @@ class Cell:
                 title=spec.title,
                 where=spec.where,
             )
+        for message, where in spec.doubts:
+            warn(message, where)
         for symbol, where in spec.declared:
             if symbol not in cell.symbols:
                 warn(f"{symbol} is declared but no equation uses it", where)

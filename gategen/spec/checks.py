@@ -120,7 +120,9 @@ def _check_expression(expr: Any, what: str) -> None:
             )
         for arg in node.args:
             if isinstance(arg, lang.Matrix) and not (isinstance(node, lang.matvec) and arg is node.args[0]):
-                raise SpecError(f"{arg} is a matrix and stands without @", hint=f"{arg} @ x")
+                rest = [other for other in node.args if other is not arg] if node.is_Mul else []
+                operand = shown(rest[0]) if len(rest) == 1 and rest[0].is_Symbol else "x"
+                raise SpecError(f"{arg} is a matrix and stands without @", hint=f"{arg} @ {operand}")
             if isinstance(arg, lang.concat) and not isinstance(node, lang.matvec):
                 raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
     if isinstance(expr, lang.Matrix):
@@ -208,14 +210,7 @@ def by_dependence(equations: tuple[Eq, ...]) -> tuple[Eq, ...]:
 
     def visit(eq: Eq, path: tuple[str, ...]) -> None:
         if eq.lhs.name in path:
-            cycle = " -> ".join((*path[path.index(eq.lhs.name) :], eq.lhs.name))
-            raise placed(
-                SpecError(
-                    f"the equations wait for each other: {cycle}",
-                    hint="one of them must read the old value of a state: h instead of h.next",
-                ),
-                eq,
-            )
+            raise placed(_waiting([by_name[name] for name in path[path.index(eq.lhs.name) :]]), eq)
         if eq.lhs.name in done:
             return
         for symbol in lang.names_in(eq.rhs):
@@ -226,6 +221,19 @@ def by_dependence(equations: tuple[Eq, ...]) -> tuple[Eq, ...]:
     for eq in equations:
         visit(eq, ())
     return tuple(done.values())
+
+
+def _waiting(ring: Sequence[Eq]) -> SpecError:
+    """Equations of which each reads the next one, and the last one the first."""
+    cycle = " -> ".join(eq.lhs.name for eq in (*ring, ring[0]))
+    hint = "one of them must read the old value of a state"
+    states = [eq.lhs.state for eq in ring if isinstance(eq.lhs, lang.Next)]
+    if states:
+        hint = f"{hint}: {states[0]} instead of {states[0]}.next"
+    else:  # the one that reads itself is hardly meant to be a gate
+        own = next((eq.lhs for eq in ring if eq.lhs in lang.names_in(eq.rhs)), ring[-1].lhs)
+        hint = f'{hint}; if {own} is carried, it is one: {own} = states("{own}"), Eq({own}.next, ...)'
+    return SpecError(f"the equations wait for each other: {cycle}", hint=hint)
 
 
 def states_of(equations: Sequence[Eq]) -> tuple[Any, ...]:

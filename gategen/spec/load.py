@@ -23,6 +23,7 @@ from gategen.spec import language as lang
 from gategen.spec import text
 from gategen.spec.cell import Cell
 from gategen.spec.quoting import warn
+from gategen.spec.recipes import RECIPES
 
 _BUILTINS = Path(__file__).parents[1] / "cells"
 _ENDINGS = (".py", ".gate")
@@ -267,6 +268,10 @@ def _hint(error: BaseException, namespace: Mapping[str, Any]) -> str:
             return "as many names on the left as there are values on the right"
         case NameError(name=str(name)) if name in gategen.__all__:
             return f"from gategen import {name}"
+        case NameError(name=str(name)) if name in RECIPES:
+            return RECIPES[name]
+        case NameError(name="hidden"):
+            return "hidden is a size and no value; a number is a constant: n = constants(n=64)"
         case NameError(name=str(name)):
             return _did_you_mean(name, [*namespace, *gategen.__all__]) or _UNDECLARED
         case AttributeError(name=str(name), obj=value) if value is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -101,11 +101,12 @@ class Name(sp.Symbol):  # type: ignore[misc]
         return tuple(content)
 
     def __rmatmul__(self, left: Any) -> Any:
-        raise SpecError(
-            f"the left side of @ must be one matrix, not {left}",
-            where=caller(),
-            hint="a sum of matrices is a sum of products, (2*W) @ x is 2*(W @ x), and v * x is elementwise",
-        )
+        hint = "a sum of matrices is a sum of products, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
+        if isinstance(left, sp.Expr) and not any(isinstance(part, Matrix) for part in _parts(left)):
+            shown = f"({left})" if left.args else str(left)
+            hint = f"the inner product is sum_({shown} * {self}), and {shown} * {self} is elementwise"
+            hint = f"the matrix stands on the left: {self} @ {shown}" if isinstance(self, Matrix) else hint
+        raise SpecError(f"the left side of @ must be one matrix, not {left}", where=caller(), hint=hint)
 
 
 class Input(Name):
@@ -294,6 +295,11 @@ class Constant(Name):
 
 
 # ---------------------------------------------------------------------------------------------- expressions
+
+
+def _parts(expr: sp.Expr) -> Iterator[sp.Expr]:
+    """The factors of all terms."""
+    return (factor for term in sp.Add.make_args(expr) for factor in sp.Mul.make_args(term))
 
 
 def _product(matrix: Matrix, operand: Any, transposed: bool) -> sp.Expr:

@@ -50,8 +50,8 @@ class Unifier:
             term = self.known[term]
         return term
 
-    def equate(self, a: Term, b: Term, message: str) -> Term:
-        """One size from two, or a `SpecError` with `message` and both sizes."""
+    def equate(self, a: Term, b: Term, message: str, left: Any = None, right: Any = None) -> Term:
+        """One size from two, those of `left` and `right`, or a `SpecError` with `message` and both sizes."""
         a, b = self.find(a), self.find(b)
         if a == b:
             return a
@@ -61,10 +61,14 @@ class Unifier:
         if isinstance(b, Variable):
             self.known[b] = a
             return a
-        raise SpecError(
-            f"sizes contradict: {message.format(a=describe(a), b=describe(b))}",
-            hint="elementwise values have one size, or size 1; a product W @ v changes the size",
-        )
+        hint = "elementwise values have one size, or size 1; a product W @ v changes the size"
+        for value, other in ((left, b), (right, a)):
+            x = _elementwise_input(value)
+            if x is not None:
+                size = f'"{other}"' if isinstance(other, str) else other
+                made = f'{x} = inputs("{x}", size={size})'
+                hint = f"{made} makes {x} as wide; a product W @ {x} changes the size"
+        raise SpecError(f"sizes contradict: {message.format(a=describe(a), b=describe(b))}", hint=hint)
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -99,7 +103,8 @@ class Unifier:
             if own == 1:
                 continue
             if first is not None:
-                size = self.equate(size, own, f"{text(first)} has size {{a}}, {text(arg)} has size {{b}}")
+                message = f"{text(first)} has size {{a}}, {text(arg)} has size {{b}}"
+                size = self.equate(size, own, message, first, arg)
             else:
                 size, first = own, arg
         return size
@@ -214,9 +219,19 @@ def _unify(unifier: Unifier, eq: Eq) -> None:
     size = unifier.size(eq.rhs)
     if isinstance(eq.lhs, lang.Next):
         if unifier.find(size) != 1:
-            unifier.equate(eq.lhs.state.size, size, f"{eq.lhs.state} has size {{a}}, its next value {{b}}")
+            message = f"{eq.lhs.state} has size {{a}}, its next value {{b}}"
+            unifier.equate(eq.lhs.state.size, size, message, None, eq.rhs)
         return
     unifier.gates[eq.lhs.name] = size
+
+
+def _elementwise_input(expr: sp.Basic | None) -> lang.Input | None:
+    """An input that stands in an expression itself, not in a product or a sum over the features."""
+    if isinstance(expr, lang.Input):
+        return expr
+    if expr is None or isinstance(expr, (lang.matvec, *REDUCTIONS)):
+        return None
+    return next(filter(None, map(_elementwise_input, expr.args)), None)
 
 
 def _mentions(eq: Eq, message: str) -> bool:

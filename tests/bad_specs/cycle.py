@@ -1,5 +1,5 @@
 # expects: the equations wait for each other: z -> r -> z
-# hint: one of them must read the old value of a state
+# hint: one of them must read the old value of a state; if r is carried, it is one: r = states("r"), Eq(r.next, ...)
 # line: 13
 from gategen import Cell, Eq, gates, inputs, matrices, sigmoid, states
 

@@ -1,10 +1,8 @@
-# expects: U on the right of @ is a matrix
-# hint: multiply by the vector first: W @ (U @ v)
-# line: 10
+# expects: the left side of @ must be one matrix, not x
+# hint: the matrix stands on the left: W @ x
+# line: 8
 from gategen import Cell, Eq, inputs, matrices, states
 
-x = inputs("x")
-h = states("h")
-W, U = matrices("W U")
-
-cell = Cell("cell", Eq(h.next, W @ U @ x + h))
+x, h = inputs("x"), states("h")
+W = matrices("W")
+cell = Cell("cell", Eq(h.next, x @ W + h))

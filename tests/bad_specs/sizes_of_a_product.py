@@ -1,5 +1,5 @@
 # expects: sizes contradict: x has size input, h has size hidden
-# hint: elementwise values have one size, or size 1; a product W @ v changes the size
+# hint: x = inputs("x", size="hidden") makes x as wide; a product W @ x changes the size
 # line: 10
 from gategen import Cell, Eq, inputs, matrices, states
 

@@ -1,5 +1,5 @@
 # expects: the left side of @ must be one matrix, not h
-# hint: a sum of matrices is a sum of products
+# hint: the inner product is sum_(h * x), and h * x is elementwise
 # line: 10
 from gategen import Cell, Eq, inputs, matrices, states
 

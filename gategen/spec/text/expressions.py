@@ -14,8 +14,10 @@ from sympy.core.relational import Relational
 from gategen.errors import SpecError
 from gategen.spec import language as lang
 from gategen.spec.functions import TABLE
+from gategen.spec.recipes import RECIPES
 from gategen.spec.text.lines import NAME_A_PART, short
 from gategen.spec.text.outline import did_you_mean
+from gategen.spec.text.slips import MATRIX
 from gategen.spec.text.trees import DEPTH, SWITCH
 
 WEIGHT = 2_000  # nodes of one expression: elu, gelu, layer_norm and others write their argument several times
@@ -292,7 +294,7 @@ class Builder:
 
     # ------------------------------------------------------------------------------------------ operations
 
-    def matrix(self, tree: ast.expr) -> Any:
+    def matrix(self, tree: ast.expr, operand: ast.expr | None = None) -> Any:
         """What stands on the left of `@`: a matrix, or several of stacked rows."""
         transposed = isinstance(tree, ast.Attribute) and tree.attr == "T"
         inner = tree.value if isinstance(tree, ast.Attribute) and transposed else tree
@@ -300,11 +302,36 @@ class Builder:
         one = made[0] if isinstance(made, lang.Stack) else made
         if made is None or not isinstance(one, lang.Matrix):
             message = f"a matrix is expected, not {short(ast.unparse(inner))}"
-            raise SpecError(message, hint=_instead_of(inner))
+            raise SpecError(message, hint=self.instead_of(inner, operand))
         return made.T if transposed else made
 
+    def instead_of(self, tree: ast.expr, operand: ast.expr | None) -> str:
+        """What to write where something else than a matrix stands on the left of `@`."""
+        match tree:
+            case ast.BinOp(op=ast.MatMult(), left=left, right=right):
+                return f"multiply by the vector first: {ast.unparse(left)} @ ({ast.unparse(right)} @ ...)"
+            case ast.Attribute(value=ast.Name(id=name), attr="next") if self.is_matrix(tree.value):
+                return f"the transposed matrix is {name}.T"
+        if operand is None or any(map(self.is_matrix, ast.walk(tree))):
+            return "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"
+        sides = (tree, operand)
+        a, b = (f"({ast.unparse(t)})" if isinstance(t, ast.BinOp) else ast.unparse(t) for t in sides)
+        core = operand.value if isinstance(operand, ast.Attribute) and operand.attr == "T" else operand
+        if self.is_matrix(core):
+            return f"the matrix stands on the left: {ast.unparse(core)} @ {a}"
+        return f"the inner product is sum_({a} * {b}), and {a} * {b} is elementwise"
+
+    def is_matrix(self, tree: ast.AST) -> bool:
+        """Whether this is the name of a matrix, or looks like one."""
+        if not isinstance(tree, ast.Name):
+            return False
+        symbol = self.symbols.get(tree.id)
+        return isinstance(symbol, lang.Matrix) or (
+            isinstance(symbol, lang.Parameter) and bool(MATRIX.match(tree.id))
+        )
+
     def product(self, tree: ast.BinOp) -> Any:
-        matrix = self.matrix(tree.left)
+        matrix = self.matrix(tree.left, tree.right)
         operand = self.any(tree.right)
         return matrix @ (
             operand if isinstance(operand, (lang.Matrix, lang.Transposed)) else self.one(operand)
@@ -369,7 +396,7 @@ class Builder:
         if name in self.symbols or re.match(r"[A-Za-z]_", name):
             hint = f"a product is written {name} * (...), or {name} @ (...) for a matrix"
             return SpecError(f"{name} is not a function", hint=hint)
-        hint = did_you_mean(name, FUNCTIONS) or f"there are: {', '.join(FUNCTIONS)}"
+        hint = RECIPES.get(name) or did_you_mean(name, FUNCTIONS) or f"there are: {', '.join(FUNCTIONS)}"
         return SpecError(f"there is no function {name}", hint=hint)
 
     def argument(self, function: str, word: str, tree: ast.expr) -> Any:
@@ -397,13 +424,3 @@ class Builder:
         if word in ("eps", "momentum") and not (value.is_number or isinstance(value, lang.Constant)):
             raise SpecError(f"{word} must be a number or a constant", hint=f"constants: {word} = 1e-3")
         return value
-
-
-def _instead_of(tree: ast.expr) -> str:
-    """What to write where something else than a matrix stands on the left of `@`."""
-    match tree:
-        case ast.BinOp(op=ast.MatMult(), left=left, right=right):
-            return f"multiply by the vector first: {ast.unparse(left)} @ ({ast.unparse(right)} @ ...)"
-        case ast.Attribute(value=ast.Name(id=name), attr="next"):
-            return f"the transposed matrix is {name}.T"
-    return "(W + U) @ x is W @ x + U @ x, (2*W) @ x is 2*(W @ x), and v * x is elementwise"

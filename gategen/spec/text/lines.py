@@ -42,6 +42,7 @@ _REWORDED = (
     (r"\bEq\((\w+'?), \.\.\.\)", r"\1 = ..."),
     (r'\bmatrices\("(\w+)", shape=\((.*)\)\)', r"matrices: \1[\2]"),
     (r'\b\w+ = gates\("\w+"\), one more equation', "one more equation"),
+    (r'\b\w+ = (\w+)\("(\w+)", size="?(\w+)"?\)', r"\1: \2[\3]"),
     (r'\b\w+ = (\w+)\("(\w+)"\)', r"\1: \2"),
     (r"\boutput=", "output: "),
     (r'\bsize="(\w+)"', r"[\1] behind the name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import Any
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
 from gategen.spec.language import Eq
+from gategen.spec.recipes import RECIPES
 from gategen.spec.text.expressions import FUNCTIONS, Builder, next_of
 from gategen.spec.text.lines import NAME_A_PART, Statement, check_text, docstring, reworded, statements
 from gategen.spec.text.outline import Declaration, Equation, Outline, Target, did_you_mean, outline
+from gategen.spec.text.slips import slips
 from gategen.spec.text.trees import names
 
 PARAMETER = re.compile(r"[WUVPRbcpg]_")  # how the name of an undeclared parameter begins
@@ -30,6 +33,7 @@ class Spec:
     first: tuple[Eq, ...]
     output: tuple[lang.Name, ...] | None
     declared: tuple[tuple[lang.Name, Where], ...]
+    doubts: tuple[tuple[str, Where], ...]
     where: Where
     statements: tuple[Statement, ...] = field(repr=False)
 
@@ -66,6 +70,7 @@ def read(text: str, file: str = "<text>") -> Spec:
         tuple(_equations(parts.first, symbols)),
         tuple(_output(symbols, target) for target in parts.output) or None,
         tuple((s, d.statement.where) for d in parts.declarations for s in _members(symbols[d.name])),
+        tuple(_doubts(parts, symbols)),
         lines[0].where,
         lines,
     )
@@ -121,6 +126,8 @@ def _symbols(parts: Outline) -> dict[str, lang.Name]:
             states.setdefault(target.name, Declaration("states", target.name, target.statement))
     gates = dict.fromkeys(target.name for target in parts.targets if not target.primed)
     _check_targets(parts, {**{d.name: d.kind for d in parts.declarations}, **dict.fromkeys(states, "states")})
+    kinds = {**dict.fromkeys(gates, "gates"), **{d.name: d.kind for d in declared.values()}}
+    _check_python(parts, kinds | dict.fromkeys(states, "states"))
     implied = _implied(parts, {*declared, *states, *gates})
     symbols: dict[str, lang.Name] = {}
     if "x" in implied:  # before the declared inputs: the first is the sequence
@@ -148,6 +155,7 @@ def _check_targets(parts: Outline, kinds: Mapping[str, str]) -> None:
 def _implied(parts: Outline, known: set[str]) -> dict[str, Callable[[str], Any]]:
     """What undeclared names become that no equation defines."""
     found: dict[str, Callable[[str], Any]] = {}
+    sizes = _sizes(parts)
     for tree, statement in parts.expressions:
         for name, left in names(tree).items():
             if name in known:
@@ -157,18 +165,93 @@ def _implied(parts: Outline, known: set[str]) -> dict[str, Callable[[str], Any]]
                 if name == "x":
                     found[name] = lang.inputs
                 elif not PARAMETER.match(name):
-                    raise SpecError(f"{name} is not known", hint=_advice(name, left, {*known, *found}))
+                    raise SpecError(f"{name} is not known", hint=_advice(name, left, {*known, *found}, sizes))
                 elif left or name not in found:
                     found[name] = lang.matrices if left else lang.vectors
     return found
 
 
-def _advice(name: str, left: bool, known: Iterable[str]) -> str:
+def _check_python(parts: Outline, kinds: Mapping[str, str]) -> None:
+    """That no value of another step is read, as in `x[t - 1]`, and no module, as in `np.tanh(x)`."""
+    for tree, statement in parts.expressions:
+        for node in ast.walk(tree):
+            with statement.blamed():
+                match node:
+                    case ast.Subscript(slice=ast.Constant()):
+                        continue
+                    case ast.Subscript(value=ast.Name(id=name)) if kinds.get(name, "inputs") in _CARRIED:
+                        message = f"{ast.unparse(node)}: a step reads its inputs and the states before it"
+                        raise SpecError(message, hint=_CARRIED[kinds.get(name, "inputs")].format(name=name))
+                    case ast.Call(func=ast.Attribute(attr=word)) if not _known(node.func, kinds):
+                        message = f"{ast.unparse(node.func)}: no module stands before a function"
+                        raise SpecError(message, hint=_function(word))
+
+
+def _known(tree: ast.AST, kinds: Mapping[str, str]) -> bool:
+    """Whether what an attribute is of is a name of the cell, and no module."""
+    while isinstance(tree, ast.Attribute):
+        tree = tree.value
+    return not isinstance(tree, ast.Name) or tree.id in {"x", *kinds} or bool(PARAMETER.match(tree.id))
+
+
+def _function(word: str) -> str:
+    """What to write for a function of a library."""
+    if word in FUNCTIONS:
+        return FUNCTIONS[word].text
+    return RECIPES.get(word) or did_you_mean(word, FUNCTIONS) or f"there are: {', '.join(FUNCTIONS)}"
+
+
+_CARRIED = {  # what to write for a value of the step before
+    "states": "{name} is the value of the step before, {name}' the new one",
+    "inputs": "for {name} of the step before: states: q[input], q' = {name}; then it is q",
+    "gates": "for {name} of the step before: states: q, q' = {name}; then it is q",
+}
+
+
+def _doubts(parts: Outline, symbols: Mapping[str, Any]) -> Iterator[tuple[str, Where]]:
+    """What looks like a slip of the pen, and where."""
+    declared = {d.name for d in parts.declarations}
+    undeclared = {
+        name: isinstance(symbol, lang.Matrix)
+        for name, symbol in symbols.items()
+        if isinstance(symbol, lang.Parameter) and name not in declared
+    }
+    reads = [list(names(tree)) for tree, _ in parts.expressions]
+    for slip in slips(reads, undeclared, _matrices(symbols)):
+        yield slip.message, parts.expressions[slip.at][1].where
+
+
+def _matrices(symbols: Mapping[str, Any]) -> set[str]:
+    return {name for name, symbol in symbols.items() if isinstance(_members(symbol)[0], lang.Matrix)}
+
+
+def _advice(name: str, left: bool, known: Iterable[str], sizes: Iterable[str]) -> str:
+    """What to write instead of a name that is not known."""
+    stem, _, end = name.partition("_")
     if name in FUNCTIONS:
         return f"a function has arguments: {FUNCTIONS[name].text}"
-    declare = f"declare it, such as {'matrices' if left else 'vectors'}: {name}"
+    if name in sizes:
+        return f"{name} is a size and no value; a number is a constant: constants: n_{name} = 64"
+    if end in ("t", "prev", "old", "new", "next") and stem in {"x", *known}:
+        return f"{stem} is written without the step; of a state {stem}, {stem}' is the new value"
+    declare = f"declare it, such as matrices: {name}"
+    if not left and not name[0].isupper():
+        declare = (
+            f"declare what it is: constants: {name} = 0.1, a number; inputs: {name}[1], read at every step; "
+            f"vectors: {name}, trained"
+        )
     meant = did_you_mean(name, [*sorted(known), *FUNCTIONS])
     return f"{meant} Otherwise {declare}" if meant else declare
+
+
+def _sizes(parts: Outline) -> set[str]:
+    """The names of sizes."""
+    found, waiting = {"input", "hidden"}, [d.size for d in parts.declarations]
+    while waiting:
+        size = waiting.pop()
+        waiting += size if isinstance(size, tuple) else ()
+        found |= {size} if isinstance(size, str) else set()
+    return found
 
 
 def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lang.Name:

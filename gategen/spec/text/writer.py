@@ -18,6 +18,7 @@ from gategen.spec.equations import Eq
 from gategen.spec.printer import ATOM, Printer
 from gategen.spec.text.outline import WORDS
 from gategen.spec.text.reader import PARAMETER
+from gategen.spec.text.slips import slips
 
 
 class _Text(Printer):
@@ -121,14 +122,24 @@ def _lines_of(cell: Cell) -> Iterator[str]:
     for state in cell.states:
         start = "" if state.initial == 0 else f" = {show(state.initial)}"
         entries.append(("states", state.name + _bracketed(state.size, "hidden") + start))
+    undeclared = _undeclared(cell)
     for kind, word in ((lang.Matrix, "matrices"), (lang.Vector, "vectors"), (lang.Scalar, "scalars")):
         for array in cell.arrays:
-            if isinstance(array.members[0], kind) and not _follows(array):
+            if isinstance(array.members[0], kind) and array.name not in undeclared:
                 section = word if array.trainable else f"fixed {word}"
                 entries.append((section, array.name + _extent(array)))
     entries += [("constants", f"{c} = {show(c.value)}") for c in cell.constants]
     for section, alike in groupby(sorted(entries, key=lambda e: WORDS.index(e[0])), lambda e: e[0]):
         yield from (f"{section}: {line}" for line in _filled_entries([entry for _, entry in alike], 90))
+
+
+def _undeclared(cell: Cell) -> set[str]:
+    """The parameters that need no declaration: they follow from use, and look like no slip of the pen."""
+    implied = {a.name: isinstance(a.members[0], lang.Matrix) for a in cell.arrays if _follows(a)}
+    matrices = {a.name for a in cell.arrays if isinstance(a.members[0], lang.Matrix)}
+    values = (*(s.initial for s in cell.states), *(eq.rhs for eq in cell.all_equations))
+    reads = [[symbol.name for symbol in lang.names_in(value)] for value in values]
+    return implied.keys() - {slip.name for slip in slips(reads, implied, matrices)}
 
 
 def _follows(array: Array) -> bool:
