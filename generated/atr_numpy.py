@@ -201,7 +201,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_p, d_q, k_i = (np.empty((T, B, H), dtype) for _ in range(3))
+    d_p, d_q = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -209,7 +209,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_p_ts, f_ts, k_i_ts, i_ts = d_p[ts], f[ts], k_i[ts], i[ts]
+        k_i = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_p_ts, f_ts, i_ts = d_p[ts], f[ts], i[ts]
 
         # d_p = (1 - f) * f * h, times d_h in the loop
         np.subtract(1, f_ts, out=d_p_ts)
@@ -217,12 +218,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_p_ts *= h[ts]
 
         # k_i = (1 - i) * i * p, times d_h in the loop
-        np.subtract(1, i_ts, out=k_i_ts)
-        k_i_ts *= i_ts
-        k_i_ts *= p[ts]
+        np.subtract(1, i_ts, out=k_i)
+        k_i *= i_ts
+        k_i *= p[ts]
 
         for d_y_t, d_p_t, k_i_t, d_q_t, i_t, f_t, finished_t in backwards(
-            d_y[ts], d_p_ts, k_i_ts, d_q[ts], i_ts, f_ts, ends[ts],
+            d_y[ts], d_p_ts, k_i, d_q[ts], i_ts, f_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -212,7 +212,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
-    a = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_w = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, 2 * H), dtype)
@@ -220,13 +219,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_part, s_part_2 = s[:, H:], s[:, :H]
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        a = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        a_ts, h_ts = a[ts], h[ts]
         d_z_ts, d_tanh_ah_ts, d_tanh_h_ts = d_gates[ts, :, :H], d_gates[ts, :, H:], d_gates[ts, :, 2 * H :]
         d_tanh_a_ts = d_gates[ts, :, H : 2 * H]
         z_ts, tanh_ah_ts = gates[ts, :, :H], gates[ts, :, H:]
+        h_ts = h[ts]
 
-        np.add(gates[ts, :, H : 2 * H], 1, out=a_ts)  # a = tanh_a + 1
+        np.add(gates[ts, :, H : 2 * H], 1, out=a)  # a = tanh_a + 1
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
         # d_tanh_h = (1 - tanh_h**2) * (1 - z), times d_h in the loop
@@ -243,7 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         for d_y_t, d_tanh_h, d_tanh_a, g_w_a, h_t, d_z, g_w_z, z, d_z_tanh_a, a_t, finished_t in backwards(
             d_y[ts], d_tanh_h_ts, d_tanh_a_ts, d_gates_2[ts, :, H:], h_ts, d_z_ts, d_gates_2[ts, :, :H], z_ts,
-            d_gates[ts, :, : 2 * H], a_ts, ends[ts],
+            d_gates[ts, :, : 2 * H], a, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

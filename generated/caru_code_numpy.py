@@ -248,18 +248,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_z, d_n
-    k_h, k_a = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h_ts, n_ts, k_a_ts = k_h[ts], n[ts], k_a[ts]
+        k_h, k_a = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
         d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
+        n_ts = n[ts]
 
-        np.multiply(sigmoid_a_ts, z_ts, out=k_h_ts)  # k_h = sigmoid_a * z
+        np.multiply(sigmoid_a_ts, z_ts, out=k_h)  # k_h = sigmoid_a * z
         np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
 
         # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
@@ -270,17 +270,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_n = (1 - n**2) * sigmoid_a * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= k_h_ts
+        d_n_ts *= k_h
 
         # k_a = (1 - sigmoid_a) * sigmoid_a * z
-        np.subtract(1, sigmoid_a_ts, out=k_a_ts)
-        k_a_ts *= sigmoid_a_ts
-        k_a_ts *= z_ts
+        np.subtract(1, sigmoid_a_ts, out=k_a)
+        k_a *= sigmoid_a_ts
+        k_a *= z_ts
 
-        np.subtract(1, k_h_ts, out=k_h_ts)  # k_h = 1 - sigmoid_a * z
+        np.subtract(1, k_h, out=k_h)  # k_h = 1 - sigmoid_a * z
 
         for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
-            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a_ts, d_gates[ts, :, H:], k_h_ts, ends[ts],
+            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a, d_gates[ts, :, H:], k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -210,7 +210,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
-    k_h = np.empty((T, B, H), dtype)
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -219,11 +218,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_n_ts, d_zr_ts, d_r_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H]
         d_z_ts = d_gates[ts, :, :H]
         n_ts, z_ts, zr_ts = gates[ts, :, 2 * H :], gates[ts, :, :H], gates[ts, :, : 2 * H]
-        h_ts, k_h_ts = h[ts], k_h[ts]
+        h_ts = h[ts]
 
         # d_n = (1 - n**2) * z, times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -238,10 +238,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_zr_ts *= zr_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for d_y_t, d_n, d_r, d_z, d_zr, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_zr_ts, k_h_ts, gates[ts, :, H : 2 * H], ends[ts],
+            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_zr_ts, k_h, gates[ts, :, H : 2 * H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

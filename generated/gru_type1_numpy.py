@@ -210,7 +210,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
-    d_n, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
+    d_n = np.empty((T, B, H), dtype)
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_U, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -219,9 +219,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_n_ts, n_ts, d_gates_ts, gates_ts = d_n[ts], n[ts], d_gates[ts], gates[ts]
-        h_ts, k_h_ts = h[ts], k_h[ts]
+        h_ts = h[ts]
         z_ts = gates[ts, :, :H]
         d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
@@ -238,10 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for d_y_t, d_n_t, d_r, d_z, d_gates_t, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_gates_ts, k_h_ts, gates[ts, :, H:], ends[ts],
+            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_gates_ts, k_h, gates[ts, :, H:], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

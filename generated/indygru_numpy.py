@@ -208,7 +208,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_r, d_z, d_n
     d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_u_r, g_u_z, g_u_h
-    k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
@@ -217,11 +216,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_rz_ts, d_n_ts, d_z_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
         d_r_ts = d_gates[ts, :, :H]
         rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
-        h_ts, k_h_ts = h[ts], k_h[ts]
+        h_ts = h[ts]
         u_h = u[2 * H :]
         g_u_h_ts = d_gates_2[ts, :, 2 * H :]
 
@@ -240,11 +240,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= u_h
 
         np.multiply(h_ts, r_ts, out=g_u_h_ts)  # g_u_h = h * r, times d_n in the loop
-        np.multiply(r_ts, u_h, out=k_h_ts)  # k_h = r * u_h
+        np.multiply(r_ts, u_h, out=k_h)  # k_h = r * u_h
 
         for d_y_t, d_n, g_u_h, d_z, g_u_z, h_t, d_r, g_u_r, z, k_h_t, d_rz, finished_t in backwards(
             d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, d_gates_2[ts, :, H : 2 * H], h_ts, d_r_ts,
-            d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], k_h_ts, d_rz_ts, ends[ts],
+            d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], k_h, d_rz_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

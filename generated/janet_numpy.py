@@ -209,7 +209,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_s, d_g
-    k_s = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -217,8 +216,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_s = np.empty((ts.stop - ts.start, B, H), dtype)
         d_s_ts, d_g_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        sigmoid_h_ts, k_s_ts = sigmoid_h[ts], k_s[ts]
+        sigmoid_h_ts = sigmoid_h[ts]
         g_ts, sigmoid_s_ts = gates[ts, :, H:], gates[ts, :, :H]
 
         np.subtract(1, sigmoid_h_ts, out=d_s_ts)  # d_s = 1 - sigmoid_h
@@ -229,9 +229,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_g_ts *= d_s_ts
 
         # k_s = h * (1 - sigmoid_s) * sigmoid_s
-        np.subtract(1, sigmoid_s_ts, out=k_s_ts)
-        k_s_ts *= h[ts]
-        k_s_ts *= sigmoid_s_ts
+        np.subtract(1, sigmoid_s_ts, out=k_s)
+        k_s *= h[ts]
+        k_s *= sigmoid_s_ts
 
         # d_s = -g * (1 - sigmoid_h) * sigmoid_h
         d_s_ts *= g_ts
@@ -239,7 +239,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_s_ts *= -1
 
         for d_y_t, d_g, d_s, k_s_t, d_gates_t, sigmoid_s, finished_t in backwards(
-            d_y[ts], d_g_ts, d_s_ts, k_s_ts, d_gates[ts], sigmoid_s_ts, ends[ts],
+            d_y[ts], d_g_ts, d_s_ts, k_s, d_gates[ts], sigmoid_s_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

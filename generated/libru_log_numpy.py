@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_U_h_h, d_a, d_W_h_x
-    k_softplus_h, d_softplus_n = (np.empty((T, B, H), dtype) for _ in range(2))
+    d_softplus_n = np.empty((T, B, H), dtype)
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_bias_n = np.empty((H,), dtype)
@@ -219,13 +219,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_softplus_h_ts, d_softplus_n_ts = k_softplus_h[ts], d_softplus_n[ts]
+        k_softplus_h = np.empty((ts.stop - ts.start, B, H), dtype)
+        d_softplus_n_ts = d_softplus_n[ts]
         d_a_ts = d_gates[ts, :, H : 2 * H]
 
         # k_softplus_h = -expm1(-softplus_h), times d_h in the loop
-        np.multiply(gates[ts, :, :H], -1, out=k_softplus_h_ts)
-        np.expm1(k_softplus_h_ts, out=k_softplus_h_ts)
-        k_softplus_h_ts *= -1
+        np.multiply(gates[ts, :, :H], -1, out=k_softplus_h)
+        np.expm1(k_softplus_h, out=k_softplus_h)
+        k_softplus_h *= -1
 
         # d_softplus_n = expm1(-softplus_n), times d_n in the loop
         np.multiply(gates[ts, :, H:], -1, out=d_softplus_n_ts)
@@ -236,7 +237,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.expm1(d_a_ts, out=d_a_ts)
 
         for d_y_t, k_softplus_h_t, d_softplus_n_t, d_W_h_x, d_U_h_h, d_a, d_U_h_h_a, finished_t in backwards(
-            d_y[ts], k_softplus_h_ts, d_softplus_n_ts, d_gates[ts, :, 2 * H :], d_gates[ts, :, :H], d_a_ts,
+            d_y[ts], k_softplus_h, d_softplus_n_ts, d_gates[ts, :, 2 * H :], d_gates[ts, :, :H], d_a_ts,
             d_gates[ts, :, : 2 * H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is

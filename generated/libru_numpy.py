@@ -203,7 +203,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_h = np.empty((T, B, H), dtype)
     d_log_z = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -211,12 +210,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_log_z_tiles = tiles(U, d_log_z)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts, h_ts, d_gates_ts = k_h[ts], h[ts], d_gates[ts]
+        h_ts, d_gates_ts = h[ts], d_gates[ts]
         d_n_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         n_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
-        np.add(h_ts, 1e-11, out=k_h_ts)  # k_h = h + 1e-11
+        np.add(h_ts, 1e-11, out=k_h)  # k_h = h + 1e-11
 
         # d_z = 1 - z
         # d_n = (1 - n) * n * (1 - z), times d_h in the loop
@@ -229,10 +229,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        np.reciprocal(k_h_ts, out=k_h_ts)  # k_h = 1 / (h + 1e-11)
+        np.reciprocal(k_h, out=k_h)  # k_h = 1 / (h + 1e-11)
 
         for d_y_t, d_n, d_z, d_gates_t, z, k_h_t, finished_t in backwards(
-            d_y[ts], d_n_ts, d_z_ts, d_gates_ts, z_ts, k_h_ts, ends[ts],
+            d_y[ts], d_n_ts, d_z_ts, d_gates_ts, z_ts, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -265,14 +265,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
     d_gates_2 = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
-    (
-        k_g_p_z_2, g_p_z, g_centre_z, g_c_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4,
-    ) = (np.empty((T, B, H), dtype) for _ in range(8))
     g_centre_z_2, d_r_h = (np.empty((B, H), dtype) for _ in range(2))
+    g_p_z, g_centre_z, g_c_2 = (np.empty((T, B, H), dtype) for _ in range(3))
     d_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
     d_gates_4 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
-    k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(3))
     sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
+    d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (np.zeros(shape, dtype) for shape in shapes(I, H))
     two = np.array(2, dtype)
@@ -283,14 +281,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     R_tiles, d_r_h_tiles = tiles(R, d_r_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        (
+            k_g_p_z_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4,
+        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(5))
+        k_sum_square_R_0_h = np.empty((ts.stop - ts.start, B, 1), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_A_0_x_ts, d_A_2_x_ts = d_gates[ts, :, :H], d_gates[ts, :, 2 * H :]
         d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
         z_ts, n_ts, d_gates_3_ts, p_z_2_ts = z[ts], n[ts], d_gates_3[ts], p_z_2[ts]
-        r_ts, d_gates_4_ts, k_g_p_z_2_ts = r[ts], d_gates_4[ts], k_g_p_z_2[ts]
-        k_g_p_z_2_2_ts, k_g_p_z_2_3_ts, g_p_z_ts = k_g_p_z_2_2[ts], k_g_p_z_2_3[ts], g_p_z[ts]
-        k_g_p_z_3_ts, k_g_p_z_4_ts, d_gates_2_ts = k_g_p_z_3[ts], k_g_p_z_4[ts], d_gates_2[ts]
-        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        r_ts, d_gates_4_ts, g_p_z_ts, d_gates_2_ts = r[ts], d_gates_4[ts], g_p_z[ts], d_gates_2[ts]
         g_g_h_2_ts = d_gates_3[ts, :, 2 * H :]
         centred_R_2_h_ts, centred_R_0_h_ts = gates_2[ts, :, 2 * H :], gates_2[ts, :, :H]
         centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
@@ -328,22 +327,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x_ts *= s_ts
         d_A_0_x_ts *= z_ts
 
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2_ts)  # k_g_p_z_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2)  # k_g_p_z_2 = centred_R_0_h * g_h_0
 
         # k_g_p_z_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_z_2_2_ts)
+        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_z_2_2)
 
         # k_g_p_z_2_3 = centred_R_2_h * g_h_2 * r
-        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3_ts)
-        k_g_p_z_2_3_ts *= r_ts
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3)
+        k_g_p_z_2_3 *= r_ts
 
         np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_z_ts)  # g_p_z = centred_A_0_x * g_x_0
 
         # k_g_p_z_3 = centred_A_1_x * g_x_1
-        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_z_3_ts)
+        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_z_3)
 
         # k_g_p_z_4 = centred_A_2_x * g_x_2
-        np.multiply(gates[ts, :, 2 * H :], g_x[2 * H :], out=k_g_p_z_4_ts)
+        np.multiply(gates[ts, :, 2 * H :], g_x[2 * H :], out=k_g_p_z_4)
 
         # d_R_2_h = g_h_2 * p_z_2 * r
         # d_R_1_h = g_h_1 * p_z_2
@@ -352,10 +351,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_R_2_h_ts *= r_ts
 
         # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 / hidden, times sum_g_p_z_2 in the loop
-        np.multiply(p_z_2_ts, p_z_2_ts, out=k_sum_square_R_0_h_ts)
-        k_sum_square_R_0_h_ts *= p_z_2_ts
-        k_sum_square_R_0_h_ts *= -0.16666666666666666
-        k_sum_square_R_0_h_ts /= (H)
+        np.multiply(p_z_2_ts, p_z_2_ts, out=k_sum_square_R_0_h)
+        k_sum_square_R_0_h *= p_z_2_ts
+        k_sum_square_R_0_h *= -0.16666666666666666
+        k_sum_square_R_0_h /= (H)
 
         for (
             d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, d_gates_3_t, d_gates_t, d_gates_4_t, k_g_p_z_2_t,
@@ -364,8 +363,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             finished_t,
         ) in backwards(
             d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, d_gates_3_ts, d_gates[ts],
-            d_gates_4_ts, k_g_p_z_2_ts, k_g_p_z_2_3_ts, k_g_p_z_2_2_ts, g_p_z_ts, k_g_p_z_4_ts, k_g_p_z_3_ts,
-            k_sum_square_R_0_h_ts, d_gates_2_ts, centred_R_2_h_ts, d_R_2_h_ts, centred_R_1_h_ts,
+            d_gates_4_ts, k_g_p_z_2, k_g_p_z_2_3, k_g_p_z_2_2, g_p_z_ts, k_g_p_z_4, k_g_p_z_3,
+            k_sum_square_R_0_h, d_gates_2_ts, centred_R_2_h_ts, d_R_2_h_ts, centred_R_1_h_ts,
             d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is

@@ -304,17 +304,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     d_gates_2 = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    (
-        k_g_p_h, k_g_p_i_2, g_p_i, g_centre_i, d_tanh_h_2, g_g_c, k_centred_c, k_g_p_i_2_2, k_g_p_i_2_3,
-        k_g_p_i_2_4, k_g_p_i_3, k_g_p_i_4, k_g_p_i_5,
-    ) = (np.empty((T, B, H), dtype) for _ in range(13))
     g_centre_h, g_centre_i_2 = (np.empty((B, H), dtype) for _ in range(2))
+    g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (np.empty((T, B, H), dtype) for _ in range(4))
     d_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
     d_gates_4 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
-    (
-        k_sum_square_c, k_sum_square_R_0_h, d_sum_square_A_0_x, d_sum_A_0_x,
-    ) = (np.empty((T, B, 1), dtype) for _ in range(4))
     sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
+    d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     two = np.array(2, dtype)
@@ -327,14 +322,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     R_tiles, d_h_tiles = tiles(R, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_tanh_h_2_ts, tanh_h_2_ts, o_ts, k_g_p_h_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts], k_g_p_h[ts]
-        centred_c_next_ts, g_g_c_ts, p_h_ts = centred_c_next[ts], g_g_c[ts], p_h[ts]
-        k_centred_c_ts, p_i_2_ts, f_ts, g_ts = k_centred_c[ts], p_i_2[ts], f[ts], g[ts]
-        i_ts, k_g_p_i_2_ts, k_g_p_i_2_2_ts = i[ts], k_g_p_i_2[ts], k_g_p_i_2_2[ts]
-        k_g_p_i_2_3_ts, k_g_p_i_2_4_ts, g_p_i_ts = k_g_p_i_2_3[ts], k_g_p_i_2_4[ts], g_p_i[ts]
-        k_g_p_i_3_ts, k_g_p_i_4_ts, k_g_p_i_5_ts = k_g_p_i_3[ts], k_g_p_i_4[ts], k_g_p_i_5[ts]
-        d_gates_2_ts, k_sum_square_c_ts = d_gates_2[ts], k_sum_square_c[ts]
-        k_sum_square_R_0_h_ts = k_sum_square_R_0_h[ts]
+        (
+            k_g_p_h, k_centred_c, k_g_p_i_2, k_g_p_i_2_2, k_g_p_i_2_3, k_g_p_i_2_4, k_g_p_i_3, k_g_p_i_4,
+            k_g_p_i_5,
+        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(9))
+        k_sum_square_c, k_sum_square_R_0_h = (np.empty((ts.stop - ts.start, B, 1), dtype) for _ in range(2))
+        d_tanh_h_2_ts, tanh_h_2_ts, o_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts]
+        centred_c_next_ts, g_g_c_ts, p_h_ts, p_i_2_ts = centred_c_next[ts], g_g_c[ts], p_h[ts], p_i_2[ts]
+        f_ts, g_ts, i_ts, g_p_i_ts = f[ts], g[ts], i[ts], g_p_i[ts]
+        d_gates_2_ts = d_gates_2[ts]
         d_A_3_x_ts, d_A_2_x_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
         d_A_1_x_ts, d_A_0_x_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         centred_R_0_h_ts, centred_R_1_h_ts = gates_2[ts, :, :H], gates_2[ts, :, H : 2 * H]
@@ -346,12 +342,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_tanh_h_2_ts *= o_ts
 
         # k_g_p_h = centred_c_next * g_c, times d_tanh_h_2 in the loop
-        np.multiply(centred_c_next_ts, g_c, out=k_g_p_h_ts)
+        np.multiply(centred_c_next_ts, g_c, out=k_g_p_h)
 
         # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
         np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
 
-        np.multiply(g_c, p_h_ts, out=k_centred_c_ts)  # k_centred_c = g_c * p_h
+        np.multiply(g_c, p_h_ts, out=k_centred_c)  # k_centred_c = g_c * p_h
 
         # d_A_3_x = (1 - o) * o * tanh_h_2, times d_h in the loop
         np.subtract(1, o_ts, out=d_A_3_x_ts)
@@ -385,27 +381,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_0_x_ts *= g_ts
         d_A_0_x_ts *= i_ts
 
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2_ts)  # k_g_p_i_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2)  # k_g_p_i_2 = centred_R_0_h * g_h_0
 
         # k_g_p_i_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_i_2_2_ts)
+        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_i_2_2)
 
         # k_g_p_i_2_3 = centred_R_2_h * g_h_2
-        np.multiply(centred_R_2_h_ts, g_h[2 * H : 3 * H], out=k_g_p_i_2_3_ts)
+        np.multiply(centred_R_2_h_ts, g_h[2 * H : 3 * H], out=k_g_p_i_2_3)
 
         # k_g_p_i_2_4 = centred_R_3_h * g_h_3
-        np.multiply(centred_R_3_h_ts, g_h[3 * H :], out=k_g_p_i_2_4_ts)
+        np.multiply(centred_R_3_h_ts, g_h[3 * H :], out=k_g_p_i_2_4)
 
         np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_i_ts)  # g_p_i = centred_A_0_x * g_x_0
 
         # k_g_p_i_3 = centred_A_1_x * g_x_1
-        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_i_3_ts)
+        np.multiply(gates[ts, :, H : 2 * H], g_x[H : 2 * H], out=k_g_p_i_3)
 
         # k_g_p_i_4 = centred_A_2_x * g_x_2
-        np.multiply(gates[ts, :, 2 * H : 3 * H], g_x[2 * H : 3 * H], out=k_g_p_i_4_ts)
+        np.multiply(gates[ts, :, 2 * H : 3 * H], g_x[2 * H : 3 * H], out=k_g_p_i_4)
 
         # k_g_p_i_5 = centred_A_3_x * g_x_3
-        np.multiply(gates[ts, :, 3 * H :], g_x[3 * H :], out=k_g_p_i_5_ts)
+        np.multiply(gates[ts, :, 3 * H :], g_x[3 * H :], out=k_g_p_i_5)
 
         # d_R_3_h = g_h_3 * p_i_2
         # d_R_2_h = g_h_2 * p_i_2
@@ -414,16 +410,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(g_h, p_i_2_ts, out=d_gates_2_ts)
 
         # k_sum_square_c = -1 / 2 * p_h**3 / hidden, times sum_g_p_h in the loop
-        np.multiply(p_h_ts, p_h_ts, out=k_sum_square_c_ts)
-        k_sum_square_c_ts *= p_h_ts
-        k_sum_square_c_ts *= -0.5
-        k_sum_square_c_ts /= (H)
+        np.multiply(p_h_ts, p_h_ts, out=k_sum_square_c)
+        k_sum_square_c *= p_h_ts
+        k_sum_square_c *= -0.5
+        k_sum_square_c /= (H)
 
         # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 / hidden, times sum_g_p_i_2 in the loop
-        np.multiply(p_i_2_ts, p_i_2_ts, out=k_sum_square_R_0_h_ts)
-        k_sum_square_R_0_h_ts *= p_i_2_ts
-        k_sum_square_R_0_h_ts *= -0.125
-        k_sum_square_R_0_h_ts /= (H)
+        np.multiply(p_i_2_ts, p_i_2_ts, out=k_sum_square_R_0_h)
+        k_sum_square_R_0_h *= p_i_2_ts
+        k_sum_square_R_0_h *= -0.125
+        k_sum_square_R_0_h /= (H)
 
         for (
             d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3, g_g_x_3, k_sum_square_c_t,
@@ -432,13 +428,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             k_g_p_i_5_t, f_t, k_sum_square_R_0_h_t, d_gates_2_t, d_gates_t, centred_R_3_h, d_R_3_h,
             centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
         ) in backwards(
-            d_y[ts], d_tanh_h_2_ts, k_g_p_h_ts, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
-            d_gates_4[ts, :, 3 * H :], k_sum_square_c_ts, k_centred_c_ts, centred_c_next_ts, d_A_2_x_ts,
-            d_A_1_x_ts, d_A_0_x_ts, d_gates_3[ts, :, : 3 * H], d_gates[ts, :, : 3 * H],
-            d_gates_4[ts, :, : 3 * H], k_g_p_i_2_ts, k_g_p_i_2_3_ts, k_g_p_i_2_2_ts, k_g_p_i_2_4_ts, g_p_i_ts,
-            k_g_p_i_4_ts, k_g_p_i_3_ts, k_g_p_i_5_ts, f_ts, k_sum_square_R_0_h_ts, d_gates_2_ts, d_gates[ts],
-            centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :], centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H],
-            centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
+            d_y[ts], d_tanh_h_2_ts, k_g_p_h, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
+            d_gates_4[ts, :, 3 * H :], k_sum_square_c, k_centred_c, centred_c_next_ts, d_A_2_x_ts, d_A_1_x_ts,
+            d_A_0_x_ts, d_gates_3[ts, :, : 3 * H], d_gates[ts, :, : 3 * H], d_gates_4[ts, :, : 3 * H],
+            k_g_p_i_2, k_g_p_i_2_3, k_g_p_i_2_2, k_g_p_i_2_4, g_p_i_ts, k_g_p_i_4, k_g_p_i_3, k_g_p_i_5, f_ts,
+            k_sum_square_R_0_h, d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :],
+            centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H],
+            centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

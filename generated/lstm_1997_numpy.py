@@ -218,22 +218,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_i, d_o, d_g
-    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts, tanh_c_ts = k_c[ts], tanh_c[ts]
+        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
+        tanh_c_ts = tanh_c[ts]
         d_io_ts, d_i_ts, d_o_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H]
         d_g_ts = d_gates[ts, :, 2 * H :]
         io_ts, g_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
 
         # k_c = o * (1 - tanh_c**2)
-        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
-        np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= gates[ts, :, H : 2 * H]
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c)
+        np.subtract(1, k_c, out=k_c)
+        k_c *= gates[ts, :, H : 2 * H]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         # d_i = g * (1 - i) * i, times d_c in the loop
@@ -248,7 +248,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_g_ts *= gates[ts, :, :H]
 
         for d_y_t, k_c_t, d_o, d_g, d_i, d_gates_t, finished_t in backwards(
-            d_y[ts], k_c_ts, d_o_ts, d_g_ts, d_i_ts, d_gates[ts], ends[ts],
+            d_y[ts], k_c, d_o_ts, d_g_ts, d_i_ts, d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -241,7 +241,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
-    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
@@ -251,10 +250,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
         d_o_ts, d_g_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
         d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
-        tanh_c_ts, k_c_ts, c_ts = tanh_c[ts], k_c[ts], c[ts]
+        tanh_c_ts, c_ts = tanh_c[ts], c[ts]
 
         # d_o = (1 - o) * o * tanh_c, times d_h in the loop
         np.subtract(1, o_ts, out=d_o_ts)
@@ -262,9 +262,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_o_ts *= tanh_c_ts
 
         # k_c = o * (1 - tanh_c**2)
-        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
-        np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= o_ts
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c)
+        np.subtract(1, k_c, out=k_c)
+        k_c *= o_ts
 
         # d_g = (1 - g**2) * i, times d_c in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
@@ -282,7 +282,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_f, g_p_f, c_t, d_i, g_p_i, f, d_if, d_gates_t,
             finished_t,
         ) in backwards(
-            d_y[ts], d_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c_ts, d_g_ts, d_f_ts,
+            d_y[ts], d_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c, d_g_ts, d_f_ts,
             d_gates_2[ts, :, H : 2 * H], c_ts, d_i_ts, d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], d_if_ts,
             d_gates[ts], ends[ts],
         ):

@@ -205,7 +205,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_f, d_n
-    k_a_f, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_fh, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_f, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -214,9 +213,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_f_tiles, d_u_h_tiles = tiles(U_f, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_a_f, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         d_n_ts, d_a_f_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         n_ts, f_ts = gates[ts, :, H:], gates[ts, :, :H]
-        h_ts, k_a_f_ts, k_h_ts = h[ts], k_a_f[ts], k_h[ts]
+        h_ts = h[ts]
 
         # d_n = f * (1 - n**2), times d_h in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -226,13 +226,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
 
         # k_a_f = (1 - f) * f
-        np.subtract(1, f_ts, out=k_a_f_ts)
-        k_a_f_ts *= f_ts
+        np.subtract(1, f_ts, out=k_a_f)
+        k_a_f *= f_ts
 
-        np.subtract(1, f_ts, out=k_h_ts)  # k_h = 1 - f
+        np.subtract(1, f_ts, out=k_h)  # k_h = 1 - f
 
         for d_y_t, d_n, d_a_f, h_t, k_a_f_t, k_h_t, f, finished_t in backwards(
-            d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f_ts, k_h_ts, f_ts, ends[ts],
+            d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f, k_h, f_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -201,34 +201,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
-    k_a_2, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_a_2, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_a_ts, d_W_z_x_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         a_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
-        k_a_2_ts, sigmoid_a_ts, k_h_ts = k_a_2[ts], sigmoid_a[ts], k_h[ts]
+        sigmoid_a_ts = sigmoid_a[ts]
 
         choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)  # d_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
-        np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
+        np.subtract(1, sigmoid_a_ts, out=k_a_2)
         choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
-        k_a_2_ts *= s_ts
-        k_a_2_ts *= sigmoid_a_ts
+        k_a_2 *= s_ts
+        k_a_2 *= sigmoid_a_ts
 
         # d_W_z_x = (1 - z) * z, times d_z in the loop
         np.subtract(1, z_ts, out=d_W_z_x_ts)
         d_W_z_x_ts *= z_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for d_y_t, z, d_a, k_a_2_t, n_t, h_t, d_W_z_x, k_h_t, finished_t in backwards(
-            d_y[ts], z_ts, d_a_ts, k_a_2_ts, n[ts], h[ts], d_W_z_x_ts, k_h_ts, ends[ts],
+            d_y[ts], z_ts, d_a_ts, k_a_2, n[ts], h[ts], d_W_z_x_ts, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

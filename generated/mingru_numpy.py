@@ -192,25 +192,24 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
-    k_h = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         d_a_z_ts = d_gates[ts, :, :H]
         z_ts = gates[ts, :, :H]
-        k_h_ts = k_h[ts]
 
         # d_a_z = (1 - z) * z, times d_z in the loop
         np.subtract(1, z_ts, out=d_a_z_ts)
         d_a_z_ts *= z_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for d_y_t, d_n, z, n, h_t, d_a_z, k_h_t, finished_t in backwards(
-            d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h_ts, ends[ts],
+            d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

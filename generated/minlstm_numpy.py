@@ -208,33 +208,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
-    k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x = (np.empty((T, B, H), dtype) for _ in range(7))
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        (
+            k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x,
+        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(7))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts, k_a_ts, k_a_2_ts, sigmoid_a_ts = k_h[ts], k_a[ts], k_a_2[ts], sigmoid_a[ts]
-        n_ts, k_i_2_ts, h_ts, k_W_i_x_ts = n[ts], k_i_2[ts], h[ts], k_W_i_x[ts]
-        k_f_ts, k_W_f_x_ts = k_f[ts], k_W_f_x[ts]
         f_ts, i_ts, a_ts = gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :]
         d_a_ts, d_W_f_x_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
         d_W_i_x_ts = d_gates[ts, :, H : 2 * H]
+        sigmoid_a_ts, n_ts, h_ts = sigmoid_a[ts], n[ts], h[ts]
 
         # k_h = 1 / (f + i)
-        np.add(f_ts, i_ts, out=k_h_ts)
-        np.reciprocal(k_h_ts, out=k_h_ts)
+        np.add(f_ts, i_ts, out=k_h)
+        np.reciprocal(k_h, out=k_h)
 
-        np.multiply(i_ts, k_h_ts, out=d_a_ts)  # d_a = i / (f + i), times d_h in the loop
-        choose(np.real(a_ts) >= 0, 1, 0, out=k_a_ts)  # k_a = where(a >= 0, 1, 0)
+        np.multiply(i_ts, k_h, out=d_a_ts)  # d_a = i / (f + i), times d_h in the loop
+        choose(np.real(a_ts) >= 0, 1, 0, out=k_a)  # k_a = where(a >= 0, 1, 0)
 
         # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
-        np.subtract(1, sigmoid_a_ts, out=k_a_2_ts)
+        np.subtract(1, sigmoid_a_ts, out=k_a_2)
         choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
-        k_a_2_ts *= s_ts
-        k_a_2_ts *= sigmoid_a_ts
+        k_a_2 *= s_ts
+        k_a_2 *= sigmoid_a_ts
 
         # d_W_f_x = 1 / (f + i)**2
         np.add(f_ts, i_ts, out=s_ts)
@@ -242,23 +242,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.reciprocal(d_W_f_x_ts, out=d_W_f_x_ts)
 
         # d_W_i_x = n / (f + i) - i * n / (f + i)**2
-        np.multiply(n_ts, k_h_ts, out=d_W_i_x_ts)
+        np.multiply(n_ts, k_h, out=d_W_i_x_ts)
         np.multiply(i_ts, n_ts, out=s_ts)
         s_ts *= d_W_f_x_ts
         d_W_i_x_ts -= s_ts
 
         # k_i_2 = -f * h / (f + i)**2
-        np.multiply(f_ts, h_ts, out=k_i_2_ts)
-        k_i_2_ts *= d_W_f_x_ts
-        k_i_2_ts *= -1
+        np.multiply(f_ts, h_ts, out=k_i_2)
+        k_i_2 *= d_W_f_x_ts
+        k_i_2 *= -1
 
         # k_W_i_x = (1 - i) * i
-        np.subtract(1, i_ts, out=k_W_i_x_ts)
-        k_W_i_x_ts *= i_ts
+        np.subtract(1, i_ts, out=k_W_i_x)
+        k_W_i_x *= i_ts
 
         # k_f = h / (f + i) - f * h / (f + i)**2
-        np.multiply(h_ts, k_h_ts, out=k_f_ts)
-        k_f_ts += k_i_2_ts
+        np.multiply(h_ts, k_h, out=k_f)
+        k_f += k_i_2
 
         # d_W_f_x = -i * n / (f + i)**2
         d_W_f_x_ts *= i_ts
@@ -266,17 +266,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_W_f_x_ts *= -1
 
         # k_W_f_x = (1 - f) * f
-        np.subtract(1, f_ts, out=k_W_f_x_ts)
-        k_W_f_x_ts *= f_ts
+        np.subtract(1, f_ts, out=k_W_f_x)
+        k_W_f_x *= f_ts
 
-        k_h_ts *= f_ts  # k_h = f / (f + i)
+        k_h *= f_ts  # k_h = f / (f + i)
 
         for (
             d_y_t, d_a, k_a_t, k_a_2_t, d_W_i_x, k_i_2_t, k_W_i_x_t, d_W_f_x, k_f_t, k_W_f_x_t, k_h_t,
             finished_t,
         ) in backwards(
-            d_y[ts], d_a_ts, k_a_ts, k_a_2_ts, d_W_i_x_ts, k_i_2_ts, k_W_i_x_ts, d_W_f_x_ts, k_f_ts,
-            k_W_f_x_ts, k_h_ts, ends[ts],
+            d_y[ts], d_a_ts, k_a, k_a_2, d_W_i_x_ts, k_i_2, k_W_i_x, d_W_f_x_ts, k_f, k_W_f_x, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -243,7 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 5 * H), dtype)  # d_W_m_x, d_i, d_f, d_o, d_u
-    d_U_m_h, k_c = (np.empty((T, B, H), dtype) for _ in range(2))
+    d_U_m_h = np.empty((T, B, H), dtype)
     d_m = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_m, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -252,16 +252,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_m_tiles, d_h_tiles = tiles(U_m, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts, tanh_c_ts = k_c[ts], tanh_c[ts]
+        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
+        tanh_c_ts = tanh_c[ts]
         d_u_ts, d_ifo_ts = d_gates[ts, :, 4 * H :], d_gates[ts, :, H : 4 * H]
         d_f_ts, d_o_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, 3 * H : 4 * H]
         d_i_ts = d_gates[ts, :, H : 2 * H]
         u_ts, ifo_ts = gates[ts, :, 4 * H :], gates[ts, :, H : 4 * H]
 
         # k_c = o * (1 - tanh_c**2)
-        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c_ts)
-        np.subtract(1, k_c_ts, out=k_c_ts)
-        k_c_ts *= gates[ts, :, 3 * H : 4 * H]
+        np.multiply(tanh_c_ts, tanh_c_ts, out=k_c)
+        np.subtract(1, k_c, out=k_c)
+        k_c *= gates[ts, :, 3 * H : 4 * H]
 
         # d_u = i * (1 - u**2), times d_c in the loop
         np.multiply(u_ts, u_ts, out=d_u_ts)
@@ -280,7 +281,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         for (
             d_y_t, k_c_t, d_u, d_o, d_f, d_i, f, d_ifou, d_W_m_x, U_m_h_t, d_U_m_h_t, W_m_x, finished_t,
         ) in backwards(
-            d_y[ts], k_c_ts, d_u_ts, d_o_ts, d_f_ts, d_i_ts, gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H:],
+            d_y[ts], k_c, d_u_ts, d_o_ts, d_f_ts, d_i_ts, gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H:],
             d_gates[ts, :, :H], U_m_h[ts], d_U_m_h[ts], gates[ts, :, :H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is

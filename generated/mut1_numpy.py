@@ -218,7 +218,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_r
-    d_x, k_h, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
+    d_x, d_w_x = (np.empty((T, B, H), dtype) for _ in range(2))
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(H))
     s = np.empty((B, H), dtype)
@@ -226,9 +226,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_r_tiles, d_u_h_tiles = tiles(U_r, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_x_ts, n_ts, d_gates_ts, gates_ts = d_x[ts], n[ts], d_gates[ts], gates[ts]
-        h_ts, k_h_ts = h[ts], k_h[ts]
+        h_ts = h[ts]
         z_ts = gates[ts, :, :H]
         d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
 
@@ -245,10 +246,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= s_ts
         d_gates_ts *= gates_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h_ts, gates[ts, :, H:], ends[ts],
+            d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h, gates[ts, :, H:], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

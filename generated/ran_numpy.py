@@ -212,21 +212,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_a, d_i, d_f
-    k_c = np.empty((T, B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c_ts = k_c[ts]
+        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
         h_ts = h[1:][ts]
         d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
         if_ts = gates[ts, :, H:]
 
         # k_c = 1 - h_next**2
-        np.multiply(h_ts, h_ts, out=k_c_ts)
-        np.subtract(1, k_c_ts, out=k_c_ts)
+        np.multiply(h_ts, h_ts, out=k_c)
+        np.subtract(1, k_c, out=k_c)
 
         # d_f = c * (1 - f) * f, times d_c in the loop
         # d_i = a * (1 - i) * i, times d_c in the loop
@@ -236,8 +235,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_if_ts *= if_ts
 
         for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
-            d_y[ts], k_c_ts, d_f_ts, d_i_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H],
-            gates[ts, :, 2 * H :], d_if_ts, ends[ts],
+            d_y[ts], k_c, d_f_ts, d_i_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :],
+            d_if_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

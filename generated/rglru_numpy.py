@@ -241,17 +241,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_i, d_r
-    k_la, k_r, d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(5))
+    d_x, g_softplus_k, d_w_x = (np.empty((T, B, H), dtype) for _ in range(3))
     d_softplus_k = np.empty((H,), dtype)
     d_W, d_b, d_k = (np.zeros(shape, dtype) for shape in shapes(H))
     two = np.array(2, dtype)
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_la, k_r = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
-        x_ts, p_h_ts, k_la_ts, exp_la_ts = x[ts], p_h[ts], k_la[ts], exp_la[ts]
-        k_r_ts = k_r[ts]
+        x_ts, p_h_ts, exp_la_ts = x[ts], p_h[ts], exp_la[ts]
 
         # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
         np.multiply(exp_h[ts], i_ts, out=d_r_ts)
@@ -259,13 +259,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_r_ts *= -0.5
         d_r_ts /= p_h_ts
 
-        np.multiply(exp_la_ts, h[ts], out=k_la_ts)  # k_la = exp_la * h
+        np.multiply(exp_la_ts, h[ts], out=k_la)  # k_la = exp_la * h
 
         # k_r = -8 * (1 - r) * r * softplus_k
-        np.subtract(1, r_ts, out=k_r_ts)
-        k_r_ts *= r_ts
-        k_r_ts *= softplus_k
-        k_r_ts *= -8
+        np.subtract(1, r_ts, out=k_r)
+        k_r *= r_ts
+        k_r *= softplus_k
+        k_r *= -8
 
         # d_i = (1 - i) * i * p_h * x, times d_x in the loop
         np.subtract(1, i_ts, out=d_i_ts)
@@ -274,7 +274,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_i_ts *= x_ts
 
         for d_x_t, d_y_t, d_r, k_la_t, g_softplus_k_t, r, k_r_t, d_i_2, exp_la_t, finished_t in backwards(
-            d_x[ts], d_y[ts], d_r_ts, k_la_ts, g_softplus_k[ts], r_ts, k_r_ts, d_i_ts, exp_la_ts, ends[ts],
+            d_x[ts], d_y[ts], d_r_ts, k_la, g_softplus_k[ts], r_ts, k_r, d_i_ts, exp_la_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

@@ -268,7 +268,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a1, d_t1
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_a2, d_t2
     d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_a3, d_t3
-    k_s2, k_s1, k_h = (np.empty((T, B, H), dtype) for _ in range(3))
     d_u_s2, d_u_s1, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -277,10 +276,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_s2, k_s1, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(3))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
         t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
-        k_s2_ts, k_s1_ts, k_h_ts = k_s2[ts], k_s1[ts], k_h[ts]
         d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
         t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
         d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
@@ -297,7 +296,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a3_ts, out=d_a3_ts)
         d_a3_ts *= t3_ts
 
-        np.subtract(1, t3_ts, out=k_s2_ts)  # k_s2 = 1 - t3
+        np.subtract(1, t3_ts, out=k_s2)  # k_s2 = 1 - t3
 
         # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
         np.subtract(1, t2_ts, out=d_t2_ts)
@@ -310,7 +309,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a2_ts, out=d_a2_ts)
         d_a2_ts *= t2_ts
 
-        np.subtract(1, t2_ts, out=k_s1_ts)  # k_s1 = 1 - t2
+        np.subtract(1, t2_ts, out=k_s1)  # k_s1 = 1 - t2
 
         # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
         np.subtract(1, t1_ts, out=d_t1_ts)
@@ -323,14 +322,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_a1_ts, out=d_a1_ts)
         d_a1_ts *= t1_ts
 
-        np.subtract(1, t1_ts, out=k_h_ts)  # k_h = 1 - t1
+        np.subtract(1, t1_ts, out=k_h)  # k_h = 1 - t1
 
         for (
             d_y_t, d_t3, d_a3, d_gates_3_t, k_s2_t, d_t2, d_a2, d_gates_2_t, k_s1_t, d_t1, d_a1, d_gates_t,
             k_h_t, finished_t,
         ) in backwards(
-            d_y[ts], d_t3_ts, d_a3_ts, d_gates_3[ts], k_s2_ts, d_t2_ts, d_a2_ts, d_gates_2[ts], k_s1_ts,
-            d_t1_ts, d_a1_ts, d_gates[ts], k_h_ts, ends[ts],
+            d_y[ts], d_t3_ts, d_a3_ts, d_gates_3[ts], k_s2, d_t2_ts, d_a2_ts, d_gates_2[ts], k_s1, d_t1_ts,
+            d_a1_ts, d_gates[ts], k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

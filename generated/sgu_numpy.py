@@ -233,7 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a, d_W_z_x
-    d_g, d_U_z_h, d_a_z, k_n, k_h = (np.empty((T, B, H), dtype) for _ in range(5))
+    d_g, d_U_z_h, d_a_z = (np.empty((T, B, H), dtype) for _ in range(3))
     d_u_h, d_ah = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_bias_z = np.empty((H,), dtype)
@@ -243,9 +243,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_g_tiles, d_ah_tiles = tiles(U_g, d_ah)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_n, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_a_z_ts, n_ts, h_ts, k_n_ts = d_a_z[ts], n[ts], h[ts], k_n[ts]
-        z_ts, d_g_ts, g_ts, k_h_ts = z[ts], d_g[ts], g[ts], k_h[ts]
+        d_a_z_ts, n_ts, h_ts, z_ts = d_a_z[ts], n[ts], h[ts], z[ts]
+        d_g_ts, g_ts = d_g[ts], g[ts]
 
         # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
         choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
@@ -255,23 +256,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_a_z_ts *= s_ts
 
         # k_n = -z * expm1(-n), times d_h in the loop
-        np.multiply(n_ts, -1, out=k_n_ts)
-        np.expm1(k_n_ts, out=k_n_ts)
-        k_n_ts *= z_ts
-        k_n_ts *= -1
+        np.multiply(n_ts, -1, out=k_n)
+        np.expm1(k_n, out=k_n)
+        k_n *= z_ts
+        k_n *= -1
 
         # d_g = (1 - g**2) * h, times k_n in the loop
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= h_ts
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for (
             d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
         ) in backwards(
-            d_y[ts], d_a_z_ts, d_gates[ts, :, H:], d_U_z_h[ts], k_n_ts, d_g_ts, d_gates[ts, :, :H], h_ts,
-            k_h_ts, gates[ts, :, :H], g_ts, ends[ts],
+            d_y[ts], d_a_z_ts, d_gates[ts, :, H:], d_U_z_h[ts], k_n, d_g_ts, d_gates[ts, :, :H], h_ts, k_h,
+            gates[ts, :, :H], g_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

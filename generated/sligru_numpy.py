@@ -365,7 +365,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     g_p_z, g_centre_z, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
     d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_gates_4 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
-    k_sum_square_U_h_h = np.empty((T, B, 1), dtype)
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
@@ -391,9 +390,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_sum_square_U_h_h = np.empty((ts.stop - ts.start, B, 1), dtype)
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_gates_4_ts, z_ts, n_ts, k_sum_square_U_h_h_ts = d_gates_4[ts], z[ts], n[ts], k_sum_square_U_h_h[ts]
-        p_z_ts = p_z[ts]
+        d_gates_4_ts, z_ts, n_ts, p_z_ts = d_gates_4[ts], z[ts], n[ts], p_z[ts]
         d_z_ts, d_n_ts = d_gates_3[ts, :, :H], d_gates_3[ts, :, H:]
 
         # g_g_z = centred_z * scale_z, times d_z in the loop
@@ -412,10 +411,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= z_ts
 
         # k_sum_square_U_h_h = -1 / 4 * p_z**3 / hidden, times sum_g_p_z in the loop
-        np.multiply(p_z_ts, p_z_ts, out=k_sum_square_U_h_h_ts)
-        k_sum_square_U_h_h_ts *= p_z_ts
-        k_sum_square_U_h_h_ts *= -0.25
-        k_sum_square_U_h_h_ts /= (H)
+        np.multiply(p_z_ts, p_z_ts, out=k_sum_square_U_h_h)
+        k_sum_square_U_h_h *= p_z_ts
+        k_sum_square_U_h_h *= -0.25
+        k_sum_square_U_h_h /= (H)
 
         for (
             d_y_t, d_n, d_z, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n,
@@ -424,7 +423,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         ) in backwards(
             d_y[ts], d_n_ts, d_z_ts, d_gates_4_ts, d_gates_3[ts], d_gates[ts], g_scale_n[ts],
             d_gates[ts, :, H:], gates[ts, :, H:], gates_2[ts, :, :H], gates_2[ts, :, H:], g_scale_z[ts],
-            d_gates[ts, :, :H], gates[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts], k_sum_square_U_h_h_ts,
+            d_gates[ts, :, :H], gates[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts], k_sum_square_U_h_h,
             d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is

@@ -272,7 +272,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
-    k_n, k_c, k_maximum_ip, k_lf, k_ip = (np.empty((T, B, H), dtype) for _ in range(5))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
@@ -281,32 +280,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_n, k_c, k_maximum_ip, k_lf, k_ip = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(5))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
         d_ip_ts, d_sigmoid_op_ts = d_gates[ts, :, :H], d_gates[ts, :, 3 * H :]
         d_tanh_zp_ts, d_fp_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H]
         softplus_lf_ts, sigmoid_op_ts = gates[ts, :, H : 2 * H], gates[ts, :, 3 * H :]
         ip_ts, tanh_zp_ts = gates[ts, :, :H], gates[ts, :, 2 * H : 3 * H]
-        k_n_ts, k_c_ts, k_maximum_ip_ts, n_ts_2 = k_n[ts], k_c[ts], k_maximum_ip[ts], n[ts]
-        k_lf_ts, i_ts, k_ip_ts = k_lf[ts], i[ts], k_ip[ts]
         c_ts = c[1:][ts]
         n_ts = n[1:][ts]
+        n_ts_2, i_ts = n[ts], i[ts]
 
         np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)  # d_ip = m - softplus_lf
 
         # k_n = -c_next * sigmoid_op / n_next**2
-        np.multiply(c_ts, sigmoid_op_ts, out=k_n_ts)
+        np.multiply(c_ts, sigmoid_op_ts, out=k_n)
         np.multiply(n_ts, n_ts, out=s_ts)
-        k_n_ts /= s_ts
-        k_n_ts *= -1
+        k_n /= s_ts
+        k_n *= -1
 
         np.reciprocal(n_ts, out=d_sigmoid_op_ts)  # d_sigmoid_op = 1 / n_next
-        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c_ts)  # k_c = sigmoid_op / n_next
+        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c)  # k_c = sigmoid_op / n_next
 
         # k_maximum_ip = where(n == 0, 0, 1), times d_m in the loop
-        choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip_ts)
+        choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip)
 
         # k_lf = where(ip >= m - softplus_lf, 0, 1)
-        choose(np.real(ip_ts) >= np.real(d_ip_ts), 0, 1, out=k_lf_ts)
+        choose(np.real(ip_ts) >= np.real(d_ip_ts), 0, 1, out=k_lf)
 
         # d_sigmoid_op = c_next * (1 - sigmoid_op) * sigmoid_op / n_next, times d_h in the loop
         np.subtract(1, sigmoid_op_ts, out=s_ts)
@@ -324,7 +323,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.expm1(d_fp_ts, out=d_fp_ts)
         d_fp_ts *= -1
 
-        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip_ts)  # k_ip = where(n == 0, 1, 0)
+        choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip)  # k_ip = where(n == 0, 1, 0)
 
         # d_ip = where(ip >= m - softplus_lf, 1, 0)
         choose(np.real(ip_ts) >= np.real(d_ip_ts), 1, 0, out=d_ip_ts)
@@ -333,8 +332,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_y_t, k_n_t, k_c_t, c_t, n_t, f_t, tanh_zp, i_t, k_maximum_ip_t, k_lf_t, d_sigmoid_op, d_tanh_zp,
             d_fp, d_ip, k_ip_t, d_gates_t, finished_t,
         ) in backwards(
-            d_y[ts], k_n_ts, k_c_ts, c[ts], n_ts_2, f[ts], tanh_zp_ts, i_ts, k_maximum_ip_ts, k_lf_ts,
-            d_sigmoid_op_ts, d_tanh_zp_ts, d_fp_ts, d_ip_ts, k_ip_ts, d_gates[ts], ends[ts],
+            d_y[ts], k_n, k_c, c[ts], n_ts_2, f[ts], tanh_zp_ts, i_ts, k_maximum_ip, k_lf, d_sigmoid_op_ts,
+            d_tanh_zp_ts, d_fp_ts, d_ip_ts, k_ip, d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

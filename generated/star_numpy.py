@@ -200,22 +200,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_k
-    k_a_h, k_h = (np.empty((T, B, H), dtype) for _ in range(2))
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U_k, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     U_k_tiles, d_u_h_tiles = tiles(U_k, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_a_h, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_a_h_ts, k_h_ts = k_a_h[ts], k_h[ts]
         h_ts = h[1:][ts]
         d_k_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
         k_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
 
         # k_a_h = 1 - h_next**2, times d_h in the loop
-        np.multiply(h_ts, h_ts, out=k_a_h_ts)
-        np.subtract(1, k_a_h_ts, out=k_a_h_ts)
+        np.multiply(h_ts, h_ts, out=k_a_h)
+        np.subtract(1, k_a_h, out=k_a_h)
 
         # d_k = (1 - k) * k * (z - h), times k_a_h in the loop
         np.subtract(1, k_ts, out=d_k_ts)
@@ -228,10 +227,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, d_z_ts, out=d_z_ts)
         d_z_ts *= k_ts
 
-        np.subtract(1, k_ts, out=k_h_ts)  # k_h = 1 - k
+        np.subtract(1, k_ts, out=k_h)  # k_h = 1 - k
 
         for d_y_t, k_a_h_t, d_k, d_z, k_h_t, finished_t in backwards(
-            d_y[ts], k_a_h_ts, d_k_ts, d_z_ts, k_h_ts, ends[ts],
+            d_y[ts], k_a_h, d_k_ts, d_z_ts, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

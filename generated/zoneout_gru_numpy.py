@@ -229,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_r, d_n
-    k_h, d_m, k_k = (np.empty((T, B, H), dtype) for _ in range(3))
+    d_m = np.empty((T, B, H), dtype)
     d_hr, d_u_h = (np.empty((B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
@@ -238,21 +238,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        k_h, k_k = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
         s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        k_h_ts, d_m_ts, h_ts, k_k_ts = k_h[ts], d_m[ts], h[ts], k_k[ts]
-        m_ts = m[ts]
         z_ts, n_ts, r_ts = gates[ts, :, :H], gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H]
+        d_m_ts, h_ts, m_ts = d_m[ts], h[ts], m[ts]
         d_n_ts, d_r_ts, d_z_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
         d_zr_ts = d_gates[ts, :, : 2 * H]
 
-        np.subtract(1, z_ts, out=k_h_ts)  # k_h = 1 - z
+        np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         # d_m = h * (1 - z) + n * z
-        np.multiply(h_ts, k_h_ts, out=d_m_ts)
+        np.multiply(h_ts, k_h, out=d_m_ts)
         np.multiply(n_ts, z_ts, out=s_ts)
         d_m_ts += s_ts
 
-        np.subtract(1, m_ts, out=k_k_ts)  # k_k = 1 - m, times d_h in the loop
+        np.subtract(1, m_ts, out=k_k)  # k_k = 1 - m, times d_h in the loop
 
         # d_n = (1 - n**2) * z, times k_k in the loop
         np.multiply(n_ts, n_ts, out=d_n_ts)
@@ -264,13 +264,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, r_ts, out=d_r_ts)
         d_r_ts *= h_ts
         np.subtract(n_ts, h_ts, out=d_z_ts)
-        d_z_ts *= k_h_ts
+        d_z_ts *= k_h
         d_zr_ts *= gates[ts, :, : 2 * H]
 
         np.subtract(h_ts, d_m_ts, out=d_m_ts)  # d_m = h - h * (1 - z) - n * z, times d_h in the loop
 
         for d_y_t, k_k_t, d_n, d_m_t, d_r, d_z, d_zr, m_t, r, k_h_t, finished_t in backwards(
-            d_y[ts], k_k_ts, d_n_ts, d_m_ts, d_r_ts, d_z_ts, d_zr_ts, m_ts, r_ts, k_h_ts, ends[ts],
+            d_y[ts], k_k, d_n_ts, d_m_ts, d_r_ts, d_z_ts, d_zr_ts, m_ts, r_ts, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()

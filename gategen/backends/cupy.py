@@ -31,12 +31,9 @@ from gategen.plan import (
     ColumnSum,
     Home,
     Kernel,
-    MatMul,
-    OuterSum,
     Plan,
     Rule,
     Slot,
-    Stage,
     Sum,
 )
 from gategen.render import module_text, render
@@ -307,7 +304,7 @@ class Emitter(Host):
         buffer = self.buffer(self.schedule.slot[value])
         if value in ends or (buffer is not None and buffer.kind == "carry"):
             return True
-        return any(value in stage_reads(stage) for stage in self.schedule.stages if stage is not kernel)
+        return any(value in stage.reads for stage in self.schedule.stages if stage is not kernel)
 
     def launch(
         self,
@@ -412,18 +409,6 @@ def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[st
     if mentions(text, "at"):
         lines.append("const long long at = (long long)t * B + b;")
     return tuple(lines)
-
-
-def stage_reads(stage: Stage) -> set[Value]:
-    match stage:
-        case Kernel(ops):
-            return {v for op in ops for v in op.reads}
-        case MatMul(_, operand, _, _, _):
-            return set(operand)
-        case OuterSum(_, left, right, _):
-            return {*left, *right}
-        case Sum(_, operand) | ColumnSum(_, operand):
-            return set(operand)
 
 
 # ---------------------------------------------------------------------------------------------- the module

@@ -164,7 +164,9 @@ def one_step(module: Module, way: Way, host: Hosts) -> Function:
 
 def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
     """The buffers a function makes for itself: all but inputs, states and carries."""
-    made = (b for b in schedule.buffers if b.kind in ("row", "time", "static"))
+    made = (
+        b for b in schedule.buffers if b.kind in ("row", "time", "static") and b.name not in schedule.passing
+    )
     return tuple(
         Array(
             module.names["memory", b.name],
@@ -177,7 +179,7 @@ def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
 
 def fitted(module: Module, made: Function, *others: Function) -> Function:
     """A function with the fields of `params` and the memory that its lines, or those of others, mention."""
-    code = re.sub(r"(?m)^\s*#.*$", "", "\n".join(line for each in (made, *others) for line in each.code))
+    code = re.sub(r"#.*", "", "\n".join(line for each in (made, *others) for line in each.code))
     words = set(re.findall(r"[A-Za-z_]\w*", code))
     names = [module.names["field", f.name] for f in module.plan.fields]
     targets = [name if name in words else "_" for name in names]

@@ -29,11 +29,23 @@ from gategen.backends.instructions import (
     merge,
 )
 from gategen.backends.instructions import slot_view as view_of
+from gategen.backends.interface import Array, empties
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
 from gategen.backends.sigmoids import beside_tanh, exact
 from gategen.graph import Pointwise, Value
-from gategen.plan import FIRST_STEP, Buffer, ColumnSum, InField, InGradient, Kernel, MatMul, Plan, Rule, Sum
+from gategen.plan import (
+    FIRST_STEP,
+    Buffer,
+    ColumnSum,
+    InField,
+    InGradient,
+    Kernel,
+    MatMul,
+    Plan,
+    Rule,
+    Sum,
+)
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
 from gategen.spec.functions import TABLE
@@ -80,6 +92,7 @@ class Lines(Host):
         self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
         self.strict = exact(self.schedule.graph)
+        self.rooms: dict[str, str] = {}  # of what lasts for a few steps: shape by name
         self.widths: list[sp.Expr] = []
         self.static = False
         self.ones = False
@@ -92,7 +105,8 @@ class Lines(Host):
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
         numbers = [f"{name} = np.array({number}, dtype)" for number, name in self.numbers.items()]
-        return (*weights, *ones, *numbers, *scratch, *named_together(self.views), *tiled)
+        rooms = empties((Array(name, shape) for name, shape in self.rooms.items()), "np")
+        return (*weights, *ones, *numbers, *rooms, *scratch, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
         for source, name in list(self.views.items()):
@@ -159,7 +173,7 @@ class Lines(Host):
         source = self.several(buffer, view, base, whole, inner)
         stem = base if whole else self.short(view, buffer)
         if self.where == AHEAD:
-            return self.part(source, f"{stem}_ts")
+            return source if source in self.rooms else self.part(source, f"{stem}_ts")
         wish = (f"{base}_next" if view.shift else f"{base}_t") if whole else stem
         source = self.known.get(source, source)
         if source not in self.steps:
@@ -169,6 +183,10 @@ class Lines(Host):
     def several(self, buffer: Buffer, view: View, base: str, whole: bool, inner: str) -> str:
         """The steps that the loop runs over."""
         graph = self.schedule.graph
+        if buffer.name in self.schedule.passing:
+            if self.where == AHEAD:
+                self.rooms[base] = f"(ts.stop - ts.start, B, {self.names.size(buffer.width)})"
+            return base if whole else f"{base}[..., {inner}]"
         if graph.backwards and self.schedule.ahead:
             base += "[1:]" if view.shift else ""
             return f"{base}[ts]" if whole else f"{base}[ts, :, {inner}]"

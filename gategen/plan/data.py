@@ -105,6 +105,14 @@ class MatMul:
     transposed: bool
     add: bool = False
 
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.operand
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return self.out
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -114,6 +122,14 @@ class Kernel:
     size: Size
     static: bool = False
 
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return tuple(v for op in self.ops for v in op.reads)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return tuple(op.out for op in self.ops)
+
 
 @dataclass(frozen=True)
 class Sum:
@@ -122,6 +138,14 @@ class Sum:
     out: Value
     operand: tuple[Value, ...]
     add: bool = False
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.operand
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return (self.out,)
 
 
 @dataclass(frozen=True)
@@ -133,6 +157,14 @@ class OuterSum:
     right: tuple[Value, ...]
     add: bool = False
 
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (*self.left, *self.right)
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return ()
+
 
 @dataclass(frozen=True)
 class ColumnSum:
@@ -140,6 +172,14 @@ class ColumnSum:
 
     out: tuple[Value, ...]
     operand: tuple[Value, ...]
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return self.operand
+
+    @property
+    def writes(self) -> tuple[Value, ...]:
+        return self.out
 
 
 Stage = MatMul | Kernel | Sum | OuterSum | ColumnSum
@@ -196,6 +236,17 @@ class Schedule:
     @cached_property
     def buffer(self) -> dict[str, Buffer]:
         return {buffer.name: buffer for buffer in self.buffers}
+
+    @cached_property
+    def passing(self) -> frozenset[str]:
+        """The buffers that nothing needs once the loop has done the few steps they were filled for."""
+        if not self.ahead:
+            return frozenset()
+        kept = {v for stage in (*self.before, *self.after) for v in (*stage.reads, *stage.writes)}
+        kept |= {v for _, v in (*self.graph.outputs, *self.graph.sums)}
+        homes = {self.slot[v].home for v in kept if v in self.slot}
+        lasting = {home.name for home in homes if isinstance(home, InBuffer)}
+        return frozenset(b.name for b in self.buffers if b.kind == "time") - lasting
 
     @property
     def stages(self) -> tuple[Stage, ...]:

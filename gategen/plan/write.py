@@ -51,21 +51,8 @@ def parted(stages: Sequence[Stage]) -> tuple[tuple[Stage, ...], tuple[Stage, ...
             ahead.insert(0, stage)
         else:
             early.insert(0, stage)
-            needed.update(reads_of(stage))
+            needed.update(stage.reads)
     return tuple(early), tuple(ahead)
-
-
-def reads_of(stage: Stage) -> Iterator[Value]:
-    """What a stage reads."""
-    match stage:
-        case Kernel(ops):
-            yield from (v for op in ops for v in op.reads)
-        case MatMul(_, operand, _, _, _):
-            yield from operand
-        case OuterSum(_, left, right, _):
-            yield from (*left, *right)
-        case Sum(_, operand) | ColumnSum(_, operand):
-            yield from operand
 
 
 class Writer:
