@@ -28,11 +28,12 @@ def slips(reads: Sequence[Sequence[str]], implied: Mapping[str, bool], matrices:
     `implied` tells of undeclared parameters whether they are matrices; `matrices` are all matrices.
     """
     first = {name: k for k, names in reversed(list(enumerate(reads))) for name in names}
+    uses = Counter(read for names in reads for read in set(names))
     found = [
         Slip(name, first[name], message)
         for name in implied
         if name in first
-        for message in [*_elementwise(name, implied, matrices), *_misspelt(name, reads, implied)][:1]
+        for message in [*_elementwise(name, implied, matrices), *_misspelt(name, reads, implied, uses)][:1]
     ]
     known = {slip.name for slip in found}
     return found + [slip for slip in _borrowed(reads, implied) if slip.name not in known]
@@ -48,22 +49,26 @@ def _elementwise(name: str, implied: Mapping[str, bool], matrices: set[str]) -> 
         )
 
 
-def _misspelt(name: str, reads: Sequence[Sequence[str]], implied: Mapping[str, bool]) -> Iterator[str]:
+def _misspelt(
+    name: str, reads: Sequence[Sequence[str]], implied: Mapping[str, bool], uses: Counter[str]
+) -> Iterator[str]:
     """`b_hh` where `b_h` is meant: read once, and one letter more or less than another parameter."""
-    uses = Counter(read for names in reads for read in set(names))
     if uses[name] != 1:
         return
     for other in implied:
-        together = any(name in names and other in names for names in reads)
         doubted = uses[other] > 1 or len(name) > len(other)  # of two that are read once the longer one
-        if implied[other] == implied[name] and doubted and not together and _one_letter(name, other):
+        if implied[other] != implied[name] or not doubted or not _one_letter(name, other):
+            continue
+        if not any(name in names and other in names for names in reads):
             yield f"{name} is a parameter of its own and read once; is {other} meant? (a declaration says no)"
 
 
 def _one_letter(a: str, b: str) -> bool:
-    """Whether one of two names has one letter more."""
+    """Whether one of two names has one letter more; a digit is none: gates are numbered."""
     short, long = sorted((a, b), key=len)
-    return len(long) == len(short) + 1 and any(long[:k] + long[k + 1 :] == short for k in range(len(long)))
+    if len(long) != len(short) + 1:
+        return False
+    return any(not c.isdigit() and long[:k] + long[k + 1 :] == short for k, c in enumerate(long))
 
 
 def _borrowed(reads: Sequence[Sequence[str]], implied: Mapping[str, bool]) -> Iterator[Slip]:
