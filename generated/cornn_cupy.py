@@ -59,7 +59,7 @@ class Grads(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` leaves behind for `backward`."""
+    """What `forward` leaves behind for `backward`; x and params must not change before that."""
 
     x: cp.ndarray  # (T, B, I)
     y_: cp.ndarray  # (T + 1, B, H)  the initial state first
@@ -70,7 +70,7 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32, float64, float16 or bfloat16.
     """
@@ -83,7 +83,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: cp.asarray(array) for name, array in named.items()}
+    named = {name: cp.array(array) for name, array in named.items()}  # copies
     params = Params(
         W_h=named["W_h"],
         U_y=named["U_y"],
@@ -146,7 +146,7 @@ def forward(
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
             cp.copyto(z[t + 1], z[t], where=finished[t])
 
-    y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:])
+    y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:]).astype(dtype, copy=False)
     final = States(y_[T].copy(), z[T].copy())
     return y, final, Tape(x, y_, z, tanh_z, finished, initial is not None) if tape else None
 
@@ -169,7 +169,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     W_h, U_y, U_z, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
-        d_y = cp.where(finished, 0, d_y)
+        d_y = cp.where(finished, 0, d_y).astype(dtype, copy=False)
     if d_final is None:
         d_final = States(cp.zeros((B, H), dtype), cp.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
@@ -212,7 +212,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
-    """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
+    """One step, for streaming: (B, ·) arrays, the numbers of `forward` up to rounding."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
@@ -262,6 +262,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tape.{name} does not lie in C order, as an earlier tape does")
     return [getattr(tape, name) for name in shapes]
 
 

@@ -68,7 +68,7 @@ class Grads(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` leaves behind for `backward`."""
+    """What `forward` leaves behind for `backward`; x and params must not change before that."""
 
     x: cp.ndarray  # (T, B, I)
     hr: cp.ndarray  # (T + 1, B, H)  the initial state first
@@ -83,7 +83,7 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32, float64, float16 or bfloat16.
     """
@@ -96,7 +96,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: cp.asarray(array) for name, array in named.items()}
+    named = {name: cp.array(array) for name, array in named.items()}  # copies
     params = Params(
         Br_Bi=stack(Br=named["Br"], Bi=named["Bi"]),
         Ci=named["Ci"],
@@ -176,7 +176,7 @@ def forward(
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
     launch("lru_forward_4", dtype, (T * B, I, I), y_, Cr_hr_next, D, x)
 
-    y = y_ if finished is None else cp.where(finished, 0, y_)
+    y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
     final = States(hr[T].copy(), hi[T].copy())
     kept = Tape(x, hr, hi, gates, exp, m, cos_exp_th, sin_exp_th, finished, initial is not None)
     return y, final, kept if tape else None
@@ -200,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     Br_Bi, Ci, Cr, _, _, _, D = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, I), dtype) if d_y is None else check("d_y", d_y, (T, B, I), dtype=dtype)
     if finished is not None:
-        d_y = cp.where(finished, 0, d_y)
+        d_y = cp.where(finished, 0, d_y).astype(dtype, copy=False)
     if d_final is None:
         d_final = States(cp.zeros((B, H), dtype), cp.zeros((B, H), dtype))
     elif not isinstance(d_final, States):
@@ -273,7 +273,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
-    """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
+    """One step, for streaming: (B, ·) arrays, the numbers of `forward` up to rounding."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
@@ -323,6 +323,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tape.{name} does not lie in C order, as an earlier tape does")
     return [getattr(tape, name) for name in shapes]
 
 

@@ -66,7 +66,7 @@ class Grads(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` leaves behind for `backward`."""
+    """What `forward` leaves behind for `backward`; x and params must not change before that."""
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
@@ -80,7 +80,7 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32 or float64.
     """
@@ -93,7 +93,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: np.asarray(array) for name, array in named.items()}
+    named = {name: np.array(array) for name, array in named.items()}  # copies
     params = Params(
         W=stack(W_m=named["W_m"], W_i=named["W_i"], W_f=named["W_f"], W_o=named["W_o"], W_u=named["W_u"]),
         U_m=named["U_m"],
@@ -329,7 +329,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 
 def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[np.ndarray, States]:
-    """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
+    """One step, for streaming: (B, ·) arrays, the numbers of `forward` up to rounding."""
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
@@ -421,6 +421,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.nda
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tape.{name} does not lie in C order, as an earlier tape does")
     return [getattr(tape, name) for name in shapes]
 
 
@@ -452,7 +454,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     found = {getattr(array, "dtype", None) for array in (*params, *states, *arrays.values())}
     if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
         return found.pop()
-    for kind, record in (("params", params), ("initial", initial)):
+    for kind, record in (("initial", initial), ("params", params)):
         fields = {} if record is None else record._asdict()
         arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}

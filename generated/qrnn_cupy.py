@@ -65,7 +65,7 @@ class Grads(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` leaves behind for `backward`."""
+    """What `forward` leaves behind for `backward`; x and params must not change before that."""
 
     x: cp.ndarray  # (T, B, I)
     c: cp.ndarray  # (T + 1, B, H)  the initial state first
@@ -76,7 +76,7 @@ class Tape(NamedTuple):
 
 
 def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32, float64, float16 or bfloat16.
     """
@@ -89,7 +89,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: cp.asarray(array) for name, array in named.items()}
+    named = {name: cp.array(array) for name, array in named.items()}  # copies
     params = Params(
         W=stack(W_z=named["W_z"], W_f=named["W_f"], W_o=named["W_o"]),
         V=stack(V_z=named["V_z"], V_f=named["V_f"]),
@@ -160,7 +160,7 @@ def forward(
 
     launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)  # h = o * c'
 
-    y = h if finished is None else cp.where(finished, 0, h)
+    y = h if finished is None else cp.where(finished, 0, h).astype(dtype, copy=False)
     final = States(c[T].copy(), xp[T].copy())
     return y, final, Tape(x, c, xp, gates, finished, initial is not None) if tape else None
 
@@ -183,7 +183,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     W, V, V_o, _ = (cp.asarray(array, order="C") for array in params)
     d_y = cp.zeros((T, B, H), dtype) if d_y is None else check("d_y", d_y, (T, B, H), dtype=dtype)
     if finished is not None:
-        d_y = cp.where(finished, 0, d_y)
+        d_y = cp.where(finished, 0, d_y).astype(dtype, copy=False)
     if d_final is None:
         d_final = States(cp.zeros((B, H), dtype), cp.zeros((B, I), dtype))
     elif not isinstance(d_final, States):
@@ -245,7 +245,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
 
 def step(params: Params, x_t: cp.ndarray, state: States | None = None) -> tuple[cp.ndarray, States]:
-    """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
+    """One step, for streaming: (B, ·) arrays, the numbers of `forward` up to rounding."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
@@ -295,6 +295,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tape.{name} does not lie in C order, as an earlier tape does")
     return [getattr(tape, name) for name in shapes]
 
 

@@ -58,7 +58,7 @@ class Grads(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What `forward` leaves behind for `backward`."""
+    """What `forward` leaves behind for `backward`; x and params must not change before that."""
 
     x: cp.ndarray  # (T, B, I)
     h: cp.ndarray  # (T + 1, B, H)  the initial state first
@@ -70,7 +70,7 @@ class Tape(NamedTuple):
 def init(
     input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32", memory: int,
 ) -> Params:
-    """Parameters drawn uniformly from ±1/sqrt(hidden_size), as PyTorch does.
+    """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32, float64, float16 or bfloat16.
     """
@@ -83,7 +83,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: cp.asarray(array) for name, array in named.items()}
+    named = {name: cp.array(array) for name, array in named.items()}  # copies
     params = Params(
         B_W_h=stack(B=named["B"], W_h=named["W_h"]),
         P=named["P"],
@@ -150,8 +150,8 @@ def forward(
             cp.copyto(h[t + 1], h[t], where=finished[t])
             cp.copyto(s[t + 1], s[t], where=finished[t])
 
-    y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:])
-    y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:])
+    y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
+    y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:]).astype(dtype, copy=False)
     final = States(h[T].copy(), s[T].copy())
     return (y_h, y_s), final, Tape(x, h, s, finished, initial is not None) if tape else None
 
@@ -178,8 +178,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_y_h = cp.zeros((T, B, H), dtype) if d_y[0] is None else check("d_y[0]", d_y[0], (T, B, H), dtype=dtype)
     d_y_s = cp.zeros((T, B, M), dtype) if d_y[1] is None else check("d_y[1]", d_y[1], (T, B, M), dtype=dtype)
     if finished is not None:
-        d_y_h = cp.where(finished, 0, d_y_h)
-        d_y_s = cp.where(finished, 0, d_y_s)
+        d_y_h = cp.where(finished, 0, d_y_h).astype(dtype, copy=False)
+        d_y_s = cp.where(finished, 0, d_y_s).astype(dtype, copy=False)
     if d_final is None:
         d_final = States(cp.zeros((B, H), dtype), cp.zeros((B, M), dtype))
     elif not isinstance(d_final, States):
@@ -224,7 +224,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 def step(
     params: Params, x_t: cp.ndarray, state: States | None = None,
 ) -> tuple[tuple[cp.ndarray, ...], States]:
-    """One step, for streaming: (B, ·) arrays, the same numbers as `forward`."""
+    """One step, for streaming: (B, ·) arrays, the numbers of `forward` up to rounding."""
     if getattr(x_t, "ndim", None) != 2:
         raise ValueError(f"x_t has shape {getattr(x_t, 'shape', None)}, expected (B, I)")
     x = x_t[None]
@@ -274,6 +274,8 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
         array = getattr(tape, name)
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}")
+        if not array.flags.c_contiguous:
+            raise ValueError(f"tape.{name} does not lie in C order, as an earlier tape does")
     return [getattr(tape, name) for name in shapes]
 
 

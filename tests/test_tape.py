@@ -64,6 +64,17 @@ def test_a_tape_of_other_shapes_is_refused(module_of, name):
         forward(random_point(name, module).astype("float32"), tape)
 
 
+@built_in_cell
+def test_a_tape_in_another_order_is_refused(module_of, name):
+    point = random_point(name, module_of(name))
+    _, _, tape = forward(point, True)
+    state = point.cell.states[0].name
+    field = next(f for f in tape._fields if f.rstrip("_") == state)
+    turned = tape._replace(**{field: np.asfortranarray(getattr(tape, field))})
+    with pytest.raises(ValueError, match="C order"):
+        forward(point, turned)
+
+
 @every_cell
 def test_without_a_tape_nothing_is_kept_and_nothing_changes(module_of, name):
     point = random_point(name, module_of(name), initial=False)

@@ -172,7 +172,8 @@ def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) ->
 def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, str]:
     operands = [memory_name(v, rule, schedule) for v in stage.operand]
     members = [member for weight in stage.weights for member in weight.members]
-    terms = [f"{m}.T @ {v}" for m, v in zip(members, operands, strict=False)]
+    turned = ".T" if stage.transposed else ""
+    terms = [f"{m}{turned} @ {v}" for m, v in zip(members, operands, strict=False)]
     return {v.name: f"{memory_name(v, rule, schedule)} = {' + '.join(terms)}" for v in stage.out}
 
 

@@ -429,6 +429,7 @@ class CupyModule(Module):
         seen="float(valid.astype(np.float64).sum())",
         real="{}",
         real_dtype="dtype",
+        kept_dtype=".astype(dtype, copy=False)",
         shape="{}.shape",  # an array on the device, or an error of its own
         broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
         one_step="(1, B",

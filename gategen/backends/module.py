@@ -31,6 +31,7 @@ class Target:
     seen: str  # the number of positions where sequences still run
     real: str  # the real part of an array
     real_dtype: str  # that of the statistics of batch norms
+    kept_dtype: str  # what makes `where` of arrays keep their dtype
     shape: str  # of what the caller gave, which need not be an array yet
     broadcast: str  # an input that may be constant in time, at every step
     one_step: str  # how the shape of an array of all steps begins in a function for one step

@@ -344,6 +344,7 @@ class NumpyModule(Module):
         seen="float(valid.real.sum())",
         real="np.real({})",
         real_dtype="valid.real.dtype",
+        kept_dtype="",
         shape="np.shape({})",
         broadcast="np.broadcast_to({}, {})",
         one_step="(B",
