@@ -483,7 +483,7 @@ def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:
-    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2, to an absolute error of rounding; `half` is 1 / 2."""
+    """1 / (1 + exp(-a)) as tanh(a / 2) / 2 + 1 / 2; `half` is 1 / 2."""
     np.multiply(a, half, out=out)
     np.tanh(out, out=out)
     out *= half
