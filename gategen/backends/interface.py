@@ -404,7 +404,8 @@ def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
         elif len(line) <= WIDTH - 4:
             lines.append(line)
         else:
-            lines += [*wrapped(members, WIDTH - 8), f"{names[0]} = {made}"]
+            said = (f"# {part.strip()}" for part in wrapped(members, WIDTH - 8))
+            lines += [*said, f"{names[0]} = {made}"]
     return tuple(lines)
 
 

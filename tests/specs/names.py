@@ -100,3 +100,15 @@ stems = Cell(
     Eq(c.next, r + i_gate),
     Eq(h.next, tanh(c.next) * f_gate),
 )
+
+# What lies in a stack is said in a comment, which these names make longer than a line.
+LONG = [f"a_gate_with_a_name_of_forty_characters_{k}" for k in (1, 2, 3)]
+long_gates = gates(" ".join(LONG))
+long_W, long_U = (matrices(" ".join(f"{stem}_{name}" for name in LONG)) for stem in "WU")
+p, q, g = long_gates
+
+long_stack = Cell(
+    "long_stack",
+    *(Eq(long_gates[k], sigmoid(long_W[k] @ t + long_U[k] @ h)) for k in (0, 1, 2)),
+    Eq(h.next, p * q + g * h),
+)
