@@ -165,7 +165,14 @@ def test_control_c_ends_quietly(tmp_path):
     endless = "import time\nprint('running', flush=True)\nwhile True:\n    time.sleep(0.1)\n"
     (tmp_path / "slow.py").write_text(endless)
     command = [sys.executable, "-m", "gategen", "show", str(tmp_path / "slow.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+
+    def heard() -> (
+        None
+    ):  # a shell has what it runs in the background ignore the signal, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=heard, **pipes) as running:
         assert running.stdout.readline() == "running\n"
         running.send_signal(signal.SIGINT)
         try:
