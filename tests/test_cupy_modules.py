@@ -145,9 +145,8 @@ def test_sixteen_bit_storage_is_within_its_own_rounding(name: str, dtype: str, f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "lengths"), [("float16", None), ("float16", LENGTHS), ("bfloat16", None)], ids=str
-)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_can_be_stored_in_sixteen_bits(name: str, dtype: str, lengths: Any, folder: Path) -> None:
     """Loosely: sums that cancel, and units near the kink of a relu, lose more than one rounding."""
