@@ -78,8 +78,9 @@ def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq
     """Each value belongs to the first equation that needs it."""
     reads = {op.out.name: [v.name for v in op.reads] for op in schedule.graph.ops}
     reads |= {op.out.name: [v.name for v in op.reads] for op in pointwise(schedule.stages)}
-    early = {name for stage in schedule.before for name in outs(stage)}
-    targets = [target(eq) for eq in equations]
+    early = {v.name for stage in schedule.before for v in stage.writes}
+    nexts = {carry.name: carry.next.name for carry in schedule.graph.states}
+    targets = [nexts[eq.lhs.state.name] if isinstance(eq.lhs, lang.Next) else eq.lhs.name for eq in equations]
     lines: dict[str, str] = {}
     parts: dict[str, str] = {}
     for eq, name, line in zip(equations, targets, cell.text(tuple(equations)), strict=True):
@@ -95,18 +96,6 @@ def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq
     return Comments(lines, parts)
 
 
-def target(eq: lang.Eq) -> str:
-    return f"{eq.lhs.state.name}_next" if isinstance(eq.lhs, lang.Next) else str(eq.lhs.name)
-
-
-def outs(stage: Stage) -> list[str]:
-    """The names of what a stage computes."""
-    if isinstance(stage, Kernel):
-        return [op.out.name for op in stage.ops]
-    out = getattr(stage, "out", ())
-    return [v.name for v in (out if isinstance(out, tuple) else (out,))]
-
-
 def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
     return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
 
@@ -119,7 +108,7 @@ def backward_comments(rule: Rule) -> Comments:
     schedule = rule.backward
     order = pointwise(schedule.stages)
     names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
-    ahead = {name for stage in schedule.ahead for name in outs(stage)}
+    ahead = {v.name for stage in schedule.ahead for v in stage.writes}
     heirs = in_place(order, schedule, ahead)
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
     whole: dict[Value, sp.Expr] = {}

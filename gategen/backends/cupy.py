@@ -20,7 +20,7 @@ import sympy as sp
 from gategen.backends.comments import Remark, listed
 from gategen.backends.folding import WIDTH, call, folded
 from gategen.backends.functions import context
-from gategen.backends.host import ALL, ONCE, SUMS, Host
+from gategen.backends.host import ALL, ONCE, Host
 from gategen.backends.instructions import View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
@@ -268,7 +268,7 @@ class Emitter(Host):
         comment = self.comment(*(op.out for op in kernel.ops))
         above = comment.text
         if self.schedule.graph.backwards:  # the kernel says how
-            above = (f"Computes {listed([v.name for v in stores])}.",)
+            above = (f"Computes {listed([v.name for v in stores])}.",) * (len(stores) > 1)
             targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
             comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
@@ -331,7 +331,7 @@ class Emitter(Host):
     def column_sum(self, stage: ColumnSum) -> None:
         self.module.helpers.add("column_sum")
         line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(SUMS if self.where == ALL else Remark(), *self.cleared(stage.operand), line)
+        self.say(self.sums, *self.cleared(stage.operand), line)
 
 
 def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:

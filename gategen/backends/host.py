@@ -306,7 +306,12 @@ class Host(ABC):
             lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
         else:
             lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
-        self.say(SUMS if self.where == ALL else Remark(), *lines)
+        self.say(self.sums, *lines)
+
+    @property
+    def sums(self) -> Remark:
+        """The remark on sums over steps and rows, which are gradients on the way back."""
+        return SUMS if self.where == ALL and self.schedule.graph.backwards else Remark()
 
     def cleared(self, operand: Sequence[Value]) -> Iterable[str]:
         """Zeros behind the lengths, where they do not come of themselves."""

@@ -534,7 +534,7 @@ class Calls:
     shapes: str  # what `shapes` returns
     no_gradients: str  # of the parameters, to be added to
     no_d_final: str
-    room: str  # `forward` makes the outputs of a run that leaves no tape
+    in_parts: str  # `forward` returns a run that leaves no tape
     part: str  # `in_parts` runs some steps
 
 
@@ -566,7 +566,7 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         shapes=returned([f.shape for f in given.fields]),
         no_gradients=assigned([f.gradient for f in given.fields], none) if given.fields else "",
         no_d_final=call("States(", [f"{given.xp}.zeros((B, {s.size}), dtype)" for s in given.states]),
-        room=call("y = ", [f"{given.xp}.empty({o.shape}, dtype)" for o in passing.outputs], ""),
+        in_parts=in_parts_call(given, passing.outputs),
         part=part_call(given, passing.outputs),
     )
 
@@ -589,6 +589,14 @@ def tape_call(passing: Passing) -> str:
     if len(line) <= WIDTH - 8:
         return line
     return "\n".join([call("kept = Tape(", values), f"{start} kept if tape else None"])
+
+
+def in_parts_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
+    """The line that returns a run that leaves no tape."""
+    rooms = [f"np.empty({output.shape}, dtype)" for output in outputs]
+    room = rooms[0] if len(rooms) == 1 else f"({', '.join(rooms)})"
+    further = [*(i.name for i in given.extra), *(["buffers"] if given.buffers else [])]
+    return call("return in_parts(", ["params", "x", "initial", "lengths", "steps", room, *further])
 
 
 def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:

@@ -48,7 +48,7 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
-    start_states forward launch row_sum column_sum number tiles os in_parts
+    start_states forward launch row_sum column_sum number in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

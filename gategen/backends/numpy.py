@@ -12,10 +12,9 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.backends.comments import Remark
-from gategen.backends.folding import WIDTH, wrapped
+from gategen.backends.folding import WIDTH, together, wrapped
 from gategen.backends.functions import context
-from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, SUMS, Host
+from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -100,13 +99,12 @@ class Lines(Host):
     @property
     def prepare(self) -> tuple[str, ...]:
         """What must be there before the lines."""
-        scratch = [f"{name} = np.empty({shape}, dtype)" for name, shape in self.scratch.items()]
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
-        numbers = [f"{name} = np.array({number}, dtype)" for number, name in self.numbers.items()]
-        rooms = empties((Array(name, shape) for name, shape in self.rooms.items()), "np")
-        return (*weights, *ones, *numbers, *rooms, *scratch, *named_together(self.views), *tiled)
+        numbers = together([(name, f"np.array({number}, dtype)") for number, name in self.numbers.items()])
+        room = empties((Array(*pair) for pair in (*self.rooms.items(), *self.scratch.items())), "np")
+        return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
         for source, name in list(self.views.items()):
@@ -249,7 +247,7 @@ class Lines(Host):
         number = stage.out[0].shape == ()
         self.ones = self.ones or not number
         line = f"{target}[...] = np.sum({source})" if number else f"np.matmul(ones, {source}, out={target})"
-        self.say(SUMS if self.where == ALL else Remark(), *cleared, line)
+        self.say(self.sums, *cleared, line)
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
