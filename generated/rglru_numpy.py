@@ -138,7 +138,6 @@ def forward(
         p_h=(T, B, H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
-    i_all, r_all = gates[..., :H], gates[..., H:]
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
@@ -146,9 +145,8 @@ def forward(
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
     gates += b
-    sigmoid(i_all, 0.5, out=i_all)
-    exact_sigmoid(r_all, out=r_all)
-    np.multiply(r_all, softplus_k, out=exp_h)
+    exact_sigmoid(gates, out=gates)
+    np.multiply(gates[..., H:], softplus_k, out=exp_h)
     exp_h *= -8
 
     # The parts of h' that wait for no state, for all steps at once.
@@ -157,7 +155,7 @@ def forward(
     np.exp(exp_h, out=exp_h)
     np.subtract(1, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(i_all, p_h, out=x_h_next)
+    np.multiply(gates[..., :H], p_h, out=x_h_next)
     x_h_next *= x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -349,8 +347,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     gates = np.empty((B, 2 * H), dtype)  # i, r
     exp_h, exp_la, p_h, x_h_next, h_next = (np.empty((B, H), dtype) for _ in range(5))
     softplus_k = np.empty((H,), dtype)
-    half, two, one = np.array(0.5, dtype), np.array(2, dtype), np.array(1, dtype)
-    i_2, r = gates[:, :H], gates[:, H:]
+    two, one = np.array(2, dtype), np.array(1, dtype)
 
     softplus(k_, out=softplus_k)  # la = -8 * r * softplus(k)
 
@@ -358,9 +355,8 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     # r = sigmoid(W_a @ x + b_a)
     np.matmul(x, W.T, out=gates)
     gates += b
-    sigmoid(i_2, half, out=i_2)
-    exact_sigmoid(r, out=r)
-    np.multiply(r, softplus_k, out=exp_h)
+    exact_sigmoid(gates, out=gates)
+    np.multiply(gates[:, H:], softplus_k, out=exp_h)
     exp_h *= -8
 
     # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
@@ -369,7 +365,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     np.exp(exp_h, out=exp_h)
     np.subtract(one, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(i_2, p_h, out=x_h_next)
+    np.multiply(gates[:, :H], p_h, out=x_h_next)
     x_h_next *= x
     np.multiply(exp_la, h_t, out=h_next)
     h_next += x_h_next

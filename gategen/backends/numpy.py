@@ -7,7 +7,7 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import sympy as sp
@@ -31,7 +31,7 @@ from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.interface import Array, empties
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
-from gategen.backends.sigmoids import beside_tanh, exact
+from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
 from gategen.graph import Pointwise, Value
 from gategen.plan import (
     FIRST_STEP,
@@ -252,10 +252,11 @@ class Lines(Host):
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
         assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
-        written = beside_tanh([op for op in kernel.ops if op.out not in self.strict], slots)
+        strict = beside_exact(kernel.ops, slots, self.strict)
+        written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
-        parts = blocks(merge([self.strictly(one) for one in assembler.made]))
+        parts = blocks(merge([strictly(one, strict) for one in assembler.made]))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.static = kernel.static
         at = 0
@@ -269,12 +270,6 @@ class Lines(Host):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))
             self.say(remark, *lines)
         self.static = False
-
-    def strictly(self, one: Instruction) -> Instruction:
-        """A function whose small values count to the last digit by the name of its exact form."""
-        name = f"exact_{one.name}"
-        strict = name in CALLS and any(v.name in one.ops for v in self.strict)
-        return replace(one, name=name) if strict else one
 
     def instruction(self, one: Instruction) -> str:
         out = self.place(one.out)
@@ -308,6 +303,13 @@ class Lines(Host):
             for side in (test.left, test.right)
         )
         return f"{left} {test.sign} {right}"
+
+
+def strictly(one: Instruction, strict: Set[Value]) -> Instruction:
+    """A function whose small values count to the last digit by the name of its exact form."""
+    name = f"exact_{one.name}"
+    counts = name in CALLS and any(v.name in one.ops for v in strict)
+    return replace(one, name=name) if counts else one
 
 
 def interpolated(op: Pointwise) -> Pointwise:

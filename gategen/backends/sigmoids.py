@@ -45,13 +45,26 @@ def beside_tanh(ops: Sequence[Pointwise], slots: Mapping[Value, Slot]) -> dict[V
     gates = [op for op in ops if op.out in slots and isinstance(op.expr, (lang.sigmoid, lang.tanh))]
     late = waiting(ops, {op.out for op in gates if isinstance(op.expr, lang.sigmoid)})
     gates = [op for op in gates if op.out not in late]
-    joined: set[Value] = set()
-    new = {op.out for op in gates if isinstance(op.expr, lang.tanh)}
-    while new:
-        joined |= new
-        new = {op.out for op in gates if any(touch(slots[op.out], slots[v]) for v in joined)} - joined
+    tanhs = {op.out for op in gates if isinstance(op.expr, lang.tanh)}
+    joined = in_a_row(tanhs, [op.out for op in gates], slots)
     found = [op for op in gates if op.out in joined and isinstance(op.expr, lang.sigmoid)]
     return {op.out: Pointwise(op.out, as_tanh(op.expr.args[0])) for op in found}
+
+
+def beside_exact(ops: Sequence[Pointwise], slots: Mapping[Value, Slot], strict: Set[Value]) -> set[Value]:
+    """The `strict` values, and the sigmoids that lie in a row with one: one call computes them all."""
+    gates = [op.out for op in ops if op.out in slots and isinstance(op.expr, lang.sigmoid)]
+    return {*strict, *in_a_row(strict & set(gates), gates, slots)}
+
+
+def in_a_row(first: Set[Value], among: Sequence[Value], slots: Mapping[Value, Slot]) -> set[Value]:
+    """`first`, and those that lie beside one of them, or beside one of these."""
+    found: set[Value] = set()
+    new = set(first)
+    while new:
+        found |= new
+        new = {v for v in among if any(touch(slots[v], slots[other]) for other in found)} - found
+    return found
 
 
 def waiting(ops: Sequence[Pointwise], first: Set[Value]) -> set[Value]:
