@@ -219,11 +219,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
+    k_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)  # d_ip = m - softplus_lf
+    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, k_gates)  # d_ip = m - softplus_lf
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -238,11 +238,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
         launch(
-            "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
+            "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, k_gates,
         )
 
         # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
-        cp.matmul(d_gates[t], U, out=d_h)
+        cp.matmul(k_gates[t], U, out=d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -251,13 +251,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_m, kept_m, where=finished[t])
 
     # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_tanh_zp + W_o.T @ d_sigmoid_op
-    cp.matmul(d_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
+    cp.matmul(k_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
-    cp.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum(d_gates, d_b)
+    clear(finished, k_gates)
+    cp.matmul(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
+    cp.matmul(k_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
+    column_sum(k_gates, d_b)
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))

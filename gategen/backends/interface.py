@@ -17,7 +17,7 @@ from gategen.backends.folding import WIDTH, assigned, call, listing, returned, t
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
 from gategen.graph import length
-from gategen.plan import FIRST_STEP, Field, Told, sizes_told
+from gategen.plan import FIRST_STEP, Buffer, Field, Told, sizes_told
 from gategen.spec.cell import Cell
 from gategen.spec.language import Input, Size, State
 from gategen.spec.printer import Printer
@@ -388,6 +388,13 @@ class Array:
     name: str
     shape: str
     members: str = ""  # what lies in it, where that is several
+
+
+def array_of(module: Module, buffer: Buffer, steps: str = "T", rows: bool = False) -> Array:
+    """A buffer as memory that a function makes for all steps, or for some."""
+    shape = module.shape(buffer, rows).replace("(T,", f"({steps},")
+    members = ", ".join(buffer.members) if len(buffer.members) > 1 else ""
+    return Array(module.names["memory", buffer.name], shape, members)
 
 
 def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
