@@ -40,7 +40,9 @@ WORDS = frozenset(
 
 # Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
 # them is an argument with a trailing underscore.
-SIZE_WORDS = frozenset("input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers".split())
+SIZE_WORDS = frozenset(
+    "input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers params filled blocks".split()
+)
 
 
 # Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
@@ -162,6 +164,14 @@ def size_argument(size: str, letters: Mapping[str, str]) -> str:
         return f"{size}_size"
     wish = f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
     return fresh(wish, letters.keys() - {size})
+
+
+def contents_argument(cell: Cell, name: str) -> str:
+    """How `init` spells a fixed parameter whose contents it asks for."""
+    letters = size_letters(cell)
+    taken = {*SIZE_WORDS, *letters.values(), *(size_argument(size, letters) for size in letters)}
+    others = {array.name for array in cell.arrays} - {name}
+    return fresh(f"{name}_" if name in taken else name, {*taken, *others})
 
 
 def argument_name(cell: Cell, name: str) -> str:
