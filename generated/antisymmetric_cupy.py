@@ -129,7 +129,7 @@ def forward(
         # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         cp.matmul(h[t], U_h, out=U_hT_h)
         cp.matmul(h[t], U_h_T, out=U_h_h)
-        launch("antisymmetric_forward_1", dtype, (B, H, B, t, H), U_hT_h, U_h_h, tanh_h, b_h, h)
+        launch("antisymmetric_forward_1", dtype, B * H, B, t, H, U_hT_h, U_h_h, tanh_h, b_h, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -173,13 +173,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_tanh_h and d_U_hT_h.
-        launch("antisymmetric_backward_1", dtype, (B, H, B, t, H), d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
+        launch("antisymmetric_backward_1", dtype, B * H, B, t, H, d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
 
         cp.matmul(d_tanh_h[t], U_h, out=U_hT_d_a_h)  # U_hT_d_a_h = U_h.T @ d_tanh_h
         cp.matmul(d_U_hT_h[t], U_h_T, out=U_h_d_U_hT_h)  # U_h_d_U_hT_h = U_h @ d_U_hT_h
 
         # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
-        launch("antisymmetric_backward_2", dtype, (B, H, B, t, H), U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
+        launch("antisymmetric_backward_2", dtype, B * H, B, t, H, U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -311,17 +311,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("antisymmetric_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("antisymmetric_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -144,7 +144,7 @@ def forward(
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
 
     # The parts of l that wait for no state, for all steps at once.
-    launch("caru_code_forward_1", dtype, (T * B, H, H), gates, b, sigmoid_a)
+    launch("caru_code_forward_1", dtype, T * B * H, T * B, H, gates, b, sigmoid_a)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     start = int(initial is None and T > 0)
@@ -162,7 +162,7 @@ def forward(
 
         # l = z * sigmoid(a)
         # h' = (1 - l) * h + n * l
-        launch("caru_code_forward_2", dtype, (B, H, B, t, H), u, gates, c, b, sigmoid_a, h)
+        launch("caru_code_forward_2", dtype, B * H, B, t, H, u, gates, c, b, sigmoid_a, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -213,7 +213,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    launch("caru_code_backward_1", dtype, (T * B, H, H), sigmoid_a, gates, l)  # l = sigmoid_a * z
+    # l = sigmoid_a * z
+    launch("caru_code_backward_1", dtype, T * B * H, T * B, H, sigmoid_a, gates, l)
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
@@ -222,12 +223,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_a, d_z and d_n.
-        launch("caru_code_backward_2", dtype, (B, H, B, t, H), d_h, d_y, h, gates, sigmoid_a, l, d_gates)
+        launch("caru_code_backward_2", dtype, B * H, B, t, H, d_h, d_y, h, gates, sigmoid_a, l, d_gates)
 
         cp.matmul(d_gates[t, :, H:], U_zn, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
         # d_h = d_h * (1 - l) + d_u_h
-        launch("caru_code_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, l)
+        launch("caru_code_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, l)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -271,7 +272,7 @@ def first_step(params, x, h, dtype):
 
     # h' = tanh(W_n @ x + b_n)
     cp.matmul(x[0], W[:H].T, out=W_n_x[0])
-    launch("caru_code_first_forward_1", dtype, (B, H, B, 0, H), W_n_x, b, h)
+    launch("caru_code_first_forward_1", dtype, B * H, B, 0, H, W_n_x, b, h)
 
     return h[1],
 
@@ -295,7 +296,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     d_h_2[0] = 0
 
     # d_a_h = d_h * (1 - h_next**2)
-    launch("caru_code_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, h, d_a_h)
+    launch("caru_code_first_backward_1", dtype, B * H, B, 0, H, d_h, d_y, h, d_a_h)
 
     d_h[...] = d_h_2[0]
 
@@ -426,17 +427,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("caru_code_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("caru_code_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -139,7 +139,7 @@ def forward(
         cp.matmul(z[t], U_z_T, out=U_z_z)
 
         # y' = dt * z' + y
-        launch("cornn_forward_1", dtype, (B, H, B, t, H), U_y_y, U_z_z, tanh_z, b_h, y_, z)
+        launch("cornn_forward_1", dtype, B * H, B, t, H, U_y_y, U_z_z, tanh_z, b_h, y_, z)
 
         if finished is not None:
             cp.copyto(y_[t + 1], y_[t], where=finished[t])
@@ -187,13 +187,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_z, 0, where=finished[t])
 
         # d_z and d_tanh_z.
-        launch("cornn_backward_1", dtype, (B, H, B, t, H), d_y, d_y_2, d_z, tanh_z, d_tanh_z)
+        launch("cornn_backward_1", dtype, B * H, B, t, H, d_y, d_y_2, d_z, tanh_z, d_tanh_z)
 
         cp.matmul(d_tanh_z[t], U_z, out=d_u_z)  # d_u_z = U_z.T @ d_tanh_z
         cp.matmul(d_tanh_z[t], U_y, out=d_u_y)  # d_u_y = U_y.T @ d_tanh_z
 
         # d_y_2 and d_z.
-        launch("cornn_backward_2", dtype, (B, H, H), d_u_y, d_y_2, d_z, d_u_z)
+        launch("cornn_backward_2", dtype, B * H, B, H, d_u_y, d_y_2, d_z, d_u_z)
 
         if finished is not None:
             cp.copyto(d_y_2, kept_y, where=finished[t])
@@ -326,17 +326,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("cornn_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("cornn_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

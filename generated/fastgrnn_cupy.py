@@ -136,7 +136,7 @@ def forward(
     U_h_h = cp.empty((B, H), dtype)
 
     # The parts of h' and a that wait for no state, for all steps at once.
-    launch("fastgrnn_forward_1", dtype, (1, 1), zeta, nu, sigmoid_zeta, sigmoid_nu)
+    launch("fastgrnn_forward_1", dtype, 1, zeta, nu, sigmoid_zeta, sigmoid_nu)
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -147,7 +147,7 @@ def forward(
         # z = sigmoid(a + b_z)
         # n = tanh(a + b_h)
         # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
-        launch("fastgrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b, h, sigmoid_nu, sigmoid_zeta, z)
+        launch("fastgrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b, h, sigmoid_nu, sigmoid_zeta, z)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -195,12 +195,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
         launch(
-            "fastgrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
+            "fastgrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
             g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a,
         )
 
         cp.matmul(d_a[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_a
-        launch("fastgrnn_backward_2", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
+        launch("fastgrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -219,8 +219,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_nu and d_zeta.
     launch(
-        "fastgrnn_backward_3", dtype, (1, 1), d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta,
-        d_nu, d_zeta,
+        "fastgrnn_backward_3", dtype, 1, d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta, d_nu,
+        d_zeta,
     )
 
     return Grads(params=Params(d_W_h, d_U_h, d_b, d_nu, d_zeta), x=d_x, initial=States(d_h))
@@ -351,12 +351,16 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
@@ -365,14 +369,12 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        kernel = compiled(array.dtype.name).get_function("fastgrnn_row_sum")
-        sizes = np.int32(width), np.int64(pitch), np.int64(step)
-        kernel((array.size // width,), (128,), (*sizes, array, out))
+        row_sum = kernel("fastgrnn_row_sum", array.dtype)
+        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("fastgrnn_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("fastgrnn_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -129,7 +129,7 @@ def forward(
     U_h_h = cp.empty((B, H), dtype)
 
     # The parts of h' and n that wait for no state, for all steps at once.
-    launch("fastrnn_forward_1", dtype, (1, 1), alpha, beta, sigmoid_alpha, sigmoid_beta)
+    launch("fastrnn_forward_1", dtype, 1, alpha, beta, sigmoid_alpha, sigmoid_beta)
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -138,7 +138,7 @@ def forward(
         cp.matmul(h[t], U_h_T, out=U_h_h)  # n = tanh(W_h @ x + U_h @ h + b_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
-        launch("fastrnn_forward_2", dtype, (B, H, B, t, H), U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
+        launch("fastrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -185,14 +185,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_sigmoid_beta, g_sigmoid_alpha and d_n.
         launch(
-            "fastrnn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
+            "fastrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
             g_sigmoid_alpha, d_n,
         )
 
         cp.matmul(d_n[t], U_h, out=d_u_h)  # d_u_h = U_h.T @ d_n
 
         # d_h = d_h * sigmoid_beta + d_u_h
-        launch("fastrnn_backward_2", dtype, (B, H, H), d_h, d_u_h, sigmoid_beta)
+        launch("fastrnn_backward_2", dtype, B * H, B, H, d_h, d_u_h, sigmoid_beta)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -211,7 +211,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_alpha and d_beta.
     launch(
-        "fastrnn_backward_3", dtype, (1, 1), d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
+        "fastrnn_backward_3", dtype, 1, d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
         d_alpha, d_beta,
     )
 
@@ -334,12 +334,16 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
@@ -348,14 +352,12 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        kernel = compiled(array.dtype.name).get_function("fastrnn_row_sum")
-        sizes = np.int32(width), np.int64(pitch), np.int64(step)
-        kernel((array.size // width,), (128,), (*sizes, array, out))
+        row_sum = kernel("fastrnn_row_sum", array.dtype)
+        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("fastrnn_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("fastrnn_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -140,10 +140,10 @@ def forward(
         cp.matmul(h[t], U_T, out=u)
 
         # n = tanh(W_h @ x + U_h @ (r * h))
-        launch("gru_cho_forward_1", dtype, (B, H, B, t, H), u, gates, h, hr)
+        launch("gru_cho_forward_1", dtype, B * H, B, t, H, u, gates, h, hr)
         cp.matmul(hr[t], U_h_T, out=U_h_hr)
 
-        launch("gru_cho_forward_2", dtype, (B, H, B, t, H), U_h_hr, gates, h)  # h' = (1 - z) * n + z * h
+        launch("gru_cho_forward_2", dtype, B * H, B, t, H, U_h_hr, gates, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -186,17 +186,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_n = d_h * (1 - n**2) * (1 - z)
-        launch("gru_cho_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
+        launch("gru_cho_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates)
 
         cp.matmul(d_gates[t, :, 2 * H :], U_h, out=d_hr)  # d_hr = U_h.T @ d_n
 
         # d_r and d_z.
-        launch("gru_cho_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_h, d_gates)
+        launch("gru_cho_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_h, d_gates)
 
         cp.matmul(d_gates[t, :, : 2 * H], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * z + d_hr * r + d_u_h
-        launch("gru_cho_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
+        launch("gru_cho_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -337,9 +337,13 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)

@@ -137,11 +137,11 @@ def forward(
         cp.matmul(h[t], A_rz_T, out=u)
 
         # n = tanh(A_h @ concat(r * h, x) + b_h)
-        launch("gru_concat_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, hr)
+        launch("gru_concat_forward_1", dtype, B * H, B, t, H, u, gates, b, h, hr)
         cp.matmul(hr[t], A_h_T, out=A_h_0_hr)
 
         # h' = (1 - z) * h + z * n
-        launch("gru_concat_forward_2", dtype, (B, H, B, t, H), A_h_0_hr, gates, b, h)
+        launch("gru_concat_forward_2", dtype, B * H, B, t, H, A_h_0_hr, gates, b, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -186,17 +186,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_n = d_h * (1 - n**2) * z
-        launch("gru_concat_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, d_gates)
+        launch("gru_concat_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates)
 
         cp.matmul(d_gates[t, :, 2 * H :], A_h, out=d_hr)  # d_hr = A_h.T @ d_n
 
         # d_z and d_r.
-        launch("gru_concat_backward_2", dtype, (B, H, B, t, H), d_h, h, gates, d_hr, d_gates)
+        launch("gru_concat_backward_2", dtype, B * H, B, t, H, d_h, h, gates, d_hr, d_gates)
 
         cp.matmul(d_gates[t, :, : 2 * H], A_rz, out=d_a_h)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
         # d_h = d_a_h + d_h * (1 - z) + d_hr * r
-        launch("gru_concat_backward_3", dtype, (B, H, B, t, H), d_a_h, d_h, d_hr, gates)
+        launch("gru_concat_backward_3", dtype, B * H, B, t, H, d_a_h, d_h, d_hr, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -339,17 +339,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("gru_concat_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("gru_concat_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

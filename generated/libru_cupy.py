@@ -135,10 +135,10 @@ def forward(
     U_T = cp.ascontiguousarray(U.T)
     for t in range(T):
         # z = sigmoid(W_z @ x + U_z @ log(eps + h) + b_z)
-        launch("libru_forward_1", dtype, (B, H, B, t, H), h, log_z)
+        launch("libru_forward_1", dtype, B * H, B, t, H, h, log_z)
 
         cp.matmul(log_z[t], U_T, out=u)  # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
-        launch("libru_forward_2", dtype, (B, H, B, t, H), u, gates, b, h)  # h' = (1 - z) * n + z * h
+        launch("libru_forward_2", dtype, B * H, B, t, H, u, gates, b, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -178,7 +178,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    launch("libru_backward_1", dtype, (T * B, H, H), h, a_z)  # a_z = h + 1e-11
+    launch("libru_backward_1", dtype, T * B * H, T * B, H, h, a_z)  # a_z = h + 1e-11
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -186,12 +186,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_z and d_n.
-        launch("libru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, gates, h, d_gates)
+        launch("libru_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates)
 
         cp.matmul(d_gates[t], U, out=d_log_z)  # d_log_z = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_log_z / a_z
-        launch("libru_backward_3", dtype, (B, H, B, t, H), a_z, d_h, d_log_z, gates)
+        launch("libru_backward_3", dtype, B * H, B, t, H, a_z, d_h, d_log_z, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -340,17 +340,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("libru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("libru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

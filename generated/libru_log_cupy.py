@@ -127,7 +127,7 @@ def forward(
 
     # The parts of a and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("libru_log_forward_1", dtype, (T * B, H, H), gates)
+    launch("libru_log_forward_1", dtype, T * B * H, T * B, H, gates)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
     U_T = cp.ascontiguousarray(U.T)
@@ -137,7 +137,7 @@ def forward(
         cp.matmul(h[t], U_T, out=u)
 
         # h' = n + softplus(a + h - n) - softplus(a)
-        launch("libru_log_forward_2", dtype, (B, H, B, t, H), u, gates, b, h, softplus_a)
+        launch("libru_log_forward_2", dtype, B * H, B, t, H, u, gates, b, h, softplus_a)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -184,14 +184,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_softplus_h, g_b_h and d_a.
         launch(
-            "libru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
+            "libru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
             d_gates,
         )
 
         cp.matmul(d_gates[t, :, : 2 * H], U_hz, out=d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
 
         # d_h = d_softplus_h + d_u_h
-        launch("libru_log_backward_2", dtype, (B, H, H), d_softplus_h, d_u_h, d_h)
+        launch("libru_log_backward_2", dtype, B * H, B, H, d_softplus_h, d_u_h, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -344,17 +344,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("libru_log_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("libru_log_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -186,24 +186,24 @@ def forward(
 
     # The parts of z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("ligru_forward_1", dtype, (T * B, H, H), gates, valid, valid_z, valid_n)
+    launch("ligru_forward_1", dtype, T * B * H, T * B, H, gates, valid, valid_z, valid_n)
     column_sum(valid_z, sum_[:H])
     column_sum(valid_n, sum_[H:])
     launch(
-        "ligru_forward_2", dtype, (1, H, H), number(count, dtype), sum_, mean_z, number(training, dtype),
+        "ligru_forward_2", dtype, H, H, number(count, dtype), sum_, mean_z, number(training, dtype),
         mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
-        "ligru_forward_3", dtype, (T * B, H, H), gates, batch_mean, valid, used_mean, batch_centred_z,
-        spread_z, batch_centred_n, spread_n,
+        "ligru_forward_3", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
+        batch_centred_z, spread_z, batch_centred_n, spread_n,
     )
     column_sum(spread_z, sum_spread[:H])
     column_sum(spread_n, sum_spread[H:])
     launch(
-        "ligru_forward_4", dtype, (1, H, H), number(count, dtype), sum_spread, number(training, dtype),
-        var_z, var_n, scale, new_var,
+        "ligru_forward_4", dtype, H, H, number(count, dtype), sum_spread, number(training, dtype), var_z,
+        var_n, scale, new_var,
     )
-    launch("ligru_forward_5", dtype, (T * B, H, H), gates, scale, g, z, n)
+    launch("ligru_forward_5", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     if update:
@@ -217,7 +217,7 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         cp.matmul(h[t], U_T, out=u)
 
-        launch("ligru_forward_6", dtype, (B, H, B, t, H), u, b, z, n, h)  # h' = (1 - z) * n + z * h
+        launch("ligru_forward_6", dtype, B * H, B, t, H, u, b, z, n, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -273,7 +273,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-    launch("ligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_3)
+    launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_3)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -282,12 +282,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-            "ligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
+            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
             d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
         )
 
         cp.matmul(d_gates_2[t], U, out=d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-        launch("ligru_backward_3", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
+        launch("ligru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -304,27 +304,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "ligru_backward_4", dtype, (1, H, H), d_scale, scale, number(training, dtype),
-        number(count, dtype), d_sum_spread,
+        "ligru_backward_4", dtype, H, H, d_scale, scale, number(training, dtype), number(count, dtype),
+        d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
-        "ligru_backward_5", dtype, (T * B, H, H), batch_centred_n, d_sum_spread, valid, batch_centred_z,
-        d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
+        "ligru_backward_5", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
+        batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
     )
     column_sum(g_batch_mean_z, d_batch_mean[:H])
     column_sum(g_batch_mean_n, d_batch_mean[H:])
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "ligru_backward_6", dtype, (1, H, H), d_batch_mean, d_used_mean, number(training, dtype),
+        "ligru_backward_6", dtype, H, H, d_batch_mean, d_used_mean, number(training, dtype),
         number(count, dtype), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
     launch(
-        "ligru_backward_7", dtype, (T * B, H, H), d_batch_centred_n, d_gates, d_sum, valid,
+        "ligru_backward_7", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
     )
 
@@ -463,20 +463,23 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("ligru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("ligru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -145,11 +145,11 @@ def forward(
     # The parts of z, r and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 3 * H))
     row_sum(gates, centre_z)
-    launch("ln_gru_forward_1", dtype, (T * B, 1, H), centre_z)
-    launch("ln_gru_forward_2", dtype, (T * B, H, H), gates, centre_z, gates_3)
+    launch("ln_gru_forward_1", dtype, T * B, T * B, H, centre_z)
+    launch("ln_gru_forward_2", dtype, T * B * H, T * B, H, gates, centre_z, gates_3)
     row_sum(gates_3, p_z)
-    launch("ln_gru_forward_3", dtype, (T * B, 1, H), p_z)
-    launch("ln_gru_forward_4", dtype, (T * B, H, H), gates, g_x, p_z, z, r, n)
+    launch("ln_gru_forward_3", dtype, T * B, T * B, H, p_z)
+    launch("ln_gru_forward_4", dtype, T * B * H, T * B, H, gates, g_x, p_z, z, r, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     R_T = cp.ascontiguousarray(R.T)
@@ -157,15 +157,15 @@ def forward(
         # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
         row_sum(gates_2[t], centre_z_2)
-        launch("ln_gru_forward_5", dtype, (B, 1, H), centre_z_2)
-        launch("ln_gru_forward_6", dtype, (B, H, B, t, H), gates_2, centre_z_2, u)
+        launch("ln_gru_forward_5", dtype, B, B, H, centre_z_2)
+        launch("ln_gru_forward_6", dtype, B * H, B, t, H, gates_2, centre_z_2, u)
         row_sum(u, p_z_2[t])
-        launch("ln_gru_forward_7", dtype, (B, 1, B, t, H), p_z_2)
+        launch("ln_gru_forward_7", dtype, B, B, t, H, p_z_2)
 
         # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
         # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
         # h' = (1 - z) * n + z * h
-        launch("ln_gru_forward_8", dtype, (B, H, B, t, H), b, c, gates_2, g_h, p_z_2, z, r, n, h)
+        launch("ln_gru_forward_8", dtype, B * H, B, t, H, b, c, gates_2, g_h, p_z_2, z, r, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -218,29 +218,29 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
         #     g_g_h_0 and g_g_x_0.
         launch(
-            "ln_gru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c,
-            g_h, h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
+            "ln_gru_backward_1", dtype, B * H, B, t, H, d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h,
+            h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
         )
         row_sum(g_p_z_2, d_sum_square_R_0_h)
 
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
-        launch("ln_gru_backward_2", dtype, (B, 1, B, t, H), p_z_2, d_sum_square_R_0_h)
+        launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h)
 
         # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
         launch(
-            "ln_gru_backward_3", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
+            "ln_gru_backward_3", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
             d_gates_2, g_centre_z_2,
         )
         row_sum(g_centre_z_2, d_sum_R_0_h)
 
         # d_sum_R_0_h *= 1 / 3 / hidden
-        launch("ln_gru_backward_4", dtype, (B, 1, H), d_sum_R_0_h)
-        launch("ln_gru_backward_5", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
+        launch("ln_gru_backward_4", dtype, B, B, H, d_sum_R_0_h)
+        launch("ln_gru_backward_5", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h)
 
         # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
         cp.matmul(d_gates_2[t], R, out=d_r_h)
 
-        launch("ln_gru_backward_6", dtype, (B, H, B, t, H), d_h, d_r_h, z)  # d_h = d_h * z + d_r_h
+        launch("ln_gru_backward_6", dtype, B * H, B, t, H, d_h, d_r_h, z)  # d_h = d_h * z + d_r_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -259,11 +259,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates_4, d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
-    launch("ln_gru_backward_7", dtype, (T * B, 1, H), p_z, d_sum_square_A_0_x)
+    launch("ln_gru_backward_7", dtype, T * B, T * B, H, p_z, d_sum_square_A_0_x)
 
     # d_A_2_x, d_A_1_x, d_A_0_x and g_centre_z.
     launch(
-        "ln_gru_backward_8", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
+        "ln_gru_backward_8", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
 
@@ -271,8 +271,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_9", dtype, (T * B, 1, H), d_sum_A_0_x)
-    launch("ln_gru_backward_10", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_9", dtype, T * B, T * B, H, d_sum_A_0_x)
+    launch("ln_gru_backward_10", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     cp.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
@@ -405,12 +405,16 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
@@ -419,14 +423,12 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        kernel = compiled(array.dtype.name).get_function("ln_gru_row_sum")
-        sizes = np.int32(width), np.int64(pitch), np.int64(step)
-        kernel((array.size // width,), (128,), (*sizes, array, out))
+        row_sum = kernel("ln_gru_row_sum", array.dtype)
+        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("ln_gru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("ln_gru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -159,11 +159,11 @@ def forward(
     # The parts of i, g, f and o that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), A.T, out=gates.reshape(T * B, 4 * H))
     row_sum(gates, centre_i)
-    launch("ln_lstm_forward_1", dtype, (T * B, 1, H), centre_i)
-    launch("ln_lstm_forward_2", dtype, (T * B, H, H), gates, centre_i, gates_3)
+    launch("ln_lstm_forward_1", dtype, T * B, T * B, H, centre_i)
+    launch("ln_lstm_forward_2", dtype, T * B * H, T * B, H, gates, centre_i, gates_3)
     row_sum(gates_3, p_i)
-    launch("ln_lstm_forward_3", dtype, (T * B, 1, H), p_i)
-    launch("ln_lstm_forward_4", dtype, (T * B, H, H), gates, g_x, p_i, i, g, f, o)
+    launch("ln_lstm_forward_3", dtype, T * B, T * B, H, p_i)
+    launch("ln_lstm_forward_4", dtype, T * B * H, T * B, H, gates, g_x, p_i, i, g, f, o)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -172,24 +172,24 @@ def forward(
         # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         cp.matmul(h[t], R_T, out=gates_2[t])
         row_sum(gates_2[t], centre_i_2)
-        launch("ln_lstm_forward_5", dtype, (B, 1, H), centre_i_2)
-        launch("ln_lstm_forward_6", dtype, (B, H, B, t, H), gates_2, centre_i_2, u)
+        launch("ln_lstm_forward_5", dtype, B, B, H, centre_i_2)
+        launch("ln_lstm_forward_6", dtype, B * H, B, t, H, gates_2, centre_i_2, u)
         row_sum(u, p_i_2[t])
-        launch("ln_lstm_forward_7", dtype, (B, 1, B, t, H), p_i_2)
+        launch("ln_lstm_forward_7", dtype, B, B, t, H, p_i_2)
 
         # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
         # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
         # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
         # c' = f * c + i * g
-        launch("ln_lstm_forward_8", dtype, (B, H, B, t, H), b, gates_2, g_h, p_i_2, i, g, f, o, c)
+        launch("ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c)
 
         # h' = o * tanh(layer_norm(c', g_c, b_c))
         row_sum(c[t + 1], centre_h)
-        launch("ln_lstm_forward_9", dtype, (B, 1, H), centre_h)
-        launch("ln_lstm_forward_10", dtype, (B, H, B, t, H), c, centre_h, centred_c_next, square_c_next)
+        launch("ln_lstm_forward_9", dtype, B, B, H, centre_h)
+        launch("ln_lstm_forward_10", dtype, B * H, B, t, H, c, centre_h, centred_c_next, square_c_next)
         row_sum(square_c_next, p_h[t])
-        launch("ln_lstm_forward_11", dtype, (B, 1, B, t, H), p_h)
-        launch("ln_lstm_forward_12", dtype, (B, H, B, t, H), b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
+        launch("ln_lstm_forward_11", dtype, B, B, t, H, p_h)
+        launch("ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -253,45 +253,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
         launch(
-            "ln_lstm_backward_1", dtype, (B, H, B, t, H), d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
+            "ln_lstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
             gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
         )
         row_sum(g_p_h, d_sum_square_c_next)
 
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-        launch("ln_lstm_backward_2", dtype, (B, 1, B, t, H), p_h, d_sum_square_c_next)
+        launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next)
 
         # d_centred_c_next and g_centre_h.
         launch(
-            "ln_lstm_backward_3", dtype, (B, H, B, t, H), d_sum_square_c_next, centred_c_next, d_tanh_h_2,
-            g_c, p_h, d_centred_c_next, g_centre_h,
+            "ln_lstm_backward_3", dtype, B * H, B, t, H, d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c,
+            p_h, d_centred_c_next, g_centre_h,
         )
         row_sum(g_centre_h, d_sum_c_next)
 
         # d_sum_c_next *= 1 / hidden
-        launch("ln_lstm_backward_4", dtype, (B, 1, H), d_sum_c_next)
+        launch("ln_lstm_backward_4", dtype, B, B, H, d_sum_c_next)
 
         # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
         #     and g_g_x_0.
         launch(
-            "ln_lstm_backward_5", dtype, (B, H, B, t, H), d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
+            "ln_lstm_backward_5", dtype, B * H, B, t, H, d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
             p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
         )
         row_sum(g_p_i_2, d_sum_square_R_0_h)
 
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
-        launch("ln_lstm_backward_6", dtype, (B, 1, B, t, H), p_i_2, d_sum_square_R_0_h)
+        launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h)
 
         # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
         launch(
-            "ln_lstm_backward_7", dtype, (B, H, B, t, H), d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
+            "ln_lstm_backward_7", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
             d_gates_2, g_centre_i_2,
         )
         row_sum(g_centre_i_2, d_sum_R_0_h)
 
         # d_sum_R_0_h *= 1 / 4 / hidden
-        launch("ln_lstm_backward_8", dtype, (B, 1, H), d_sum_R_0_h)
-        launch("ln_lstm_backward_9", dtype, (B, H, B, t, H), d_gates_2, d_sum_R_0_h)
+        launch("ln_lstm_backward_8", dtype, B, B, H, d_sum_R_0_h)
+        launch("ln_lstm_backward_9", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
         cp.matmul(d_gates_2[t], R, out=d_h)
@@ -316,18 +316,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates_4, d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
-    launch("ln_lstm_backward_10", dtype, (T * B, 1, H), p_i, d_sum_square_A_0_x)
+    launch("ln_lstm_backward_10", dtype, T * B, T * B, H, p_i, d_sum_square_A_0_x)
 
     # d_A_3_x, d_A_2_x, d_A_1_x, d_A_0_x and g_centre_i.
     launch(
-        "ln_lstm_backward_11", dtype, (T * B, H, H), d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
+        "ln_lstm_backward_11", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
         g_centre_i,
     )
     row_sum(g_centre_i, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 4 / hidden
-    launch("ln_lstm_backward_12", dtype, (T * B, 1, H), d_sum_A_0_x)
-    launch("ln_lstm_backward_13", dtype, (T * B, H, H), d_gates, d_sum_A_0_x)
+    launch("ln_lstm_backward_12", dtype, T * B, T * B, H, d_sum_A_0_x)
+    launch("ln_lstm_backward_13", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
     cp.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
@@ -462,12 +462,16 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
@@ -476,14 +480,12 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        kernel = compiled(array.dtype.name).get_function("ln_lstm_row_sum")
-        sizes = np.int32(width), np.int64(pitch), np.int64(step)
-        kernel((array.size // width,), (128,), (*sizes, array, out))
+        row_sum = kernel("ln_lstm_row_sum", array.dtype)
+        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("ln_lstm_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("ln_lstm_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

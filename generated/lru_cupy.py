@@ -153,18 +153,18 @@ def forward(
     # m = exp(-exp(nu))
     # lr = m * cos(exp(th))
     # li = m * sin(exp(th))
-    launch("lru_forward_1", dtype, (1, H, H), nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
+    launch("lru_forward_1", dtype, H, H, nu, th, gl, exp, m, cos_exp_th, lr, sin_exp_th, li)
 
     # The parts of hi' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-    launch("lru_forward_2", dtype, (T * B, H, H), gates, exp, x_hr_next, x_hi_next)
+    launch("lru_forward_2", dtype, T * B * H, T * B, H, gates, exp, x_hr_next, x_hi_next)
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
     for t in range(T):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-        launch("lru_forward_3", dtype, (B, H, B, t, H), hi, hr, li, lr, x_hr_next, x_hi_next)
+        launch("lru_forward_3", dtype, B * H, B, t, H, hi, hr, li, lr, x_hr_next, x_hi_next)
 
         if finished is not None:
             cp.copyto(hr[t + 1], hr[t], where=finished[t])
@@ -173,7 +173,7 @@ def forward(
     # y = Cr @ hr' + D * x - Ci @ hi'
     cp.matmul(hi[1:].reshape(T * B, H), Ci.T, out=y_.reshape(T * B, I))
     cp.matmul(hr[1:].reshape(T * B, H), Cr.T, out=Cr_hr_next.reshape(T * B, I))
-    launch("lru_forward_4", dtype, (T * B, I, I), y_, Cr_hr_next, D, x)
+    launch("lru_forward_4", dtype, T * B * I, T * B, I, y_, Cr_hr_next, D, x)
 
     y = y_ if finished is None else cp.where(finished, 0, y_).astype(dtype, copy=False)
     final = States(hr[T].copy(), hi[T].copy())
@@ -215,10 +215,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # lr and li.
-    launch("lru_backward_1", dtype, (1, H, H), cos_exp_th, m, sin_exp_th, lr_2, li_2)
+    launch("lru_backward_1", dtype, H, H, cos_exp_th, m, sin_exp_th, lr_2, li_2)
 
     # g_D and d_Ci_hi_next.
-    launch("lru_backward_2", dtype, (T * B, I, I), d_y, x, g_D, d_Ci_hi_next)
+    launch("lru_backward_2", dtype, T * B * I, T * B, I, d_y, x, g_D, d_Ci_hi_next)
 
     # d_hr_next_2 = Cr.T @ d_y
     cp.matmul(d_y.reshape(T * B, I), Cr, out=d_hr_next_2.reshape(T * B, H))
@@ -240,8 +240,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
         launch(
-            "lru_backward_3", dtype, (B, H, B, t, H), d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi,
-            hr, li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
+            "lru_backward_3", dtype, B * H, B, t, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
+            li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
         )
 
         if finished is not None:
@@ -259,12 +259,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
-        "lru_backward_4", dtype, (1, H, H), d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th,
-        d_gl,
+        "lru_backward_4", dtype, H, H, d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl,
     )
 
     # d_x += d_y * D
-    launch("lru_backward_5", dtype, (T * B, I, I), D, d_x, d_y)
+    launch("lru_backward_5", dtype, T * B * I, T * B, I, D, d_x, d_y)
 
     return Grads(
         params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
@@ -396,17 +395,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("lru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("lru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -151,7 +151,7 @@ def forward(
 
         # c' = (1 - i) * c + i * g
         # h' = o * tanh(c')
-        launch("lstm_cifg_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, h)
+        launch("lstm_cifg_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -200,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_o, g_p_o, d_c, d_g, d_i and g_p_i.
         launch(
-            "lstm_cifg_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
+            "lstm_cifg_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
             d_gates_2,
         )
 
@@ -347,17 +347,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("lstm_cifg_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("lstm_cifg_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

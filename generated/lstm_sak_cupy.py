@@ -166,7 +166,7 @@ def forward(
 
         # c' = f * c + i * g
         # r' = P @ (o * tanh(c'))
-        launch("lstm_sak_forward_1", dtype, (B, H, B, t, H), u, gates, b, c, p, tanh_c, v_r)
+        launch("lstm_sak_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, v_r)
         cp.matmul(v_r[t], P_2_T, out=P_v_r)
         r[t + 1] = P_v_r
 
@@ -217,13 +217,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             kept_c = d_c.copy()
             cp.copyto(d_c, 0, where=finished[t])
 
-        launch("lstm_sak_backward_1", dtype, (B, P, B, t, P), d_r, d_y, d_r_next)  # d_r_next = d_r + d_y
+        launch("lstm_sak_backward_1", dtype, B * P, B, t, P, d_r, d_y, d_r_next)  # d_r_next = d_r + d_y
         cp.matmul(d_r_next[t], P_2, out=d_v_r)  # d_v_r = P.T @ d_r_next
 
         # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
         launch(
-            "lstm_sak_backward_2", dtype, (B, H, B, t, H), d_v_r, gates, tanh_c, c, d_c, p, d_gates,
-            d_gates_2,
+            "lstm_sak_backward_2", dtype, B * H, B, t, H, d_v_r, gates, tanh_c, c, d_c, p, d_gates, d_gates_2,
         )
 
         cp.matmul(d_gates[t], R, out=d_r)  # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
@@ -370,17 +369,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("lstm_sak_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("lstm_sak_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -136,10 +136,10 @@ def forward(
         cp.matmul(h[t], U_f_T, out=f[t])  # f = sigmoid(U_f @ h)
 
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
-        launch("mgu2_forward_1", dtype, (B, H, B, t, H), f, h, fh)
+        launch("mgu2_forward_1", dtype, B * H, B, t, H, f, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        launch("mgu2_forward_2", dtype, (B, H, B, t, H), U_h_fh, n, b_h, f, h)  # h' = (1 - f) * h + f * n
+        launch("mgu2_forward_2", dtype, B * H, B, t, H, U_h_fh, n, b_h, f, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -182,17 +182,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_n = d_h * f * (1 - n**2)
-        launch("mgu2_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, n, d_n)
+        launch("mgu2_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n)
 
         cp.matmul(d_n[t], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
         # d_U_f_h.
-        launch("mgu2_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, n, f, d_U_f_h)
+        launch("mgu2_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, d_U_f_h)
 
         cp.matmul(d_U_f_h[t], U_f, out=d_u_h)  # d_u_h = U_f.T @ d_U_f_h
 
         # d_h = d_fh * f + d_h * (1 - f) + d_u_h
-        launch("mgu2_backward_3", dtype, (B, H, B, t, H), d_fh, d_h, d_u_h, f)
+        launch("mgu2_backward_3", dtype, B * H, B, t, H, d_fh, d_h, d_u_h, f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -324,17 +324,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("mgu2_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("mgu2_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

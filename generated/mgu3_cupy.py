@@ -126,7 +126,7 @@ def forward(
     h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
     U_h_fh = cp.empty((B, H), dtype)
 
-    launch("mgu3_forward_1", dtype, (1, H, H), b, f)  # f = sigmoid(b_f)
+    launch("mgu3_forward_1", dtype, H, H, b, f)  # f = sigmoid(b_f)
 
     # The parts of n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W_h.T, out=n.reshape(T * B, H))
@@ -135,10 +135,10 @@ def forward(
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
-        launch("mgu3_forward_2", dtype, (B, H, B, t, H), f, h, fh)
+        launch("mgu3_forward_2", dtype, B * H, B, t, H, f, h, fh)
         cp.matmul(fh[t], U_h_T, out=U_h_fh)
 
-        launch("mgu3_forward_3", dtype, (B, H, B, t, H), U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
+        launch("mgu3_forward_3", dtype, B * H, B, t, H, U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -182,12 +182,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_n = d_h * f * (1 - n**2)
-        launch("mgu3_backward_1", dtype, (B, H, B, t, H), d_h, d_y, f, n, d_n)
+        launch("mgu3_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n)
 
         cp.matmul(d_n[t], U_h, out=d_fh)  # d_fh = U_h.T @ d_n
 
         # g_f and d_h.
-        launch("mgu3_backward_2", dtype, (B, H, B, t, H), d_fh, d_h, h, n, f, g_f)
+        launch("mgu3_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, g_f)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -200,7 +200,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(g_f, d_f)
     column_sum(d_n, d_b[H:])
 
-    launch("mgu3_backward_3", dtype, (1, H, H), d_f, f, d_b)  # d_b_f = d_f * (1 - f) * f
+    launch("mgu3_backward_3", dtype, H, H, d_f, f, d_b)  # d_b_f = d_f * (1 - f) * f
 
     return Grads(params=Params(d_W_h, d_U_h, d_b), x=d_x, initial=States(d_h))
 
@@ -330,17 +330,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("mgu3_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("mgu3_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

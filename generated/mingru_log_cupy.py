@@ -132,12 +132,12 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     # n = where(a >= 0, a + 0.5, sigmoid(a))
-    launch("mingru_log_forward_1", dtype, (T * B, H, H), gates, sigmoid_a, n, x_h_next)
+    launch("mingru_log_forward_1", dtype, T * B * H, T * B, H, gates, sigmoid_a, n, x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
         # h' = (1 - z) * h + z * n
-        launch("mingru_log_forward_2", dtype, (B, H, B, t, H), h, x_h_next, gates)
+        launch("mingru_log_forward_2", dtype, B * H, B, t, H, h, x_h_next, gates)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -179,7 +179,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_a, d_W_z_x and d_h.
-        launch("mingru_log_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, sigmoid_a, h, n, d_gates)
+        launch("mingru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -318,9 +318,13 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)

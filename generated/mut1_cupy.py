@@ -134,12 +134,12 @@ def forward(
     U_r_h = cp.empty((B, H), dtype)
 
     # The parts of n that wait for no state, for all steps at once.
-    launch("mut1_forward_1", dtype, (T * B, H, H), x, tanh_x)
+    launch("mut1_forward_1", dtype, T * B * H, T * B, H, x, tanh_x)
 
     # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("mut1_forward_2", dtype, (T * B, H, H), gates, b)
+    launch("mut1_forward_2", dtype, T * B * H, T * B, H, gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_r_T = cp.ascontiguousarray(U_r.T)
@@ -148,11 +148,11 @@ def forward(
         cp.matmul(h[t], U_r_T, out=U_r_h)  # r = sigmoid(W_r @ x + U_r @ h + b_r)
 
         # n = tanh(U_h @ (r * h) + tanh(x) + b_h)
-        launch("mut1_forward_3", dtype, (B, H, B, t, H), U_r_h, gates, b, h, hr)
+        launch("mut1_forward_3", dtype, B * H, B, t, H, U_r_h, gates, b, h, hr)
         cp.matmul(hr[t], U_h_T, out=n[t])
 
         # h' = (1 - z) * h + z * n
-        launch("mut1_forward_4", dtype, (B, H, B, t, H), n, b, tanh_x, h, gates)
+        launch("mut1_forward_4", dtype, B * H, B, t, H, n, b, tanh_x, h, gates)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -195,17 +195,17 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_x and d_z.
-        launch("mut1_backward_1", dtype, (B, H, B, t, H), d_h, d_y, n, gates, h, d_x, d_gates)
+        launch("mut1_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, h, d_x, d_gates)
 
         cp.matmul(d_x[t], U_h, out=d_hr)  # d_hr = U_h.T @ d_x
 
         # d_r = d_hr * h * (1 - r) * r
-        launch("mut1_backward_2", dtype, (B, H, B, t, H), d_hr, h, gates, d_gates)
+        launch("mut1_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_gates)
 
         cp.matmul(d_gates[t, :, H:], U_r, out=d_u_h)  # d_u_h = U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
-        launch("mut1_backward_3", dtype, (B, H, B, t, H), d_h, d_hr, d_u_h, gates)
+        launch("mut1_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -221,7 +221,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_x, d_b[2 * H :])
 
     # d_x = d_w_x + d_x * (1 - tanh_x**2)
-    launch("mut1_backward_4", dtype, (T * B, H, H), d_x, d_w_x, tanh_x)
+    launch("mut1_backward_4", dtype, T * B * H, T * B, H, d_x, d_w_x, tanh_x)
 
     return Grads(params=Params(d_W, d_U_r, d_U_h, d_b), x=d_x, initial=States(d_h))
 
@@ -351,17 +351,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("mut1_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("mut1_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

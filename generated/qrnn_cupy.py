@@ -148,7 +148,7 @@ def forward(
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         cp.matmul(xp[t], V_T, out=u)
 
-        launch("qrnn_forward_1", dtype, (B, H, B, t, H), u, gates, b, c)  # c' = (1 - f) * c + z * f
+        launch("qrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, c)  # c' = (1 - f) * c + z * f
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -157,7 +157,7 @@ def forward(
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     cp.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
 
-    launch("qrnn_forward_2", dtype, (T * B, H, B, H), V_o_xp, gates, b, c, h)  # h = o * c'
+    launch("qrnn_forward_2", dtype, T * B * H, T * B, B, H, V_o_xp, gates, b, c, h)  # h = o * c'
 
     y = h if finished is None else cp.where(finished, 0, h).astype(dtype, copy=False)
     final = States(c[T].copy(), xp[T].copy())
@@ -195,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_V, d_V_o, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # d_o = d_y * c_next * (1 - o) * o
-    launch("qrnn_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, d_gates)
+    launch("qrnn_backward_1", dtype, T * B * H, T * B, B, H, c, d_y, gates, d_gates)
 
     # d_x = W_o.T @ d_o
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))
@@ -218,12 +218,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_xp_next[t] = d_xp
 
         # d_c, d_f and d_z.
-        launch("qrnn_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates)
+        launch("qrnn_backward_2", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates)
 
         cp.matmul(d_gates[t, :, : 2 * H], V, out=d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
         # d_xp = d_v_xp + d_v_xp_2
-        launch("qrnn_backward_3", dtype, (B, I, B, t, I), d_v_xp, d_v_xp_2, d_xp)
+        launch("qrnn_backward_3", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -238,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates[..., : 2 * H], d_b[: 2 * H])
 
     # d_x += d_w_x_2 + d_xp_next
-    launch("qrnn_backward_4", dtype, (T * B, I, I), d_x, d_w_x_2, d_xp_next)
+    launch("qrnn_backward_4", dtype, T * B * I, T * B, I, d_x, d_w_x_2, d_xp_next)
 
     return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
@@ -368,17 +368,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("qrnn_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("qrnn_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

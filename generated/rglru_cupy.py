@@ -139,14 +139,17 @@ def forward(
     )
     x_h_next = cp.empty((T, B, H), dtype)
 
-    launch("rglru_forward_1", dtype, (1, H, H), k_, softplus_k)  # la = -8 * r * softplus(k)
+    launch("rglru_forward_1", dtype, H, H, k_, softplus_k)  # la = -8 * r * softplus(k)
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
     cp.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
 
     # The parts of h' that wait for no state, for all steps at once.
-    launch("rglru_forward_2", dtype, (T * B, H, H), gates, b, softplus_k, x, exp_h, exp_la, p_h, x_h_next)
+    launch(
+        "rglru_forward_2", dtype, T * B * H, T * B, H, gates, b, softplus_k, x, exp_h, exp_la, p_h,
+        x_h_next,
+    )
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     start = int(initial is None and T > 0)
@@ -159,7 +162,7 @@ def forward(
 
     for t in range(start, T):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-        launch("rglru_forward_3", dtype, (B, H, B, t, H), exp_la, h, x_h_next)
+        launch("rglru_forward_3", dtype, B * H, B, t, H, exp_la, h, x_h_next)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -218,7 +221,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_x, d_r, g_softplus_k, d_i and d_h.
         launch(
-            "rglru_backward_1", dtype, (B, H, B, t, H), d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
+            "rglru_backward_1", dtype, B * H, B, t, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
             d_x, d_gates, g_softplus_k,
         )
 
@@ -236,10 +239,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates, d_b)
 
     # d_x = d_w_x + d_x * i * p_h
-    launch("rglru_backward_2", dtype, (T * B, H, H), d_x, d_w_x, gates, p_h)
+    launch("rglru_backward_2", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
-    launch("rglru_backward_3", dtype, (1, H, H), d_softplus_k, softplus_k, d_k)
+    launch("rglru_backward_3", dtype, H, H, d_softplus_k, softplus_k, d_k)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_b, d_k)
@@ -268,7 +271,7 @@ def first_step(params, x, h, dtype):
     i = cp.empty((1, B, H), dtype)
 
     cp.matmul(x[0], W[:H].T, out=i[0])  # i = sigmoid(W_i @ x + b_i)
-    launch("rglru_first_forward_1", dtype, (B, H, B, 0, H), i, b, x, h)  # h' = i * x
+    launch("rglru_first_forward_1", dtype, B * H, B, 0, H, i, b, x, h)  # h' = i * x
 
     return h[1], i
 
@@ -290,7 +293,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     d_h_2[0] = 0
 
     # d_x and d_i.
-    launch("rglru_first_backward_1", dtype, (B, H, B, 0, H), d_h, d_y, i, x, d_x, d_i)
+    launch("rglru_first_backward_1", dtype, B * H, B, 0, H, d_h, d_y, i, x, d_x, d_i)
 
     d_h[...] = d_h_2[0]
 
@@ -300,7 +303,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     cp.matmul(d_i[0].T, x[0], out=d_W[:H])
     column_sum(d_i[0], d_b[:H])
 
-    launch("rglru_first_backward_2", dtype, (B, H, B, 0, H), d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
+    launch("rglru_first_backward_2", dtype, B * H, B, 0, H, d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
 
     if finished is not None:
         clear(finished, d_x[0])
@@ -431,17 +434,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("rglru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("rglru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

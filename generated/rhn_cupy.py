@@ -168,19 +168,19 @@ def forward(
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
         cp.matmul(h[t], U_T, out=u)
 
-        launch("rhn_forward_1", dtype, (B, H, B, t, H), u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
+        launch("rhn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, s1)  # s1 = h + t1 * (a1 - h)
 
         # a2 = tanh(U_h2 @ s1 + b_h2)
         # t2 = sigmoid(U_t2 @ s1 + b_t2)
         cp.matmul(s1[t], U_2_T, out=gates_2[t])
 
-        launch("rhn_forward_2", dtype, (B, H, B, t, H), gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
+        launch("rhn_forward_2", dtype, B * H, B, t, H, gates_2, b, s1, s2)  # s2 = s1 + t2 * (a2 - s1)
 
         # a3 = tanh(U_h3 @ s2 + b_h3)
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         cp.matmul(s2[t], U_3_T, out=gates_3[t])
 
-        launch("rhn_forward_3", dtype, (B, H, B, t, H), gates_3, b, s2, h)  # h' = s2 + t3 * (a3 - s2)
+        launch("rhn_forward_3", dtype, B * H, B, t, H, gates_3, b, s2, h)  # h' = s2 + t3 * (a3 - s2)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -226,22 +226,22 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_t3 and d_a3.
-        launch("rhn_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates_3, s2, d_gates_3)
+        launch("rhn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates_3, s2, d_gates_3)
 
         cp.matmul(d_gates_3[t], U_3, out=d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
         # d_s1, d_t2 and d_a2.
-        launch("rhn_backward_2", dtype, (B, H, B, t, H), d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
+        launch("rhn_backward_2", dtype, B * H, B, t, H, d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
 
         cp.matmul(d_gates_2[t], U_2, out=d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
         # d_s1, d_t1 and d_a1.
-        launch("rhn_backward_3", dtype, (B, H, B, t, H), d_s1, d_u_s1, gates_2, gates, h, d_gates)
+        launch("rhn_backward_3", dtype, B * H, B, t, H, d_s1, d_u_s1, gates_2, gates, h, d_gates)
 
         cp.matmul(d_gates[t], U, out=d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
         # d_h = d_s1 * (1 - t1) + d_u_h
-        launch("rhn_backward_4", dtype, (B, H, B, t, H), d_s1, d_u_h, gates, d_h)
+        launch("rhn_backward_4", dtype, B * H, B, t, H, d_s1, d_u_h, gates, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -386,17 +386,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("rhn_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("rhn_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -130,7 +130,7 @@ def forward(
 
     # The parts of s' and h' that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), B_W_h.T, out=gates.reshape(T * B, H + M))
-    launch("scrn_forward_1", dtype, (T * B, M, H, M), gates)
+    launch("scrn_forward_1", dtype, T * B * M, T * B, H, M, gates)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s[0] = 0 if initial is None else check("initial.s", initial.s, (B, M))
@@ -138,12 +138,12 @@ def forward(
     U_h_T = cp.ascontiguousarray(U_h.T)
     for t in range(T):
         # s' = (1 - alpha) * (B @ x) + alpha * s
-        launch("scrn_forward_2", dtype, (B, M, B, t, H, M), s, gates)
+        launch("scrn_forward_2", dtype, B * M, B, t, H, M, s, gates)
 
         # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         cp.matmul(s[t + 1], P_T, out=P_s_next)
         cp.matmul(h[t], U_h_T, out=U_h_h)
-        launch("scrn_forward_3", dtype, (B, H, B, t, H, M), P_s_next, U_h_h, gates, h)
+        launch("scrn_forward_3", dtype, B * H, B, t, H, M, P_s_next, U_h_h, gates, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -197,13 +197,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_s, 0, where=finished[t])
 
         # d_a_h = d_h * (1 - h_next) * h_next
-        launch("scrn_backward_1", dtype, (B, H, B, t, H, M), d_h, d_y_h, h, d_gates)
+        launch("scrn_backward_1", dtype, B * H, B, t, H, M, d_h, d_y_h, h, d_gates)
 
         cp.matmul(d_gates[t, :, M:], P, out=d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
         cp.matmul(d_gates[t, :, M:], U_h, out=d_h)  # d_h = U_h.T @ d_a_h
 
         # d_s and d_B_x.
-        launch("scrn_backward_2", dtype, (B, M, B, t, H, M), d_s, d_s_next_2, d_y_s, d_gates)
+        launch("scrn_backward_2", dtype, B * M, B, t, H, M, d_s, d_s_next_2, d_y_s, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -347,9 +347,13 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)

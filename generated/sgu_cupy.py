@@ -140,21 +140,21 @@ def forward(
     # The parts of z that wait for no state, for all steps at once.
     # a = W_g @ x + b_g
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("sgu_forward_1", dtype, (T * B, H, H), gates, b)
+    launch("sgu_forward_1", dtype, T * B * H, T * B, H, gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_g_T = cp.ascontiguousarray(U_g.T)
     U_z_T = cp.ascontiguousarray(U_z.T)
     for t in range(T):
         # g = tanh(U_g @ (a * h))
-        launch("sgu_forward_2", dtype, (B, H, B, t, H), gates, h, ah)
+        launch("sgu_forward_2", dtype, B * H, B, t, H, gates, h, ah)
         cp.matmul(ah[t], U_g_T, out=g[t])
 
         cp.matmul(h[t], U_z_T, out=U_z_h)  # z = hard_sigmoid(W_z @ x + U_z @ h + b_z, 0.2)
 
         # n = softplus(g * h)
         # h' = (1 - z) * h + n * z
-        launch("sgu_forward_3", dtype, (B, H, B, t, H), g, h, U_z_h, b, gates, n, maximum_z, z)
+        launch("sgu_forward_3", dtype, B * H, B, t, H, g, h, U_z_h, b, gates, n, maximum_z, z)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -201,7 +201,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_b_z, d_n and d_g.
         launch(
-            "sgu_backward_1", dtype, (B, H, B, t, H), d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
+            "sgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
             d_U_z_h, d_n, d_g,
         )
 
@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         cp.matmul(d_g[t], U_g, out=d_ah)  # d_ah = U_g.T @ d_g
 
         # d_a and d_h.
-        launch("sgu_backward_2", dtype, (B, H, B, t, H), d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
+        launch("sgu_backward_2", dtype, B * H, B, t, H, d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -363,17 +363,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("sgu_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("sgu_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

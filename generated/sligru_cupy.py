@@ -190,28 +190,28 @@ def forward(
 
     # The parts of z and n that wait for no state, for all steps at once.
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("sligru_forward_1", dtype, (T * B, H, H), gates, valid, valid_z, valid_n)
+    launch("sligru_forward_1", dtype, T * B * H, T * B, H, gates, valid, valid_z, valid_n)
     clear(finished, valid_z)
     column_sum(valid_z, sum_[:H])
     clear(finished, valid_n)
     column_sum(valid_n, sum_[H:])
     launch(
-        "sligru_forward_2", dtype, (1, H, H), number(count, dtype), sum_, mean_z, number(training, dtype),
+        "sligru_forward_2", dtype, H, H, number(count, dtype), sum_, mean_z, number(training, dtype),
         mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
-        "sligru_forward_3", dtype, (T * B, H, H), gates, batch_mean, valid, used_mean, batch_centred_z,
-        spread_z, batch_centred_n, spread_n,
+        "sligru_forward_3", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
+        batch_centred_z, spread_z, batch_centred_n, spread_n,
     )
     clear(finished, spread_z)
     column_sum(spread_z, sum_spread[:H])
     clear(finished, spread_n)
     column_sum(spread_n, sum_spread[H:])
     launch(
-        "sligru_forward_4", dtype, (1, H, H), number(count, dtype), sum_spread, number(training, dtype),
-        var_z, var_n, scale, new_var,
+        "sligru_forward_4", dtype, H, H, number(count, dtype), sum_spread, number(training, dtype), var_z,
+        var_n, scale, new_var,
     )
-    launch("sligru_forward_5", dtype, (T * B, H, H), gates, scale, g, z, n)
+    launch("sligru_forward_5", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     if update:
@@ -225,15 +225,15 @@ def forward(
         #     eps=eps)[1])
         cp.matmul(h[t], U_T, out=gates_2[t])
         row_sum(gates_2[t], centre_z)
-        launch("sligru_forward_6", dtype, (B, 1, H), centre_z)
-        launch("sligru_forward_7", dtype, (B, H, B, t, H), gates_2, centre_z, u)
+        launch("sligru_forward_6", dtype, B, B, H, centre_z)
+        launch("sligru_forward_7", dtype, B * H, B, t, H, gates_2, centre_z, u)
         row_sum(u, p_z[t])
-        launch("sligru_forward_8", dtype, (B, 1, B, t, H), p_z)
+        launch("sligru_forward_8", dtype, B, B, t, H, p_z)
 
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_9", dtype, (B, H, B, t, H), b, gates_2, p_z, z, n, h)
+        launch("sligru_forward_9", dtype, B * H, B, t, H, b, gates_2, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -293,7 +293,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-    launch("sligru_backward_1", dtype, (T * B, H, H), gates, scale, d_gates_4)
+    launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -302,27 +302,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, g_p_z, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-            "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
+            "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
             gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
         )
         row_sum(g_p_z, d_sum_square_U_h_h)
 
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
-        launch("sligru_backward_3", dtype, (B, 1, B, t, H), p_z, d_sum_square_U_h_h)
+        launch("sligru_backward_3", dtype, B, B, t, H, p_z, d_sum_square_U_h_h)
 
         # d_U_z_h, d_U_h_h and g_centre_z.
         launch(
-            "sligru_backward_4", dtype, (B, H, B, t, H), d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
+            "sligru_backward_4", dtype, B * H, B, t, H, d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
             d_gates_2, g_centre_z,
         )
         row_sum(g_centre_z, d_sum_U_h_h)
 
         # d_sum_U_h_h *= 1 / 2 / hidden
-        launch("sligru_backward_5", dtype, (B, 1, H), d_sum_U_h_h)
-        launch("sligru_backward_6", dtype, (B, H, B, t, H), d_gates_2, d_sum_U_h_h)
+        launch("sligru_backward_5", dtype, B, B, H, d_sum_U_h_h)
+        launch("sligru_backward_6", dtype, B * H, B, t, H, d_gates_2, d_sum_U_h_h)
 
         cp.matmul(d_gates_2[t], U, out=d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-        launch("sligru_backward_7", dtype, (B, H, B, t, H), d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
+        launch("sligru_backward_7", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -346,14 +346,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "sligru_backward_8", dtype, (1, H, H), d_scale, scale, number(training, dtype),
-        number(count, dtype), d_sum_spread,
+        "sligru_backward_8", dtype, H, H, d_scale, scale, number(training, dtype), number(count, dtype),
+        d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
-        "sligru_backward_9", dtype, (T * B, H, H), batch_centred_n, d_sum_spread, valid, batch_centred_z,
-        d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
+        "sligru_backward_9", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
+        batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
     )
     clear(finished, g_batch_mean_z)
     column_sum(g_batch_mean_z, d_batch_mean[:H])
@@ -362,13 +362,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "sligru_backward_10", dtype, (1, H, H), d_batch_mean, d_used_mean, number(training, dtype),
+        "sligru_backward_10", dtype, H, H, d_batch_mean, d_used_mean, number(training, dtype),
         number(count, dtype), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
     launch(
-        "sligru_backward_11", dtype, (T * B, H, H), d_batch_centred_n, d_gates, d_sum, valid,
+        "sligru_backward_11", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
     )
 
@@ -515,12 +515,16 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
@@ -529,17 +533,15 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        kernel = compiled(array.dtype.name).get_function("sligru_row_sum")
-        sizes = np.int32(width), np.int64(pitch), np.int64(step)
-        kernel((array.size // width,), (128,), (*sizes, array, out))
+        row_sum = kernel("sligru_row_sum", array.dtype)
+        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("sligru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("sligru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
 
 
 def number(value: float, dtype: np.dtype) -> Any:

@@ -173,7 +173,7 @@ def forward(
         # c' = f * c + i * tanh(zp)
         # n' = f * n + i
         # h' = c' * sigmoid(op) / n'
-        launch("slstm_forward_1", dtype, (B, H, B, t, H), u, gates, b, m, n, c, f, i, h)
+        launch("slstm_forward_1", dtype, B * H, B, t, H, u, gates, b, m, n, c, f, i, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -223,7 +223,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, d_gates)  # d_ip = m - softplus_lf
+    # d_ip = m - softplus_lf
+    launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, d_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -237,9 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_m, 0, where=finished[t])
 
         # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
-        launch(
-            "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
-        )
+        launch("slstm_backward_2", dtype, B * H, B, t, H, d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates)
 
         # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
         cp.matmul(d_gates[t], U, out=d_h)
@@ -394,17 +393,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("slstm_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("slstm_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

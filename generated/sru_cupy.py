@@ -141,7 +141,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         # c' = f * c + u * (1 - f)
         # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_1", dtype, (B, H, B, t, H), gates, b, c, v, x, h)
+        launch("sru_forward_1", dtype, B * H, B, t, H, gates, b, c, v, x, h)
 
         if finished is not None:
             cp.copyto(c[t + 1], c[t], where=finished[t])
@@ -180,7 +180,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 
     # d_r and g_v_r.
-    launch("sru_backward_1", dtype, (T * B, H, B, H), c, d_y, gates, x, d_gates, d_gates_2)
+    launch("sru_backward_1", dtype, T * B * H, T * B, B, H, c, d_y, gates, x, d_gates, d_gates_2)
 
     # d_x = W_r.T @ d_r
     cp.matmul(d_gates[..., 2 * H :].reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))
@@ -196,7 +196,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_c, 0, where=finished[t])
 
         # d_c, d_u, d_f and g_v_f.
-        launch("sru_backward_2", dtype, (B, H, B, t, H), d_c, d_y, gates, c, d_gates, v, d_gates_2)
+        launch("sru_backward_2", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -210,7 +210,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sum(d_gates_2[..., :H], d_v[:H])
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    launch("sru_backward_3", dtype, (T * B, H, H), d_x, d_w_x_2, d_y, gates)
+    launch("sru_backward_3", dtype, T * B * H, T * B, H, d_x, d_w_x_2, d_y, gates)
 
     return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
@@ -340,17 +340,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("sru_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("sru_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -127,7 +127,7 @@ def forward(
     # The parts of k that wait for no state, for all steps at once.
     # z = tanh(W_z @ x + b_z)
     cp.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    launch("star_forward_1", dtype, (T * B, H, H), gates, b)
+    launch("star_forward_1", dtype, T * B * H, T * B, H, gates, b)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_k_T = cp.ascontiguousarray(U_k.T)
@@ -135,7 +135,7 @@ def forward(
         cp.matmul(h[t], U_k_T, out=U_k_h)  # k = sigmoid(W_k @ x + U_k @ h + b_k)
 
         # h' = tanh((1 - k) * h + z * k)
-        launch("star_forward_2", dtype, (B, H, B, t, H), U_k_h, gates, b, h)
+        launch("star_forward_2", dtype, B * H, B, t, H, U_k_h, gates, b, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -178,12 +178,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, 0, where=finished[t])
 
         # d_a_h, d_k and d_z.
-        launch("star_backward_1", dtype, (B, H, B, t, H), d_h, d_y, h, gates, d_a_h, d_gates)
+        launch("star_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_a_h, d_gates)
 
         cp.matmul(d_gates[t, :, H:], U_k, out=d_u_h)  # d_u_h = U_k.T @ d_k
 
         # d_h = d_a_h * (1 - k) + d_u_h
-        launch("star_backward_2", dtype, (B, H, B, t, H), d_a_h, d_u_h, gates, d_h)
+        launch("star_backward_2", dtype, B * H, B, t, H, d_a_h, d_u_h, gates, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -324,17 +324,20 @@ def compiled(dtype: str) -> Any:
     return cp.RawModule(code=SOURCE, options=("-std=c++17", *ARITHMETIC[dtype]))
 
 
-def launch(name: str, dtype: np.dtype, sizes: tuple, *arrays: Any) -> None:
-    """One thread for each feature of each row; `sizes` are rows, features, and what else the kernel wants."""
-    rows, width, *others = sizes
-    if rows * width > 0:
-        kernel = compiled(dtype.name).get_function(name)
-        kernel((-(-rows * width // 256),), (256,), (*map(np.int32, (rows, *others)), *arrays))
+@cache
+def kernel(name: str, dtype: np.dtype) -> Any:
+    """A kernel for arrays of a dtype; found once, since looking for it takes longer than its launch."""
+    return compiled(dtype.name).get_function(name)
+
+
+def launch(name: str, dtype: np.dtype, threads: int, *arguments: Any) -> None:
+    """Run a kernel with so many threads, if any."""
+    if threads > 0:
+        kernel(name, dtype)((-(-threads // 256),), (256,), arguments)
 
 
 def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
     """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
     width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    kernel = compiled(array.dtype.name).get_function("star_column_sum")
-    sizes = np.int64(array.size // width), np.int32(width), np.int64(pitch)
-    kernel((-(-width // 32),), (32, 8), (*sizes, array, out))
+    column_sum = kernel("star_column_sum", array.dtype)
+    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -337,3 +338,22 @@ def test_a_wrong_gradient_is_named(mistake: Any, words: str, folder: Path) -> No
     y, final, tape = cuda.forward(params, cp.zeros((STEPS, BATCH, INPUT), "float32"))
     with pytest.raises(TypeError, match=words):
         mistake(cuda, params, tape, y, final)
+
+
+def test_a_kernel_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cuda = modules("gru", folder)
+    params, x = cuda.init(INPUT, HIDDEN, seed=0), cp.zeros((STEPS, BATCH, INPUT), "float32")
+    back(cuda, params, x, None)
+    monkeypatch.setattr(cuda, "compiled", None)
+    back(cuda, params, x, None)
+    with pytest.raises(TypeError, match="not callable"):
+        back(cuda, cuda.Params(*(a.astype("float64") for a in params)), x.astype("float64"), None)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_index_of_a_kernel_is_limited_to_32_bits(name: str) -> None:
+    """Also those of one step: a batch may be so large. Only threads of a block are counted in an int."""
+    text = re.sub("//.*", "", generate(CELLS[name], "cupy")[f"{name}_cupy.cu"])
+    assert re.search(r"typedef long long Index;", text)
+    assert set(re.findall(r"\b(?:int|short|unsigned)\b.*?;", text)) <= {"int n = 4;", "int n = 64;"}
+    assert all("(Index)blockIdx.x * " in line for line in text.splitlines() if "blockDim.x" in line)

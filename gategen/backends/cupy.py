@@ -47,8 +47,8 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE
-    HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Index Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL
+    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -125,7 +125,6 @@ class CudaKernel:
     name: str
     comment: tuple[str, ...]
     parameters: tuple[str, ...]  # lines
-    width: str
     index: tuple[str, ...]
     reads: tuple[str, ...]
     computes: tuple[str, ...]
@@ -257,13 +256,12 @@ class Emitter(Host):
                     stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
         computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
+        rows = "" if kernel.static else "rows" if self.where == ALL else "B"
         text = "\n".join([*loads, *computes])
-        index = pointwise_index(width, text, kernel.static, self.where == ALL)
-        words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
+        index = pointwise_index(rows, width, text)
         text = "\n".join([text, *index])
-        letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
-        numbers = ("rows", *words, *letters)
-        declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
+        sizes = [word for word in ("rows", "B", "t", *self.names.sizes.values()) if mentions(text, word)]
+        declared = [*(f"const Index {word}" for word in sizes), *(a.declaration for a in arguments)]
         name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
         above = comment.text
@@ -272,11 +270,11 @@ class Emitter(Host):
             targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
             comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), tuple(filled(declared)), width, index, loads, computes
+            name, tuple(folded(above, 104)), tuple(filled(declared, WIDTH - 11)), index, loads, computes
         )
-        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
-        passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
-        self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
+        told = {"t": self.time, "rows": "T * B"}
+        passed = [*(told.get(word, word) for word in sizes), *(a.host for a in arguments)]
+        self.launch(made_here, comment, times(told.get(rows, rows), width), passed)
 
     def loads(
         self, values: Sequence[Value], buffers: dict[Home, str], rename: dict[str, str]
@@ -306,19 +304,10 @@ class Emitter(Host):
             return True
         return any(value in stage.reads for stage in self.schedule.stages if stage is not kernel)
 
-    def launch(
-        self,
-        kernel: CudaKernel,
-        comment: Remark,
-        rows: str,
-        words: Sequence[str],
-        arrays: Sequence[str],
-    ) -> None:
+    def launch(self, kernel: CudaKernel, comment: Remark, threads: str, passed: Sequence[str]) -> None:
         """Note the kernel, and the line that launches it."""
         self.kernels.append(kernel)
-        passed = ", ".join([rows, kernel.width, *words])
-        line = call("launch(", [f'"{kernel.name}"', "dtype", f"({passed})", *arrays])
-        self.say(comment, line)
+        self.say(comment, call("launch(", [f'"{kernel.name}"', "dtype", threads, *passed]))
 
     def row_sum(self, stage: Sum) -> None:
         operand, out = self.value(*stage.operand), self.value(stage.out)
@@ -383,32 +372,34 @@ def unique(wish: str, taken: set[str]) -> str:
     return name
 
 
-def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[str, ...]:
-    """Which unit of which sequence a thread works for.
+def times(rows: str, width: str) -> str:
+    """`B * H`, `T * B * (H + I)`, `B`, `H`: the product, without factors that are 1 or not there."""
+    if not rows or width == "1":
+        return rows or width
+    return f"{rows} * ({width})" if " + " in width else f"{rows} * {width}"
 
-    `at` is its row in an array of all steps: of all rows in a wide kernel, else of those of step t.
+
+def pointwise_index(rows: str, width: str, text: str) -> tuple[str, ...]:
+    """Which unit of which sequence a thread works for; without `rows` there are no sequences.
+
+    `at` is its row in an array of all steps, `b` in one of a single step; if `rows` are those of all steps,
+    both are one.
     """
-    kind, cast = ("long long", "(long long)") if wide else ("int", "")
+    lines = [
+        "const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;",
+        f"if (i >= {times(rows, width)}) return;",
+    ]
+    if not rows:
+        return (*lines, "const Index k = i;") if mentions(text, "k") else tuple(lines)
     factor = width if " " not in width else f"({width})"
-    lines = [f"const {kind} i = {cast}blockIdx.x * blockDim.x + threadIdx.x;"]
-    if static:
-        lines.append(f"if (i >= {width}) return;")
-        return (*lines, "const int k = i;") if mentions(text, "k") else tuple(lines)
-    rest = "" if width == "1" else f" * {factor}"
-    lines.append(f"if (i >= {cast}rows{rest}) return;")
-    feature = [f"k = i{'' if width == '1' else f' % {factor}'}"] if mentions(text, "k") else []
-    row = f"i{'' if width == '1' else f' / {factor}'}"
-    if wide:
-        lines += [f"const int {feature[0]};"] if feature else []
-        lines += [f"const long long {at} = {row};" for at in ("at", "b") if mentions(text, at)]
-        return tuple(lines)
-    if mentions(text, "b") or mentions(text, "at"):
-        feature.append(f"b = {row}")
-    if feature:
-        lines.append(f"const int {', '.join(feature)};")
-    if mentions(text, "at"):
-        lines.append("const long long at = (long long)t * B + b;")
-    return tuple(lines)
+    row = "i" if width == "1" else f"i / {factor}"
+    made = [f"k = i % {factor}"] if mentions(text, "k") and width != "1" else []
+    if rows == "rows":
+        made += [f"{at} = {row}" for at in ("at", "b") if mentions(text, at)]
+    else:
+        made += [f"b = {row}"] if mentions(text, "b") or mentions(text, "at") else []
+        made += ["at = t * B + b"] if mentions(text, "at") else []
+    return (*lines, f"const Index {', '.join(made)};") if made else tuple(lines)
 
 
 # ---------------------------------------------------------------------------------------------- the module
