@@ -261,6 +261,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         x, h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale, finished, _, valid,
         count, training,
     ) = tape
+    for name, array in tape._asdict().items():
+        here(f"tape.{name}", array)
     T, B, _ = x.shape
     check("tape.x", x, (T, B, I))
     check("tape.h", h, (T + 1, B, H))
@@ -415,7 +417,7 @@ def measure(params: Params) -> tuple[int, ...]:
 
 def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> cp.ndarray:
     """`value` as an array of one of these shapes, and of this dtype if one is given."""
-    array = cp.ascontiguousarray(value)
+    array = cp.ascontiguousarray(here(name, value))
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
     if dtype is not None and array.dtype != dtype:
@@ -431,7 +433,7 @@ def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.nda
         given = type(tape).__name__
         raise TypeError(f"tape is {given}, expected True, False or an earlier Tape of {__name__}")
     for name, shape in shapes.items():
-        array = getattr(tape, name)
+        array = here(f"tape.{name}", getattr(tape, name))
         if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"tape.{name} is {array.shape} {array.dtype}, expected {shape} {dtype}, C order")
     return [getattr(tape, name) for name in shapes]
@@ -483,9 +485,18 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     for name, array in arrays.items():
         if not isinstance(array, cp.ndarray):
             raise TypeError(f"{name} is {type(array).__name__}, expected a cupy.ndarray")
+        here(name, array)
         if array.dtype != one.dtype:
             raise TypeError(f"{name} has dtype {array.dtype}, but {first} has {one.dtype}")
     return known(one.dtype)
+
+
+def here(name: str, value: Any) -> Any:
+    """`value`, unless it is an array on another device than the current one, on which kernels run."""
+    if isinstance(value, cp.ndarray) and value.device != (now := cp.cuda.Device()):
+        there = value.device.id
+        raise ValueError(f"{name} is on device {there}, not on {now.id}; run within cupy.cuda.Device({there})")
+    return value
 
 
 def over(lengths: Any, T: int, B: int) -> cp.ndarray:

@@ -357,3 +357,54 @@ def test_no_index_of_a_kernel_is_limited_to_32_bits(name: str) -> None:
     assert re.search(r"typedef long long Index;", text)
     assert set(re.findall(r"\b(?:int|short|unsigned)\b.*?;", text)) <= {"int n = 4;", "int n = 64;"}
     assert all("(Index)blockIdx.x * " in line for line in text.splitlines() if "blockDim.x" in line)
+
+
+def test_an_array_on_another_device_is_named(folder: Path) -> None:
+    """Whichever it is, before anything is computed."""
+    _, cuda = modules("sligru", folder)
+
+    def given() -> dict[str, Any]:
+        return {
+            "params": cuda.init(INPUT, HIDDEN, seed=0),
+            "x": cp.zeros((STEPS, BATCH, INPUT), "float32"),
+            "initial": cuda.States(cp.zeros((BATCH, HIDDEN), "float32")),
+            "buffers": cuda.init_buffers(HIDDEN),
+        }
+
+    here = given()
+    y, final, tape = cuda.forward(**here)
+    with cp.cuda.Device(1):
+        there = given()
+        y_there, final_there, tape_there = cuda.forward(**there)
+        cuda.backward(there["params"], tape_there, y_there, final_there)
+        with pytest.raises(ValueError, match=r"params\.W is on device 0, not on 1; run within cupy.cuda.Dev"):
+            cuda.forward(**here)
+    for name, words in (
+        ("params", "params.W"),
+        ("x", "x"),
+        ("initial", "initial.h"),
+        ("buffers", "buffers."),
+    ):
+        with pytest.raises(ValueError, match=rf"^{words}\w* is on device 1, not on 0"):
+            cuda.forward(**{**here, name: there[name]})
+    with pytest.raises(ValueError, match=r"^tape\.h is on device 1"):
+        cuda.forward(**here, tape=tape_there)
+    good = here["params"], tape, y, final
+    bad = there["params"], tape_there, y_there, final_there
+    for k, words in enumerate(("params.W", "tape.x", "d_y", "d_final.h")):
+        with pytest.raises(ValueError, match=rf"^{words} is on device 1, not on 0"):
+            cuda.backward(*good[:k], bad[k], *good[k + 1 :])
+    for name, array in tape_there._asdict().items():
+        if isinstance(array, cp.ndarray):
+            with pytest.raises(ValueError, match=rf"^tape\.{name} is on device 1"):
+                cuda.backward(here["params"], tape._replace(**{name: array}), y)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_runs_on_another_device(name: str, folder: Path) -> None:
+    _, cuda = modules(name, folder)
+    setting = Setting(name, "float32")
+    expected = setting.run(cuda, device, True, LENGTHS)
+    with cp.cuda.Device(1):
+        error, _ = worst(expected, setting.run(cuda, device, True, LENGTHS))
+    assert error == 0

@@ -660,3 +660,18 @@ def python(program, **environment):
     root = str(EMULATOR.parent.parent)
     variables = os.environ | {"PYTHONPATH": root} | environment
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
+
+
+def test_a_kernel_and_a_product_refuse_memory_of_another_device():
+    kernel = cupy.RawModule(code='extern "C" __global__ void k(float* y) { y[0] = 1; }').get_function("k")
+    with cupy.cuda.Device(1) as there:
+        array = cupy.zeros((2, 2), "float32")
+        assert array.device == array.T.device == array[0].device == array.reshape(4).device == there
+        kernel((1,), (1,), (array,))
+    assert array.device != cupy.cuda.Device() == cupy.zeros(1).device
+    with pytest.raises(EmulatorError, match=r"runs on device 0, but y \(float\*\) is memory of device 1"):
+        kernel((1,), (1,), (array,))
+    with pytest.raises(EmulatorError, match="a product on device 0"):
+        cupy.matmul(array, array)
+    with pytest.raises(RuntimeError, match="no device 2"):
+        cupy.cuda.Device(2).use()

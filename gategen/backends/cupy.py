@@ -413,7 +413,7 @@ class CupyModule(Module):
         numpy=False,
         cupy=True,
         xp="cp",
-        as_array="cp.ascontiguousarray",
+        as_array="cp.ascontiguousarray(here(name, value))",
         dtypes="float32, float64, float16 or bfloat16",
         parameters='(cp.asarray(array, order="C") for array in params)',
         finished_now="finished[t]",

@@ -337,7 +337,7 @@ class NumpyModule(Module):
         numpy=True,
         cupy=False,
         xp="np",
-        as_array="np.asarray",
+        as_array="np.asarray(value)",
         dtypes="float32 or float64",
         parameters="params",
         finished_now="finished_t",

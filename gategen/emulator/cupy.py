@@ -39,6 +39,7 @@ from gategen.emulator.arrays import (
     zeros,
     zeros_like,
 )
+from gategen.emulator.device import Device
 from gategen.emulator.launch import Kernel, Library
 
 __all__ = [
@@ -86,14 +87,6 @@ class _Stream:
 _Stream.null = _Stream()
 
 
-class _Device:
-    def __init__(self, device: int = 0) -> None:
-        self.id = device
-
-    def synchronize(self) -> None:
-        pass
-
-
 class _Runtime:
     @staticmethod
     def getDeviceCount() -> int:
@@ -104,7 +97,7 @@ class cuda:
     """What stands for the package `cupy.cuda`."""
 
     Stream = _Stream
-    Device = _Device
+    Device = Device
     runtime = _Runtime
 
     @staticmethod
