@@ -408,3 +408,57 @@ def test_a_cell_runs_on_another_device(name: str, folder: Path) -> None:
     with cp.cuda.Device(1):
         error, _ = worst(expected, setting.run(cuda, device, True, LENGTHS))
     assert error == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("add", [False, True], ids=["set", "add"])
+def test_a_product_takes_matrices_as_they_lie(dtype: str, add: bool, folder: Path) -> None:
+    """Rows, columns, with gaps between them, single ones and none."""
+    _, cuda = modules("gru", folder)
+    rng = np.random.default_rng(0)
+    storage = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    ways = (
+        lambda a: a,  # as it is
+        lambda a: cp.asarray(np.ascontiguousarray(cp.asnumpy(a).T)).T,  # down its columns
+        lambda a: cp.asarray(np.pad(cp.asnumpy(a), ((0, 1), (2, 3))))[: a.shape[0], 2 : 2 + a.shape[1]],
+        lambda a: cp.asarray(np.pad(cp.asnumpy(a).T, ((0, 1), (2, 3))))[: a.shape[1], 2 : 2 + a.shape[0]].T,
+    )
+    for rows, inner, columns in ((4, 3, 5), (1, 3, 5), (4, 1, 5), (4, 3, 1), (1, 1, 1), (4, 0, 5), (0, 3, 5)):
+        a, b, c = (
+            rng.integers(-4, 4, shape).astype(storage)
+            for shape in ((rows, inner), (inner, columns), (rows, columns))
+        )
+        expected = a.astype("float64") @ b.astype("float64") + (c.astype("float64") if add else 0)
+        for left in ways:
+            for right in ways:
+                for wide in (False, True):
+                    room = cp.asarray(np.pad(c, ((0, 0), (1, 2))))
+                    out = room[:, 1 : 1 + columns] if wide else cp.asarray(c)
+                    cuda.product(left(cp.asarray(a)), right(cp.asarray(b)), out, add=add)
+                    np.testing.assert_array_equal(cp.asnumpy(out).astype("float64"), expected)
+                    assert not cp.asnumpy(room)[:, [0, -2, -1]].any()
+
+
+def test_a_product_of_a_matrix_without_rows_or_columns_in_memory_is_refused(folder: Path) -> None:
+    _, cuda = modules("gru", folder)
+    a = cp.zeros((4, 6), "float32")
+    with pytest.raises(ValueError, match=r"a matrix \(2, 3\) has strides \(48, 8\)"):
+        cuda.product(a[::2, ::2], cp.zeros((3, 2), "float32"), cp.zeros((2, 2), "float32"))
+
+
+def test_products_are_as_exact_as_those_of_cupy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUPY_TF32 is for products in float32."""
+    _, cuda = modules("gru", folder)
+    cublas, runtime = cp.cuda.cublas, cp.cuda.runtime
+    told = {
+        "float64": (runtime.CUDA_R_64F, cublas.CUBLAS_COMPUTE_64F),
+        "float16": (runtime.CUDA_R_16F, cublas.CUBLAS_COMPUTE_32F),
+        "float32": (runtime.CUDA_R_32F, cublas.CUBLAS_COMPUTE_32F),
+    }
+    for setting, single in ((None, cublas.CUBLAS_COMPUTE_32F), ("1", cublas.CUBLAS_COMPUTE_32F_FAST_TF32)):
+        if setting:
+            monkeypatch.setenv("CUPY_TF32", setting)
+        cuda.gemm.cache_clear()
+        for dtype, numbers in (told | {"float32": (runtime.CUDA_R_32F, single)}).items():
+            assert cuda.gemm(np.dtype(dtype))[:2] == numbers
+    cuda.gemm.cache_clear()

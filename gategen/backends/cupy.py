@@ -309,6 +309,13 @@ class Emitter(Host):
         self.kernels.append(kernel)
         self.say(comment, call("launch(", [f'"{kernel.name}"', "dtype", threads, *passed]))
 
+    def turned(self, part: str) -> str:
+        return f"{part}.T"  # cuBLAS reads it as it lies
+
+    def product(self, left: str, right: str, out: str, add: bool) -> str:
+        self.module.helpers.add("product")
+        return call("product(", [left, right, out, *(["add=True"] if add else [])])
+
     def row_sum(self, stage: Sum) -> None:
         operand, out = self.value(*stage.operand), self.value(stage.out)
         if stage.add:

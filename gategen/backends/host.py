@@ -274,7 +274,11 @@ class Host(ABC):
             return part if transposed else f"{part}.T"
         if transposed:
             return part if part == wish else self.made_once(part, wish)
-        return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")
+        return self.made_once(self.turned(part), f"{wish}_T")
+
+    def turned(self, part: str) -> str:
+        """The transpose of a matrix as products want it, for many of them."""
+        return f"{self.xp}.ascontiguousarray({part}.T)"
 
     def gathered(self, weights: Sequence[Weight]) -> tuple[str, str]:
         """Rows of a field, one stretch below the other, and what to call them."""
@@ -291,22 +295,19 @@ class Host(ABC):
 
     def matmul(self, stage: MatMul) -> None:
         operand, weight = self.flat(stage.operand), self.weight(stage.weights, stage.transposed)
-        if stage.add:
-            whole = self.value(*stage.out)
-            line = f"{whole}[...] += {self.xp}.matmul({operand}, {weight}).reshape({whole}.shape)"
-        else:
-            line = f"{self.xp}.matmul({operand}, {weight}, out={self.flat(stage.out)})"
-        self.say(self.comment(*stage.out), line)
+        self.say(self.comment(*stage.out), self.product(operand, weight, self.flat(stage.out), stage.add))
+
+    def product(self, left: str, right: str, out: str, add: bool) -> str:
+        """The line of a product of two matrices, into a third one or added to it."""
+        if add:
+            return f"{out}[...] += {self.xp}.matmul({left}, {right})"
+        return f"{self.xp}.matmul({left}, {right}, out={out})"
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = self.flat(stage.left), self.flat(stage.right)
         target = self.weight_part(stage.weight, gradient=True)
-        lines = [*self.cleared(stage.left), *self.cleared(stage.right)]
-        if stage.add:
-            lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
-        else:
-            lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
-        self.say(self.sums, *lines)
+        line = self.product(f"{left}.T", right, target, stage.add)
+        self.say(self.sums, *self.cleared(stage.left), *self.cleared(stage.right), line)
 
     @property
     def sums(self) -> Remark:

@@ -9,7 +9,7 @@ refuses. Class and functions need each other, so they stand together; their memo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,12 @@ Axis = int | tuple[int, ...] | None
 DType = npt.DTypeLike | None
 
 
+class Pointer(NamedTuple):
+    """Where an array begins."""
+
+    ptr: int
+
+
 class ndarray(NDArrayOperatorsMixin):
     """An array in memory that stands for the device's."""
 
@@ -38,6 +44,10 @@ class ndarray(NDArrayOperatorsMixin):
         self._at = current() if at is None else at
 
     # ---------------------------------------------------------------------------------- what it is
+
+    @property
+    def data(self) -> Pointer:
+        return Pointer(self._host.ctypes.data)
 
     @property
     def device(self) -> Device:

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from numpy import bool_, dtype, float16, float32, float64, int32, int64, newaxis
 
+from gategen.emulator import cublas
 from gategen.emulator.arrays import (
     add,
     arange,
@@ -88,6 +89,9 @@ _Stream.null = _Stream()
 
 
 class _Runtime:
+    CUDA_R_16BF, CUDA_R_16F = cublas.CUDA_R_16BF, cublas.CUDA_R_16F
+    CUDA_R_32F, CUDA_R_64F = cublas.CUDA_R_32F, cublas.CUDA_R_64F
+
     @staticmethod
     def getDeviceCount() -> int:
         return 0
@@ -99,6 +103,11 @@ class cuda:
     Stream = _Stream
     Device = Device
     runtime = _Runtime
+    cublas = cublas
+
+    @staticmethod
+    def get_cublas_handle() -> int:
+        return 0
 
     @staticmethod
     def get_current_stream() -> _Stream:

@@ -82,19 +82,22 @@ API int cublasSetPointerMode_v2(void*, int) { return 0; }
 API int cublasGetPointerMode_v2(void*, int* mode) { return *mode = 0; }
 API int cublasGetVersion_v2(void*, int* version) { return *version = 130000, 0; }
 
-// C = A B by columns, alpha 1, beta 0; sums are taken in double and rounded once.
-API int cublasGemmEx(void*, int trans_a, int trans_b, int m, int n, int k, const void*, const void* A, int a_type, int lda,
-                     const void* B, int b_type, int ldb, const void*, void* C, int c_type, int ldc, int, int) {
+// C = alpha A B + beta C by columns; sums are taken in double and rounded once.
+API int cublasGemmEx(void*, int trans_a, int trans_b, int m, int n, int k, const void* alpha, const void* A, int a_type, int lda,
+                     const void* B, int b_type, int ldb, const void* beta, void* C, int c_type, int ldc, int compute, int) {
   note("product");
   if (!execute) return 0;
   if (!known(a_type) || !known(b_type) || !known(c_type)) return 15;  // not supported
   if (lda < (trans_a ? k : m) || ldb < (trans_b ? n : k) || ldc < m) return 7;  // invalid value
+  const int coefficients = compute == 70 ? kDouble : kFloat;  // CUBLAS_COMPUTE_64F
+  if ((coefficients == kDouble) != (c_type == kDouble)) return 15;
+  const double a = read(alpha, 0, coefficients), b = read(beta, 0, coefficients);
   for (long j = 0; j < n; ++j)
     for (long i = 0; i < m; ++i) {
       double sum = 0;
       for (long p = 0; p < k; ++p)
         sum += read(A, trans_a ? i * lda + p : p * lda + i, a_type) * read(B, trans_b ? p * ldb + j : j * ldb + p, b_type);
-      write(C, j * ldc + i, c_type, sum);
+      write(C, j * ldc + i, c_type, a * sum + (b == 0 ? 0 : b * read(C, j * ldc + i, c_type)));
     }
   return 0;
 }
