@@ -243,8 +243,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U[:H])
     product(d_gates[..., H : 2 * H].reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U[H:])
-    column_sum(d_gates[..., : 2 * H], d_b)
-    column_sum(d_gates[..., 2 * H :], d_c[:H])
+    column_sums("caru_code_backward_4", dtype, T * B, 3 * H, (H, d_gates), (H, d_b, d_c))
 
     d_c[H:] = d_b[H:]
 
@@ -306,7 +305,7 @@ def first_step_backward(params, x, h, d_y, d_h, finished):
     # d_x = W_n.T @ d_a_h
     product(d_a_h[0], W[:H], d_x[0])
     product(d_a_h[0].T, x[0], d_W[:H])
-    column_sum(d_a_h[0], d_b[:H])
+    column_sums("caru_code_first_backward_2", dtype, B, H, (H, d_a_h), (H, d_b))
 
     if finished is not None:
         cp.copyto(d_h, kept_h, where=finished)
@@ -493,8 +492,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("caru_code_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -21,6 +21,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
         Read zeta, Read nu, Write sigmoid_zeta, Write sigmoid_nu) {
@@ -101,8 +122,36 @@ extern "C" __global__ void fastgrnn_backward_2(
     d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
-// Computes d_nu and d_zeta.
+// The sums of sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_z and d_n over 256 rows each.
+extern "C" __global__ void fastgrnn_backward_3_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read sum_g_sigmoid_nu,
+        Read sum_g_sigmoid_zeta, Read d_gates) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < 1) total = every_8th(sum_g_sigmoid_nu + first * 1 + k, count, 1);
+    else if (k < 2) total = every_8th(sum_g_sigmoid_zeta + first * 1 + k - 1, count, 1);
+    else if (k < 2 * H + 2) total = every_8th(d_gates + first * (2 * H) + k - 2, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H + 2) parts[blockIdx.x * (2 * H + 2) + k] = total;
+}
+
+// The sums of sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_z and d_n over all rows, from those over 256.
 extern "C" __global__ void fastgrnn_backward_3(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_sigmoid_nu,
+        Write d_sigmoid_zeta, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H + 2 ? every_8th(parts + k, count, 2 * H + 2) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < 1) d_sigmoid_nu[k] = total;
+    else if (k < 2) d_sigmoid_zeta[k - 1] = total;
+    else if (k < 2 * H + 2) d_b[k - 2] = total;
+}
+
+// Computes d_nu and d_zeta.
+extern "C" __global__ void fastgrnn_backward_5(
         Read d_sigmoid_nu, Read sigmoid_nu, Read d_sigmoid_zeta, Read sigmoid_zeta, Write d_nu,
         Write d_zeta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -132,21 +181,4 @@ extern "C" __global__ void fastgrnn_row_sum(
         __syncthreads();
     }
     if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void fastgrnn_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

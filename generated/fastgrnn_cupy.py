@@ -216,13 +216,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_a.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
     product(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U_h)
-    column_sum(sum_g_sigmoid_nu, d_sigmoid_nu)
-    column_sum(sum_g_sigmoid_zeta, d_sigmoid_zeta)
-    column_sum(d_gates, d_b)
+    column_sums(
+        "fastgrnn_backward_3", dtype, T * B, 2 * H + 2,
+        (H, sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_gates), (H, d_sigmoid_nu, d_sigmoid_zeta, d_b),
+    )
 
     # d_nu and d_zeta.
     launch(
-        "fastgrnn_backward_3", dtype, 1, d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta, d_nu,
+        "fastgrnn_backward_5", dtype, 1, d_sigmoid_nu, sigmoid_nu, d_sigmoid_zeta, sigmoid_zeta, d_nu,
         d_zeta,
     )
 
@@ -427,8 +428,15 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("fastgrnn_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -21,6 +21,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
         Read alpha, Read beta, Write sigmoid_alpha, Write sigmoid_beta) {
@@ -89,8 +110,36 @@ extern "C" __global__ void fastrnn_backward_2(
     d_h[b * H + k] = d_h_next * sigmoid_beta_ + d_u_h_;
 }
 
-// Computes d_alpha and d_beta.
+// The sums of sum_g_sigmoid_alpha, sum_g_sigmoid_beta and d_n over 256 rows each.
+extern "C" __global__ void fastrnn_backward_3_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read sum_g_sigmoid_alpha,
+        Read sum_g_sigmoid_beta, Read d_n) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < 1) total = every_8th(sum_g_sigmoid_alpha + first * 1 + k, count, 1);
+    else if (k < 2) total = every_8th(sum_g_sigmoid_beta + first * 1 + k - 1, count, 1);
+    else if (k < H + 2) total = every_8th(d_n + first * H + k - 2, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < H + 2) parts[blockIdx.x * (H + 2) + k] = total;
+}
+
+// The sums of sum_g_sigmoid_alpha, sum_g_sigmoid_beta and d_n over all rows, from those over 256.
 extern "C" __global__ void fastrnn_backward_3(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_sigmoid_alpha,
+        Write d_sigmoid_beta, Write d_b_h) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < H + 2 ? every_8th(parts + k, count, H + 2) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < 1) d_sigmoid_alpha[k] = total;
+    else if (k < 2) d_sigmoid_beta[k - 1] = total;
+    else if (k < H + 2) d_b_h[k - 2] = total;
+}
+
+// Computes d_alpha and d_beta.
+extern "C" __global__ void fastrnn_backward_5(
         Read d_sigmoid_alpha, Read sigmoid_alpha, Read d_sigmoid_beta, Read sigmoid_beta, Write d_alpha,
         Write d_beta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -120,21 +169,4 @@ extern "C" __global__ void fastrnn_row_sum(
         __syncthreads();
     }
     if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void fastrnn_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -208,13 +208,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_n.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
     product(d_n.reshape(T * B, H).T, h[:-1].reshape(T * B, H), d_U_h)
-    column_sum(sum_g_sigmoid_alpha, d_sigmoid_alpha)
-    column_sum(sum_g_sigmoid_beta, d_sigmoid_beta)
-    column_sum(d_n, d_b_h)
+    column_sums(
+        "fastrnn_backward_3", dtype, T * B, H + 2, (H, sum_g_sigmoid_alpha, sum_g_sigmoid_beta, d_n),
+        (H, d_sigmoid_alpha, d_sigmoid_beta, d_b_h),
+    )
 
     # d_alpha and d_beta.
     launch(
-        "fastrnn_backward_3", dtype, 1, d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
+        "fastrnn_backward_5", dtype, 1, d_sigmoid_alpha, sigmoid_alpha, d_sigmoid_beta, sigmoid_beta,
         d_alpha, d_beta,
     )
 
@@ -410,8 +411,15 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("fastrnn_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -190,8 +190,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), d_W)
-    column_sum(d_gates, d_b)
-    column_sum(d_gates_2, d_u)
+    column_sums("indygru_backward_2", dtype, T * B, 6 * H, (H, d_gates, d_gates_2), (H, d_b, d_u))
 
     return Grads(params=Params(d_W, d_b, d_u), x=d_x, initial=States(d_h))
 
@@ -384,8 +383,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("indygru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

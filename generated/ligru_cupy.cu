@@ -25,6 +25,27 @@ __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 __device__ inline real larger(real a, real b) { return a >= b ? a : b; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_1(
         const Index rows, const Index H, Read gates, Read valid, Write valid_z, Write valid_n) {
@@ -39,8 +60,32 @@ extern "C" __global__ void ligru_forward_1(
     valid_n[at * H + k] = W_h_x * valid_;
 }
 
-// The parts of z and n that wait for no state, for all steps at once.
+// The sums of valid_z and valid_n over 256 rows each.
+extern "C" __global__ void ligru_forward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read valid_z, Read valid_n) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(valid_z + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(valid_n + first * H + k - H, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of valid_z and valid_n over all rows, from those over 256.
 extern "C" __global__ void ligru_forward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write sum_) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) sum_[k] = total;
+    else if (k < 2 * H) sum_[H + k - H] = total;
+}
+
+// The parts of z and n that wait for no state, for all steps at once.
+extern "C" __global__ void ligru_forward_4(
         const Index H, const real count, Read sum_, Read mean_z, const real training, Read mean_n,
         Write batch_mean, Write used_mean, Write new_mean) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -63,7 +108,7 @@ extern "C" __global__ void ligru_forward_2(
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
-extern "C" __global__ void ligru_forward_3(
+extern "C" __global__ void ligru_forward_5(
         const Index rows, const Index H, Write gates, Read batch_mean, Read valid, Read used_mean,
         Write batch_centred_z, Write spread_z, Write batch_centred_n, Write spread_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -85,8 +130,32 @@ extern "C" __global__ void ligru_forward_3(
     gates[at * (2 * H) + H + k] = W_h_x - used_mean_n;  // centred_n
 }
 
+// The sums of spread_z and spread_n over 256 rows each.
+extern "C" __global__ void ligru_forward_6_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read spread_z, Read spread_n) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(spread_z + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(spread_n + first * H + k - H, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of spread_z and spread_n over all rows, from those over 256.
+extern "C" __global__ void ligru_forward_6(
+        const Index count, const real* __restrict__ parts, const Index H, Write sum_spread) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) sum_spread[k] = total;
+    else if (k < 2 * H) sum_spread[H + k - H] = total;
+}
+
 // The parts of z and n that wait for no state, for all steps at once.
-extern "C" __global__ void ligru_forward_4(
+extern "C" __global__ void ligru_forward_8(
         const Index H, const real count, Read sum_spread, const real training, Read var_z, Read var_n,
         Write scale, Write new_var) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -112,7 +181,7 @@ extern "C" __global__ void ligru_forward_4(
 }
 
 // The parts of z and n that wait for no state, for all steps at once.
-extern "C" __global__ void ligru_forward_5(
+extern "C" __global__ void ligru_forward_9(
         const Index rows, const Index H, Read gates, Read scale, Read g, Write z, Write n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -131,7 +200,7 @@ extern "C" __global__ void ligru_forward_5(
 // z = sigmoid(U_z @ h + batch_norm(W_z @ x, g_z, b_z, eps, 0.05))
 // n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
 // h' = (1 - z) * n + z * h
-extern "C" __global__ void ligru_forward_6(
+extern "C" __global__ void ligru_forward_10(
         const Index B, const Index t, const Index H, Read u, Read b_, Write z, Write n, Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -218,8 +287,44 @@ extern "C" __global__ void ligru_backward_3(
     d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
-// Computes d_sum_spread_n and d_sum_spread_z.
+// The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over 256 rows
+//     each.
+extern "C" __global__ void ligru_backward_4_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read g_scale_n, Read g_scale_z,
+        Read g_used_mean_z, Read g_used_mean_n, Read d_gates_2, Read d_gates_3) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(g_scale_n + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(g_scale_z + first * H + k - H, count, H);
+    else if (k < 3 * H) total = every_8th(g_used_mean_z + first * H + k - 2 * H, count, H);
+    else if (k < 4 * H) total = every_8th(g_used_mean_n + first * H + k - 3 * H, count, H);
+    else if (k < 6 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - 4 * H, count, 2 * H);
+    else if (k < 8 * H) total = every_8th(d_gates_3 + first * (2 * H) + k - 6 * H, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 8 * H) parts[blockIdx.x * (8 * H) + k] = total;
+}
+
+// The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over all rows,
+//     from those over 256.
 extern "C" __global__ void ligru_backward_4(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_scale, Write d_used_mean,
+        Write d_b, Write d_g) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 8 * H ? every_8th(parts + k, count, 8 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_scale[k] = total;
+    else if (k < 2 * H) d_scale[H + k - H] = total;
+    else if (k < 3 * H) d_used_mean[k - 2 * H] = total;
+    else if (k < 4 * H) d_used_mean[H + k - 3 * H] = total;
+    else if (k < 6 * H) d_b[k - 4 * H] = total;
+    else if (k < 8 * H) d_g[k - 6 * H] = total;
+}
+
+// Computes d_sum_spread_n and d_sum_spread_z.
+extern "C" __global__ void ligru_backward_6(
         const Index H, Read d_scale, Read scale, const real training, const real count, Write d_sum_spread) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -238,7 +343,7 @@ extern "C" __global__ void ligru_backward_4(
 }
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
-extern "C" __global__ void ligru_backward_5(
+extern "C" __global__ void ligru_backward_7(
         const Index rows, const Index H, Read batch_centred_n, Read d_sum_spread, Read valid,
         Read batch_centred_z, Write d_batch_centred_n, Write g_batch_mean_n, Write d_batch_centred_z,
         Write g_batch_mean_z) {
@@ -259,8 +364,32 @@ extern "C" __global__ void ligru_backward_5(
     g_batch_mean_z[at * H + k] = -d_batch_centred_z_;
 }
 
+// The sums of g_batch_mean_z and g_batch_mean_n over 256 rows each.
+extern "C" __global__ void ligru_backward_8_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read g_batch_mean_z, Read g_batch_mean_n) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(g_batch_mean_z + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(g_batch_mean_n + first * H + k - H, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of g_batch_mean_z and g_batch_mean_n over all rows, from those over 256.
+extern "C" __global__ void ligru_backward_8(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_batch_mean) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_batch_mean[k] = total;
+    else if (k < 2 * H) d_batch_mean[H + k - H] = total;
+}
+
 // Computes d_sum_n and d_sum_z.
-extern "C" __global__ void ligru_backward_6(
+extern "C" __global__ void ligru_backward_10(
         const Index H, Read d_batch_mean, Read d_used_mean, const real training, const real count,
         Write d_sum) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -278,7 +407,7 @@ extern "C" __global__ void ligru_backward_6(
 }
 
 // Computes d_W_h_x and d_W_z_x.
-extern "C" __global__ void ligru_backward_7(
+extern "C" __global__ void ligru_backward_11(
         const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, Read d_sum, Read valid,
         Read d_batch_centred_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -293,21 +422,4 @@ extern "C" __global__ void ligru_backward_7(
 
     d_gates[at * (2 * H) + H + k] = d_batch_centred_n_ + d_centred_n + d_sum_n * valid_;  // d_W_h_x
     d_gates[at * (2 * H) + k] = d_batch_centred_z_ + d_centred_z + d_sum_z * valid_;  // d_W_z_x
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void ligru_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -188,23 +188,21 @@ def forward(
     # The parts of z and n that wait for no state, for all steps at once.
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 2 * H))
     launch("ligru_forward_1", dtype, T * B * H, T * B, H, gates, valid, valid_z, valid_n)
-    column_sum(valid_z, sum_[:H])
-    column_sum(valid_n, sum_[H:])
+    column_sums("ligru_forward_2", dtype, T * B, 2 * H, (H, valid_z, valid_n), (H, sum_))
     launch(
-        "ligru_forward_2", dtype, H, H, number(count, dtype), sum_, mean_z, number(training, dtype),
-        mean_n, batch_mean, used_mean, new_mean,
+        "ligru_forward_4", dtype, H, H, arithmetic(dtype)(count), sum_, mean_z,
+        arithmetic(dtype)(training), mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
-        "ligru_forward_3", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
+        "ligru_forward_5", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
         batch_centred_z, spread_z, batch_centred_n, spread_n,
     )
-    column_sum(spread_z, sum_spread[:H])
-    column_sum(spread_n, sum_spread[H:])
+    column_sums("ligru_forward_6", dtype, T * B, 2 * H, (H, spread_z, spread_n), (H, sum_spread))
     launch(
-        "ligru_forward_4", dtype, H, H, number(count, dtype), sum_spread, number(training, dtype), var_z,
-        var_n, scale, new_var,
+        "ligru_forward_8", dtype, H, H, arithmetic(dtype)(count), sum_spread, arithmetic(dtype)(training),
+        var_z, var_n, scale, new_var,
     )
-    launch("ligru_forward_5", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
+    launch("ligru_forward_9", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     if update:
@@ -218,7 +216,7 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         product(h[t], U_T, u)
 
-        launch("ligru_forward_6", dtype, B * H, B, t, H, u, b, z, n, h)  # h' = (1 - z) * n + z * h
+        launch("ligru_forward_10", dtype, B * H, B, t, H, u, b, z, n, h)  # h' = (1 - z) * n + z * h
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -297,37 +295,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
-    column_sum(g_scale_n, d_scale[:H])
-    column_sum(g_scale_z, d_scale[H:])
-    column_sum(g_used_mean_z, d_used_mean[:H])
-    column_sum(g_used_mean_n, d_used_mean[H:])
-    column_sum(d_gates_2, d_b)
-    column_sum(d_gates_3, d_g)
+    column_sums(
+        "ligru_backward_4", dtype, T * B, 8 * H,
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, d_gates_3),
+        (H, d_scale, d_used_mean, d_b, d_g),
+    )
 
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "ligru_backward_4", dtype, H, H, d_scale, scale, number(training, dtype), number(count, dtype),
-        d_sum_spread,
+        "ligru_backward_6", dtype, H, H, d_scale, scale, arithmetic(dtype)(training),
+        arithmetic(dtype)(count), d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
-        "ligru_backward_5", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
+        "ligru_backward_7", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
         batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
     )
-    column_sum(g_batch_mean_z, d_batch_mean[:H])
-    column_sum(g_batch_mean_n, d_batch_mean[H:])
+    column_sums(
+        "ligru_backward_8", dtype, T * B, 2 * H, (H, g_batch_mean_z, g_batch_mean_n), (H, d_batch_mean),
+    )
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "ligru_backward_6", dtype, H, H, d_batch_mean, d_used_mean, number(training, dtype),
-        number(count, dtype), d_sum,
+        "ligru_backward_10", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype)(training),
+        arithmetic(dtype)(count), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
     launch(
-        "ligru_backward_7", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
+        "ligru_backward_11", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
     )
 
@@ -529,13 +527,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("ligru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def number(value: float, dtype: np.dtype) -> Any:
-    """A number as the kernels compute with it."""
-    return np.float64(value) if dtype == np.float64 else np.float32(value)
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

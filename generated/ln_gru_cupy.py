@@ -251,20 +251,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), d_R)
     row_sum(g_p_z, d_sum_square_A_0_x)
     clear(finished, d_gates)
-    column_sum(d_gates, d_b)
     clear(finished, g_c_2)
-    column_sum(g_c_2, d_c[2 * H :])
     clear(finished, d_gates_3)
-    column_sum(d_gates_3, d_g_h)
     clear(finished, d_gates_4)
-    column_sum(d_gates_4, d_g_x)
+    column_sums(
+        "ln_gru_backward_7", dtype, T * B, 10 * H, (H, d_gates, g_c_2, d_gates_3, d_gates_4),
+        (H, d_b, d_c, d_g_h, d_g_x),
+    )
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
-    launch("ln_gru_backward_7", dtype, T * B, T * B, H, p_z, d_sum_square_A_0_x)
+    launch("ln_gru_backward_9", dtype, T * B, T * B, H, p_z, d_sum_square_A_0_x)
 
     # d_A_2_x, d_A_1_x, d_A_0_x and g_centre_z.
     launch(
-        "ln_gru_backward_8", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
+        "ln_gru_backward_10", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_z,
         g_centre_z,
     )
 
@@ -272,8 +272,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     row_sum(g_centre_z, d_sum_A_0_x)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
-    launch("ln_gru_backward_9", dtype, T * B, T * B, H, d_sum_A_0_x)
-    launch("ln_gru_backward_10", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
+    launch("ln_gru_backward_11", dtype, T * B, T * B, H, d_sum_A_0_x)
+    launch("ln_gru_backward_12", dtype, T * B * H, T * B, H, d_gates, d_sum_A_0_x)
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
     product(d_gates.reshape(T * B, 3 * H), A, d_x.reshape(T * B, I))
@@ -479,8 +479,15 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("ln_gru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -22,6 +22,27 @@ __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 __device__ inline real cube(real a) { return a * a * a; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
         const Index rows, const Index H, Write centre_i) {
@@ -437,7 +458,41 @@ extern "C" __global__ void ln_lstm_backward_9(
     d_gates_2[at * (4 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
+// The sums of d_i, d_g, d_f, d_o, d_tanh_h_2, g_g_c, g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3, g_g_x_0, g_g_x_1,
+//     g_g_x_2 and g_g_x_3 over 256 rows each.
+extern "C" __global__ void ln_lstm_backward_10_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_tanh_h_2,
+        Read g_g_c, Read d_gates_3, Read d_gates_4) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < 4 * H) total = every_8th(d_gates + first * (4 * H) + k, count, 4 * H);
+    else if (k < 5 * H) total = every_8th(d_tanh_h_2 + first * H + k - 4 * H, count, H);
+    else if (k < 6 * H) total = every_8th(g_g_c + first * H + k - 5 * H, count, H);
+    else if (k < 10 * H) total = every_8th(d_gates_3 + first * (4 * H) + k - 6 * H, count, 4 * H);
+    else if (k < 14 * H) total = every_8th(d_gates_4 + first * (4 * H) + k - 10 * H, count, 4 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 14 * H) parts[blockIdx.x * (14 * H) + k] = total;
+}
+
+// The sums of d_i, d_g, d_f, d_o, d_tanh_h_2, g_g_c, g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3, g_g_x_0, g_g_x_1,
+//     g_g_x_2 and g_g_x_3 over all rows, from those over 256.
 extern "C" __global__ void ln_lstm_backward_10(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_b_c,
+        Write d_g_c, Write d_g_h, Write d_g_x) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 14 * H ? every_8th(parts + k, count, 14 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < 4 * H) d_b[k] = total;
+    else if (k < 5 * H) d_b_c[k - 4 * H] = total;
+    else if (k < 6 * H) d_g_c[k - 5 * H] = total;
+    else if (k < 10 * H) d_g_h[k - 6 * H] = total;
+    else if (k < 14 * H) d_g_x[k - 10 * H] = total;
+}
+
+extern "C" __global__ void ln_lstm_backward_12(
         const Index rows, const Index H, Read p_i, Write d_sum_square_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -450,7 +505,7 @@ extern "C" __global__ void ln_lstm_backward_10(
 }
 
 // Computes d_centred_A_3_x, d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_i.
-extern "C" __global__ void ln_lstm_backward_11(
+extern "C" __global__ void ln_lstm_backward_13(
         const Index rows, const Index H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
         Read p_i, Write g_centre_i) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -481,7 +536,7 @@ extern "C" __global__ void ln_lstm_backward_11(
     g_centre_i[at * H + k] = -d_centred_A_0_x - d_centred_A_1_x - d_centred_A_2_x - d_centred_A_3_x;
 }
 
-extern "C" __global__ void ln_lstm_backward_12(
+extern "C" __global__ void ln_lstm_backward_14(
         const Index rows, const Index H, Write d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
@@ -493,7 +548,7 @@ extern "C" __global__ void ln_lstm_backward_12(
 }
 
 // Computes d_A_3_x, d_A_2_x, d_A_1_x and d_A_0_x.
-extern "C" __global__ void ln_lstm_backward_13(
+extern "C" __global__ void ln_lstm_backward_15(
         const Index rows, const Index H, Write d_gates, Read d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -526,21 +581,4 @@ extern "C" __global__ void ln_lstm_row_sum(
         __syncthreads();
     }
     if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void ln_lstm_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -19,6 +19,27 @@ typedef storage* __restrict__ Write;  // or read and written
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of hr' that wait for no state, for all steps at once.
 // m = exp(-exp(nu))
 // lr = m * cos(exp(th))
@@ -127,8 +148,30 @@ extern "C" __global__ void lru_backward_2(
     d_Ci_hi_next[at * I + k] = -d_y_;
 }
 
-// Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
+// The sums of g_D over 256 rows each.
+extern "C" __global__ void lru_backward_3_parts(
+        const Index rows, real* __restrict__ parts, const Index I, Read g_D) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < I) total = every_8th(g_D + first * I + k, count, I);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < I) parts[blockIdx.x * I + k] = total;
+}
+
+// The sums of g_D over all rows, from those over 256.
 extern "C" __global__ void lru_backward_3(
+        const Index count, const real* __restrict__ parts, const Index I, Write d_D) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < I ? every_8th(parts + k, count, I) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < I) d_D[k] = total;
+}
+
+// Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
+extern "C" __global__ void lru_backward_5(
         const Index B, const Index t, const Index H, Write d_hi, Read d_hi_next_2, Read exp_, Write d_hr,
         Read d_hr_next_2, Read gates, Read hi, Read hr, Read li_2, Read lr_2, Write d_gates,
         Write g_exp_gl, Write g_li, Write g_lr) {
@@ -158,8 +201,34 @@ extern "C" __global__ void lru_backward_3(
     d_hi[b * H + k] = d_hi_next * lr - d_hr_next * li;
 }
 
+// The sums of g_exp_gl, g_li and g_lr over 256 rows each.
+extern "C" __global__ void lru_backward_6_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read g_exp_gl, Read g_li, Read g_lr) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(g_exp_gl + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(g_li + first * H + k - H, count, H);
+    else if (k < 3 * H) total = every_8th(g_lr + first * H + k - 2 * H, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 3 * H) parts[blockIdx.x * (3 * H) + k] = total;
+}
+
+// The sums of g_exp_gl, g_li and g_lr over all rows, from those over 256.
+extern "C" __global__ void lru_backward_6(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_exp, Write d_parts) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_exp[k] = total;
+    else if (k < 2 * H) d_parts[k - H] = total;
+    else if (k < 3 * H) d_parts[H + k - 2 * H] = total;
+}
+
 // Computes d_nu, d_th and d_gl.
-extern "C" __global__ void lru_backward_4(
+extern "C" __global__ void lru_backward_8(
         const Index H, Read d_parts, Read m, Read exp_, Read cos_exp_th, Read sin_exp_th, Read d_exp,
         Write d_nu, Write d_th, Write d_gl) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -184,7 +253,7 @@ extern "C" __global__ void lru_backward_4(
     d_gl[k] = d_exp_gl * exp_gl;
 }
 
-extern "C" __global__ void lru_backward_5(
+extern "C" __global__ void lru_backward_9(
         const Index rows, const Index I, Read D, Write d_x, Read d_y) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
@@ -195,21 +264,4 @@ extern "C" __global__ void lru_backward_5(
     const real d_y_ = d_y[at * I + k];
 
     d_x[at * I + k] = d_bi_x + d_y_ * D_;
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void lru_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -231,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_Ci_hi_next.reshape(T * B, I).T, hi[1:].reshape(T * B, H), d_Ci)
     product(d_y.reshape(T * B, I).T, hr[1:].reshape(T * B, H), d_Cr)
-    column_sum(g_D, d_D)
+    column_sums("lru_backward_3", dtype, T * B, I, (I, g_D), (I, d_D))
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -242,7 +242,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
         launch(
-            "lru_backward_3", dtype, B * H, B, t, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
+            "lru_backward_5", dtype, B * H, B, t, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
             li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
         )
 
@@ -255,17 +255,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_Br_Bi)
-    column_sum(g_exp_gl, d_exp[:H])
-    column_sum(g_li, d_parts[:H])
-    column_sum(g_lr, d_parts[H : 2 * H])
+    column_sums("lru_backward_6", dtype, T * B, 3 * H, (H, g_exp_gl, g_li, g_lr), (H, d_exp, d_parts))
 
     # d_sin_exp_th, d_cos_exp_th, d_exp_th, d_m, d_a_m, d_exp_nu, d_nu, d_th and d_gl.
     launch(
-        "lru_backward_4", dtype, H, H, d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl,
+        "lru_backward_8", dtype, H, H, d_parts, m, exp, cos_exp_th, sin_exp_th, d_exp, d_nu, d_th, d_gl,
     )
 
     # d_x += d_y * D
-    launch("lru_backward_5", dtype, T * B * I, T * B, I, D, d_x, d_y)
+    launch("lru_backward_9", dtype, T * B * I, T * B, I, D, d_x, d_y)
 
     return Grads(
         params=Params(d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D), x=d_x, initial=States(d_hr, d_hi),
@@ -460,8 +458,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("lru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

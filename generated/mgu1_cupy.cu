@@ -21,6 +21,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // f = sigmoid(U_f @ h + b_f)
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu1_forward_1(
@@ -105,19 +126,26 @@ extern "C" __global__ void mgu1_backward_3(
     d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 }
 
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void mgu1_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+// The sums of d_a_f and d_n over 256 rows each.
+extern "C" __global__ void mgu1_backward_4_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_a_f, Read d_n) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
     real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
+    if (k < H) total = every_8th(d_a_f + first * H + k, count, H);
+    else if (k < 2 * H) total = every_8th(d_n + first * H + k - H, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of d_a_f and d_n over all rows, from those over 256.
+extern "C" __global__ void mgu1_backward_4(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b[k] = total;
+    else if (k < 2 * H) d_b[H + k - H] = total;
 }

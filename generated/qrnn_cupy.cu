@@ -21,6 +21,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real square(real a) { return a * a; }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // z = tanh(W_z @ x + V_z @ xp + b_z)
 // f = sigmoid(W_f @ x + V_f @ xp + b_f)
 // c' = (1 - f) * c + z * f
@@ -73,8 +94,30 @@ extern "C" __global__ void qrnn_backward_1(
     d_gates[at * (3 * H) + 2 * H + k] = d_y_ * c_next * (1 - o) * o;  // d_o
 }
 
-// Computes d_c, d_f and d_z.
+// The sums of d_o over 256 rows each.
+extern "C" __global__ void qrnn_backward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(d_gates + first * (3 * H) + 2 * H + k, count, 3 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < H) parts[blockIdx.x * H + k] = total;
+}
+
+// The sums of d_o over all rows, from those over 256.
 extern "C" __global__ void qrnn_backward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < H ? every_8th(parts + k, count, H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b[2 * H + k] = total;
+}
+
+// Computes d_c, d_f and d_z.
+extern "C" __global__ void qrnn_backward_4(
         const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c, Write d_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -93,7 +136,7 @@ extern "C" __global__ void qrnn_backward_2(
     d_c[b * H + k] = d_c_next * not_f;
 }
 
-extern "C" __global__ void qrnn_backward_3(
+extern "C" __global__ void qrnn_backward_5(
         const Index B, const Index t, const Index I, Read d_v_xp, Read d_v_xp_2, Write d_xp) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * I) return;
@@ -105,7 +148,29 @@ extern "C" __global__ void qrnn_backward_3(
     d_xp[b * I + k] = d_v_xp_ + d_v_xp_2_;
 }
 
-extern "C" __global__ void qrnn_backward_4(
+// The sums of d_z and d_f over 256 rows each.
+extern "C" __global__ void qrnn_backward_6_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < 2 * H) total = every_8th(d_gates + first * (3 * H) + k, count, 3 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of d_z and d_f over all rows, from those over 256.
+extern "C" __global__ void qrnn_backward_6(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < 2 * H) d_b[k] = total;
+}
+
+extern "C" __global__ void qrnn_backward_8(
         const Index rows, const Index I, Write d_x, Read d_w_x_2, Read d_xp_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
@@ -116,21 +181,4 @@ extern "C" __global__ void qrnn_backward_4(
     const real d_xp_next_ = d_xp_next[at * I + k];
 
     d_x[at * I + k] = d_w_x + d_w_x_2_ + d_xp_next_;
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void qrnn_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, I), d_W[2 * H :])
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, xp[:-1].reshape(T * B, I), d_V_o)
-    column_sum(d_gates[..., 2 * H :], d_b[2 * H :])
+    column_sums("qrnn_backward_2", dtype, T * B, H, (H, d_gates), (H, d_b))
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -221,12 +221,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_xp_next[t] = d_xp
 
         # d_c, d_f and d_z.
-        launch("qrnn_backward_2", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates)
+        launch("qrnn_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates)
 
         product(d_gates[t, :, : 2 * H], V, d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
         # d_xp = d_v_xp + d_v_xp_2
-        launch("qrnn_backward_3", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
+        launch("qrnn_backward_5", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -238,10 +238,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, I), d_W[: 2 * H])
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, xp[:-1].reshape(T * B, I), d_V)
-    column_sum(d_gates[..., : 2 * H], d_b[: 2 * H])
+    column_sums("qrnn_backward_6", dtype, T * B, 2 * H, (H, d_gates), (H, d_b))
 
     # d_x += d_w_x_2 + d_xp_next
-    launch("qrnn_backward_4", dtype, T * B * I, T * B, I, d_x, d_w_x_2, d_xp_next)
+    launch("qrnn_backward_8", dtype, T * B * I, T * B, I, d_x, d_w_x_2, d_xp_next)
 
     return Grads(params=Params(d_W, d_V, d_V_o, d_b), x=d_x, initial=States(d_c, d_xp))
 
@@ -434,8 +434,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("qrnn_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -21,6 +21,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_1(
         const Index H, Read k_, Write softplus_k) {
@@ -105,7 +126,31 @@ extern "C" __global__ void rglru_backward_1(
     d_h[b * H + k] = d_h_next * exp_la_;
 }
 
+// The sums of g_softplus_k, d_i and d_r over 256 rows each.
+extern "C" __global__ void rglru_backward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read g_softplus_k, Read d_gates) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(g_softplus_k + first * H + k, count, H);
+    else if (k < 3 * H) total = every_8th(d_gates + first * (2 * H) + k - H, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 3 * H) parts[blockIdx.x * (3 * H) + k] = total;
+}
+
+// The sums of g_softplus_k, d_i and d_r over all rows, from those over 256.
 extern "C" __global__ void rglru_backward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_softplus_k, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_softplus_k[k] = total;
+    else if (k < 3 * H) d_b[k - H] = total;
+}
+
+extern "C" __global__ void rglru_backward_4(
         const Index rows, const Index H, Write d_x, Read d_w_x, Read gates, Read p_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -119,7 +164,7 @@ extern "C" __global__ void rglru_backward_2(
     d_x[at * H + k] = d_h_next * i_ * p_h_ + d_w_x_;
 }
 
-extern "C" __global__ void rglru_backward_3(
+extern "C" __global__ void rglru_backward_5(
         const Index H, Read d_softplus_k, Read softplus_k, Write d_k) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
@@ -166,7 +211,29 @@ extern "C" __global__ void rglru_first_backward_1(
     d_i[at * H + k] = d_h_next * (1 - i__2) * i__2 * x_;
 }
 
+// The sums of d_i over 256 rows each.
+extern "C" __global__ void rglru_first_backward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_i) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(d_i + first * H + k, count, H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < H) parts[blockIdx.x * H + k] = total;
+}
+
+// The sums of d_i over all rows, from those over 256.
 extern "C" __global__ void rglru_first_backward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < H ? every_8th(parts + k, count, H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b[k] = total;
+}
+
+extern "C" __global__ void rglru_first_backward_4(
         const Index B, const Index t, const Index H, Write d_x, Read d_w_x, Read i_) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -177,21 +244,4 @@ extern "C" __global__ void rglru_first_backward_2(
     const real i__2 = i_[at * H + k];
 
     d_x[at * H + k] = d_h_next * i__2 + d_w_x_;
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void rglru_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -238,14 +238,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates)
     product(d_gates.reshape(T * B, 2 * H).T, x.reshape(T * B, H), d_W)
     clear(finished, g_softplus_k)
-    column_sum(g_softplus_k, d_softplus_k)
-    column_sum(d_gates, d_b)
+    column_sums(
+        "rglru_backward_2", dtype, T * B, 3 * H, (H, g_softplus_k, d_gates), (H, d_softplus_k, d_b),
+    )
 
     # d_x = d_w_x + d_x * i * p_h
-    launch("rglru_backward_2", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
+    launch("rglru_backward_4", dtype, T * B * H, T * B, H, d_x, d_w_x, gates, p_h)
 
     # d_k = -d_softplus_k * expm1(-softplus_k)
-    launch("rglru_backward_3", dtype, H, H, d_softplus_k, softplus_k, d_k)
+    launch("rglru_backward_5", dtype, H, H, d_softplus_k, softplus_k, d_k)
     clear(finished, d_x)
 
     d_params = Params(d_W, d_b, d_k)
@@ -304,9 +305,9 @@ def first_step_backward(params, x, h, d_y, d_h, finished, i):
     product(d_i[0], W[:H], d_w_x[0])
     clear(finished, d_i[0])
     product(d_i[0].T, x[0], d_W[:H])
-    column_sum(d_i[0], d_b[:H])
+    column_sums("rglru_first_backward_2", dtype, B, H, (H, d_i), (H, d_b))
 
-    launch("rglru_first_backward_2", dtype, B * H, B, 0, H, d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
+    launch("rglru_first_backward_4", dtype, B * H, B, 0, H, d_x, d_w_x, i)  # d_x = d_w_x + d_x * i
 
     if finished is not None:
         clear(finished, d_x[0])
@@ -500,8 +501,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("rglru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -257,9 +257,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     product(d_gates_2.reshape(T * B, 2 * H).T, s1.reshape(T * B, H), d_U_2)
     product(d_gates_3.reshape(T * B, 2 * H).T, s2.reshape(T * B, H), d_U_3)
-    column_sum(d_gates, d_b[: 2 * H])
-    column_sum(d_gates_2, d_b[2 * H : 4 * H])
-    column_sum(d_gates_3, d_b[4 * H :])
+    column_sums("rhn_backward_5", dtype, T * B, 6 * H, (H, d_gates, d_gates_2, d_gates_3), (H, d_b))
 
     return Grads(params=Params(d_W, d_U, d_U_2, d_U_3, d_b), x=d_x, initial=States(d_h))
 
@@ -452,8 +450,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("rhn_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -193,26 +193,24 @@ def forward(
     product(x.reshape(T * B, I), W.T, gates.reshape(T * B, 2 * H))
     launch("sligru_forward_1", dtype, T * B * H, T * B, H, gates, valid, valid_z, valid_n)
     clear(finished, valid_z)
-    column_sum(valid_z, sum_[:H])
     clear(finished, valid_n)
-    column_sum(valid_n, sum_[H:])
+    column_sums("sligru_forward_2", dtype, T * B, 2 * H, (H, valid_z, valid_n), (H, sum_))
     launch(
-        "sligru_forward_2", dtype, H, H, number(count, dtype), sum_, mean_z, number(training, dtype),
-        mean_n, batch_mean, used_mean, new_mean,
+        "sligru_forward_4", dtype, H, H, arithmetic(dtype)(count), sum_, mean_z,
+        arithmetic(dtype)(training), mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
-        "sligru_forward_3", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
+        "sligru_forward_5", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
         batch_centred_z, spread_z, batch_centred_n, spread_n,
     )
     clear(finished, spread_z)
-    column_sum(spread_z, sum_spread[:H])
     clear(finished, spread_n)
-    column_sum(spread_n, sum_spread[H:])
+    column_sums("sligru_forward_6", dtype, T * B, 2 * H, (H, spread_z, spread_n), (H, sum_spread))
     launch(
-        "sligru_forward_4", dtype, H, H, number(count, dtype), sum_spread, number(training, dtype), var_z,
-        var_n, scale, new_var,
+        "sligru_forward_8", dtype, H, H, arithmetic(dtype)(count), sum_spread,
+        arithmetic(dtype)(training), var_z, var_n, scale, new_var,
     )
-    launch("sligru_forward_5", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
+    launch("sligru_forward_9", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     if update:
@@ -226,15 +224,15 @@ def forward(
         #     eps=eps)[1])
         product(h[t], U_T, gates_2[t])
         row_sum(gates_2[t], centre_z)
-        launch("sligru_forward_6", dtype, B, B, H, centre_z)
-        launch("sligru_forward_7", dtype, B * H, B, t, H, gates_2, centre_z, u)
+        launch("sligru_forward_10", dtype, B, B, H, centre_z)
+        launch("sligru_forward_11", dtype, B * H, B, t, H, gates_2, centre_z, u)
         row_sum(u, p_z[t])
-        launch("sligru_forward_8", dtype, B, B, t, H, p_z)
+        launch("sligru_forward_12", dtype, B, B, t, H, p_z)
 
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_9", dtype, B * H, B, t, H, b, gates_2, p_z, z, n, h)
+        launch("sligru_forward_13", dtype, B * H, B, t, H, b, gates_2, p_z, z, n, h)
 
         if finished is not None:
             cp.copyto(h[t + 1], h[t], where=finished[t])
@@ -334,44 +332,44 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, d_gates_2)
     product(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     clear(finished, g_scale_n)
-    column_sum(g_scale_n, d_scale[:H])
     clear(finished, g_scale_z)
-    column_sum(g_scale_z, d_scale[H:])
     clear(finished, g_used_mean_z)
-    column_sum(g_used_mean_z, d_used_mean[:H])
     clear(finished, g_used_mean_n)
-    column_sum(g_used_mean_n, d_used_mean[H:])
     clear(finished, d_gates_3)
-    column_sum(d_gates_3, d_b)
     clear(finished, d_gates_4)
-    column_sum(d_gates_4, d_g)
+    column_sums(
+        "sligru_backward_8", dtype, T * B, 8 * H,
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_3, d_gates_4),
+        (H, d_scale, d_used_mean, d_b, d_g),
+    )
 
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "sligru_backward_8", dtype, H, H, d_scale, scale, number(training, dtype), number(count, dtype),
-        d_sum_spread,
+        "sligru_backward_10", dtype, H, H, d_scale, scale, arithmetic(dtype)(training),
+        arithmetic(dtype)(count), d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
     launch(
-        "sligru_backward_9", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
+        "sligru_backward_11", dtype, T * B * H, T * B, H, batch_centred_n, d_sum_spread, valid,
         batch_centred_z, d_batch_centred_n, g_batch_mean_n, d_batch_centred_z, g_batch_mean_z,
     )
     clear(finished, g_batch_mean_z)
-    column_sum(g_batch_mean_z, d_batch_mean[:H])
     clear(finished, g_batch_mean_n)
-    column_sum(g_batch_mean_n, d_batch_mean[H:])
+    column_sums(
+        "sligru_backward_12", dtype, T * B, 2 * H, (H, g_batch_mean_z, g_batch_mean_n), (H, d_batch_mean),
+    )
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "sligru_backward_10", dtype, H, H, d_batch_mean, d_used_mean, number(training, dtype),
-        number(count, dtype), d_sum,
+        "sligru_backward_14", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype)(training),
+        arithmetic(dtype)(count), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
     launch(
-        "sligru_backward_11", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
+        "sligru_backward_15", dtype, T * B * H, T * B, H, d_batch_centred_n, d_gates, d_sum, valid,
         d_batch_centred_z,
     )
 
@@ -591,13 +589,15 @@ def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
         row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("sligru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def number(value: float, dtype: np.dtype) -> Any:
-    """A number as the kernels compute with it."""
-    return np.float64(value) if dtype == np.float64 else np.float32(value)
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -20,6 +20,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // f = sigmoid(W_f @ x + v_f * c + b_f)
 // r = sigmoid(W_r @ x + v_r * c + b_r)
 // c' = f * c + u * (1 - f)
@@ -64,8 +85,32 @@ extern "C" __global__ void sru_backward_1(
     d_gates_2[at * (2 * H) + H + k] = d_r * c_;  // g_v_r
 }
 
-// Computes d_c, d_u, d_f and g_v_f.
+// The sums of d_r and g_v_r over 256 rows each.
+extern "C" __global__ void sru_backward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(d_gates + first * (3 * H) + 2 * H + k, count, 3 * H);
+    else if (k < 2 * H) total = every_8th(d_gates_2 + first * (2 * H) + H + k - H, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of d_r and g_v_r over all rows, from those over 256.
 extern "C" __global__ void sru_backward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_v) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b[H + k] = total;
+    else if (k < 2 * H) d_v[H + k - H] = total;
+}
+
+// Computes d_c, d_u, d_f and g_v_f.
+extern "C" __global__ void sru_backward_4(
         const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c,
         Write d_gates, Read v, Write d_gates_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
@@ -89,7 +134,31 @@ extern "C" __global__ void sru_backward_2(
     d_c[b * H + k] = d_c_next * f + d_f * v_f + d_r * v_r;
 }
 
-extern "C" __global__ void sru_backward_3(
+// The sums of d_f and g_v_f over 256 rows each.
+extern "C" __global__ void sru_backward_5_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
+    real total = 0;
+    if (k < H) total = every_8th(d_gates + first * (3 * H) + H + k, count, 3 * H);
+    else if (k < 2 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - H, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < 2 * H) parts[blockIdx.x * (2 * H) + k] = total;
+}
+
+// The sums of d_f and g_v_f over all rows, from those over 256.
+extern "C" __global__ void sru_backward_5(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_v) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b[k] = total;
+    else if (k < 2 * H) d_v[k - H] = total;
+}
+
+extern "C" __global__ void sru_backward_7(
         const Index rows, const Index H, Write d_x, Read d_w_x_2, Read d_y, Read gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -101,21 +170,4 @@ extern "C" __global__ void sru_backward_3(
     const real r = gates[at * (3 * H) + 2 * H + k];
 
     d_x[at * H + k] = d_w_x + d_w_x_2_ + d_y_ * (real(1.7320508075688772) - real(1.7320508075688772) * r);
-}
-
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void sru_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
-    real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
 }

@@ -190,8 +190,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, x.reshape(T * B, H), d_W[2 * H :])
-    column_sum(d_gates[..., 2 * H :], d_b[H:])
-    column_sum(d_gates_2[..., H:], d_v[H:])
+    column_sums("sru_backward_2", dtype, T * B, 2 * H, (H, d_gates, d_gates_2), (H, d_b, d_v))
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -199,7 +198,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_c, 0, where=finished[t])
 
         # d_c, d_u, d_f and g_v_f.
-        launch("sru_backward_2", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2)
+        launch("sru_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2)
 
         if finished is not None:
             cp.copyto(d_c, kept_c, where=finished[t])
@@ -209,11 +208,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, x.reshape(T * B, H), d_W[: 2 * H])
-    column_sum(d_gates[..., H : 2 * H], d_b[:H])
-    column_sum(d_gates_2[..., :H], d_v[:H])
+    column_sums("sru_backward_5", dtype, T * B, 2 * H, (H, d_gates, d_gates_2), (H, d_b, d_v))
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    launch("sru_backward_3", dtype, T * B * H, T * B, H, d_x, d_w_x_2, d_y, gates)
+    launch("sru_backward_7", dtype, T * B * H, T * B, H, d_x, d_w_x_2, d_y, gates)
 
     return Grads(params=Params(d_W, d_b, d_v), x=d_x, initial=States(d_c))
 
@@ -406,8 +404,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("sru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

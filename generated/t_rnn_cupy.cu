@@ -20,6 +20,27 @@ typedef long long Index;  // of an entry of an array, which may have more than 2
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
 
+// The sum of every 8th row of a column, for each of 8 threads: the first from row 0 on, the next from row 1.
+template <class Entry>
+__device__ inline real every_8th(const Entry* column, const Index rows, const Index pitch) {
+    real total = 0;
+#pragma unroll 8
+    for (Index row = threadIdx.y; row < rows; row += 8) total += real(column[row * pitch]);
+    return total;
+}
+
+// The sum of what the 8 threads of a column have, added in pairs.
+__device__ inline real over_threads(const real total) {
+    __shared__ real part[8][32];
+    part[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    for (int n = 4; n > 0; n /= 2) {
+        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
+        __syncthreads();
+    }
+    return part[0][threadIdx.x];
+}
+
 // The parts of h' that wait for no state, for all steps at once.
 // z = W_z @ x
 // f = sigmoid(W_f @ x + b_f)
@@ -73,19 +94,24 @@ extern "C" __global__ void t_rnn_backward_1(
     d_h[b * H + k] = d_h_next * f;
 }
 
-// out[k] = the sum of feature k over all rows, which lie `pitch` entries apart. One block for 32 features:
-// each of 8 threads a feature adds every 8th row, then the parts are added in pairs.
-extern "C" __global__ void t_rnn_column_sum(
-        const Index rows, const Index width, const Index pitch, Read in, Write out) {
-    __shared__ real part[8][32];
-    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+// The sums of d_a_f over 256 rows each.
+extern "C" __global__ void t_rnn_backward_2_parts(
+        const Index rows, real* __restrict__ parts, const Index H, Read d_gates) {
+    const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
+    const Index count = rows - first < 256 ? rows - first : 256;
+
     real total = 0;
-    for (Index row = threadIdx.y; row < rows && k < width; row += 8) total += real(in[row * pitch + k]);
-    part[threadIdx.y][threadIdx.x] = total;
-    __syncthreads();
-    for (int n = 4; n > 0; n /= 2) {
-        if (threadIdx.y < n) part[threadIdx.y][threadIdx.x] += part[threadIdx.y + n][threadIdx.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && k < width) out[k] = part[0][threadIdx.x];
+    if (k < H) total = every_8th(d_gates + first * (2 * H) + H + k, count, 2 * H);
+    total = over_threads(total);
+    if (threadIdx.y == 0 && k < H) parts[blockIdx.x * H + k] = total;
+}
+
+// The sums of d_a_f over all rows, from those over 256.
+extern "C" __global__ void t_rnn_backward_2(
+        const Index count, const real* __restrict__ parts, const Index H, Write d_b_f) {
+    const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
+
+    const real total = over_threads(k < H ? every_8th(parts + k, count, H) : 0);
+    if (threadIdx.y > 0) return;
+    if (k < H) d_b_f[k] = total;
 }

@@ -231,7 +231,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     product(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), d_W)
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     product(d_gates[..., 2 * H :].reshape(T * B, H).T, hr.reshape(T * B, H), d_U_h)
-    column_sum(d_gates, d_b)
+    column_sums("zoneout_gru_backward_5", dtype, T * B, 3 * H, (H, d_gates), (H, d_b))
 
     return Grads(
         params=Params(d_W, d_U, d_U_h, d_b), x=d_x, m=d_m.sum(axis=0) if "m" in constant else d_m,
@@ -429,8 +429,15 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def column_sum(array: cp.ndarray, out: cp.ndarray) -> None:
-    """out = the sum of `array`, (T, B, ·) or (B, ·), over steps and rows; 32 features a block."""
-    width, pitch = array.shape[-1], array.strides[-2] // array.itemsize
-    column_sum = kernel("zoneout_gru_column_sum", array.dtype)
-    column_sum((-(-width // 32),), (32, 8), (array.size // width, width, pitch, array, out))
+def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
+    """The sums of `width` columns over all rows: in one launch over 256 rows each, in another of these."""
+    count, groups = -(-rows // 256), -(-width // 32)
+    parts = cp.empty((count, width), arithmetic(dtype))
+    if rows > 0:
+        kernel(f"{name}_parts", dtype)((count, groups), (32, 8), (rows, parts, *arrays))
+    kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
+
+
+def arithmetic(dtype: np.dtype) -> type:
+    """What the kernels compute with, of arrays of a dtype."""
+    return np.float64 if dtype == np.float64 else np.float32

@@ -458,7 +458,7 @@ LOWERING = (
     ),
     Mutant(
         CUPY_PY, "the place of a value in its buffer is forgotten",
-        'offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'offset = ""',
+        'return "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'return ""',
     ),
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(

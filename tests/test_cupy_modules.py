@@ -462,3 +462,24 @@ def test_products_are_as_exact_as_those_of_cupy(folder: Path, monkeypatch: pytes
         for dtype, numbers in (told | {"float32": (runtime.CUDA_R_32F, single)}).items():
             assert cuda.gemm(np.dtype(dtype))[:2] == numbers
     cuda.gemm.cache_clear()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 255, 256, 257, 1000])
+def test_sums_over_rows_are_taken_in_one_order_and_to_the_last_row(rows: int, folder: Path) -> None:
+    """Whichever order threads and blocks run in: 256 rows at a time, more and fewer."""
+    plain, cuda = modules("ugrnn", folder)
+    rng = np.random.default_rng(0)
+    params = plain.init(INPUT, HIDDEN, seed=0, dtype="float32")
+    x = rng.standard_normal((1, rows, INPUT)).astype("float32")
+    y, _, tape = plain.forward(params, x)
+    expected = plain.backward(params, tape, y).params
+    there = cuda.Params(*map(device, params))
+    found = []
+    for order, seed in ORDERS:
+        with emulator.thread_order(order, seed):
+            y, _, tape = cuda.forward(there, device(x))
+            found.append([cp.asnumpy(d) for d in cuda.backward(there, tape, y).params])
+    for own, *others in zip(*found, strict=True):
+        assert all(np.array_equal(own, other) for other in others)
+    for own, wanted in zip(found[0], expected, strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=2e-5, atol=1e-4)

@@ -1,6 +1,7 @@
 """What a module has the device do, counted by the stand-in as CuPy does it (`real_cupy/test_stand_in.py`)."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -65,7 +66,8 @@ def test_gru_after_does_what_one_reads_in_it(tmp_path: Path) -> None:
         assert {key: n for key, n in backward.items() if key.startswith("kernel")} == {
             "kernel gru_after_backward_1": steps,
             "kernel gru_after_backward_2": steps,
-            "kernel gru_after_column_sum": 2,
+            "kernel gru_after_backward_3_parts": 1,  # the sums for b and for c
+            "kernel gru_after_backward_3": 1,
         }
         assert backward["product"] == steps + 4
     forward, _ = a_step("gru_after", tmp_path, lengths=True)
@@ -95,6 +97,19 @@ def test_a_run_copies_what_it_returns_and_no_operand_of_a_product(name: str, tmp
     forward, backward = done(module, name, 3, False)
     assert forward["copy"] == len(module.STATES) + len(module.OUTPUTS)
     assert backward["copy"] == len(module.STATES)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_sums_over_all_rows_that_follow_each_other_take_two_launches(name: str, tmp_path: Path) -> None:
+    """However many biases there are."""
+    _, module = modules(name, tmp_path)
+    text = (tmp_path / f"{name}_cupy.py").read_text()
+    lines = [line.strip() for line in text.splitlines() if not line.strip().startswith("#")]
+    calls = [line for line in lines if line.startswith("column_sums(")]
+    assert not any(a.startswith("column_sums(") and b.startswith("column_sums(") for a, b in pairwise(lines))
+    forward, backward = done(module, name, 300, False)
+    launched = {key: n for key, n in (forward + backward).items() if key.endswith("_parts")}
+    assert set(launched.values()) <= {1} and len(launched) <= len(calls)
 
 
 def test_tallies_nest_and_end() -> None:

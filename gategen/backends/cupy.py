@@ -18,9 +18,9 @@ from functools import partial
 import sympy as sp
 
 from gategen.backends.comments import Remark, listed
-from gategen.backends.folding import WIDTH, call, folded
+from gategen.backends.folding import WIDTH, call, folded, listing
 from gategen.backends.functions import context
-from gategen.backends.host import ALL, ONCE, Host
+from gategen.backends.host import ALL, ONCE, Host, joined
 from gategen.backends.instructions import View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
@@ -48,7 +48,7 @@ ARRAYS = False
 CUDA_WORDS = frozenset(
     """
     real storage Index Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL
-    STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -171,14 +171,18 @@ class Emitter(Host):
     def address(self, slot: Slot, feature: str) -> str:
         """The index of feature `feature` of a slot, within its buffer."""
         buffer = self.buffer(slot)
-        offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
+        offset = self.offset(slot)
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
         row = "b" if buffer.kind in ("row", "carry") else "(at + B)" if slot.shift else "at"
         width = self.size(buffer.width)
         if width == "1":
             return row
-        return f"{row} * {width if ' ' not in width else f'({width})'} + {offset}{feature}"
+        return f"{row} * {grouped(width)} + {offset}{feature}"
+
+    def offset(self, slot: Slot | View) -> str:
+        """What stands before a feature's own number, in an array that others are in too."""
+        return "" if slot.start == 0 else f"{self.size(slot.start)} + "
 
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
@@ -202,7 +206,7 @@ class Emitter(Host):
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value] = Argument(f"const real {value.name}", f"number({word}, dtype)")
+                made[value] = Argument(f"const real {value.name}", f"arithmetic(dtype)({word})")
                 continue
             home = self.schedule.slot[value].home
             if home not in names:
@@ -324,10 +328,96 @@ class Emitter(Host):
             self.module.helpers.add("row_sum")
             self.say(self.comment(stage.out), f"row_sum({operand}, {out})")
 
-    def column_sum(self, stage: ColumnSum) -> None:
-        self.module.helpers.add("column_sum")
-        line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(self.sums, *self.cleared(stage.operand), line)
+    def column_sums(self, stages: Sequence[ColumnSum]) -> None:
+        """All of them in two launches: sums over 256 rows each, and the sums of these."""
+        if not stages:
+            return
+        self.module.helpers.add("column_sums")
+        name, end = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}", sp.S.Zero
+        reads, writes = Names(self.words()), Names(self.words())
+        adds: list[str] = []
+        stores: list[str] = []
+        for stage in stages:
+            source, target = (
+                joined([self.schedule.slot[v] for v in vs]) for vs in (stage.operand, stage.out)
+            )
+            before, buffer = self.size(end), self.buffer(source)
+            end += source.stop - source.start
+            pitch = self.size(source.stop if buffer is None else buffer.width)
+            feature = "k" if before == "0" else f"k - ({before})" if " + " in before else f"k - {before}"
+            column = f"{reads.of(self.array(source.home))} + {'(first + B)' if source.shift else 'first'}"
+            column += f" * {grouped(pitch)} + {self.offset(source)}{feature}"
+            case = f"{'else ' * bool(adds)}if (k < {self.size(end)})"
+            adds.append(f"{case} total = every_8th({column}, count, {pitch});")
+            sums = writes.of(self.array(target.home))
+            stores.append(f"{case} {sums}[{self.offset(target)}{feature}] = total;")
+        width, what = self.size(end), listed([v.name for stage in stages for v in stage.operand])
+        arrays = self.summing(
+            f"{name}_parts",
+            f"The sums of {what} over 256 rows each.",
+            ("const Index rows", "real* __restrict__ parts", "Read"),
+            reads,
+            (
+                "const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;",
+                "const Index count = rows - first < 256 ? rows - first : 256;",
+            ),
+            (
+                "real total = 0;",
+                *adds,
+                "total = over_threads(total);",
+                f"if (threadIdx.y == 0 && k < {width}) parts[blockIdx.x * {grouped(width)} + k] = total;",
+            ),
+        )
+        results = self.summing(
+            name,
+            f"The sums of {what} over all rows, from those over 256.",
+            ("const Index count", "const real* __restrict__ parts", "Write"),
+            writes,
+            ("const Index k = (Index)blockIdx.x * 32 + threadIdx.x;",),
+            (
+                f"const real total = over_threads(k < {width} ? every_8th(parts + k, count, {width}) : 0);",
+                "if (threadIdx.y > 0) return;",
+                *stores,
+            ),
+        )
+        rows = "T * B" if self.where == ALL else "B"
+        line = call("column_sums(", [f'"{name}"', "dtype", rows, width, arrays, results])
+        self.say(self.sums, *(line for stage in stages for line in self.cleared(stage.operand)), line)
+
+    def summing(
+        self,
+        name: str,
+        what: str,
+        told: tuple[str, str, str],
+        arrays: Names,
+        index: tuple[str, ...],
+        lines: tuple[str, ...],
+    ) -> str:
+        """Note a kernel of a sum of columns; what the host passes beside rows and parts, as a tuple."""
+        *first, way = told
+        sizes = [word for word in ("B", *self.names.sizes.values()) if mentions("\n".join(lines), word)]
+        own = [f"{way} {word}" for word in arrays.known.values()]
+        parameters = tuple(filled([*first, *(f"const Index {size}" for size in sizes), *own], WIDTH - 11))
+        self.kernels.append(CudaKernel(name, tuple(folded((what,), 104)), parameters, index, (), lines))
+        return f"({listing([*sizes, *arrays.known])})"
+
+
+class Names:
+    """What arrays are called in a kernel, by what the host calls them."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken = taken
+        self.known: dict[str, str] = {}
+
+    def of(self, host: str) -> str:
+        if host not in self.known:
+            self.known[host] = unique(host, self.taken)
+        return self.known[host]
+
+
+def grouped(size: str) -> str:
+    """A size as a factor."""
+    return f"({size})" if " " in size else size
 
 
 def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
@@ -398,7 +488,7 @@ def pointwise_index(rows: str, width: str, text: str) -> tuple[str, ...]:
     ]
     if not rows:
         return (*lines, "const Index k = i;") if mentions(text, "k") else tuple(lines)
-    factor = width if " " not in width else f"({width})"
+    factor = grouped(width)
     row = "i" if width == "1" else f"i / {factor}"
     made = [f"k = i % {factor}"] if mentions(text, "k") and width != "1" else []
     if rows == "rows":

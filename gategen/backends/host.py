@@ -94,7 +94,13 @@ class Host(ABC):
         self.zeroed: set[Value] = set()  # behind the lengths
 
     def run(self, stages: Sequence[Stage]) -> None:
+        sums: list[ColumnSum] = []  # that follow each other
         for stage in stages:
+            if isinstance(stage, ColumnSum):
+                sums.append(stage)
+                continue
+            self.column_sums(sums)
+            sums = []
             match stage:
                 case Kernel():
                     self.kernel(stage)
@@ -104,8 +110,7 @@ class Host(ABC):
                     self.row_sum(stage)
                 case OuterSum():
                     self.outer_sum(stage)
-                case ColumnSum():
-                    self.column_sum(stage)
+        self.column_sums(sums)
 
     @property
     @abstractmethod
@@ -126,8 +131,8 @@ class Host(ABC):
         """The line of a sum over the features."""
 
     @abstractmethod
-    def column_sum(self, stage: ColumnSum) -> None:
-        """The line of a sum over all steps and rows."""
+    def column_sums(self, stages: Sequence[ColumnSum]) -> None:
+        """The lines of sums over all steps and rows."""
 
     # ------------------------------------------------------------------------------------------ text
 
@@ -169,13 +174,15 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ places
 
-    def buffer(self, slot: Slot) -> Buffer | None:
+    def buffer(self, slot: Slot | View) -> Buffer | None:
         """The buffer of this rule's memory that a slot is in; None where it is in another array."""
         return self.way.rule.buffers[slot.home.name] if isinstance(slot.home, InBuffer) else None
 
-    def array(self, home: Home) -> str:
+    def array(self, home: Home | Scratch) -> str:
         """What a whole array is called here."""
         match home:
+            case Scratch():
+                raise AssertionError("scratch arrays are called by their views")
             case InBuffer(name):
                 return self.names["memory", name]
             case InField(name):
