@@ -233,7 +233,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     np.matmul(d_tanh_h.reshape(T * B, H).T, x.reshape(T * B, I), out=d_W_h)
     np.matmul(h[:-1].reshape(T * B, H).T, d_U_hT_h.reshape(T * B, H), out=d_U_h)
-    d_U_h += np.matmul(d_tanh_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
+    d_U_h[...] += np.matmul(d_tanh_h.reshape(T * B, H).T, h[:-1].reshape(T * B, H))
     np.matmul(ones, d_tanh_h.reshape(T * B, H), out=d_b_h)
 
     return Grads(params=Params(d_W_h, d_U_h, d_b_h), x=d_x, initial=States(d_h))

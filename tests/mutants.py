@@ -438,10 +438,10 @@ LOWERING = (
     ),
     Mutant(
         HOST_PY, "a square weight is not transposed in the loop",
-        'return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")',
-        'found = self.module.fields[weight.field]\n'
-        '        turned = "" if found.height == found.width and part == base else ".T"\n'
-        '        return self.made_once(f"{self.xp}.ascontiguousarray({part}{turned})", f"{wish}_T")',
+        'return self.made_once(self.turned(part), f"{wish}_T")',
+        'found = self.module.fields[weights[0].field]\n'
+        '        square = found.height == found.width and part == wish\n'
+        '        return self.made_once(part if square else self.turned(part), f"{wish}_T")',
     ),
     Mutant(
         HOST_PY, "the column offset of a matrix block is dropped",
@@ -450,15 +450,15 @@ LOWERING = (
     ),
     Mutant(
         HOST_PY, "a product overwrites the sum that it adds to",
-        "if stage.add:\n            whole =", "if False:\n            whole =",
+        "self.flat(stage.out), stage.add)", "self.flat(stage.out), False)",
     ),
     Mutant(
         HOST_PY, "the gradients of a matrix in two products are not added",
-        "if stage.add:\n            lines", "if False:\n            lines",
+        "right, target, stage.add)", "right, target, False)",
     ),
     Mutant(
         CUPY_PY, "the place of a value in its buffer is forgotten",
-        'offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'offset = ""',
+        'return "" if slot.start == 0 else f"{self.size(slot.start)} + "', 'return ""',
     ),
     Mutant(CUPY_PY, "a kernel overwrites the current state", '"(at + B)" if slot.shift else "at"', '"at"'),
     Mutant(

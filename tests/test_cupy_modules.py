@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -337,3 +338,148 @@ def test_a_wrong_gradient_is_named(mistake: Any, words: str, folder: Path) -> No
     y, final, tape = cuda.forward(params, cp.zeros((STEPS, BATCH, INPUT), "float32"))
     with pytest.raises(TypeError, match=words):
         mistake(cuda, params, tape, y, final)
+
+
+def test_a_kernel_is_looked_for_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cuda = modules("gru", folder)
+    params, x = cuda.init(INPUT, HIDDEN, seed=0), cp.zeros((STEPS, BATCH, INPUT), "float32")
+    back(cuda, params, x, None)
+    monkeypatch.setattr(cuda, "compiled", None)
+    back(cuda, params, x, None)
+    with pytest.raises(TypeError, match="not callable"):
+        back(cuda, cuda.Params(*(a.astype("float64") for a in params)), x.astype("float64"), None)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_index_of_a_kernel_is_limited_to_32_bits(name: str) -> None:
+    """Also those of one step: a batch may be so large. Only threads of a block are counted in an int."""
+    text = re.sub("//.*", "", generate(CELLS[name], "cupy")[f"{name}_cupy.cu"])
+    assert re.search(r"typedef long long Index;", text)
+    assert set(re.findall(r"\b(?:int|short|unsigned)\b.*?;", text)) <= {"int n = 4;", "int n = 64;"}
+    assert all("(Index)blockIdx.x * " in line for line in text.splitlines() if "blockDim.x" in line)
+
+
+def test_an_array_on_another_device_is_named(folder: Path) -> None:
+    """Whichever it is, before anything is computed."""
+    _, cuda = modules("sligru", folder)
+
+    def given() -> dict[str, Any]:
+        return {
+            "params": cuda.init(INPUT, HIDDEN, seed=0),
+            "x": cp.zeros((STEPS, BATCH, INPUT), "float32"),
+            "initial": cuda.States(cp.zeros((BATCH, HIDDEN), "float32")),
+            "buffers": cuda.init_buffers(HIDDEN),
+        }
+
+    here = given()
+    y, final, tape = cuda.forward(**here)
+    with cp.cuda.Device(1):
+        there = given()
+        y_there, final_there, tape_there = cuda.forward(**there)
+        cuda.backward(there["params"], tape_there, y_there, final_there)
+        with pytest.raises(ValueError, match=r"params\.W is on device 0, not on 1; run within cupy.cuda.Dev"):
+            cuda.forward(**here)
+    for name, words in (
+        ("params", "params.W"),
+        ("x", "x"),
+        ("initial", "initial.h"),
+        ("buffers", "buffers."),
+    ):
+        with pytest.raises(ValueError, match=rf"^{words}\w* is on device 1, not on 0"):
+            cuda.forward(**{**here, name: there[name]})
+    with pytest.raises(ValueError, match=r"^tape\.h is on device 1"):
+        cuda.forward(**here, tape=tape_there)
+    good = here["params"], tape, y, final
+    bad = there["params"], tape_there, y_there, final_there
+    for k, words in enumerate(("params.W", "tape.x", "d_y", "d_final.h")):
+        with pytest.raises(ValueError, match=rf"^{words} is on device 1, not on 0"):
+            cuda.backward(*good[:k], bad[k], *good[k + 1 :])
+    for name, array in tape_there._asdict().items():
+        if isinstance(array, cp.ndarray):
+            with pytest.raises(ValueError, match=rf"^tape\.{name} is on device 1"):
+                cuda.backward(here["params"], tape._replace(**{name: array}), y)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_runs_on_another_device(name: str, folder: Path) -> None:
+    _, cuda = modules(name, folder)
+    setting = Setting(name, "float32")
+    expected = setting.run(cuda, device, True, LENGTHS)
+    with cp.cuda.Device(1):
+        error, _ = worst(expected, setting.run(cuda, device, True, LENGTHS))
+    assert error == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("add", [False, True], ids=["set", "add"])
+def test_a_product_takes_matrices_as_they_lie(dtype: str, add: bool, folder: Path) -> None:
+    """Rows, columns, with gaps between them, single ones and none."""
+    _, cuda = modules("gru", folder)
+    rng = np.random.default_rng(0)
+    storage = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    ways = (
+        lambda a: a,  # as it is
+        lambda a: cp.asarray(np.ascontiguousarray(cp.asnumpy(a).T)).T,  # down its columns
+        lambda a: cp.asarray(np.pad(cp.asnumpy(a), ((0, 1), (2, 3))))[: a.shape[0], 2 : 2 + a.shape[1]],
+        lambda a: cp.asarray(np.pad(cp.asnumpy(a).T, ((0, 1), (2, 3))))[: a.shape[1], 2 : 2 + a.shape[0]].T,
+    )
+    for rows, inner, columns in ((4, 3, 5), (1, 3, 5), (4, 1, 5), (4, 3, 1), (1, 1, 1), (4, 0, 5), (0, 3, 5)):
+        a, b, c = (
+            rng.integers(-4, 4, shape).astype(storage)
+            for shape in ((rows, inner), (inner, columns), (rows, columns))
+        )
+        expected = a.astype("float64") @ b.astype("float64") + (c.astype("float64") if add else 0)
+        for left in ways:
+            for right in ways:
+                for wide in (False, True):
+                    room = cp.asarray(np.pad(c, ((0, 0), (1, 2))))
+                    out = room[:, 1 : 1 + columns] if wide else cp.asarray(c)
+                    cuda.product(left(cp.asarray(a)), right(cp.asarray(b)), out, add=add)
+                    np.testing.assert_array_equal(cp.asnumpy(out).astype("float64"), expected)
+                    assert not cp.asnumpy(room)[:, [0, -2, -1]].any()
+
+
+def test_a_product_of_a_matrix_without_rows_or_columns_in_memory_is_refused(folder: Path) -> None:
+    _, cuda = modules("gru", folder)
+    a = cp.zeros((4, 6), "float32")
+    with pytest.raises(ValueError, match=r"a matrix \(2, 3\) has strides \(48, 8\)"):
+        cuda.product(a[::2, ::2], cp.zeros((3, 2), "float32"), cp.zeros((2, 2), "float32"))
+
+
+def test_products_are_as_exact_as_those_of_cupy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUPY_TF32 is for products in float32."""
+    _, cuda = modules("gru", folder)
+    cublas, runtime = cp.cuda.cublas, cp.cuda.runtime
+    told = {
+        "float64": (runtime.CUDA_R_64F, cublas.CUBLAS_COMPUTE_64F),
+        "float16": (runtime.CUDA_R_16F, cublas.CUBLAS_COMPUTE_32F),
+        "float32": (runtime.CUDA_R_32F, cublas.CUBLAS_COMPUTE_32F),
+    }
+    for setting, single in ((None, cublas.CUBLAS_COMPUTE_32F), ("1", cublas.CUBLAS_COMPUTE_32F_FAST_TF32)):
+        if setting:
+            monkeypatch.setenv("CUPY_TF32", setting)
+        cuda.gemm.cache_clear()
+        for dtype, numbers in (told | {"float32": (runtime.CUDA_R_32F, single)}).items():
+            assert cuda.gemm(np.dtype(dtype))[:2] == numbers
+    cuda.gemm.cache_clear()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 255, 256, 257, 1000])
+def test_sums_over_rows_are_taken_in_one_order_and_to_the_last_row(rows: int, folder: Path) -> None:
+    """Whichever order threads and blocks run in: 256 rows at a time, more and fewer."""
+    plain, cuda = modules("ugrnn", folder)
+    rng = np.random.default_rng(0)
+    params = plain.init(INPUT, HIDDEN, seed=0, dtype="float32")
+    x = rng.standard_normal((1, rows, INPUT)).astype("float32")
+    y, _, tape = plain.forward(params, x)
+    expected = plain.backward(params, tape, y).params
+    there = cuda.Params(*map(device, params))
+    found = []
+    for order, seed in ORDERS:
+        with emulator.thread_order(order, seed):
+            y, _, tape = cuda.forward(there, device(x))
+            found.append([cp.asnumpy(d) for d in cuda.backward(there, tape, y).params])
+    for own, *others in zip(*found, strict=True):
+        assert all(np.array_equal(own, other) for other in others)
+    for own, wanted in zip(found[0], expected, strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=2e-5, atol=1e-4)

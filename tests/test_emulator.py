@@ -660,3 +660,44 @@ def python(program, **environment):
     root = str(EMULATOR.parent.parent)
     variables = os.environ | {"PYTHONPATH": root} | environment
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=variables)
+
+
+def test_a_kernel_and_a_product_refuse_memory_of_another_device():
+    kernel = cupy.RawModule(code='extern "C" __global__ void k(float* y) { y[0] = 1; }').get_function("k")
+    with cupy.cuda.Device(1) as there:
+        array = cupy.zeros((2, 2), "float32")
+        assert array.device == array.T.device == array[0].device == array.reshape(4).device == there
+        kernel((1,), (1,), (array,))
+    assert array.device != cupy.cuda.Device() == cupy.zeros(1).device
+    with pytest.raises(EmulatorError, match=r"runs on device 0, but y \(float\*\) is memory of device 1"):
+        kernel((1,), (1,), (array,))
+    with pytest.raises(EmulatorError, match="a product on device 0"):
+        cupy.matmul(array, array)
+    with pytest.raises(RuntimeError, match="no device 2"):
+        cupy.cuda.Device(2).use()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lda": 2}, "INVALID_VALUE"),
+        ({"ldb": 5}, "are not within the memory of one array"),
+        ({"Ctype": 1}, "NOT_SUPPORTED"),
+        ({"computeType": 70}, "NOT_SUPPORTED"),
+        ({"C": "A"}, "overwrites what it reads"),
+        ({"C": "host"}, "are not within the memory of one array"),
+        ({"k": 0}, "INVALID_VALUE"),
+    ],
+)
+def test_cublas_refuses_what_it_would_not_do_right(change, words):
+    numbers, host = np.array([0, 1], "float32"), np.zeros((3, 3), "float32")
+    a, b, c = (cupy.zeros((3, 3), "float32") for _ in range(3))
+    addresses = {"A": a.data.ptr, "host": host.ctypes.data}
+    given = dict(
+        handle=0, transa=0, transb=0, m=3, n=3, k=3,
+        alpha=numbers[1:].ctypes.data, A=a.data.ptr, Atype=0, lda=3, B=b.data.ptr, Btype=0, ldb=3,
+        beta=numbers.ctypes.data, C=c.data.ptr, Ctype=0, ldc=3, computeType=68, algo=-1,
+    )  # fmt: skip
+    cupy.cuda.cublas.gemmEx(**given)
+    with pytest.raises(EmulatorError, match=words):
+        cupy.cuda.cublas.gemmEx(**given | {k: addresses.get(v, v) for k, v in change.items()})

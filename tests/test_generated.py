@@ -30,7 +30,10 @@ GENERATED = ROOT / "generated"
 SPECS = sorted((Path(__file__).parent / "specs").glob("*.py"))
 CELLS = {cell.name: cell for cell in load_all()}
 EXTRA = {cell.name: cell for path in SPECS for cell in load(path)}
-IMPORTS = {"numpy": {"numpy", "os", "typing"}, "cupy": {"cupy", "functools", "numpy", "pathlib", "typing"}}
+IMPORTS = {
+    "numpy": {"numpy", "os", "typing"},
+    "cupy": {"cupy", "functools", "numpy", "os", "pathlib", "typing"},
+}
 LATER = {"numpy": set(), "cupy": {"ml_dtypes"}}  # inside functions, for who asks for bfloat16
 
 every_backend = pytest.mark.parametrize("backend", all_backends())

@@ -18,9 +18,9 @@ from functools import partial
 import sympy as sp
 
 from gategen.backends.comments import Remark, listed
-from gategen.backends.folding import WIDTH, call, folded
+from gategen.backends.folding import WIDTH, call, folded, listing
 from gategen.backends.functions import context
-from gategen.backends.host import ALL, ONCE, Host
+from gategen.backends.host import ALL, ONCE, Host, joined
 from gategen.backends.instructions import View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
@@ -47,8 +47,8 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL STORAGE
-    HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Index Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL
+    first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -125,7 +125,6 @@ class CudaKernel:
     name: str
     comment: tuple[str, ...]
     parameters: tuple[str, ...]  # lines
-    width: str
     index: tuple[str, ...]
     reads: tuple[str, ...]
     computes: tuple[str, ...]
@@ -172,14 +171,18 @@ class Emitter(Host):
     def address(self, slot: Slot, feature: str) -> str:
         """The index of feature `feature` of a slot, within its buffer."""
         buffer = self.buffer(slot)
-        offset = "" if slot.start == 0 else f"{self.size(slot.start)} + "
+        offset = self.offset(slot)
         if buffer is None or buffer.kind == "static":
             return f"{offset}{feature}".removesuffix(" + 0")
         row = "b" if buffer.kind in ("row", "carry") else "(at + B)" if slot.shift else "at"
         width = self.size(buffer.width)
         if width == "1":
             return row
-        return f"{row} * {width if ' ' not in width else f'({width})'} + {offset}{feature}"
+        return f"{row} * {grouped(width)} + {offset}{feature}"
+
+    def offset(self, slot: Slot | View) -> str:
+        """What stands before a feature's own number, in an array that others are in too."""
+        return "" if slot.start == 0 else f"{self.size(slot.start)} + "
 
     def size(self, expr: sp.Expr) -> str:
         return self.names.size(expr)
@@ -203,7 +206,7 @@ class Emitter(Host):
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value] = Argument(f"const real {value.name}", f"number({word}, dtype)")
+                made[value] = Argument(f"const real {value.name}", f"arithmetic(dtype)({word})")
                 continue
             home = self.schedule.slot[value].home
             if home not in names:
@@ -257,13 +260,12 @@ class Emitter(Host):
                     stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
         computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
+        rows = "" if kernel.static else "rows" if self.where == ALL else "B"
         text = "\n".join([*loads, *computes])
-        index = pointwise_index(width, text, kernel.static, self.where == ALL)
-        words = ["B", "t"] if mentions("\n".join(index), "t") else ["B"] if mentions(text, "B") else []
+        index = pointwise_index(rows, width, text)
         text = "\n".join([text, *index])
-        letters = [letter for letter in self.names.sizes.values() if mentions(text, letter)]
-        numbers = ("rows", *words, *letters)
-        declared = [*(f"const int {word}" for word in numbers), *(a.declaration for a in arguments)]
+        sizes = [word for word in ("rows", "B", "t", *self.names.sizes.values()) if mentions(text, word)]
+        declared = [*(f"const Index {word}" for word in sizes), *(a.declaration for a in arguments)]
         name = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}"
         comment = self.comment(*(op.out for op in kernel.ops))
         above = comment.text
@@ -272,11 +274,11 @@ class Emitter(Host):
             targets = list(dict.fromkeys(line.split()[0] for line in comment.text))
             comment = comment if len(comment.text) == 1 else Remark((f"{listed(targets)}.",) * bool(targets))
         made_here = CudaKernel(
-            name, tuple(folded(above, 104)), tuple(filled(declared)), width, index, loads, computes
+            name, tuple(folded(above, 104)), tuple(filled(declared, WIDTH - 11)), index, loads, computes
         )
-        rows = "1" if kernel.static else ("T * B" if self.where == ALL else "B")
-        passed = [{"t": self.time}.get(word, word) for word in (*words, *letters)]
-        self.launch(made_here, comment, rows, passed, [a.host for a in arguments])
+        told = {"t": self.time, "rows": "T * B"}
+        passed = [*(told.get(word, word) for word in sizes), *(a.host for a in arguments)]
+        self.launch(made_here, comment, times(told.get(rows, rows), width), passed)
 
     def loads(
         self, values: Sequence[Value], buffers: dict[Home, str], rename: dict[str, str]
@@ -306,19 +308,17 @@ class Emitter(Host):
             return True
         return any(value in stage.reads for stage in self.schedule.stages if stage is not kernel)
 
-    def launch(
-        self,
-        kernel: CudaKernel,
-        comment: Remark,
-        rows: str,
-        words: Sequence[str],
-        arrays: Sequence[str],
-    ) -> None:
+    def launch(self, kernel: CudaKernel, comment: Remark, threads: str, passed: Sequence[str]) -> None:
         """Note the kernel, and the line that launches it."""
         self.kernels.append(kernel)
-        passed = ", ".join([rows, kernel.width, *words])
-        line = call("launch(", [f'"{kernel.name}"', "dtype", f"({passed})", *arrays])
-        self.say(comment, line)
+        self.say(comment, call("launch(", [f'"{kernel.name}"', "dtype", threads, *passed]))
+
+    def turned(self, part: str) -> str:
+        return f"{part}.T"  # cuBLAS reads it as it lies
+
+    def product(self, left: str, right: str, out: str, add: bool) -> str:
+        self.module.helpers.add("product")
+        return call("product(", [left, right, out, *(["add=True"] if add else [])])
 
     def row_sum(self, stage: Sum) -> None:
         operand, out = self.value(*stage.operand), self.value(stage.out)
@@ -328,10 +328,96 @@ class Emitter(Host):
             self.module.helpers.add("row_sum")
             self.say(self.comment(stage.out), f"row_sum({operand}, {out})")
 
-    def column_sum(self, stage: ColumnSum) -> None:
-        self.module.helpers.add("column_sum")
-        line = f"column_sum({self.value(*stage.operand)}, {self.value(*stage.out)})"
-        self.say(self.sums, *self.cleared(stage.operand), line)
+    def column_sums(self, stages: Sequence[ColumnSum]) -> None:
+        """All of them in two launches: sums over 256 rows each, and the sums of these."""
+        if not stages:
+            return
+        self.module.helpers.add("column_sums")
+        name, end = f"{self.module.cell.name}_{self.way.name}_{len(self.kernels) + 1}", sp.S.Zero
+        reads, writes = Names(self.words()), Names(self.words())
+        adds: list[str] = []
+        stores: list[str] = []
+        for stage in stages:
+            source, target = (
+                joined([self.schedule.slot[v] for v in vs]) for vs in (stage.operand, stage.out)
+            )
+            before, buffer = self.size(end), self.buffer(source)
+            end += source.stop - source.start
+            pitch = self.size(source.stop if buffer is None else buffer.width)
+            feature = "k" if before == "0" else f"k - ({before})" if " + " in before else f"k - {before}"
+            column = f"{reads.of(self.array(source.home))} + {'(first + B)' if source.shift else 'first'}"
+            column += f" * {grouped(pitch)} + {self.offset(source)}{feature}"
+            case = f"{'else ' * bool(adds)}if (k < {self.size(end)})"
+            adds.append(f"{case} total = every_8th({column}, count, {pitch});")
+            sums = writes.of(self.array(target.home))
+            stores.append(f"{case} {sums}[{self.offset(target)}{feature}] = total;")
+        width, what = self.size(end), listed([v.name for stage in stages for v in stage.operand])
+        arrays = self.summing(
+            f"{name}_parts",
+            f"The sums of {what} over 256 rows each.",
+            ("const Index rows", "real* __restrict__ parts", "Read"),
+            reads,
+            (
+                "const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;",
+                "const Index count = rows - first < 256 ? rows - first : 256;",
+            ),
+            (
+                "real total = 0;",
+                *adds,
+                "total = over_threads(total);",
+                f"if (threadIdx.y == 0 && k < {width}) parts[blockIdx.x * {grouped(width)} + k] = total;",
+            ),
+        )
+        results = self.summing(
+            name,
+            f"The sums of {what} over all rows, from those over 256.",
+            ("const Index count", "const real* __restrict__ parts", "Write"),
+            writes,
+            ("const Index k = (Index)blockIdx.x * 32 + threadIdx.x;",),
+            (
+                f"const real total = over_threads(k < {width} ? every_8th(parts + k, count, {width}) : 0);",
+                "if (threadIdx.y > 0) return;",
+                *stores,
+            ),
+        )
+        rows = "T * B" if self.where == ALL else "B"
+        line = call("column_sums(", [f'"{name}"', "dtype", rows, width, arrays, results])
+        self.say(self.sums, *(line for stage in stages for line in self.cleared(stage.operand)), line)
+
+    def summing(
+        self,
+        name: str,
+        what: str,
+        told: tuple[str, str, str],
+        arrays: Names,
+        index: tuple[str, ...],
+        lines: tuple[str, ...],
+    ) -> str:
+        """Note a kernel of a sum of columns; what the host passes beside rows and parts, as a tuple."""
+        *first, way = told
+        sizes = [word for word in ("B", *self.names.sizes.values()) if mentions("\n".join(lines), word)]
+        own = [f"{way} {word}" for word in arrays.known.values()]
+        parameters = tuple(filled([*first, *(f"const Index {size}" for size in sizes), *own], WIDTH - 11))
+        self.kernels.append(CudaKernel(name, tuple(folded((what,), 104)), parameters, index, (), lines))
+        return f"({listing([*sizes, *arrays.known])})"
+
+
+class Names:
+    """What arrays are called in a kernel, by what the host calls them."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken = taken
+        self.known: dict[str, str] = {}
+
+    def of(self, host: str) -> str:
+        if host not in self.known:
+            self.known[host] = unique(host, self.taken)
+        return self.known[host]
+
+
+def grouped(size: str) -> str:
+    """A size as a factor."""
+    return f"({size})" if " " in size else size
 
 
 def neighbours(ops: Sequence[Pointwise], slot: dict[Value, Slot]) -> list[list[Pointwise]]:
@@ -383,32 +469,34 @@ def unique(wish: str, taken: set[str]) -> str:
     return name
 
 
-def pointwise_index(width: str, text: str, static: bool, wide: bool) -> tuple[str, ...]:
-    """Which unit of which sequence a thread works for.
+def times(rows: str, width: str) -> str:
+    """`B * H`, `T * B * (H + I)`, `B`, `H`: the product, without factors that are 1 or not there."""
+    if not rows or width == "1":
+        return rows or width
+    return f"{rows} * ({width})" if " + " in width else f"{rows} * {width}"
 
-    `at` is its row in an array of all steps: of all rows in a wide kernel, else of those of step t.
+
+def pointwise_index(rows: str, width: str, text: str) -> tuple[str, ...]:
+    """Which unit of which sequence a thread works for; without `rows` there are no sequences.
+
+    `at` is its row in an array of all steps, `b` in one of a single step; if `rows` are those of all steps,
+    both are one.
     """
-    kind, cast = ("long long", "(long long)") if wide else ("int", "")
-    factor = width if " " not in width else f"({width})"
-    lines = [f"const {kind} i = {cast}blockIdx.x * blockDim.x + threadIdx.x;"]
-    if static:
-        lines.append(f"if (i >= {width}) return;")
-        return (*lines, "const int k = i;") if mentions(text, "k") else tuple(lines)
-    rest = "" if width == "1" else f" * {factor}"
-    lines.append(f"if (i >= {cast}rows{rest}) return;")
-    feature = [f"k = i{'' if width == '1' else f' % {factor}'}"] if mentions(text, "k") else []
-    row = f"i{'' if width == '1' else f' / {factor}'}"
-    if wide:
-        lines += [f"const int {feature[0]};"] if feature else []
-        lines += [f"const long long {at} = {row};" for at in ("at", "b") if mentions(text, at)]
-        return tuple(lines)
-    if mentions(text, "b") or mentions(text, "at"):
-        feature.append(f"b = {row}")
-    if feature:
-        lines.append(f"const int {', '.join(feature)};")
-    if mentions(text, "at"):
-        lines.append("const long long at = (long long)t * B + b;")
-    return tuple(lines)
+    lines = [
+        "const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;",
+        f"if (i >= {times(rows, width)}) return;",
+    ]
+    if not rows:
+        return (*lines, "const Index k = i;") if mentions(text, "k") else tuple(lines)
+    factor = grouped(width)
+    row = "i" if width == "1" else f"i / {factor}"
+    made = [f"k = i % {factor}"] if mentions(text, "k") and width != "1" else []
+    if rows == "rows":
+        made += [f"{at} = {row}" for at in ("at", "b") if mentions(text, at)]
+    else:
+        made += [f"b = {row}"] if mentions(text, "b") or mentions(text, "at") else []
+        made += ["at = t * B + b"] if mentions(text, "at") else []
+    return (*lines, f"const Index {', '.join(made)};") if made else tuple(lines)
 
 
 # ---------------------------------------------------------------------------------------------- the module
@@ -422,7 +510,7 @@ class CupyModule(Module):
         numpy=False,
         cupy=True,
         xp="cp",
-        as_array="cp.ascontiguousarray",
+        as_array="cp.ascontiguousarray(here(name, value))",
         dtypes="float32, float64, float16 or bfloat16",
         parameters='(cp.asarray(array, order="C") for array in params)',
         finished_now="finished[t]",

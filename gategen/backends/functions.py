@@ -285,5 +285,9 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
         "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
-        "helpers": {name: name in module.helpers for name in ("tiles", "project", "row_sum", "column_sum")},
+        "helpers": {
+            name: name in module.helpers
+            for name in ("tiles", "project", "product", "row_sum", "column_sums")
+        },
+        "environment": not module.helpers.isdisjoint({"tiles", "product"}),  # whether they look into it
     }

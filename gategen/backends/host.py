@@ -94,7 +94,13 @@ class Host(ABC):
         self.zeroed: set[Value] = set()  # behind the lengths
 
     def run(self, stages: Sequence[Stage]) -> None:
+        sums: list[ColumnSum] = []  # that follow each other
         for stage in stages:
+            if isinstance(stage, ColumnSum):
+                sums.append(stage)
+                continue
+            self.column_sums(sums)
+            sums = []
             match stage:
                 case Kernel():
                     self.kernel(stage)
@@ -104,8 +110,7 @@ class Host(ABC):
                     self.row_sum(stage)
                 case OuterSum():
                     self.outer_sum(stage)
-                case ColumnSum():
-                    self.column_sum(stage)
+        self.column_sums(sums)
 
     @property
     @abstractmethod
@@ -126,8 +131,8 @@ class Host(ABC):
         """The line of a sum over the features."""
 
     @abstractmethod
-    def column_sum(self, stage: ColumnSum) -> None:
-        """The line of a sum over all steps and rows."""
+    def column_sums(self, stages: Sequence[ColumnSum]) -> None:
+        """The lines of sums over all steps and rows."""
 
     # ------------------------------------------------------------------------------------------ text
 
@@ -169,13 +174,15 @@ class Host(ABC):
 
     # ------------------------------------------------------------------------------------------ places
 
-    def buffer(self, slot: Slot) -> Buffer | None:
+    def buffer(self, slot: Slot | View) -> Buffer | None:
         """The buffer of this rule's memory that a slot is in; None where it is in another array."""
         return self.way.rule.buffers[slot.home.name] if isinstance(slot.home, InBuffer) else None
 
-    def array(self, home: Home) -> str:
+    def array(self, home: Home | Scratch) -> str:
         """What a whole array is called here."""
         match home:
+            case Scratch():
+                raise AssertionError("scratch arrays are called by their views")
             case InBuffer(name):
                 return self.names["memory", name]
             case InField(name):
@@ -274,7 +281,11 @@ class Host(ABC):
             return part if transposed else f"{part}.T"
         if transposed:
             return part if part == wish else self.made_once(part, wish)
-        return self.made_once(f"{self.xp}.ascontiguousarray({part}.T)", f"{wish}_T")
+        return self.made_once(self.turned(part), f"{wish}_T")
+
+    def turned(self, part: str) -> str:
+        """The transpose of a matrix as products want it, for many of them."""
+        return f"{self.xp}.ascontiguousarray({part}.T)"
 
     def gathered(self, weights: Sequence[Weight]) -> tuple[str, str]:
         """Rows of a field, one stretch below the other, and what to call them."""
@@ -291,22 +302,19 @@ class Host(ABC):
 
     def matmul(self, stage: MatMul) -> None:
         operand, weight = self.flat(stage.operand), self.weight(stage.weights, stage.transposed)
-        if stage.add:
-            whole = self.value(*stage.out)
-            line = f"{whole}[...] += {self.xp}.matmul({operand}, {weight}).reshape({whole}.shape)"
-        else:
-            line = f"{self.xp}.matmul({operand}, {weight}, out={self.flat(stage.out)})"
-        self.say(self.comment(*stage.out), line)
+        self.say(self.comment(*stage.out), self.product(operand, weight, self.flat(stage.out), stage.add))
+
+    def product(self, left: str, right: str, out: str, add: bool) -> str:
+        """The line of a product of two matrices, into a third one or added to it."""
+        if add:
+            return f"{out}[...] += {self.xp}.matmul({left}, {right})"
+        return f"{self.xp}.matmul({left}, {right}, out={out})"
 
     def outer_sum(self, stage: OuterSum) -> None:
         left, right = self.flat(stage.left), self.flat(stage.right)
         target = self.weight_part(stage.weight, gradient=True)
-        lines = [*self.cleared(stage.left), *self.cleared(stage.right)]
-        if stage.add:
-            lines.append(f"{target} += {self.xp}.matmul({left}.T, {right})")
-        else:
-            lines.append(f"{self.xp}.matmul({left}.T, {right}, out={target})")
-        self.say(self.sums, *lines)
+        line = self.product(f"{left}.T", right, target, stage.add)
+        self.say(self.sums, *self.cleared(stage.left), *self.cleared(stage.right), line)
 
     @property
     def sums(self) -> Remark:

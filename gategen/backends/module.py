@@ -25,7 +25,7 @@ class Target:
     numpy: bool
     cupy: bool
     xp: str  # the library
-    as_array: str
+    as_array: str  # `value`, which is called `name`, as an array of this library without gaps
     dtypes: str  # those of parameters, for people
     parameters: str  # the arrays of `params`
     finished_now: str  # where sequences are over, at the step at hand

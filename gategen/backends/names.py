@@ -34,7 +34,8 @@ WORDS = frozenset(
     steps rest in_parts project
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs ends ts chunks backwards
-    cp Path SOURCE launch row_sum column_sum number compiled call cache ARITHMETIC ml_dtypes
+    cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
+    lies gemm ml_dtypes
     """.split()
 ) | {*HELPERS, *keyword.kwlist, *dir(builtins), "where", "keep", "known"}
 
@@ -50,7 +51,7 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles project os first_step
-    start_states forward launch row_sum column_sum number in_parts
+    start_states forward launch kernel here product row_sum column_sums arithmetic in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

@@ -7,7 +7,7 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
@@ -330,6 +330,10 @@ class Lines(Host):
         call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
         self.say(self.comment(stage.out), f"{target} += {call})" if stage.add else f"{call}, out={target})")
 
+    def column_sums(self, stages: Sequence[ColumnSum]) -> None:
+        for stage in stages:
+            self.column_sum(stage)
+
     def column_sum(self, stage: ColumnSum) -> None:
         source, target = self.flat(stage.operand), self.value(*stage.out)
         cleared = self.cleared(stage.operand)
@@ -436,7 +440,7 @@ class NumpyModule(Module):
         numpy=True,
         cupy=False,
         xp="np",
-        as_array="np.asarray",
+        as_array="np.asarray(value)",
         dtypes="float32 or float64",
         parameters="params",
         finished_now="finished_t",

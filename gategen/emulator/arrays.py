@@ -2,19 +2,22 @@
 
 An array keeps to itself: it does not mix with plain NumPy arrays, nor become one unless it is asked to (CuPy
 would have to copy between host and device, and refuses). What CuPy copies is copied, and counted by `tally`.
-Class and functions need each other, so they stand together; their memory is that of `memory.py`.
+Arrays are on the device that was the current one when they were made; what CuPy does not do for another, it
+refuses. Class and functions need each other, so they stand together; their memory is that of `memory.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from gategen.emulator.device import Device, current
+from gategen.emulator.errors import EmulatorError
 from gategen.emulator.memory import Host, allocated
 from gategen.emulator.tally import note
 
@@ -26,14 +29,29 @@ Axis = int | tuple[int, ...] | None
 DType = npt.DTypeLike | None
 
 
+class Pointer(NamedTuple):
+    """Where an array begins."""
+
+    ptr: int
+
+
 class ndarray(NDArrayOperatorsMixin):
     """An array in memory that stands for the device's."""
 
-    def __init__(self, memory: Host) -> None:
-        """Made by the functions below, of memory with zones."""
+    def __init__(self, memory: Host, at: int | None = None) -> None:
+        """Made by the functions below, of memory with zones, on the current device or the one given."""
         self._host = memory
+        self._at = current() if at is None else at
 
     # ---------------------------------------------------------------------------------- what it is
+
+    @property
+    def data(self) -> Pointer:
+        return Pointer(self._host.ctypes.data)
+
+    @property
+    def device(self) -> Device:
+        return Device(self._at)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,36 +130,36 @@ class ndarray(NDArrayOperatorsMixin):
 
     @property
     def T(self) -> ndarray:
-        return ndarray(self._host.T)
+        return ndarray(self._host.T, self._at)
 
     def transpose(self, *axes: Any) -> ndarray:
-        return ndarray(self._host.transpose(*axes))
+        return ndarray(self._host.transpose(*axes), self._at)
 
     def swapaxes(self, axis1: int, axis2: int) -> ndarray:
-        return ndarray(self._host.swapaxes(axis1, axis2))
+        return ndarray(self._host.swapaxes(axis1, axis2), self._at)
 
     def squeeze(self, axis: Axis = None) -> ndarray:
-        return ndarray(self._host.squeeze(axis))
+        return ndarray(self._host.squeeze(axis), self._at)
 
     def view(self) -> ndarray:
-        return ndarray(self._host.view())
+        return ndarray(self._host.view(), self._at)
 
     def reshape(self, *shape: Any) -> ndarray:
         """A view where there is one, as in NumPy."""
-        return _kept(self._host, self._host.reshape(*shape))
+        return _kept(self, self._host.reshape(*shape))
 
     def ravel(self) -> ndarray:
-        return _kept(self._host, self._host.ravel())
+        return _kept(self, self._host.ravel())
 
     def copy(self) -> ndarray:
         return _copied(self._host)
 
     def astype(self, dtype: npt.DTypeLike, copy: bool = True) -> ndarray:
-        return self if not copy and self.dtype == np.dtype(dtype) else _copied(self._host, dtype)
+        return self if not copy and self.dtype == np.dtype(dtype) else _copied(host(self), dtype)
 
     def fill(self, value: Any) -> None:
+        host(self).fill(value)
         note("fill")
-        self._host.fill(value)
 
     def __iter__(self) -> Iterator[ndarray]:
         return (self[k] for k in range(len(self)))
@@ -153,7 +171,7 @@ class ndarray(NDArrayOperatorsMixin):
                 raise IndexError("index an array of the device with numpy.ndarray")
         own = tuple(map(host, key)) if isinstance(key, tuple) else (host(key),)
         if not any(isinstance(index, np.ndarray | list) for index in own):
-            return ndarray(self._host[(*own, ...)] if Ellipsis not in own else self._host[own])
+            return ndarray(self._host[(*own, ...) if Ellipsis not in own else own], self._at)
         note("take")
         return _placed(self._host[own])
 
@@ -162,8 +180,12 @@ class ndarray(NDArrayOperatorsMixin):
         own = tuple(map(host, key)) if isinstance(key, tuple) else host(key)
         if isinstance(value, ndarray) and _same(self._host[own], value._host):
             return  # the end of `a[key] += b`
-        note("copy" if isinstance(value, ndarray) else "fill")
-        self._host[own] = host(value)
+        if isinstance(value, ndarray):
+            self._host[own] = value._host  # CuPy can copy from one device to another
+            note("copy")
+        else:
+            host(self)[own] = value
+            note("fill")
 
     # ---------------------------------------------------------------------------------- calculating
 
@@ -192,10 +214,10 @@ class ndarray(NDArrayOperatorsMixin):
     def _reduced(
         self, name: str, axis: Axis, out: ndarray | None, keepdims: bool, dtype: DType = None
     ) -> ndarray:
-        note(name)
         narrow = str(self.dtype) in _NARROW and name in ("sum", "mean") and dtype is None
-        wide = np.asarray(self._host, np.float32) if narrow else self._host
+        wide = np.asarray(host(self), np.float32) if narrow else host(self)
         options = {"dtype": dtype} if dtype is not None else {}
+        note(name)
         result = np.asarray(getattr(wide, name)(axis=axis, keepdims=keepdims, **options))
         return _given(result.astype(self.dtype) if narrow else result, out)
 
@@ -210,10 +232,11 @@ class ndarray(NDArrayOperatorsMixin):
             raise TypeError(f"numpy.{ufunc.__name__} does not work so on arrays of the device")
         if ufunc is np.matmul:
             return matmul(inputs[0], inputs[1], out)
+        own = [*map(host, inputs)]
         note(ufunc.__name__)
         if out is None:
-            return _placed(np.asarray(ufunc(*map(host, inputs))))
-        ufunc(*map(host, inputs), out=out._host)
+            return _placed(np.asarray(ufunc(*own)))
+        ufunc(*own, out=host(out))
         return out
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -235,8 +258,15 @@ def empty(shape: Shape, dtype: npt.DTypeLike = float) -> ndarray:
 
 
 def host(value: Any) -> Any:
-    """The same memory as a plain array; anything else as it is."""
-    return value._host if isinstance(value, ndarray) else value
+    """The same memory as a plain array, for the current device to work on; anything else as it is."""
+    if not isinstance(value, ndarray):
+        return value
+    if value._at != current():
+        raise ValueError(
+            f"The device where the array resides ({value._at}) is different from the current device"
+            f" ({current()}). Peer access is unavailable between these devices."
+        )
+    return value._host
 
 
 def refuse_host(value: object) -> None:
@@ -258,13 +288,16 @@ def _placed(values: Host, dtype: DType = None) -> ndarray:
 
 
 def _copied(values: Host, dtype: DType = None) -> ndarray:
+    """On the current device, also from another one."""
     note("copy")
     return _placed(values, dtype)
 
 
-def _kept(before: Host, after: Host) -> ndarray:
+def _kept(before: ndarray, after: Host) -> ndarray:
     """What NumPy made of an array: the same memory if it is a view of it."""
-    return ndarray(after) if np.shares_memory(before, after) or not after.size else _copied(after)
+    if np.shares_memory(before._host, after) or not after.size:
+        return ndarray(after, before._at)
+    return _copied(after)
 
 
 def _same(a: Host, b: Host) -> bool:
@@ -315,13 +348,15 @@ def array(a: Any, dtype: DType = None) -> ndarray:
 
 def asarray(a: Any, dtype: DType = None, order: str | None = None) -> ndarray:
     ready = order is None or (isinstance(a, ndarray) and a.flags.c_contiguous)
-    if isinstance(a, ndarray) and ready and (dtype is None or a.dtype == np.dtype(dtype)):
-        return a
-    return array(a, dtype)
+    ready = ready and isinstance(a, ndarray) and a._at == current()
+    return a if ready and (dtype is None or a.dtype == np.dtype(dtype)) else array(a, dtype)
 
 
 def ascontiguousarray(a: Any, dtype: DType = None) -> ndarray:
-    return asarray(a, dtype, "C")
+    """Unlike `asarray`, no copy on the current device of what is in order on another one."""
+    if isinstance(a, ndarray) and a.flags.c_contiguous and (dtype is None or a.dtype == np.dtype(dtype)):
+        return a
+    return asarray(ndarray(host(a), a._at) if isinstance(a, ndarray) else a, dtype, "C")
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: DType = None) -> ndarray:
@@ -338,16 +373,16 @@ def asnumpy(a: Any) -> Host:
 
 
 def concatenate(arrays: Sequence[ndarray], axis: int = 0) -> ndarray:
-    return _joined(np.concatenate([_device(a)._host for a in arrays], axis), len(arrays))
+    return _joined(np.concatenate([host(_device(a)) for a in arrays], axis), len(arrays))
 
 
 def split(array: ndarray, parts: int | Sequence[int]) -> list[ndarray]:
     """Views, one below the other: so many, or between these rows."""
-    return [ndarray(part) for part in np.split(_device(array)._host, parts)]
+    return [ndarray(part, array._at) for part in np.split(_device(array)._host, parts)]
 
 
 def stack(arrays: Sequence[ndarray], axis: int = 0) -> ndarray:
-    return _joined(np.stack([_device(a)._host for a in arrays], axis), len(arrays))
+    return _joined(np.stack([host(_device(a)) for a in arrays], axis), len(arrays))
 
 
 def _joined(result: Host, count: int) -> ndarray:
@@ -357,15 +392,18 @@ def _joined(result: Host, count: int) -> ndarray:
 
 
 def broadcast_to(a: ndarray, shape: Shape) -> ndarray:
-    return ndarray(np.broadcast_to(_device(a)._host, shape))
+    return ndarray(np.broadcast_to(_device(a)._host, shape), a._at)
 
 
 def copyto(dst: ndarray, src: Any, *, where: ndarray | None = None) -> None:
     """Copy `src` (an array of the device, or a number) into `dst`, where `where` holds if it is given."""
     refuse_host(src)
     there = "copy" if isinstance(src, ndarray) else "fill"
+    target, source = (
+        (_device(dst)._host, src._host) if isinstance(src, ndarray) else (host(_device(dst)), src)
+    )
+    np.copyto(target, source, where=True if where is None else host(_device(where)))
     note(there if where is None else "copy_where")
-    np.copyto(_device(dst)._host, host(src), where=True if where is None else _device(where)._host)
 
 
 # ------------------------------------------------------------------------------------------ calculating
@@ -416,6 +454,8 @@ def _product(a: ndarray, b: ndarray, out: ndarray | None) -> ndarray:
     """cuBLAS takes operands of one type, without gaps between rows or columns; its result has none either."""
     dtype = np.result_type(a.dtype, b.dtype)
     operands = [_operand(value, dtype) for value in (a, b)]
+    if any(value._at != current() for value in (a, b, *([out] if out is not None else []))):
+        raise EmulatorError(f"a product on device {current()} of what is not there, which CuPy lets happen")
     wide = np.dtype(np.float32) if str(dtype) in _NARROW else dtype
     result = np.matmul(*(value.astype(wide, copy=False) for value in operands)).astype(dtype, copy=False)
     if result.size:
@@ -452,6 +492,6 @@ def where(condition: ndarray, x: Any, y: Any) -> ndarray:
     """Not of bfloat16, of which CuPy makes float32: it has no such loop."""
     for value in (x, y):
         refuse_host(value)
+    result = np.where(host(_device(condition)), host(x), host(y))
     note("where")
-    result = np.where(_device(condition)._host, host(x), host(y))
     return _placed(result, np.float32 if str(result.dtype) == "bfloat16" else result.dtype)

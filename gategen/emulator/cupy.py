@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from numpy import bool_, dtype, float16, float32, float64, int32, int64, newaxis
 
+from gategen.emulator import cublas
 from gategen.emulator.arrays import (
     add,
     arange,
@@ -39,6 +40,7 @@ from gategen.emulator.arrays import (
     zeros,
     zeros_like,
 )
+from gategen.emulator.device import Device
 from gategen.emulator.launch import Kernel, Library
 
 __all__ = [
@@ -86,15 +88,10 @@ class _Stream:
 _Stream.null = _Stream()
 
 
-class _Device:
-    def __init__(self, device: int = 0) -> None:
-        self.id = device
-
-    def synchronize(self) -> None:
-        pass
-
-
 class _Runtime:
+    CUDA_R_16BF, CUDA_R_16F = cublas.CUDA_R_16BF, cublas.CUDA_R_16F
+    CUDA_R_32F, CUDA_R_64F = cublas.CUDA_R_32F, cublas.CUDA_R_64F
+
     @staticmethod
     def getDeviceCount() -> int:
         return 0
@@ -104,8 +101,13 @@ class cuda:
     """What stands for the package `cupy.cuda`."""
 
     Stream = _Stream
-    Device = _Device
+    Device = Device
     runtime = _Runtime
+    cublas = cublas
+
+    @staticmethod
+    def get_cublas_handle() -> int:
+        return 0
 
     @staticmethod
     def get_current_stream() -> _Stream:

@@ -17,6 +17,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from gategen.emulator import build
 from gategen.emulator.arrays import host, ndarray
+from gategen.emulator.device import current as device
 from gategen.emulator.errors import EmulatorError
 from gategen.emulator.memory import guarded
 from gategen.emulator.races import Extent, described
@@ -206,6 +207,9 @@ class Kernel:
             if not _fits(parameter, value):
                 wanted, given = _wanted(parameter), _given(value)
                 raise TypeError(f"kernel {self.name}, parameter {parameter}: expected {wanted}, got {given}")
+            if isinstance(value, ndarray) and value._at != device():
+                where = f"{parameter} is memory of device {value._at}"
+                raise EmulatorError(f"kernel {self.name} runs on device {device()}, but {where}")
 
     def _setup(self, grid: tuple[int, ...], block: tuple[int, ...], shared_mem: int) -> _Launch:
         self._check_extents(grid, block)

@@ -18,6 +18,7 @@
 namespace {
 
 void (*note)(const char*);
+bool execute = true;
 
 float from_half(uint16_t bits) {
   _Float16 value;
@@ -69,6 +70,7 @@ bool known(int type) { return type == kFloat || type == kDouble || type == kHalf
   API int name() { return fprintf(stderr, "%s is not among what device.cpp has of cuBLAS\n", #name), 15; }
 
 API void on_host_note_with(void (*function)(const char*)) { note = function; }
+API void on_host_execute(int whether) { execute = whether; }
 
 API int cublasCreate_v2(void** handle) { return *handle = &note, 0; }
 API int cublasDestroy_v2(void*) { return 0; }
@@ -80,18 +82,22 @@ API int cublasSetPointerMode_v2(void*, int) { return 0; }
 API int cublasGetPointerMode_v2(void*, int* mode) { return *mode = 0; }
 API int cublasGetVersion_v2(void*, int* version) { return *version = 130000, 0; }
 
-// C = A B by columns, alpha 1, beta 0; sums are taken in double and rounded once.
-API int cublasGemmEx(void*, int trans_a, int trans_b, int m, int n, int k, const void*, const void* A, int a_type, int lda,
-                     const void* B, int b_type, int ldb, const void*, void* C, int c_type, int ldc, int, int) {
+// C = alpha A B + beta C by columns; sums are taken in double and rounded once.
+API int cublasGemmEx(void*, int trans_a, int trans_b, int m, int n, int k, const void* alpha, const void* A, int a_type, int lda,
+                     const void* B, int b_type, int ldb, const void* beta, void* C, int c_type, int ldc, int compute, int) {
   note("product");
+  if (!execute) return 0;
   if (!known(a_type) || !known(b_type) || !known(c_type)) return 15;  // not supported
   if (lda < (trans_a ? k : m) || ldb < (trans_b ? n : k) || ldc < m) return 7;  // invalid value
+  const int coefficients = compute == 70 ? kDouble : kFloat;  // CUBLAS_COMPUTE_64F
+  if ((coefficients == kDouble) != (c_type == kDouble)) return 15;
+  const double a = read(alpha, 0, coefficients), b = read(beta, 0, coefficients);
   for (long j = 0; j < n; ++j)
     for (long i = 0; i < m; ++i) {
       double sum = 0;
       for (long p = 0; p < k; ++p)
         sum += read(A, trans_a ? i * lda + p : p * lda + i, a_type) * read(B, trans_b ? p * ldb + j : j * ldb + p, b_type);
-      write(C, j * ldc + i, c_type, sum);
+      write(C, j * ldc + i, c_type, a * sum + (b == 0 ? 0 : b * read(C, j * ldc + i, c_type)));
     }
   return 0;
 }
@@ -112,6 +118,7 @@ struct Function { const gg::Kernel* kernel; void (*launch)(const gg::Kernel*, co
 struct Module { void* library; std::map<std::string, Function> functions; };
 
 int device = 0, order = 0;
+bool execute = true;
 unsigned long long seed = 0;
 std::map<const char*, Memory> memories;
 std::vector<std::string> operations;
@@ -140,6 +147,7 @@ int launch(void* f, const unsigned (&grid)[3], const unsigned (&block)[3], unsig
   const unsigned blocks = grid[0] * grid[1] * grid[2];
   if (cooperative && blocks > kProcessors) return 720;  // too large
   if (static_cast<int>(shared) > function.shared) return 1;
+  if (!execute) return 0;
   const gg::Launch setup{{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, shared, 256 * 1024, seed, order, cooperative ? blocks : 1};
   gg::Report report{};
   function.launch(&kernel, &setup, arguments, &report);
@@ -152,6 +160,7 @@ int launch(void* f, const unsigned (&grid)[3], const unsigned (&block)[3], unsig
 // ---------------------------------------------------------------------------------- for device.py
 
 API void on_host_note(const char* operation) { note(operation); }
+API void on_host_execute(int whether) { execute = whether; }  // what benchmarks/host.py measures is the host
 API void on_host_order(int kind, unsigned long long number) { order = kind, seed = number; }
 API int on_host_count() { return static_cast<int>(operations.size()); }
 API const char* on_host_operation(int i) { return operations[i].c_str(); }

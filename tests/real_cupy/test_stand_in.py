@@ -1,5 +1,6 @@
 """The stand-in does what CuPy does: the same types and errors, and as many operations on the device."""
 
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,50 @@ CALLS |= {
 }
 
 
+def elsewhere(call: Any) -> Any:
+    """A call for an array on the current device, and for one and a mask on another."""
+
+    def made(cp: ModuleType) -> Any:
+        here = ones(cp, 2, 3)
+        with cp.cuda.Device(1):
+            there, holds = ones(cp, 2, 3), mask(cp)
+        found = call(cp, here, there, holds)
+        return cp.asarray(found) if found is not None and found.device != here.device else found
+
+    return made
+
+
+CALLS |= {
+    f"elsewhere: {name}": elsewhere(call)
+    for name, call in {
+        "add": lambda cp, a, b, m: a + b,
+        "add two": lambda cp, a, b, m: b + b,
+        "negative": lambda cp, a, b, m: -b,
+        "sum": lambda cp, a, b, m: b.sum(),
+        "where": lambda cp, a, b, m: cp.where(m, 0, b),
+        "asarray": lambda cp, a, b, m: cp.asarray(b),
+        "ascontiguousarray": lambda cp, a, b, m: cp.ascontiguousarray(b),
+        "ascontiguousarray of T": lambda cp, a, b, m: cp.ascontiguousarray(b.T),
+        "array": lambda cp, a, b, m: cp.array(b),
+        "copy": lambda cp, a, b, m: b.copy(),
+        "astype": lambda cp, a, b, m: b.astype("f8"),
+        "get": lambda cp, a, b, m: cp.asarray(b.get()),
+        "reshape": lambda cp, a, b, m: b.reshape(6),
+        "an entry": lambda cp, a, b, m: b[0, 0],
+        "zeros_like": lambda cp, a, b, m: cp.zeros_like(b),
+        "concatenate": lambda cp, a, b, m: cp.concatenate([a, b]),
+        "stack": lambda cp, a, b, m: cp.stack([a, b]),
+        "fill": lambda cp, a, b, m: b.fill(1),
+        "set to a number": lambda cp, a, b, m: b.__setitem__(0, 1),
+        "set from there": lambda cp, a, b, m: a.__setitem__(0, b[0]),
+        "copyto here": lambda cp, a, b, m: cp.copyto(a, b),
+        "copyto there": lambda cp, a, b, m: cp.copyto(b, a),
+        "add in place": lambda cp, a, b, m: a.__iadd__(b),
+        "within": lambda cp, a, b, m: b.device.__enter__() and (b + b, cp.cuda.Device(0).use())[0],
+    }.items()
+}
+
+
 def square(cp: ModuleType) -> Any:
     a = ones(cp, 3, 3)
     return cp.matmul(a, a, out=a)
@@ -147,10 +192,12 @@ CHANGES = {
 def outcome(function: Any, cp: ModuleType, tally: Any) -> Any:
     """What a call gives and does, or which error it is."""
     try:
-        with tally() as counted, np.errstate(all="ignore"):
+        with tally() as counted, np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             found = function(cp)
     except Exception as error:
         return type(error).__name__
+    if found is None:
+        return dict(counted)
     values = found.get() if isinstance(found, cp.ndarray) else found
     return found.dtype, found.shape, repr(values), dict(counted)
 

@@ -1,0 +1,45 @@
+"""Which device works, and which one an array is on: memory is the host's for all of them."""
+
+from __future__ import annotations
+
+DEVICES = 2  # so that what is on the wrong one is noticed
+
+_current = 0
+
+
+def current() -> int:
+    return _current
+
+
+class Device:
+    """A device by its number, by default the current one; the current one itself within a `with`."""
+
+    def __init__(self, device: int | None = None) -> None:
+        self.id = _current if device is None else device
+        self._before: list[int] = []
+
+    def use(self) -> None:
+        global _current
+        if not 0 <= self.id < DEVICES:
+            raise RuntimeError(f"there is no device {self.id}, but {DEVICES} from 0 on")
+        _current = self.id
+
+    def __enter__(self) -> Device:
+        self._before.append(_current)
+        self.use()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Device(self._before.pop()).use()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+    def synchronize(self) -> None:
+        """Nothing: everything is done when a call returns."""
