@@ -41,7 +41,7 @@ ORDERS = {
     "backends": """
         comments names module folding interface instructions host functions sigmoids numpy cupy __init__""",
     "judge": "host problem runner derivatives verify __init__",
-    "layers": "arrange rnn __init__",
+    "layers": "arrange files rnn __init__",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
