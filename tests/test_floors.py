@@ -40,7 +40,7 @@ ORDERS = {
         text pipeline __init__""",
     "backends": """
         comments names module folding interface instructions host functions sigmoids numpy cupy __init__""",
-    "judge": "host problem runner derivatives verify __init__",
+    "judge": "found host problem runner derivatives verify __init__",
     "layers": "arrange files rnn __init__",
 }
 
