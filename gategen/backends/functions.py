@@ -286,8 +286,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "singular": module.singular,
         "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
         "helpers": {
-            name: name in module.helpers
-            for name in ("tiles", "project", "product", "row_sum", "column_sums")
+            name: name in module.helpers for name in ("tiles", "project", "product", "row_sum", "column_sums")
         },
         "environment": not module.helpers.isdisjoint({"tiles", "product"}),  # whether they look into it
     }
