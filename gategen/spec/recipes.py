@@ -6,7 +6,7 @@ Each recipe reads the same in Python and in the text form.
 _SIGMOID, _STEP = "sigmoid(v)", "where(v > 0, 1, 0)"
 _STACKED = "A @ concat(a, b), with one matrix A over both"
 _INNER = "sum_(a * b)"
-_EXP = "exp(clip(v, -80, 80))"  # finite in float32
+_EXP = "exp(clip(v - mean(v), -30, 30))"  # finite in float32, and so is the gradient of a quotient of it
 
 RECIPES = {
     **dict.fromkeys(("sigma", "sigm", "logistic", "expit"), _SIGMOID),
