@@ -229,15 +229,27 @@ class _Maker:
         there = [s for s in self.table if isinstance(s, lang.Vector) and self.table[s] == size]
         if there and self.chance(40):
             return self.pick(there)
-        made = gg.vectors(self.name("vectors"), size=size, trainable=not self.chance(12))
+        made = gg.vectors(self.name("vectors"), size=size, **self.held(size))
         self.table[made] = size
         return made
+
+    def held(self, *shape: Any) -> dict[str, Any]:
+        """Whether a parameter of this shape is trained, and at times what it holds."""
+        trainable = not self.chance(12)
+        if not self.chance(50 if not trainable else 5):
+            return {"trainable": trainable}
+        kinds: list[Any] = [0.75, -1]
+        if len(shape) == 2 and shape[0] == shape[1]:
+            kinds += [gg.identity, gg.lower, gg.strict_lower, gg.shift(1)]
+        if shape and all(isinstance(size, str) for size in shape):
+            kinds.append(gg.blocks(1, -0.5))
+        return {"trainable": trainable, "initial": self.pick(kinds)}
 
     def scalar(self) -> Any:
         there = [s for s in self.table if isinstance(s, lang.Scalar)]
         if there and self.chance(50):
             return self.pick(there)
-        made = gg.scalars(self.name("scalars"), trainable=not self.chance(12))
+        made = gg.scalars(self.name("scalars"), **self.held())
         self.table[made] = 1
         return made
 
@@ -250,7 +262,7 @@ class _Maker:
         stacked = isinstance(columns, tuple)
         turned = not stacked and self.chance(15)
         shape = (columns, rows) if turned else (rows, columns)
-        made = gg.matrices(self.name("matrices"), shape=shape, trainable=not self.chance(12))
+        made = gg.matrices(self.name("matrices"), shape=shape, **self.held(*shape))
         self.shapes[made] = shape
         return made.T if turned else made
 
@@ -566,7 +578,7 @@ def spec(made: Drawn) -> str:
         body.append(f"    output=({', '.join(map(printer, made.output))},),")
     lines += ["", f"{made.name} = Cell(", f'    "{made.name}",', *body, ")"]
     text = "\n".join(lines)
-    used = sorted(w for w in gg.__all__ if f"{w}(" in text)
+    used = sorted(w for w in gg.__all__ if f"{w}(" in text or f"initial={w}" in text)
     more = sorted(w for w in SYMPY_WORDS if f"{w}(" in text)
     head = [f"from gategen import {', '.join(used)}"]
     head += [f"from sympy import {', '.join(more)}"] if more else []
@@ -587,4 +599,6 @@ def declaration(s: Any, printer: Printer) -> str:
         options.append(f"initial={printer(s.initial)}")
     if isinstance(s, lang.Parameter) and not s.trainable:
         options.append("trainable=False")
+    if isinstance(s, lang.Parameter) and s.contents:
+        options.append(f"initial={s.contents}")
     return f"{MAKERS[type(s)]}({', '.join([repr(s.name), *options])})"

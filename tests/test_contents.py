@@ -15,6 +15,7 @@ from gategen.plan import plan
 from gategen.show import show
 from gategen.spec import contents
 from gategen.spec import language as lang
+from gategen.spec.recipes import RECIPES
 from gategen.spec.text.writer import write
 
 STATED = ("patterns", "numbers", "stacks", "asked")
@@ -191,6 +192,16 @@ def test_text_says_it_as_it_was_said():
 
 
 # ------------------------------------------------------------------------------------------ diff
+
+
+def test_the_recipe_for_softmax_is_finite_in_float32(module_made):
+    recipe = RECIPES["softmax"].partition("e = ")[2]
+    module = module_made(parsed(f"inputs: v[hidden]\ne = {recipe}\nh' = e / sum_(e) + 0 * h\n"))
+    v = np.array([[[3, 1, -2]], [[90, 0, 1]], [[-200, -300, -200]]], np.float32)
+    y, _, tape = module.forward(module.init(hidden_size=3), v)
+    assert np.isfinite(y).all() and np.isfinite(module.backward(module.init(hidden_size=3), tape, y).x).all()
+    np.testing.assert_allclose(y[0, 0], np.exp(v[0, 0]) / np.exp(v[0, 0]).sum(), rtol=1e-6)
+    assert y[1, 0, 0] == 1
 
 
 def held(text):

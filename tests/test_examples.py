@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import MINUTES
 
+from gategen.judge.host import imported, written
 from gategen.judge.verify import verify
 from gategen.spec.load import load
 
@@ -87,6 +89,16 @@ def test_the_classifier_has_the_gradient_of_its_loss(digits):
             a += step * d
         sides.append(loss())
     assert derived == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
+
+
+def test_the_papers_say_what_their_fixed_parameters_hold(tmp_path):
+    for name, held in (("on_lstm", {"S": np.tri(8)}), ("clockwork", {"period": [1, 1, 2, 2, 4, 4, 8, 8]})):
+        (cell,) = load(EXAMPLES / "papers" / f"{name}.gate")
+        module = imported(written(cell, "numpy", tmp_path))
+        assert (*held,) == module.FIXED
+        found = module.unpack(module.init(3, 8))
+        for key, wanted in held.items():
+            np.testing.assert_array_equal(found[key], wanted)
 
 
 PAPERS = sorted((EXAMPLES / "papers").glob("*.gate"))

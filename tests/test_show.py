@@ -50,7 +50,9 @@ def assert_nested(latex: str) -> None:
         elif token in pairs:
             assert open_now and open_now.pop() == pairs[token], f"{token} at {found.start()} closes nothing"
         elif token == "&":
-            assert open_now and open_now[-1] in ("aligned", "cases", "tabular"), "& outside an environment"
+            assert open_now and open_now[-1] in ("aligned", "cases", "pmatrix", "tabular"), (
+                "& outside an environment"
+            )
         elif token == "$":
             assert open_now and open_now[-1] == "tabular", "mathematics within mathematics"
     assert not open_now

@@ -27,6 +27,7 @@ from gategen.spec.names import Shape, Size, caller
 BRIEF = 40  # characters that stand within a line
 
 WORDS = ("identity", "lower", "strict_lower", "shift(1)", "blocks(1, 2)")
+OF_NUMPY = {"eye": "identity", "tri": "lower", "tril": "lower", "roll": "shift(1)", "ones": "1", "zeros": "0"}
 SAID = f"a number, numbers such as (1, 2), {', '.join(WORDS)}"
 
 
@@ -50,6 +51,10 @@ class Contents:
                 return f"({', '.join(map(str, self.args))}{',' * (len(self.args) == 1)})"
             case _:
                 return self.word + (f"({', '.join(map(str, self.args))})" if self.args else "")
+
+    def __matmul__(self, _: Any) -> Any:
+        hint = f'S = matrices("S", trainable=False, initial={self}), then S @ v'
+        raise SpecError(f"{self} is what a matrix holds, and no matrix", where=caller(), hint=hint)
 
     @property
     def brief(self) -> str:
@@ -77,10 +82,11 @@ class Contents:
 
     @property
     def square(self) -> bool:
-        return self.word in ("identity", "lower", "strict_lower", "shift")
+        return self.word in ("shift", *PATTERNS)
 
 
 identity, lower, strict_lower = (Contents(word) for word in WORDS[:3])
+PATTERNS = {pattern.word: pattern for pattern in (identity, lower, strict_lower)}
 
 
 def shift(k: int) -> Contents:

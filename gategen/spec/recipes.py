@@ -6,6 +6,7 @@ Each recipe reads the same in Python and in the text form.
 _SIGMOID, _STEP = "sigmoid(v)", "where(v > 0, 1, 0)"
 _STACKED = "A @ concat(a, b), with one matrix A over both"
 _INNER = "sum_(a * b)"
+_EXP = "exp(clip(v - mean(v), -30, 30))"  # finite in float32, and so is the gradient of a quotient of it
 
 RECIPES = {
     **dict.fromkeys(("sigma", "sigm", "logistic", "expit"), _SIGMOID),
@@ -18,10 +19,10 @@ RECIPES = {
     ),
     **dict.fromkeys(("round", "rint"), "v + 0.5 - mod(v + 0.5, 1)"),
     "cosh": "(exp(v) + exp(-v)) / 2",
-    "cumsum": "S @ v, with a fixed matrix S whose contents are lower",
+    "cumsum": 'S @ v, with S = matrices("S", trainable=False, initial=lower)',
     "dropout": "mask * v, with a further input mask",
     "floor": "v - mod(v, 1)",
-    "logsumexp": "log(sum_(exp(v)))",
+    "logsumexp": f"log(sum_({_EXP}))",
     "mish": "v * tanh(softplus(v))",
     "norm": "sqrt(sum_(v**2))",
     "pow": "v**2",
@@ -29,7 +30,7 @@ RECIPES = {
     "relu6": "clip(v, 0, 6)",
     "selu": "1.0507 * elu(v, 1.67326)",
     "sinh": "(exp(v) - exp(-v)) / 2",
-    "softmax": "e / sum_(e), with a gate e that is exp(v)",
+    "softmax": f"e / sum_(e), with a gate e = {_EXP}",
     "sum": "sum_(v)",
     "swish": "silu(v)",
     "tan": "sin(v) / cos(v)",

@@ -30,11 +30,25 @@ below its word:
     matrices: A, C[rank, hidden], D[hidden, (hidden, input)]        the last one for D @ concat(h, x)
     vectors: q, e[1], a[memory]       size `hidden` unless given
     scalars: alpha                    one trained number each
-    fixed matrices: E                 not trained; and so `fixed vectors`, `fixed scalars`
+    fixed matrices: E, S = lower      not trained; and so `fixed vectors`, `fixed scalars`
     constants: eps = 1e-5, beta = 1   numbers that --set changes
     output: y, c'                     the next value of the first state unless given
     first:                            equations used instead at the first step, where no state is given
         h' = W_n @ x + b_n
+
+**What parameters hold.** With `=` a fixed parameter holds what is said, and a trained one begins with it;
+otherwise `init` draws trained ones, and asks for fixed ones by name:
+
+    fixed matrices: S = lower, D = shift(1), N[2, 2] = ((1, 0.5), (0, 1))
+    fixed matrices: A[hidden, (hidden, input)] = (identity, 0)
+    fixed vectors: period = blocks(1, 2, 4, 8)        each for a quarter of the units
+    vectors: b_f = 1
+    scalars: alpha = 0.5
+
+`lower @ v` is the cumulative sum, `strict_lower @ v` the one of what stands before; entry i of
+`shift(k) @ v` is entry i - k of `v`, or 0. These, and `identity`, are for square matrices. `blocks(a, b)`
+are equal blocks along a vector, or down the diagonal of a matrix. Of stacked rows or columns a tuple has one
+for each.
 
 **Safety.** `lines` cuts the text, `ast.parse` makes a tree of each expression, `trees` refuses a tree that
 holds anything but the kinds of nodes listed there, and `expressions` looks names up in the cell's own and

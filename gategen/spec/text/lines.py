@@ -44,6 +44,7 @@ _REWORDED = (
     (r'\b\w+ = gates\("\w+"\), one more equation', "one more equation"),
     (r'\b\w+ = (\w+)\("(\w+)", size="?(\w+)"?\)', r"\1: \2[\3]"),
     (r'\b\w+ = (\w+)\("(\w+)"\)', r"\1: \2"),
+    (r'\b\w+ = (\w+)\("(\w+)", trainable=False, initial=(\w+)\)', r"fixed \1: \2 = \3"),
     (r"\boutput=", "output: "),
     (r'\bsize="(\w+)"', r"[\1] behind the name"),
     (r'"(\w+)"', r"\1"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
-from gategen.spec.contents import SAID, WORDS
+from gategen.spec.contents import OF_NUMPY, PATTERNS, SAID, WORDS
 from gategen.spec.language import Eq
 from gategen.spec.recipes import RECIPES
 from gategen.spec.text.expressions import FUNCTIONS, Builder, next_of
@@ -231,6 +231,8 @@ def _advice(name: str, left: bool, known: Iterable[str], sizes: Iterable[str]) -
     stem, _, end = name.partition("_")
     if name in FUNCTIONS:
         return f"a function has arguments: {FUNCTIONS[name].text}"
+    if name in PATTERNS:
+        return f"{name} is what a matrix holds: fixed matrices: S = {name}; then S @ v"
     if name in sizes:
         return f"{name} is a size and no value; a number is a constant: constants: n_{name} = 64"
     if end in ("t", "prev", "old", "new", "next") and stem in {"x", *known}:
@@ -287,21 +289,19 @@ def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lan
     return made  # type: ignore[no-any-return]
 
 
-_PATTERNS = {"identity": lang.identity, "lower": lang.lower, "strict_lower": lang.strict_lower}
-
-
 def _contents(tree: ast.expr) -> Any:
     """What a parameter begins with: a word, numbers, or a tuple of such."""
     match tree:
-        case ast.Name(id=word) if word in _PATTERNS:
-            return _PATTERNS[word]
+        case ast.Name(id=word) if word in PATTERNS:
+            return PATTERNS[word]
         case ast.Tuple(elts=parts):
             return tuple(map(_contents, parts))
         case ast.Call(func=ast.Name(id="shift"), args=[k], keywords=[]):
             return lang.shift(Builder({}).value(k))
         case ast.Call(func=ast.Name(id="blocks"), args=parts, keywords=[]):
             return lang.blocks(*map(_contents, parts))
-    for word in names(tree):
-        hint = did_you_mean(word, WORDS) or SAID
+    read = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in FUNCTIONS]
+    for word in read:
+        hint = OF_NUMPY.get(word) or did_you_mean(word, WORDS) or SAID
         raise SpecError(f"{word} is not what a parameter can begin with", hint=hint)
     return Builder({}).value(tree)
