@@ -172,6 +172,7 @@ def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
             module.names["memory", b.name],
             module.shape(b),
             ", ".join(b.members) if len(b.members) > 1 else "",
+            module.dtype(b.name),
         )
         for b in made
     )
