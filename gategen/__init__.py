@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _LANGUAGE = """
 Eq inputs states gates matrices vectors scalars constants concat sum_ mean var layer_norm batch_norm
+identity lower strict_lower shift blocks
 """.split()
 
 _HOME = {

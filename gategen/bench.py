@@ -59,12 +59,12 @@ def _ours(cell: Cell) -> Callable[[], object]:
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
         module = imported(written(cell, "numpy", Path(folder)))
     rng = np.random.default_rng(0)
-    sizes = {size: INPUT if size == "input" else HIDDEN for size in cell.sizes}
-    params = module.init(**init_arguments(module, sizes), seed=0)
+    sizes = cell.fitting({size: INPUT if size == "input" else HIDDEN for size in cell.sizes})
+    params = module.init(**init_arguments(cell, module, sizes), seed=0)
     x, *others = (rng.standard_normal((T, B, sizes.get(i.size, i.size)), np.float32) for i in cell.inputs)
     options = dict(zip(list(module.INPUTS)[1:], others, strict=True))
     if hasattr(module, "init_buffers"):
-        options["buffers"] = module.init_buffers(**buffer_arguments(module, sizes))
+        options["buffers"] = module.init_buffers(**buffer_arguments(cell, module, sizes))
 
     def run() -> object:
         y, _, tape = module.forward(params, x, **options)

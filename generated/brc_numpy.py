@@ -56,7 +56,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  z, tanh_a, tanh_h
+    gates: np.ndarray  # (T, 3, B, H)  z, tanh_a, tanh_h
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -121,40 +121,37 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b, w = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H))
-    z_tanh_a_all = gates[..., : 2 * H]
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 3, B, H))
+    z_tanh_a_all = gates[:, :2]
 
     # The parts of z, a and h' that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    z_tanh_a_all += b
+    project(x, W.T, out=gates)
+    z_tanh_a_all += b.reshape(2, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half, one = np.array(0.5, dtype), np.array(1, dtype)
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
-    w_z, w_a = w[:H], w[H:]
+    s = np.empty((2, B, H), dtype)
+    s_2, s_3 = (np.empty((B, H), dtype) for _ in range(2))
+    w_rows = np.tile(w.reshape(2, 1, H), (B, 1))
     ends = [None] * T if finished is None else finished
-    for h_t, z, tanh_a, z_tanh_a, tanh_h, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
-        ends, strict=True
+    for h_t, z_tanh_a, z, tanh_a, tanh_h, h_next, finished_t in zip(
+        h[:-1], gates[:, :2], gates[:, 0], gates[:, 1], gates[:, 2], h[1:], ends, strict=True
     ):
         # z = sigmoid(W_z @ x + w_z * h + b_z)
-        np.multiply(h_t, w_z, out=s)
-        z += s
-
         # a = tanh(W_a @ x + w_a * h + b_a) + 1
-        np.multiply(h_t, w_a, out=s)
-        tanh_a += s
+        np.multiply(h_t, w_rows, out=s)
+        z_tanh_a += s
 
         # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
         z *= half
         np.tanh(z_tanh_a, out=z_tanh_a)
         z *= half
         z += half
-        np.add(tanh_a, one, out=s)
+        np.add(tanh_a, one, out=s_2)
 
         # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
-        np.multiply(s, h_t, out=s_2)
-        tanh_h += s_2
+        np.multiply(s_2, h_t, out=s_3)
+        tanh_h += s_3
         np.tanh(tanh_h, out=tanh_h)
         np.subtract(h_t, tanh_h, out=h_next)
         h_next *= z
@@ -209,50 +206,62 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_w = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s = np.empty((B, 2 * H), dtype)
+    s = np.empty((2, B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_part, s_part_2 = s[:, H:], s[:, :H]
+    w_rows = np.tile(w.reshape(2, 1, H), (B, 1))
+    s_part, s_part_2 = s[1], s[0]
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        a, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_z_ts, d_tanh_ah_ts, d_tanh_h_ts = d_gates[ts, :, :H], d_gates[ts, :, H:], d_gates[ts, :, 2 * H :]
-        d_tanh_a_ts = d_gates[ts, :, H : 2 * H]
-        z_ts, tanh_ah_ts = gates[ts, :, :H], gates[ts, :, H:]
+        steps = ts.stop - ts.start
+        a, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_gates = np.empty((steps, 3, B, H), dtype)  # k_z, k_tanh_a, k_tanh_h
+        k_z_ts, k_tanhtanh_ts, k_tanh_h_ts = k_gates[:, 0], k_gates[:, 1:], k_gates[:, 2]
+        k_tanh_a_ts = k_gates[:, 1]
+        z_ts, tanh_ah_ts = gates[ts, 0], gates[ts, 1:]
         h_ts = h[ts]
 
-        np.add(gates[ts, :, H : 2 * H], 1, out=a)  # a = tanh_a + 1
-        np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
+        np.add(gates[ts, 1], 1, out=a)  # a = tanh_a + 1
+        np.subtract(1, z_ts, out=k_z_ts)  # k_z = 1 - z
 
-        # d_tanh_h = (1 - tanh_h**2) * (1 - z), times d_h in the loop
-        # d_tanh_a = h * (1 - tanh_a**2), times d_tanh_h in the loop
-        np.multiply(tanh_ah_ts, tanh_ah_ts, out=d_tanh_ah_ts)
-        np.subtract(1, d_tanh_ah_ts, out=d_tanh_ah_ts)
-        d_tanh_h_ts *= d_z_ts
-        d_tanh_a_ts *= h_ts
+        # k_tanh_h = (1 - tanh_h**2) * (1 - z)
+        # k_tanh_a = h * (1 - tanh_a**2) * k_tanh_h
+        np.multiply(tanh_ah_ts, tanh_ah_ts, out=k_tanhtanh_ts)
+        np.subtract(1, k_tanhtanh_ts, out=k_tanhtanh_ts)
+        k_tanh_h_ts *= k_z_ts
+        k_tanh_a_ts *= h_ts
+        k_tanh_a_ts *= k_tanh_h_ts
 
-        # d_z = (1 - z) * z * (h - tanh_h), times d_h in the loop
-        np.subtract(h_ts, gates[ts, :, 2 * H :], out=s_ts)
-        d_z_ts *= s_ts
-        d_z_ts *= z_ts
+        # k_z = (1 - z) * z * (h - tanh_h)
+        np.subtract(h_ts, gates[ts, 2], out=s_ts)
+        k_z_ts *= s_ts
+        k_z_ts *= z_ts
 
-        for d_y_t, d_tanh_h, d_tanh_a, g_w_a, h_t, d_z, g_w_z, z, d_z_tanh_a, a_t, finished_t in backwards(
-            d_y[ts], d_tanh_h_ts, d_tanh_a_ts, d_gates_2[ts, :, H:], h_ts, d_z_ts, d_gates_2[ts, :, :H], z_ts,
-            d_gates[ts, :, : 2 * H], a, ends[ts],
+        for (
+            d_y_t, d_gates_each, k_gates_t, d_gates_2_each, d_z_tanh_a, h_t, z, d_tanh_h, a_t, finished_t,
+        ) in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates,
+            d_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2),
+            d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), h_ts, z_ts,
+            d_gates[ts, :, 2 * H :], a, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_tanh_h *= d_h  # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
-            d_tanh_a *= d_tanh_h  # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
-            np.multiply(d_tanh_a, h_t, out=g_w_a)  # g_w_a = d_tanh_a * h
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - tanh_h)
-            np.multiply(d_z, h_t, out=g_w_z)  # g_w_z = d_z * h
+
+            # d_tanh_h = d_h * (1 - tanh_h**2) * (1 - z)
+            # d_tanh_a = d_tanh_h * h * (1 - tanh_a**2)
+            # d_z = d_h * (1 - z) * z * (h - tanh_h)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
+
+            # g_w_a = d_tanh_a * h
+            # g_w_z = d_z * h
+            np.multiply(d_z_tanh_a, h_t, out=d_gates_2_each)
 
             # d_h = d_h * z + d_tanh_a * w_a + d_tanh_h * (tanh_a + 1) + d_z * w_z
             d_h *= z
-            np.multiply(d_z_tanh_a, w, out=s)
+            np.multiply(d_z_tanh_a, w_rows, out=s)
             d_h += s_part
             np.multiply(d_tanh_h, a_t, out=s_2)
             d_h += s_2
@@ -426,3 +435,12 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0

@@ -66,7 +66,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  sigmoid_a, z
+    gates: np.ndarray  # (T, 2, B, H)  sigmoid_a, z
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -136,18 +136,18 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, c = params
-    h, gates, n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), n=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)  # U_n_h, U_z_h
+    h, gates, n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), n=(T, B, H))
+    u = np.empty((2, B, H), dtype)  # U_n_h, U_z_h
     bias = np.empty((2 * H,), dtype)  # bias_z, bias_n
     bias_n, bias_z = bias[H:], bias[:H]
-    sigmoid_a_all, z_all = gates[..., :H], gates[..., H:]
+    sigmoid_a_all, z_all = gates[:, 0], gates[:, 1]
 
     # The parts of n and z that wait for no state, for all steps at once.
     bias_n[...] = c[:H]
     np.add(b[H:], c[H:], out=bias_z)
 
     # a = W_n @ x + b_n
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     sigmoid_a_all += b[:H]
     np.add(sigmoid_a_all, bias_n, out=n)
     z_all += bias_z
@@ -165,11 +165,11 @@ def forward(
 
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    U_n_h, U_z_h = u[:, :H], u[:, H:]
+    U_n_h, U_z_h = u[0], u[1]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, n_t, z, sigmoid_a, h_next, finished_t in zip(
-        h[start:-1], n[start:], gates[start:, :, H:], gates[start:, :, :H], h[start + 1 :], ends[start:],
+        h[start:-1], n[start:], gates[start:, 1], gates[start:, 0], h[start + 1 :], ends[start:],
         strict=True
     ):
         # n = tanh(U_n @ h + a + c_n)
@@ -250,23 +250,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_zn_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h, k_a = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        sigmoid_a_ts, z_ts = gates[ts, :, :H], gates[ts, :, H:]
-        d_a_ts, d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H :]
+        steps = ts.stop - ts.start
+        k_h, k_l, k_a = (np.empty((steps, B, H), dtype) for _ in range(3))
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_n
+        sigmoid_a_ts, z_ts = gates[ts, 0], gates[ts, 1]
         n_ts = n[ts]
+        k_z_ts, k_n_ts = k_gates[:, 0], k_gates[:, 1]
 
         np.multiply(sigmoid_a_ts, z_ts, out=k_h)  # k_h = sigmoid_a * z
-        np.subtract(n_ts, h[ts], out=d_a_ts)  # d_a = n - h, times d_h in the loop
+        np.subtract(n_ts, h[ts], out=k_l)  # k_l = n - h
 
-        # d_z = sigmoid_a * (1 - z) * z, times d_a in the loop
-        np.subtract(1, z_ts, out=d_z_ts)
-        d_z_ts *= sigmoid_a_ts
-        d_z_ts *= z_ts
+        # k_z = sigmoid_a * (1 - z) * z * k_l
+        np.subtract(1, z_ts, out=k_z_ts)
+        k_z_ts *= k_l
+        k_z_ts *= sigmoid_a_ts
+        k_z_ts *= z_ts
 
-        # d_n = (1 - n**2) * sigmoid_a * z, times d_h in the loop
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= k_h
+        # k_n = (1 - n**2) * sigmoid_a * z
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        k_n_ts *= k_h
 
         # k_a = (1 - sigmoid_a) * sigmoid_a * z
         np.subtract(1, sigmoid_a_ts, out=k_a)
@@ -275,23 +278,26 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         np.subtract(1, k_h, out=k_h)  # k_h = 1 - sigmoid_a * z
 
-        for d_y_t, d_a, d_z, d_n, k_a_t, d_zn, k_h_t, finished_t in backwards(
-            d_y[ts], d_a_ts, d_z_ts, d_n_ts, k_a, d_gates[ts, :, H:], k_h, ends[ts],
+        for d_y_t, k_l_t, d_zn, k_gates_t, d_a, k_a_t, d_n, d_zn_2, k_h_t, finished_t in backwards(
+            d_y[ts], k_l, d_gates[ts, :, H:].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates,
+            d_gates[ts, :, :H], k_a, d_gates[ts, :, 2 * H :], d_gates[ts, :, H:], k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_a *= d_h  # d_a = d_h * (n - h)
-            d_z *= d_a  # d_z = d_a * sigmoid_a * (1 - z) * z
-            d_n *= d_h  # d_n = d_h * (1 - n**2) * sigmoid_a * z
+            k_l_t *= d_h  # k_l = d_h * (n - h)
 
-            # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * z + d_n
-            d_a *= k_a_t
+            # d_z = k_l * sigmoid_a * (1 - z) * z
+            # d_n = d_h * (1 - n**2) * sigmoid_a * z
+            np.multiply(d_h, k_gates_t, out=d_zn)
+
+            # d_a = d_n + k_l * (1 - sigmoid_a) * sigmoid_a * z
+            np.multiply(k_l_t, k_a_t, out=d_a)
             d_a += d_n
 
-            np.matmul(d_zn, U_zn_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
+            np.matmul(d_zn_2, U_zn_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
 
             # d_h = d_h * (1 - sigmoid_a * z) + d_u_h
             d_h *= k_h_t
@@ -528,21 +534,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

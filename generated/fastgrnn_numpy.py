@@ -144,7 +144,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half, one = np.array(0.5, dtype), np.array(1, dtype)
     s = np.empty((B, H), dtype)
-    b_z, b_h = b[:H], b[H:]
+    b_z, b_h = np.tile(b[:H], (B, 1)), np.tile(b[H:], (B, 1))
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
     for h_t, n_t, z_t, h_next, finished_t in zip(h[:-1], n, z, h[1:], ends, strict=True):
@@ -215,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (np.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    k_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (np.empty((T, B, 1), dtype) for _ in range(2))
@@ -224,30 +224,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_u_h_tiles = tiles(U_h, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
+        steps = ts.stop - ts.start
+        s_ts = np.empty((steps, B, H), dtype)
+        d_z_ts, d_n_ts = k_gates[ts, :, :H], k_gates[ts, :, H:]
         z_ts, g_sigmoid_zeta_ts, n_ts = z[ts], g_sigmoid_zeta[ts], n[ts]
 
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
+        np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)  # g_sigmoid_zeta = n * (1 - z)
 
-        # g_sigmoid_zeta = n * (1 - z), times d_h in the loop
-        np.multiply(n_ts, d_z_ts, out=g_sigmoid_zeta_ts)
-
-        # d_n = (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z)), times d_h in the loop
+        # d_n = (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         np.multiply(d_z_ts, sigmoid_zeta, out=s_ts)
         s_ts += sigmoid_nu
         d_n_ts *= s_ts
 
-        # d_z = (1 - z) * z * (h - n * sigmoid_zeta), times d_h in the loop
+        # d_z = (1 - z) * z * (h - n * sigmoid_zeta)
         np.multiply(n_ts, sigmoid_zeta, out=s_ts)
         np.subtract(h[ts], s_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        for d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, d_n, d_z, d_a_t, z_t, finished_t in backwards(
-            d_y[ts], g_sigmoid_nu[ts], n_ts, g_sigmoid_zeta_ts, d_n_ts, d_z_ts, d_a[ts], z_ts, ends[ts],
+        for (
+            d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, k_gates_each, d_a_t, d_n, d_z, z_t, finished_t,
+        ) in backwards(
+            d_y[ts], g_sigmoid_nu[ts], n_ts, g_sigmoid_zeta_ts,
+            k_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), d_a[ts], d_n_ts, d_z_ts, z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -256,8 +258,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_h += d_y_t
             np.multiply(d_h, n_t, out=g_sigmoid_nu_t)  # g_sigmoid_nu = d_h * n
             g_sigmoid_zeta_t *= d_h  # g_sigmoid_zeta = d_h * n * (1 - z)
-            d_n *= d_h  # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+
+            # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
+            # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
+            k_gates_each *= d_h
+
             np.add(d_n, d_z, out=d_a_t)  # d_a = d_n + d_z
             np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_a
 
@@ -282,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     d_sigmoid_nu[...] = np.sum(sum_g_sigmoid_nu.reshape(T * B, 1))
     d_sigmoid_zeta[...] = np.sum(sum_g_sigmoid_zeta.reshape(T * B, 1))
-    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, k_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     np.subtract(1, sigmoid_nu, out=d_nu_2)
@@ -451,20 +456,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -55,7 +55,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  g, j
+    gates: np.ndarray  # (T, 2, B, H)  g, j
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -119,14 +119,14 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H))
     x_h_next = np.empty((T, B, H), dtype)
-    g_all = gates[..., :H]
+    g_all = gates[:, 0]
 
     # g = sigmoid(W_g @ x + b_g)
     # j = tanh(W_j @ x + b_j)
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
 
     # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
     g_all *= 0.5
@@ -136,12 +136,12 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, g_all, out=x_h_next)
-    x_h_next *= gates[..., H:]
+    x_h_next *= gates[:, 1]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     ends = [None] * T if finished is None else finished
     for h_next, g, h_t, x_h_next_t, finished_t in zip(
-        h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+        h[1:], gates[:, 0], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - g) * j + g * h
         np.multiply(g, h_t, out=h_next)
@@ -195,36 +195,38 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_g, d_j
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_a_g_ts, d_j_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        g_ts, j_ts = gates[ts, :, :H], gates[ts, :, H:]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_a_g, k_j
+        s_ts = np.empty((steps, B, H), dtype)
+        k_a_g_ts, k_j_ts = k_gates[:, 0], k_gates[:, 1]
+        g_ts, j_ts = gates[ts, 0], gates[ts, 1]
 
-        np.subtract(1, g_ts, out=d_a_g_ts)  # d_a_g = 1 - g
+        np.subtract(1, g_ts, out=k_a_g_ts)  # k_a_g = 1 - g
 
-        # d_j = (1 - g) * (1 - j**2), times d_h in the loop
-        np.multiply(j_ts, j_ts, out=d_j_ts)
-        np.subtract(1, d_j_ts, out=d_j_ts)
-        d_j_ts *= d_a_g_ts
+        # k_j = (1 - g) * (1 - j**2)
+        np.multiply(j_ts, j_ts, out=k_j_ts)
+        np.subtract(1, k_j_ts, out=k_j_ts)
+        k_j_ts *= k_a_g_ts
 
-        d_a_g_ts *= g_ts  # d_a_g = (1 - g) * g, times d_g in the loop
+        # k_a_g = (1 - g) * g * (h - j)
+        np.subtract(h[ts], j_ts, out=s_ts)
+        k_a_g_ts *= g_ts
+        k_a_g_ts *= s_ts
 
-        for d_y_t, d_j, h_t, j, d_a_g, g, finished_t in backwards(
-            d_y[ts], d_j_ts, h[ts], j_ts, d_a_g_ts, g_ts, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, g, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, g_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_j *= d_h  # d_j = d_h * (1 - g) * (1 - j**2)
 
-            # d_a_g = (1 - g) * g * (d_h * h - d_h * j)
-            np.multiply(d_h, h_t, out=s)
-            np.multiply(d_h, j, out=s_2)
-            s -= s_2
-            d_a_g *= s
+            # d_j = d_h * (1 - g) * (1 - j**2)
+            # d_a_g = d_h * (1 - g) * g * (h - j)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
 
             d_h *= g
 
@@ -388,3 +390,12 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0

@@ -59,7 +59,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  z, r, n
+    gates: np.ndarray  # (T, 3, B, H)  z, r, n
     v_n: np.ndarray  # (T, B, H)  v_n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -128,26 +128,25 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, c = params
-    h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), v_n=(T, B, H))
-    u = np.empty((B, 3 * H), dtype)  # U_z_h, U_r_h, U_h_h
+    h, gates, v_n = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 3, B, H), v_n=(T, B, H))
+    u = np.empty((3, B, H), dtype)  # U_z_h, U_r_h, U_h_h
     bias = np.empty((3 * H,), dtype)  # bias_z, bias_r, bias_n
 
     # The parts of z, r and n that wait for no state, for all steps at once.
     np.add(b[: 2 * H], c[: 2 * H], out=bias[: 2 * H])
     bias[2 * H :] = b[2 * H :]
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    gates += bias
+    project(x, W.T, out=gates)
+    gates += bias.reshape(3, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    U_zr_h, U_h_h = u[:, : 2 * H], u[:, 2 * H :]
-    c_h = c[2 * H :]
+    U_zr_h, U_h_h = u[:2], u[2]
+    c_h = np.tile(c[2 * H :], (B, 1))
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, zr, v_n_t, r, n, h_next, z, finished_t in zip(
-        h[:-1], gates[..., : 2 * H], v_n, gates[..., H : 2 * H], gates[..., 2 * H :], h[1:],
-        gates[..., :H], ends, strict=True
+        h[:-1], gates[:, :2], v_n, gates[:, 1], gates[:, 2], h[1:], gates[:, 0], ends, strict=True
     ):
         # z = sigmoid(W_z @ x + U_z @ h + b_z + c_z)
         # r = sigmoid(W_r @ x + U_r @ h + b_r + c_r)
@@ -217,37 +216,42 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_hzr_tiles, d_u_h_tiles = tiles(np.concatenate((U[2 * H :], U[: 2 * H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_zr_ts, d_n_ts = d_gates[ts, :, H : 3 * H], d_gates[ts, :, 3 * H :]
-        d_z_ts, d_r_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, 2 * H : 3 * H]
-        zr_ts, n_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 4, B, H), dtype)  # k_v_n, k_z, k_r, k_n
+        s_ts = np.empty((steps, B, H), dtype)
+        k_zr_ts, k_n_ts, k_z_ts, k_r_ts = k_gates[:, 1:3], k_gates[:, 3], k_gates[:, 1], k_gates[:, 2]
+        zr_ts, n_ts = gates[ts, :2], gates[ts, 2]
 
-        # d_z = 1 - z
-        # d_n = (1 - n**2) * (1 - z), times d_h in the loop
-        # d_r = (1 - r) * r * v_n, times d_n in the loop
-        # d_z = (1 - z) * z * (h - n), times d_h in the loop
-        np.subtract(1, zr_ts, out=d_zr_ts)
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= d_z_ts
+        # k_z = (1 - z) * z * (h - n)
+        # k_n = (1 - n**2) * (1 - z)
+        # k_r = (1 - r) * r * v_n * k_n
+        np.subtract(1, zr_ts, out=k_zr_ts)
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        k_n_ts *= k_z_ts
+        k_r_ts *= k_n_ts
         np.subtract(h[ts], n_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_zr_ts *= zr_ts
-        d_r_ts *= v_n[ts]
+        k_z_ts *= s_ts
+        k_zr_ts *= zr_ts
+        k_r_ts *= v_n[ts]
 
-        for d_y_t, d_n, d_v_n, r, d_r, d_z, d_v_n_z_r, z, finished_t in backwards(
-            d_y[ts], d_n_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], d_r_ts, d_z_ts,
-            d_gates[ts, :, : 3 * H], gates[ts, :, :H], ends[ts],
+        np.multiply(k_n_ts, gates[ts, 1], out=k_gates[:, 0])  # k_v_n = r * k_n
+
+        for d_y_t, d_gates_each, k_gates_t, d_v_n_z_r, z, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 4, H).swapaxes(1, 2), k_gates, d_gates[ts, :, : 3 * H],
+            gates[ts, 0], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
-            np.multiply(d_n, r, out=d_v_n)  # d_v_n = d_n * r
-            d_r *= d_n  # d_r = d_n * (1 - r) * r * v_n
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+
+            # d_n = d_h * (1 - n**2) * (1 - z)
+            # d_v_n = d_n * r
+            # d_r = d_n * (1 - r) * r * v_n
+            # d_z = d_h * (1 - z) * z * (h - n)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
 
             # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
             np.matmul(d_v_n_z_r, U_hzr_tiles, out=d_u_h_tiles)
@@ -431,21 +435,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -57,7 +57,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  r, z, n
+    gates: np.ndarray  # (T, 3, B, H)  r, z, n
     hr: np.ndarray  # (T, B, H)  hr
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -122,13 +122,13 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     A, b = params
-    h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), hr=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)  # A_r_0_h, A_z_0_h
+    h, gates, hr = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 3, B, H), hr=(T, B, H))
+    u = np.empty((2, B, H), dtype)  # A_r_0_h, A_z_0_h
     A_h_0_hr = np.empty((B, H), dtype)
 
     # The parts of r, z and n that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), A[:, H:].T, out=gates.reshape(T * B, 3 * H))
-    gates += b
+    project(x, A[:, H:].T, out=gates)
+    gates += b.reshape(3, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half = np.array(0.5, dtype)
@@ -136,8 +136,7 @@ def forward(
     A_h_T_tiles, A_h_0_hr_tiles = tiles(A[2 * H :, :H].T, A_h_0_hr)
     ends = [None] * T if finished is None else finished
     for h_t, rz, hr_t, r, n, h_next, z, finished_t in zip(
-        h[:-1], gates[..., : 2 * H], hr, gates[..., :H], gates[..., 2 * H :], h[1:],
-        gates[..., H : 2 * H], ends, strict=True
+        h[:-1], gates[:, :2], hr, gates[:, 0], gates[:, 2], h[1:], gates[:, 1], ends, strict=True
     ):
         # r = sigmoid(A_r @ concat(h, x) + b_r)
         # z = sigmoid(A_z @ concat(h, x) + b_z)
@@ -210,39 +209,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     A_rz_tiles, d_a_h_tiles = tiles(A[: 2 * H, :H], d_a_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_n_ts, d_rz_ts, d_z_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H]
-        d_r_ts = d_gates[ts, :, :H]
-        n_ts, z_ts, rz_ts = gates[ts, :, 2 * H :], gates[ts, :, H : 2 * H], gates[ts, :, : 2 * H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 3, B, H), dtype)  # k_r, k_z, k_n
+        k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_n_ts, k_z_ts, k_zn_ts, k_r_ts = k_gates[:, 2], k_gates[:, 1], k_gates[:, 1:], k_gates[:, 0]
+        n_ts, z_ts, r_ts = gates[ts, 2], gates[ts, 1], gates[ts, 0]
         h_ts = h[ts]
 
-        # d_n = (1 - n**2) * z, times d_h in the loop
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= z_ts
-
-        # d_z = (1 - z) * z * (n - h), times d_h in the loop
-        # d_r = h * (1 - r) * r, times d_hr in the loop
-        np.subtract(1, rz_ts, out=d_rz_ts)
+        # k_n = (1 - n**2) * z
+        # k_z = (1 - z) * z * (n - h)
+        # k_r = h * (1 - r) * r
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        np.subtract(1, gates[ts, :2], out=k_gates[:, :2])
         np.subtract(n_ts, h_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_r_ts *= h_ts
-        d_rz_ts *= rz_ts
+        k_z_ts *= s_ts
+        k_zn_ts *= z_ts[:, None]
+        k_r_ts *= h_ts
+        k_r_ts *= r_ts
 
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
-        for d_y_t, d_n, d_z, d_r, d_rz, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_n_ts, d_z_ts, d_r_ts, d_rz_ts, k_h, gates[ts, :, :H], ends[ts],
+        for d_y_t, d_n, k_n, d_z, k_z, d_r, k_r, d_rz, k_h_t, r, finished_t in backwards(
+            d_y[ts], d_gates[ts, :, 2 * H :], k_n_ts, d_gates[ts, :, H : 2 * H], k_z_ts, d_gates[ts, :, :H],
+            k_r_ts, d_gates[ts, :, : 2 * H], k_h, r_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * (1 - n**2) * z
+            np.multiply(d_h, k_n, out=d_n)  # d_n = d_h * (1 - n**2) * z
             np.matmul(d_n, A_h_tiles, out=d_hr_tiles)  # d_hr = A_h.T @ d_n
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
-            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.multiply(d_h, k_z, out=d_z)  # d_z = d_h * (1 - z) * z * (n - h)
+            np.multiply(d_hr, k_r, out=d_r)  # d_r = d_hr * h * (1 - r) * r
             np.matmul(d_rz, A_rz_tiles, out=d_a_h_tiles)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
             # d_h = d_a_h + d_h * (1 - z) + d_hr * r
@@ -419,21 +419,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -141,7 +141,7 @@ def forward(
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, hr_t, r, n_t, h_next, z, finished_t in zip(
-        h[:-1], gates, hr, gates[..., H:], n, h[1:], gates[..., :H], ends, strict=True
+        h[:-1], gates, hr, gates[:, :, H:], n, h[1:], gates[:, :, :H], ends, strict=True
     ):
         # z = sigmoid(U_z @ h)
         # r = sigmoid(U_r @ h)
@@ -214,29 +214,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_n_ts, n_ts, d_gates_ts, gates_ts = d_n[ts], n[ts], d_gates[ts], gates[ts]
-        h_ts = h[ts]
-        z_ts = gates[ts, :, :H]
-        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_r
+        k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        d_n_ts, n_ts, h_ts = d_n[ts], n[ts], h[ts]
+        z_ts, gates_ts = gates[ts, :, :H], gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2)
+        k_r_ts, k_z_ts = k_gates[:, 1], k_gates[:, 0]
 
-        # d_n = (1 - n**2) * z, times d_h in the loop
+        # d_n = (1 - n**2) * z
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= z_ts
 
-        # d_r = h * (1 - r) * r, times d_hr in the loop
-        # d_z = (1 - z) * z * (n - h), times d_h in the loop
-        np.subtract(1, gates_ts, out=d_gates_ts)
-        d_r_ts *= h_ts
+        # k_r = h * (1 - r) * r
+        # k_z = (1 - z) * z * (n - h)
+        np.subtract(1, gates_ts, out=k_gates)
+        k_r_ts *= h_ts
         np.subtract(n_ts, h_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_gates_ts *= gates_ts
+        k_z_ts *= s_ts
+        k_gates *= gates_ts
 
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
-        for d_y_t, d_n_t, d_r, d_z, d_gates_t, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_n_ts, d_r_ts, d_z_ts, d_gates_ts, k_h, gates[ts, :, H:], ends[ts],
+        for d_y_t, d_n_t, d_r, k_r, d_z, k_z, d_gates_t, k_h_t, r, finished_t in backwards(
+            d_y[ts], d_n_ts, d_gates[ts, :, H:], k_r_ts, d_gates[ts, :, :H], k_z_ts, d_gates[ts], k_h,
+            gates[ts, :, H:], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -245,8 +247,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_h += d_y_t
             d_n_t *= d_h  # d_n = d_h * (1 - n**2) * z
             np.matmul(d_n_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_n
-            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.multiply(d_hr, k_r, out=d_r)  # d_r = d_hr * h * (1 - r) * r
+            np.multiply(d_h, k_z, out=d_z)  # d_z = d_h * (1 - z) * z * (n - h)
             np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
@@ -419,20 +421,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

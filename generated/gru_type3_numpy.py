@@ -138,18 +138,20 @@ def forward(
     n += b[2 * H :]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    r_rows = np.tile(r, (B, 1))
+    z_rows = np.tile(z, (B, 1))
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = [None] * T if finished is None else finished
     for hr_t, h_t, n_t, h_next, finished_t in zip(hr, h[:-1], n, h[1:], ends, strict=True):
         # n = tanh(W_h @ x + U_h @ (r * h) + b_h)
-        np.multiply(h_t, r, out=hr_t)
+        np.multiply(h_t, r_rows, out=hr_t)
         np.matmul(hr_t, U_h_T_tiles, out=U_h_hr_tiles)
         n_t += U_h_hr
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - z) * h + z * n
         np.subtract(n_t, h_t, out=h_next)
-        h_next *= z
+        h_next *= z_rows
         h_next += h_t
 
         if finished is not None:
@@ -204,14 +206,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     one = np.array(1, dtype)
     s = np.empty((B, H), dtype)
+    z_rows = np.tile(z, (B, 1))
+    r_rows = np.tile(r, (B, 1))
     U_h_tiles, d_hr_tiles = tiles(U_h, d_hr)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         g_z_ts, n_ts, h_ts, d_n_ts = g_z[ts], n[ts], h[ts], d_n[ts]
 
-        np.subtract(n_ts, h_ts, out=g_z_ts)  # g_z = n - h, times d_h in the loop
+        np.subtract(n_ts, h_ts, out=g_z_ts)  # g_z = n - h
 
-        # d_n = (1 - n**2) * z, times d_h in the loop
+        # d_n = (1 - n**2) * z
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= z
@@ -230,9 +234,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_hr, h_t, out=g_r_t)  # g_r = d_hr * h
 
             # d_h = d_h * (1 - z) + d_hr * r
-            np.subtract(one, z, out=s)
+            np.subtract(one, z_rows, out=s)
             d_h *= s
-            np.multiply(d_hr, r, out=s)
+            np.multiply(d_hr, r_rows, out=s)
             d_h += s
 
             if finished is not None:
@@ -410,20 +414,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -124,10 +124,11 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     zero = np.array(0, dtype)
     s = np.empty((B, H), dtype)
+    u_rows = np.tile(u, (B, 1))
     ends = [None] * T if finished is None else finished
     for h_t, x_h_t, h_next, finished_t in zip(h[:-1], x_h, h[1:], ends, strict=True):
         # h' = relu(W_h @ x + u * h + b_h)
-        np.multiply(h_t, u, out=s)
+        np.multiply(h_t, u_rows, out=s)
         x_h_t += s
         np.maximum(x_h_t, zero, out=h_next)
 
@@ -179,11 +180,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_a_h, g_u = (np.empty((T, B, H), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_W_h, d_b_h, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
+    u_rows = np.tile(u, (B, 1))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_a_h_ts = d_a_h[ts]
 
-        np.greater(h[1:][ts], 0, out=d_a_h_ts)  # d_a_h = step(h_next), times d_h in the loop
+        np.greater(h[1:][ts], 0, out=d_a_h_ts)  # d_a_h = step(h_next)
 
         for d_y_t, d_a_h_t, g_u_t, h_t, finished_t in backwards(d_y[ts], d_a_h_ts, g_u[ts], h[ts], ends[ts]):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -193,7 +195,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_h += d_y_t
             d_a_h_t *= d_h  # d_a_h = d_h * step(h_next)
             np.multiply(d_a_h_t, h_t, out=g_u_t)  # g_u = d_a_h * h
-            np.multiply(d_a_h_t, u, out=d_h)  # d_h = d_a_h * u
+            np.multiply(d_a_h_t, u_rows, out=d_h)  # d_h = d_a_h * u
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)

@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  r, z, n
+    gates: np.ndarray  # (T, 3, B, H)  r, z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -123,34 +123,31 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b, u = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H))
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 3, B, H))
 
     # The parts of r, z and n that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(3, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half = np.array(0.5, dtype)
-    s = np.empty((B, H), dtype)
-    u_r, u_z, u_h = u[:H], u[H : 2 * H], u[2 * H :]
+    s = np.empty((2, B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    u_rz, u_h = np.tile(u[: 2 * H].reshape(2, 1, H), (B, 1)), np.tile(u[2 * H :], (B, 1))
     ends = [None] * T if finished is None else finished
-    for h_t, r, z, rz, n, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 2 * H], gates[..., 2 * H :], h[1:],
-        ends, strict=True
+    for h_t, rz, r, n, h_next, z, finished_t in zip(
+        h[:-1], gates[:, :2], gates[:, 0], gates[:, 2], h[1:], gates[:, 1], ends, strict=True
     ):
         # r = sigmoid(W_r @ x + u_r * h + b_r)
-        np.multiply(h_t, u_r, out=s)
-        r += s
-
         # z = sigmoid(W_z @ x + u_z * h + b_z)
-        np.multiply(h_t, u_z, out=s)
-        z += s
+        np.multiply(h_t, u_rz, out=s)
+        rz += s
         sigmoid(rz, half, out=rz)
 
         # n = tanh(W_h @ x + u_h * r * h + b_h)
-        np.multiply(h_t, r, out=s)
-        s *= u_h
-        n += s
+        np.multiply(h_t, r, out=s_2)
+        s_2 *= u_h
+        n += s_2
         np.tanh(n, out=n)
 
         # h' = (1 - z) * n + z * h
@@ -208,51 +205,58 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b, d_u = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    u_rz = u[: 2 * H]
-    s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
+    s_2 = np.empty((2, B, H), dtype)
+    u_rz = np.tile(u[: 2 * H].reshape(2, 1, H), (B, 1))
+    s_2_part, s_2_part_2 = s_2[0], s_2[1]
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_rz_ts, d_n_ts, d_z_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
-        d_r_ts = d_gates[ts, :, :H]
-        rz_ts, n_ts, r_ts = gates[ts, :, : 2 * H], gates[ts, :, 2 * H :], gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 3, B, H), dtype)  # k_r, k_z, k_n
+        k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_rz_ts, k_n_ts, k_z_ts, k_r_ts = k_gates[:, :2], k_gates[:, 2], k_gates[:, 1], k_gates[:, 0]
+        rz_ts, n_ts, r_ts = gates[ts, :2], gates[ts, 2], gates[ts, 0]
         h_ts = h[ts]
         u_h = u[2 * H :]
         g_u_h_ts = d_gates_2[ts, :, 2 * H :]
 
-        # d_z = 1 - z
-        # d_n = (1 - n**2) * (1 - z), times d_h in the loop
-        # d_z = (1 - z) * z * (h - n), times d_h in the loop
-        # d_r = h * (1 - r) * r * u_h, times d_n in the loop
-        np.subtract(1, rz_ts, out=d_rz_ts)
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= d_z_ts
+        # k_z = (1 - z) * z * (h - n)
+        # k_n = (1 - n**2) * (1 - z)
+        # k_r = h * (1 - r) * r * u_h * k_n
+        np.subtract(1, rz_ts, out=k_rz_ts)
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        k_n_ts *= k_z_ts
         np.subtract(h_ts, n_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_r_ts *= h_ts
-        d_rz_ts *= rz_ts
-        d_r_ts *= u_h
+        k_z_ts *= s_ts
+        k_r_ts *= h_ts
+        k_r_ts *= k_n_ts
+        k_rz_ts *= rz_ts
+        k_r_ts *= u_h
 
-        np.multiply(h_ts, r_ts, out=g_u_h_ts)  # g_u_h = h * r, times d_n in the loop
+        np.multiply(h_ts, r_ts, out=g_u_h_ts)  # g_u_h = h * r
         np.multiply(r_ts, u_h, out=k_h)  # k_h = r * u_h
 
-        for d_y_t, d_n, g_u_h, d_z, g_u_z, h_t, d_r, g_u_r, z, k_h_t, d_rz, finished_t in backwards(
-            d_y[ts], d_n_ts, g_u_h_ts, d_z_ts, d_gates_2[ts, :, H : 2 * H], h_ts, d_r_ts,
-            d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], k_h, d_rz_ts, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, g_u_h, d_n, g_uu, d_rz, h_t, z, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates, g_u_h_ts,
+            d_gates[ts, :, 2 * H :], d_gates_2[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2),
+            d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), h_ts, gates[ts, 1], k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * (1 - n**2) * (1 - z)
+
+            # d_n = d_h * (1 - n**2) * (1 - z)
+            # d_z = d_h * (1 - z) * z * (h - n)
+            # d_r = d_n * h * (1 - r) * r * u_h
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
+
             g_u_h *= d_n  # g_u_h = d_n * h * r
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
-            np.multiply(d_z, h_t, out=g_u_z)  # g_u_z = d_z * h
-            d_r *= d_n  # d_r = d_n * h * (1 - r) * r * u_h
-            np.multiply(d_r, h_t, out=g_u_r)  # g_u_r = d_r * h
+
+            # g_u_z = d_z * h
+            # g_u_r = d_r * h
+            np.multiply(d_rz, h_t, out=g_uu)
 
             # d_h = d_h * z + d_n * r * u_h + d_r * u_r + d_z * u_z
             d_h *= z
@@ -427,6 +431,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

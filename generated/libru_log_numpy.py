@@ -57,7 +57,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  softplus_h, softplus_n
+    gates: np.ndarray  # (T, 2, B, H)  softplus_h, softplus_n
     softplus_a: np.ndarray  # (T, B, H)  softplus_a
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -123,25 +123,25 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
-    h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), softplus_a=(T, B, H))
-    u = np.empty((B, 2 * H), dtype)  # U_z_h, U_h_h
+    h, gates, softplus_a = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), softplus_a=(T, B, H))
+    u = np.empty((2, B, H), dtype)  # U_z_h, U_h_h
     bias_n = np.empty((H,), dtype)
-    softplus_h_all, softplus_n_all = gates[..., :H], gates[..., H:]
+    softplus_h_all, softplus_n_all = gates[:, 0], gates[:, 1]
 
     # The parts of n and a that wait for no state, for all steps at once.
     np.multiply(b[H:], -1, out=bias_n)
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     softplus_h_all += b[:H]
     np.subtract(bias_n, softplus_n_all, out=softplus_n_all)
 
     h[0] = -1 if initial is None else check("initial.h", initial.h, (B, H))
     minus_one = np.array(-1, dtype)
     s = np.empty((B, H), dtype)
-    U_z_h, U_h_h = u[:, :H], u[:, H:]
+    U_z_h, U_h_h = u[0], u[1]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, softplus_h, softplus_n, softplus_a_t, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], gates[..., H:], softplus_a, h[1:], ends, strict=True
+        h[:-1], gates[:, 0], gates[:, 1], softplus_a, h[1:], ends, strict=True
     ):
         # a = W_z @ x + U_z @ h + b_z
         # n = log_sigmoid(W_h @ x + U_h @ h + b_h)
@@ -212,30 +212,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_bias_n = np.empty((H,), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     minus_one = np.array(-1, dtype)
-    s = np.empty((B, H), dtype)
     U_hz_tiles, d_u_h_tiles = tiles(np.concatenate((U[H:], U[:H])), d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_softplus_h = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_softplus_n_ts = d_softplus_n[ts]
-        d_a_ts = d_gates[ts, :, H : 2 * H]
+        steps = ts.stop - ts.start
+        k_softplus_h, k_softplus_n, k_a = (np.empty((steps, B, H), dtype) for _ in range(3))
 
-        # k_softplus_h = -expm1(-softplus_h), times d_h in the loop
-        np.multiply(gates[ts, :, :H], -1, out=k_softplus_h)
+        # k_softplus_h = -expm1(-softplus_h)
+        np.multiply(gates[ts, 0], -1, out=k_softplus_h)
         np.expm1(k_softplus_h, out=k_softplus_h)
         k_softplus_h *= -1
 
-        # d_softplus_n = expm1(-softplus_n), times d_n in the loop
-        np.multiply(gates[ts, :, H:], -1, out=d_softplus_n_ts)
-        np.expm1(d_softplus_n_ts, out=d_softplus_n_ts)
+        # k_softplus_n = expm1(-softplus_n)
+        np.multiply(gates[ts, 1], -1, out=k_softplus_n)
+        np.expm1(k_softplus_n, out=k_softplus_n)
 
-        # d_a = expm1(-softplus_a)
-        np.multiply(softplus_a[ts], -1, out=d_a_ts)
-        np.expm1(d_a_ts, out=d_a_ts)
+        # k_a = expm1(-softplus_a)
+        np.multiply(softplus_a[ts], -1, out=k_a)
+        np.expm1(k_a, out=k_a)
 
-        for d_y_t, k_softplus_h_t, d_softplus_n_t, d_W_h_x, d_U_h_h, d_a, d_U_h_h_a, finished_t in backwards(
-            d_y[ts], k_softplus_h, d_softplus_n_ts, d_gates[ts, :, 2 * H :], d_gates[ts, :, :H], d_a_ts,
-            d_gates[ts, :, : 2 * H], ends[ts],
+        for (
+            d_y_t, k_softplus_h_t, d_W_h_x, d_softplus_n_t, k_softplus_n_t, d_U_h_h, d_a, k_a_t, d_U_h_h_a,
+            finished_t,
+        ) in backwards(
+            d_y[ts], k_softplus_h, d_gates[ts, :, 2 * H :], d_softplus_n[ts], k_softplus_n,
+            d_gates[ts, :, :H], d_gates[ts, :, H : 2 * H], k_a, d_gates[ts, :, : 2 * H], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -243,16 +244,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
             k_softplus_h_t *= d_h  # k_softplus_h = -d_h * expm1(-softplus_h)
+            np.subtract(d_h, k_softplus_h_t, out=d_W_h_x)  # d_W_h_x = d_h - k_softplus_h
 
-            # d_softplus_n = expm1(-softplus_n) * (d_h - k_softplus_h)
-            np.subtract(d_h, k_softplus_h_t, out=s)
-            d_softplus_n_t *= s
+            # d_softplus_n = d_W_h_x * expm1(-softplus_n)
+            np.multiply(d_W_h_x, k_softplus_n_t, out=d_softplus_n_t)
 
-            np.multiply(d_softplus_n_t, minus_one, out=d_W_h_x)  # d_W_h_x = -d_softplus_n
+            # d_W_h_x = -d_softplus_n
+            d_W_h_x *= k_softplus_n_t
+            d_W_h_x *= minus_one
+
             d_U_h_h[...] = d_W_h_x
 
             # d_a = d_h * expm1(-softplus_a) + k_softplus_h
-            d_a *= d_h
+            np.multiply(d_h, k_a_t, out=d_a)
             d_a += k_softplus_h_t
 
             np.matmul(d_U_h_h_a, U_hz_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
@@ -385,7 +389,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -443,21 +447,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def softplus(a: np.ndarray, out: np.ndarray) -> None:

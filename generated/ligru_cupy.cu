@@ -223,33 +223,61 @@ extern "C" __global__ void ligru_forward_10(
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
+<<<<<<< HEAD
         const Index rows, const Index H, Read gates, ReadReal scale, WriteReal d_gates_3) {
+=======
+<<<<<<< HEAD
+        const int rows, const int H, Read gates, Read scale, Write k_gates) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)rows * H) return;
+    const int k = i % H;
+    const long long at = i / H;
+=======
+        const Index rows, const Index H, Read gates, Read scale, Write d_gates_3) {
+>>>>>>> main
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
+>>>>>>> cuda
 
     const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
     const real scale_z = scale[k], scale_n = scale[H + k];
 
-    d_gates_3[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
-    d_gates_3[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
+    k_gates[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
+    k_gates[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
 }
 
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
+<<<<<<< HEAD
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n,
         WriteReal d_gates_3, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
         WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_scale_z, WriteReal g_used_mean_z) {
+=======
+<<<<<<< HEAD
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n,
+        Write k_gates, Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates,
+        Write g_scale_n, Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * H) return;
+    const int k = i % H, b = i / H;
+    const long long at = (long long)t * B + b;
+=======
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Write d_gates_3,
+        Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates, Write g_scale_n,
+        Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
+>>>>>>> main
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+>>>>>>> cuda
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
     const real z_ = z[at * H + k];
     const real n_ = n[at * H + k];
-    const real normed_n = d_gates_3[at * (2 * H) + H + k], normed_z = d_gates_3[at * (2 * H) + k];
+    const real normed_n = k_gates[at * (2 * H) + H + k], normed_z = k_gates[at * (2 * H) + k];
     const real g_h = g[H + k], g_z = g[k];
     const real centred_n = gates[at * (2 * H) + H + k], centred_z = gates[at * (2 * H) + k];
     const real scale_n = scale[H + k], scale_z = scale[k];
@@ -265,12 +293,12 @@ extern "C" __global__ void ligru_backward_2(
     const real d_centred_z = d_normed_z * scale_z;
     d_h[b * H + k] = d_h_next;
     d_gates_2[at * (2 * H) + H + k] = d_n;
-    d_gates_3[at * (2 * H) + H + k] = d_n * normed_n;  // g_g_h
+    k_gates[at * (2 * H) + H + k] = d_n * normed_n;  // g_g_h
     g_scale_n[at * H + k] = d_normed_n * centred_n;
     d_gates[at * (2 * H) + H + k] = d_centred_n;
     g_used_mean_n[at * H + k] = -d_centred_n;
     d_gates_2[at * (2 * H) + k] = d_z;
-    d_gates_3[at * (2 * H) + k] = d_z * normed_z;  // g_g_z
+    k_gates[at * (2 * H) + k] = d_z * normed_z;  // g_g_z
     g_scale_z[at * H + k] = d_normed_z * centred_z;
     d_gates[at * (2 * H) + k] = d_centred_z;
     g_used_mean_z[at * H + k] = -d_centred_z;

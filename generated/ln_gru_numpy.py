@@ -174,12 +174,14 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     R_T = np.ascontiguousarray(R.T)
-    s = np.empty((B, 3 * H), dtype)
-    s_part, s_part_2, s_part_3 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H :]
-    c_2 = c[2 * H :]
+    s = np.empty((3, B, H), dtype)
+    g_h_rows = np.tile(g_h.reshape(3, 1, H), (B, 1))
+    s_part, s_part_2, s_part_3 = s[0], s[1], s[2]
+    c_2 = np.tile(c[2 * H :], (B, 1))
     ends = [None] * T if finished is None else finished
-    for h_t, gates_2_t, p_z_2_t, z_t, r_t, n_t, h_next, finished_t in zip(
-        h[:-1], gates_2, p_z_2, z, r, n, h[1:], ends, strict=True
+    for h_t, gates_2_t, p_z_2_t, gates_2_each, z_t, r_t, n_t, h_next, finished_t in zip(
+        h[:-1], gates_2, p_z_2, gates_2.reshape(T, B, 3, H).swapaxes(1, 2), z, r, n, h[1:], ends,
+        strict=True
     ):
         # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         np.matmul(h_t, R_T, out=gates_2_t)
@@ -197,7 +199,7 @@ def forward(
 
         # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
         # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
-        np.multiply(gates_2_t, g_h, out=s)
+        np.multiply(gates_2_each, g_h_rows, out=s)
         s *= p_z_2_t
         z_t += s_part
         r_t += s_part_2
@@ -260,56 +262,57 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
-    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
+    k_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
     g_centre_z_2, d_r_h = (np.empty((B, H), dtype) for _ in range(2))
     g_p_z, g_centre_z, g_c_2 = (np.empty((T, B, H), dtype) for _ in range(3))
-    d_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
-    d_gates_4 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
+    k_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
+    k_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
     sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
     d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (np.zeros(shape, dtype) for shape in shapes(I, H))
     two, minus_one = np.array(2, dtype), np.array(-1, dtype)
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 3 * H), dtype)
-    s_2_part, s_2_part_2, s_2_part_3 = s_2[:, :H], s_2[:, H : 2 * H], s_2[:, 2 * H :]
+    s_2 = np.empty((3, B, H), dtype)
+    s_2_part, s_2_part_2, s_2_part_3 = s_2[0], s_2[1], s_2[2]
     R_tiles, d_r_h_tiles = tiles(R, d_r_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        steps = ts.stop - ts.start
         (
-            k_g_p_z_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4, s_ts,
-        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(6))
-        k_sum_square_R_0_h = np.empty((ts.stop - ts.start, B, 1), dtype)
-        d_A_0_x_ts, d_A_2_x_ts = d_gates[ts, :, :H], d_gates[ts, :, 2 * H :]
-        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
-        z_ts, n_ts, d_gates_3_ts, p_z_2_ts = z[ts], n[ts], d_gates_3[ts], p_z_2[ts]
-        r_ts, d_gates_4_ts, g_p_z_ts, d_gates_2_ts = r[ts], d_gates_4[ts], g_p_z[ts], d_gates_2[ts]
-        g_g_h_2_ts = d_gates_3[ts, :, 2 * H :]
+            k_g_p_z_2, k_g_p_z_2_2, k_g_p_z_2_3, k_g_p_z_3, k_g_p_z_4, k_centred_R_2_h, k_centred_R_1_h,
+            k_centred_R_0_h, s_ts,
+        ) = (np.empty((steps, B, H), dtype) for _ in range(9))
+        k_sum_square_R_0_h = np.empty((steps, B, 1), dtype)
+        d_A_0_x_ts, d_A_2_x_ts = k_gates[ts, :, :H], k_gates[ts, :, 2 * H :]
+        d_A_1_x_ts = k_gates[ts, :, H : 2 * H]
+        z_ts, n_ts, k_gates_2_ts, p_z_2_ts = z[ts], n[ts], k_gates_2[ts], p_z_2[ts]
+        r_ts, k_gates_3_ts, g_p_z_ts = r[ts], k_gates_3[ts], g_p_z[ts]
+        g_g_h_2_ts = k_gates_2[ts, :, 2 * H :]
         centred_R_2_h_ts, centred_R_0_h_ts = gates_2[ts, :, 2 * H :], gates_2[ts, :, :H]
         centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
-        g_h_2 = g_h[2 * H :]
-        d_R_2_h_ts = d_gates_2[ts, :, 2 * H :]
+        g_h_2, g_h_0, g_h_1 = g_h[2 * H :], g_h[:H], g_h[H : 2 * H]
 
         np.subtract(1, z_ts, out=d_A_0_x_ts)  # d_A_0_x = 1 - z
 
-        # d_A_2_x = (1 - n**2) * (1 - z), times d_h in the loop
+        # d_A_2_x = (1 - n**2) * (1 - z)
         np.multiply(n_ts, n_ts, out=d_A_2_x_ts)
         np.subtract(1, d_A_2_x_ts, out=d_A_2_x_ts)
         d_A_2_x_ts *= d_A_0_x_ts
 
-        # g_g_h_2 = centred_R_2_h * p_z_2 * r, times d_A_2_x in the loop
-        # g_g_h_1 = centred_R_1_h * p_z_2, times d_A_1_x in the loop
-        # g_g_h_0 = centred_R_0_h * p_z_2, times d_A_0_x in the loop
-        np.multiply(gates_2[ts], p_z_2_ts, out=d_gates_3_ts)
+        # g_g_h_2 = centred_R_2_h * p_z_2 * r
+        # g_g_h_1 = centred_R_1_h * p_z_2
+        # g_g_h_0 = centred_R_0_h * p_z_2
+        np.multiply(gates_2[ts], p_z_2_ts, out=k_gates_2_ts)
         g_g_h_2_ts *= r_ts
 
-        # g_g_x_2 = centred_A_2_x * p_z, times d_A_2_x in the loop
-        # g_g_x_1 = centred_A_1_x * p_z, times d_A_1_x in the loop
-        # g_g_x_0 = centred_A_0_x * p_z, times d_A_0_x in the loop
-        np.multiply(gates[ts], p_z[ts], out=d_gates_4_ts)
+        # g_g_x_2 = centred_A_2_x * p_z
+        # g_g_x_1 = centred_A_1_x * p_z
+        # g_g_x_0 = centred_A_0_x * p_z
+        np.multiply(gates[ts], p_z[ts], out=k_gates_3_ts)
 
-        # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2), times d_A_2_x in the loop
+        # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
         np.subtract(1, r_ts, out=d_A_1_x_ts)
         np.multiply(centred_R_2_h_ts, g_h_2, out=s_ts)
         s_ts *= p_z_2_ts
@@ -317,15 +320,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_A_1_x_ts *= s_ts
         d_A_1_x_ts *= r_ts
 
-        # d_A_0_x = (1 - z) * z * (h - n), times d_h in the loop
+        # d_A_0_x = (1 - z) * z * (h - n)
         np.subtract(h[ts], n_ts, out=s_ts)
         d_A_0_x_ts *= s_ts
         d_A_0_x_ts *= z_ts
 
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_z_2)  # k_g_p_z_2 = centred_R_0_h * g_h_0
-
-        # k_g_p_z_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_z_2_2)
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_z_2)  # k_g_p_z_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_z_2_2)  # k_g_p_z_2_2 = centred_R_1_h * g_h_1
 
         # k_g_p_z_2_3 = centred_R_2_h * g_h_2 * r
         np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_z_2_3)
@@ -339,28 +340,30 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_g_p_z_4 = centred_A_2_x * g_x_2
         np.multiply(gates[ts, :, 2 * H :], g_x[2 * H :], out=k_g_p_z_4)
 
-        # d_R_2_h = g_h_2 * p_z_2 * r
-        # d_R_1_h = g_h_1 * p_z_2
-        # d_R_0_h = g_h_0 * p_z_2
-        np.multiply(g_h, p_z_2_ts, out=d_gates_2_ts)
-        d_R_2_h_ts *= r_ts
+        # k_centred_R_2_h = g_h_2 * p_z_2 * r
+        np.multiply(g_h_2, p_z_2_ts, out=k_centred_R_2_h)
+        k_centred_R_2_h *= r_ts
 
-        # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 / hidden, times sum_g_p_z_2 in the loop
+        np.multiply(g_h_1, p_z_2_ts, out=k_centred_R_1_h)  # k_centred_R_1_h = g_h_1 * p_z_2
+        np.multiply(g_h_0, p_z_2_ts, out=k_centred_R_0_h)  # k_centred_R_0_h = g_h_0 * p_z_2
+
+        # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 / hidden
         np.multiply(p_z_2_ts, p_z_2_ts, out=k_sum_square_R_0_h)
         k_sum_square_R_0_h *= p_z_2_ts
         k_sum_square_R_0_h *= -0.16666666666666666
         k_sum_square_R_0_h /= (H)
 
         for (
-            d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, d_gates_3_t, d_gates_t, d_gates_4_t, k_g_p_z_2_t,
+            d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, k_gates_2_t, k_gates_t, k_gates_3_t, k_g_p_z_2_t,
             k_g_p_z_2_3_t, k_g_p_z_2_2_t, g_p_z_t, k_g_p_z_4_t, k_g_p_z_3_t, k_sum_square_R_0_h_t,
-            d_gates_2_t, centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, z_t,
-            finished_t,
+            k_centred_R_2_h_t, centred_R_2_h, k_centred_R_1_h_t, centred_R_1_h, k_centred_R_0_h_t,
+            centred_R_0_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_t, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, d_gates_3_ts, d_gates[ts],
-            d_gates_4_ts, k_g_p_z_2, k_g_p_z_2_3, k_g_p_z_2_2, g_p_z_ts, k_g_p_z_4, k_g_p_z_3,
-            k_sum_square_R_0_h, d_gates_2_ts, centred_R_2_h_ts, d_R_2_h_ts, centred_R_1_h_ts,
-            d_gates_2[ts, :, H : 2 * H], centred_R_0_h_ts, d_gates_2[ts, :, :H], z_ts, ends[ts],
+            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, k_gates_2_ts, k_gates[ts],
+            k_gates_3_ts, k_g_p_z_2, k_g_p_z_2_3, k_g_p_z_2_2, g_p_z_ts, k_g_p_z_4, k_g_p_z_3,
+            k_sum_square_R_0_h, k_centred_R_2_h, centred_R_2_h_ts, k_centred_R_1_h, centred_R_1_h_ts,
+            k_centred_R_0_h, centred_R_0_h_ts, d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H],
+            d_gates[ts, :, :H], d_gates[ts], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -375,12 +378,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-            d_gates_3_t *= d_gates_t
+            k_gates_2_t *= k_gates_t
 
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-            d_gates_4_t *= d_gates_t
+            k_gates_3_t *= k_gates_t
 
             # k_g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 * r
@@ -402,35 +405,39 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_sum_square_R_0_h = -1 / 6 * p_z_2**3 * sum_g_p_z_2 / hidden
             k_sum_square_R_0_h_t *= sum_g_p_z_2
 
-            # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
-            # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
-            # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
+            # k_centred_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_z_2 * r
+            # k_centred_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_z_2
+            # k_centred_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_z_2
             s_2[...] = k_sum_square_R_0_h_t
-            d_gates_2_t *= d_gates_t
+            k_centred_R_2_h_t *= d_A_2_x
             np.multiply(s_2_part, centred_R_2_h, out=s)
             s *= two
-            d_R_2_h += s
+            k_centred_R_2_h_t += s
+            k_centred_R_1_h_t *= d_A_1_x
             np.multiply(s_2_part_2, centred_R_1_h, out=s)
             s *= two
-            d_R_1_h += s
+            k_centred_R_1_h_t += s
+            k_centred_R_0_h_t *= d_A_0_x
             np.multiply(s_2_part_3, centred_R_0_h, out=s)
             s *= two
-            d_R_0_h += s
+            k_centred_R_0_h_t += s
 
-            # g_centre_z_2 = -d_R_0_h - d_R_1_h - d_R_2_h
-            np.multiply(d_R_0_h, minus_one, out=g_centre_z_2)
-            g_centre_z_2 -= d_R_1_h
-            g_centre_z_2 -= d_R_2_h
+            # g_centre_z_2 = -k_centred_R_0_h - k_centred_R_1_h - k_centred_R_2_h
+            np.multiply(k_centred_R_0_h_t, minus_one, out=g_centre_z_2)
+            g_centre_z_2 -= k_centred_R_1_h_t
+            g_centre_z_2 -= k_centred_R_2_h_t
             np.sum(g_centre_z_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
 
             # d_sum_R_0_h *= 1 / 3 / hidden
             d_sum_R_0_h *= 0.3333333333333333
             d_sum_R_0_h /= (H)
 
-            d_gates_2_t += d_sum_R_0_h
+            np.add(k_centred_R_2_h_t, d_sum_R_0_h, out=d_R_2_h)  # d_R_2_h = d_sum_R_0_h + k_centred_R_2_h
+            np.add(k_centred_R_1_h_t, d_sum_R_0_h, out=d_R_1_h)  # d_R_1_h = d_sum_R_0_h + k_centred_R_1_h
+            np.add(k_centred_R_0_h_t, d_sum_R_0_h, out=d_R_0_h)  # d_R_0_h = d_sum_R_0_h + k_centred_R_0_h
 
             # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-            np.matmul(d_gates_2_t, R_tiles, out=d_r_h_tiles)
+            np.matmul(d_gates_t, R_tiles, out=d_r_h_tiles)
 
             # d_h = d_h * z + d_r_h
             d_h *= z_t
@@ -441,23 +448,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_3 = np.empty((T, B, 1), dtype)
-    s_4 = np.empty((T, B, 3 * H), dtype)
+    s_4 = np.empty((T, 3, B, H), dtype)
     s_5 = np.empty((T, B, H), dtype)
-    d_A_2_x_all, d_A_1_x_all = d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    d_A_0_x_all = d_gates[..., :H]
+    d_A_2_x_all, d_A_1_x_all = k_gates[..., 2 * H :], k_gates[..., H : 2 * H]
+    d_A_0_x_all = k_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates_2)
-    np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
     clear(finished, d_gates)
-    np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
+    np.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    clear(finished, k_gates)
+    np.matmul(ones, k_gates.reshape(T * B, 3 * H), out=d_b)
     np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, g_c_2)
     np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c[2 * H :])
-    clear(finished, d_gates_3)
-    np.matmul(ones, d_gates_3.reshape(T * B, 3 * H), out=d_g_h)
-    clear(finished, d_gates_4)
-    np.matmul(ones, d_gates_4.reshape(T * B, 3 * H), out=d_g_x)
+    clear(finished, k_gates_2)
+    np.matmul(ones, k_gates_2.reshape(T * B, 3 * H), out=d_g_h)
+    clear(finished, k_gates_3)
+    np.matmul(ones, k_gates_3.reshape(T * B, 3 * H), out=d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
     np.multiply(p_z, p_z, out=s_3)
@@ -469,16 +476,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_z
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
-    s_4[...] = d_sum_square_A_0_x
-    d_gates *= g_x
-    d_gates *= p_z
-    np.multiply(s_4[..., :H], gates[..., 2 * H :], out=s_5)
+    s_4[...] = d_sum_square_A_0_x[:, None]
+    k_gates *= g_x
+    k_gates *= p_z
+    np.multiply(s_4[:, 0], gates[..., 2 * H :], out=s_5)
     s_5 *= 2
     d_A_2_x_all += s_5
-    np.multiply(s_4[..., H : 2 * H], gates[..., H : 2 * H], out=s_5)
+    np.multiply(s_4[:, 1], gates[..., H : 2 * H], out=s_5)
     s_5 *= 2
     d_A_1_x_all += s_5
-    np.multiply(s_4[..., 2 * H :], gates[..., :H], out=s_5)
+    np.multiply(s_4[:, 2], gates[..., :H], out=s_5)
     s_5 *= 2
     d_A_0_x_all += s_5
 
@@ -494,12 +501,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_A_0_x *= 0.3333333333333333
     d_sum_A_0_x /= (H)
 
-    d_gates += d_sum_A_0_x
+    k_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
-    np.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
-    clear(finished, d_gates)
-    np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
+    np.matmul(k_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
+    clear(finished, k_gates)
+    np.matmul(k_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     return Grads(params=Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x), x=d_x, initial=States(d_h))
@@ -698,20 +705,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:

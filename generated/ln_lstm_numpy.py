@@ -186,16 +186,19 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     R_T = np.ascontiguousarray(R.T)
-    s = np.empty((B, 4 * H), dtype)
+    s = np.empty((4, B, H), dtype)
     s_2 = np.empty((B, H), dtype)
-    s_part, s_part_2, s_part_3, s_part_4 = s[:, :H], s[:, H : 2 * H], s[:, 2 * H : 3 * H], s[:, 3 * H :]
+    g_h_rows = np.tile(g_h.reshape(4, 1, H), (B, 1))
+    s_part, s_part_2, s_part_3, s_part_4 = s[0], s[1], s[2], s[3]
+    g_c_rows = np.tile(g_c, (B, 1))
+    b_c_rows = np.tile(b_c, (B, 1))
     ends = [None] * T if finished is None else finished
     for (
-        h_t, gates_2_t, p_i_2_t, i_t, g_t, f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t, tanh_h_2_t,
-        h_next, finished_t,
+        h_t, gates_2_t, p_i_2_t, gates_2_each, i_t, g_t, f_t, o_t, c_next, c_t, centred_c_next_t, p_h_t,
+        tanh_h_2_t, h_next, finished_t,
     ) in zip(
-        h[:-1], gates_2, p_i_2, i, g, f, o, c[1:], c[:-1], centred_c_next, p_h, tanh_h_2, h[1:], ends,
-        strict=True
+        h[:-1], gates_2, p_i_2, gates_2.reshape(T, B, 4, H).swapaxes(1, 2), i, g, f, o, c[1:], c[:-1],
+        centred_c_next, p_h, tanh_h_2, h[1:], ends, strict=True
     ):
         # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         np.matmul(h_t, R_T, out=gates_2_t)
@@ -214,7 +217,7 @@ def forward(
         # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
         # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
         # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
-        np.multiply(gates_2_t, g_h, out=s)
+        np.multiply(gates_2_each, g_h_rows, out=s)
         s *= p_i_2_t
         i_t += s_part
         g_t += s_part_2
@@ -240,9 +243,9 @@ def forward(
         p_h_t += 1e-05
         np.sqrt(p_h_t, out=p_h_t)
         np.reciprocal(p_h_t, out=p_h_t)
-        np.multiply(centred_c_next_t, g_c, out=tanh_h_2_t)
+        np.multiply(centred_c_next_t, g_c_rows, out=tanh_h_2_t)
         tanh_h_2_t *= p_h_t
-        tanh_h_2_t += b_c
+        tanh_h_2_t += b_c_rows
         np.tanh(tanh_h_2_t, out=tanh_h_2_t)
         np.multiply(o_t, tanh_h_2_t, out=h_next)
 
@@ -299,94 +302,82 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    d_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    d_gates_2 = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
+    k_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     g_centre_h, g_centre_i_2 = (np.empty((B, H), dtype) for _ in range(2))
     g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (np.empty((T, B, H), dtype) for _ in range(4))
-    d_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
-    d_gates_4 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
+    k_gates_2 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    k_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
     d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (np.zeros(shape, dtype) for shape in shapes(I, H))
     two, minus_one = np.array(2, dtype), np.array(-1, dtype)
     s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
-    s_3 = np.empty((B, 4 * H), dtype)
-    s_3_part, s_3_part_2, s_3_part_3 = s_3[:, :H], s_3[:, H : 2 * H], s_3[:, 2 * H : 3 * H]
-    s_3_part_4 = s_3[:, 3 * H :]
+    s_3 = np.empty((4, B, H), dtype)
+    s_3_part, s_3_part_2, s_3_part_3, s_3_part_4 = s_3[0], s_3[1], s_3[2], s_3[3]
     R_tiles, d_h_tiles = tiles(R, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        steps = ts.stop - ts.start
         (
             k_g_p_h, k_centred_c, k_g_p_i_2, k_g_p_i_2_2, k_g_p_i_2_3, k_g_p_i_2_4, k_g_p_i_3, k_g_p_i_4,
-            k_g_p_i_5,
-        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(9))
-        k_sum_square_c, k_sum_square_R_0_h = (np.empty((ts.stop - ts.start, B, 1), dtype) for _ in range(2))
+            k_g_p_i_5, k_centred_R_3_h, k_centred_R_2_h, k_centred_R_1_h, k_centred_R_0_h,
+        ) = (np.empty((steps, B, H), dtype) for _ in range(13))
+        k_sum_square_c, k_sum_square_R_0_h = (np.empty((steps, B, 1), dtype) for _ in range(2))
         d_tanh_h_2_ts, tanh_h_2_ts, o_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts]
         centred_c_next_ts, g_g_c_ts, p_h_ts, p_i_2_ts = centred_c_next[ts], g_g_c[ts], p_h[ts], p_i_2[ts]
         f_ts, g_ts, i_ts, g_p_i_ts = f[ts], g[ts], i[ts], g_p_i[ts]
-        d_gates_2_ts = d_gates_2[ts]
-        d_A_3_x_ts, d_A_2_x_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
-        d_A_1_x_ts, d_A_0_x_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        d_A_3_x_ts, d_A_2_x_ts = k_gates[ts, :, 3 * H :], k_gates[ts, :, 2 * H : 3 * H]
+        d_A_1_x_ts, d_A_0_x_ts = k_gates[ts, :, H : 2 * H], k_gates[ts, :, :H]
+        d_A_01_x_ts = k_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2)
         centred_R_0_h_ts, centred_R_1_h_ts = gates_2[ts, :, :H], gates_2[ts, :, H : 2 * H]
         centred_R_2_h_ts, centred_R_3_h_ts = gates_2[ts, :, 2 * H : 3 * H], gates_2[ts, :, 3 * H :]
+        g_h_0, g_h_1, g_h_2, g_h_3 = g_h[:H], g_h[H : 2 * H], g_h[2 * H : 3 * H], g_h[3 * H :]
 
-        # d_tanh_h_2 = o * (1 - tanh_h_2**2), times d_h in the loop
+        # d_tanh_h_2 = o * (1 - tanh_h_2**2)
         np.multiply(tanh_h_2_ts, tanh_h_2_ts, out=d_tanh_h_2_ts)
         np.subtract(1, d_tanh_h_2_ts, out=d_tanh_h_2_ts)
         d_tanh_h_2_ts *= o_ts
 
-        # k_g_p_h = centred_c_next * g_c, times d_tanh_h_2 in the loop
-        np.multiply(centred_c_next_ts, g_c, out=k_g_p_h)
-
-        # g_g_c = centred_c_next * p_h, times d_tanh_h_2 in the loop
-        np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)
-
+        np.multiply(centred_c_next_ts, g_c, out=k_g_p_h)  # k_g_p_h = centred_c_next * g_c
+        np.multiply(centred_c_next_ts, p_h_ts, out=g_g_c_ts)  # g_g_c = centred_c_next * p_h
         np.multiply(g_c, p_h_ts, out=k_centred_c)  # k_centred_c = g_c * p_h
 
-        # d_A_3_x = (1 - o) * o * tanh_h_2, times d_h in the loop
+        # d_A_3_x = (1 - o) * o * tanh_h_2
         np.subtract(1, o_ts, out=d_A_3_x_ts)
         d_A_3_x_ts *= o_ts
         d_A_3_x_ts *= tanh_h_2_ts
 
-        # g_g_h_3 = centred_R_3_h * p_i_2, times d_A_3_x in the loop
-        # g_g_h_2 = centred_R_2_h * p_i_2, times d_A_2_x in the loop
-        # g_g_h_1 = centred_R_1_h * p_i_2, times d_A_1_x in the loop
-        # g_g_h_0 = centred_R_0_h * p_i_2, times d_A_0_x in the loop
-        np.multiply(gates_2[ts], p_i_2_ts, out=d_gates_3[ts])
+        # g_g_h_3 = centred_R_3_h * p_i_2
+        # g_g_h_2 = centred_R_2_h * p_i_2
+        # g_g_h_1 = centred_R_1_h * p_i_2
+        # g_g_h_0 = centred_R_0_h * p_i_2
+        np.multiply(gates_2[ts], p_i_2_ts, out=k_gates_2[ts])
 
-        # g_g_x_3 = centred_A_3_x * p_i, times d_A_3_x in the loop
-        # g_g_x_2 = centred_A_2_x * p_i, times d_A_2_x in the loop
-        # g_g_x_1 = centred_A_1_x * p_i, times d_A_1_x in the loop
-        # g_g_x_0 = centred_A_0_x * p_i, times d_A_0_x in the loop
-        np.multiply(gates[ts], p_i[ts], out=d_gates_4[ts])
+        # g_g_x_3 = centred_A_3_x * p_i
+        # g_g_x_2 = centred_A_2_x * p_i
+        # g_g_x_1 = centred_A_1_x * p_i
+        # g_g_x_0 = centred_A_0_x * p_i
+        np.multiply(gates[ts], p_i[ts], out=k_gates_3[ts])
 
-        # d_A_2_x = c * (1 - f) * f, times d_c in the loop
+        # d_A_2_x = c * (1 - f) * f
         np.subtract(1, f_ts, out=d_A_2_x_ts)
         d_A_2_x_ts *= c[ts]
         d_A_2_x_ts *= f_ts
 
-        # d_A_1_x = (1 - g**2) * i, times d_c in the loop
+        # d_A_1_x = (1 - g**2) * i
+        # d_A_0_x = g * (1 - i) * i
         np.multiply(g_ts, g_ts, out=d_A_1_x_ts)
         np.subtract(1, d_A_1_x_ts, out=d_A_1_x_ts)
-        d_A_1_x_ts *= i_ts
-
-        # d_A_0_x = g * (1 - i) * i, times d_c in the loop
         np.subtract(1, i_ts, out=d_A_0_x_ts)
         d_A_0_x_ts *= g_ts
-        d_A_0_x_ts *= i_ts
+        d_A_01_x_ts *= i_ts[:, None]
 
-        np.multiply(centred_R_0_h_ts, g_h[:H], out=k_g_p_i_2)  # k_g_p_i_2 = centred_R_0_h * g_h_0
-
-        # k_g_p_i_2_2 = centred_R_1_h * g_h_1
-        np.multiply(centred_R_1_h_ts, g_h[H : 2 * H], out=k_g_p_i_2_2)
-
-        # k_g_p_i_2_3 = centred_R_2_h * g_h_2
-        np.multiply(centred_R_2_h_ts, g_h[2 * H : 3 * H], out=k_g_p_i_2_3)
-
-        # k_g_p_i_2_4 = centred_R_3_h * g_h_3
-        np.multiply(centred_R_3_h_ts, g_h[3 * H :], out=k_g_p_i_2_4)
-
+        np.multiply(centred_R_0_h_ts, g_h_0, out=k_g_p_i_2)  # k_g_p_i_2 = centred_R_0_h * g_h_0
+        np.multiply(centred_R_1_h_ts, g_h_1, out=k_g_p_i_2_2)  # k_g_p_i_2_2 = centred_R_1_h * g_h_1
+        np.multiply(centred_R_2_h_ts, g_h_2, out=k_g_p_i_2_3)  # k_g_p_i_2_3 = centred_R_2_h * g_h_2
+        np.multiply(centred_R_3_h_ts, g_h_3, out=k_g_p_i_2_4)  # k_g_p_i_2_4 = centred_R_3_h * g_h_3
         np.multiply(gates[ts, :, :H], g_x[:H], out=g_p_i_ts)  # g_p_i = centred_A_0_x * g_x_0
 
         # k_g_p_i_3 = centred_A_1_x * g_x_1
@@ -398,19 +389,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # k_g_p_i_5 = centred_A_3_x * g_x_3
         np.multiply(gates[ts, :, 3 * H :], g_x[3 * H :], out=k_g_p_i_5)
 
-        # d_R_3_h = g_h_3 * p_i_2
-        # d_R_2_h = g_h_2 * p_i_2
-        # d_R_1_h = g_h_1 * p_i_2
-        # d_R_0_h = g_h_0 * p_i_2
-        np.multiply(g_h, p_i_2_ts, out=d_gates_2_ts)
+        np.multiply(g_h_3, p_i_2_ts, out=k_centred_R_3_h)  # k_centred_R_3_h = g_h_3 * p_i_2
+        np.multiply(g_h_2, p_i_2_ts, out=k_centred_R_2_h)  # k_centred_R_2_h = g_h_2 * p_i_2
+        np.multiply(g_h_1, p_i_2_ts, out=k_centred_R_1_h)  # k_centred_R_1_h = g_h_1 * p_i_2
+        np.multiply(g_h_0, p_i_2_ts, out=k_centred_R_0_h)  # k_centred_R_0_h = g_h_0 * p_i_2
 
-        # k_sum_square_c = -1 / 2 * p_h**3 / hidden, times sum_g_p_h in the loop
+        # k_sum_square_c = -1 / 2 * p_h**3 / hidden
         np.multiply(p_h_ts, p_h_ts, out=k_sum_square_c)
         k_sum_square_c *= p_h_ts
         k_sum_square_c *= -0.5
         k_sum_square_c /= (H)
 
-        # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 / hidden, times sum_g_p_i_2 in the loop
+        # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 / hidden
         np.multiply(p_i_2_ts, p_i_2_ts, out=k_sum_square_R_0_h)
         k_sum_square_R_0_h *= p_i_2_ts
         k_sum_square_R_0_h *= -0.125
@@ -418,18 +408,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         for (
             d_y_t, d_tanh_h_2_t, k_g_p_h_t, g_g_c_t, d_A_3_x, g_g_h_3, g_g_x_3, k_sum_square_c_t,
-            k_centred_c_t, centred_c_next_t, d_A_2_x, d_A_1_x, d_A_0_x, g_ggg, d_A_012_x, g_ggg_2,
-            k_g_p_i_2_t, k_g_p_i_2_3_t, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t,
-            k_g_p_i_5_t, f_t, k_sum_square_R_0_h_t, d_gates_2_t, d_gates_t, centred_R_3_h, d_R_3_h,
-            centred_R_2_h, d_R_2_h, centred_R_1_h, d_R_1_h, centred_R_0_h, d_R_0_h, finished_t,
+            k_centred_c_t, centred_c_next_t, d_A_012_x, g_ggg, d_A_012_x_2, g_ggg_2, k_g_p_i_2_t, d_A_0_x,
+            d_A_2_x, k_g_p_i_2_3_t, d_A_1_x, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t,
+            k_g_p_i_5_t, f_t, k_sum_square_R_0_h_t, k_centred_R_3_h_t, centred_R_3_h, k_centred_R_2_h_t,
+            centred_R_2_h, k_centred_R_1_h_t, centred_R_1_h, k_centred_R_0_h_t, centred_R_0_h, d_R_3_h,
+            d_R_2_h, d_R_1_h, d_R_0_h, d_gates_t, finished_t,
         ) in backwards(
-            d_y[ts], d_tanh_h_2_ts, k_g_p_h, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
-            d_gates_4[ts, :, 3 * H :], k_sum_square_c, k_centred_c, centred_c_next_ts, d_A_2_x_ts, d_A_1_x_ts,
-            d_A_0_x_ts, d_gates_3[ts, :, : 3 * H], d_gates[ts, :, : 3 * H], d_gates_4[ts, :, : 3 * H],
-            k_g_p_i_2, k_g_p_i_2_3, k_g_p_i_2_2, k_g_p_i_2_4, g_p_i_ts, k_g_p_i_4, k_g_p_i_3, k_g_p_i_5, f_ts,
-            k_sum_square_R_0_h, d_gates_2_ts, d_gates[ts], centred_R_3_h_ts, d_gates_2[ts, :, 3 * H :],
-            centred_R_2_h_ts, d_gates_2[ts, :, 2 * H : 3 * H], centred_R_1_h_ts, d_gates_2[ts, :, H : 2 * H],
-            centred_R_0_h_ts, d_gates_2[ts, :, :H], ends[ts],
+            d_y[ts], d_tanh_h_2_ts, k_g_p_h, g_g_c_ts, d_A_3_x_ts, k_gates_2[ts, :, 3 * H :],
+            k_gates_3[ts, :, 3 * H :], k_sum_square_c, k_centred_c, centred_c_next_ts,
+            k_gates[ts, :, : 3 * H].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates_2[ts, :, : 3 * H],
+            k_gates[ts, :, : 3 * H], k_gates_3[ts, :, : 3 * H], k_g_p_i_2, d_A_0_x_ts, d_A_2_x_ts,
+            k_g_p_i_2_3, d_A_1_x_ts, k_g_p_i_2_2, k_g_p_i_2_4, g_p_i_ts, k_g_p_i_4, k_g_p_i_3, k_g_p_i_5,
+            f_ts, k_sum_square_R_0_h, k_centred_R_3_h, centred_R_3_h_ts, k_centred_R_2_h, centred_R_2_h_ts,
+            k_centred_R_1_h, centred_R_1_h_ts, k_centred_R_0_h, centred_R_0_h_ts, d_gates[ts, :, 3 * H :],
+            d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H], d_gates[ts],
+            ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -468,19 +461,20 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_c += k_centred_c_t
             d_c += d_sum_c_next
 
-            d_A_2_x *= d_c  # d_A_2_x = d_c * c * (1 - f) * f
-            d_A_1_x *= d_c  # d_A_1_x = d_c * (1 - g**2) * i
-            d_A_0_x *= d_c  # d_A_0_x = d_c * g * (1 - i) * i
+            # d_A_2_x = d_c * c * (1 - f) * f
+            # d_A_1_x = d_c * (1 - g**2) * i
+            # d_A_0_x = d_c * g * (1 - i) * i
+            d_A_012_x *= d_c
 
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_i_2
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_i_2
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_i_2
-            g_ggg *= d_A_012_x
+            g_ggg *= d_A_012_x_2
 
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_i
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_i
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_i
-            g_ggg_2 *= d_A_012_x
+            g_ggg_2 *= d_A_012_x_2
 
             # k_g_p_i_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 + d_A_3_x * centred_R_3_h * g_h_3
@@ -508,40 +502,46 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # k_sum_square_R_0_h = -1 / 8 * p_i_2**3 * sum_g_p_i_2 / hidden
             k_sum_square_R_0_h_t *= sum_g_p_i_2
 
-            # d_R_3_h = 2 * k_sum_square_R_0_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
-            # d_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
-            # d_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
-            # d_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
+            # k_centred_R_3_h = 2 * k_sum_square_R_0_h * centred_R_3_h + d_A_3_x * g_h_3 * p_i_2
+            # k_centred_R_2_h = 2 * k_sum_square_R_0_h * centred_R_2_h + d_A_2_x * g_h_2 * p_i_2
+            # k_centred_R_1_h = 2 * k_sum_square_R_0_h * centred_R_1_h + d_A_1_x * g_h_1 * p_i_2
+            # k_centred_R_0_h = 2 * k_sum_square_R_0_h * centred_R_0_h + d_A_0_x * g_h_0 * p_i_2
             s_3[...] = k_sum_square_R_0_h_t
-            d_gates_2_t *= d_gates_t
+            k_centred_R_3_h_t *= d_A_3_x
             np.multiply(s_3_part, centred_R_3_h, out=s)
             s *= two
-            d_R_3_h += s
+            k_centred_R_3_h_t += s
+            k_centred_R_2_h_t *= d_A_2_x
             np.multiply(s_3_part_2, centred_R_2_h, out=s)
             s *= two
-            d_R_2_h += s
+            k_centred_R_2_h_t += s
+            k_centred_R_1_h_t *= d_A_1_x
             np.multiply(s_3_part_3, centred_R_1_h, out=s)
             s *= two
-            d_R_1_h += s
+            k_centred_R_1_h_t += s
+            k_centred_R_0_h_t *= d_A_0_x
             np.multiply(s_3_part_4, centred_R_0_h, out=s)
             s *= two
-            d_R_0_h += s
+            k_centred_R_0_h_t += s
 
-            # g_centre_i_2 = -d_R_0_h - d_R_1_h - d_R_2_h - d_R_3_h
-            np.multiply(d_R_0_h, minus_one, out=g_centre_i_2)
-            g_centre_i_2 -= d_R_1_h
-            g_centre_i_2 -= d_R_2_h
-            g_centre_i_2 -= d_R_3_h
+            # g_centre_i_2 = -k_centred_R_0_h - k_centred_R_1_h - k_centred_R_2_h - k_centred_R_3_h
+            np.multiply(k_centred_R_0_h_t, minus_one, out=g_centre_i_2)
+            g_centre_i_2 -= k_centred_R_1_h_t
+            g_centre_i_2 -= k_centred_R_2_h_t
+            g_centre_i_2 -= k_centred_R_3_h_t
             np.sum(g_centre_i_2, axis=-1, keepdims=True, out=d_sum_R_0_h)
 
             # d_sum_R_0_h *= 1 / 4 / hidden
             d_sum_R_0_h *= 0.25
             d_sum_R_0_h /= (H)
 
-            d_gates_2_t += d_sum_R_0_h
+            np.add(k_centred_R_3_h_t, d_sum_R_0_h, out=d_R_3_h)  # d_R_3_h = d_sum_R_0_h + k_centred_R_3_h
+            np.add(k_centred_R_2_h_t, d_sum_R_0_h, out=d_R_2_h)  # d_R_2_h = d_sum_R_0_h + k_centred_R_2_h
+            np.add(k_centred_R_1_h_t, d_sum_R_0_h, out=d_R_1_h)  # d_R_1_h = d_sum_R_0_h + k_centred_R_1_h
+            np.add(k_centred_R_0_h_t, d_sum_R_0_h, out=d_R_0_h)  # d_R_0_h = d_sum_R_0_h + k_centred_R_0_h
 
             # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
-            np.matmul(d_gates_2_t, R_tiles, out=d_h_tiles)
+            np.matmul(d_gates_t, R_tiles, out=d_h_tiles)
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -549,25 +549,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     ones = np.ones(T * B, dtype)
     s_4 = np.empty((T, B, 1), dtype)
-    s_5 = np.empty((T, B, 4 * H), dtype)
+    s_5 = np.empty((T, 4, B, H), dtype)
     s_6 = np.empty((T, B, H), dtype)
-    d_A_3_x_all, d_A_2_x_all = d_gates[..., 3 * H :], d_gates[..., 2 * H : 3 * H]
-    d_A_1_x_all, d_A_0_x_all = d_gates[..., H : 2 * H], d_gates[..., :H]
+    d_A_3_x_all, d_A_2_x_all = k_gates[..., 3 * H :], k_gates[..., 2 * H : 3 * H]
+    d_A_1_x_all, d_A_0_x_all = k_gates[..., H : 2 * H], k_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates_2)
-    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, d_gates)
-    np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
+    np.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
+    clear(finished, k_gates)
+    np.matmul(ones, k_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_tanh_h_2)
     np.matmul(ones, d_tanh_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
-    clear(finished, d_gates_3)
-    np.matmul(ones, d_gates_3.reshape(T * B, 4 * H), out=d_g_h)
-    clear(finished, d_gates_4)
-    np.matmul(ones, d_gates_4.reshape(T * B, 4 * H), out=d_g_x)
+    clear(finished, k_gates_2)
+    np.matmul(ones, k_gates_2.reshape(T * B, 4 * H), out=d_g_h)
+    clear(finished, k_gates_3)
+    np.matmul(ones, k_gates_3.reshape(T * B, 4 * H), out=d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
     np.multiply(p_i, p_i, out=s_4)
@@ -580,19 +580,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_2_x = 2 * d_sum_square_A_0_x * centred_A_2_x + d_A_2_x * g_x_2 * p_i
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
-    s_5[...] = d_sum_square_A_0_x
-    d_gates *= g_x
-    d_gates *= p_i
-    np.multiply(s_5[..., :H], gates[..., 3 * H :], out=s_6)
+    s_5[...] = d_sum_square_A_0_x[:, None]
+    k_gates *= g_x
+    k_gates *= p_i
+    np.multiply(s_5[:, 0], gates[..., 3 * H :], out=s_6)
     s_6 *= 2
     d_A_3_x_all += s_6
-    np.multiply(s_5[..., H : 2 * H], gates[..., 2 * H : 3 * H], out=s_6)
+    np.multiply(s_5[:, 1], gates[..., 2 * H : 3 * H], out=s_6)
     s_6 *= 2
     d_A_2_x_all += s_6
-    np.multiply(s_5[..., 2 * H : 3 * H], gates[..., H : 2 * H], out=s_6)
+    np.multiply(s_5[:, 2], gates[..., H : 2 * H], out=s_6)
     s_6 *= 2
     d_A_1_x_all += s_6
-    np.multiply(s_5[..., 3 * H :], gates[..., :H], out=s_6)
+    np.multiply(s_5[:, 3], gates[..., :H], out=s_6)
     s_6 *= 2
     d_A_0_x_all += s_6
 
@@ -607,12 +607,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_A_0_x *= 0.25
     d_sum_A_0_x /= (H)
 
-    d_gates += d_sum_A_0_x
+    k_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
-    np.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
-    clear(finished, d_gates)
-    np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
+    np.matmul(k_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
+    clear(finished, k_gates)
+    np.matmul(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     return Grads(
@@ -831,20 +831,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:

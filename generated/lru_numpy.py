@@ -68,7 +68,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     hr: np.ndarray  # (T + 1, B, H)  the initial state first
     hi: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  Br_x, Bi_x
+    gates: np.ndarray  # (T, 2, B, H)  Br_x, Bi_x
     exp: np.ndarray  # (3 * H,)  exp_nu, exp_th, exp_gl
     m: np.ndarray  # (H,)  m
     cos_exp_th: np.ndarray  # (H,)  cos_exp_th
@@ -142,7 +142,7 @@ def forward(
 
     Br_Bi, Ci, Cr, nu, th, gl, D = params
     hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
-        tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H), exp=(3 * H,), m=(H,),
+        tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, 2, B, H), exp=(3 * H,), m=(H,),
         cos_exp_th=(H,), sin_exp_th=(H,),
     )
     x_hr_next, x_hi_next = (np.empty((T, B, H), dtype) for _ in range(2))
@@ -166,26 +166,28 @@ def forward(
 
     # The parts of hr' and hi' that wait for no state, for all steps at once.
     np.exp(gl, out=exp_gl)
-    np.matmul(x.reshape(T * B, I), Br_Bi.T, out=gates.reshape(T * B, 2 * H))
-    np.multiply(gates[..., :H], exp_gl, out=x_hr_next)
-    np.multiply(gates[..., H:], exp_gl, out=x_hi_next)
+    project(x, Br_Bi.T, out=gates)
+    np.multiply(gates[:, 0], exp_gl, out=x_hr_next)
+    np.multiply(gates[:, 1], exp_gl, out=x_hi_next)
 
     hr[0] = 0 if initial is None else check("initial.hr", initial.hr, (B, H))
     hi[0] = 0 if initial is None else check("initial.hi", initial.hi, (B, H))
     s = np.empty((B, H), dtype)
+    lr_rows = np.tile(lr, (B, 1))
+    li_rows = np.tile(li, (B, 1))
     ends = [None] * T if finished is None else finished
     for hr_next, hr_t, hi_t, x_hr_next_t, hi_next, x_hi_next_t, finished_t in zip(
         hr[1:], hr[:-1], hi[:-1], x_hr_next, hi[1:], x_hi_next, ends, strict=True
     ):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
-        np.multiply(hr_t, lr, out=hr_next)
-        np.multiply(hi_t, li, out=s)
+        np.multiply(hr_t, lr_rows, out=hr_next)
+        np.multiply(hi_t, li_rows, out=s)
         hr_next -= s
         hr_next += x_hr_next_t
 
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-        np.multiply(hi_t, lr, out=hi_next)
-        np.multiply(hr_t, li, out=s)
+        np.multiply(hi_t, lr_rows, out=hi_next)
+        np.multiply(hr_t, li_rows, out=s)
         hi_next += s
         hi_next += x_hi_next_t
 
@@ -272,14 +274,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_D.reshape(T * B, I), out=d_D)
 
     s = np.empty((B, H), dtype)
-    exp_gl = exp[2 * H :]
+    exp_gl = np.tile(exp[2 * H :], (B, 1))
+    li_2_rows = np.tile(li_2, (B, 1))
+    lr_2_rows = np.tile(lr_2, (B, 1))
     ends = [None] * T if finished is None else finished
     for (
         d_hi_next_2_t, d_Bi_x, d_hr_next_2_t, g_exp_gl_t, Bi_x, Br_x, g_li_t, hr_t, hi_t, g_lr_t, d_Br_x,
         finished_t,
     ) in backwards(
-        d_hi_next_2, d_gates[..., H:], d_hr_next_2, g_exp_gl, gates[..., H:], gates[..., :H], g_li, hr[:-1],
-        hi[:-1], g_lr, d_gates[..., :H], ends,
+        d_hi_next_2, d_gates[:, :, H:], d_hr_next_2, g_exp_gl, gates[:, 1], gates[:, 0], g_li, hr[:-1],
+        hi[:-1], g_lr, d_gates[:, :, :H], ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_hr = d_hr.copy()
@@ -309,13 +313,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_hr_next_2_t, exp_gl, out=d_Br_x)  # d_Br_x = d_hr_next_2 * exp_gl
 
         # d_hr = d_hi * li + d_hr_next_2 * lr
-        np.multiply(d_hi, li_2, out=d_hr)
-        np.multiply(d_hr_next_2_t, lr_2, out=s)
+        np.multiply(d_hi, li_2_rows, out=d_hr)
+        np.multiply(d_hr_next_2_t, lr_2_rows, out=s)
         d_hr += s
 
         # d_hi = d_hi * lr - d_hr_next_2 * li
-        d_hi *= lr_2
-        np.multiply(d_hr_next_2_t, li_2, out=s)
+        d_hi *= lr_2_rows
+        np.multiply(d_hr_next_2_t, li_2_rows, out=s)
         d_hi -= s
 
         if finished is not None:
@@ -532,3 +536,12 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0

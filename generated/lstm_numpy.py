@@ -65,7 +65,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 4 * H)  i, f, o, g
+    gates: np.ndarray  # (T, 4, B, H)  i, f, o, g
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -132,13 +132,13 @@ def forward(
 
     W, U, b = params
     h, c, gates, tanh_c = memory(
-        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, 4, B, H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
+    u = np.empty((4, B, H), dtype)  # U_i_h, U_f_h, U_o_h, U_g_h
 
     # The parts of i, f, o and g that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(4, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -147,8 +147,8 @@ def forward(
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, ifo, c_next, c_t, f, g, i, tanh_c_t, h_next, o, finished_t in zip(
-        h[:-1], gates, gates[..., : 3 * H], c[1:], c[:-1], gates[..., H : 2 * H], gates[..., 3 * H :],
-        gates[..., :H], tanh_c, h[1:], gates[..., 2 * H : 3 * H], ends, strict=True
+        h[:-1], gates, gates[:, :3], c[1:], c[:-1], gates[:, 1], gates[:, 3], gates[:, 0], tanh_c, h[1:],
+        gates[:, 2], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
@@ -227,33 +227,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
+        steps = ts.stop - ts.start
+        k_c = np.empty((steps, B, H), dtype)
+        k_gates = np.empty((steps, 4, B, H), dtype)  # k_i, k_f, k_o, k_g
         tanh_c_ts = tanh_c[ts]
-        d_ifo_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 3 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
-        d_o_ts, d_g_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, 3 * H :]
-        ifo_ts, g_ts = gates[ts, :, : 3 * H], gates[ts, :, 3 * H :]
+        k_ifo_ts, k_f_ts, k_i_ts, k_o_ts = k_gates[:, :3], k_gates[:, 1], k_gates[:, 0], k_gates[:, 2]
+        k_g_ts = k_gates[:, 3]
+        ifo_ts, g_ts = gates[ts, :3], gates[ts, 3]
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c)
         np.subtract(1, k_c, out=k_c)
-        k_c *= gates[ts, :, 2 * H : 3 * H]
+        k_c *= gates[ts, 2]
 
-        # d_o = (1 - o) * o * tanh_c, times d_h in the loop
-        # d_f = c * (1 - f) * f, times d_c in the loop
-        # d_i = g * (1 - i) * i, times d_c in the loop
-        np.subtract(1, ifo_ts, out=d_ifo_ts)
-        d_f_ts *= c[ts]
-        d_i_ts *= g_ts
-        d_ifo_ts *= ifo_ts
-        d_o_ts *= tanh_c_ts
+        # k_o = (1 - o) * o * tanh_c
+        # k_f = c * (1 - f) * f
+        # k_i = g * (1 - i) * i
+        np.subtract(1, ifo_ts, out=k_ifo_ts)
+        k_f_ts *= c[ts]
+        k_i_ts *= g_ts
+        k_ifo_ts *= ifo_ts
+        k_o_ts *= tanh_c_ts
 
-        # d_g = (1 - g**2) * i, times d_c in the loop
-        np.multiply(g_ts, g_ts, out=d_g_ts)
-        np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= gates[ts, :, :H]
+        # k_g = (1 - g**2) * i
+        np.multiply(g_ts, g_ts, out=k_g_ts)
+        np.subtract(1, k_g_ts, out=k_g_ts)
+        k_g_ts *= gates[ts, 0]
 
-        for d_y_t, k_c_t, d_o, d_g, d_f, d_i, f, d_gates_t, finished_t in backwards(
-            d_y[ts], k_c, d_o_ts, d_g_ts, d_f_ts, d_i_ts, gates[ts, :, H : 2 * H], d_gates[ts], ends[ts],
+        for d_y_t, k_c_t, d_o, k_o, d_g, k_g, d_if, k_if, f, d_gates_t, finished_t in backwards(
+            d_y[ts], k_c, d_gates[ts, :, 2 * H : 3 * H], k_o_ts, d_gates[ts, :, 3 * H :], k_g_ts,
+            d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates[:, :2], gates[ts, 1],
+            d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -267,10 +271,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
-            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
-            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
-            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
+            np.multiply(d_h, k_o, out=d_o)  # d_o = d_h * (1 - o) * o * tanh_c
+            np.multiply(d_c, k_g, out=d_g)  # d_g = d_c * (1 - g**2) * i
+
+            # d_f = d_c * c * (1 - f) * f
+            # d_i = d_c * g * (1 - i) * i
+            np.multiply(d_c, k_if, out=d_if)
+
             d_c *= f
 
             # d_h = U_i.T @ d_i + U_f.T @ d_f + U_o.T @ d_o + U_g.T @ d_g
@@ -450,18 +457,27 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out

@@ -68,7 +68,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 4 * H)  i, f, g, o
+    gates: np.ndarray  # (T, 4, B, H)  i, f, g, o
     tanh_c: np.ndarray  # (T, B, H)  tanh_c
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -138,35 +138,34 @@ def forward(
 
     W, U, b, p = params
     h, c, gates, tanh_c = memory(
-        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), tanh_c=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, 4, B, H), tanh_c=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
+    u = np.empty((4, B, H), dtype)  # U_i_h, U_f_h, U_g_h, U_o_h
 
     # The parts of i, f, g and o that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(4, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     half = np.array(0.5, dtype)
-    s = np.empty((B, H), dtype)
-    p_i, p_f, p_o = p[:H], p[H : 2 * H], p[2 * H :]
-    U_ifg_h, U_o_h = u[:, : 3 * H], u[:, 3 * H :]
+    s = np.empty((2, B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    p_if, p_o = np.tile(p[: 2 * H].reshape(2, 1, H), (B, 1)), np.tile(p[2 * H :], (B, 1))
+    U_ifg_h, U_o_h = u[:3], u[3]
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
-    for h_t, c_t, i, f, ifg, if_, c_next, g, o, tanh_c_t, h_next, finished_t in zip(
-        h[:-1], c[:-1], gates[..., :H], gates[..., H : 2 * H], gates[..., : 3 * H], gates[..., : 2 * H],
-        c[1:], gates[..., 2 * H : 3 * H], gates[..., 3 * H :], tanh_c, h[1:], ends, strict=True
+    for h_t, c_t, if_, ifg, c_next, f, g, i, o, tanh_c_t, h_next, finished_t in zip(
+        h[:-1], c[:-1], gates[:, :2], gates[:, :3], c[1:], gates[:, 1], gates[:, 2], gates[:, 0],
+        gates[:, 3], tanh_c, h[1:], ends, strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + p_i * c + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + p_f * c + b_f)
         # g = tanh(W_g @ x + U_g @ h + b_g)
         # o = sigmoid(W_o @ x + U_o @ h + p_o * c' + b_o)
         np.matmul(h_t, U_T_tiles, out=u_tiles)
-        np.multiply(c_t, p_i, out=s)
-        i += s
-        np.multiply(c_t, p_f, out=s)
-        f += s
+        np.multiply(c_t, p_if, out=s)
+        if_ += s
         ifg += U_ifg_h
 
         # sigmoid(a) = tanh(a / 2) / 2 + 1 / 2
@@ -177,10 +176,10 @@ def forward(
 
         # c' = f * c + i * g
         np.multiply(c_t, f, out=c_next)
-        np.multiply(g, i, out=s)
-        c_next += s
-        np.multiply(c_next, p_o, out=s)
-        o += s
+        np.multiply(g, i, out=s_2)
+        c_next += s_2
+        np.multiply(c_next, p_o, out=s_2)
+        o += s_2
         o += U_o_h
         sigmoid(o, half, out=o)
 
@@ -241,47 +240,50 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    p_o, p_if = p[2 * H :], p[: 2 * H]
-    s_2_part, s_2_part_2 = s_2[:, H:], s_2[:, :H]
+    s_2 = np.empty((2, B, H), dtype)
+    p_o, p_if = np.tile(p[2 * H :], (B, 1)), np.tile(p[: 2 * H].reshape(2, 1, H), (B, 1))
+    s_2_part, s_2_part_2 = s_2[1], s_2[0]
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_o_ts, d_g_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
-        d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, : 2 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
-        o_ts, g_ts, if_ts = gates[ts, :, 3 * H :], gates[ts, :, 2 * H : 3 * H], gates[ts, :, : 2 * H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 4, B, H), dtype)  # k_i, k_f, k_g, k_o
+        k_c = np.empty((steps, B, H), dtype)
+        k_o_ts, k_g_ts, k_if_ts, k_f_ts = k_gates[:, 3], k_gates[:, 2], k_gates[:, :2], k_gates[:, 1]
+        k_i_ts = k_gates[:, 0]
+        o_ts, g_ts, if_ts = gates[ts, 3], gates[ts, 2], gates[ts, :2]
         tanh_c_ts, c_ts = tanh_c[ts], c[ts]
 
-        # d_o = (1 - o) * o * tanh_c, times d_h in the loop
-        np.subtract(1, o_ts, out=d_o_ts)
-        d_o_ts *= o_ts
-        d_o_ts *= tanh_c_ts
+        # k_o = (1 - o) * o * tanh_c
+        np.subtract(1, o_ts, out=k_o_ts)
+        k_o_ts *= o_ts
+        k_o_ts *= tanh_c_ts
 
         # k_c = o * (1 - tanh_c**2)
         np.multiply(tanh_c_ts, tanh_c_ts, out=k_c)
         np.subtract(1, k_c, out=k_c)
         k_c *= o_ts
 
-        # d_g = (1 - g**2) * i, times d_c in the loop
-        np.multiply(g_ts, g_ts, out=d_g_ts)
-        np.subtract(1, d_g_ts, out=d_g_ts)
-        d_g_ts *= gates[ts, :, :H]
+        # k_g = (1 - g**2) * i
+        np.multiply(g_ts, g_ts, out=k_g_ts)
+        np.subtract(1, k_g_ts, out=k_g_ts)
+        k_g_ts *= gates[ts, 0]
 
-        # d_f = c * (1 - f) * f, times d_c in the loop
-        # d_i = g * (1 - i) * i, times d_c in the loop
-        np.subtract(1, if_ts, out=d_if_ts)
-        d_f_ts *= c_ts
-        d_i_ts *= g_ts
-        d_if_ts *= if_ts
+        # k_f = c * (1 - f) * f
+        # k_i = g * (1 - i) * i
+        np.subtract(1, if_ts, out=k_if_ts)
+        k_f_ts *= c_ts
+        k_i_ts *= g_ts
+        k_if_ts *= if_ts
 
         for (
-            d_y_t, d_o, g_p_o, c_next, k_c_t, d_g, d_f, g_p_f, c_t, d_i, g_p_i, f, d_if, d_gates_t,
-            finished_t,
+            d_y_t, d_o, k_o, g_p_o, c_next, k_c_t, d_ifg, k_ifg, g_pp, d_if, c_t, f, d_gates_t, finished_t,
         ) in backwards(
-            d_y[ts], d_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c, d_g_ts, d_f_ts,
-            d_gates_2[ts, :, H : 2 * H], c_ts, d_i_ts, d_gates_2[ts, :, :H], gates[ts, :, H : 2 * H], d_if_ts,
-            d_gates[ts], ends[ts],
+            d_y[ts], d_gates[ts, :, 3 * H :], k_o_ts, d_gates_2[ts, :, 2 * H :], c[1:][ts], k_c,
+            d_gates[ts, :, : 3 * H].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates[:, :3],
+            d_gates_2[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2),
+            d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), c_ts, gates[ts, 1], d_gates[ts],
+            ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -290,7 +292,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_c, 0, where=finished_t)
 
             d_h += d_y_t
-            d_o *= d_h  # d_o = d_h * (1 - o) * o * tanh_c
+            np.multiply(d_h, k_o, out=d_o)  # d_o = d_h * (1 - o) * o * tanh_c
             np.multiply(d_o, c_next, out=g_p_o)  # g_p_o = d_o * c_next
 
             # d_c += d_h * o * (1 - tanh_c**2) + d_o * p_o
@@ -299,11 +301,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_o, p_o, out=s)
             d_c += s
 
-            d_g *= d_c  # d_g = d_c * (1 - g**2) * i
-            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
-            np.multiply(d_f, c_t, out=g_p_f)  # g_p_f = d_f * c
-            d_i *= d_c  # d_i = d_c * g * (1 - i) * i
-            np.multiply(d_i, c_t, out=g_p_i)  # g_p_i = d_i * c
+            # d_g = d_c * (1 - g**2) * i
+            # d_f = d_c * c * (1 - f) * f
+            # d_i = d_c * g * (1 - i) * i
+            np.multiply(d_c, k_ifg, out=d_ifg)
+
+            # g_p_f = d_f * c
+            # g_p_i = d_i * c
+            np.multiply(d_if, c_t, out=g_pp)
 
             # d_c = d_c * f + d_f * p_f + d_i * p_i
             d_c *= f
@@ -498,21 +503,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -136,7 +136,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_f_T = np.ascontiguousarray(U_f.T)
     half = np.array(0.5, dtype)
-    b_f = b[:H]
+    b_f = np.tile(b[:H], (B, 1))
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
     for h_t, f_t, fh_t, n_t, h_next, finished_t in zip(h[:-1], f, fh, n, h[1:], ends, strict=True):
@@ -210,11 +210,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_f_tiles, d_u_h_tiles = tiles(U_f, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_a_f, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
+        steps = ts.stop - ts.start
+        k_a_f, k_h = (np.empty((steps, B, H), dtype) for _ in range(2))
         d_n_ts, n_ts, f_ts, d_a_f_ts = d_n[ts], n[ts], f[ts], d_a_f[ts]
         h_ts = h[ts]
 
-        # d_n = f * (1 - n**2), times d_h in the loop
+        # d_n = f * (1 - n**2)
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f_ts
@@ -418,20 +419,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

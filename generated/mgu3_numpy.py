@@ -134,18 +134,19 @@ def forward(
     n += b[H:]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
+    f_rows = np.tile(f, (B, 1))
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
     for fh_t, h_t, n_t, h_next, finished_t in zip(fh, h[:-1], n, h[1:], ends, strict=True):
         # n = tanh(W_h @ x + U_h @ (f * h) + b_h)
-        np.multiply(f, h_t, out=fh_t)
+        np.multiply(f_rows, h_t, out=fh_t)
         np.matmul(fh_t, U_h_T_tiles, out=U_h_fh_tiles)
         n_t += U_h_fh
         np.tanh(n_t, out=n_t)
 
         # h' = (1 - f) * h + f * n
         np.subtract(n_t, h_t, out=h_next)
-        h_next *= f
+        h_next *= f_rows
         h_next += h_t
 
         if finished is not None:
@@ -199,12 +200,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_f = np.empty((H,), dtype)
     d_W_h, d_U_h, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     s = np.empty((B, H), dtype)
+    f_rows = np.tile(f, (B, 1))
     U_h_tiles, d_fh_tiles = tiles(U_h, d_fh)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         d_n_ts, n_ts, g_f_ts, h_ts = d_n[ts], n[ts], g_f[ts], h[ts]
 
-        # d_n = f * (1 - n**2), times d_h in the loop
+        # d_n = f * (1 - n**2)
         np.multiply(n_ts, n_ts, out=d_n_ts)
         np.subtract(1, d_n_ts, out=d_n_ts)
         d_n_ts *= f
@@ -227,7 +229,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_h = d_fh * f + d_h * (1 - f)
             np.subtract(d_fh, d_h, out=s)
-            s *= f
+            s *= f_rows
             d_h += s
 
             if finished is not None:
@@ -397,20 +399,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

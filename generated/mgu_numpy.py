@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  f, n
+    gates: np.ndarray  # (T, 2, B, H)  f, n
     fh: np.ndarray  # (T, B, H)  fh
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
@@ -125,12 +125,12 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U_f, U_h, b = params
-    h, gates, fh = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), fh=(T, B, H))
+    h, gates, fh = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), fh=(T, B, H))
     U_f_h, U_h_fh = (np.empty((B, H), dtype) for _ in range(2))
 
     # The parts of f and n that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half = np.array(0.5, dtype)
@@ -138,7 +138,7 @@ def forward(
     U_h_T_tiles, U_h_fh_tiles = tiles(U_h.T, U_h_fh)
     ends = [None] * T if finished is None else finished
     for h_t, f, fh_t, n, h_next, finished_t in zip(
-        h[:-1], gates[..., :H], fh, gates[..., H:], h[1:], ends, strict=True
+        h[:-1], gates[:, 0], fh, gates[:, 1], h[1:], ends, strict=True
     ):
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
         np.matmul(h_t, U_f_T_tiles, out=U_f_h_tiles)
@@ -210,43 +210,40 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_f_tiles, d_u_h_tiles = tiles(U_f, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_a_f, k_h = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_n_ts, d_a_f_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        n_ts, f_ts = gates[ts, :, H:], gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_a_f, k_n
+        k_f, k_h = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_n_ts, k_a_f_ts = k_gates[:, 1], k_gates[:, 0]
+        n_ts, f_ts = gates[ts, 1], gates[ts, 0]
         h_ts = h[ts]
 
-        # d_n = f * (1 - n**2), times d_h in the loop
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= f_ts
-
-        np.subtract(n_ts, h_ts, out=d_a_f_ts)  # d_a_f = n - h
-
+        # k_n = f * (1 - n**2)
         # k_a_f = (1 - f) * f
-        np.subtract(1, f_ts, out=k_a_f)
-        k_a_f *= f_ts
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        np.subtract(1, f_ts, out=k_a_f_ts)
+        k_gates *= f_ts[:, None]
 
+        np.subtract(n_ts, h_ts, out=k_f)  # k_f = n - h
         np.subtract(1, f_ts, out=k_h)  # k_h = 1 - f
 
-        for d_y_t, d_n, d_a_f, h_t, k_a_f_t, k_h_t, f, finished_t in backwards(
-            d_y[ts], d_n_ts, d_a_f_ts, h_ts, k_a_f, k_h, f_ts, ends[ts],
+        for d_y_t, d_n, k_n, k_f_t, h_t, d_a_f, k_a_f, k_h_t, f, finished_t in backwards(
+            d_y[ts], d_gates[ts, :, H:], k_n_ts, k_f, h_ts, d_gates[ts, :, :H], k_a_f_ts, k_h, f_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * f * (1 - n**2)
+            np.multiply(d_h, k_n, out=d_n)  # d_n = d_h * f * (1 - n**2)
             np.matmul(d_n, U_h_tiles, out=d_fh_tiles)  # d_fh = U_h.T @ d_n
 
-            # d_a_f = d_fh * h + d_h * (n - h)
-            d_a_f *= d_h
+            # k_f = d_fh * h + d_h * (n - h)
+            k_f_t *= d_h
             np.multiply(d_fh, h_t, out=s)
-            d_a_f += s
+            k_f_t += s
 
-            # d_a_f *= (1 - f) * f
-            d_a_f *= k_a_f_t
-
+            np.multiply(k_f_t, k_a_f, out=d_a_f)  # d_a_f = k_f * (1 - f) * f
             np.matmul(d_a_f, U_f_tiles, out=d_u_h_tiles)  # d_u_h = U_f.T @ d_a_f
 
             # d_h = d_fh * f + d_h * (1 - f) + d_u_h
@@ -419,21 +416,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

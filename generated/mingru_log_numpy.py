@@ -56,7 +56,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, a
+    gates: np.ndarray  # (T, 2, B, H)  z, a
     sigmoid_a: np.ndarray  # (T, B, H)  sigmoid_a
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
@@ -122,15 +122,15 @@ def forward(
 
     W, = params
     h, gates, sigmoid_a, n = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), sigmoid_a=(T, B, H), n=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), sigmoid_a=(T, B, H), n=(T, B, H),
     )
     x_h_next = np.empty((T, B, H), dtype)
     s = np.empty((T, B, H), dtype)
-    z_all, a_all = gates[..., :H], gates[..., H:]
+    z_all, a_all = gates[:, 0], gates[:, 1]
 
     # z = sigmoid(W_z @ x)
     # a = W_h @ x
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     sigmoid(z_all, 0.5, out=z_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
@@ -145,7 +145,7 @@ def forward(
     one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-        h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+        h[1:], gates[:, 0], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - z) * h + z * n
         np.subtract(one, z, out=h_next)
@@ -200,30 +200,33 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_a
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_a_2, k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(3))
-        d_a_ts, d_W_z_x_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        a_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_W_z_x, k_a
+        k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_W_z_x_ts, k_a_ts = k_gates[:, 0], k_gates[:, 1]
         sigmoid_a_ts = sigmoid_a[ts]
+        a_ts, z_ts = gates[ts, 1], gates[ts, 0]
 
-        choose(np.real(a_ts) >= 0, 1, 0, out=d_a_ts)  # d_a = where(a >= 0, 1, 0)
+        np.subtract(n[ts], h[ts], out=k_W_z_x_ts)  # k_W_z_x = n - h
 
-        # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
-        np.subtract(1, sigmoid_a_ts, out=k_a_2)
+        # k_a = z * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0))
+        # k_W_z_x = (1 - z) * z * (n - h)
+        np.subtract(1, sigmoid_a_ts, out=k_a_ts)
         choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
-        k_a_2 *= s_ts
-        k_a_2 *= sigmoid_a_ts
-
-        # d_W_z_x = (1 - z) * z, times d_z in the loop
-        np.subtract(1, z_ts, out=d_W_z_x_ts)
-        d_W_z_x_ts *= z_ts
+        k_a_ts *= s_ts
+        k_a_ts *= sigmoid_a_ts
+        choose(np.real(a_ts) >= 0, 1, 0, out=s_ts)
+        k_a_ts += s_ts
+        np.subtract(1, z_ts, out=s_ts)
+        k_W_z_x_ts *= s_ts
+        k_gates *= z_ts[:, None]
 
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
-        for d_y_t, z, d_a, k_a_2_t, n_t, h_t, d_W_z_x, k_h_t, finished_t in backwards(
-            d_y[ts], z_ts, d_a_ts, k_a_2, n[ts], h[ts], d_W_z_x_ts, k_h, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -231,18 +234,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # d_a = d_h * (1 - sigmoid_a) * sigmoid_a * z * where(a >= 0, 0, 1) + d_h * z * where(a >= 0,
-            #     1, 0)
-            np.multiply(d_h, z, out=s)
-            d_a *= s
-            np.multiply(s, k_a_2_t, out=s_2)
-            d_a += s_2
-
-            # d_W_z_x = (1 - z) * z * (d_h * n - d_h * h)
-            np.multiply(d_h, n_t, out=s)
-            np.multiply(d_h, h_t, out=s_2)
-            s -= s_2
-            d_W_z_x *= s
+            # d_a = d_h * z * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0))
+            # d_W_z_x = d_h * (1 - z) * z * (n - h)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
 
             # d_h *= 1 - z
             d_h *= k_h_t
@@ -404,6 +398,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -55,7 +55,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, n
+    gates: np.ndarray  # (T, 2, B, H)  z, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -119,24 +119,24 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H))
     x_h_next = np.empty((T, B, H), dtype)
-    z_all = gates[..., :H]
+    z_all = gates[:, 0]
 
     # z = sigmoid(W_z @ x + b_z)
     # n = W_h @ x + b_h
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
     sigmoid(z_all, 0.5, out=z_all)
 
     # The parts of h' that wait for no state, for all steps at once.
-    np.multiply(gates[..., H:], z_all, out=x_h_next)
+    np.multiply(gates[:, 1], z_all, out=x_h_next)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     one = np.array(1, dtype)
     ends = [None] * T if finished is None else finished
     for h_next, z, h_t, x_h_next_t, finished_t in zip(
-        h[1:], gates[..., :H], h[:-1], x_h_next, ends, strict=True
+        h[1:], gates[:, 0], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = (1 - z) * h + z * n
         np.subtract(one, z, out=h_next)
@@ -191,21 +191,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_a_z, d_n
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_a_z_ts = d_gates[ts, :, :H]
-        z_ts = gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_a_z, k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(3))
+        z_ts = gates[ts, 0]
 
-        # d_a_z = (1 - z) * z, times d_z in the loop
-        np.subtract(1, z_ts, out=d_a_z_ts)
-        d_a_z_ts *= z_ts
+        np.subtract(gates[ts, 1], h[ts], out=k_a_z)  # k_a_z = n - h
+
+        # k_a_z = (1 - z) * z * (n - h)
+        np.subtract(1, z_ts, out=s_ts)
+        k_a_z *= s_ts
+        k_a_z *= z_ts
 
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
-        for d_y_t, d_n, z, n, h_t, d_a_z, k_h_t, finished_t in backwards(
-            d_y[ts], d_gates[ts, :, H:], z_ts, gates[ts, :, H:], h[ts], d_a_z_ts, k_h, ends[ts],
+        for d_y_t, d_n, z, d_a_z, k_a_z_t, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts, :, H:], z_ts, d_gates[ts, :, :H], k_a_z, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -213,12 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
             np.multiply(d_h, z, out=d_n)  # d_n = d_h * z
-
-            # d_a_z = (1 - z) * z * (d_h * n - d_h * h)
-            np.multiply(d_h, n, out=s)
-            np.multiply(d_h, h_t, out=s_2)
-            s -= s_2
-            d_a_z *= s
+            np.multiply(d_h, k_a_z_t, out=d_a_z)  # d_a_z = d_h * (1 - z) * z * (n - h)
 
             # d_h *= 1 - z
             d_h *= k_h_t
@@ -378,6 +375,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

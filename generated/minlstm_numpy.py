@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  f, i, a
+    gates: np.ndarray  # (T, 3, B, H)  f, i, a
     sigmoid_a: np.ndarray  # (T, B, H)  sigmoid_a
     n: np.ndarray  # (T, B, H)  n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
@@ -124,16 +124,16 @@ def forward(
 
     W, = params
     h, gates, sigmoid_a, n = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), sigmoid_a=(T, B, H), n=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 3, B, H), sigmoid_a=(T, B, H), n=(T, B, H),
     )
     x_h_next = np.empty((T, B, H), dtype)
     s = np.empty((T, B, H), dtype)
-    fi_all, a_all, i_all = gates[..., : 2 * H], gates[..., 2 * H :], gates[..., H : 2 * H]
+    fi_all, a_all, i_all = gates[:, :2], gates[:, 2], gates[:, 1]
 
     # f = sigmoid(W_f @ x)
     # i = sigmoid(W_i @ x)
     # a = W_h @ x
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
+    project(x, W.T, out=gates)
     exact_sigmoid(fi_all, out=fi_all)
 
     # n = where(a >= 0, a + 0.5, sigmoid(a))
@@ -143,14 +143,14 @@ def forward(
 
     # The parts of h' that wait for no state, for all steps at once.
     np.multiply(i_all, n, out=x_h_next)
-    np.add(gates[..., :H], i_all, out=s)
+    np.add(gates[:, 0], i_all, out=s)
     x_h_next /= s
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     s_2 = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for h_next, f, h_t, i, x_h_next_t, finished_t in zip(
-        h[1:], gates[..., :H], h[:-1], gates[..., H : 2 * H], x_h_next, ends, strict=True
+        h[1:], gates[:, 0], h[:-1], gates[:, 1], x_h_next, ends, strict=True
     ):
         # h' = f * h / (f + i) + i * n / (f + i)
         np.multiply(f, h_t, out=h_next)
@@ -207,98 +207,72 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_W_f_x, d_W_i_x, d_a
     d_x = np.empty((T, B, I), dtype)
     d_W, = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        (
-            k_h, k_a, k_a_2, k_i_2, k_W_i_x, k_f, k_W_f_x, s_ts,
-        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(8))
-        f_ts, i_ts, a_ts = gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :]
-        d_a_ts, d_W_f_x_ts = d_gates[ts, :, 2 * H :], d_gates[ts, :, :H]
-        d_W_i_x_ts = d_gates[ts, :, H : 2 * H]
-        sigmoid_a_ts, n_ts, h_ts = sigmoid_a[ts], n[ts], h[ts]
+        steps = ts.stop - ts.start
+        k_h, s_ts, s_ts_2 = (np.empty((steps, B, H), dtype) for _ in range(3))
+        k_gates = np.empty((steps, 3, B, H), dtype)  # k_W_f_x, k_W_i_x, k_a
+        s_ts_3, s_ts_4 = (np.empty((steps, 2, B, H), dtype) for _ in range(2))
+        f_ts, i_ts, a_ts, fi_ts = gates[ts, 0], gates[ts, 1], gates[ts, 2], gates[ts, :2]
+        k_a_ts, k_W_f_x_ts, k_W_i_x_ts, k_WW_ts = k_gates[:, 2], k_gates[:, 0], k_gates[:, 1], k_gates[:, :2]
+        sigmoid_a_ts, h_ts, n_ts = sigmoid_a[ts], h[ts], n[ts]
 
         # k_h = 1 / (f + i)
         np.add(f_ts, i_ts, out=k_h)
         np.reciprocal(k_h, out=k_h)
 
-        np.multiply(i_ts, k_h, out=d_a_ts)  # d_a = i / (f + i), times d_h in the loop
-        choose(np.real(a_ts) >= 0, 1, 0, out=k_a)  # k_a = where(a >= 0, 1, 0)
+        np.multiply(i_ts, k_h, out=k_a_ts)  # k_a = i / (f + i)
 
-        # k_a_2 = (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1)
-        np.subtract(1, sigmoid_a_ts, out=k_a_2)
-        choose(np.real(a_ts) >= 0, 0, 1, out=s_ts)
-        k_a_2 *= s_ts
-        k_a_2 *= sigmoid_a_ts
+        # k_a = i * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0)) / (f +
+        #     i)
+        np.subtract(1, sigmoid_a_ts, out=s_ts)
+        choose(np.real(a_ts) >= 0, 0, 1, out=s_ts_2)
+        s_ts *= s_ts_2
+        s_ts *= sigmoid_a_ts
+        choose(np.real(a_ts) >= 0, 1, 0, out=s_ts_2)
+        s_ts += s_ts_2
+        k_a_ts *= s_ts
 
-        # d_W_f_x = 1 / (f + i)**2
-        np.add(f_ts, i_ts, out=s_ts)
-        np.multiply(s_ts, s_ts, out=d_W_f_x_ts)
-        np.reciprocal(d_W_f_x_ts, out=d_W_f_x_ts)
+        # k_W_f_x = -f * h / (f + i)**2
+        # k_W_i_x = n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2
+        np.multiply(f_ts, h_ts, out=k_W_f_x_ts)
+        np.add(f_ts[:, None], i_ts[:, None], out=s_ts_3)
+        np.multiply(s_ts_3, s_ts_3, out=s_ts_4)
+        k_W_f_x_ts /= s_ts_4[:, 0]
+        k_W_f_x_ts *= -1
+        np.multiply(i_ts, n_ts, out=s_ts_2)
+        s_ts_2 /= s_ts_4[:, 1]
+        s_ts_2 *= -1
 
-        # d_W_i_x = n / (f + i) - i * n / (f + i)**2
-        np.multiply(n_ts, k_h, out=d_W_i_x_ts)
-        np.multiply(i_ts, n_ts, out=s_ts)
-        s_ts *= d_W_f_x_ts
-        d_W_i_x_ts -= s_ts
+        # k_W_f_x = h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2
+        np.multiply(n_ts, k_h, out=k_W_i_x_ts)
+        k_W_i_x_ts += k_W_f_x_ts
+        np.multiply(h_ts, k_h, out=s_ts)
+        k_W_f_x_ts += s_ts
+        k_WW_ts += s_ts_2[:, None]
 
-        # k_i_2 = -f * h / (f + i)**2
-        np.multiply(f_ts, h_ts, out=k_i_2)
-        k_i_2 *= d_W_f_x_ts
-        k_i_2 *= -1
-
-        # k_W_i_x = (1 - i) * i
-        np.subtract(1, i_ts, out=k_W_i_x)
-        k_W_i_x *= i_ts
-
-        # k_f = h / (f + i) - f * h / (f + i)**2
-        np.multiply(h_ts, k_h, out=k_f)
-        k_f += k_i_2
-
-        # d_W_f_x = -i * n / (f + i)**2
-        d_W_f_x_ts *= i_ts
-        d_W_f_x_ts *= n_ts
-        d_W_f_x_ts *= -1
-
-        # k_W_f_x = (1 - f) * f
-        np.subtract(1, f_ts, out=k_W_f_x)
-        k_W_f_x *= f_ts
+        # k_W_i_x = (1 - i) * i * (n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        # k_W_f_x = (1 - f) * f * (h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+        np.subtract(1, fi_ts, out=s_ts_3)
+        k_WW_ts *= s_ts_3
+        k_WW_ts *= fi_ts
 
         k_h *= f_ts  # k_h = f / (f + i)
 
-        for (
-            d_y_t, d_a, k_a_t, k_a_2_t, d_W_i_x, k_i_2_t, k_W_i_x_t, d_W_f_x, k_f_t, k_W_f_x_t, k_h_t,
-            finished_t,
-        ) in backwards(
-            d_y[ts], d_a_ts, k_a, k_a_2, d_W_i_x_ts, k_i_2, k_W_i_x, d_W_f_x_ts, k_f, k_W_f_x, k_h, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates, k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_a *= d_h  # d_a = d_h * i / (f + i)
 
-            # d_a = d_a * (1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + d_a * where(a >= 0, 1, 0)
-            np.multiply(d_a, k_a_t, out=s)
-            np.multiply(d_a, k_a_2_t, out=s_2)
-            np.add(s, s_2, out=d_a)
-
-            # d_W_i_x = d_h * (n / (f + i) - i * n / (f + i)**2) - d_h * f * h / (f + i)**2
-            d_W_i_x *= d_h
-            np.multiply(d_h, k_i_2_t, out=s)
-            d_W_i_x += s
-
-            # d_W_i_x *= (1 - i) * i
-            d_W_i_x *= k_W_i_x_t
-
-            # d_W_f_x = d_h * (h / (f + i) - f * h / (f + i)**2) - d_h * i * n / (f + i)**2
-            d_W_f_x *= d_h
-            np.multiply(d_h, k_f_t, out=s_2)
-            d_W_f_x += s_2
-
-            # d_W_f_x *= (1 - f) * f
-            d_W_f_x *= k_W_f_x_t
+            # d_a = d_h * i * ((1 - sigmoid_a) * sigmoid_a * where(a >= 0, 0, 1) + where(a >= 0, 1, 0)) /
+            #     (f + i)
+            # d_W_i_x = d_h * (1 - i) * i * (n / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+            # d_W_f_x = d_h * (1 - f) * f * (h / (f + i) - f * h / (f + i)**2 - i * n / (f + i)**2)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
 
             # d_h *= f / (f + i)
             d_h *= k_h_t
@@ -417,7 +391,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -473,6 +447,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

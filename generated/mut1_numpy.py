@@ -60,7 +60,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, H)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, r
+    gates: np.ndarray  # (T, 2, B, H)  z, r
     tanh_x: np.ndarray  # (T, B, H)  tanh_x
     n: np.ndarray  # (T, B, H)  n
     hr: np.ndarray  # (T, B, H)  hr
@@ -68,10 +68,13 @@ class Tape(NamedTuple):
     given: bool  # whether the caller gave the initial states
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
+def init(
+    input_size: int = 1, hidden_size: Any = None, *, seed: Any = None, dtype: Any = "float32",
+) -> Params:
     """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32 or float64.
+    input_size: no array has it; it may be left out.
     """
     dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
     rng, k = np.random.default_rng(seed), H**-0.5
@@ -130,10 +133,10 @@ def forward(
 
     W, U_r, U_h, b = params
     h, gates, tanh_x, n, hr = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), tanh_x=(T, B, H), n=(T, B, H), hr=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), tanh_x=(T, B, H), n=(T, B, H), hr=(T, B, H),
     )
     U_r_h, U_h_hr = (np.empty((B, H), dtype) for _ in range(2))
-    z_all = gates[..., :H]
+    z_all = gates[:, 0]
 
     # The parts of n that wait for no state, for all steps at once.
     np.tanh(x, out=tanh_x)
@@ -141,8 +144,8 @@ def forward(
 
     # The parts of r that wait for no state, for all steps at once.
     # z = sigmoid(W_z @ x + b_z)
-    np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b[: 2 * H]
+    project(x, W.T, out=gates)
+    gates += b[: 2 * H].reshape(2, 1, H)
     sigmoid(z_all, 0.5, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -151,7 +154,7 @@ def forward(
     U_h_T_tiles, U_h_hr_tiles = tiles(U_h.T, U_h_hr)
     ends = [None] * T if finished is None else finished
     for h_t, r, hr_t, n_t, h_next, z, finished_t in zip(
-        h[:-1], gates[..., H:], hr, n, h[1:], gates[..., :H], ends, strict=True
+        h[:-1], gates[:, 1], hr, n, h[1:], gates[:, 0], ends, strict=True
     ):
         # r = sigmoid(W_r @ x + U_r @ h + b_r)
         np.matmul(h_t, U_r_T_tiles, out=U_r_h_tiles)
@@ -223,29 +226,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_r_tiles, d_u_h_tiles = tiles(U_r, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_x_ts, n_ts, d_gates_ts, gates_ts = d_x[ts], n[ts], d_gates[ts], gates[ts]
-        h_ts = h[ts]
-        z_ts = gates[ts, :, :H]
-        d_r_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_r
+        k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        d_x_ts, n_ts, gates_ts, h_ts = d_x[ts], n[ts], gates[ts], h[ts]
+        z_ts = gates[ts, 0]
+        k_r_ts, k_z_ts = k_gates[:, 1], k_gates[:, 0]
 
-        # d_x = (1 - n**2) * z, times d_h in the loop
+        # d_x = (1 - n**2) * z
         np.multiply(n_ts, n_ts, out=d_x_ts)
         np.subtract(1, d_x_ts, out=d_x_ts)
         d_x_ts *= z_ts
 
-        # d_r = h * (1 - r) * r, times d_hr in the loop
-        # d_z = (1 - z) * z * (n - h), times d_h in the loop
-        np.subtract(1, gates_ts, out=d_gates_ts)
-        d_r_ts *= h_ts
+        # k_r = h * (1 - r) * r
+        # k_z = (1 - z) * z * (n - h)
+        np.subtract(1, gates_ts, out=k_gates)
+        k_r_ts *= h_ts
         np.subtract(n_ts, h_ts, out=s_ts)
-        d_z_ts *= s_ts
-        d_gates_ts *= gates_ts
+        k_z_ts *= s_ts
+        k_gates *= gates_ts
 
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
-        for d_y_t, d_x_t, d_z, d_r, k_h_t, r, finished_t in backwards(
-            d_y[ts], d_x_ts, d_z_ts, d_r_ts, k_h, gates[ts, :, H:], ends[ts],
+        for d_y_t, d_x_t, d_z, k_z, d_r, k_r, k_h_t, r, finished_t in backwards(
+            d_y[ts], d_x_ts, d_gates[ts, :, :H], k_z_ts, d_gates[ts, :, H:], k_r_ts, k_h, gates[ts, 1],
+            ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -253,9 +258,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
             d_x_t *= d_h  # d_x = d_h * (1 - n**2) * z
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (n - h)
+            np.multiply(d_h, k_z, out=d_z)  # d_z = d_h * (1 - z) * z * (n - h)
             np.matmul(d_x_t, U_h_tiles, out=d_hr_tiles)  # d_hr = U_h.T @ d_x
-            d_r *= d_hr  # d_r = d_hr * h * (1 - r) * r
+            np.multiply(d_hr, k_r, out=d_r)  # d_r = d_hr * h * (1 - r) * r
             np.matmul(d_r, U_r_tiles, out=d_u_h_tiles)  # d_u_h = U_r.T @ d_r
 
             # d_h = d_h * (1 - z) + d_hr * r + d_u_h
@@ -441,21 +446,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

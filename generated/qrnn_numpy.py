@@ -66,7 +66,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     c: np.ndarray  # (T + 1, B, H)  the initial state first
     xp: np.ndarray  # (T + 1, B, I)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  z, f, o
+    gates: np.ndarray  # (T, 3, B, H)  z, f, o
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -132,16 +132,16 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, V, V_o, b = params
-    c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)  # V_z_xp, V_f_xp
+    c, xp, gates = memory(tape, dtype, c=(T + 1, B, H), xp=(T + 1, B, I), gates=(T, 3, B, H))
+    u = np.empty((2, B, H), dtype)  # V_z_xp, V_f_xp
     V_o_xp, h = (np.empty((T, B, H), dtype) for _ in range(2))
-    zf_all = gates[..., : 2 * H]
+    zf_all = gates[:, :2]
 
     xp[1:][...] = x  # xp' = x
 
     # The parts of z, f and o that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    zf_all += b[: 2 * H]
+    project(x, W.T, out=gates)
+    zf_all += b[: 2 * H].reshape(2, 1, H)
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     xp[0] = 0 if initial is None else check("initial.xp", initial.xp, (B, I))
@@ -149,8 +149,7 @@ def forward(
     V_T_tiles, u_tiles = tiles(V.T, u)
     ends = [None] * T if finished is None else finished
     for xp_t, zf, f, c_next, z, c_t, xp_next, finished_t in zip(
-        xp[:-1], gates[..., : 2 * H], gates[..., H : 2 * H], c[1:], gates[..., :H], c[:-1], xp[1:], ends,
-        strict=True
+        xp[:-1], gates[:, :2], gates[:, 1], c[1:], gates[:, 0], c[:-1], xp[1:], ends, strict=True
     ):
         # z = tanh(W_z @ x + V_z @ xp + b_z)
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
@@ -172,7 +171,7 @@ def forward(
             np.copyto(c_next, c_t, where=finished_t)
             np.copyto(xp_next, xp_t, where=finished_t)
 
-    o_all = gates[..., 2 * H :]
+    o_all = gates[:, 2]
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
     np.matmul(xp[:-1].reshape(T * B, I), V_o.T, out=V_o_xp.reshape(T * B, H))
     o_all += V_o_xp
@@ -226,29 +225,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
+    k_gates = np.empty((T, 2, B, H), dtype)  # k_z, k_f
     k_c = np.empty((T, B, H), dtype)
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
     d_W, d_V, d_V_o, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_fo_all, d_o_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    d_z_all = d_gates[..., :H]
-    fo_all, z_all, f_all = gates[..., H:], gates[..., :H], gates[..., H : 2 * H]
+    d_o_all = d_gates[..., 2 * H :]
+    o_all, f_all, z_all = gates[:, 2], gates[:, 1], gates[:, 0]
+    k_f_all, k_z_all = k_gates[:, 1], k_gates[:, 0]
 
     # d_o = d_y * c_next * (1 - o) * o
-    # d_f = (1 - f) * f * (z - c)
-    np.subtract(1, fo_all, out=d_fo_all)
+    np.subtract(1, o_all, out=d_o_all)
     d_o_all *= d_y
     d_o_all *= c[1:]
-    np.subtract(z_all, c[:-1], out=s)
-    d_f_all *= s
-    d_fo_all *= fo_all
+    d_o_all *= o_all
 
-    # d_z = f * (1 - z**2)
-    np.multiply(z_all, z_all, out=d_z_all)
-    np.subtract(1, d_z_all, out=d_z_all)
-    d_z_all *= f_all
+    # k_f = (1 - f) * f * (z - c)
+    # k_z = f * (1 - z**2)
+    np.subtract(1, f_all, out=k_f_all)
+    np.subtract(z_all, c[:-1], out=s)
+    k_f_all *= s
+    np.multiply(z_all, z_all, out=k_z_all)
+    np.subtract(1, k_z_all, out=k_z_all)
+    k_gates *= f_all[:, None]
 
     np.subtract(1, f_all, out=k_c)  # k_c = 1 - f
     np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))  # d_x = W_o.T @ d_o
@@ -262,9 +263,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_2 = np.empty((B, H), dtype)
     V_tiles, d_v_xp_2_tiles = tiles(V, d_v_xp_2)
     ends = [None] * T if finished is None else finished
-    for d_xp_next_t, d_y_t, o, d_f, d_z, k_c_t, d_zf, d_v_xp_t, finished_t in backwards(
-        d_xp_next, d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates[..., :H], k_c,
-        d_gates[..., : 2 * H], d_v_xp, ends,
+    for d_xp_next_t, d_y_t, o, d_zf, k_gates_t, k_c_t, d_zf_2, d_v_xp_t, finished_t in backwards(
+        d_xp_next, d_y, gates[:, 2], d_gates[:, :, : 2 * H].reshape(T, B, 2, H).swapaxes(1, 2), k_gates, k_c,
+        d_gates[:, :, : 2 * H], d_v_xp, ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_c = d_c.copy()
@@ -278,10 +279,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_y_t, o, out=s_2)
         d_c += s_2
 
-        d_f *= d_c
-        d_z *= d_c
+        # d_f = d_c * k_f
+        # d_z = d_c * k_z
+        np.multiply(d_c, k_gates_t, out=d_zf)
+
         d_c *= k_c_t
-        np.matmul(d_zf, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+        np.matmul(d_zf_2, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
         np.add(d_v_xp_t, d_v_xp_2, out=d_xp)  # d_xp = d_v_xp + d_v_xp_2
 
         if finished is not None:
@@ -460,21 +463,30 @@ def backwards(*arrays: Any) -> Any:
     return zip(*(array[::-1] for array in arrays), strict=True)
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -63,7 +63,7 @@ class Tape(NamedTuple):
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  a, i, f
+    gates: np.ndarray  # (T, 3, B, H)  a, i, f
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -128,14 +128,14 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
-    h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 3 * H))
-    u = np.empty((B, 2 * H), dtype)  # U_i_h, U_f_h
-    if_all = gates[..., H:]
+    h, c, gates = memory(tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, 3, B, H))
+    u = np.empty((2, B, H), dtype)  # U_i_h, U_f_h
+    if_all = gates[:, 1:]
 
     # The parts of i and f that wait for no state, for all steps at once.
     # a = W_c @ x
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 3 * H))
-    if_all += b
+    project(x, W.T, out=gates)
+    if_all += b.reshape(2, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -144,8 +144,8 @@ def forward(
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, if_, c_next, a, i, c_t, f, h_next, finished_t in zip(
-        h[:-1], gates[..., H:], c[1:], gates[..., :H], gates[..., H : 2 * H], c[:-1], gates[..., 2 * H :],
-        h[1:], ends, strict=True
+        h[:-1], gates[:, 1:], c[1:], gates[:, 0], gates[:, 1], c[:-1], gates[:, 2], h[1:], ends,
+        strict=True
     ):
         # i = sigmoid(W_i @ x + U_i @ h + b_i)
         # f = sigmoid(W_f @ x + U_f @ h + b_f)
@@ -215,25 +215,27 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_c = np.empty((ts.stop - ts.start, B, H), dtype)
+        steps = ts.stop - ts.start
+        k_c = np.empty((steps, B, H), dtype)
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_i, k_f
         h_ts = h[1:][ts]
-        d_if_ts, d_f_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H]
-        if_ts = gates[ts, :, H:]
+        if_ts = gates[ts, 1:]
+        k_f_ts, k_i_ts = k_gates[:, 1], k_gates[:, 0]
 
         # k_c = 1 - h_next**2
         np.multiply(h_ts, h_ts, out=k_c)
         np.subtract(1, k_c, out=k_c)
 
-        # d_f = c * (1 - f) * f, times d_c in the loop
-        # d_i = a * (1 - i) * i, times d_c in the loop
-        np.subtract(1, if_ts, out=d_if_ts)
-        d_f_ts *= c[ts]
-        d_i_ts *= gates[ts, :, :H]
-        d_if_ts *= if_ts
+        # k_f = c * (1 - f) * f
+        # k_i = a * (1 - i) * i
+        np.subtract(1, if_ts, out=k_gates)
+        k_f_ts *= c[ts]
+        k_i_ts *= gates[ts, 0]
+        k_gates *= if_ts
 
-        for d_y_t, k_c_t, d_f, d_i, d_a, i, f, d_if, finished_t in backwards(
-            d_y[ts], k_c, d_f_ts, d_i_ts, d_gates[ts, :, :H], gates[ts, :, H : 2 * H], gates[ts, :, 2 * H :],
-            d_if_ts, ends[ts],
+        for d_y_t, k_c_t, d_if, k_gates_t, d_a, i, f, d_if_2, finished_t in backwards(
+            d_y[ts], k_c, d_gates[ts, :, H:].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates,
+            d_gates[ts, :, :H], gates[ts, 1], gates[ts, 2], d_gates[ts, :, H:], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -247,11 +249,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            d_f *= d_c  # d_f = d_c * c * (1 - f) * f
-            d_i *= d_c  # d_i = d_c * a * (1 - i) * i
+            # d_f = d_c * c * (1 - f) * f
+            # d_i = d_c * a * (1 - i) * i
+            np.multiply(d_c, k_gates_t, out=d_if)
+
             np.multiply(d_c, i, out=d_a)  # d_a = d_c * i
             d_c *= f
-            np.matmul(d_if, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_f.T @ d_f
+            np.matmul(d_if_2, U_tiles, out=d_h_tiles)  # d_h = U_i.T @ d_i + U_f.T @ d_f
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -420,21 +424,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -78,10 +78,13 @@ class Tape(NamedTuple):
     first_tape: Any  # what the first step left behind
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
+def init(
+    input_size: int = 1, hidden_size: Any = None, *, seed: Any = None, dtype: Any = "float32",
+) -> Params:
     """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32, float64, float16 or bfloat16.
+    input_size: no array has it; it may be left out.
     """
     dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
     rng, k = np.random.default_rng(seed), H**-0.5

@@ -63,7 +63,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, H)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  i, r
+    gates: np.ndarray  # (T, 2, B, H)  i, r
     exp_h: np.ndarray  # (T, B, H)  exp_h
     exp_la: np.ndarray  # (T, B, H)  exp_la
     p_h: np.ndarray  # (T, B, H)  p_h
@@ -73,10 +73,13 @@ class Tape(NamedTuple):
     first_tape: Any  # what the first step left behind
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
+def init(
+    input_size: int = 1, hidden_size: Any = None, *, seed: Any = None, dtype: Any = "float32",
+) -> Params:
     """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32 or float64.
+    input_size: no array has it; it may be left out.
     """
     dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
     rng, k = np.random.default_rng(seed), H**-0.5
@@ -134,7 +137,7 @@ def forward(
 
     W, b, k_ = params
     h, gates, exp_h, exp_la, p_h, softplus_k = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_la=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), exp_h=(T, B, H), exp_la=(T, B, H),
         p_h=(T, B, H), softplus_k=(H,),
     )
     x_h_next = np.empty((T, B, H), dtype)
@@ -143,10 +146,10 @@ def forward(
 
     # i = sigmoid(W_i @ x + b_i)
     # r = sigmoid(W_a @ x + b_a)
-    np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
     exact_sigmoid(gates, out=gates)
-    np.multiply(gates[..., H:], softplus_k, out=exp_h)
+    np.multiply(gates[:, 1], softplus_k, out=exp_h)
     exp_h *= -8
 
     # The parts of h' that wait for no state, for all steps at once.
@@ -155,7 +158,7 @@ def forward(
     np.exp(exp_h, out=exp_h)
     np.subtract(1, exp_h, out=p_h)
     np.sqrt(p_h, out=p_h)
-    np.multiply(gates[..., :H], p_h, out=x_h_next)
+    np.multiply(gates[:, 0], p_h, out=x_h_next)
     x_h_next *= x
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -243,54 +246,53 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s = np.empty((B, H), dtype)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_la, k_r = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(2))
-        d_r_ts, d_i_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        i_ts, r_ts = gates[ts, :, :H], gates[ts, :, H:]
-        x_ts, p_h_ts, exp_la_ts = x[ts], p_h[ts], exp_la[ts]
+        steps = ts.stop - ts.start
+        k_exp_h, k_la = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_i, k_r
+        x_ts, p_h_ts, exp_la_ts, gates_ts = x[ts], p_h[ts], exp_la[ts], gates[ts]
+        k_r_ts, k_i_ts = k_gates[:, 1], k_gates[:, 0]
 
-        # d_r = -1 / 2 * exp_h * i * x / p_h, times d_x in the loop
-        np.multiply(exp_h[ts], i_ts, out=d_r_ts)
-        d_r_ts *= x_ts
-        d_r_ts *= -0.5
-        d_r_ts /= p_h_ts
+        # k_exp_h = -1 / 2 * exp_h * i * x / p_h
+        np.multiply(exp_h[ts], gates[ts, 0], out=k_exp_h)
+        k_exp_h *= x_ts
+        k_exp_h *= -0.5
+        k_exp_h /= p_h_ts
 
         np.multiply(exp_la_ts, h[ts], out=k_la)  # k_la = exp_la * h
 
         # k_r = -8 * (1 - r) * r * softplus_k
-        np.subtract(1, r_ts, out=k_r)
-        k_r *= r_ts
-        k_r *= softplus_k
-        k_r *= -8
+        # k_i = (1 - i) * i * p_h * x
+        np.subtract(1, gates_ts, out=k_gates)
+        k_gates *= gates_ts
+        k_r_ts *= softplus_k
+        k_r_ts *= -8
+        k_i_ts *= p_h_ts
+        k_i_ts *= x_ts
 
-        # d_i = (1 - i) * i * p_h * x, times d_x in the loop
-        np.subtract(1, i_ts, out=d_i_ts)
-        d_i_ts *= i_ts
-        d_i_ts *= p_h_ts
-        d_i_ts *= x_ts
-
-        for d_x_t, d_y_t, d_r, k_la_t, g_softplus_k_t, r, k_r_t, d_i_2, exp_la_t, finished_t in backwards(
-            d_x[ts], d_y[ts], d_r_ts, k_la, g_softplus_k[ts], r_ts, k_r, d_i_ts, exp_la_ts, ends[ts],
+        for (
+            d_x_t, d_y_t, k_exp_h_t, k_la_t, g_softplus_k_t, r, d_r, k_r, d_i_2, k_i, exp_la_t, finished_t,
+        ) in backwards(
+            d_x[ts], d_y[ts], k_exp_h, k_la, g_softplus_k[ts], gates[ts, 1], d_gates[ts, :, H:], k_r_ts,
+            d_gates[ts, :, :H], k_i_ts, exp_la_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             np.add(d_h, d_y_t, out=d_x_t)  # d_x = d_h + d_y
-            d_r *= d_x_t  # d_r = -1 / 2 * d_x * exp_h * i * x / p_h
+            k_exp_h_t *= d_x_t  # k_exp_h = -1 / 2 * d_x * exp_h * i * x / p_h
 
-            # d_r = 2 * d_r + d_x * exp_la * h
-            d_r *= two
+            # k_exp_h = 2 * k_exp_h + d_x * exp_la * h
+            k_exp_h_t *= two
             np.multiply(d_x_t, k_la_t, out=s)
-            d_r += s
+            k_exp_h_t += s
 
-            # g_softplus_k = -8 * d_r * r
-            np.multiply(d_r, r, out=g_softplus_k_t)
+            # g_softplus_k = -8 * k_exp_h * r
+            np.multiply(k_exp_h_t, r, out=g_softplus_k_t)
             g_softplus_k_t *= -8
 
-            # d_r *= -8 * (1 - r) * r * softplus_k
-            d_r *= k_r_t
-
-            d_i_2 *= d_x_t  # d_i = d_x * (1 - i) * i * p_h * x
+            np.multiply(k_exp_h_t, k_r, out=d_r)  # d_r = -8 * k_exp_h * (1 - r) * r * softplus_k
+            np.multiply(d_x_t, k_i, out=d_i_2)  # d_i = d_x * (1 - i) * i * p_h * x
             np.multiply(d_x_t, exp_la_t, out=d_h)  # d_h = d_x * exp_la
 
             if finished is not None:
@@ -309,7 +311,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_x = d_w_x + d_x * i * p_h
-    d_x *= gates[..., :H]
+    d_x *= gates[:, 0]
     d_x *= p_h
     d_x += d_w_x
 
@@ -492,7 +494,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -548,6 +550,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

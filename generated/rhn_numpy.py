@@ -74,7 +74,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  a1, t1
+    gates: np.ndarray  # (T, 2, B, H)  a1, t1
     gates_2: np.ndarray  # (T, B, 2 * H)  a2, t2
     gates_3: np.ndarray  # (T, B, 2 * H)  a3, t3
     s1: np.ndarray  # (T, B, H)  s1
@@ -152,25 +152,25 @@ def forward(
 
     W, U, U_2, U_3, b = params
     h, gates, gates_2, gates_3, s1, s2 = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), gates_2=(T, B, 2 * H), gates_3=(T, B, 2 * H),
         s1=(T, B, H), s2=(T, B, H),
     )
-    u = np.empty((B, 2 * H), dtype)  # U_h1_h, U_t1_h
+    u = np.empty((2, B, H), dtype)  # U_h1_h, U_t1_h
 
     # The parts of a1 and t1 that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b[: 2 * H]
+    project(x, W.T, out=gates)
+    gates += b[: 2 * H].reshape(2, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     U_2_T = np.ascontiguousarray(U_2.T)
     U_3_T = np.ascontiguousarray(U_3.T)
     half = np.array(0.5, dtype)
-    b_h2t2, b_h3t3 = b[2 * H : 4 * H], b[4 * H :]
+    b_h2t2, b_h3t3 = np.tile(b[2 * H : 4 * H], (B, 1)), np.tile(b[4 * H :], (B, 1))
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, t1, s1_t, a1, gates_2_t, t2, s2_t, a2, gates_3_t, t3, h_next, a3, finished_t in zip(
-        h[:-1], gates, gates[..., H:], s1, gates[..., :H], gates_2, gates_2[..., H:], s2,
-        gates_2[..., :H], gates_3, gates_3[..., H:], h[1:], gates_3[..., :H], ends, strict=True
+        h[:-1], gates, gates[:, 1], s1, gates[:, 0], gates_2, gates_2[:, :, H:], s2, gates_2[:, :, :H],
+        gates_3, gates_3[:, :, H:], h[1:], gates_3[:, :, :H], ends, strict=True
     ):
         # a1 = tanh(W_h @ x + U_h1 @ h + b_h1)
         # t1 = sigmoid(W_t @ x + U_t1 @ h + b_t1)
@@ -273,83 +273,89 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_s2, k_s1, k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(4))
-        d_t3_ts, d_a3_ts = d_gates_3[ts, :, H:], d_gates_3[ts, :, :H]
+        steps = ts.stop - ts.start
+        k_gates_3 = np.empty((steps, 2, B, H), dtype)  # k_a3, k_t3
+        k_s2, k_s1, k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(4))
+        k_gates_2 = np.empty((steps, 2, B, H), dtype)  # k_a2, k_t2
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_a1, k_t1
+        k_t3_ts, k_a3_ts = k_gates_3[:, 1], k_gates_3[:, 0]
         t3_ts, a3_ts = gates_3[ts, :, H:], gates_3[ts, :, :H]
-        d_t2_ts, d_a2_ts = d_gates_2[ts, :, H:], d_gates_2[ts, :, :H]
+        k_t2_ts, k_a2_ts = k_gates_2[:, 1], k_gates_2[:, 0]
         t2_ts, a2_ts = gates_2[ts, :, H:], gates_2[ts, :, :H]
-        d_t1_ts, d_a1_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        t1_ts, a1_ts = gates[ts, :, H:], gates[ts, :, :H]
+        k_t1_ts, k_a1_ts = k_gates[:, 1], k_gates[:, 0]
+        t1_ts, a1_ts = gates[ts, 1], gates[ts, 0]
 
-        # d_t3 = (1 - t3) * t3 * (a3 - s2), times d_h in the loop
-        np.subtract(1, t3_ts, out=d_t3_ts)
+        # k_t3 = (1 - t3) * t3 * (a3 - s2)
+        # k_a3 = (1 - a3**2) * t3
+        np.subtract(1, t3_ts, out=k_t3_ts)
         np.subtract(a3_ts, s2[ts], out=s_ts)
-        d_t3_ts *= s_ts
-        d_t3_ts *= t3_ts
-
-        # d_a3 = (1 - a3**2) * t3, times d_h in the loop
-        np.multiply(a3_ts, a3_ts, out=d_a3_ts)
-        np.subtract(1, d_a3_ts, out=d_a3_ts)
-        d_a3_ts *= t3_ts
+        k_t3_ts *= s_ts
+        np.multiply(a3_ts, a3_ts, out=k_a3_ts)
+        np.subtract(1, k_a3_ts, out=k_a3_ts)
+        k_gates_3 *= t3_ts[:, None]
 
         np.subtract(1, t3_ts, out=k_s2)  # k_s2 = 1 - t3
 
-        # d_t2 = (1 - t2) * t2 * (a2 - s1), times k_s2 in the loop
-        np.subtract(1, t2_ts, out=d_t2_ts)
+        # k_t2 = (1 - t2) * t2 * (a2 - s1)
+        # k_a2 = (1 - a2**2) * t2
+        np.subtract(1, t2_ts, out=k_t2_ts)
         np.subtract(a2_ts, s1[ts], out=s_ts)
-        d_t2_ts *= s_ts
-        d_t2_ts *= t2_ts
-
-        # d_a2 = (1 - a2**2) * t2, times k_s2 in the loop
-        np.multiply(a2_ts, a2_ts, out=d_a2_ts)
-        np.subtract(1, d_a2_ts, out=d_a2_ts)
-        d_a2_ts *= t2_ts
+        k_t2_ts *= s_ts
+        np.multiply(a2_ts, a2_ts, out=k_a2_ts)
+        np.subtract(1, k_a2_ts, out=k_a2_ts)
+        k_gates_2 *= t2_ts[:, None]
 
         np.subtract(1, t2_ts, out=k_s1)  # k_s1 = 1 - t2
 
-        # d_t1 = (1 - t1) * t1 * (a1 - h), times k_s2 in the loop
-        np.subtract(1, t1_ts, out=d_t1_ts)
+        # k_t1 = (1 - t1) * t1 * (a1 - h)
+        # k_a1 = (1 - a1**2) * t1
+        np.subtract(1, t1_ts, out=k_t1_ts)
         np.subtract(a1_ts, h[ts], out=s_ts)
-        d_t1_ts *= s_ts
-        d_t1_ts *= t1_ts
-
-        # d_a1 = (1 - a1**2) * t1, times k_s2 in the loop
-        np.multiply(a1_ts, a1_ts, out=d_a1_ts)
-        np.subtract(1, d_a1_ts, out=d_a1_ts)
-        d_a1_ts *= t1_ts
+        k_t1_ts *= s_ts
+        np.multiply(a1_ts, a1_ts, out=k_a1_ts)
+        np.subtract(1, k_a1_ts, out=k_a1_ts)
+        k_gates *= t1_ts[:, None]
 
         np.subtract(1, t1_ts, out=k_h)  # k_h = 1 - t1
 
         for (
-            d_y_t, d_t3, d_a3, d_gates_3_t, k_s2_t, d_t2, d_a2, d_gates_2_t, k_s1_t, d_t1, d_a1, d_gates_t,
-            k_h_t, finished_t,
+            d_y_t, d_gates_3_each, k_gates_3_t, d_gates_3_t, k_s2_t, d_gates_2_each, k_gates_2_t, d_gates_2_t,
+            k_s1_t, d_gates_each, k_gates_t, d_gates_t, k_h_t, finished_t,
         ) in backwards(
-            d_y[ts], d_t3_ts, d_a3_ts, d_gates_3[ts], k_s2, d_t2_ts, d_a2_ts, d_gates_2[ts], k_s1, d_t1_ts,
-            d_a1_ts, d_gates[ts], k_h, ends[ts],
+            d_y[ts], d_gates_3[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates_3, d_gates_3[ts], k_s2,
+            d_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates_2, d_gates_2[ts], k_s1,
+            d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, d_gates[ts], k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_t3 *= d_h  # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
-            d_a3 *= d_h  # d_a3 = d_h * (1 - a3**2) * t3
+
+            # d_t3 = d_h * (1 - t3) * t3 * (a3 - s2)
+            # d_a3 = d_h * (1 - a3**2) * t3
+            np.multiply(d_h, k_gates_3_t, out=d_gates_3_each)
+
             np.matmul(d_gates_3_t, U_3_tiles, out=d_u_s2_tiles)  # d_u_s2 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
             # k_s2 = d_h * (1 - t3) + d_u_s2
             k_s2_t *= d_h
             k_s2_t += d_u_s2
 
-            d_t2 *= k_s2_t  # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
-            d_a2 *= k_s2_t  # d_a2 = k_s2 * (1 - a2**2) * t2
+            # d_t2 = k_s2 * (1 - t2) * t2 * (a2 - s1)
+            # d_a2 = k_s2 * (1 - a2**2) * t2
+            np.multiply(k_s2_t, k_gates_2_t, out=d_gates_2_each)
+
             np.matmul(d_gates_2_t, U_2_tiles, out=d_u_s1_tiles)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
             # k_s2 = d_u_s1 + k_s2 * (1 - t2)
             k_s2_t *= k_s1_t
             k_s2_t += d_u_s1
 
-            d_t1 *= k_s2_t  # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
-            d_a1 *= k_s2_t  # d_a1 = k_s2 * (1 - a1**2) * t1
+            # d_t1 = k_s2 * (1 - t1) * t1 * (a1 - h)
+            # d_a1 = k_s2 * (1 - a1**2) * t1
+            np.multiply(k_s2_t, k_gates_t, out=d_gates_each)
+
             np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
             # d_h = d_u_h + k_s2 * (1 - t1)
@@ -557,18 +563,27 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out

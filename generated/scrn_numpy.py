@@ -143,7 +143,7 @@ def forward(
     U_h_T_tiles, U_h_h_tiles = tiles(U_h.T, U_h_h)
     ends = [None] * T if finished is None else finished
     for s_next, s_t, x_s_next, h_t, W_h_x, h_next, finished_t in zip(
-        s[1:], s[:-1], gates[..., :M], h[:-1], gates[..., M:], h[1:], ends, strict=True
+        s[1:], s[:-1], gates[:, :, :M], h[:-1], gates[:, :, M:], h[1:], ends, strict=True
     ):
         # s' = (1 - alpha) * (B @ x) + alpha * s
         np.multiply(s_t, 0.95, out=s_next)
@@ -220,15 +220,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_h_tiles, d_h_tiles = tiles(U_h, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_a_h_ts = d_gates[ts, :, M:]
+        steps = ts.stop - ts.start
+        k_a_h = np.empty((steps, B, H), dtype)
         h_ts = h[1:][ts]
 
-        # d_a_h = (1 - h_next) * h_next, times d_h in the loop
-        np.subtract(1, h_ts, out=d_a_h_ts)
-        d_a_h_ts *= h_ts
+        # k_a_h = (1 - h_next) * h_next
+        np.subtract(1, h_ts, out=k_a_h)
+        k_a_h *= h_ts
 
-        for d_y_h_t, d_a_h, d_y_s_t, d_B_x, finished_t in backwards(
-            d_y_h[ts], d_a_h_ts, d_y_s[ts], d_gates[ts, :, :M], ends[ts],
+        for d_y_h_t, d_a_h, k_a_h_t, d_y_s_t, d_B_x, finished_t in backwards(
+            d_y_h[ts], d_gates[ts, :, M:], k_a_h, d_y_s[ts], d_gates[ts, :, :M], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -237,7 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_s, 0, where=finished_t)
 
             d_h += d_y_h_t
-            d_a_h *= d_h  # d_a_h = d_h * (1 - h_next) * h_next
+            np.multiply(d_h, k_a_h_t, out=d_a_h)  # d_a_h = d_h * (1 - h_next) * h_next
             np.matmul(d_a_h, P_tiles, out=d_s_next_2_tiles)  # d_s_next_2 = P.T @ d_a_h
             np.matmul(d_a_h, U_h_tiles, out=d_h_tiles)  # d_h = U_h.T @ d_a_h
 
@@ -414,20 +415,20 @@ def chunks(T: int, entries: int) -> Any:
 
 
 def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -61,7 +61,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  a, a_z
+    gates: np.ndarray  # (T, 2, B, H)  a, a_z
     ah: np.ndarray  # (T, B, H)  ah
     g: np.ndarray  # (T, B, H)  g
     n: np.ndarray  # (T, B, H)  n
@@ -133,18 +133,18 @@ def forward(
 
     W, U_g, U_z, b = params
     h, gates, ah, g, n, maximum_z, z = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), ah=(T, B, H), g=(T, B, H), n=(T, B, H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), ah=(T, B, H), g=(T, B, H), n=(T, B, H),
         maximum_z=(T, B, H), z=(T, B, H),
     )
     U_z_h = np.empty((B, H), dtype)
     bias_z = np.empty((H,), dtype)
-    a_all, a_z_all = gates[..., :H], gates[..., H:]
+    a_all, a_z_all = gates[:, 0], gates[:, 1]
 
     # The parts of z that wait for no state, for all steps at once.
     np.multiply(b[H:], 0.2, out=bias_z)
 
     # a = W_g @ x + b_g
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     a_all += b[:H]
     a_z_all *= 0.2
     a_z_all += bias_z
@@ -156,7 +156,7 @@ def forward(
     U_z_T_tiles, U_z_h_tiles = tiles(U_z.T, U_z_h)
     ends = [None] * T if finished is None else finished
     for ah_t, a, h_t, g_t, n_t, a_z, maximum_z_t, z_t, h_next, finished_t in zip(
-        ah, gates[..., :H], h[:-1], g, n, gates[..., H:], maximum_z, z, h[1:], ends, strict=True
+        ah, gates[:, 0], h[:-1], g, n, gates[:, 1], maximum_z, z, h[1:], ends, strict=True
     ):
         # g = tanh(U_g @ (a * h))
         np.multiply(a, h_t, out=ah_t)
@@ -238,24 +238,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_g_tiles, d_ah_tiles = tiles(U_g, d_ah)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_n, k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(3))
-        d_a_z_ts, n_ts, h_ts, z_ts = d_a_z[ts], n[ts], h[ts], z[ts]
-        d_g_ts, g_ts = d_g[ts], g[ts]
+        steps = ts.stop - ts.start
+        k_a_z, k_n, k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(4))
+        n_ts, h_ts, z_ts, d_g_ts = n[ts], h[ts], z[ts], d_g[ts]
+        g_ts = g[ts]
 
-        # d_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h), times d_h in the loop
-        choose(np.real(gates[ts, :, H:]) >= 0, 1, 0, out=d_a_z_ts)
+        # k_a_z = where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+        choose(np.real(gates[ts, 1]) >= 0, 1, 0, out=k_a_z)
         choose(np.real(maximum_z[ts]) <= 1, 1, 0, out=s_ts)
-        d_a_z_ts *= s_ts
+        k_a_z *= s_ts
         np.subtract(n_ts, h_ts, out=s_ts)
-        d_a_z_ts *= s_ts
+        k_a_z *= s_ts
 
-        # k_n = -z * expm1(-n), times d_h in the loop
+        # k_n = -z * expm1(-n)
         np.multiply(n_ts, -1, out=k_n)
         np.expm1(k_n, out=k_n)
         k_n *= z_ts
         k_n *= -1
 
-        # d_g = (1 - g**2) * h, times k_n in the loop
+        # d_g = (1 - g**2) * h
         np.multiply(g_ts, g_ts, out=d_g_ts)
         np.subtract(1, d_g_ts, out=d_g_ts)
         d_g_ts *= h_ts
@@ -263,19 +264,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.subtract(1, z_ts, out=k_h)  # k_h = 1 - z
 
         for (
-            d_y_t, d_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
+            d_y_t, d_a_z_t, k_a_z_t, d_W_z_x, d_U_z_h_t, k_n_t, d_g_t, d_a, h_t, k_h_t, a, g_t, finished_t,
         ) in backwards(
-            d_y[ts], d_a_z_ts, d_gates[ts, :, H:], d_U_z_h[ts], k_n, d_g_ts, d_gates[ts, :, :H], h_ts, k_h,
-            gates[ts, :, :H], g_ts, ends[ts],
+            d_y[ts], d_a_z[ts], k_a_z, d_gates[ts, :, H:], d_U_z_h[ts], k_n, d_g_ts, d_gates[ts, :, :H], h_ts,
+            k_h, gates[ts, 0], g_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_a_z_t *= d_h  # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
-            np.multiply(d_a_z_t, 0.2, out=d_W_z_x)  # d_W_z_x = 0.2 * d_a_z
-            d_U_z_h_t[...] = d_W_z_x
+
+            # d_a_z = d_h * where(a_z >= 0, 1, 0) * where(maximum_z <= 1, 1, 0) * (n - h)
+            np.multiply(d_h, k_a_z_t, out=d_a_z_t)
+
+            # d_W_z_x = 0.2 * d_a_z
+            np.multiply(d_h, k_a_z_t, out=d_W_z_x)
+            d_W_z_x *= 0.2
+
+            np.multiply(d_a_z_t, 0.2, out=d_U_z_h_t)  # d_U_z_h = 0.2 * d_a_z
             k_n_t *= d_h  # k_n = -d_h * z * expm1(-n)
             d_g_t *= k_n_t  # d_g = k_n * (1 - g**2) * h
             np.matmul(d_U_z_h_t, U_z_tiles, out=d_u_h_tiles)  # d_u_h = U_z.T @ d_U_z_h
@@ -424,7 +431,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -482,21 +489,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def softplus(a: np.ndarray, out: np.ndarray) -> None:

@@ -60,7 +60,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  centred_z, centred_n
+    gates: np.ndarray  # (T, 2, B, H)  centred_z, centred_n
     gates_2: np.ndarray  # (T, B, 2 * H)  centred_U_h_h, centred_U_z_h
     batch_centred_z: np.ndarray  # (T, B, H)  batch_centred_z
     batch_centred_n: np.ndarray  # (T, B, H)  batch_centred_n
@@ -161,7 +161,7 @@ def forward(
 
     W, U, b, g = params
     h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H),
+        tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H), gates_2=(T, B, 2 * H),
         batch_centred_z=(T, B, H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1),
         scale=(2 * H,),
     )
@@ -196,7 +196,7 @@ def forward(
     ones = np.ones(T * B, dtype)
     s = np.empty(H, dtype)
     s_2 = np.empty(1, dtype)
-    centred_z_all, centred_n_all = gates[..., :H], gates[..., H:]
+    centred_z_all, centred_n_all = gates[:, 0], gates[:, 1]
     batch_mean_z, batch_mean_n = batch_mean[:H], batch_mean[H:]
     new_mean_z, new_mean_n = new_mean[H:], new_mean[:H]
     s_count_2_3, s_count_3_2 = s_count_2[1:], s_count_2[:1]
@@ -204,7 +204,7 @@ def forward(
     new_var_z, new_var_n = new_var[H:], new_var[:H]
 
     # The parts of z and n that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     np.multiply(centred_z_all, valid, out=valid_z)
     np.multiply(centred_n_all, valid, out=valid_n)
     clear(finished, valid_z)
@@ -225,7 +225,7 @@ def forward(
     np.multiply(batch_centred_z, batch_centred_z, out=spread_z)
     spread_z *= valid
     np.subtract(centred_n_all, batch_mean_n, out=batch_centred_n)
-    gates -= used_mean
+    gates -= used_mean.reshape(2, 1, H)
     np.multiply(batch_centred_n, batch_centred_n, out=spread_n)
     spread_n *= valid
     clear(finished, spread_z)
@@ -265,11 +265,11 @@ def forward(
         buffers.var_n[...] = np.real(new_var_n)
     U_T = np.ascontiguousarray(U.T)
     half, zero = np.array(0.5, dtype), np.array(0, dtype)
-    s_3 = np.empty((B, 2 * H), dtype)
-    s_3_part, s_3_part_2 = s_3[:, H:], s_3[:, :H]
+    s_3 = np.empty((2, B, H), dtype)
+    s_3_part, s_3_part_2 = s_3[1], s_3[0]
     ends = [None] * T if finished is None else finished
-    for h_t, gates_2_t, p_z_t, z_t, n_t, h_next, finished_t in zip(
-        h[:-1], gates_2, p_z, z, n, h[1:], ends, strict=True
+    for h_t, gates_2_t, p_z_t, gates_2_each, z_t, n_t, h_next, finished_t in zip(
+        h[:-1], gates_2, p_z, gates_2.reshape(T, B, 2, H).swapaxes(1, 2), z, n, h[1:], ends, strict=True
     ):
         # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[1])
@@ -288,7 +288,7 @@ def forward(
 
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[0])
-        np.multiply(gates_2_t, p_z_t, out=s_3)
+        np.multiply(gates_2_each, p_z_t, out=s_3)
         z_t += s_3_part
         n_t += s_3_part_2
         exact_sigmoid(z_t, out=z_t)
@@ -357,8 +357,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
     g_p_z, g_centre_z, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
-    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    d_gates_4 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
+    k_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    k_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
@@ -379,62 +379,70 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     two = np.array(2, dtype)
     half = np.array(0.5, dtype)
     s = np.empty((B, H), dtype)
-    s_2 = np.empty((B, 2 * H), dtype)
-    s_2_part, s_2_part_2 = s_2[:, :H], s_2[:, H:]
+    s_2 = np.empty((2, B, H), dtype)
+    g_rows = np.tile(g, (B, 1))
+    scale_rows_2 = np.tile(scale, (B, 1))
+    s_2_part, s_2_part_2 = s_2[0], s_2[1]
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_sum_square_U_h_h = np.empty((ts.stop - ts.start, B, 1), dtype)
-        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_gates_4_ts, z_ts, n_ts, p_z_ts = d_gates_4[ts], z[ts], n[ts], p_z[ts]
-        d_z_ts, d_n_ts = d_gates_3[ts, :, :H], d_gates_3[ts, :, H:]
+        steps = ts.stop - ts.start
+        k_sum_square_U_h_h = np.empty((steps, B, 1), dtype)
+        s_ts = np.empty((steps, B, H), dtype)
+        scale_rows = scale.reshape(2, 1, H)
+        d_z_ts, d_n_ts = k_gates[ts, :, :H], k_gates[ts, :, H:]
+        z_ts, n_ts, p_z_ts = z[ts], n[ts], p_z[ts]
 
-        # g_g_z = centred_z * scale_z, times d_z in the loop
-        # g_g_h = centred_n * scale_n, times d_n in the loop
-        np.multiply(gates[ts], scale, out=d_gates_4_ts)
+        # g_g_z = centred_z * scale_z
+        # g_g_h = centred_n * scale_n
+        np.multiply(gates[ts], scale_rows, out=k_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2))
 
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
-        # d_n = (1 - z) * step(n), times d_h in the loop
+        # d_n = (1 - z) * step(n)
         np.greater(n_ts, 0, out=d_n_ts)
         d_n_ts *= d_z_ts
 
-        # d_z = (1 - z) * z * (h - n), times d_h in the loop
+        # d_z = (1 - z) * z * (h - n)
         np.subtract(h[ts], n_ts, out=s_ts)
         d_z_ts *= s_ts
         d_z_ts *= z_ts
 
-        # k_sum_square_U_h_h = -1 / 4 * p_z**3 / hidden, times sum_g_p_z in the loop
+        # k_sum_square_U_h_h = -1 / 4 * p_z**3 / hidden
         np.multiply(p_z_ts, p_z_ts, out=k_sum_square_U_h_h)
         k_sum_square_U_h_h *= p_z_ts
         k_sum_square_U_h_h *= -0.25
         k_sum_square_U_h_h /= (H)
 
         for (
-            d_y_t, d_n, d_z, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n,
-            centred_U_h_h, centred_U_z_h, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t,
-            k_sum_square_U_h_h_t, d_gates_2_t, gates_2_t, p_z_t, d_U_z_h, d_U_h_h, z_t, finished_t,
+            d_y_t, k_gates_each, k_gates_2_t, k_gates_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n, d_n,
+            centred_U_h_h, d_z, centred_U_z_h, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t,
+            g_used_mean_z_t, k_sum_square_U_h_h_t, d_gates_2_t, gates_2_t, p_z_t, d_U_z_h, d_U_h_h, z_t,
+            finished_t,
         ) in backwards(
-            d_y[ts], d_n_ts, d_z_ts, d_gates_4_ts, d_gates_3[ts], d_gates[ts], g_scale_n[ts],
-            d_gates[ts, :, H:], gates[ts, :, H:], gates_2[ts, :, :H], gates_2[ts, :, H:], g_scale_z[ts],
-            d_gates[ts, :, :H], gates[ts, :, :H], g_used_mean_n[ts], g_used_mean_z[ts], k_sum_square_U_h_h,
-            d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:], d_gates_2[ts, :, :H], z_ts, ends[ts],
+            d_y[ts], k_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates_2[ts], k_gates[ts],
+            d_gates[ts], g_scale_n[ts], d_gates[ts, :, H:], gates[ts, 1], d_n_ts, gates_2[ts, :, :H], d_z_ts,
+            gates_2[ts, :, H:], g_scale_z[ts], d_gates[ts, :, :H], gates[ts, 0], g_used_mean_n[ts],
+            g_used_mean_z[ts], k_sum_square_U_h_h, d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:],
+            d_gates_2[ts, :, :H], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * (1 - z) * step(n)
-            d_z *= d_h  # d_z = d_h * (1 - z) * z * (h - n)
+
+            # d_n = d_h * (1 - z) * step(n)
+            # d_z = d_h * (1 - z) * z * (h - n)
+            k_gates_each *= d_h
 
             # g_g_h = d_n * centred_n * scale_n
             # g_g_z = d_z * centred_z * scale_z
-            d_gates_4_t *= d_gates_3_t
+            k_gates_2_t *= k_gates_t
 
             # d_W_h_x = d_n * g_h
             # d_W_z_x = d_z * g_z
-            np.multiply(d_gates_3_t, g, out=d_gates_t)
+            np.multiply(k_gates_t, g_rows, out=d_gates_t)
 
             np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)  # g_scale_n = d_W_h_x * centred_n
 
@@ -444,7 +452,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             g_p_z += s
 
             np.multiply(d_W_z_x, centred_z, out=g_scale_z_t)  # g_scale_z = d_W_z_x * centred_z
-            d_gates_t *= scale
+            d_gates_t *= scale_rows_2
             np.multiply(d_W_h_x, minus_one, out=g_used_mean_n_t)  # g_used_mean_n = -d_W_h_x
 
             # g_used_mean_z = -d_W_z_x
@@ -458,7 +466,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
             d_gates_2_t *= gates_2_t
             d_gates_2_t *= two
-            np.multiply(d_gates_3_t, p_z_t, out=s_2)
+            np.multiply(k_gates_each, p_z_t, out=s_2)
             d_U_z_h += s_2_part
             d_U_h_h += s_2_part_2
 
@@ -482,11 +490,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
                 np.copyto(d_h, kept_h, where=finished_t)
 
     ones = np.ones(T * B, dtype)
-    s_3 = np.empty((T, B, 2 * H), dtype)
+    s_3 = np.empty((T, 2, B, H), dtype)
     d_used_mean_z, d_used_mean_n = d_used_mean[:H], d_used_mean[H:]
     d_var_eps_n, d_var_eps_z = d_var_eps[:H], d_var_eps[H:]
     scale_n, scale_z = scale[H:], scale[:H]
     d_batch_mean_z, d_batch_mean_n = d_batch_mean[:H], d_batch_mean[H:]
+    d_gates_rows = d_gates.reshape(T, B, 2, H).swapaxes(1, 2)
     d_W_h_x_all, d_W_z_x_all = d_gates[..., H:], d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
@@ -500,10 +509,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
-    clear(finished, d_gates_3)
-    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b)
-    clear(finished, d_gates_4)
-    np.matmul(ones, d_gates_4.reshape(T * B, 2 * H), out=d_g)
+    clear(finished, k_gates)
+    np.matmul(ones, k_gates.reshape(T * B, 2 * H), out=d_b)
+    clear(finished, k_gates_2)
+    np.matmul(ones, k_gates_2.reshape(T * B, 2 * H), out=d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3
@@ -564,8 +573,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_W_h_x += d_batch_centred_n + d_sum_n * valid
     # d_W_z_x += d_batch_centred_z + d_sum_z * valid
-    np.multiply(d_sum, valid, out=s_3)
-    d_gates += s_3
+    np.multiply(d_sum.reshape(2, 1, H), valid[:, None], out=s_3)
+    d_gates_rows += s_3
     d_W_h_x_all += d_batch_centred_n
     d_W_z_x_all += d_batch_centred_z
 
@@ -647,7 +656,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -705,21 +714,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:

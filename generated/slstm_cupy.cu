@@ -98,24 +98,41 @@ extern "C" __global__ void slstm_forward_1(
 }
 
 extern "C" __global__ void slstm_backward_1(
+<<<<<<< HEAD
+        const int rows, const int H, Read m, Read gates, Write k_gates) {
+    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (long long)rows * H) return;
+    const int k = i % H;
+    const long long at = i / H;
+=======
         const Index rows, const Index H, Read m, Read gates, Write d_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
+>>>>>>> cuda
 
     const real m_ = m[at * H + k];
     const real softplus_lf = gates[at * (4 * H) + H + k];
 
-    d_gates[at * (4 * H) + k] = m_ - softplus_lf;  // lf
+    k_gates[at * (4 * H) + k] = m_ - softplus_lf;  // lf
 }
 
 // Computes d_h_next, d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
 extern "C" __global__ void slstm_backward_2(
+<<<<<<< HEAD
+        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read c, Write d_n, Read n,
+        Read gates, Write d_c, Read f, Read i_, Write d_m, Write k_gates) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * H) return;
+    const int k = i % H, b = i / H;
+    const long long at = (long long)t * B + b;
+=======
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read c, Write d_n, Read n,
         Read gates, Write d_c, Read f, Read i_, Write d_m, Write d_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+>>>>>>> cuda
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
@@ -128,7 +145,7 @@ extern "C" __global__ void slstm_backward_2(
     const real f_ = f[at * H + k];
     const real i__2 = i_[at * H + k];
     const real d_m_later = d_m[b * H + k];
-    const real lf = d_gates[at * (4 * H) + k];
+    const real lf = k_gates[at * (4 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / square(n_next);
@@ -142,10 +159,10 @@ extern "C" __global__ void slstm_backward_2(
     const real d_maximum_ip = d_m_next * (n_ == 0 ? 0 : 1);
     const real d_lf = d_a_f + d_maximum_ip * (ip >= lf ? 0 : 1);
     d_h[b * H + k] = d_h_next;
-    d_gates[at * (4 * H) + 3 * H + k] = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;  // d_sigmoid_op
-    d_gates[at * (4 * H) + 2 * H + k] = d_c_next * i__2 * (1 - square(tanh_zp));  // d_tanh_zp
-    d_gates[at * (4 * H) + H + k] = -d_lf * expm1(-softplus_lf);  // d_fp
-    d_gates[at * (4 * H) + k] = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);  // d_ip
+    k_gates[at * (4 * H) + 3 * H + k] = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;  // d_sigmoid_op
+    k_gates[at * (4 * H) + 2 * H + k] = d_c_next * i__2 * (1 - square(tanh_zp));  // d_tanh_zp
+    k_gates[at * (4 * H) + H + k] = -d_lf * expm1(-softplus_lf);  // d_fp
+    k_gates[at * (4 * H) + k] = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);  // d_ip
     d_c[b * H + k] = d_c_next * f_;
     d_n[b * H + k] = d_n_next * f_;
     d_m[b * H + k] = d_lf;

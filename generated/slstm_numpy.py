@@ -79,7 +79,7 @@ class Tape(NamedTuple):
     c: np.ndarray  # (T + 1, B, H)  the initial state first
     n: np.ndarray  # (T + 1, B, H)  the initial state first
     m: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 4 * H)  ip, softplus_lf, tanh_zp, sigmoid_op
+    gates: np.ndarray  # (T, 4, B, H)  ip, softplus_lf, tanh_zp, sigmoid_op
     f: np.ndarray  # (T, B, H)  f
     i: np.ndarray  # (T, B, H)  i
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
@@ -148,13 +148,13 @@ def forward(
     W, U, b = params
     h, c, n, m, gates, f, i = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), n=(T + 1, B, H), m=(T + 1, B, H),
-        gates=(T, B, 4 * H), f=(T, B, H), i=(T, B, H),
+        gates=(T, 4, B, H), f=(T, B, H), i=(T, B, H),
     )
-    u = np.empty((B, 4 * H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
+    u = np.empty((4, B, H), dtype)  # U_i_h, U_f_h, U_z_h, U_o_h
 
     # The parts of ip, fp, zp and op that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 4 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(4, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
@@ -168,8 +168,8 @@ def forward(
         h_t, gates_t, softplus_lf, f_t, m_t, ip, m_next, n_t, i_t, tanh_zp, c_next, c_t, n_next,
         sigmoid_op, h_next, finished_t,
     ) in zip(
-        h[:-1], gates, gates[..., H : 2 * H], f, m[:-1], gates[..., :H], m[1:], n[:-1], i,
-        gates[..., 2 * H : 3 * H], c[1:], c[:-1], n[1:], gates[..., 3 * H :], h[1:], ends, strict=True
+        h[:-1], gates, gates[:, 1], f, m[:-1], gates[:, 0], m[1:], n[:-1], i, gates[:, 2], c[1:], c[:-1],
+        n[1:], gates[:, 3], h[1:], ends, strict=True
     ):
         # ip = W_i @ x + U_i @ h + b_i
         # fp = W_f @ x + U_f @ h + b_f
@@ -271,22 +271,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = np.empty((T, B, I), dtype)
     d_W, d_U, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2, s_3 = (np.empty((B, H), dtype) for _ in range(3))
+    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     U_tiles, d_h_tiles = tiles(U, d_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        (
-            k_n, k_c, k_maximum_ip, k_lf, k_ip, s_ts,
-        ) = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(6))
-        d_ip_ts, d_sigmoid_op_ts = d_gates[ts, :, :H], d_gates[ts, :, 3 * H :]
-        d_tanh_zp_ts, d_fp_ts = d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H]
-        softplus_lf_ts, sigmoid_op_ts = gates[ts, :, H : 2 * H], gates[ts, :, 3 * H :]
-        ip_ts, tanh_zp_ts = gates[ts, :, :H], gates[ts, :, 2 * H : 3 * H]
+        steps = ts.stop - ts.start
+        k_ip_2, k_n, k_c, k_maximum_ip, k_lf, k_ip, s_ts = (np.empty((steps, B, H), dtype) for _ in range(7))
+        k_gates = np.empty((steps, 3, B, H), dtype)  # k_fp, k_tanh_zp, k_sigmoid_op
+        softplus_lf_ts, sigmoid_op_ts, ip_ts = gates[ts, 1], gates[ts, 3], gates[ts, 0]
+        tanh_zp_ts = gates[ts, 2]
         c_ts = c[1:][ts]
         n_ts = n[1:][ts]
+        k_sigmoid_op_ts, k_tanh_zp_ts, k_fp_ts = k_gates[:, 2], k_gates[:, 1], k_gates[:, 0]
         n_ts_2, i_ts = n[ts], i[ts]
 
-        np.subtract(m[ts], softplus_lf_ts, out=d_ip_ts)  # d_ip = m - softplus_lf
+        np.subtract(m[ts], softplus_lf_ts, out=k_ip_2)  # k_ip_2 = m - softplus_lf
 
         # k_n = -c_next * sigmoid_op / n_next**2
         np.multiply(c_ts, sigmoid_op_ts, out=k_n)
@@ -294,42 +293,41 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_n /= s_ts
         k_n *= -1
 
-        np.reciprocal(n_ts, out=d_sigmoid_op_ts)  # d_sigmoid_op = 1 / n_next
-        np.multiply(d_sigmoid_op_ts, sigmoid_op_ts, out=k_c)  # k_c = sigmoid_op / n_next
-
-        # k_maximum_ip = where(n == 0, 0, 1), times d_m in the loop
-        choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip)
+        np.reciprocal(n_ts, out=k_sigmoid_op_ts)  # k_sigmoid_op = 1 / n_next
+        np.multiply(k_sigmoid_op_ts, sigmoid_op_ts, out=k_c)  # k_c = sigmoid_op / n_next
+        choose(np.real(n_ts_2) == 0, 0, 1, out=k_maximum_ip)  # k_maximum_ip = where(n == 0, 0, 1)
 
         # k_lf = where(ip >= m - softplus_lf, 0, 1)
-        choose(np.real(ip_ts) >= np.real(d_ip_ts), 0, 1, out=k_lf)
+        choose(np.real(ip_ts) >= np.real(k_ip_2), 0, 1, out=k_lf)
 
-        # d_sigmoid_op = c_next * (1 - sigmoid_op) * sigmoid_op / n_next, times d_h in the loop
+        # k_sigmoid_op = c_next * (1 - sigmoid_op) * sigmoid_op / n_next
         np.subtract(1, sigmoid_op_ts, out=s_ts)
-        d_sigmoid_op_ts *= s_ts
-        d_sigmoid_op_ts *= c_ts
-        d_sigmoid_op_ts *= sigmoid_op_ts
+        k_sigmoid_op_ts *= s_ts
+        k_sigmoid_op_ts *= c_ts
+        k_sigmoid_op_ts *= sigmoid_op_ts
 
-        # d_tanh_zp = i * (1 - tanh_zp**2), times d_c in the loop
-        np.multiply(tanh_zp_ts, tanh_zp_ts, out=d_tanh_zp_ts)
-        np.subtract(1, d_tanh_zp_ts, out=d_tanh_zp_ts)
-        d_tanh_zp_ts *= i_ts
+        # k_tanh_zp = i * (1 - tanh_zp**2)
+        np.multiply(tanh_zp_ts, tanh_zp_ts, out=k_tanh_zp_ts)
+        np.subtract(1, k_tanh_zp_ts, out=k_tanh_zp_ts)
+        k_tanh_zp_ts *= i_ts
 
-        # d_fp = -expm1(-softplus_lf), times k_lf in the loop
-        np.multiply(softplus_lf_ts, -1, out=d_fp_ts)
-        np.expm1(d_fp_ts, out=d_fp_ts)
-        d_fp_ts *= -1
+        # k_fp = -expm1(-softplus_lf)
+        np.multiply(softplus_lf_ts, -1, out=k_fp_ts)
+        np.expm1(k_fp_ts, out=k_fp_ts)
+        k_fp_ts *= -1
 
         choose(np.real(n_ts_2) == 0, 1, 0, out=k_ip)  # k_ip = where(n == 0, 1, 0)
 
-        # d_ip = where(ip >= m - softplus_lf, 1, 0)
-        choose(np.real(ip_ts) >= np.real(d_ip_ts), 1, 0, out=d_ip_ts)
+        # k_ip_2 = where(ip >= m - softplus_lf, 1, 0)
+        choose(np.real(ip_ts) >= np.real(k_ip_2), 1, 0, out=k_ip_2)
 
         for (
-            d_y_t, k_n_t, k_c_t, c_t, n_t, f_t, tanh_zp, i_t, k_maximum_ip_t, k_lf_t, d_sigmoid_op, d_tanh_zp,
-            d_fp, d_ip, k_ip_t, d_gates_t, finished_t,
+            d_y_t, k_n_t, k_c_t, c_t, n_t, f_t, d_ip, tanh_zp, i_t, k_maximum_ip_t, k_lf_t, d_sigmoid_op,
+            k_sigmoid_op, d_tanh_zp, k_tanh_zp, d_fp, k_fp, k_ip_t, k_ip_2_t, d_gates_t, finished_t,
         ) in backwards(
-            d_y[ts], k_n, k_c, c[ts], n_ts_2, f[ts], tanh_zp_ts, i_ts, k_maximum_ip, k_lf, d_sigmoid_op_ts,
-            d_tanh_zp_ts, d_fp_ts, d_ip_ts, k_ip, d_gates[ts], ends[ts],
+            d_y[ts], k_n, k_c, c[ts], n_ts_2, f[ts], d_gates[ts, :, :H], tanh_zp_ts, i_ts, k_maximum_ip, k_lf,
+            d_gates[ts, :, 3 * H :], k_sigmoid_op_ts, d_gates[ts, :, 2 * H : 3 * H], k_tanh_zp_ts,
+            d_gates[ts, :, H : 2 * H], k_fp_ts, k_ip, k_ip_2, d_gates[ts], ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -351,33 +349,36 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.multiply(d_h, k_c_t, out=s)
             d_c += s
 
-            # d_m += -f * (d_c * c + d_n * n) - i * (d_c * tanh_zp + d_n)
+            # d_m += -d_ip - f * (d_c * c + d_n * n)
             np.multiply(d_c, c_t, out=s)
             np.multiply(d_n, n_t, out=s_2)
             s += s_2
             np.multiply(s, f_t, out=s_2)
-            np.multiply(d_c, tanh_zp, out=s)
-            s += d_n
-            np.multiply(s, i_t, out=s_3)
-            d_m -= s_2
-            d_m -= s_3
 
+            # d_ip = d_c * tanh_zp + d_n
+            np.multiply(d_c, tanh_zp, out=d_ip)
+            d_ip += d_n
+
+            d_ip *= i_t
+            d_m -= s_2
+            d_m -= d_ip
             k_maximum_ip_t *= d_m  # k_maximum_ip = d_m * where(n == 0, 0, 1)
 
             # k_lf = f * (d_c * c + d_n * n) + k_maximum_ip * where(ip >= m - softplus_lf, 0, 1)
             k_lf_t *= k_maximum_ip_t
             k_lf_t += s_2
 
-            d_sigmoid_op *= d_h  # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
-            d_tanh_zp *= d_c  # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
-            d_fp *= k_lf_t  # d_fp = -k_lf * expm1(-softplus_lf)
+            # d_sigmoid_op = d_h * c_next * (1 - sigmoid_op) * sigmoid_op / n_next
+            np.multiply(d_h, k_sigmoid_op, out=d_sigmoid_op)
 
-            # d_ip = d_m * where(n == 0, 1, 0) + i * (d_c * tanh_zp + d_n) + k_maximum_ip * where(ip >= m
-            #     - softplus_lf, 1, 0)
-            d_ip *= k_maximum_ip_t
+            np.multiply(d_c, k_tanh_zp, out=d_tanh_zp)  # d_tanh_zp = d_c * i * (1 - tanh_zp**2)
+            np.multiply(k_lf_t, k_fp, out=d_fp)  # d_fp = -k_lf * expm1(-softplus_lf)
+
+            # d_ip += d_m * where(n == 0, 1, 0) + k_maximum_ip * where(ip >= m - softplus_lf, 1, 0)
             np.multiply(d_m, k_ip_t, out=s)
             d_ip += s
-            d_ip += s_3
+            np.multiply(k_maximum_ip_t, k_ip_2_t, out=s_2)
+            d_ip += s_2
 
             d_c *= f_t
             d_n *= f_t
@@ -533,7 +534,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def clear(finished: np.ndarray | None, *arrays: np.ndarray) -> None:
     """Zeros where a sequence is over: what was computed there need not be finite."""
     for array in arrays if finished is not None else ():
-        np.copyto(array, 0, where=finished)
+        np.copyto(array, 0, where=finished if array.ndim == finished.ndim else finished[:, None])
 
 
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
@@ -591,21 +592,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def exact_sigmoid(a: np.ndarray, out: np.ndarray) -> None:

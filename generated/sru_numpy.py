@@ -62,15 +62,18 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, H)
     c: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 3 * H)  u, f, r
+    gates: np.ndarray  # (T, 3, B, H)  u, f, r
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
 
-def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "float32") -> Params:
+def init(
+    input_size: int = 1, hidden_size: Any = None, *, seed: Any = None, dtype: Any = "float32",
+) -> Params:
     """Parameters drawn uniformly from ±1/sqrt(hidden_size).
 
     dtype: float32 or float64.
+    input_size: no array has it; it may be left out.
     """
     dtype, _, H = proper(dtype, input_size=input_size, hidden_size=hidden_size)
     rng, k = np.random.default_rng(seed), H**-0.5
@@ -127,31 +130,28 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b, v = params
-    c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, B, 3 * H))
+    c, gates = memory(tape, dtype, c=(T + 1, B, H), gates=(T, 3, B, H))
     h = np.empty((T, B, H), dtype)
-    fr_all = gates[..., H:]
+    fr_all = gates[:, 1:]
 
     # The parts of f and r that wait for no state, for all steps at once.
     # u = W_c @ x
-    np.matmul(x.reshape(T * B, H), W.T, out=gates.reshape(T * B, 3 * H))
-    fr_all += b
+    project(x, W.T, out=gates)
+    fr_all += b.reshape(2, 1, H)
 
     c[0] = 0 if initial is None else check("initial.c", initial.c, (B, H))
     half, one = np.array(0.5, dtype), np.array(1, dtype)
-    s = np.empty((B, H), dtype)
-    v_f, v_r = v[:H], v[H:]
+    s = np.empty((2, B, H), dtype)
+    s_2 = np.empty((B, H), dtype)
+    v_rows = np.tile(v.reshape(2, 1, H), (B, 1))
     ends = [None] * T if finished is None else finished
-    for c_t, f, r, fr, c_next, u, h_t, x_t_, finished_t in zip(
-        c[:-1], gates[..., H : 2 * H], gates[..., 2 * H :], gates[..., H:], c[1:], gates[..., :H], h, x,
-        ends, strict=True
+    for c_t, fr, c_next, u, f, h_t, r, x_t_, finished_t in zip(
+        c[:-1], gates[:, 1:], c[1:], gates[:, 0], gates[:, 1], h, gates[:, 2], x, ends, strict=True
     ):
         # f = sigmoid(W_f @ x + v_f * c + b_f)
-        np.multiply(c_t, v_f, out=s)
-        f += s
-
         # r = sigmoid(W_r @ x + v_r * c + b_r)
-        np.multiply(c_t, v_r, out=s)
-        r += s
+        np.multiply(c_t, v_rows, out=s)
+        fr += s
         sigmoid(fr, half, out=fr)
 
         # c' = f * c + u * (1 - f)
@@ -163,8 +163,8 @@ def forward(
         np.subtract(one, r, out=h_t)
         h_t *= x_t_
         h_t *= 1.7320508075688772
-        np.multiply(c_next, r, out=s)
-        h_t += s
+        np.multiply(c_next, r, out=s_2)
+        h_t += s_2
 
         if finished is not None:
             np.copyto(c_next, c_t, where=finished_t)
@@ -212,28 +212,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
+    k_gates = np.empty((T, 2, B, H), dtype)  # k_u, k_f
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (np.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
-    d_fr_all, d_r_all, d_f_all = d_gates[..., H:], d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
-    fr_all = gates[..., H:]
+    d_r_all = d_gates[..., 2 * H :]
+    r_all, f_all = gates[:, 2], gates[:, 1]
     g_v_r_all = d_gates_2[..., H:]
+    k_f_all = k_gates[:, 1]
 
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
-    # d_f = (1 - f) * f * (c - u)
-    np.subtract(1, fr_all, out=d_fr_all)
+    np.subtract(1, r_all, out=d_r_all)
     np.multiply(x, 1.7320508075688772, out=s)
     np.subtract(c[1:], s, out=s)
     d_r_all *= s
     d_r_all *= d_y
-    np.subtract(c[:-1], gates[..., :H], out=s)
-    d_f_all *= s
-    d_fr_all *= fr_all
+    d_r_all *= r_all
 
     np.multiply(d_r_all, c[:-1], out=g_v_r_all)  # g_v_r = d_r * c
-    np.subtract(1, gates[..., H : 2 * H], out=d_gates[..., :H])  # d_u = 1 - f
+
+    # k_f = (1 - f) * f * (c - u)
+    # k_u = 1 - f
+    np.subtract(1, f_all[:, None], out=k_gates)
+    np.subtract(c[:-1], gates[:, 0], out=s)
+    k_f_all *= s
+    k_f_all *= f_all
+
     np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))  # d_x = W_r.T @ d_r
 
     # The gradients of the parameters: all steps in one product each.
@@ -242,12 +248,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_v_r_all.reshape(T * B, H), out=d_v[H:])
 
     s_2 = np.empty((B, H), dtype)
-    s_3 = np.empty((B, 2 * H), dtype)
-    s_3_part, s_3_part_2 = s_3[:, :H], s_3[:, H:]
+    s_3 = np.empty((2, B, H), dtype)
+    v_rows = np.tile(v.reshape(2, 1, H), (B, 1))
+    s_3_part, s_3_part_2 = s_3[0], s_3[1]
     ends = [None] * T if finished is None else finished
-    for d_y_t, r, d_f, g_v_f, c_t, d_u, f, d_fr, finished_t in backwards(
-        d_y, gates[..., 2 * H :], d_gates[..., H : 2 * H], d_gates_2[..., :H], c[:-1], d_gates[..., :H],
-        gates[..., H : 2 * H], d_gates[..., H:], ends,
+    for d_y_t, r, d_uf, k_gates_t, g_v_f, d_f, c_t, f, d_fr, finished_t in backwards(
+        d_y, gates[:, 2], d_gates[:, :, : 2 * H].reshape(T, B, 2, H).swapaxes(1, 2), k_gates,
+        d_gates_2[:, :, :H], d_gates[:, :, H : 2 * H], c[:-1], gates[:, 1],
+        d_gates[:, :, H:].reshape(T, B, 2, H).swapaxes(1, 2), ends,
     ):
         if finished is not None:  # a finished sequence hands its gradient on as it is
             kept_c = d_c.copy()
@@ -257,13 +265,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         np.multiply(d_y_t, r, out=s_2)
         d_c += s_2
 
-        d_f *= d_c
+        # d_f = d_c * k_f
+        # d_u = d_c * k_u
+        np.multiply(d_c, k_gates_t, out=d_uf)
+
         np.multiply(d_f, c_t, out=g_v_f)  # g_v_f = d_f * c
-        d_u *= d_c
 
         # d_c = d_c * f + d_f * v_f + d_r * v_r
         d_c *= f
-        np.multiply(d_fr, v, out=s_3)
+        np.multiply(d_fr, v_rows, out=s_3)
         d_c += s_3_part
         d_c += s_3_part_2
 
@@ -283,7 +293,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, d_gates_2[..., :H].reshape(T * B, H), out=d_v[:H])
 
     # d_x += d_w_x_2 + d_y * (1.7320508075688772 - 1.7320508075688772 * r)
-    np.multiply(gates[..., 2 * H :], 1.7320508075688772, out=s)
+    np.multiply(gates[:, 2], 1.7320508075688772, out=s)
     np.subtract(1.7320508075688772, s, out=s)
     s *= d_y
     d_x += s
@@ -438,6 +448,15 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -57,7 +57,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, k
+    gates: np.ndarray  # (T, 2, B, H)  z, k
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -122,14 +122,14 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U_k, b = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H))
     U_k_h = np.empty((B, H), dtype)
-    z_all = gates[..., :H]
+    z_all = gates[:, 0]
 
     # The parts of k that wait for no state, for all steps at once.
     # z = tanh(W_z @ x + b_z)
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
     np.tanh(z_all, out=z_all)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
@@ -137,9 +137,7 @@ def forward(
     s = np.empty((B, H), dtype)
     U_k_T_tiles, U_k_h_tiles = tiles(U_k.T, U_k_h)
     ends = [None] * T if finished is None else finished
-    for h_t, k_, z, h_next, finished_t in zip(
-        h[:-1], gates[..., H:], gates[..., :H], h[1:], ends, strict=True
-    ):
+    for h_t, k_, z, h_next, finished_t in zip(h[:-1], gates[:, 1], gates[:, 0], h[1:], ends, strict=True):
         # k = sigmoid(W_k @ x + U_k @ h + b_k)
         np.matmul(h_t, U_k_T_tiles, out=U_k_h_tiles)
         k_ += U_k_h
@@ -203,40 +201,45 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_k_tiles, d_u_h_tiles = tiles(U_k, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        k_a_h, k_h, s_ts = (np.empty((ts.stop - ts.start, B, H), dtype) for _ in range(3))
+        steps = ts.stop - ts.start
+        k_a_h, k_h, s_ts = (np.empty((steps, B, H), dtype) for _ in range(3))
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_k
         h_ts = h[1:][ts]
-        d_k_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        k_ts, z_ts = gates[ts, :, H:], gates[ts, :, :H]
+        k_k_ts, k_z_ts = k_gates[:, 1], k_gates[:, 0]
+        k_ts, z_ts = gates[ts, 1], gates[ts, 0]
 
-        # k_a_h = 1 - h_next**2, times d_h in the loop
+        # k_a_h = 1 - h_next**2
         np.multiply(h_ts, h_ts, out=k_a_h)
         np.subtract(1, k_a_h, out=k_a_h)
 
-        # d_k = (1 - k) * k * (z - h), times k_a_h in the loop
-        np.subtract(1, k_ts, out=d_k_ts)
+        # k_k = (1 - k) * k * k_a_h * (z - h)
+        # k_z = k * k_a_h * (1 - z**2)
+        np.subtract(1, k_ts, out=k_k_ts)
         np.subtract(z_ts, h[ts], out=s_ts)
-        d_k_ts *= s_ts
-        d_k_ts *= k_ts
-
-        # d_z = k * (1 - z**2), times k_a_h in the loop
-        np.multiply(z_ts, z_ts, out=d_z_ts)
-        np.subtract(1, d_z_ts, out=d_z_ts)
-        d_z_ts *= k_ts
+        k_k_ts *= s_ts
+        np.multiply(z_ts, z_ts, out=k_z_ts)
+        np.subtract(1, k_z_ts, out=k_z_ts)
+        k_gates *= k_ts[:, None]
+        k_gates *= k_a_h[:, None]
 
         np.subtract(1, k_ts, out=k_h)  # k_h = 1 - k
 
-        for d_y_t, k_a_h_t, d_k, d_z, k_h_t, finished_t in backwards(
-            d_y[ts], k_a_h, d_k_ts, d_z_ts, k_h, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, d_k, k_a_h_t, k_h_t, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, d_gates[ts, :, H:], k_a_h,
+            k_h, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            k_a_h_t *= d_h  # k_a_h = d_h * (1 - h_next**2)
-            d_k *= k_a_h_t  # d_k = k_a_h * (1 - k) * k * (z - h)
-            d_z *= k_a_h_t  # d_z = k_a_h * k * (1 - z**2)
+
+            # d_k = d_h * (1 - h_next**2) * (1 - k) * k * (z - h)
+            # d_z = d_h * (1 - h_next**2) * k * (1 - z**2)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
+
             np.matmul(d_k, U_k_tiles, out=d_u_h_tiles)  # d_u_h = U_k.T @ d_k
+            k_a_h_t *= d_h  # k_a_h = d_h * (1 - h_next**2)
 
             # d_h = d_u_h + k_a_h * (1 - k)
             np.multiply(k_a_h_t, k_h_t, out=d_h)
@@ -404,21 +407,30 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -54,7 +54,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  z, f
+    gates: np.ndarray  # (T, 2, B, H)  z, f
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -118,24 +118,24 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, b_f = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H))
     x_h_next = np.empty((T, B, H), dtype)
-    f_all = gates[..., H:]
+    f_all = gates[:, 1]
 
     # z = W_z @ x
     # f = sigmoid(W_f @ x + b_f)
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
+    project(x, W.T, out=gates)
     f_all += b_f
     sigmoid(f_all, 0.5, out=f_all)
 
     # The parts of h' that wait for no state, for all steps at once.
     np.subtract(1, f_all, out=x_h_next)
-    x_h_next *= gates[..., :H]
+    x_h_next *= gates[:, 0]
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     ends = [None] * T if finished is None else finished
     for h_next, f, h_t, x_h_next_t, finished_t in zip(
-        h[1:], gates[..., H:], h[:-1], x_h_next, ends, strict=True
+        h[1:], gates[:, 1], h[:-1], x_h_next, ends, strict=True
     ):
         # h' = f * h + z * (1 - f)
         np.multiply(f, h_t, out=h_next)
@@ -189,20 +189,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_a_f
     d_x = np.empty((T, B, I), dtype)
     d_W, d_b_f = (np.zeros(shape, dtype) for shape in shapes(I, H))
-    s, s_2 = (np.empty((B, H), dtype) for _ in range(2))
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        d_a_f_ts, d_z_ts = d_gates[ts, :, H:], d_gates[ts, :, :H]
-        f_ts = gates[ts, :, H:]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_a_f
+        s_ts = np.empty((steps, B, H), dtype)
+        k_a_f_ts = k_gates[:, 1]
+        f_ts = gates[ts, 1]
 
-        # d_a_f = (1 - f) * f, times d_f in the loop
-        np.subtract(1, f_ts, out=d_a_f_ts)
-        d_a_f_ts *= f_ts
+        np.subtract(h[ts], gates[ts, 0], out=k_a_f_ts)  # k_a_f = h - z
 
-        np.subtract(1, f_ts, out=d_z_ts)  # d_z = 1 - f, times d_h in the loop
+        # k_a_f = (1 - f) * f * (h - z)
+        np.subtract(1, f_ts, out=s_ts)
+        k_a_f_ts *= s_ts
+        k_a_f_ts *= f_ts
 
-        for d_y_t, h_t, z, d_a_f, d_z, f, finished_t in backwards(
-            d_y[ts], h[ts], gates[ts, :, :H], d_a_f_ts, d_z_ts, f_ts, ends[ts],
+        np.subtract(1, f_ts, out=k_gates[:, 0])  # k_z = 1 - f
+
+        for d_y_t, d_gates_each, k_gates_t, f, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, f_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -210,13 +215,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             d_h += d_y_t
 
-            # d_a_f = (1 - f) * f * (d_h * h - d_h * z)
-            np.multiply(d_h, h_t, out=s)
-            np.multiply(d_h, z, out=s_2)
-            s -= s_2
-            d_a_f *= s
+            # d_a_f = d_h * (1 - f) * f * (h - z)
+            # d_z = d_h * (1 - f)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
 
-            d_z *= d_h  # d_z = d_h * (1 - f)
             d_h *= f
 
             if finished is not None:
@@ -374,6 +376,15 @@ def chunks(T: int, entries: int) -> Any:
     """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
     size = max(1, 16384 // max(1, entries))
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
+
+
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 
 def sigmoid(a: np.ndarray, half: Any, out: np.ndarray) -> None:

@@ -57,7 +57,7 @@ class Tape(NamedTuple):
 
     x: np.ndarray  # (T, B, I)
     h: np.ndarray  # (T + 1, B, H)  the initial state first
-    gates: np.ndarray  # (T, B, 2 * H)  g, n
+    gates: np.ndarray  # (T, 2, B, H)  g, n
     finished: np.ndarray | None  # (T, B, 1) where a sequence is over
     given: bool  # whether the caller gave the initial states
 
@@ -122,19 +122,19 @@ def forward(
         x = np.where(finished, 0, x).astype(x.dtype)
 
     W, U, b = params
-    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H))
-    u = np.empty((B, 2 * H), dtype)  # U_g_h, U_c_h
+    h, gates = memory(tape, dtype, h=(T + 1, B, H), gates=(T, 2, B, H))
+    u = np.empty((2, B, H), dtype)  # U_g_h, U_c_h
 
     # The parts of g and n that wait for no state, for all steps at once.
-    np.matmul(x.reshape(T * B, I), W.T, out=gates.reshape(T * B, 2 * H))
-    gates += b
+    project(x, W.T, out=gates)
+    gates += b.reshape(2, 1, H)
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     half = np.array(0.5, dtype)
     U_T_tiles, u_tiles = tiles(U.T, u)
     ends = [None] * T if finished is None else finished
     for h_t, gates_t, g, h_next, n, finished_t in zip(
-        h[:-1], gates, gates[..., :H], h[1:], gates[..., H:], ends, strict=True
+        h[:-1], gates, gates[:, 0], h[1:], gates[:, 1], ends, strict=True
     ):
         # g = sigmoid(W_g @ x + U_g @ h + b_g)
         # n = tanh(W_c @ x + U_c @ h + b_c)
@@ -204,32 +204,37 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     U_tiles, d_u_h_tiles = tiles(U, d_u_h)
     ends = [None] * T if finished is None else finished
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
-        s_ts = np.empty((ts.stop - ts.start, B, H), dtype)
-        d_g_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
-        g_ts, n_ts = gates[ts, :, :H], gates[ts, :, H:]
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_g, k_n
+        s_ts = np.empty((steps, B, H), dtype)
+        k_g_ts, k_n_ts = k_gates[:, 0], k_gates[:, 1]
+        g_ts, n_ts = gates[ts, 0], gates[ts, 1]
 
-        np.subtract(1, g_ts, out=d_g_ts)  # d_g = 1 - g
+        np.subtract(1, g_ts, out=k_g_ts)  # k_g = 1 - g
 
-        # d_n = (1 - g) * (1 - n**2), times d_h in the loop
-        np.multiply(n_ts, n_ts, out=d_n_ts)
-        np.subtract(1, d_n_ts, out=d_n_ts)
-        d_n_ts *= d_g_ts
+        # k_n = (1 - g) * (1 - n**2)
+        np.multiply(n_ts, n_ts, out=k_n_ts)
+        np.subtract(1, k_n_ts, out=k_n_ts)
+        k_n_ts *= k_g_ts
 
-        # d_g = (1 - g) * g * (h - n), times d_h in the loop
+        # k_g = (1 - g) * g * (h - n)
         np.subtract(h[ts], n_ts, out=s_ts)
-        d_g_ts *= s_ts
-        d_g_ts *= g_ts
+        k_g_ts *= s_ts
+        k_g_ts *= g_ts
 
-        for d_y_t, d_n, d_g, d_gates_t, g, finished_t in backwards(
-            d_y[ts], d_n_ts, d_g_ts, d_gates[ts], g_ts, ends[ts],
+        for d_y_t, d_gates_each, k_gates_t, d_gates_t, g, finished_t in backwards(
+            d_y[ts], d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, d_gates[ts], g_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
                 np.copyto(d_h, 0, where=finished_t)
 
             d_h += d_y_t
-            d_n *= d_h  # d_n = d_h * (1 - g) * (1 - n**2)
-            d_g *= d_h  # d_g = d_h * (1 - g) * g * (h - n)
+
+            # d_n = d_h * (1 - g) * (1 - n**2)
+            # d_g = d_h * (1 - g) * g * (h - n)
+            np.multiply(d_h, k_gates_t, out=d_gates_each)
+
             np.matmul(d_gates_t, U_tiles, out=d_u_h_tiles)  # d_u_h = U_g.T @ d_g + U_c.T @ d_n
 
             # d_h = d_h * g + d_u_h
@@ -401,18 +406,27 @@ def chunks(T: int, entries: int) -> Any:
     return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
-def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`matrix` as n blocks of columns, (n, K, N / n), and `out` as what a product with them fills.
+def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """`x @ matrix` at all steps into `out`, (T, n, B, N): n blocks of columns, each in one piece."""
+    (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
+    steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
+    for t in range(0, T, steps):
+        rows = x[t * B : (t + steps) * B] @ matrix
+        out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
-    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads n is at most 2.
+
+def tiles(matrix: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`matrix` as blocks of columns, and `out`, (B, N) or n pieces of it, (n, B, N / n), as they fill it.
+
+    OpenBLAS is fastest at up to 100**3 multiplications, in one thread; with more threads two blocks are most.
     """
-    B, (K, N) = len(out), matrix.shape
-    if B == 1 and K * N > 2**17:  # a copy takes longer than it saves in a hundred steps
-        return matrix, out
+    (*n, B, columns), K = out.shape, len(matrix)
+    if B == 1:  # a copy of a large matrix takes longer than it saves in a hundred steps
+        return matrix if matrix.size > 2**17 else np.ascontiguousarray(matrix), out.reshape(1, -1)
     one_thread = "1" in (os.environ.get("OPENBLAS_NUM_THREADS"), os.environ.get("OMP_NUM_THREADS"))
     sizes = (1, 2, 4, 8, 16, 32, 64, 128) if one_thread else (1, 2)
-    n = next((n for n in sizes if B * K * N <= n * 100**3), 1)
-    if n == 1 or N % n or N < 16 * n:
-        return np.ascontiguousarray(matrix), out
-    columns = matrix.reshape(K, n, N // n).transpose(1, 0, 2)
-    return np.ascontiguousarray(columns), out.reshape(B, n, N // n).transpose(1, 0, 2)
+    m = next((m for m in sizes if B * K * columns <= m * 100**3), 1)
+    m = 1 if columns % m or columns < 16 * m else m
+    blocks = matrix.reshape(K, *n, m, columns // m)
+    blocks, out = np.moveaxis(blocks, 0, -2), out.reshape(*n, B, m, columns // m).swapaxes(-3, -2)
+    return np.ascontiguousarray(blocks), out

@@ -134,17 +134,20 @@ def point_of(
     lengths: Any = None,
     **options: Any,
 ) -> Point:
-    """Everything random and nonzero; with `constant`, further inputs are the same at all steps."""
+    """Everything random and nonzero, but for what a fixed parameter holds.
+
+    With `constant`, further inputs are the same at all steps.
+    """
     rng = np.random.default_rng(seed)
-    further = [size for size in cell.sizes if size not in SIZES]
-    sizes = dict(zip(further, FURTHER, strict=False)) | sizes
+    sizes = fitting_sizes(cell, sizes)
 
     def shape(*axes: Any) -> tuple[int, ...]:
         return tuple(sum(sizes.get(size, size) for size in parts(axis)) for axis in axes)
 
     values = {}
     for a in cell.arrays:
-        values[a.name] = np.asarray(scale * rng.standard_normal(shape(*a.shape)))
+        drawn = np.asarray(scale * rng.standard_normal(shape(*a.shape)))
+        values[a.name] = drawn if a.trainable or not a.contents else a.entries(sizes)
     for k, s in enumerate(cell.inputs):
         values[s.name] = rng.standard_normal(
             (*((steps,) if k == 0 or not constant else ()), batch, *shape(s.size))
@@ -158,6 +161,27 @@ def point_of(
         start = module.init_buffers(sizes["hidden"], dtype="float64", **buffer_sizes(module, sizes))
         options["buffers"] = {key: a + rng.uniform(0.2, 0.8, a.shape) for key, a in start._asdict().items()}
     return Point(cell, module, values, d_y, d_final, lengths=lengths, **options)
+
+
+def fitting_sizes(cell: Cell, sizes: Mapping[str, int] = SIZES) -> dict[str, int]:
+    """All sizes of the cell, such that its parameters can hold what they do."""
+    further = [size for size in cell.sizes if size not in SIZES]
+    return cell.fitting(dict(zip(further, FURTHER, strict=False)) | sizes)
+
+
+def init_keywords(cell: Cell, module: ModuleType, further: Mapping[str, int]) -> dict[str, int]:
+    """The further sizes by the names of the arguments of `init`."""
+    code = module.init.__code__
+    names = code.co_varnames[code.co_argcount + 2 : code.co_argcount + code.co_kwonlyargcount]
+    return dict(zip(names, (further[size] for size in cell.sizes if size not in SIZES), strict=False))
+
+
+def init_contents(cell: Cell, module: ModuleType, sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Ones for the fixed parameters that `init` asks for, by the names of its arguments."""
+    asked = [a for a in cell.arrays if not a.trainable and not a.contents]
+    code = module.init.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount][-len(asked) :] if asked else ()
+    return {name: np.ones(a.lengths(sizes)) for name, a in zip(names, asked, strict=True)}
 
 
 def buffer_sizes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -477,7 +477,11 @@ class _Maker:
 
     def inferred(self, made: Drawn) -> Drawn:
         """The same with the shapes of some matrices left out, where they can be."""
-        bare = {m: lang.Matrix(m.name, None, m.trainable) for m in self.shapes if self.chance(70)}
+        bare = {
+            m: lang.Matrix(m.name, None, m.contents, None, m.trainable)
+            for m in self.shapes
+            if self.chance(70)
+        }
         swapped = Drawn(
             made.name,
             tuple(Eq(eq.lhs, eq.rhs.xreplace(bare)) for eq in made.equations),

@@ -239,7 +239,12 @@ def test_json_is_json(run, stage):
 
 def test_json_has_the_sizes_that_were_inferred(run):
     shown = json.loads(run("show", "gru", "--format", "json")[1])
-    assert shown["parameters"]["W_z"] == {"role": "matrix", "shape": ["hidden", "input"], "trainable": True}
+    assert shown["parameters"]["W_z"] == {
+        "role": "matrix",
+        "shape": ["hidden", "input"],
+        "trainable": True,
+        "initial": None,
+    }
     assert shown["equations"][0] == {"name": "z", "expression": "sigmoid(W_z @ x + U_z @ h + b_z)"}
 
 

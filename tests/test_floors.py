@@ -31,16 +31,17 @@ __main__
 # The same within rooms: a module may import what stands before it.
 ORDERS = {
     "spec": """
-        recipes opaque names elementwise functions norms declarations equations language printer quoting sizes
-        checks text/lines text/trees text/slips text/outline text/expressions text/reader text/__init__
-        cell text/writer load __init__""",
+        recipes opaque names contents elementwise functions norms declarations equations language printer
+        quoting sizes checks text/lines text/trees text/slips text/outline text/expressions text/reader
+        text/__init__ cell text/writer load __init__""",
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """
         data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
         text pipeline __init__""",
     "backends": """
-        comments names module folding interface instructions host functions sigmoids numpy cupy __init__""",
-    "judge": "host problem runner derivatives verify __init__",
+        comments names module folding contents interface instructions host functions sigmoids numpy cupy
+        __init__""",
+    "judge": "host problem finite runner derivatives verify __init__",
     "layers": "arrange rnn __init__",
 }
 

@@ -1,8 +1,6 @@
 """Parameters and what else a module says of itself: `init`, `pack`, `unpack`, sizes, signatures."""
 
 import inspect
-from collections.abc import Mapping
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +12,8 @@ from points import (
     assert_same,
     every_cell,
     forward,
+    init_contents,
+    init_keywords,
     random_point,
     sizes_of,
 )
@@ -52,15 +52,19 @@ def test_a_scalar_may_have_one_entry(module_of, name):
 def test_init_is_uniform_and_seeded(module_of, name, dtype):
     module, cell = module_of(name), CELLS[name]
     further = dict(zip((s for s in cell.sizes if s not in SIZES), (30, 50, 70), strict=False))
-    keywords = init_keywords(module, further)
+    asked = init_contents(cell, module, {"input": 20, "hidden": 40, **further})
+    keywords = init_keywords(cell, module, further) | asked
     params = module.init(20, 40, seed=7, dtype=dtype, **keywords)
     assert_same(params, module.init(20, 40, seed=7, dtype=np.dtype(dtype), **keywords))
     assert all(isinstance(field, np.ndarray) and field.dtype == dtype for field in params)
-    drawn = np.concatenate([np.empty(0), *(field.ravel() for field in params)])
+    stated = {a.name for a in cell.arrays if a.contents or not a.trainable}
+    named = [a.ravel() for key, a in module.unpack(params).items() if key not in stated]
+    drawn = np.concatenate([np.empty(0), *named])
     assert not drawn.size or np.abs(drawn).max() <= np.float32(40**-0.5)
     assert np.unique(drawn).size >= 0.99 * drawn.size
     other = module.init(20, 40, seed=8, dtype=dtype, **keywords)
-    assert not drawn.size or not np.array_equal(params[0], other[0])
+    others = [a.ravel() for key, a in module.unpack(other).items() if key not in stated]
+    assert not drawn.size or not np.array_equal(drawn, np.concatenate(others))
     if drawn.size > 500:
         assert np.abs(drawn).max() > 0.95 * 40**-0.5 and abs(drawn.mean()) < 0.1 * 40**-0.5
     x = np.zeros((T, B, 20), dtype)
@@ -73,35 +77,31 @@ def test_init_is_uniform_and_seeded(module_of, name, dtype):
     assert (y[0] if isinstance(y, tuple) else y).dtype == dtype
 
 
-def init_keywords(module: ModuleType, further: Mapping[str, int]) -> dict[str, int]:
-    """The further sizes by the names of the arguments of `init`."""
-    code = module.init.__code__
-    names = code.co_varnames[code.co_argcount + 2 : code.co_argcount + code.co_kwonlyargcount]
-    return dict(zip(names, further.values(), strict=True))
-
-
 @every_cell
 def test_init_asks_for_sizes_by_their_names_and_they_may_be_one(module_of, name):
-    module, further = module_of(name), [s for s in CELLS[name].sizes if s not in SIZES]
-    keywords = init_keywords(module, dict.fromkeys(further, 1))
+    cell, module = CELLS[name], module_of(name)
+    further = [s for s in cell.sizes if s not in SIZES]
+    sizes = cell.fitting(dict.fromkeys(cell.sizes, 1))
+    keywords = init_keywords(cell, module, sizes)
     code = module.init.__code__
-    taken = {*code.co_names, *code.co_varnames, *code.co_cellvars} - {*keywords}
+    contents = init_contents(cell, module, sizes)
+    taken = {*code.co_names, *code.co_varnames, *code.co_cellvars} - {*keywords, *contents}
     wishes = [f"{s}_" if s in taken else s for s in further]
     others = [{*further} - {s} for s in further]
     assert list(keywords) == [f"{w}_2" if w in o else w for w, o in zip(wishes, others, strict=True)]
-    params = module.init(1, 1, **keywords)
+    params = module.init(sizes["input"], sizes["hidden"], **keywords, **contents)
     assert all(set(array.shape) <= set(range(1, 7)) for array in params)
     for wrong in (0, -1, 1.0):
         with pytest.raises(ValueError, match=rf"input_size is {wrong}, expected a positive integer"):
-            module.init(wrong, 1, **keywords)
+            module.init(wrong, 1, **keywords, **contents)
         with pytest.raises(ValueError, match=rf"hidden_size is {wrong}, expected a positive integer"):
-            module.init(1, wrong, **keywords)
+            module.init(1, wrong, **keywords, **contents)
         for key in keywords:
             with pytest.raises(ValueError, match=rf"{key} is {wrong}, expected a positive integer"):
-                module.init(1, 1, **keywords | {key: wrong})
+                module.init(1, 1, **keywords | contents | {key: wrong})
     for dtype, said in ((int, "int64"), (None, "None")):
         with pytest.raises(TypeError, match=f"dtype is {said}"):
-            module.init(1, 1, dtype=dtype, **keywords)
+            module.init(1, 1, dtype=dtype, **keywords, **contents)
 
 
 def test_init_without_a_seed_differs_every_time(module_of):

@@ -682,8 +682,8 @@ forward   before  bias_z, bias_r, bias_n <- once(b_z, c_z, b_r, c_r, b_h)
                   x_z, x_r, x_n <- kernel(W_z_x, bias_z, W_r_x, bias_r, W_h_x, bias_n)
           step    u = h @ U[z r h].T
                   a_z, z, a_r, r, v_n, a_n, n, h_next <- kernel(U_z_h, x_z, U_r_h, x_r, U_h_h, c_h, x_n, h)
-backward  ahead   not_z, k_n, k_r, k_z <- kernel(z, n, r, v_n, h)
-          step    d_h_next, d_n, d_v_n, d_r, d_z <- kernel(d_h_later, d_y, k_n, r, k_r, k_z)
+backward  ahead   not_z, k_n, k_v_n, k_r, k_z <- kernel(z, n, r, v_n, h)
+          step    d_h_next, d_n, d_v_n, d_r, d_z <- kernel(d_h_later, d_y, k_n, k_v_n, k_r, k_z)
                   d_u_h = d_gates[d_v_n d_z d_r] @ U[U_h]U[z r]
                   d_h <- kernel(d_h_next, d_u_h, z)
           after   d_x = d_gates[d_z d_r d_n] @ W[z r h]

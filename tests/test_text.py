@@ -18,8 +18,8 @@ import gategen
 from gategen import Cell, SpecError, load
 from gategen.build import all_backends, generate
 from gategen.errors import SpecWarning
+from gategen.spec import contents, text
 from gategen.spec import language as lang
-from gategen.spec import text
 from gategen.spec.text import read
 from gategen.spec.text.expressions import FUNCTIONS
 from gategen.spec.text.writer import draft, write
@@ -57,7 +57,7 @@ def declarations(cell):
         [(x.name, x.size) for x in cell.inputs],
         [(s.name, s.size, str(s.initial)) for s in cell.states],
         sorted(
-            (p.name, p.role, p.trainable, str(cell.shapes.get(p.name, cell.size_of(p))))
+            (p.name, p.role, p.trainable, str(p.contents), str(cell.shapes.get(p.name, cell.size_of(p))))
             for p in cell.parameters
         ),
         [(c.name, c.value) for c in cell.constants],
@@ -279,7 +279,8 @@ def right(expression, declared=""):
 def test_every_exported_function_can_be_called():
     declaring = {"Cell", "Eq", "inputs", "states", "gates", "matrices", "vectors", "scalars", "constants"}
     other = {"load", "build", "verify", "diff"} | {name for name in gategen.__all__ if name.endswith("Error")}
-    assert {*gategen.__all__} - declaring - other <= {*FUNCTIONS}
+    held = {word.partition("(")[0] for word in contents.WORDS}
+    assert {*gategen.__all__} - declaring - held - other <= {*FUNCTIONS}
 
 
 CALLS = {

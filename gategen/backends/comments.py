@@ -43,7 +43,8 @@ class Remark:
     @property
     def text(self) -> tuple[str, ...]:
         early = f"The parts of {listed(self.gates)} that wait for no state, for all steps at once."
-        said = tuple(line for line in self.lines if not OBVIOUS.fullmatch(line))
+        last = {line.partition(" = ")[0]: line for line in self.lines}  # of the same memory
+        said = tuple(line for line in last.values() if not OBVIOUS.fullmatch(line))
         return (early, *said) if self.gates else said
 
 
@@ -108,19 +109,24 @@ def backward_comments(rule: Rule) -> Comments:
     schedule = rule.backward
     order = pointwise(schedule.stages)
     names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
-    ahead = {v.name for stage in schedule.ahead for v in stage.writes}
-    heirs = in_place(order, schedule, ahead)
+    ahead = {v for stage in schedule.ahead for v in stage.writes}
+    waited = {v for stage in schedule.loop for v in stage.reads if v in ahead}
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
     whole: dict[Value, sp.Expr] = {}
+    factors: dict[Value, sp.Expr] = {}  # what the loop multiplies gradients by
+    scaled: dict[sp.Expr, Value] = {}  # gradients that are another one times such a factor
     lines: dict[str, str] = {}
     for op in order:
         expr = op.expr.xreplace(whole)
-        nameless = op.out not in schedule.slot or op.out.name in ahead
-        if nameless and len(list(islice(sp.preorder_traversal(expr), LONGEST))) < LONGEST:
+        if op.out in waited:
+            factors[op.out] = expr
+        elif (op.out in ahead or op.out not in schedule.slot) and nodes(expr) < LONGEST:
             whole[op.out] = expr
+        if op.out not in ahead:
+            terms = [spelled(term, factors, scaled) for term in sp.Add.make_args(expr)]
+            scaled.setdefault(expr, op.out)
+            expr = sp.Add(*terms)
         lines[op.out.name] = formula(names[op.out.name], expr, printer)
-        if op.out in heirs:
-            lines[op.out.name] += f", times {heirs[op.out]} in the loop"
     first_reader = {value: op.out.name for op in reversed(order) for value in op.reads}
     for op in reversed(order):  # what has no name in the code is part of what reads it first
         if op.out in whole and op.out not in schedule.slot and op.out in first_reader:
@@ -129,6 +135,25 @@ def backward_comments(rule: Rule) -> Comments:
         if isinstance(stage, MatMul):
             lines |= product_lines(stage, rule, schedule)
     return Comments(lines, {})
+
+
+def nodes(expr: sp.Expr) -> int:
+    """How large an expression is; no more is counted than needed."""
+    return sum(1 for _ in islice(sp.preorder_traversal(expr), LONGEST))
+
+
+def spelled(term: sp.Expr, factors: Mapping[Value, sp.Expr], scaled: Mapping[sp.Expr, Value]) -> sp.Expr:
+    """A term by what its factors are made of, or by another gradient that is some of it already."""
+    parts = list(sp.Mul.make_args(term))
+    while found := next((part for part in parts if part in factors), None):
+        rest = [part for part in parts if part is not found]
+        other = next((part for part in rest if found * part in scaled), None)
+        if other is not None:
+            rest[rest.index(other)] = scaled[found * other]
+        else:
+            rest += sp.Mul.make_args(factors[found])
+        parts = rest
+    return sp.Mul(*parts).xreplace(factors)
 
 
 def formula(name: str, expr: sp.Expr, printer: Printer) -> str:
@@ -142,20 +167,6 @@ def formula(name: str, expr: sp.Expr, printer: Printer) -> str:
         own = next(factor for factor in sp.Mul.make_args(expr) if printer(factor) == name)
         return f"{name} *= {printer(expr / own)}"
     return f"{name} = {printer(expr)}"
-
-
-def in_place(order: Sequence[Pointwise], schedule: Schedule, ahead: set[str]) -> dict[Value, str]:
-    """The factors that are computed ahead where the gradient will be, with what is still to come."""
-    found: dict[Value, str] = {}
-    for op in order:
-        factors = sp.Mul.make_args(op.expr)
-        for factor in factors:
-            here = isinstance(factor, Value) and schedule.slot.get(factor) == schedule.slot.get(op.out, 0)
-            if here and factor.name in ahead and op.out.name not in ahead:
-                rest = sp.Mul(*(f for f in factors if f != factor))
-                names = {v.name: memory_name(v, None, schedule) for v in rest.free_symbols}
-                found[factor] = Printer({}, names)(rest)
-    return found
 
 
 def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gategen.backends import interface
 from gategen.backends.folding import listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
-from gategen.backends.interface import Array, Measure, Measured
+from gategen.backends.interface import Array, Measure, Measured, array_of
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import Scope
 from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
@@ -43,6 +43,7 @@ class Function:
     ahead: Part = NOTHING
     after: Part = NOTHING
     chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
+    counted: bool = False  # whether some line names the number of these steps
     head: str = ""  # of the loop
     kept: tuple[Assigned, ...] = ()  # what a finished sequence does instead of a step
     updates: tuple[Assigned, ...] = ()  # of the running statistics
@@ -157,25 +158,17 @@ def one_step(module: Module, way: Way, host: Hosts) -> Function:
     start = module.target.one_step
     memory = tuple(
         replace(array, shape=array.shape.replace("(T, B", start))
-        for array in own_memory(module, way.schedule)
+        for array in own_memory(module, way.schedule, rows=True)
     )
     return fitted(module, Function(loop=lines.written, outputs=outputs, memory=memory))
 
 
-def own_memory(module: Module, schedule: Schedule) -> tuple[Array, ...]:
+def own_memory(module: Module, schedule: Schedule, rows: bool = False) -> tuple[Array, ...]:
     """The buffers a function makes for itself: all but inputs, states and carries."""
     made = (
         b for b in schedule.buffers if b.kind in ("row", "time", "static") and b.name not in schedule.passing
     )
-    return tuple(
-        Array(
-            module.names["memory", b.name],
-            module.shape(b),
-            ", ".join(b.members) if len(b.members) > 1 else "",
-            module.dtype(b.name),
-        )
-        for b in made
-    )
+    return tuple(array_of(module, b, rows=rows) for b in made)
 
 
 def fitted(module: Module, made: Function, *others: Function) -> Function:
@@ -188,6 +181,7 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
     return replace(
         made,
         memory=memory,
+        counted="steps" in words,
         makes=interface.empties(memory, module.target.xp),
         unpacked="" if set(targets) <= {"_"} else listing(targets),
     )
@@ -291,6 +285,8 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
         "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
-        "helpers": {name: name in module.helpers for name in ("tiles", "product", "row_sum", "column_sums")},
+        "helpers": {
+            name: name in module.helpers for name in ("tiles", "project", "product", "row_sum", "column_sums")
+        },
         "environment": not module.helpers.isdisjoint({"tiles", "product"}),  # whether they look into it
     }

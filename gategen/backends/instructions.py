@@ -297,68 +297,123 @@ class Assembler:
 # ---------------------------------------------------------------------------------------------- merge
 
 
-def merge(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """Equal operations on neighbouring slices as one, in an order that keeps every dependence."""
-    waiting = list(range(len(instructions)))
-    after = dependencies(instructions)
-    where: dict[Scratch, View] = {}
-    done: set[int] = set()
-    made: list[Instruction] = []
-    homes = [view.home for one in instructions for view in [*one.reads, one.out]]
-    extra = 1 + max((home.number for home in homes if isinstance(home, Scratch)), default=0)
-    while waiting:
-        ready = [k for k in waiting if after[k] <= done]
-        runs = (grown(instructions, k, ready, where) for k in ready)
-        late = [k for k in waiting if not after[k] <= done]
-        run = next((run for run in runs if not waits(instructions, run, late, after, where)), None)
-        run = run or grown(instructions, ready[0], ready, where)
-        joint, extra = join([instructions[k] for k in run], where, extra)
-        made.append(joint)
-        done.update(run)
-        waiting = [k for k in waiting if k not in run]
-    return made
+def merge(instructions: Sequence[Instruction], spread: bool = False) -> list[Instruction]:
+    """Equal operations on neighbouring slices as one, in an order that keeps every dependence.
+
+    With `spread` one slice may be an operand for all neighbours: that needs arrays that lie slice by slice.
+    """
+    return Merger(instructions, spread).made
 
 
-def grown(
-    instructions: Sequence[Instruction], first: int, ready: Sequence[int], where: dict[Scratch, View]
-) -> list[int]:
-    """The instructions that are ready and can be one with `first`, in the order of their slices."""
-    run = [first]
-    alike = [k for k in ready if instructions[k].name == instructions[first].name]
-    while True:
-        for k in alike:
-            if k in run:
+class Merger:
+    """Joins the instructions of one kernel."""
+
+    def __init__(self, instructions: Sequence[Instruction], spread: bool) -> None:
+        self.instructions, self.spread = instructions, spread
+        self.after = dependencies(instructions)
+        self.where: dict[Scratch, View] = {}  # scratch that moved into wider arrays
+        homes = [view.home for one in instructions for view in [*one.reads, one.out]]
+        self.extra = 1 + max((home.number for home in homes if isinstance(home, Scratch)), default=0)
+        self.made: list[Instruction] = []
+        waiting = list(range(len(instructions)))
+        done: set[int] = set()
+        while waiting:
+            ready = [k for k in waiting if self.after[k] <= done]
+            late = [k for k in waiting if not self.after[k] <= done]
+            runs = (self.grown(k, ready) for k in ready)
+            run = next((run for run in runs if not self.waits(run, late)), None)
+            run = run or self.grown(ready[0], ready)
+            self.made.append(self.joint([instructions[k] for k in run]))
+            done.update(run)
+            waiting = [k for k in waiting if k not in run]
+
+    def grown(self, first: int, ready: Sequence[int]) -> list[int]:
+        """The instructions that are ready and can be one with `first`, in the order of their slices."""
+        run = [first]
+        alike = [k for k in ready if self.instructions[k].name == self.instructions[first].name]
+        while True:
+            for k in alike:
+                if k in run:
+                    continue
+                if self.lengthens(run, run[-1], k):
+                    run.append(k)
+                    break
+                if self.lengthens(run, k, run[0]):
+                    run.insert(0, k)
+                    break
+            else:
+                return run
+
+    def lengthens(self, run: Sequence[int], j: int, k: int) -> bool:
+        """Whether `k` continues `j` as the instructions of the run continue each other."""
+        way = self.joins(j, k)
+        return way is not None and (len(run) == 1 or way == self.joins(run[0], run[1]))
+
+    def waits(self, run: Sequence[int], late: Sequence[int]) -> bool:
+        """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
+        for j in late:
+            if self.instructions[j].name != self.instructions[run[0]].name:
                 continue
-            if joins(instructions, run[-1], k, where):
-                run.append(k)
-                break
-            if joins(instructions, k, run[0], where):
-                run.insert(0, k)
-                break
-        else:
-            return run
+            if self.lengthens(run, run[-1], j) or self.lengthens(run, j, run[0]):
+                front, seen = [j], {j}
+                while front:
+                    new = self.after[front.pop()] - seen
+                    seen |= new
+                    front += new
+                if seen.isdisjoint(run):
+                    return True
+        return False
 
+    def joins(self, j: int, k: int) -> tuple[bool, ...] | None:
+        """Whether `k` continues `j`, the same operation on the slices directly behind: which operands both
+        share.
+        """
+        a, b = self.instructions[j], self.instructions[k]
+        if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
+            return None
+        new = self.fresh(a.out) and self.fresh(b.out) and a.out.home != b.out.home
+        if not (new or self.behind(a.out, b.out)):
+            return None
+        orders = (b.args, tuple(reversed(b.args))) if a.name in COMMUTE else (b.args,)
+        found = next((args for args in orders if self.continues(a.args, args)), None)
+        return None if found is None else tuple(p == q for p, q in zip(a.args, found, strict=True))
 
-def waits(
-    instructions: Sequence[Instruction],
-    run: Sequence[int],
-    late: Sequence[int],
-    after: Sequence[set[int]],
-    where: dict[Scratch, View],
-) -> bool:
-    """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
-    for j in late:
-        if instructions[j].name != instructions[run[0]].name:
-            continue
-        if joins(instructions, run[-1], j, where) or joins(instructions, j, run[0], where):
-            front, seen = [j], {j}
-            while front:
-                new = after[front.pop()] - seen
-                seen |= new
-                front += new
-            if seen.isdisjoint(run):
-                return True
-    return False
+    def fresh(self, view: View) -> bool:
+        return isinstance(view.home, Scratch) and view.home not in self.where
+
+    def continues(self, a: Sequence[Operand], b: Sequence[Operand]) -> bool:
+        return all(self.follows(p, q) for p, q in zip(a, b, strict=True))
+
+    def follows(self, a: Operand, b: Operand) -> bool:
+        if isinstance(a, View) and isinstance(b, View):
+            return (a == b and (a.single or self.spread)) or (not a.single and self.behind(a, b))
+        if isinstance(a, Test) and isinstance(b, Test):
+            return a.sign == b.sign and self.follows(a.left, b.left) and self.follows(a.right, b.right)
+        return a == b
+
+    def behind(self, a: View, b: View) -> bool:
+        a, b = placed(a, self.where), placed(b, self.where)
+        return not a.single and not b.single and (a.home, a.shift, a.stop) == (b.home, b.shift, b.start)
+
+    def joint(self, run: Sequence[Instruction]) -> Instruction:
+        """One instruction for a run; scratch that it writes moves into one wider scratch array."""
+        first = run[0]
+        if len(run) > 1 and self.fresh(first.out):
+            at: sp.Expr = sp.S.Zero
+            for one in run:
+                width = one.out.stop - one.out.start
+                assert isinstance(one.out.home, Scratch)
+                self.where[one.out.home] = View(Scratch(self.extra), at, at + width)
+                at += width
+            self.extra += 1
+        moved = [resolve(one, self.where) for one in run]
+        args = list(moved[0].args)
+        for one in moved[1:]:
+            other = one.args if self.continues(args, one.args) else tuple(reversed(one.args))
+            args = [widened(p, q) for p, q in zip(args, other, strict=True)]
+        out = widened(moved[0].out, moved[-1].out)
+        assert isinstance(out, View)
+        return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops))
 
 
 def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
@@ -377,66 +432,11 @@ def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
     return found
 
 
-def joins(instructions: Sequence[Instruction], j: int, k: int, where: dict[Scratch, View]) -> bool:
-    """Whether `k` continues `j`: the same operation on the slices directly behind."""
-    a, b = instructions[j], instructions[k]
-    if a.name != b.name or len(a.args) != len(b.args) or a.out.single:
-        return False
-    new = fresh_scratch(a.out, where) and fresh_scratch(b.out, where) and a.out.home != b.out.home
-    if not (new or behind(a.out, b.out, where)):
-        return False
-    return continues(a.args, b.args, where) or (
-        a.name in COMMUTE and continues(a.args, tuple(reversed(b.args)), where)
-    )
-
-
-def fresh_scratch(view: View, where: dict[Scratch, View]) -> bool:
-    return isinstance(view.home, Scratch) and view.home not in where
-
-
-def continues(a: Sequence[Operand], b: Sequence[Operand], where: dict[Scratch, View]) -> bool:
-    return all(follows(p, q, where) for p, q in zip(a, b, strict=True))
-
-
-def follows(a: Operand, b: Operand, where: dict[Scratch, View]) -> bool:
-    if isinstance(a, View) and isinstance(b, View):
-        return a == b if a.single else behind(a, b, where)
-    if isinstance(a, Test) and isinstance(b, Test):
-        return a.sign == b.sign and follows(a.left, b.left, where) and follows(a.right, b.right, where)
-    return a == b
-
-
-def behind(a: View, b: View, where: dict[Scratch, View]) -> bool:
-    a, b = placed(a, where), placed(b, where)
-    return not a.single and not b.single and (a.home, a.shift, a.stop) == (b.home, b.shift, b.start)
-
-
 def placed(view: View, where: dict[Scratch, View]) -> View:
     if isinstance(view.home, Scratch) and view.home in where:
         part = where[view.home]
         return replace(view, home=part.home, start=part.start + view.start, stop=part.start + view.stop)
     return view
-
-
-def join(run: Sequence[Instruction], where: dict[Scratch, View], extra: int) -> tuple[Instruction, int]:
-    """One instruction for a run; scratch that it writes moves into one wider scratch array."""
-    first = run[0]
-    if len(run) > 1 and fresh_scratch(first.out, where):
-        at: sp.Expr = sp.S.Zero
-        for one in run:
-            width = one.out.stop - one.out.start
-            assert isinstance(one.out.home, Scratch)
-            where[one.out.home] = View(Scratch(extra), at, at + width)
-            at += width
-        extra += 1
-    moved = [resolve(one, where) for one in run]
-    args = list(moved[0].args)
-    for one in moved[1:]:
-        other = one.args if continues(args, one.args, {}) else tuple(reversed(one.args))
-        args = [widened(p, q) for p, q in zip(args, other, strict=True)]
-    out = widened(moved[0].out, moved[-1].out)
-    assert isinstance(out, View)
-    return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops)), extra
 
 
 def resolve(one: Instruction, where: dict[Scratch, View]) -> Instruction:

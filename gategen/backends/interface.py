@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
 
+from gategen.backends.contents import Filling, brief, filling
 from gategen.backends.folding import WIDTH, assigned, call, listing, returned, together, wrapped
 from gategen.backends.module import Module, Target, tape_buffers
 from gategen.backends.names import SIZE_LETTERS, argument_name, size_argument
 from gategen.graph import length
-from gategen.plan import FIRST_STEP, Field, Told, sizes_told
+from gategen.plan import FIRST_STEP, Buffer, Field, Told, sizes_told
 from gategen.spec.cell import Cell
 from gategen.spec.language import Input, Size, State
 from gategen.spec.printer import Printer
@@ -35,12 +36,14 @@ class CellRecord:
     reference: tuple[str, ...]  # lines of a docstring
     equations: tuple[str, ...]
     first_equations: tuple[str, ...]  # of the rule for the first step
-    constants: tuple[str, ...]  # `eps = 1e-05`
+    known: tuple[str, ...]  # `with eps = 1e-05, S = lower`: constants and fixed parameters
     sha: str  # of all that a spec says
 
 
 def cell_record(module: Module) -> CellRecord:
     cell, title = module.cell, module.cell.title.rstrip(".")
+    known = [f"{c} = {module.number(c.value)}" for c in cell.constants]
+    known += [brief(a) for a in cell.arrays if a.contents and not a.trainable]
     return CellRecord(
         name=cell.name,
         title=title,
@@ -48,7 +51,7 @@ def cell_record(module: Module) -> CellRecord:
         reference=tuple(map(quoted, textwrap.wrap(cell.reference, 100, break_long_words=False))),
         equations=cell.text(),
         first_equations=cell.text(cell.first) if cell.first else (),
-        constants=tuple(f"{c} = {module.number(c.value)}" for c in cell.constants),
+        known=tuple(textwrap.wrap(f"with {', '.join(known)}.", 100) if known else ()),
         sha=sha256("\n".join(facts(cell)).encode()).hexdigest(),
     )
 
@@ -58,7 +61,7 @@ def facts(cell: Cell) -> list[str]:
     said = [cell.name, *cell.text(cell.all_equations), *(f"{c}={c.value}" for c in cell.constants)]
     said += [f"{s}: {s.size}" for s in cell.inputs]
     said += [f"{s}: {s.size} = {Printer()(s.initial)}" for s in cell.states]
-    said += [f"{a.name}: {a.shape} {a.trainable}" for a in cell.arrays]
+    said += [f"{a.name}: {a.shape} {a.trainable} {a.initial}".rstrip() for a in cell.arrays]
     return said + [str(s) for s in cell.outputs]
 
 
@@ -78,7 +81,7 @@ class FieldRecord:
     gradient: str
     shape: str
     rank: str
-    members: tuple[str, ...]  # what lies in it, one below the other
+    members: str  # what lies in it, one below the other
     packed: tuple[str, ...]  # the arrays that a user packs into it
     parts: str  # the expression that takes it apart again
     pack: str  # the expression that makes it of the arrays in `named`
@@ -95,7 +98,7 @@ def field_record(module: Module, f: Field) -> FieldRecord:
         gradient=names["field gradient", f.name],
         shape=f"({names.size(f.height)}{tail}" if f.rows else "()",
         rank="2" if f.columns else "1" if f.rows else "0",
-        members=stacked(f),
+        members=members_of(module, f),
         packed=f.packed,
         parts=f"params.{name}" if single else f"*{module.target.xp}.split(params.{name}, {cuts(module, f)})",
         pack=pack if f.rows else f"{pack}.reshape(())",
@@ -110,9 +113,14 @@ def cuts(module: Module, f: Field) -> str:
     return f"[{', '.join(map(module.names.size, ends))}]"
 
 
-def stacked(f: Field) -> tuple[str, ...]:
-    """What lies in a field, one below the other."""
-    return tuple(f"{f.array}[{k}]" for k in range(len(f.members))) if f.array else f.members
+def members_of(module: Module, f: Field) -> str:
+    """What lies in a field, one below the other, and whether it is fixed."""
+    names = ", ".join([f"{f.array}[{k}]" for k in range(len(f.members))] if f.array else f.members)
+    if f.trainable:
+        return names
+    arrays = {a.name: a for a in module.cell.arrays}
+    held = ", ".join(brief(arrays[name]) if arrays[name].contents else name for name in f.packed)
+    return f"fixed: {held if len(held) <= 60 else names}"
 
 
 # ---------------------------------------------------------------------------------------------- sizes
@@ -391,6 +399,13 @@ class Array:
     dtype: str = "dtype"
 
 
+def array_of(module: Module, buffer: Buffer, steps: str = "T", rows: bool = False) -> Array:
+    """A buffer as memory that a function makes for all steps, or for some."""
+    shape = module.shape(buffer, rows).replace("(T,", f"({steps},")
+    members = ", ".join(buffer.members) if len(buffer.members) > 1 else ""
+    return Array(module.names["memory", buffer.name], shape, members, module.dtype(buffer.name))
+
+
 def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
     """The lines that make some memory, all arrays of one shape in one line."""
     alike: dict[tuple[str, str, str], list[str]] = {}
@@ -442,6 +457,8 @@ class Signature:
     ranks: str
     stacks: bool  # whether a field holds several arrays
     init_checks: str
+    filling: Filling
+    no_input_size: bool  # whether no array has the size `input`
     inputs: tuple[InputRecord, ...]
     extra: tuple[InputRecord, ...]  # all but the first
     renamed: tuple[InputRecord, ...]  # those of which the argument has another name
@@ -465,6 +482,8 @@ def signature(module: Module) -> Signature:
         ranks=listing([f.rank for f in fields]),
         stacks=any(len(f.packed) > 1 for f in fields),
         init_checks=checked_sizes(sizes, " ".join(f.shape for f in fields)),
+        filling=filling(module),
+        no_input_size=not cell.has_input_size,
         inputs=inputs,
         extra=inputs[1:],
         renamed=tuple(i for i in inputs if i.name != i.argument),
@@ -558,7 +577,7 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
     none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
     initial = f"initial=States({', '.join(s.carry for s in given.states)})"
     return Calls(
-        init=init_head(given.sizes),
+        init=init_head(given),
         forward=forward_head(given, passing.result),
         step=step_head(given, result),
         parameters=parameters_of(given.fields),
@@ -620,11 +639,15 @@ def part_call(given: Signature, outputs: Sequence[OutputRecord]) -> str:
     return call(f"{result}, initial, tape = forward(", arguments)
 
 
-def init_head(sizes: Iterable[SizeRecord]) -> str:
+def init_head(given: Signature) -> str:
     """The line that begins `init`."""
-    further = [f"{size.argument}: int" for size in sizes if size.name not in SIZE_LETTERS]
-    fixed = ["input_size: int", "hidden_size: int", "*", "seed: Any = None", 'dtype: Any = "float32"']
-    return call("def init(", [*fixed, *further], ") -> Params:")
+    further = [f"{size.argument}: int" for size in given.sizes if size.name not in SIZE_LETTERS]
+    further += [f"{asked.argument}: Any = None" for asked in given.filling.asked]
+    sizes = ["input_size: int", "hidden_size: int"]
+    if given.no_input_size:
+        sizes = ["input_size: int = 1", "hidden_size: Any = None"]
+    options = ["*", "seed: Any = None", 'dtype: Any = "float32"']
+    return call("def init(", [*sizes, *options, *further], ") -> Params:")
 
 
 def forward_head(given: Signature, result: Result) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -143,11 +144,19 @@ class Module(ABC):
         """The expression for the dtype of a buffer."""
         return "dtype"
 
-    def shape(self, buffer: Buffer) -> str:
-        """The shape of a buffer as text: `(T, B, 3 * H)`."""
-        leads = {"state": "T + 1, B, ", "time": "T, B, ", "input": "T, B, ", "static": ""}
-        lead = leads.get(buffer.kind, "B, ")
-        return f"({lead}{self.names.size(buffer.width)}{',' if not lead else ''})"
+    @property
+    def by_gate(self) -> Mapping[str, int]:
+        """The buffers of the step that are (T, n, B, H) or (n, B, H): gate by gate, with how many gates."""
+        return {}
+
+    def shape(self, buffer: Buffer, rows: bool = False) -> str:
+        """The shape of a buffer as text: `(T, B, 3 * H)`, or gate by gate unless it must be in `rows`."""
+        lead = {"state": "T + 1, ", "time": "T, ", "input": "T, "}.get(buffer.kind, "")
+        width = self.names.size(buffer.width)
+        if buffer.kind == "static":
+            return f"({width},)"
+        n = 0 if rows else self.by_gate.get(buffer.name, 0)
+        return f"({lead}{n}, B, {self.names.size(buffer.width / n)})" if n else f"({lead}B, {width})"
 
 
 def singular(expr: sp.Expr) -> bool:

@@ -31,7 +31,7 @@ WORDS = frozenset(
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
-    steps rest in_parts
+    steps rest in_parts project
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs ends ts chunks backwards
     cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
@@ -41,14 +41,16 @@ WORDS = frozenset(
 
 # Names that `init` and `init_buffers` use, beside the letters of the sizes; a further size that is one of
 # them is an argument with a trailing underscore.
-SIZE_WORDS = frozenset("input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers".split())
+SIZE_WORDS = frozenset(
+    "input_size hidden_size seed dtype rng k np cp proper shapes Params Buffers params filled blocks".split()
+)
 
 
 # Names that `forward` and `step` cannot take as arguments: those they have, and what they refer to.
 GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
-    Buffers init_buffers measure precision check memory over backwards chunks tiles os first_step
+    Buffers init_buffers measure precision check memory over backwards chunks tiles project os first_step
     start_states forward launch kernel here product row_sum column_sums arithmetic in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
@@ -163,6 +165,14 @@ def size_argument(size: str, letters: Mapping[str, str]) -> str:
         return f"{size}_size"
     wish = f"{size}_" if size in SIZE_WORDS or size in letters.values() else size
     return fresh(wish, letters.keys() - {size})
+
+
+def contents_argument(cell: Cell, name: str) -> str:
+    """How `init` spells a fixed parameter whose contents it asks for."""
+    letters = size_letters(cell)
+    taken = {*SIZE_WORDS, *letters.values(), *(size_argument(size, letters) for size in letters)}
+    others = {array.name for array in cell.arrays} - {name}
+    return fresh(f"{name}_" if name in taken else name, {*taken, *others})
 
 
 def argument_name(cell: Cell, name: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cached_property
 
 import sympy as sp
 
 from gategen.backends.folding import WIDTH, together, wrapped
 from gategen.backends.functions import context
-from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host
+from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host, joined
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -28,15 +29,17 @@ from gategen.backends.instructions import (
     merge,
 )
 from gategen.backends.instructions import slot_view as view_of
-from gategen.backends.interface import Array, empties
+from gategen.backends.interface import Array, array_of, empties
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
 from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
-from gategen.graph import Pointwise, Value
+from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
     FIRST_STEP,
     Buffer,
     ColumnSum,
+    Given,
+    InBuffer,
     InField,
     InGradient,
     Kernel,
@@ -91,8 +94,14 @@ class Lines(Host):
         self.numbers: dict[str, str] = {}  # names by text
         self.scratch: dict[str, str] = {}  # shape by name
         self.strict = exact(self.schedule.graph)
-        self.rooms: dict[str, str] = {}  # of what lasts for a few steps: shape by name
+        self.rooms: dict[str, Array] = {}  # what lasts for a few steps, by name
         self.widths: list[sp.Expr] = []
+        self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
+        # Stacks that lie gate by gate, and whether the operands of the instruction at hand do.
+        once = where == ONCE or way.rule is not module.plan.step
+        self.by_gate: Mapping[str, int] = {} if once else module.by_gate
+        self.apart = self.computing = False
+        self.form = "{}"  # of the array at hand, that it lies so
         self.static = False
         self.ones = False
 
@@ -103,7 +112,7 @@ class Lines(Host):
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
         tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
         numbers = together([(name, f"np.array({number}, dtype)") for number, name in self.numbers.items()])
-        room = empties((Array(*pair) for pair in (*self.rooms.items(), *self.scratch.items())), "np")
+        room = empties((*self.rooms.values(), *(Array(*pair) for pair in self.scratch.items())), "np")
         return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
@@ -147,10 +156,41 @@ class Lines(Host):
     # ------------------------------------------------------------------------------------------ places
 
     def place(self, view: View) -> str:
-        home = view.home
-        return self.scratch_part(view, home) if isinstance(home, Scratch) else super().place(view)
+        if isinstance(view.home, Scratch):
+            text = self.scratch_part(view, view.home)
+        else:
+            self.form = self.turned(view)
+            text = super().place(view)
+            text = self.part(text, f"{text}_rows") if self.form != "{}" else text
+        return f"{text}[:, None]" if self.apart and self.for_all_gates(view) else text
+
+    def for_all_gates(self, view: View) -> bool:
+        """Whether one array of several steps meets stacks, whose gates stand between steps and rows."""
+        if self.where == LOOP or self.gates(view) > 1:
+            return False
+        buffer = self.way.rule.buffers[view.home.name] if isinstance(view.home, InBuffer) else None
+        return isinstance(view.home, Scratch) or (buffer is not None and buffer.kind != "static")
+
+    def turned(self, view: View) -> str:
+        """The form in which an instruction takes an array: gate by gate, a vector of the loop in all rows."""
+        home, n = view.home, self.gates(view) if self.apart else 1
+        buffer = self.way.rule.buffers[home.name] if isinstance(home, InBuffer) else None
+        if buffer and buffer.kind != "static":
+            if n == 1 or buffer.name in self.by_gate:
+                return "{}"
+            steps = "T" if self.where == ALL or not self.schedule.ahead else "steps"
+            lead, axes = ("", "0, 1") if buffer.kind == "row" else (f"{steps}, ", "1, 2")
+            return f"{{}}.reshape({lead}B, {n}, {self.names.size(self.size)}).swapaxes({axes})"
+        text = "{}" if n == 1 else f"{{}}.reshape({n}, 1, {self.names.size(self.size)})"
+        rows = self.computing and self.where == LOOP and not view.single and not isinstance(home, Given)
+        return f"np.tile({text}, (B, 1))" if rows else text
+
+    def gates(self, view: View) -> int:
+        """How many values of the kernel at hand a stretch holds."""
+        return 1 if view.single else int((view.stop - view.start) / self.size)
 
     def part(self, source: str, wish: str) -> str:
+        source, self.form = self.form.format(source), "{}"
         if source not in self.views:
             self.views[source] = self.names.of("view", source, wish, self.where)
         return self.views[source]
@@ -161,59 +201,95 @@ class Lines(Host):
         number = isinstance(home, InGradient) and not self.module.fields[home.name].rows
         return self.part(f"{text}.reshape(1)", text) if number else text
 
+    def buffer_part(self, view: View, buffer: Buffer) -> str:
+        stepped = buffer.kind in STEPPED
+        if buffer.name not in self.by_gate or (stepped and self.where != ALL):
+            return super().buffer_part(view, buffer)
+        base = self.names["memory", buffer.name]
+        if self.same(buffer.width, view.stop - view.start):
+            return base
+        inner, wish = self.inner(view, buffer), self.short(view, buffer)
+        return self.part(f"{base}[:, {inner}]" if stepped else f"{base}[{inner}]", wish + "_all" * stepped)
+
+    def inner(self, view: View, buffer: Buffer) -> str:
+        """Which part of a stack, in rows or gate by gate."""
+        if buffer.name in self.by_gate:
+            return self.numbered(view, buffer.width / self.by_gate[buffer.name], buffer.width)
+        return self.span(view.start, view.stop, buffer.width)
+
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
-        inner = self.span(view.start, view.stop, buffer.width)
+        inner = self.inner(view, buffer)
         if self.where == ONCE:
             if buffer.kind == "state":
                 role: Role = "next" if view.shift else "now"
                 base = self.names.of(role, buffer.name, f"{base}_next" if view.shift else f"{base}_t")
             return base if whole else self.part(f"{base}[:, {inner}]", self.short(view, buffer))
-        source = self.several(buffer, view, base, whole, inner)
+        source = self.several(buffer, base, whole, inner, view.shift)
         stem = base if whole else self.short(view, buffer)
         if self.where == AHEAD:
-            return source if source in self.rooms else self.part(source, f"{stem}_ts")
+            known = source in self.rooms and self.form == "{}"
+            return source if known else self.part(source, f"{stem}_ts")
         wish = (f"{base}_next" if view.shift else f"{base}_t") if whole else stem
+        wish = f"{base}_each" if whole and self.form != "{}" else wish
+        source, self.form = self.form.format(source), "{}"
         source = self.known.get(source, source)
         if source not in self.steps:
             self.steps[source] = self.names.of("view", source, wish, LOOP)
         return self.steps[source]
 
-    def several(self, buffer: Buffer, view: View, base: str, whole: bool, inner: str) -> str:
+    def several(self, buffer: Buffer, base: str, whole: bool, inner: str, shift: int) -> str:
         """The steps that the loop runs over."""
-        graph = self.schedule.graph
+        graph, n = self.schedule.graph, self.by_gate.get(buffer.name)
+        between = ":, " if n is None else ""  # the rows stand before the features, and behind the gates
         if buffer.name in self.schedule.passing:
             if self.where == AHEAD:
-                self.rooms[base] = f"(ts.stop - ts.start, B, {self.names.size(buffer.width)})"
-            return base if whole else f"{base}[..., {inner}]"
+                self.rooms[base] = array_of(self.module, buffer, "steps")
+            return base if whole else f"{base}[:, {between}{inner}]"
         if graph.backwards and self.schedule.ahead:
-            base += "[1:]" if view.shift else ""
-            return f"{base}[ts]" if whole else f"{base}[ts, :, {inner}]"
+            base += "[1:]" if shift else ""
+            return f"{base}[ts]" if whole else f"{base}[ts, {between}{inner}]"
         late = self.starts_late
         low, after = ("start", "start + 1") if late else ("", "1")
         time = f"{low}:" if low else ""
         if buffer.kind == "state":
-            time = (f"{after} :" if late else f"{after}:") if view.shift else f"{low}:-1"
+            time = (f"{after} :" if late else f"{after}:") if shift else f"{low}:-1"
         if whole:
             return f"{base}[{time}]" if time else base
-        return f"{base}[{time + ', :' if time else '...'}, {inner}]"
+        return f"{base}[{time or ':'}, {between}{inner}]"
 
     def scratch_part(self, view: View, scratch: Scratch) -> str:
         number = scratch.number
         name = self.scratch_name(number)
         if self.same(self.widths[number], view.stop - view.start):
             return name
-        dots = "..." if self.where in (ALL, AHEAD) else ":"
+        if self.static or self.where == ONCE:
+            inside = self.span(view.start, view.stop, self.widths[number])
+            return self.part(f"{name}[{'' if self.static else ':, '}{inside}]", f"{name}_part")
+        dots = ":, " if self.where in (ALL, AHEAD) else ""
         return self.part(
-            f"{name}[{dots}, {self.span(view.start, view.stop, self.widths[number])}]", f"{name}_part"
+            f"{name}[{dots}{self.numbered(view, self.size, self.widths[number])}]", f"{name}_part"
         )
+
+    @staticmethod
+    def numbered(view: View, size: sp.Expr, width: sp.Expr) -> str:
+        """`1`, or `1:3`: which gates of a stack that lies gate by gate."""
+        low, high = int(view.start / size), int(view.stop / size)
+        if high == low + 1:
+            return f"{low}"
+        return f"{low or ''}:{'' if view.stop == width else high}"
 
     def scratch_name(self, number: int) -> str:
         width = self.names.size(self.widths[number])
         nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
         level = "static" if self.static else self.where
         name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
-        lead = {"static": "", ALL: "T, B, ", AHEAD: "ts.stop - ts.start, B, "}.get(level, "B, ")
-        self.scratch[name] = f"({lead}{width})" if lead else width
+        lead = {ALL: "T, ", AHEAD: "steps, "}.get(level, "")
+        shape = f"({lead}B, {width})"
+        if self.static:
+            shape = width
+        elif self.where != ONCE and self.widths[number] != self.size and self.size != 1:
+            shape = f"({lead}{int(self.widths[number] / self.size)}, B, {self.names.size(self.size)})"
+        self.scratch[name] = shape
         return name
 
     # ------------------------------------------------------------------------------------------ stages
@@ -221,6 +297,9 @@ class Lines(Host):
     def matmul(self, stage: MatMul) -> None:
         """A product; one of the loop that always goes to the same memory is done in tiles."""
         buffer = self.buffer(self.schedule.slot[stage.out[0]])
+        if self.where == ALL and buffer and buffer.name in self.by_gate:
+            self.project(stage, buffer)
+            return
         if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
             super().matmul(stage)
             return
@@ -236,6 +315,16 @@ class Lines(Host):
         self.module.helpers.add("tiles")
         operand = self.value(*stage.operand)
         self.say(self.comment(*stage.out), f"np.matmul({operand}, {matrix}, out={tiles})")
+
+    def project(self, stage: MatMul, buffer: Buffer) -> None:
+        """A product of all steps into a stack that lies gate by gate."""
+        operand, weight = self.value(*stage.operand), self.weight(stage.weights, stage.transposed)
+        out, view = self.names["memory", buffer.name], joined([self.schedule.slot[v] for v in stage.out])
+        if not self.same(buffer.width, view.stop - view.start):
+            inner = self.inner(view, buffer)
+            out += f"[:, {inner if ':' in inner else f'{inner}:{int(inner) + 1}'}]"
+        self.module.helpers.add("project")
+        self.say(self.comment(*stage.out), f"project({operand}, {weight}, out={out})")
 
     def row_sum(self, stage: Sum) -> None:
         call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
@@ -260,9 +349,10 @@ class Lines(Host):
         written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
-        parts = blocks(merge([strictly(one, strict) for one in assembler.made]))
+        self.static, self.size, self.computing = kernel.static, length(kernel.size), not kernel.static
+        spread = not kernel.static and self.where != ONCE and self.way.rule is self.module.plan.step
+        parts = blocks(merge([strictly(one, strict) for one in assembler.made], spread))
         instructions, self.widths = fit([one for part in parts for one in part])
-        self.static = kernel.static
         at = 0
         for part in parts:
             lines = [self.instruction(one) for one in instructions[at : at + len(part)]]
@@ -273,9 +363,13 @@ class Lines(Host):
             if any(v in written for v in order):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))
             self.say(remark, *lines)
-        self.static = False
+        self.static = self.apart = self.computing = False
 
     def instruction(self, one: Instruction) -> str:
+        views = [*one.reads, one.out]
+        self.apart = not self.static and self.where != ONCE and any(map(self.lies_apart, views))
+        if self.gates(one.out) > 1 and any(self.gates(view) == 1 and not view.single for view in views):
+            self.apart = True
         out = self.place(one.out)
         if one.name == "divide" and one.args[0] == Text("1"):
             return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
@@ -289,6 +383,11 @@ class Lines(Host):
         call = CALLS[one.name]
         self.module.helpers.add(call.name)
         return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
+
+    def lies_apart(self, view: View) -> bool:
+        """Whether a stretch of several gates lies gate by gate."""
+        by_gate = isinstance(view.home, InBuffer) and view.home.name in self.by_gate
+        return self.gates(view) > 1 and (by_gate or isinstance(view.home, Scratch))
 
     def operand(self, arg: Operand) -> str:
         if isinstance(arg, View):
@@ -355,6 +454,10 @@ class NumpyModule(Module):
         one_step="(B",
     )
 
+    @cached_property
+    def by_gate(self) -> Mapping[str, int]:
+        return gate_by_gate(self.plan.step)
+
     def one_step(self, rule: Rule) -> OneStep:
         states = self.states_of(rule)
         arrays = [self.names["memory", s] for s in states]
@@ -373,6 +476,35 @@ class NumpyModule(Module):
             measured=measured,
             measured_back=measured,
         )
+
+
+def gate_by_gate(rule: Rule) -> dict[str, int]:
+    """The stacks in which every gate is in one piece at a step, with how many gates they have.
+
+    A call is faster where its operands are in one piece. A product reads rows, so what one reads stays in
+    rows, and what one of the loop writes to the arrays of all steps.
+    """
+    found = {
+        b.name: len(b.members)
+        for b in rule.buffers.values()
+        if b.kind in ("time", "row") and len(b.members) > 1 and evenly(b)
+    }
+    for schedule in (rule.forward, rule.backward):
+        rows = [v for _, v in (*schedule.graph.outputs, *schedule.graph.sums)]
+        for stage in schedule.stages:
+            rows += () if isinstance(stage, Kernel) else stage.reads
+            if isinstance(stage, MatMul) and (stage.add or stage in schedule.loop):
+                stepped = rule.buffers[schedule.slot[stage.out[0]].home.name].kind == "time"
+                rows += stage.out if stage.add or (stepped and len(stage.out) > 1) else ()
+        for value in rows:
+            if value in schedule.slot:
+                found.pop(schedule.slot[value].home.name, None)
+    return found
+
+
+def evenly(buffer: Buffer) -> bool:
+    """Whether all members of a stack are as long."""
+    return all(at == k * buffer.starts[1] for k, at in enumerate((*buffer.starts, buffer.width)))
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:

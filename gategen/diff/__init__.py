@@ -85,7 +85,8 @@ def agreeing(left: Reading, right: Reading, names: Renaming) -> Difference:
     note = "" if error <= TOLERANCE else "the forms are equal, but not what they give on random numbers"
     equations, first = side_by_side(left, right, names | partners, lambda _: True)
     renaming = pairs(left, right, names | partners, turned_gates)
-    note = note or trained_aside(left, right, names)
+    asides = trained_aside(left, right, names), begun_aside(left, right, names)
+    note = note or "; ".join(filter(None, asides))
     return Difference(left.cell.name, right.cell.name, verdict, renaming, equations, first, error, note)
 
 
@@ -100,7 +101,7 @@ def differing(left: Reading, right: Reading) -> Difference:
     alike = agreeing_keys(left, right, names)
     equations, first = side_by_side(left, right, names, lambda k: equal_numbers or k in alike)
     verdict = same_verdict(left, right, own) if equal_numbers else DIFFERENT
-    note = "equal on random numbers; no common form was found" if equal_numbers else ""
+    note = "equal on random numbers; no common form was found" if equal_numbers else held_apart(left, right)
     gates = {gate: f"{'-' if odd else '1 - '}{names[gate]}" for gate, odd in left.turned if gate in names}
     renaming = pairs(left, right, names, gates)
     return Difference(left.cell.name, right.cell.name, verdict, renaming, equations, first, error, note)
@@ -116,6 +117,27 @@ def trained_aside(left: Reading, right: Reading, names: Renaming) -> str:
     ours, theirs = trained(left.cell), trained(right.cell)
     found = [name for name, other in names.items() if (name in ours) != (other in theirs)]
     return f"trained on one side alone: {', '.join(sorted(found))}" if found else ""
+
+
+def begun_aside(left: Reading, right: Reading, names: Renaming) -> str:
+    """Which trained parameters begin with other numbers, which is no difference of the function."""
+    ours, theirs = ({p.name: p for p in side.cell.parameters} for side in (left, right))
+    own = trained(left.cell)
+    pairs = [(ours[name], theirs.get(other)) for name, other in names.items() if name in own and name in ours]
+    found = [str(p) for p, other in pairs if other is not None and p.contents != other.contents]
+    return f"beginning with other numbers: {', '.join(sorted(found))}" if found else ""
+
+
+def held_apart(left: Reading, right: Reading) -> str:
+    """Which fixed parameters of one name hold other numbers."""
+    theirs = {p.name: p for p in right.cell.parameters if not p.trainable}
+    pairs = [(p, theirs[p.name]) for p in left.cell.parameters if not p.trainable and p.name in theirs]
+    found = [f"{p} is {held(p)} and {held(other)}" for p, other in pairs if p.contents != other.contents]
+    return f"fixed parameters differ: {', '.join(found)}" if found else ""
+
+
+def held(parameter: lang.Parameter) -> str:
+    return parameter.contents.brief if parameter.contents else "not said to hold anything"
 
 
 # ---------------------------------------------------------------------------------------------- counterparts

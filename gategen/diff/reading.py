@@ -107,7 +107,10 @@ def turned(form: Form, odd: bool) -> Form:
 
 
 def kinds_of(cell: Cell) -> dict[str, Hashable]:
-    """Role and size of everything that can be renamed. The sequence is the sequence on both sides."""
+    """Role and size of everything that can be renamed, and of what is fixed the contents.
+
+    The sequence is the sequence on both sides.
+    """
     found: dict[str, Hashable] = {
         x.name: ("sequence" if k == 0 else "input", x.size) for k, x in enumerate(cell.inputs)
     }
@@ -115,10 +118,17 @@ def kinds_of(cell: Cell) -> dict[str, Hashable]:
     for p in cell.parameters:
         shape = cell.shapes[p.name] if isinstance(p, lang.Matrix) else (cell.size_of(p),)
         if isinstance(shape[-1], tuple):
-            found |= {Block(p.name, k): ("matrix", shape[0], c) for k, c in enumerate(shape[-1])}
+            blocks = {Block(p.name, k): (k, c) for k, c in enumerate(shape[-1])}
+            found |= {block: ("matrix", shape[0], c, held_by(p, k)) for block, (k, c) in blocks.items()}
         else:
-            found[p.name] = (p.role, *shape)
+            found[p.name] = (p.role, *shape, held_by(p))
     return found
+
+
+def held_by(parameter: lang.Parameter, column: int = 0) -> lang.Contents | None:
+    """What a fixed parameter, or a block of its columns, is said to hold, and always does."""
+    fixed = parameter.contents and not parameter.trainable
+    return parameter.contents.column(column) if fixed else None
 
 
 def readings(a: Cell, b: Cell) -> Iterator[tuple[Reading, Reading]]:

@@ -12,6 +12,7 @@ from gategen.diff.normal import Block
 from gategen.diff.reading import Reading, kinds_of
 from gategen.graph import Graph, evaluate, flatten, start
 from gategen.spec.cell import Cell
+from gategen.spec.contents import entries, lengths
 from gategen.spec.language import Size
 
 STEPS, BATCH, DRAWS = 5, 3, 3
@@ -68,24 +69,27 @@ def _distance(a: Any, b: Any) -> float:
 
 def _sizes(*cells: Cell) -> dict[str, int]:
     names = dict.fromkeys(size for cell in cells for size in cell.sizes)
-    return {name: 3 + k for k, name in enumerate(names)}
+    sizes = {name: 3 + k for k, name in enumerate(names)}
+    for cell in cells:
+        sizes = cell.fitting(sizes)
+    return sizes
 
 
 def _drawn(cell: Cell, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Any]:
-    """Inputs and parameters, each entry of them random."""
+    """Inputs and parameters, each entry of them random but for what fixed ones hold."""
 
-    def shape(kind: Any) -> tuple[int, ...]:
-        role, *parts = kind
+    def values(kind: Any) -> Array:
+        role, *shape = kind
+        held = shape.pop() if role in ("matrix", "vector", "scalar") else None
         if role == "scalar":
-            return ()
+            shape = []
+        if held:
+            return entries(held, tuple(shape), sizes)
         lead = (STEPS, BATCH) if role in ("sequence", "input") else ()
-        return (*lead, *(sizes.get(part, part) for part in parts))
+        return 0.5 * rng.standard_normal((*lead, *lengths(tuple(shape), sizes)))
 
-    return {
-        name: 0.5 * rng.standard_normal(shape(kind))
-        for name, kind in kinds_of(cell).items()
-        if kind[0] != "state"  # type: ignore[index]
-    }
+    kinds: dict[str, Any] = kinds_of(cell)
+    return {name: values(kind) for name, kind in kinds.items() if kind[0] != "state"}
 
 
 # ---------------------------------------------------------------------------------------------- one cell

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gategen.judge.host import Array, blamed
+from gategen.judge.host import Array, ModuleError, blamed
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.names import Size
@@ -75,10 +75,15 @@ def draw(
     rng: np.random.Generator,
     positive: bool,
     sizes: Mapping[str, int] = SIZES,
+    plain: bool = False,
 ) -> Problem:
-    """Random numbers for everything; initial states in (0.2, 0.8) where `positive`."""
+    """Random numbers for everything but what a fixed parameter is said to hold.
+
+    Initial states are in (0.2, 0.8) where `positive`. Where `plain`, other fixed parameters are of zeros and
+    ones, and trained ones hold what they are said to begin with.
+    """
     further = [size for size in cell.sizes if size not in sizes]
-    sizes = {**sizes, **dict(zip(further, FURTHER, strict=False))}
+    sizes = cell.fitting({**sizes, **dict(zip(further, FURTHER, strict=False))})
 
     def length(size: Size) -> int:
         return sizes[size] if isinstance(size, str) else size
@@ -88,8 +93,14 @@ def draw(
         return 0.2 + 0.6 / (1 + np.exp(-drawn)) if positive else drawn
 
     point: dict[Key, Array] = {}
-    for name, shape in _shapes(module, sizes).items():
-        point["params", name] = np.array(0.5 * rng.standard_normal(shape))
+    made = _initial(cell, module, sizes)
+    for a in sorted(cell.arrays, key=lambda a: module.PARAMETERS.index(a.name)):
+        drawn = np.array(0.5 * rng.standard_normal(made[a.name].shape))
+        if a.contents and (plain or not a.trainable):
+            drawn = made[a.name].copy()
+        elif plain and not a.trainable:
+            drawn = np.array((drawn > 0) + 0.0)
+        point["params", a.name] = drawn
     for k, x in enumerate(cell.inputs):
         steps = (T,) if k == 0 or setting.lengths else ()  # further inputs may be constant in time
         point["inputs", x.name] = rng.standard_normal((*steps, B, length(x.size)))
@@ -105,34 +116,42 @@ def draw(
         point,
         d_y,
         d_final,
-        _buffers(module, sizes, rng) if setting.training is not None else {},
+        _buffers(cell, module, sizes, rng) if setting.training is not None else {},
     )
 
 
-def _shapes(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Of the parameters, by name."""
+def _initial(cell: Cell, module: ModuleType, sizes: Mapping[str, int]) -> Mapping[str, Array]:
+    """What `init` makes of all parameters, by name."""
     with blamed():
-        params = module.init(**init_arguments(module, sizes), seed=0, dtype="float64")
-        return {name: array.shape for name, array in module.unpack(params).items()}
+        params = module.init(**init_arguments(cell, module, sizes), seed=0, dtype="float64")
+        made: Mapping[str, Array] = module.unpack(params)
+    for a in cell.arrays:
+        if a.contents and not np.array_equal(made[a.name], a.entries(sizes)):
+            raise ModuleError(f"init puts other numbers into {a.name} than {a.initial}")
+    return made
 
 
-def init_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
-    """All sizes, under the names that `init` has for them."""
+def init_arguments(cell: Cell, module: ModuleType, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """All sizes, and ones for what fixed parameters hold, under the names that `init` has for them."""
     own = [name for name in signature(module.init).parameters if name not in ("seed", "dtype", "hidden_size")]
-    further = dict(zip(own, (size for name, size in sizes.items() if name != "hidden"), strict=True))
-    return {"hidden_size": sizes.get("hidden", SIZES["hidden"]), **further}
+    further = [size for name, size in sizes.items() if name != "hidden"]
+    asked = [np.ones(a.lengths(sizes)) for a in cell.arrays if not a.trainable and not a.contents]
+    given = dict(zip(own, [*further, *asked], strict=True))
+    return {"hidden_size": sizes.get("hidden", SIZES["hidden"]), **given}
 
 
-def buffer_arguments(module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
+def buffer_arguments(cell: Cell, module: ModuleType, sizes: Mapping[str, int]) -> dict[str, int]:
     """Those of them that `init_buffers` takes: the sizes of what is normalised."""
     wanted = signature(module.init_buffers).parameters
-    return {name: size for name, size in init_arguments(module, sizes).items() if name in wanted}
+    return {name: size for name, size in init_arguments(cell, module, sizes).items() if name in wanted}
 
 
-def _buffers(module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, Array]:
+def _buffers(
+    cell: Cell, module: ModuleType, sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, Array]:
     """Running statistics somewhere between those of the start and twice as much."""
     with blamed():
-        start = module.init_buffers(**buffer_arguments(module, sizes), dtype="float64")
+        start = module.init_buffers(**buffer_arguments(cell, module, sizes), dtype="float64")
     return {
         name: np.asarray(array) + rng.uniform(0.1, 0.9, array.shape)
         for name, array in start._asdict().items()

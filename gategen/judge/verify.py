@@ -21,6 +21,7 @@ import numpy as np
 from gategen.build import Progress
 from gategen.emulator import race_detector
 from gategen.judge.derivatives import Slope, central, complex_step
+from gategen.judge.finite import culprit
 from gategen.judge.host import (
     CPU,
     EMULATION,
@@ -164,16 +165,19 @@ def _judge(exact: Runner, runner: Runner, setting: Setting, seed: Sequence[int])
 
 
 def _finite_problem(exact: Runner, setting: Setting, rng: np.random.Generator) -> Problem:
-    """A point where the cell is defined: some start from positive states alone."""
-    problem = draw(exact.cell, exact.module, setting, rng, positive=False)
-    with np.errstate(all="ignore"):
-        if not np.isfinite(exact.loss(problem, problem.point)):
-            problem = draw(exact.cell, exact.module, setting, rng, positive=True)
-        if not np.isfinite(exact.loss(problem, problem.point)):
-            raise ModuleError(
-                "forward is not finite at random numbers, nor from initial states in (0.2, 0.8)"
-            )
-    return problem
+    """A point where the cell is defined: some want positive states, or parameters as they begin."""
+    cell = exact.cell
+    for positive, plain in ((False, False), (True, False), (True, True)):
+        problem = draw(cell, exact.module, setting, rng, positive, plain=plain)
+        with np.errstate(all="ignore"):
+            if np.isfinite(exact.loss(problem, problem.point)):
+                return problem
+    equation = culprit(cell, problem)
+    unknown = [array.name for array in cell.arrays if not array.trainable and not array.contents]
+    said = ["forward is not finite at random numbers, nor from initial states in (0.2, 0.8)"]
+    said += [f"the first equation that is not: {equation}"] if equation else []
+    said += [f"numbers were drawn for {', '.join(unknown)}: state what is in them"] if unknown else []
+    raise ModuleError("; ".join(said))
 
 
 def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Generator) -> Judgement:

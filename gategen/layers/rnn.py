@@ -79,15 +79,17 @@ class RNN:
     output on its way to the next layer is dropped while training. Of several outputs the next layer reads the
     first. A net whose layers do not fit on each other is refused when it is made.
 
-    `sizes` are the further sizes of the cell, as its `init` takes them. `seed` decides all parameters and the
-    dropout of all runs. A net remembers its last run, for `backward`: each thread needs a net of its own.
+    `input_size` may be left out where the cell tells the size of x: `x[hidden]`, `x[3]`. `further` are the
+    further sizes of the cell, and what its fixed parameters hold where it does not say so, as its `init`
+    takes them; every layer has the same. `seed` decides all other parameters and the dropout of all runs. A
+    net remembers its last run, for `backward`: each thread needs a net of its own.
     """
 
     def __init__(
         self,
         module: ModuleType,
-        input_size: int,
-        hidden_size: int,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
         num_layers: int = 1,
         bidirectional: bool = False,
         batch_first: bool = False,
@@ -95,12 +97,11 @@ class RNN:
         *,
         dtype: Any = "float32",
         seed: Any = None,
-        **sizes: int,
+        **further: Any,
     ) -> None:
         if not all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
             raise TypeError(f"module is {kind(module)}, expected a module that gategen has generated")
         self.module = module
-        self.input_size = _positive("input_size", input_size)
         self.hidden_size = _positive("hidden_size", hidden_size)
         self.num_layers = _positive("num_layers", num_layers)
         self.bidirectional = bool(bidirectional)
@@ -111,10 +112,11 @@ class RNN:
         self.training = True
         self._xp = getattr(module, "cp", np)
         self._directions = 2 if bidirectional else 1
-        self._sizes = self._named_sizes(sizes)
+        self._sizes = self._named_sizes(further)
+        self.input_size = _positive("input_size", self._told(input_size))
         self._widths = self._stacked()
         seeds = np.random.SeedSequence(seed).spawn(self.num_layers * self._directions + 1)
-        self._cells = tuple(self._made(seeds, dtype, sizes))
+        self._cells = tuple(self._made(seeds, dtype, further))
         self._rng = np.random.default_rng(seeds[-1])
         self._run: _Run | None = None
 
@@ -220,7 +222,7 @@ class RNN:
                 ]
                 tape = run.tapes[layer * self._directions + direction]
                 found = self.module.backward(cell.params, tape, parts if self._several else parts[0], end)
-                params[cell.suffix] = self.module.unpack(found.params)
+                params[cell.suffix] = self._trained(found.params)
                 initial[cell.suffix] = found.initial
                 below = added(below, turned(found.x, direction, run.order))
                 for name in self._further:
@@ -249,16 +251,16 @@ class RNN:
     def parameters(self) -> dict[str, Array]:
         """Every parameter by its name in the cell, layer and direction: `W_z_l0`, `W_z_l0_reverse`, `W_z_l1`.
 
-        They are the net's own: to change one in place is to change the net.
+        They are the net's own: to change one in place is to change the net. Fixed ones are not among them.
         """
         return {
             name + cell.suffix: array
             for cell in self._cells
-            for name, array in self.module.unpack(cell.params).items()
+            for name, array in self._trained(cell.params).items()
         }
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies, on the host, of the parameters and of the running statistics of batch normalisation."""
+        """Copies, on the host: parameters, fixed ones too, and running statistics of batch normalisation."""
         return {name: np.array(host(array)) for name, array in self._held().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -307,6 +309,8 @@ class RNN:
         """All that a `state_dict` holds: the arrays themselves."""
         held = self.parameters()
         for cell in self._cells:
+            arrays = self.module.unpack(cell.params)
+            held |= {name + cell.suffix: arrays[name] for name in self._fixed}
             buffers = {} if cell.buffers is None else cell.buffers._asdict()
             held |= {name + cell.suffix: array for name, array in buffers.items()}
         return held
@@ -318,19 +322,39 @@ class RNN:
         return len(self.module.OUTPUTS) > 1
 
     @property
+    def _fixed(self) -> tuple[str, ...]:
+        """The names of the parameters that training does not change."""
+        return getattr(self.module, "FIXED", ())
+
+    def _trained(self, params: Any) -> dict[str, Array]:
+        """What training changes, or the gradients of it, by name."""
+        return {name: a for name, a in self.module.unpack(params).items() if name not in self._fixed}
+
+    @property
     def _further(self) -> list[str]:
         """The names of the inputs beside x."""
         return list(self.module.INPUTS)[1:]
 
-    def _named_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+    def _named_sizes(self, given: Mapping[str, Any]) -> dict[str, int]:
         """What the names of sizes stand for; `input` differs between layers."""
         further = [size for size in self.module.SIZES if size not in ("input", "hidden")]
-        arguments = [name for name in signature(self.module.init).parameters if name not in _ARGUMENTS]
-        if set(arguments) != set(sizes):
+        takes = {n: p for n, p in signature(self.module.init).parameters.items() if n not in _ARGUMENTS}
+        arguments = [name for name, parameter in takes.items() if parameter.default is parameter.empty]
+        contents = [name for name in takes if name not in arguments]
+        if set(arguments) != set(given) - set(contents):
             wants = f"takes the further sizes {arguments}" if arguments else "takes no further sizes"
-            raise TypeError(f"{self.module.NAME} {wants}, but {sorted(sizes)} were given")
-        values = (_positive(name, sizes[name]) for name in arguments)
+            wants += f" and the contents {contents}" if contents else ""
+            raise TypeError(f"{self.module.NAME} {wants}, but {sorted(given)} were given")
+        values = (_positive(name, given[name]) for name in arguments)
         return {"hidden": self.hidden_size, **dict(zip(further, values, strict=True))}
+
+    def _told(self, input_size: Any) -> Any:
+        """`input_size`, or the size of x where nothing has the size `input` and the caller gives none."""
+        size = next(iter(self.module.INPUTS.values()))
+        asked = signature(self.module.init).parameters["input_size"]
+        if input_size is not None or asked.default is asked.empty:
+            return input_size
+        return size if isinstance(size, int) else self._sizes[size]
 
     def _stacked(self) -> tuple[int, ...]:
         """The size of x in every layer."""
@@ -359,11 +383,11 @@ class RNN:
             return size
         return width if size == "input" else self._sizes[size]
 
-    def _made(self, seeds: Sequence[Any], dtype: Any, sizes: Mapping[str, int]) -> Iterator[_Cell]:
+    def _made(self, seeds: Sequence[Any], dtype: Any, further: Mapping[str, Any]) -> Iterator[_Cell]:
         module = self.module
         for k, seed in enumerate(seeds[:-1]):
             layer, direction = divmod(k, self._directions)
-            known = {"input_size": self._widths[layer], "hidden_size": self.hidden_size, **sizes}
+            known = {"input_size": self._widths[layer], "hidden_size": self.hidden_size, **further}
             params, buffers = module.init(**known, seed=seed, dtype=dtype), None
             if hasattr(module, "Buffers"):
                 wanted = signature(module.init_buffers).parameters

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
-from gategen.graph import LOOP, Graph, Op, Pointwise, Value
+from gategen.graph import BEFORE, LOOP, Graph, Op, Pointwise, Value
+from gategen.plan.groups import side_by_side
 from gategen.plan.stages import Draft, alike
 
 
@@ -67,16 +68,24 @@ def needs(draft: Draft, kept: Iterable[Value]) -> dict[Value, int]:
     return need
 
 
-def in_place(draft: Draft, kept: Iterable[Value], need: Mapping[Value, int], placed: Set[Value]) -> Chains:
+def in_place(
+    draft: Draft, kept: Iterable[Value], need: Mapping[Value, int], placed: Set[Value], arrays: bool = False
+) -> Chains:
     """The chains of a draft over what is not `placed` yet.
+
+    With `arrays` what is computed ahead of the loop does not lie where a gradient among others will: a few
+    steps of it in one piece stay in the cache.
 
     A product in the loop writes its stack of rows at once. Where it is transposed, or where not all of the
     stack would last in a buffer of all steps, no lasting value joins one member's chain and drags the stack
     along.
     """
 
+    sides = side_by_side(draft.ops) if arrays else set()
+
     def free(root: Value, new: Value) -> bool:
-        return root not in placed and new not in placed
+        ahead = new in sides and draft.level(root) == BEFORE and draft.level(new) == LOOP
+        return not ahead and root not in placed and new not in placed
 
     chains = Chains(draft.graph, draft.ops, kept, free)
     lasting = {chains.root(v) for v, long in need.items() if long == TIME}

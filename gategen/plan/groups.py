@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from gategen.graph import Graph, Op, Pointwise, Product, Value
+from gategen.graph import Graph, Op, Outer, Pointwise, Product, Value
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,12 @@ def add_up(ops: list[Op], group: Sequence[Product], total: Value) -> tuple[list[
     made = tuple(replace(op, out=group[0].out) for op in group)
     before = [op for op in ops[:at] if op not in group[1:]]
     return [*before, *made[1:], Pointwise(total, rest), *ops[at + 1 :]], made
+
+
+def side_by_side(ops: Iterable[Op]) -> set[Value]:
+    """The gradients that lie beside others: those whose outer products have a right side in common."""
+    rights: dict[Value, set[Value]] = {}
+    for op in ops:
+        if isinstance(op, Outer):
+            rights.setdefault(op.right, set()).add(op.left)
+    return {left for lefts in rights.values() if len(lefts) > 1 for left in lefts}

@@ -59,5 +59,5 @@ def rule(name: str, analysis: Analysis, layout: Layout, arrays: bool = False) ->
     known = {v: schedule.slot[v] for v in reads if v in schedule.slot}
     taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
     steps = draft(Analysis(backward))
-    back = write(steps, layout, place(steps, layout, (), known, taken), arrays)
+    back = write(steps, layout, place(steps, layout, (), known, taken, arrays), arrays)
     return Rule(name, schedule, back, tape)

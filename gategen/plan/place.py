@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import sympy as sp
 
-from gategen.graph import BatchSum, Outer, Pointwise, Reduce, Value, fresh, length
+from gategen.graph import BEFORE, LOOP, BatchSum, Outer, Pointwise, Reduce, Value, fresh, length
 from gategen.plan.chains import ROW, TIME, Chains, in_place, needs
 from gategen.plan.data import Buffer, Given, InBuffer, InGradient, Slot, offset_rank
 from gategen.plan.layout import Layout
@@ -42,7 +42,12 @@ class Memory:
 
 
 def place(
-    draft: Draft, layout: Layout, kept: Iterable[Value], known: Mapping[Value, Slot], taken: Iterable[str]
+    draft: Draft,
+    layout: Layout,
+    kept: Iterable[Value],
+    known: Mapping[Value, Slot],
+    taken: Iterable[str],
+    arrays: bool = False,
 ) -> Memory:
     """Slots for all values that need one; `kept` values must last, `known` ones have a slot already."""
     memory = Memory(known, taken)
@@ -56,7 +61,7 @@ def place(
         else:
             memory.add(carry.name, "state", [carry.current])
             memory.slots[carry.next] = replace(memory.slots[carry.current], shift=1)
-    place_steps(draft, layout, in_place(draft, kept, need, set(memory.slots)), need, memory)
+    place_steps(draft, layout, in_place(draft, kept, need, set(memory.slots), arrays), need, memory)
     place_gradients(draft, layout, memory)
     place_statics(draft, memory)
     return memory
@@ -119,6 +124,7 @@ def place_steps(
     for stack in (
         *product_stacks(draft, layout),
         *gradient_stacks(draft, layout, chains),
+        *coefficient_stacks(draft, layout, chains),
         *sum_stacks(draft, layout, chains),
         *([root] for root in members),
     ):
@@ -128,7 +134,7 @@ def place_steps(
             here = [root for root in roots if kind[root] == wanted]
             if here:
                 faces = [face(members[root], need) for root in here]
-                name = faces[0].name if len(here) == 1 else stack_name(draft, wanted)
+                name = faces[0].name if len(here) == 1 else stack_name(draft, here[0], wanted)
                 memory.add(name, "time" if wanted == TIME else "row", here, [v.name for v in faces])
                 memory.slots |= {value: memory.slots[root] for root in here for value in members[root]}
 
@@ -138,7 +144,9 @@ def face(chain: Sequence[Value], need: Mapping[Value, int]) -> Value:
     return next((v for v in reversed(chain) if need[v] == TIME), chain[-1])
 
 
-def stack_name(draft: Draft, wanted: int) -> str:
+def stack_name(draft: Draft, first: Value, wanted: int) -> str:
+    if draft.graph.backwards and draft.level(first) == BEFORE:
+        return "k_gates"
     if draft.graph.backwards:
         return "d_gates" if wanted == TIME else "d_u"
     return "gates" if wanted == TIME else "u"
@@ -166,6 +174,21 @@ def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[V
         for field in layout.fields
     ]
     return merged(sorted(filter(None, stacks), key=len, reverse=True))
+
+
+def coefficient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
+    """What the loop multiplies gradients of one field by, in the order of its rows."""
+    factors = {
+        chains.root(op.out): [v for v in sp.Mul.make_args(op.expr) if isinstance(v, Value)]
+        for op in draft.ops
+        if isinstance(op, Pointwise) and draft.level(op.out) == LOOP
+    }
+    made = {op.out for op in draft.ops if draft.level(op.out) == BEFORE}
+    stacks = (
+        [chains.root(v) for gradient in stack for v in factors.get(gradient, ()) if v in made]
+        for stack in gradient_stacks(draft, layout, chains)
+    )
+    return [stack for stack in stacks if stack]
 
 
 def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:

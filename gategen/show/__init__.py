@@ -19,7 +19,7 @@ from gategen.graph import text
 from gategen.graph.adjoint import adjoint
 from gategen.show import export, latex
 from gategen.spec import language as lang
-from gategen.spec.cell import Cell
+from gategen.spec.cell import Array, Cell
 from gategen.spec.language import Eq, Shape, Size
 from gategen.spec.printer import ATOM, Printer
 from gategen.spec.text.writer import write
@@ -119,7 +119,8 @@ def spec_source(cell: Cell, name: str) -> str:
         body += ["    first=[", *("    " + _written(eq, printer) for eq in cell.first), "    ],"]
     body.append(f"    title={_quoted(f'{name}, after {cell.name}')},")
     declarations = _declarations(cell, printer)
-    words = {"Cell", "Eq", *printer.used, *(kind for kind, _ in declarations)}
+    patterns = {word for a in cell.arrays for c in a.contents for word in c.words}
+    words = {"Cell", "Eq", *printer.used, *patterns, *(kind for kind, _ in declarations)}
     return "\n".join(
         [
             _docstring(cell, name),
@@ -191,8 +192,8 @@ def _declarations(cell: Cell, printer: Spec) -> list[tuple[str, str]]:
     def of_kind(kind: type) -> list[Any]:
         """Those of the input first, as people write them."""
         return sorted(
-            (a.members[0] for a in cell.arrays if isinstance(a.members[0], kind)),
-            key=lambda p: (_parameter_options(p), "input" not in str(cell.shapes.get(p.name, ""))),
+            (a for a in cell.arrays if isinstance(a.members[0], kind)),
+            key=lambda a: (_parameter_options(a), "input" not in str(a.shape)),
         )
 
     gates = dict.fromkeys(eq.lhs for eq in cell.all_equations if isinstance(eq.lhs, lang.Gate))
@@ -209,13 +210,15 @@ def _declarations(cell: Cell, printer: Spec) -> list[tuple[str, str]]:
 
 def _declared(kind: str, symbols: Iterable[Any], options: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
     for given, alike in groupby(symbols, options):
-        names = [getattr(symbol, "array", symbol.name) for symbol in alike]
+        names = [symbol.name for symbol in alike]
         for part in (names[k : k + 8] for k in range(0, len(names), 8)):
             yield kind, f'{", ".join(part)} = {kind}("{" ".join(part)}"{given})'
 
 
-def _parameter_options(parameter: Any) -> str:
+def _parameter_options(array: Array) -> str:
+    parameter: Any = array.members[0]
     trained = "" if parameter.trainable else ", trainable=False"
+    trained += f", initial={array.initial}" if array.initial else ""
     rows = parameter.block.rows if parameter.block else None
     if isinstance(parameter, lang.Matrix):
         shape = (rows, parameter.shape[1]) if rows and parameter.shape else parameter.shape

@@ -48,7 +48,8 @@ def equations(cell: Cell) -> Json:
     sizes                   size names
     inputs                  size by name, the sequence first
     states                  by name: size, initial (an expression)
-    parameters              by name: role (matrix, vector, scalar), shape, trainable
+    parameters              by name: role (matrix, vector, scalar), shape, trainable, initial: what `init`
+                            puts there, as a spec says it; null where it draws numbers, or asks for them
     constants               number by name
     outputs                 names
     equations, first        lists of {name, expression}, by dependence; first is empty without such a rule
@@ -62,7 +63,12 @@ def equations(cell: Cell) -> Json:
         "inputs": {x.name: cell.size_of(x) for x in cell.inputs},
         "states": {s.name: {"size": s.size, "initial": Printer()(s.initial)} for s in cell.states},
         "parameters": {
-            a.name: {"role": a.members[0].role, "shape": _lists(a.shape), "trainable": a.trainable}
+            a.name: {
+                "role": a.members[0].role,
+                "shape": _lists(a.shape),
+                "trainable": a.trainable,
+                "initial": a.initial or None,
+            }
             for a in cell.arrays
         },
         "constants": {c.name: float(c.value) for c in cell.constants},

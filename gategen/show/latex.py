@@ -38,6 +38,7 @@ from gategen.plan import plan
 from gategen.plan.text import buffer_text, field_text, stage_rows
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.contents import contents_of
 from gategen.spec.elementwise import Row
 from gategen.spec.functions import row_of
 from gategen.spec.language import Eq
@@ -196,11 +197,30 @@ def aligned(lines: Iterable[tuple[str, str]]) -> str:
 
 
 def equations(cell: Cell) -> str:
-    """An `aligned` block, and another one for the first-step rule."""
+    """An `aligned` block, others for the first-step rule and for what parameters hold or begin with."""
     blocks = [_equations_block(cell.equations)]
     if cell.first:
         blocks += [f"% {FIRST}", _equations_block(cell.first)]
+    for trained, said in ((False, "fixed:"), (True, "trained, and at first:")):
+        stated = [p for p in cell.parameters if p.contents and p.trainable == trained]
+        if stated:
+            rows = ((name_latex(p.name), contents_latex(p.contents)) for p in stated)
+            blocks += [f"% {said}", aligned(rows)]
     return "\n".join([f"% {cell.name}: {cell.title}", *blocks])
+
+
+def contents_latex(contents: lang.Contents) -> str:
+    """What a parameter holds: words, numbers, columns or matrices of numbers."""
+    if contents.word == "number":
+        return Latex()(sp.sympify(contents.args[0]))
+    if contents.word in ("rows", "columns"):
+        args = [contents.args] if contents.word == "columns" else contents.args
+        rows = (row if isinstance(row, tuple) else (row,) for row in args)
+        lines = (" & ".join(contents_latex(contents_of(part)) for part in row) for row in rows)
+        body = r" \\ ".join(lines)
+        return rf"\begin{{pmatrix}} {body} \end{{pmatrix}}"
+    inner = (contents_latex(contents_of(part)) for part in contents.args)
+    return upright(contents.word) + (bracketed(", ".join(inner)) if contents.args else "")
 
 
 def _equations_block(equations: Sequence[Eq]) -> str:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
 from gategen.spec.checks import (
     by_dependence,
     check_blocks,
+    check_contents,
     check_names,
     check_norms,
     check_sizes,
@@ -23,6 +26,7 @@ from gategen.spec.checks import (
     states_of,
     warn_of_unused,
 )
+from gategen.spec.contents import entries, fitting, lengths
 from gategen.spec.equations import Eq
 from gategen.spec.names import Shape, Size
 from gategen.spec.printer import Printer
@@ -46,6 +50,32 @@ class Array:
     @property
     def stacked(self) -> bool:
         return self.members[0].block is not None
+
+    @property
+    def contents(self) -> tuple[lang.Contents, ...]:
+        """What `init` puts into each of the members; empty where it draws numbers, or asks for them."""
+        return tuple(p.contents for p in self.members if p.contents)
+
+    def lengths(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape in numbers."""
+        return lengths(self.shape, sizes)
+
+    def entries(self, sizes: Mapping[str, int]) -> Any:
+        """What the spec says that `init` puts there, in float64; None where it says nothing."""
+        rows = self.shape[0] if self.stacked else self.shape[:1]
+        parts = [
+            entries(contents, (size, *self.shape[1:]) if self.shape else (), sizes)
+            for contents, size in zip(self.contents, rows or (1,), strict=False)  # type: ignore[arg-type]
+        ]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else None
+
+    @property
+    def initial(self) -> str:
+        """The same as a spec says it; of stacked rows it is said once, or for each block."""
+        said = [str(contents) for contents in self.contents]
+        if len(set(said)) < 2 and not any(contents.word == "rows" for contents in self.contents):
+            return said[0] if said else ""
+        return f"({', '.join(said)}{',' * (len(said) == 1)})" if self.stacked else said[0]
 
 
 class Cell:
@@ -86,6 +116,8 @@ class Cell:
                 self.inputs,
                 {symbol: self.sizes_of(symbol) for symbol in (*self.states, *self.parameters)},
             )
+            stated = [(p, self.shape_of(p)) for p in self.parameters if p.contents]
+            check_contents(stated, self.all_equations)
             check_norms(self.states, *step)
             warn_of_unused(self.outputs, *step)
         except SpecError as error:
@@ -156,10 +188,9 @@ class Cell:
             members.setdefault(p.array, []).append(p)
         made = []
         for name, (first, *_) in members.items():
-            own = self.shapes[first.name] if isinstance(first, lang.Matrix) else (self.size_of(first),)
-            shape = () if isinstance(first, lang.Scalar) else own
+            shape = self.shape_of(first)
             if first.block:
-                shape = first.block.rows, *own[1:]
+                shape = first.block.rows, *shape[1:]
             blocks = sorted(members[name], key=lambda p: p.block.index if p.block else 0)
             made.append(Array(name, tuple(blocks), shape))
         return tuple(made)
@@ -176,11 +207,26 @@ class Cell:
             dict.fromkeys(("input", "hidden", *(s for symbol in symbols for s in self.sizes_of(symbol))))
         )
 
+    @property
+    def has_input_size(self) -> bool:
+        """Whether anything has the size `input`: not where the sequence is as wide as the state."""
+        return any("input" in self.sizes_of(s) for s in (*self.inputs, *self.states, *self.parameters))
+
     def sizes_of(self, symbol: Any) -> tuple[str, ...]:
         """The size names in the shape of a symbol."""
         parts = self.shapes[symbol.name] if isinstance(symbol, lang.Matrix) else (self.size_of(symbol),)
         flat = (size for part in parts for size in (part if isinstance(part, tuple) else (part,)))
         return tuple(size for size in flat if isinstance(size, str))
+
+    def shape_of(self, parameter: Any) -> Shape:
+        """The sizes of a parameter, none for a scalar."""
+        if isinstance(parameter, lang.Matrix):
+            return self.shapes[parameter.name]
+        return (parameter.size,) if isinstance(parameter, lang.Vector) else ()
+
+    def fitting(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Sizes that fit what the parameters hold, near those given."""
+        return fitting(sizes, ((p.contents, self.shape_of(p)) for p in self.parameters if p.contents))
 
     def size_of(self, symbol: Any) -> Size:
         return symbol.size if hasattr(symbol, "size") else 1

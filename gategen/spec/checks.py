@@ -15,6 +15,7 @@ from sympy.core.relational import Relational
 
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
+from gategen.spec.contents import check_fit
 from gategen.spec.equations import Eq
 from gategen.spec.functions import TABLE
 from gategen.spec.names import Shape, Size
@@ -326,6 +327,16 @@ def check_sizes(
                     hint=f'a vector b = vectors("b", size="{size}"), an input of that size, or a number '
                     f"for the size: size=4",
                 )
+
+
+def check_contents(stated: Iterable[tuple[lang.Parameter, Shape]], equations: Iterable[Eq]) -> None:
+    """What parameters are said to hold fits their sizes, where those are numbers."""
+    for parameter, shape in stated:
+        try:
+            check_fit(parameter.contents, str(parameter), shape)
+        except SpecError as error:
+            user = next((eq for eq in equations if parameter in lang.names_in(eq.rhs)), None)
+            raise placed(error, user) if user else error from None
 
 
 def check_norms(states: Iterable[lang.State], equations: Sequence[Eq], first: Sequence[Eq]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import sympy as sp
 
 from gategen.errors import SpecError
+from gategen.spec.contents import Contents, check_fit, check_kind, contents_of
 from gategen.spec.functions import normalise
 from gategen.spec.names import (
     Block,
@@ -22,6 +23,7 @@ from gategen.spec.names import (
     Matrix,
     Name,
     Scalar,
+    Shape,
     Size,
     Stack,
     State,
@@ -50,23 +52,50 @@ def _declare(kind: type[N], names: str, *fields: Any) -> Any:
     return made[0] if len(made) == 1 else tuple(made)
 
 
-def _declare_rows(kind: type[N], names: str, rows: Any, field: Any, trainable: bool) -> Any:
+def _declare_rows(
+    kind: type[N], names: str, rows: Any, field: Any, trainable: bool, initial: Any, rank: int
+) -> Any:
     """Each name as a `Stack` of blocks, whose generated names are `A_0`, `A_1`; `field` is made of a size."""
     sizes = tuple(map(_size, rows))
     if not sizes:
         raise SpecError("stacked rows need at least one size", where=caller(), hint='("hidden",) * 4')
+    each = tuple(initial) if isinstance(initial, (tuple, list)) else (initial,) * len(sizes)
+    if len(each) != len(sizes):
+        raise SpecError(
+            f"{names} has {len(sizes)} blocks of rows, but initial has {len(each)}",
+            where=caller(),
+            hint="initial=(0, 1, ...), one for every block, or one for all of them",
+        )
+    columns = field("")[1:] if rank == 2 else ()
+    contents = [
+        _contents(value, names, rank, (size, *columns)) for value, size in zip(each, sizes, strict=True)
+    ]
     owners = _declare(Name, names)
     made = [
         Stack(
             (
-                _declare(kind, f"{owner}_{k}", field(size), Block(owner.name, k, sizes), trainable)
-                for k, size in enumerate(sizes)
+                _declare(kind, f"{owner}_{k}", field(size), held, Block(owner.name, k, sizes), trainable)
+                for k, (size, held) in enumerate(zip(sizes, contents, strict=True))
             ),
             owner.name,
         )
         for owner in (owners if isinstance(owners, tuple) else (owners,))
     ]
     return made[0] if len(made) == 1 else tuple(made)
+
+
+def _contents(initial: Any, names: str, rank: int, shape: Shape | None = None) -> Contents | None:
+    """What some names begin with, if that is said; sizes that are inferred are for the cell to check."""
+    if initial is None:
+        return None
+    try:
+        columns = shape[-1] if shape else ()
+        made = contents_of(initial, len(columns) if isinstance(columns, tuple) else 0)
+        check_kind(made, names, rank)
+        check_fit(made, names, shape or ())
+    except SpecError as error:
+        raise error.at(caller()) from None
+    return made
 
 
 def _size(size: Size) -> Size:
@@ -101,11 +130,16 @@ def gates(names: str) -> Any:
     return _declare(Gate, names)
 
 
-def matrices(names: str, shape: Any = None, trainable: bool = True) -> Any:
+def matrices(names: str, shape: Any = None, trainable: bool = True, initial: Any = None) -> Any:
     """Weights for `@`; `shape` is `(rows, columns)` in size names, inferred from use when left out.
 
     Columns may be a tuple of sizes, for `A @ concat(h, x)`: `("hidden", ("hidden", "input"))`. With a tuple
     of rows, `(("hidden",) * 4, "input")`, `A @ x` is a tuple of as many vectors, and `A[0]` a matrix.
+
+    `initial` is what `init` puts there instead of random numbers: `identity`, `lower`, `strict_lower`,
+    `shift(k)`, `blocks(a, b, ...)`, a number, or rows of numbers (see `contents.py`); of stacked rows a tuple
+    has one for each. With `trainable=False` that is what the matrix is, and where `initial` is left out,
+    `init` asks for it by name.
     """
     if shape is not None:
         if not isinstance(shape, (tuple, list)) or len(shape) != 2:
@@ -117,21 +151,29 @@ def matrices(names: str, shape: Any = None, trainable: bool = True) -> Any:
         rows, columns = shape
         columns = tuple(map(_size, columns)) if isinstance(columns, (tuple, list)) else _size(columns)
         if isinstance(rows, (tuple, list)):
-            return _declare_rows(Matrix, names, rows, lambda size: (size, columns), bool(trainable))
+            return _declare_rows(
+                Matrix, names, rows, lambda size: (size, columns), bool(trainable), initial, 2
+            )
         shape = _size(rows), columns
-    return _declare(Matrix, names, shape, None, bool(trainable))
+    return _declare(Matrix, names, shape, _contents(initial, names, 2, shape), None, bool(trainable))
 
 
-def vectors(names: str, size: Size | tuple[Size, ...] = "hidden", trainable: bool = True) -> Any:
-    """Biases, gains, peepholes, diagonal recurrences, `(size,)`; a tuple of them for a tuple of sizes."""
+def vectors(
+    names: str, size: Size | tuple[Size, ...] = "hidden", trainable: bool = True, initial: Any = None
+) -> Any:
+    """Biases, gains, peepholes, diagonal recurrences, `(size,)`; a tuple of them for a tuple of sizes.
+
+    `initial` is as for `matrices`: a number, numbers, or `blocks(1, 2, 4, 8)`.
+    """
     if isinstance(size, (tuple, list)):
-        return _declare_rows(Vector, names, size, lambda part: part, bool(trainable))
-    return _declare(Vector, names, _size(size), None, bool(trainable))
+        return _declare_rows(Vector, names, size, lambda part: part, bool(trainable), initial, 1)
+    size = _size(size)
+    return _declare(Vector, names, size, _contents(initial, names, 1, (size,)), None, bool(trainable))
 
 
-def scalars(names: str, trainable: bool = True) -> Any:
-    """One number each, `()`, broadcast."""
-    return _declare(Scalar, names, None, bool(trainable))
+def scalars(names: str, trainable: bool = True, initial: Any = None) -> Any:
+    """One number each, `()`, broadcast; `initial` is what `init` gives it instead of a random one."""
+    return _declare(Scalar, names, _contents(initial, names, 0), None, bool(trainable))
 
 
 def constants(**values: float) -> Any:

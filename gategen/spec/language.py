@@ -1,5 +1,6 @@
 """The words of a spec in one place: `lang.Gate`, `lang.matvec`, `lang.where`, to read equations with."""
 
+from gategen.spec.contents import Contents, blocks, identity, lower, shift, strict_lower
 from gategen.spec.declarations import constants, gates, inputs, matrices, scalars, states, vectors
 from gategen.spec.elementwise import Elementwise, Word, equal, tanh, where
 from gategen.spec.equations import Eq
@@ -62,6 +63,7 @@ __all__ = [
     "RESERVED",
     "Block",
     "Constant",
+    "Contents",
     "Elementwise",
     "Eq",
     "Gate",
@@ -81,6 +83,7 @@ __all__ = [
     "Word",
     "abs",
     "batch_norm",
+    "blocks",
     "caller",
     "check_name",
     "clip",
@@ -96,12 +99,14 @@ __all__ = [
     "gelu",
     "hard_sigmoid",
     "hard_tanh",
+    "identity",
     "inputs",
     "layer_norm",
     "leaky_relu",
     "log",
     "log1p",
     "log_sigmoid",
+    "lower",
     "matrices",
     "matvec",
     "maximum",
@@ -113,6 +118,7 @@ __all__ = [
     "normed",
     "relu",
     "scalars",
+    "shift",
     "sigmoid",
     "sign",
     "silu",
@@ -125,6 +131,7 @@ __all__ = [
     "states",
     "step",
     "stop_gradient",
+    "strict_lower",
     "sum_",
     "tanh",
     "var",

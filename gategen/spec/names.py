@@ -177,6 +177,11 @@ class Parameter(Name):
         return cast("Block | None", self.fields[-2])
 
     @property
+    def contents(self) -> Any:
+        """What `init` puts into it, as `contents.Contents`; None where it draws numbers, or asks for them."""
+        return self.fields[-3]
+
+    @property
     def array(self) -> str:
         """The name under which it is packed: its own, or that of the array it is a block of."""
         return self.block.owner if self.block else cast(str, self.name)

@@ -22,9 +22,9 @@ WORDS = ("name", *KINDS, *FIXED, "output", "first")
 _EXAMPLES = {
     "inputs": "inputs: x, m[1], w[memory]",
     "states": "states: h, k[6] = -0.25",
-    "matrices": "matrices: A, C[rank, hidden], D[hidden, (hidden, input)]",
-    "vectors": "vectors: q, e[1], a[memory]",
-    "scalars": "scalars: alpha, gamma",
+    "matrices": "matrices: A, C[rank, hidden], D[hidden, (hidden, input)], S = lower",
+    "vectors": "vectors: q, e[1], a[memory], b = 1",
+    "scalars": "scalars: alpha, gamma = 0.5",
     "constants": "constants: eps = 1e-5, beta = 1",
 }
 
@@ -75,8 +75,9 @@ class Outline:
 
     @property
     def expressions(self) -> list[tuple[ast.expr, Statement]]:
-        """Every expression, those of initial values included."""
-        starts = [(d.value, d.statement) for d in self.declarations if d.value is not None]
+        """Every expression, the initial values of states included."""
+        valued = [d for d in self.declarations if d.kind in ("states", "constants")]
+        starts = [(d.value, d.statement) for d in valued if d.value is not None]
         return [*starts, *((eq.value, eq.statement) for eq in (*self.equations, *self.first))]
 
 
@@ -181,7 +182,7 @@ def _declaration(kind: str, entry: str, statement: Statement, budget: Budget) ->
         match is None
         or len(values) > 1
         or (kind == "constants" and not values)
-        or (kind not in ("states", "constants") and values)
+        or (kind == "inputs" and values)
         or (kind in ("scalars", "constants") and size is not None)
         or (kind == "matrices" and size is not None and not (isinstance(size, tuple) and len(size) == 2))
     )

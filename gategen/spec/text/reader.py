@@ -11,6 +11,7 @@ from typing import Any
 
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
+from gategen.spec.contents import SAID, WORDS
 from gategen.spec.language import Eq
 from gategen.spec.recipes import RECIPES
 from gategen.spec.text.expressions import FUNCTIONS, Builder, next_of
@@ -258,10 +259,15 @@ def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lan
     """The symbol of a declaration; initial values may use `symbols`."""
     name, size = declaration.name, declaration.size
     with declaration.statement.blamed():
-        given = {} if declaration.value is None else names(declaration.value)
+        tree = declaration.value
+        given = {} if tree is None else names(tree)
         if declaration.kind == "constants" and given:
             raise SpecError(f"constant {name} must be a number, not an expression of {next(iter(given))}")
-        value: Any = None if declaration.value is None else Builder(symbols).value(declaration.value)
+        value: Any = None
+        if tree is not None and declaration.kind in ("matrices", "vectors", "scalars"):
+            value = _contents(tree)
+        elif tree is not None:
+            value = Builder(symbols).value(tree)
         made: Any
         match declaration.kind:
             case "inputs":
@@ -270,11 +276,32 @@ def _declared(declaration: Declaration, symbols: Mapping[str, lang.Name]) -> lan
                 made = lang.states(name, "hidden" if size is None else size, 0 if value is None else value)
                 made.where = declaration.statement.where
             case "matrices":
-                made = lang.matrices(name, size, declaration.trainable)
+                made = lang.matrices(name, size, declaration.trainable, value)
             case "vectors":
-                made = lang.vectors(name, "hidden" if size is None else size, declaration.trainable)
+                size = "hidden" if size is None else size
+                made = lang.vectors(name, size, declaration.trainable, value)
             case "scalars":
-                made = lang.scalars(name, declaration.trainable)
+                made = lang.scalars(name, declaration.trainable, value)
             case _:
                 made = lang.constants(**{name: value})
     return made  # type: ignore[no-any-return]
+
+
+_PATTERNS = {"identity": lang.identity, "lower": lang.lower, "strict_lower": lang.strict_lower}
+
+
+def _contents(tree: ast.expr) -> Any:
+    """What a parameter begins with: a word, numbers, or a tuple of such."""
+    match tree:
+        case ast.Name(id=word) if word in _PATTERNS:
+            return _PATTERNS[word]
+        case ast.Tuple(elts=parts):
+            return tuple(map(_contents, parts))
+        case ast.Call(func=ast.Name(id="shift"), args=[k], keywords=[]):
+            return lang.shift(Builder({}).value(k))
+        case ast.Call(func=ast.Name(id="blocks"), args=parts, keywords=[]):
+            return lang.blocks(*map(_contents, parts))
+    for word in names(tree):
+        hint = did_you_mean(word, WORDS) or SAID
+        raise SpecError(f"{word} is not what a parameter can begin with", hint=hint)
+    return Builder({}).value(tree)

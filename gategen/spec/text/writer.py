@@ -127,7 +127,8 @@ def _lines_of(cell: Cell) -> Iterator[str]:
         for array in cell.arrays:
             if isinstance(array.members[0], kind) and array.name not in undeclared:
                 section = word if array.trainable else f"fixed {word}"
-                entries.append((section, array.name + _extent(array)))
+                held = f" = {array.initial}" if array.initial else ""
+                entries.append((section, array.name + _extent(array) + held))
     entries += [("constants", f"{c} = {show(c.value)}") for c in cell.constants]
     for section, alike in groupby(sorted(entries, key=lambda e: WORDS.index(e[0])), lambda e: e[0]):
         yield from (f"{section}: {line}" for line in _filled_entries([entry for _, entry in alike], 90))
@@ -143,8 +144,9 @@ def _undeclared(cell: Cell) -> set[str]:
 
 
 def _follows(array: Array) -> bool:
-    """Whether role, size and training follow from the name and its use."""
-    return bool(PARAMETER.match(array.name)) and array.trainable and not _extent(array)
+    """Whether role, size, training and what it begins with follow from the name and its use."""
+    plain = array.trainable and not array.contents and not _extent(array)
+    return plain and bool(PARAMETER.match(array.name))
 
 
 def _extent(array: Array) -> str:
