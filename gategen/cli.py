@@ -204,6 +204,10 @@ def build(
 @_name
 @_backend
 @click.option(
+    "--out", metavar="DIR", default="generated", show_default=True, help="Where the modules are to be judged."
+)
+@click.option("--fresh", is_flag=True, help="Judge freshly generated text, whatever lies in DIR.")
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the numbers that are drawn."
 )
 @click.option(
@@ -214,16 +218,20 @@ def verify(
     equations: tuple[str, ...],
     name: str,
     backends: tuple[str, ...],
+    out: str,
+    fresh: bool,
     seed: int,
     race: bool,
 ) -> int:
     """Check the gradients of the generated modules.
 
-    Against complex step and finite differences, in float64. The cupy backend runs on a GPU where there is
-    one, otherwise on the CPU: the very same files, with the CUDA text compiled by the host's C++ compiler.
+    Against complex step and finite differences, in float64. Modules that lie in DIR are imported and judged
+    as they are, and must be what `build` writes; of a cell that has none there, freshly generated text is
+    judged. The cupy backend runs on a GPU where there is one, otherwise on the CPU: the very same files, with
+    the CUDA text compiled by the host's C++ compiler.
     """
     from gategen.judge.host import runnable
-    from gategen.judge.verify import verify
+    from gategen.judge.verify import verified
 
     cells = _load(targets, equations, name)
     names = _backends(backends)
@@ -233,32 +241,45 @@ def verify(
         names, left_out = runnable(emulated=race)
         for reason in left_out:
             click.echo(f"gategen: {reason}", err=True)
+    results: list[Result] = []
     with _progress("verifying") as progress:
-        results = verify(cells, names, seed=seed, race=race, progress=progress)
-    header = (
-        "cell",
-        "backend",
-        "where",
-        "complex step",
-        "worst gradient",
-        "finite differences",
-        "seconds",
-        "",
-    )
-    _table(header, [_verify_row(result) for result in results])
-    wrong = [result for result in results if not result.ok]
-    for result in wrong:
+        folder = None if fresh else out
+        for result in verified(cells, names, out=folder, seed=seed, race=race, progress=progress):
+            if not sys.stdout.isatty():  # a row as soon as it is known
+                _table(_VERIFY, [_verify_row(result)], names=not results)
+            results.append(result)
+    if sys.stdout.isatty():
+        _table(_VERIFY, [_verify_row(result) for result in results])
+    for result in results:
+        for reason in filter(None, (result.note, result.differs)):
+            click.echo(f"{result.cell}, {result.backend}: {reason}", err=True)
+    if any(result.differs for result in results):
         click.echo(
-            f"{result.cell}, {result.backend}: {result.note or f'wrong gradient of {result.gradient}'}",
+            "`gategen build --check` shows what differs, `gategen build` writes it anew, "
+            "`gategen verify --fresh` does not look at it",
             err=True,
         )
-    return NO if wrong else DONE
+    return DONE if all(result.ok for result in results) else NO
+
+
+_VERIFY = (
+    "cell",
+    "backend",
+    "where",
+    "complex step",
+    "worst gradient",
+    "finite differences",
+    "seconds",
+    "judged",
+    "",
+)
 
 
 def _verify_row(result: Result) -> tuple[str, ...]:
     finite = "-" if result.finite_difference is None else f"{result.finite_difference:.1e}"
     numbers = f"{result.complex_step:.1e}", result.gradient or "-", finite, f"{result.seconds:.1f}"
-    return result.cell, result.backend, result.where, *numbers, "ok" if result.ok else "WRONG"
+    answer = "ok" if result.ok else "WRONG" if result.note else "DIFFERS"
+    return result.cell, result.backend, result.where, *numbers, result.judged, answer
 
 
 @commands.command()

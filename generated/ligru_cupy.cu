@@ -223,22 +223,10 @@ extern "C" __global__ void ligru_forward_10(
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
-<<<<<<< HEAD
-        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal d_gates_3) {
-=======
-<<<<<<< HEAD
-        const int rows, const int H, Read gates, Read scale, Write k_gates) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-=======
-        const Index rows, const Index H, Read gates, Read scale, Write d_gates_3) {
->>>>>>> main
+        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal k_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
->>>>>>> cuda
 
     const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
     const real scale_z = scale[k], scale_n = scale[H + k];
@@ -250,28 +238,12 @@ extern "C" __global__ void ligru_backward_1(
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
-<<<<<<< HEAD
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n,
-        WriteReal d_gates_3, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
+        WriteReal k_gates, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
         WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_scale_z, WriteReal g_used_mean_z) {
-=======
-<<<<<<< HEAD
-        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read z, Read n,
-        Write k_gates, Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates,
-        Write g_scale_n, Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-=======
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Write d_gates_3,
-        Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates, Write g_scale_n,
-        Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
->>>>>>> main
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
->>>>>>> cuda
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
@@ -321,7 +293,7 @@ extern "C" __global__ void ligru_backward_3(
 //     each.
 extern "C" __global__ void ligru_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal g_scale_n, ReadReal g_scale_z,
-        ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal d_gates_3) {
+        ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal k_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -331,7 +303,7 @@ extern "C" __global__ void ligru_backward_4_parts(
     else if (k < 3 * H) total = every_8th(g_used_mean_z + first * H + k - 2 * H, count, H);
     else if (k < 4 * H) total = every_8th(g_used_mean_n + first * H + k - 3 * H, count, H);
     else if (k < 6 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - 4 * H, count, 2 * H);
-    else if (k < 8 * H) total = every_8th(d_gates_3 + first * (2 * H) + k - 6 * H, count, 2 * H);
+    else if (k < 8 * H) total = every_8th(k_gates + first * (2 * H) + k - 6 * H, count, 2 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 8 * H) parts[blockIdx.x * (8 * H) + k] = total;
 }

@@ -261,11 +261,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
-<<<<<<< HEAD
-    d_gates_3 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
-=======
-    k_gates = cp.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
->>>>>>> main
+    k_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, g_batch_mean_n, g_batch_mean_z,
     ) = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(6))
@@ -280,11 +276,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-<<<<<<< HEAD
-    launch("ligru_backward_1", dtype, (T * B, H, H), gates, scale, k_gates)
-=======
-    launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_3)
->>>>>>> cuda
+    launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, k_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -293,12 +285,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-<<<<<<< HEAD
-            "ligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, k_gates, g, gates, scale, h,
-=======
-            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
->>>>>>> cuda
-            d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
+            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, k_gates, g, gates, scale, h, d_gates_2,
+            d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
         )
 
         product(d_gates_2[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
@@ -308,22 +296,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_h, kept_h, where=finished[t])
 
     # The gradients of the parameters: all steps in one product each.
-<<<<<<< HEAD
-    cp.matmul(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum(g_scale_n, d_scale[:H])
-    column_sum(g_scale_z, d_scale[H:])
-    column_sum(g_used_mean_z, d_used_mean[:H])
-    column_sum(g_used_mean_n, d_used_mean[H:])
-    column_sum(d_gates_2, d_b)
-    column_sum(k_gates, d_g)
-=======
     product(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     column_sums(
         "ligru_backward_4", dtype, T * B, 8 * H,
-        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, d_gates_3),
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, k_gates),
         (H, d_scale, d_used_mean, d_b, d_g),
     )
->>>>>>> cuda
 
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.

@@ -278,15 +278,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
-<<<<<<< HEAD
     g_p_z, g_centre_z = (cp.empty((B, H), arithmetic(dtype)) for _ in range(2))
     d_gates_3 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # d_z, d_n
-    d_gates_4 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
-=======
-    g_p_z, g_centre_z, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
-    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_gates = cp.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
->>>>>>> main
+    k_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, g_batch_mean_n, g_batch_mean_z,
     ) = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(6))
@@ -302,11 +296,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-<<<<<<< HEAD
-    launch("sligru_backward_1", dtype, (T * B, H, H), gates, scale, k_gates)
-=======
-    launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_4)
->>>>>>> cuda
+    launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, k_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -315,13 +305,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, g_p_z, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-<<<<<<< HEAD
-            "sligru_backward_2", dtype, (B, H, B, t, H), d_h, d_y, z, n, k_gates, g, gates, scale, h, gates_2,
+            "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, k_gates, g, gates, scale, h, gates_2,
             d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
-=======
-            "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
-            gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
->>>>>>> cuda
         )
         row_sum(g_p_z, d_sum_square_U_h_h, dtype)
 
@@ -353,18 +338,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_used_mean_z)
     clear(finished, g_used_mean_n)
     clear(finished, d_gates_3)
-<<<<<<< HEAD
-    column_sum(d_gates_3, d_b)
     clear(finished, k_gates)
-    column_sum(k_gates, d_g)
-=======
-    clear(finished, d_gates_4)
     column_sums(
         "sligru_backward_8", dtype, T * B, 8 * H,
-        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_3, d_gates_4),
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_3, k_gates),
         (H, d_scale, d_used_mean, d_b, d_g),
     )
->>>>>>> cuda
 
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.

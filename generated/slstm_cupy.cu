@@ -98,18 +98,10 @@ extern "C" __global__ void slstm_forward_1(
 }
 
 extern "C" __global__ void slstm_backward_1(
-<<<<<<< HEAD
-        const int rows, const int H, Read m, Read gates, Write k_gates) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (long long)rows * H) return;
-    const int k = i % H;
-    const long long at = i / H;
-=======
-        const Index rows, const Index H, Read m, Read gates, Write d_gates) {
+        const Index rows, const Index H, Read m, Read gates, Write k_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
->>>>>>> cuda
 
     const real m_ = m[at * H + k];
     const real softplus_lf = gates[at * (4 * H) + H + k];
@@ -119,20 +111,11 @@ extern "C" __global__ void slstm_backward_1(
 
 // Computes d_h_next, d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
 extern "C" __global__ void slstm_backward_2(
-<<<<<<< HEAD
-        const int rows, const int B, const int t, const int H, Write d_h, Read d_y, Read c, Write d_n, Read n,
-        Read gates, Write d_c, Read f, Read i_, Write d_m, Write k_gates) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * H) return;
-    const int k = i % H, b = i / H;
-    const long long at = (long long)t * B + b;
-=======
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read c, Write d_n, Read n,
-        Read gates, Write d_c, Read f, Read i_, Write d_m, Write d_gates) {
+        Read gates, Write d_c, Read f, Read i_, Write d_m, Write k_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
->>>>>>> cuda
 
     const real d_h_later = d_h[b * H + k];
     const real d_y_ = d_y[at * H + k];
@@ -170,12 +153,12 @@ extern "C" __global__ void slstm_backward_2(
 
 // The sums of d_ip, d_fp, d_tanh_zp and d_sigmoid_op over 256 rows each.
 extern "C" __global__ void slstm_backward_3_parts(
-        const Index rows, WriteReal parts, const Index H, Read d_gates) {
+        const Index rows, WriteReal parts, const Index H, Read k_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < 4 * H) total = every_8th(d_gates + first * (4 * H) + k, count, 4 * H);
+    if (k < 4 * H) total = every_8th(k_gates + first * (4 * H) + k, count, 4 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 4 * H) parts[blockIdx.x * (4 * H) + k] = total;
 }

@@ -226,12 +226,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
-<<<<<<< HEAD
-    launch("slstm_backward_1", dtype, (T * B, H, H), m, gates, k_gates)  # d_ip = m - softplus_lf
-=======
     # d_ip = m - softplus_lf
-    launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, d_gates)
->>>>>>> cuda
+    launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, k_gates)
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -245,19 +241,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_m, 0, where=finished[t])
 
         # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
-<<<<<<< HEAD
-        launch(
-            "slstm_backward_2", dtype, (B, H, B, t, H), d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, k_gates,
-        )
+        launch("slstm_backward_2", dtype, B * H, B, t, H, d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, k_gates)
 
         # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
-        cp.matmul(k_gates[t], U, out=d_h)
-=======
-        launch("slstm_backward_2", dtype, B * H, B, t, H, d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates)
-
-        # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
-        product(d_gates[t], U, d_h)
->>>>>>> cuda
+        product(k_gates[t], U, d_h)
 
         if finished is not None:
             cp.copyto(d_h, kept_h, where=finished[t])
@@ -266,23 +253,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             cp.copyto(d_m, kept_m, where=finished[t])
 
     # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_tanh_zp + W_o.T @ d_sigmoid_op
-<<<<<<< HEAD
-    cp.matmul(k_gates.reshape(T * B, 4 * H), W, out=d_x.reshape(T * B, I))
+    product(k_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, k_gates)
-    cp.matmul(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_W)
-    cp.matmul(k_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_U)
-    column_sum(k_gates, d_b)
-=======
-    product(d_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))
-
-    # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
-    product(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), d_W)
-    product(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), d_U)
-    column_sums("slstm_backward_3", dtype, T * B, 4 * H, (H, d_gates), (H, d_b))
->>>>>>> cuda
+    product(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), d_W)
+    product(k_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), d_U)
+    column_sums("slstm_backward_3", dtype, T * B, 4 * H, (H, k_gates), (H, d_b))
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))

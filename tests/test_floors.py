@@ -41,8 +41,8 @@ ORDERS = {
     "backends": """
         comments names module folding contents interface instructions host functions sigmoids numpy cupy
         __init__""",
-    "judge": "host problem finite runner derivatives verify __init__",
-    "layers": "arrange rnn __init__",
+    "judge": "found host problem finite runner derivatives verify __init__",
+    "layers": "arrange files rnn __init__",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))

@@ -5,7 +5,9 @@ what is saved, and what is refused. PyTorch and ONNX judge it in `tests/conforma
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import stat
 import subprocess
 import sys
 import threading
@@ -456,6 +458,96 @@ def test_a_file_that_save_did_not_write_is_named(module_of, tmp_path, kind):
         net.save(tmp_path / "missing" / "net.npz")
 
 
+def test_the_file_of_another_cell_is_refused_by_name(module_of, tmp_path):
+    net_of(module_of("gru_before")).save(path := tmp_path / "net.npz")
+    net = net_of(module_of("gru"))
+    before = net.state_dict()
+    said = r"net\.npz: these are parameters of the cell gru_before, and this net is of gru, whose equations"
+    with pytest.raises(ValueError, match=rf"{said} differ: h' = .* there, h' = .* here\. .*other_cell=True"):
+        net.load(path)
+    with np.load(path) as archive, pytest.raises(ValueError, match="cell gru_before"):
+        net.load_state_dict(archive)
+    for key, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+    net.load(path, other_cell=True)
+    for key, array in net_of(module_of("gru_before")).state_dict().items():
+        np.testing.assert_array_equal(net.state_dict()[key], array)
+
+
+def test_the_file_of_a_renamed_cell_is_taken_when_one_says_so(module_of, tmp_path):
+    (cell,) = load("gru")
+    renamed = Cell.parse("renamed", "states: h\n" + "\n".join(cell.text()))
+    other = net_of(imported(written(renamed, "numpy", tmp_path)))
+    net = net_of(module_of("gru"), seed=3)
+    net.save(tmp_path / "net.npz")
+    with pytest.raises(ValueError, match="with the same equations, but another name, other constants"):
+        other.load(tmp_path / "net.npz")
+    other.load(tmp_path / "net.npz", other_cell=True)
+    np.testing.assert_array_equal(other.parameters()["W_z_l0"], net.parameters()["W_z_l0"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_layers": 2}, "num_layers was 1, and is 2 in this net"),
+        ({"bidirectional": True}, "bidirectional was False, and is True in this net"),
+        ({"hidden_size": 6}, r"sizes was \{'input': 3, 'hidden': 4\}, and is \{'input': 3, 'hidden': 6\}"),
+    ],
+)
+def test_the_file_of_a_net_of_other_sizes_says_which(module_of, tmp_path, options, words):
+    RNN(module_of("gru"), 3, 4).save(tmp_path / "net.npz")
+    with pytest.raises(ValueError, match=words):
+        RNN(module_of("gru"), **{"input_size": 3, "hidden_size": 4, **options}).load(tmp_path / "net.npz")
+
+
+def test_a_file_without_a_record_is_read_as_earlier_versions_wrote_it(module_of, tmp_path):
+    net, other = (net_of(module_of("gru"), seed=seed) for seed in (0, 1))
+    np.savez(tmp_path / "old.npz", **net.state_dict())
+    other.load(tmp_path / "old.npz")
+    np.testing.assert_array_equal(other.parameters()["U_h_l0"], net.parameters()["U_h_l0"])
+    with pytest.raises(ValueError, match=r"old\.npz: state lacks"):
+        net_of(module_of("lstm")).load(tmp_path / "old.npz")
+
+
+def test_every_damaged_file_is_a_value_error(module_of, tmp_path):
+    net = RNN(module_of("rnn"), 1, 1, dtype="float64")
+    net.save(path := tmp_path / "net.npz")
+    whole, before, refused = path.read_bytes(), net.state_dict(), 0
+    at = [*range(0, 200), *range(len(whole) - 500, len(whole))]  # the first array, and the list of all
+    for place, bit in [(k, bit) for k in at for bit in (1, 128)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        try:
+            net.load(path)  # a date may change
+        except ValueError:
+            refused += 1
+        for key, array in net.state_dict().items():
+            np.testing.assert_array_equal(array, before[key])
+    assert refused > 500
+
+
+def test_save_keeps_what_it_finds(module_of, tmp_path):
+    net = net_of(module_of("gru"))
+    target, link, pipe = tmp_path / "net.npz", tmp_path / "link.npz", tmp_path / "pipe"
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    link.symlink_to("net.npz")
+    net.save(link)
+    assert link.is_symlink() and link.resolve() == target
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    net.load(target)
+    os.mkfifo(pipe)
+    for use in (net.save, net.load):
+        with pytest.raises(OSError, match=r"This is no regular file: '.*/pipe'"):
+            use(pipe)
+    with pytest.raises(IsADirectoryError):
+        net.save(tmp_path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    (tmp_path / "hanging").symlink_to("new.npz")
+    net.save(tmp_path / "hanging")
+    assert (tmp_path / "new.npz").is_file() and (tmp_path / "hanging").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hanging", "link.npz", "net.npz", "new.npz", "pipe"]
+
+
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4), "V4"), np.zeros((4, 4), "M8[s]"), np.zeros((4, 4), [("a", "f4")])]
 )
@@ -783,7 +875,7 @@ def test_two_threads_with_one_module_get_the_bits_of_one(module_of):
 ALONE = """
 import importlib.abc, importlib.util, sys
 
-ALLOWED = {"gategen", "gategen.layers", "gategen.layers.arrange", "gategen.layers.rnn"}
+ALLOWED = {"gategen", "gategen.layers", *("gategen.layers." + part for part in ("arrange", "files", "rnn"))}
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):

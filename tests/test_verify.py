@@ -204,6 +204,7 @@ def test_a_module_that_raises_is_wrong(mutated):
 
 def test_a_failed_verification_ends_with_1(mutated, monkeypatch, capsys, tmp_path):
     mutated("del backward")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gategen", "verify", "rnn", "--backend", "numpy"])
     with pytest.raises(SystemExit) as caught:
         cli.main()
@@ -211,6 +212,104 @@ def test_a_failed_verification_ends_with_1(mutated, monkeypatch, capsys, tmp_pat
     assert caught.value.code == 1
     assert out.splitlines()[1].startswith("rnn\tnumpy\tCPU\tinf\t") and out.rstrip().endswith("WRONG")
     assert "AttributeError" in err
+
+
+# ---------------------------------------------------------------------------------------------- which files
+
+
+@pytest.fixture
+def gru_there(tmp_path):
+    """The module of the GRU, built into a folder; `verify` there on NumPy."""
+    gategen.build.build(load("gru"), ["numpy"], tmp_path)
+    return tmp_path / "gru_numpy.py"
+
+
+def test_the_file_that_is_there_is_judged_and_named(gru_there, tmp_path):
+    assert checked(load("gru")[0], out=tmp_path).judged == str(gru_there)
+    assert checked(load("gru")[0], out=tmp_path).ok
+    for fresh in (checked(load("gru")[0]), checked(load("gru_before")[0], out=tmp_path)):
+        assert fresh.ok and fresh.judged == "fresh text"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        ("d_n *= d_h", "d_n += d_h", "wrong gradient of "),
+        ("h_next *= z", "h_next *= 1 - z", "forward differs from the NumPy module"),
+        ("def backward", "def back", "the module raised AttributeError"),
+        ("# what is not finite", "# What is not finite", ""),
+    ],
+)
+def test_an_edited_file_is_judged_as_it_is_and_never_ok(gru_there, tmp_path, old, new, note):
+    text = gru_there.read_text()
+    assert old in text
+    gru_there.write_text(text.replace(old, new))
+    result = checked(load("gru")[0], out=tmp_path)
+    assert not result.ok and result.judged == str(gru_there)
+    assert result.note.startswith(note) and bool(result.note) == bool(note)
+    assert result.differs == f"{gru_there} is not what `build` writes: edited, or of another version"
+
+
+@pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+def test_edited_cuda_is_judged_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
+    gategen.build.build(load("rnn"), ["cupy"], tmp_path)
+    cuda = tmp_path / "rnn_cupy.cu"
+    right, wrong = cuda.read_text(), cuda.read_text().replace("tanh(", "sin(")
+    assert wrong != right
+    cuda.write_text(wrong)
+    result = checked(load("rnn")[0], "cupy", out=tmp_path)
+    assert not result.ok and result.note and "rnn_cupy.cu is not what `build` writes" in result.differs
+    cuda.unlink()
+    result = checked(load("rnn")[0], "cupy", out=tmp_path)
+    assert not result.ok and not result.note and "rnn_cupy.cu is missing beside" in result.differs
+
+
+def test_the_file_of_another_cell_is_not_executed(gru_there, tmp_path):
+    other = gategen.build.generate(load("gru_before")[0], "numpy")["gru_before_numpy.py"]
+    for text, words in (
+        (other + "\nraise SystemExit\n", "is of another cell of this name, or of other equations"),
+        ("raise SystemExit\n", "was not written by gategen"),
+    ):
+        gru_there.write_text(text)
+        result = checked(load("gru")[0], out=tmp_path)
+        assert not result.ok and not result.note and result.judged == "fresh text"
+        assert words in result.differs
+
+
+def test_the_command_judges_the_folder_of_build_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gategen", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return caught.value.code, out.splitlines()[-1].split("\t"), err
+
+    monkeypatch.chdir(tmp_path)
+    judging = "verify", "gru", "--backend", "numpy"
+    assert (row := run(*judging)[1])[-2] == "fresh text" and row[-1] == "ok"
+    run("build", "gru", "--backend", "numpy")
+    assert (row := run(*judging)[1])[-2].endswith("gru_numpy.py") and row[-1] == "ok"
+    file = tmp_path / "generated" / "gru_numpy.py"
+    file.write_text(file.read_text() + "\n")
+    code, row, err = run(*judging)
+    assert code == 1 and row[-1] == "DIFFERS" and "edited, or of another version" in err and "--check" in err
+    assert run(*judging, "--fresh")[0] == 0
+
+
+def test_a_row_is_printed_as_soon_as_it_is_known(monkeypatch, capsys):
+    result = checked(load("rnn")[0])
+
+    def slowly(*args, **options):
+        yield result
+        assert capsys.readouterr().out.splitlines()[1].startswith("rnn\tnumpy")
+        yield result
+
+    monkeypatch.setattr("gategen.judge.verify.verified", slowly)
+    monkeypatch.setattr(sys, "argv", ["gategen", "verify", "rnn", "--backend", "numpy"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 # ---------------------------------------------------------------------------------------------- where it runs

@@ -159,7 +159,7 @@ class Lines(Host):
         if isinstance(view.home, Scratch):
             text = self.scratch_part(view, view.home)
         else:
-            self.form = self.turned(view)
+            self.form = self.form_of(view)
             text = super().place(view)
             text = self.part(text, f"{text}_rows") if self.form != "{}" else text
         return f"{text}[:, None]" if self.apart and self.for_all_gates(view) else text
@@ -171,7 +171,7 @@ class Lines(Host):
         buffer = self.way.rule.buffers[view.home.name] if isinstance(view.home, InBuffer) else None
         return isinstance(view.home, Scratch) or (buffer is not None and buffer.kind != "static")
 
-    def turned(self, view: View) -> str:
+    def form_of(self, view: View) -> str:
         """The form in which an instruction takes an array: gate by gate, a vector of the loop in all rows."""
         home, n = view.home, self.gates(view) if self.apart else 1
         buffer = self.way.rule.buffers[home.name] if isinstance(home, InBuffer) else None

@@ -104,7 +104,7 @@ def written(cell: Cell, backend: str, folder: Path) -> Path:
     """The module of this cell, with the files that it reads beside it."""
     files = generate(cell, backend)
     for name, text in files.items():
-        (folder / name).write_text(text, "utf-8")
+        (folder / name).write_bytes(text.encode())
     return folder / next(name for name in files if name.endswith(".py"))
 
 

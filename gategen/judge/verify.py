@@ -1,8 +1,9 @@
 """Gradients of generated modules, checked from outside with nothing but their public names.
 
 Every gradient is compared with the complex step and, along random directions, with central differences, all
-in float64. The modules are generated into a temporary folder and imported from there. The module of CuPy is
-compared with that of NumPy, which alone runs on complex numbers.
+in float64. Judged is the module that lies in a folder, where there is one of this cell, else one that is
+generated into a temporary folder (`found.py`). The complex step is that of a freshly generated module of
+NumPy, which alone runs on complex numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from gategen.build import Progress
 from gategen.emulator import race_detector
 from gategen.judge.derivatives import Slope, central, complex_step
 from gategen.judge.finite import culprit
+from gategen.judge.found import FRESH, Found, find
 from gategen.judge.host import (
     CPU,
     EMULATION,
@@ -57,32 +59,49 @@ class Result:
     ok: bool
     seconds: float
     note: str = ""  # what else is wrong
+    judged: str = FRESH  # the path of the module, or that it was generated for this
+    differs: str = ""  # how what lies in the folder is not what `build` writes; `ok` is False then
 
 
 def verify(
     cells: Cell | Iterable[Cell],
     backends: Sequence[str] | None = None,
     *,
+    out: str | Path | None = None,
     seed: int = 0,
     race: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Result, ...]:
     """Check every gradient of every cell on every backend (by default: on all that can run here).
 
-    With `race`, CUDA runs on the CPU whatever there is, and races between its threads are looked for too.
+    With `out`, the modules that lie in this folder are judged, which executes them, and they must be what
+    `build` writes; without it, or where there is none of a cell, freshly generated ones. With `race`, CUDA
+    runs on the CPU whatever there is, and races between its threads are looked for too.
     """
+    return tuple(verified(cells, backends, out=out, seed=seed, race=race, progress=progress))
+
+
+def verified(
+    cells: Cell | Iterable[Cell],
+    backends: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    race: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """What `verify` returns, each as soon as it is known."""
     given = (cells,) if isinstance(cells, Cell) else tuple(cells)
     names = runnable(emulated=race)[0] if backends is None else tuple(dict.fromkeys(backends))
     hosts = {name: host_of(name, emulated=race) for name in names}
-    results = []
+    folder = None if out is None else Path(out)
     jobs = list(product(given, names))
     for k, (cell, name) in enumerate(jobs):
         if progress:
             progress(f"{cell.name} ({name})", k, len(jobs))
-        results.append(_verified(cell, name, hosts[name], seed, race))
+        yield _verified(cell, name, hosts[name], folder, seed, race)
     if progress:
         progress("", len(jobs), len(jobs))
-    return tuple(results)
 
 
 # ------------------------------------------------------------------------------------------ judging
@@ -98,22 +117,28 @@ class Judgement(NamedTuple):
     smooth: bool  # no kink within a step of the differences
 
 
-def _verified(cell: Cell, backend: str, host: Host, seed: int, race: bool) -> Result:
+def _verified(cell: Cell, backend: str, host: Host, out: Path | None, seed: int, race: bool) -> Result:
     """One cell on one backend; whatever a generated module raises is a wrong module."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="gategen-") as folder:
-        paths = {name: written(cell, name, Path(folder)) for name in dict.fromkeys(("numpy", backend))}
-        result = Result(cell.name, backend, host.where, np.inf, "", None, False, 0.0)
+        fresh = written(cell, "numpy", Path(folder))
+        found = Found(written(cell, backend, Path(folder)))
+        if out is not None:
+            found = find(found.module, out)
+        where = FRESH if found.module.parent == fresh.parent else str(found.module)
+        result = Result(cell.name, backend, host.where, np.inf, "", None, False, 0.0, judged=where)
         try:
             with blamed():
-                exact = Runner(cell, imported(paths["numpy"]), Host(CPU, imported))
-                runner = exact if backend == "numpy" else Runner(cell, host.load(paths[backend]), host)
+                exact = Runner(cell, imported(fresh), Host(CPU, imported))
+                own = found.module == fresh
+                runner = exact if own else Runner(cell, host.load(found.module), host)
             result = _judged(result, exact, runner, seed)
             if race and host.where == EMULATION:
                 look_for_races(exact, runner, seed)
         except ModuleError as error:
             result = replace(result, ok=False, note=str(error))
-    return replace(result, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return replace(result, ok=result.ok and not found.differs, differs=found.differs, seconds=seconds)
 
 
 def look_for_races(exact: Runner, runner: Runner, seed: int) -> None:

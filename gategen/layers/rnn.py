@@ -6,20 +6,16 @@ How the arrays of a run lie is in `arrange.py`; all arithmetic is the generated 
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
+from itertools import zip_longest
 from numbers import Real
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,6 +35,7 @@ from gategen.layers.arrange import (
     side_by_side,
     turned,
 )
+from gategen.layers.files import RECORD, read, read_record, write
 
 _ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
 
@@ -263,10 +260,17 @@ class RNN:
         """Copies, on the host: parameters, fixed ones too, and running statistics of batch normalisation."""
         return {name: np.array(host(array)) for name, array in self._held().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over all that a `state_dict` holds, or nothing; dtype and backend may differ."""
+    def load_state_dict(self, state: Mapping[str, Any], *, other_cell: bool = False) -> None:
+        """Take over all that a `state_dict` holds, or nothing; dtype and backend may differ.
+
+        `state` may also be what `np.load` reads of a file of `save`, and is then checked as by `load`. Raises
+        TypeError and ValueError.
+        """
         if not isinstance(state, Mapping):
             raise TypeError(f"state is {kind(state)}, expected a mapping from names to arrays")
+        if RECORD in state:
+            self._refuse_other(read_record(state[RECORD]), other_cell)
+            state = {name: state[name] for name in state if name != RECORD}
         held = self._held()
         if missing := sorted(set(held) - set(state)):
             raise ValueError(f"state lacks {missing}")
@@ -282,28 +286,51 @@ class RNN:
             array[...] = self._xp.asarray(values[name].astype(array.dtype))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the `state_dict` to a file of NumPy's format npz, whole or not at all."""
-        state = {name: _storable(array) for name, array in self.state_dict().items()}
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                np.savez(file, **state)  # type: ignore[arg-type]
-            os.replace(temporary, target)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        """Write the `state_dict` to a file of NumPy's format npz, whole or not at all.
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Take over what `save` wrote. Raises ValueError for another file."""
+        The file also says of which cell and sizes it is. One that is there is replaced and keeps its mode; a
+        link is followed. Raises OSError, also for what is no regular file.
+        """
+        write(path, self.state_dict(), self._record())
+
+    def load(self, path: str | os.PathLike[str], *, other_cell: bool = False) -> None:
+        """Take over what `save` wrote, all of it or nothing.
+
+        Raises ValueError for another file, for one of a net of another cell and for one of other sizes.
+        `other_cell=True` takes also the parameters of another cell, where names and shapes are the same: one
+        that was renamed, or whose equations were written anew.
+        """
+        state = read(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                state = dict(archive)
-        except (ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-            raise ValueError(f"{os.fspath(path)} is no file that save wrote, or not whole") from error
-        self.load_state_dict(state)
+            self.load_state_dict(state, other_cell=other_cell)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+    def _record(self) -> dict[str, Any]:
+        """Whose parameters these are."""
+        return {
+            "cell": self.module.NAME,
+            "spec_sha256": self.module.SPEC_SHA256,
+            "equations": list(self.module.EQUATIONS),
+            "sizes": {"input": self.input_size, **self._sizes},
+            "num_layers": self.num_layers,
+            "bidirectional": self.bidirectional,
+        }
+
+    def _refuse_other(self, found: Mapping[str, Any], other_cell: bool) -> None:
+        """A ValueError where a record is that of another net."""
+        if other_cell:
+            return
+        own = self._record()
+        if found.get("spec_sha256") != own["spec_sha256"]:
+            raise ValueError(
+                f"these are parameters of the cell {found.get('cell')}, and this net is of {own['cell']}, "
+                f"{_difference(found.get('equations'), own['equations'])}. Make a net of the module that "
+                "they were saved with; where they are meant for this cell as well, load with other_cell=True"
+            )
+        for name in ("sizes", "num_layers", "bidirectional"):
+            if found.get(name) != own[name]:
+                raise ValueError(f"{name} was {found.get(name)}, and is {own[name]} in this net")
 
     def _held(self) -> dict[str, Array]:
         """All that a `state_dict` holds: the arrays themselves."""
@@ -473,9 +500,13 @@ class RNN:
 # ---------------------------------------------------------------------------------------------- helpers
 
 
-def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """npz knows no bfloat16; float32 holds the same numbers."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
+def _difference(there: Any, here: Sequence[str]) -> str:
+    """How the equations of two cells differ, in the first that does."""
+    pairs = list(zip_longest(there if isinstance(there, list) else [], here, fillvalue="nothing"))
+    one, other = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+    if one == other:
+        return "with the same equations, but another name, other constants, sizes or initial values"
+    return f"whose equations differ: {one} there, {other} here"
 
 
 def _positive(name: str, value: Any) -> int:

@@ -130,6 +130,40 @@ def _check_expression(expr: Any, what: str) -> None:
         raise SpecError(f"{expr} is a matrix and stands without @", hint=f"{expr} @ x")
     if isinstance(expr, lang.concat):
         raise SpecError("concat(...) can only stand on the right of @", hint="A @ concat(h, x)")
+    numbers: list[sp.Expr] = []
+    if _fixed(expr, numbers):
+        numbers.append(expr)
+    for number in numbers:
+        _check_number(number)
+
+
+def _fixed(expr: sp.Basic, numbers: list[sp.Expr]) -> bool:
+    """Whether all of it is numbers and constants; if not, the largest parts that are go into `numbers`."""
+    if not expr.args:
+        return isinstance(expr, (sp.Number, sp.NumberSymbol, lang.Constant))
+    parts = [arg for arg in expr.args if _fixed(arg, numbers)]
+    if isinstance(expr, sp.Expr) and not isinstance(expr, lang.Opaque) and len(parts) == len(expr.args):
+        return True
+    numbers += [sp.Mul(*parts)] if expr.is_Mul else parts
+    return False
+
+
+# Of float32: the least number, the least that is not stored in fewer digits, and the largest.
+_LEAST32, _NORMAL32, _LARGEST32 = 2.0**-149, 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
+def _check_number(number: sp.Expr) -> None:
+    """float32, in which modules compute unless told otherwise, must know it from 0 and from infinity."""
+    own = number.xreplace({c: c.value for c in number.free_symbols})
+    value = abs(float(own)) if own.is_number and own.is_real else 0.0
+    if value == 0 or _LEAST32 / 2 < value <= _LARGEST32:
+        return
+    said = shown(number) if number.is_Number else f"{shown(number)}, which is {value:.3g},"
+    raise SpecError(
+        f"{said} is {'infinite' if value > 1 else '0'} in float32",
+        hint=f"write a number from {_NORMAL32:.1e} to {_LARGEST32:.1e}, such as "
+        + ("1e30" if value > 1 else "1e-30"),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- names
