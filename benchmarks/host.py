@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 from real_cupy import plugin  # noqa: E402
 
 CELLS = ("gru", "gru_after", "lstm", "ln_lstm", "indrnn")
-B, H, SHORT, LONG, TURNS = 16, 128, 32, 160, 25
+B, H, SHORT, LONG, TURNS = 16, 128, 32, 160, 60
 cp = plugin.CUPY
 
 
@@ -57,9 +57,9 @@ def fastest(run: Callable[[], Any]) -> float:
     times = []
     for _ in range(TURNS):
         plugin.DEVICE.on_host_forget()
-        began = time.perf_counter()
+        began = time.process_time()
         run()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return min(times)
 
 

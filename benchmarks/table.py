@@ -1,4 +1,4 @@
-"""Markdown tables of the samples that `benchmarks/cpu.py` wrote, printed or put into documents."""
+"""Markdown tables of what `cpu.py` and `host.py` beside this wrote, printed or put into documents."""
 
 from __future__ import annotations
 
@@ -33,6 +33,33 @@ def table(document: dict[str, Any], short: bool = False) -> str:
             words += columns(record) if record else ["", "", ""]
         lines.append(line(words))
     return "\n".join([*lines, "", about(document)])
+
+
+def host_table(document: dict[str, Any]) -> str:
+    """A row for every cell, columns for every label that was measured."""
+    labels = {
+        f"{label}{', with lengths' * lengths}": (label, lengths)
+        for lengths in (False, True)
+        for label in document
+    }
+    header = ["cell", *(f"{what}, {label}" for label in labels for what in ("operations", "us"))]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    for cell in dict.fromkeys(r["cell"] for made in document.values() for r in made["results"]):
+        words = [cell]
+        for label, lengths in labels.values():
+            (record,) = (
+                r for r in document[label]["results"] if (r["cell"], r["lengths"]) == (cell, lengths)
+            )
+            for what, form in (("operations", "{:.0f}"), ("us", "{:.1f}")):
+                words.append(" / ".join(form.format(record[way][what]) for way in ("forward", "backward")))
+        lines.append(line(words))
+    *_, made = document.values()
+    versions = made["versions"]
+    conditions = (
+        f"float32, B {made['B']}, H {made['H']}, processor time, the fastest of many runs. "
+        f"CuPy {versions['cupy']}, NumPy {versions['numpy']}, Python {versions['python']}, {made['cpu']}."
+    )
+    return "\n".join([*lines, "", conditions])
 
 
 def columns(record: dict[str, Any]) -> list[str]:
@@ -86,7 +113,8 @@ def line(words: Iterable[str]) -> str:
 )
 def main(results: Path, short: bool, into: Path | None) -> None:
     """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
-    text = table(json.loads(results.read_text()), short)
+    document = json.loads(results.read_text())
+    text = table(document, short) if "results" in document else host_table(document)
     if into is None:
         click.echo(text)
         return

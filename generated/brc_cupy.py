@@ -168,7 +168,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_z, d_tanh_a, d_tanh_h
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_w_z, g_w_a
+    d_gates_2 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_w_z, g_w_a
     a = cp.empty((T, B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_w = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -393,6 +393,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

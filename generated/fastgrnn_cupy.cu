@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -44,7 +46,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastgrnn_forward_1(
-        Read zeta, Read nu, Write sigmoid_zeta, Write sigmoid_nu) {
+        Read zeta, Read nu, WriteReal sigmoid_zeta, WriteReal sigmoid_nu) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -61,7 +63,7 @@ extern "C" __global__ void fastgrnn_forward_1(
 // h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
 extern "C" __global__ void fastgrnn_forward_2(
         const Index B, const Index t, const Index H, Read U_h_h, Write n, Read b_, Write h,
-        Read sigmoid_nu, Read sigmoid_zeta, Write z) {
+        ReadReal sigmoid_nu, ReadReal sigmoid_zeta, Write z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -83,8 +85,9 @@ extern "C" __global__ void fastgrnn_forward_2(
 
 // Computes d_h_next, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
 extern "C" __global__ void fastgrnn_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read z, Read sigmoid_nu,
-        Read sigmoid_zeta, Read h, Write g_sigmoid_nu, Write d_gates, Write g_sigmoid_zeta, Write d_a) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read z,
+        ReadReal sigmoid_nu, ReadReal sigmoid_zeta, Read h, WriteReal g_sigmoid_nu, WriteReal d_gates,
+        WriteReal g_sigmoid_zeta, Write d_a) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -124,8 +127,8 @@ extern "C" __global__ void fastgrnn_backward_2(
 
 // The sums of sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_z and d_n over 256 rows each.
 extern "C" __global__ void fastgrnn_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read sum_g_sigmoid_nu,
-        Read sum_g_sigmoid_zeta, Read d_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal sum_g_sigmoid_nu,
+        ReadReal sum_g_sigmoid_zeta, ReadReal d_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -139,8 +142,8 @@ extern "C" __global__ void fastgrnn_backward_3_parts(
 
 // The sums of sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_z and d_n over all rows, from those over 256.
 extern "C" __global__ void fastgrnn_backward_3(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_sigmoid_nu,
-        Write d_sigmoid_zeta, Write d_b) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_sigmoid_nu, WriteReal d_sigmoid_zeta,
+        Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H + 2 ? every_8th(parts + k, count, 2 * H + 2) : 0);
@@ -152,8 +155,8 @@ extern "C" __global__ void fastgrnn_backward_3(
 
 // Computes d_nu and d_zeta.
 extern "C" __global__ void fastgrnn_backward_5(
-        Read d_sigmoid_nu, Read sigmoid_nu, Read d_sigmoid_zeta, Read sigmoid_zeta, Write d_nu,
-        Write d_zeta) {
+        ReadReal d_sigmoid_nu, ReadReal sigmoid_nu, ReadReal d_sigmoid_zeta, ReadReal sigmoid_zeta,
+        Write d_nu, Write d_zeta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -168,10 +171,9 @@ extern "C" __global__ void fastgrnn_backward_5(
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
-extern "C" __global__ void fastgrnn_row_sum(
-        const Index width, const Index pitch, const Index step, Read in, Write out) {
+template <class Entry>
+__device__ inline void row_sum(const Index width, const Entry* row, real& out) {
     __shared__ real part[128];
-    const storage* row = in + blockIdx.x * pitch;
     real total = 0;
     for (Index k = threadIdx.x; k < width; k += 128) total += real(row[k]);
     part[threadIdx.x] = total;
@@ -180,5 +182,13 @@ extern "C" __global__ void fastgrnn_row_sum(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
+    if (threadIdx.x == 0) out = part[0];
+}
+extern "C" __global__ void fastgrnn_row_sum(
+        const Index width, const Index pitch, const Index step, Read in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
+}
+extern "C" __global__ void fastgrnn_row_sum_of_real(
+        const Index width, const Index pitch, const Index step, ReadReal in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
 }

@@ -131,9 +131,8 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_h, b, nu, zeta = (cp.asarray(array, order="C") for array in params)
-    h, n, z, sigmoid_zeta, sigmoid_nu = memory(
-        tape, dtype, h=(T + 1, B, H), n=(T, B, H), z=(T, B, H), sigmoid_zeta=(1,), sigmoid_nu=(1,),
-    )
+    h, n, z = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), z=(T, B, H))
+    sigmoid_zeta, sigmoid_nu = memory(tape, arithmetic(dtype), sigmoid_zeta=(1,), sigmoid_nu=(1,))
     U_h_h = cp.empty((B, H), dtype)
 
     # The parts of h' and a that wait for no state, for all steps at once.
@@ -184,12 +183,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_a, g_sigmoid_nu, g_sigmoid_zeta = (cp.empty((T, B, H), dtype) for _ in range(3))
-    d_gates = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_a = cp.empty((T, B, H), dtype)
+    g_sigmoid_nu, g_sigmoid_zeta = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(2))
+    d_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # d_z, d_n
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (cp.empty((T, B, 1), dtype) for _ in range(2))
-    d_sigmoid_nu, d_sigmoid_zeta = (cp.empty((1,), dtype) for _ in range(2))
+    sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
+    d_sigmoid_nu, d_sigmoid_zeta = (cp.empty((1,), arithmetic(dtype)) for _ in range(2))
     d_W_h, d_U_h, d_b, d_nu, d_zeta = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -210,8 +210,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_h.T @ d_a
     product(d_a.reshape(T * B, H), W_h, d_x.reshape(T * B, I))
-    row_sum(g_sigmoid_nu, sum_g_sigmoid_nu)
-    row_sum(g_sigmoid_zeta, sum_g_sigmoid_zeta)
+    row_sum(g_sigmoid_nu, sum_g_sigmoid_nu, dtype)
+    row_sum(g_sigmoid_zeta, sum_g_sigmoid_zeta, dtype)
 
     # The gradients of the parameters: all steps in one product each.
     product(d_a.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
@@ -418,14 +418,14 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        row_sum = kernel("fastgrnn_row_sum", array.dtype)
-        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
+        name = "fastgrnn_row_sum" if array.dtype == dtype else "fastgrnn_row_sum_of_real"
+        kernel(name, dtype)((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
@@ -437,6 +437,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -44,7 +46,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of h' that wait for no state, for all steps at once.
 extern "C" __global__ void fastrnn_forward_1(
-        Read alpha, Read beta, Write sigmoid_alpha, Write sigmoid_beta) {
+        Read alpha, Read beta, WriteReal sigmoid_alpha, WriteReal sigmoid_beta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -59,7 +61,7 @@ extern "C" __global__ void fastrnn_forward_1(
 // h' = n * sigmoid(alpha) + sigmoid(beta) * h
 extern "C" __global__ void fastrnn_forward_2(
         const Index B, const Index t, const Index H, Read U_h_h, Write n, Read b_h, Write h,
-        Read sigmoid_alpha, Read sigmoid_beta) {
+        ReadReal sigmoid_alpha, ReadReal sigmoid_beta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -79,7 +81,7 @@ extern "C" __global__ void fastrnn_forward_2(
 // Computes d_h_next, g_sigmoid_beta, g_sigmoid_alpha and d_n.
 extern "C" __global__ void fastrnn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read n,
-        Read sigmoid_alpha, Write g_sigmoid_beta, Write g_sigmoid_alpha, Write d_n) {
+        ReadReal sigmoid_alpha, WriteReal g_sigmoid_beta, WriteReal g_sigmoid_alpha, Write d_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -98,7 +100,7 @@ extern "C" __global__ void fastrnn_backward_1(
 }
 
 extern "C" __global__ void fastrnn_backward_2(
-        const Index B, const Index H, Write d_h, Read d_u_h, Read sigmoid_beta) {
+        const Index B, const Index H, Write d_h, Read d_u_h, ReadReal sigmoid_beta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H;
@@ -112,8 +114,8 @@ extern "C" __global__ void fastrnn_backward_2(
 
 // The sums of sum_g_sigmoid_alpha, sum_g_sigmoid_beta and d_n over 256 rows each.
 extern "C" __global__ void fastrnn_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read sum_g_sigmoid_alpha,
-        Read sum_g_sigmoid_beta, Read d_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal sum_g_sigmoid_alpha,
+        ReadReal sum_g_sigmoid_beta, Read d_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -127,8 +129,8 @@ extern "C" __global__ void fastrnn_backward_3_parts(
 
 // The sums of sum_g_sigmoid_alpha, sum_g_sigmoid_beta and d_n over all rows, from those over 256.
 extern "C" __global__ void fastrnn_backward_3(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_sigmoid_alpha,
-        Write d_sigmoid_beta, Write d_b_h) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_sigmoid_alpha,
+        WriteReal d_sigmoid_beta, Write d_b_h) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < H + 2 ? every_8th(parts + k, count, H + 2) : 0);
@@ -140,8 +142,8 @@ extern "C" __global__ void fastrnn_backward_3(
 
 // Computes d_alpha and d_beta.
 extern "C" __global__ void fastrnn_backward_5(
-        Read d_sigmoid_alpha, Read sigmoid_alpha, Read d_sigmoid_beta, Read sigmoid_beta, Write d_alpha,
-        Write d_beta) {
+        ReadReal d_sigmoid_alpha, ReadReal sigmoid_alpha, ReadReal d_sigmoid_beta, ReadReal sigmoid_beta,
+        Write d_alpha, Write d_beta) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 1) return;
 
@@ -156,10 +158,9 @@ extern "C" __global__ void fastrnn_backward_5(
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
-extern "C" __global__ void fastrnn_row_sum(
-        const Index width, const Index pitch, const Index step, Read in, Write out) {
+template <class Entry>
+__device__ inline void row_sum(const Index width, const Entry* row, real& out) {
     __shared__ real part[128];
-    const storage* row = in + blockIdx.x * pitch;
     real total = 0;
     for (Index k = threadIdx.x; k < width; k += 128) total += real(row[k]);
     part[threadIdx.x] = total;
@@ -168,5 +169,13 @@ extern "C" __global__ void fastrnn_row_sum(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
+    if (threadIdx.x == 0) out = part[0];
+}
+extern "C" __global__ void fastrnn_row_sum(
+        const Index width, const Index pitch, const Index step, Read in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
+}
+extern "C" __global__ void fastrnn_row_sum_of_real(
+        const Index width, const Index pitch, const Index step, ReadReal in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
 }

@@ -124,9 +124,8 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_h, b_h, alpha, beta = (cp.asarray(array, order="C") for array in params)
-    h, n, sigmoid_alpha, sigmoid_beta = memory(
-        tape, dtype, h=(T + 1, B, H), n=(T, B, H), sigmoid_alpha=(1,), sigmoid_beta=(1,),
-    )
+    h, n = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H))
+    sigmoid_alpha, sigmoid_beta = memory(tape, arithmetic(dtype), sigmoid_alpha=(1,), sigmoid_beta=(1,))
     U_h_h = cp.empty((B, H), dtype)
 
     # The parts of h' and n that wait for no state, for all steps at once.
@@ -175,11 +174,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_n, g_sigmoid_beta, g_sigmoid_alpha = (cp.empty((T, B, H), dtype) for _ in range(3))
+    d_n = cp.empty((T, B, H), dtype)
+    g_sigmoid_beta, g_sigmoid_alpha = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(2))
     d_u_h = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    sum_g_sigmoid_beta, sum_g_sigmoid_alpha = (cp.empty((T, B, 1), dtype) for _ in range(2))
-    d_sigmoid_beta, d_sigmoid_alpha = (cp.empty((1,), dtype) for _ in range(2))
+    sum_g_sigmoid_beta, sum_g_sigmoid_alpha = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
+    d_sigmoid_beta, d_sigmoid_alpha = (cp.empty((1,), arithmetic(dtype)) for _ in range(2))
     d_W_h, d_U_h, d_b_h, d_alpha, d_beta = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -202,8 +202,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_x = W_h.T @ d_n
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))
-    row_sum(g_sigmoid_beta, sum_g_sigmoid_beta)
-    row_sum(g_sigmoid_alpha, sum_g_sigmoid_alpha)
+    row_sum(g_sigmoid_beta, sum_g_sigmoid_beta, dtype)
+    row_sum(g_sigmoid_alpha, sum_g_sigmoid_alpha, dtype)
 
     # The gradients of the parameters: all steps in one product each.
     product(d_n.reshape(T * B, H).T, x.reshape(T * B, I), d_W_h)
@@ -401,14 +401,14 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        row_sum = kernel("fastrnn_row_sum", array.dtype)
-        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
+        name = "fastrnn_row_sum" if array.dtype == dtype else "fastrnn_row_sum_of_real"
+        kernel(name, dtype)((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
@@ -420,6 +420,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

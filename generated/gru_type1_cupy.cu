@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -131,7 +133,7 @@ extern "C" __global__ void gru_type1_backward_3(
 
 // The sums of d_z, d_r and d_n over 256 rows each.
 extern "C" __global__ void gru_type1_backward_4_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_n) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, Read d_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -144,7 +146,7 @@ extern "C" __global__ void gru_type1_backward_4_parts(
 
 // The sums of d_z, d_r and d_n over all rows, from those over 256.
 extern "C" __global__ void gru_type1_backward_4(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+        const Index count, ReadReal parts, const Index H, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);

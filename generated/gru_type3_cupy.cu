@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -45,7 +47,7 @@ __device__ inline real over_threads(const real total) {
 // z = sigmoid(b_z)
 // r = sigmoid(b_r)
 extern "C" __global__ void gru_type3_forward_1(
-        const Index H, Read b_, Write z, Write r) {
+        const Index H, Read b_, WriteReal z, WriteReal r) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -58,7 +60,7 @@ extern "C" __global__ void gru_type3_forward_1(
 
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 extern "C" __global__ void gru_type3_forward_2(
-        const Index B, const Index t, const Index H, Read h, Read r, Write hr) {
+        const Index B, const Index t, const Index H, Read h, ReadReal r, Write hr) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -72,7 +74,7 @@ extern "C" __global__ void gru_type3_forward_2(
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type3_forward_3(
-        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, Read z) {
+        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, ReadReal z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -90,8 +92,8 @@ extern "C" __global__ void gru_type3_forward_3(
 
 // Computes d_h_next, g_z and d_n.
 extern "C" __global__ void gru_type3_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read n, Read z,
-        Write g_z, Write d_n) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read n, ReadReal z,
+        WriteReal g_z, Write d_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -110,8 +112,8 @@ extern "C" __global__ void gru_type3_backward_1(
 
 // Computes g_r and d_h.
 extern "C" __global__ void gru_type3_backward_2(
-        const Index B, const Index t, const Index H, Read d_hr, Read h, Write d_h, Read r, Read z,
-        Write g_r) {
+        const Index B, const Index t, const Index H, Read d_hr, Read h, Write d_h, ReadReal r, ReadReal z,
+        WriteReal g_r) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -128,7 +130,7 @@ extern "C" __global__ void gru_type3_backward_2(
 
 // The sums of g_r, g_z and d_n over 256 rows each.
 extern "C" __global__ void gru_type3_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_r, Read g_z, Read d_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_r, ReadReal g_z, Read d_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -142,7 +144,7 @@ extern "C" __global__ void gru_type3_backward_3_parts(
 
 // The sums of g_r, g_z and d_n over all rows, from those over 256.
 extern "C" __global__ void gru_type3_backward_3(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_parts, Write d_b) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_parts, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);
@@ -154,7 +156,7 @@ extern "C" __global__ void gru_type3_backward_3(
 
 // Computes d_b_z and d_b_r.
 extern "C" __global__ void gru_type3_backward_5(
-        const Index H, Read d_parts, Read z, Read r, Write d_b) {
+        const Index H, ReadReal d_parts, ReadReal z, ReadReal r, Write d_b) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;

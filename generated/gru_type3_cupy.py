@@ -127,7 +127,8 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_h, b = (cp.asarray(array, order="C") for array in params)
-    h, n, hr, z, r = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), hr=(T, B, H), z=(H,), r=(H,))
+    h, n, hr = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), hr=(T, B, H))
+    z, r = memory(tape, arithmetic(dtype), z=(H,), r=(H,))
     U_h_hr = cp.empty((B, H), dtype)
 
     # z = sigmoid(b_z)
@@ -180,10 +181,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_n, g_z, g_r = (cp.empty((T, B, H), dtype) for _ in range(3))
+    d_n = cp.empty((T, B, H), dtype)
+    g_z, g_r = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(2))
     d_hr = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
-    d_parts = cp.empty((2 * H,), dtype)  # d_r, d_z
+    d_parts = cp.empty((2 * H,), arithmetic(dtype))  # d_r, d_z
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -411,6 +413,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

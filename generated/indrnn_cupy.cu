@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real relu(real a) { return a < 0 ? real(0) : a; }
@@ -60,7 +62,7 @@ extern "C" __global__ void indrnn_forward_1(
 // Computes d_h, d_a_h and g_u.
 extern "C" __global__ void indrnn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read u, Write d_a_h,
-        Write g_u) {
+        WriteReal g_u) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -79,7 +81,7 @@ extern "C" __global__ void indrnn_backward_1(
 
 // The sums of d_a_h and g_u over 256 rows each.
 extern "C" __global__ void indrnn_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_a_h, Read g_u) {
+        const Index rows, WriteReal parts, const Index H, Read d_a_h, ReadReal g_u) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -92,7 +94,7 @@ extern "C" __global__ void indrnn_backward_2_parts(
 
 // The sums of d_a_h and g_u over all rows, from those over 256.
 extern "C" __global__ void indrnn_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b_h, Write d_u) {
+        const Index count, ReadReal parts, const Index H, Write d_b_h, Write d_u) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);

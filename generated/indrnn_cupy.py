@@ -159,7 +159,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_a_h, g_u = (cp.empty((T, B, H), dtype) for _ in range(2))
+    d_a_h = cp.empty((T, B, H), dtype)
+    g_u = cp.empty((T, B, H), arithmetic(dtype))
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_b_h, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
@@ -370,6 +371,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -70,7 +72,7 @@ extern "C" __global__ void indygru_forward_1(
 // Computes d_h, d_z, d_n, g_u_h, g_u_z, d_r and g_u_r.
 extern "C" __global__ void indygru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Read u,
-        Write d_gates, Write d_gates_2) {
+        Write d_gates, WriteReal d_gates_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -98,7 +100,7 @@ extern "C" __global__ void indygru_backward_1(
 
 // The sums of d_r, d_z, d_n, g_u_r, g_u_z and g_u_h over 256 rows each.
 extern "C" __global__ void indygru_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -111,7 +113,7 @@ extern "C" __global__ void indygru_backward_2_parts(
 
 // The sums of d_r, d_z, d_n, g_u_r, g_u_z and g_u_h over all rows, from those over 256.
 extern "C" __global__ void indygru_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_u) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_u) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 6 * H ? every_8th(parts + k, count, 6 * H) : 0);

@@ -175,7 +175,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_U_h_h, d_a, d_W_h_x
-    g_b_h = cp.empty((T, B, H), dtype)
+    g_b_h = cp.empty((T, B, H), arithmetic(dtype))
     d_softplus_h, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
@@ -418,6 +418,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

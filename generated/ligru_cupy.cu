@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -48,7 +50,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_1(
-        const Index rows, const Index H, Read gates, Read valid, Write valid_z, Write valid_n) {
+        const Index rows, const Index H, Read gates, Read valid, WriteReal valid_z, WriteReal valid_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -62,7 +64,7 @@ extern "C" __global__ void ligru_forward_1(
 
 // The sums of valid_z and valid_n over 256 rows each.
 extern "C" __global__ void ligru_forward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read valid_z, Read valid_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal valid_z, ReadReal valid_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -75,7 +77,7 @@ extern "C" __global__ void ligru_forward_2_parts(
 
 // The sums of valid_z and valid_n over all rows, from those over 256.
 extern "C" __global__ void ligru_forward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write sum_) {
+        const Index count, ReadReal parts, const Index H, WriteReal sum_) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -86,8 +88,8 @@ extern "C" __global__ void ligru_forward_2(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_4(
-        const Index H, const real count, Read sum_, Read mean_z, const real training, Read mean_n,
-        Write batch_mean, Write used_mean, Write new_mean) {
+        const Index H, const real count, ReadReal sum_, ReadReal mean_z, const real training,
+        ReadReal mean_n, WriteReal batch_mean, WriteReal used_mean, WriteReal new_mean) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -109,8 +111,8 @@ extern "C" __global__ void ligru_forward_4(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_5(
-        const Index rows, const Index H, Write gates, Read batch_mean, Read valid, Read used_mean,
-        Write batch_centred_z, Write spread_z, Write batch_centred_n, Write spread_n) {
+        const Index rows, const Index H, Write gates, ReadReal batch_mean, Read valid, ReadReal used_mean,
+        Write batch_centred_z, WriteReal spread_z, Write batch_centred_n, WriteReal spread_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -132,7 +134,7 @@ extern "C" __global__ void ligru_forward_5(
 
 // The sums of spread_z and spread_n over 256 rows each.
 extern "C" __global__ void ligru_forward_6_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read spread_z, Read spread_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal spread_z, ReadReal spread_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -145,7 +147,7 @@ extern "C" __global__ void ligru_forward_6_parts(
 
 // The sums of spread_z and spread_n over all rows, from those over 256.
 extern "C" __global__ void ligru_forward_6(
-        const Index count, const real* __restrict__ parts, const Index H, Write sum_spread) {
+        const Index count, ReadReal parts, const Index H, WriteReal sum_spread) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -156,8 +158,8 @@ extern "C" __global__ void ligru_forward_6(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_8(
-        const Index H, const real count, Read sum_spread, const real training, Read var_z, Read var_n,
-        Write scale, Write new_var) {
+        const Index H, const real count, ReadReal sum_spread, const real training, ReadReal var_z,
+        ReadReal var_n, WriteReal scale, WriteReal new_var) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -182,7 +184,7 @@ extern "C" __global__ void ligru_forward_8(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void ligru_forward_9(
-        const Index rows, const Index H, Read gates, Read scale, Read g, Write z, Write n) {
+        const Index rows, const Index H, Read gates, ReadReal scale, Read g, Write z, Write n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -221,7 +223,7 @@ extern "C" __global__ void ligru_forward_10(
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
-        const Index rows, const Index H, Read gates, Read scale, Write k_gates) {
+        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal k_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -236,9 +238,9 @@ extern "C" __global__ void ligru_backward_1(
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Write k_gates,
-        Read g, Read gates, Read scale, Read h, Write d_gates_2, Write d_gates, Write g_scale_n,
-        Write g_used_mean_n, Write g_scale_z, Write g_used_mean_z) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n,
+        WriteReal k_gates, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
+        WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_scale_z, WriteReal g_used_mean_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -290,8 +292,8 @@ extern "C" __global__ void ligru_backward_3(
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over 256 rows
 //     each.
 extern "C" __global__ void ligru_backward_4_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_scale_n, Read g_scale_z,
-        Read g_used_mean_z, Read g_used_mean_n, Read d_gates_2, Read k_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_scale_n, ReadReal g_scale_z,
+        ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal k_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -309,7 +311,7 @@ extern "C" __global__ void ligru_backward_4_parts(
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over all rows,
 //     from those over 256.
 extern "C" __global__ void ligru_backward_4(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_scale, Write d_used_mean,
+        const Index count, ReadReal parts, const Index H, WriteReal d_scale, WriteReal d_used_mean,
         Write d_b, Write d_g) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -325,7 +327,8 @@ extern "C" __global__ void ligru_backward_4(
 
 // Computes d_sum_spread_n and d_sum_spread_z.
 extern "C" __global__ void ligru_backward_6(
-        const Index H, Read d_scale, Read scale, const real training, const real count, Write d_sum_spread) {
+        const Index H, ReadReal d_scale, ReadReal scale, const real training, const real count,
+        WriteReal d_sum_spread) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -344,9 +347,9 @@ extern "C" __global__ void ligru_backward_6(
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
 extern "C" __global__ void ligru_backward_7(
-        const Index rows, const Index H, Read batch_centred_n, Read d_sum_spread, Read valid,
-        Read batch_centred_z, Write d_batch_centred_n, Write g_batch_mean_n, Write d_batch_centred_z,
-        Write g_batch_mean_z) {
+        const Index rows, const Index H, Read batch_centred_n, ReadReal d_sum_spread, Read valid,
+        Read batch_centred_z, Write d_batch_centred_n, WriteReal g_batch_mean_n, Write d_batch_centred_z,
+        WriteReal g_batch_mean_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -366,7 +369,7 @@ extern "C" __global__ void ligru_backward_7(
 
 // The sums of g_batch_mean_z and g_batch_mean_n over 256 rows each.
 extern "C" __global__ void ligru_backward_8_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_batch_mean_z, Read g_batch_mean_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_batch_mean_z, ReadReal g_batch_mean_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -379,7 +382,7 @@ extern "C" __global__ void ligru_backward_8_parts(
 
 // The sums of g_batch_mean_z and g_batch_mean_n over all rows, from those over 256.
 extern "C" __global__ void ligru_backward_8(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_batch_mean) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_batch_mean) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -390,8 +393,8 @@ extern "C" __global__ void ligru_backward_8(
 
 // Computes d_sum_n and d_sum_z.
 extern "C" __global__ void ligru_backward_10(
-        const Index H, Read d_batch_mean, Read d_used_mean, const real training, const real count,
-        Write d_sum) {
+        const Index H, ReadReal d_batch_mean, ReadReal d_used_mean, const real training, const real count,
+        WriteReal d_sum) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -408,7 +411,7 @@ extern "C" __global__ void ligru_backward_10(
 
 // Computes d_W_h_x and d_W_z_x.
 extern "C" __global__ void ligru_backward_11(
-        const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, Read d_sum, Read valid,
+        const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, ReadReal d_sum, Read valid,
         Read d_batch_centred_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;

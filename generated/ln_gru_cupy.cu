@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -45,7 +47,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_1(
-        const Index rows, const Index H, Write centre_z) {
+        const Index rows, const Index H, WriteReal centre_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -57,7 +59,7 @@ extern "C" __global__ void ln_gru_forward_1(
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_2(
-        const Index rows, const Index H, Write gates, Read centre_z, Write gates_3) {
+        const Index rows, const Index H, Write gates, ReadReal centre_z, WriteReal gates_3) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -79,7 +81,7 @@ extern "C" __global__ void ln_gru_forward_2(
 
 // The parts of z that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_3(
-        const Index rows, const Index H, Write p_z) {
+        const Index rows, const Index H, WriteReal p_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -93,7 +95,7 @@ extern "C" __global__ void ln_gru_forward_3(
 
 // The parts of z, r and n that wait for no state, for all steps at once.
 extern "C" __global__ void ln_gru_forward_4(
-        const Index rows, const Index H, Read gates, Read g_x, Read p_z, Write z, Write r, Write n) {
+        const Index rows, const Index H, Read gates, Read g_x, ReadReal p_z, Write z, Write r, Write n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -110,7 +112,7 @@ extern "C" __global__ void ln_gru_forward_4(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_5(
-        const Index B, const Index H, Write centre_z_2) {
+        const Index B, const Index H, WriteReal centre_z_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -122,7 +124,7 @@ extern "C" __global__ void ln_gru_forward_5(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_6(
-        const Index B, const Index t, const Index H, Write gates_2, Read centre_z_2, Write u) {
+        const Index B, const Index t, const Index H, Write gates_2, ReadReal centre_z_2, WriteReal u) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -144,7 +146,7 @@ extern "C" __global__ void ln_gru_forward_6(
 
 // z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
 extern "C" __global__ void ln_gru_forward_7(
-        const Index B, const Index t, const Index H, Write p_z_2) {
+        const Index B, const Index t, const Index H, WriteReal p_z_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -161,8 +163,8 @@ extern "C" __global__ void ln_gru_forward_7(
 // n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ln_gru_forward_8(
-        const Index B, const Index t, const Index H, Read b_, Read c, Read gates_2, Read g_h, Read p_z_2,
-        Write z, Write r, Write n, Write h) {
+        const Index B, const Index t, const Index H, Read b_, Read c, Read gates_2, Read g_h,
+        ReadReal p_z_2, Write z, Write r, Write n, Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -191,8 +193,9 @@ extern "C" __global__ void ln_gru_forward_8(
 //     g_g_x_0.
 extern "C" __global__ void ln_gru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Read r,
-        Read gates_2, Read p_z_2, Read gates, Read p_z, Read c, Read g_h, Read h, Read g_x, Write d_gates,
-        Write g_c_2, Write d_gates_3, Write d_gates_4, Write g_p_z_2, Write g_p_z) {
+        Read gates_2, ReadReal p_z_2, Read gates, ReadReal p_z, Read c, Read g_h, Read h, Read g_x,
+        Write d_gates, WriteReal g_c_2, WriteReal d_gates_3, WriteReal d_gates_4, WriteReal g_p_z_2,
+        WriteReal g_p_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -236,7 +239,7 @@ extern "C" __global__ void ln_gru_backward_1(
 }
 
 extern "C" __global__ void ln_gru_backward_2(
-        const Index B, const Index t, const Index H, Read p_z_2, Write d_sum_square_R_0_h) {
+        const Index B, const Index t, const Index H, ReadReal p_z_2, WriteReal d_sum_square_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -249,8 +252,8 @@ extern "C" __global__ void ln_gru_backward_2(
 
 // Computes d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_z_2.
 extern "C" __global__ void ln_gru_backward_3(
-        const Index B, const Index t, const Index H, Read d_sum_square_R_0_h, Read gates_2, Read d_gates,
-        Read g_h, Read p_z_2, Read r, Write d_gates_2, Write g_centre_z_2) {
+        const Index B, const Index t, const Index H, ReadReal d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, ReadReal p_z_2, Read r, Write d_gates_2, WriteReal g_centre_z_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -277,7 +280,7 @@ extern "C" __global__ void ln_gru_backward_3(
 }
 
 extern "C" __global__ void ln_gru_backward_4(
-        const Index B, const Index H, Write d_sum_R_0_h) {
+        const Index B, const Index H, WriteReal d_sum_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -289,7 +292,7 @@ extern "C" __global__ void ln_gru_backward_4(
 
 // Computes d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_gru_backward_5(
-        const Index B, const Index t, const Index H, Write d_gates_2, Read d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -320,8 +323,8 @@ extern "C" __global__ void ln_gru_backward_6(
 // The sums of d_z, d_r, d_n, g_c_2, g_g_h_0, g_g_h_1, g_g_h_2, g_g_x_0, g_g_x_1 and g_g_x_2 over 256 rows
 //     each.
 extern "C" __global__ void ln_gru_backward_7_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read g_c_2,
-        Read d_gates_3, Read d_gates_4) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal g_c_2, ReadReal d_gates_3,
+        ReadReal d_gates_4) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -337,8 +340,7 @@ extern "C" __global__ void ln_gru_backward_7_parts(
 // The sums of d_z, d_r, d_n, g_c_2, g_g_h_0, g_g_h_1, g_g_h_2, g_g_x_0, g_g_x_1 and g_g_x_2 over all rows,
 //     from those over 256.
 extern "C" __global__ void ln_gru_backward_7(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_c,
-        Write d_g_h, Write d_g_x) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_c, Write d_g_h, Write d_g_x) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 10 * H ? every_8th(parts + k, count, 10 * H) : 0);
@@ -350,7 +352,7 @@ extern "C" __global__ void ln_gru_backward_7(
 }
 
 extern "C" __global__ void ln_gru_backward_9(
-        const Index rows, const Index H, Read p_z, Write d_sum_square_A_0_x) {
+        const Index rows, const Index H, ReadReal p_z, WriteReal d_sum_square_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -363,8 +365,8 @@ extern "C" __global__ void ln_gru_backward_9(
 
 // Computes d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_z.
 extern "C" __global__ void ln_gru_backward_10(
-        const Index rows, const Index H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
-        Read p_z, Write g_centre_z) {
+        const Index rows, const Index H, ReadReal d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
+        ReadReal p_z, WriteReal g_centre_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -390,7 +392,7 @@ extern "C" __global__ void ln_gru_backward_10(
 }
 
 extern "C" __global__ void ln_gru_backward_11(
-        const Index rows, const Index H, Write d_sum_A_0_x) {
+        const Index rows, const Index H, WriteReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -402,7 +404,7 @@ extern "C" __global__ void ln_gru_backward_11(
 
 // Computes d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_gru_backward_12(
-        const Index rows, const Index H, Write d_gates, Read d_sum_A_0_x) {
+        const Index rows, const Index H, Write d_gates, ReadReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -419,10 +421,9 @@ extern "C" __global__ void ln_gru_backward_12(
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
-extern "C" __global__ void ln_gru_row_sum(
-        const Index width, const Index pitch, const Index step, Read in, Write out) {
+template <class Entry>
+__device__ inline void row_sum(const Index width, const Entry* row, real& out) {
     __shared__ real part[128];
-    const storage* row = in + blockIdx.x * pitch;
     real total = 0;
     for (Index k = threadIdx.x; k < width; k += 128) total += real(row[k]);
     part[threadIdx.x] = total;
@@ -431,5 +432,13 @@ extern "C" __global__ void ln_gru_row_sum(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
+    if (threadIdx.x == 0) out = part[0];
+}
+extern "C" __global__ void ln_gru_row_sum(
+        const Index width, const Index pitch, const Index step, Read in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
+}
+extern "C" __global__ void ln_gru_row_sum_of_real(
+        const Index width, const Index pitch, const Index step, ReadReal in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
 }

@@ -134,21 +134,22 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     A, R, b, c, g_h, g_x = (cp.asarray(array, order="C") for array in params)
-    h, gates, gates_2, p_z, z, r, n, p_z_2 = memory(
-        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), p_z=(T, B, 1),
-        z=(T, B, H), r=(T, B, H), n=(T, B, H), p_z_2=(T, B, 1),
+    h, gates, gates_2, z, r, n = memory(
+        tape, dtype, h=(T + 1, B, H), gates=(T, B, 3 * H), gates_2=(T, B, 3 * H), z=(T, B, H),
+        r=(T, B, H), n=(T, B, H),
     )
-    gates_3 = cp.empty((T, B, 3 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x
-    u = cp.empty((B, 3 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h
-    centre_z = cp.empty((T, B, 1), dtype)
-    centre_z_2 = cp.empty((B, 1), dtype)
+    p_z, p_z_2 = memory(tape, arithmetic(dtype), p_z=(T, B, 1), p_z_2=(T, B, 1))
+    gates_3 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # square_A_0_x, square_A_1_x, square_A_2_x
+    u = cp.empty((B, 3 * H), arithmetic(dtype))  # square_R_0_h, square_R_1_h, square_R_2_h
+    centre_z = cp.empty((T, B, 1), arithmetic(dtype))
+    centre_z_2 = cp.empty((B, 1), arithmetic(dtype))
 
     # The parts of z, r and n that wait for no state, for all steps at once.
     product(x.reshape(T * B, I), A.T, gates.reshape(T * B, 3 * H))
-    row_sum(gates, centre_z)
+    row_sum(gates, centre_z, dtype)
     launch("ln_gru_forward_1", dtype, T * B, T * B, H, centre_z)
     launch("ln_gru_forward_2", dtype, T * B * H, T * B, H, gates, centre_z, gates_3)
-    row_sum(gates_3, p_z)
+    row_sum(gates_3, p_z, dtype)
     launch("ln_gru_forward_3", dtype, T * B, T * B, H, p_z)
     launch("ln_gru_forward_4", dtype, T * B * H, T * B, H, gates, g_x, p_z, z, r, n)
 
@@ -157,10 +158,10 @@ def forward(
     for t in range(T):
         # z = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0] + c[0])
         product(h[t], R_T, gates_2[t])
-        row_sum(gates_2[t], centre_z_2)
+        row_sum(gates_2[t], centre_z_2, dtype)
         launch("ln_gru_forward_5", dtype, B, B, H, centre_z_2)
         launch("ln_gru_forward_6", dtype, B * H, B, t, H, gates_2, centre_z_2, u)
-        row_sum(u, p_z_2[t])
+        row_sum(u, p_z_2[t], dtype)
         launch("ln_gru_forward_7", dtype, B, B, t, H, p_z_2)
 
         # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
@@ -205,12 +206,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
     d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
-    g_p_z_2, g_centre_z_2, d_r_h = (cp.empty((B, H), dtype) for _ in range(3))
-    g_p_z, g_centre_z, g_c_2 = (cp.empty((T, B, H), dtype) for _ in range(3))
-    d_gates_3 = cp.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
-    d_gates_4 = cp.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
-    d_sum_square_R_0_h, d_sum_R_0_h = (cp.empty((B, 1), dtype) for _ in range(2))
-    d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), dtype) for _ in range(2))
+    g_p_z_2, g_centre_z_2 = (cp.empty((B, H), arithmetic(dtype)) for _ in range(2))
+    g_p_z, g_centre_z, g_c_2 = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(3))
+    d_gates_3 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_g_h_0, g_g_h_1, g_g_h_2
+    d_gates_4 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_g_x_0, g_g_x_1, g_g_x_2
+    d_sum_square_R_0_h, d_sum_R_0_h = (cp.empty((B, 1), arithmetic(dtype)) for _ in range(2))
+    d_r_h = cp.empty((B, H), dtype)
+    d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
@@ -224,7 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_gru_backward_1", dtype, B * H, B, t, H, d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h,
             h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
         )
-        row_sum(g_p_z_2, d_sum_square_R_0_h)
+        row_sum(g_p_z_2, d_sum_square_R_0_h, dtype)
 
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
         launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h)
@@ -234,7 +236,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_gru_backward_3", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
             d_gates_2, g_centre_z_2,
         )
-        row_sum(g_centre_z_2, d_sum_R_0_h)
+        row_sum(g_centre_z_2, d_sum_R_0_h, dtype)
 
         # d_sum_R_0_h *= 1 / 3 / hidden
         launch("ln_gru_backward_4", dtype, B, B, H, d_sum_R_0_h)
@@ -249,7 +251,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     product(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), d_R)
-    row_sum(g_p_z, d_sum_square_A_0_x)
+    row_sum(g_p_z, d_sum_square_A_0_x, dtype)
     clear(finished, d_gates)
     clear(finished, g_c_2)
     clear(finished, d_gates_3)
@@ -269,7 +271,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     )
 
     d_c[: 2 * H] = d_b[: 2 * H]
-    row_sum(g_centre_z, d_sum_A_0_x)
+    row_sum(g_centre_z, d_sum_A_0_x, dtype)
 
     # d_sum_A_0_x *= 1 / 3 / hidden
     launch("ln_gru_backward_11", dtype, T * B, T * B, H, d_sum_A_0_x)
@@ -469,14 +471,14 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        row_sum = kernel("ln_gru_row_sum", array.dtype)
-        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
+        name = "ln_gru_row_sum" if array.dtype == dtype else "ln_gru_row_sum_of_real"
+        kernel(name, dtype)((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
@@ -488,6 +490,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

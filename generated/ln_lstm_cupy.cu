@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -45,7 +47,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_1(
-        const Index rows, const Index H, Write centre_i) {
+        const Index rows, const Index H, WriteReal centre_i) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -57,7 +59,7 @@ extern "C" __global__ void ln_lstm_forward_1(
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_2(
-        const Index rows, const Index H, Write gates, Read centre_i, Write gates_3) {
+        const Index rows, const Index H, Write gates, ReadReal centre_i, WriteReal gates_3) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -82,7 +84,7 @@ extern "C" __global__ void ln_lstm_forward_2(
 
 // The parts of i that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_3(
-        const Index rows, const Index H, Write p_i) {
+        const Index rows, const Index H, WriteReal p_i) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -96,7 +98,7 @@ extern "C" __global__ void ln_lstm_forward_3(
 
 // The parts of i, g, f and o that wait for no state, for all steps at once.
 extern "C" __global__ void ln_lstm_forward_4(
-        const Index rows, const Index H, Read gates, Read g_x, Read p_i, Write i_, Write g, Write f,
+        const Index rows, const Index H, Read gates, Read g_x, ReadReal p_i, Write i_, Write g, Write f,
         Write o) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -116,7 +118,7 @@ extern "C" __global__ void ln_lstm_forward_4(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_5(
-        const Index B, const Index H, Write centre_i_2) {
+        const Index B, const Index H, WriteReal centre_i_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -128,7 +130,7 @@ extern "C" __global__ void ln_lstm_forward_5(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_6(
-        const Index B, const Index t, const Index H, Write gates_2, Read centre_i_2, Write u) {
+        const Index B, const Index t, const Index H, Write gates_2, ReadReal centre_i_2, WriteReal u) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -153,7 +155,7 @@ extern "C" __global__ void ln_lstm_forward_6(
 
 // i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
 extern "C" __global__ void ln_lstm_forward_7(
-        const Index B, const Index t, const Index H, Write p_i_2) {
+        const Index B, const Index t, const Index H, WriteReal p_i_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -171,8 +173,8 @@ extern "C" __global__ void ln_lstm_forward_7(
 // o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
 // c' = f * c + i * g
 extern "C" __global__ void ln_lstm_forward_8(
-        const Index B, const Index t, const Index H, Read b_, Read gates_2, Read g_h, Read p_i_2, Write i_,
-        Write g, Write f, Write o, Write c) {
+        const Index B, const Index t, const Index H, Read b_, Read gates_2, Read g_h, ReadReal p_i_2,
+        Write i_, Write g, Write f, Write o, Write c) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -201,7 +203,7 @@ extern "C" __global__ void ln_lstm_forward_8(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_9(
-        const Index B, const Index H, Write centre_h) {
+        const Index B, const Index H, WriteReal centre_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -213,8 +215,8 @@ extern "C" __global__ void ln_lstm_forward_9(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_10(
-        const Index B, const Index t, const Index H, Read c, Read centre_h, Write centred_c_next,
-        Write square_c_next) {
+        const Index B, const Index t, const Index H, Read c, ReadReal centre_h, Write centred_c_next,
+        WriteReal square_c_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -229,7 +231,7 @@ extern "C" __global__ void ln_lstm_forward_10(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_11(
-        const Index B, const Index t, const Index H, Write p_h) {
+        const Index B, const Index t, const Index H, WriteReal p_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -243,7 +245,7 @@ extern "C" __global__ void ln_lstm_forward_11(
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_12(
-        const Index B, const Index t, const Index H, Read b_c, Read centred_c_next, Read g_c, Read p_h,
+        const Index B, const Index t, const Index H, Read b_c, Read centred_c_next, Read g_c, ReadReal p_h,
         Read o, Write tanh_h_2, Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -263,8 +265,9 @@ extern "C" __global__ void ln_lstm_forward_12(
 // Computes d_h_next, d_tanh_h_2, g_p_h, g_g_c, d_o, g_g_h_3 and g_g_x_3.
 extern "C" __global__ void ln_lstm_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read o, Read tanh_h_2,
-        Read centred_c_next, Read g_c, Read p_h, Read gates_2, Read p_i_2, Read gates, Read p_i,
-        Write d_tanh_h_2, Write g_p_h, Write g_g_c, Write d_gates, Write d_gates_3, Write d_gates_4) {
+        Read centred_c_next, Read g_c, ReadReal p_h, Read gates_2, ReadReal p_i_2, Read gates,
+        ReadReal p_i, WriteReal d_tanh_h_2, WriteReal g_p_h, WriteReal g_g_c, Write d_gates,
+        WriteReal d_gates_3, WriteReal d_gates_4) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -294,7 +297,7 @@ extern "C" __global__ void ln_lstm_backward_1(
 }
 
 extern "C" __global__ void ln_lstm_backward_2(
-        const Index B, const Index t, const Index H, Read p_h, Write d_sum_square_c_next) {
+        const Index B, const Index t, const Index H, ReadReal p_h, WriteReal d_sum_square_c_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -307,8 +310,8 @@ extern "C" __global__ void ln_lstm_backward_2(
 
 // Computes d_centred_c_next and g_centre_h.
 extern "C" __global__ void ln_lstm_backward_3(
-        const Index B, const Index t, const Index H, Read d_sum_square_c_next, Read centred_c_next,
-        Read d_tanh_h_2, Read g_c, Read p_h, Write d_centred_c_next, Write g_centre_h) {
+        const Index B, const Index t, const Index H, ReadReal d_sum_square_c_next, Read centred_c_next,
+        ReadReal d_tanh_h_2, Read g_c, ReadReal p_h, Write d_centred_c_next, WriteReal g_centre_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -326,7 +329,7 @@ extern "C" __global__ void ln_lstm_backward_3(
 }
 
 extern "C" __global__ void ln_lstm_backward_4(
-        const Index B, const Index H, Write d_sum_c_next) {
+        const Index B, const Index H, WriteReal d_sum_c_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -338,9 +341,10 @@ extern "C" __global__ void ln_lstm_backward_4(
 
 // Computes d_c, d_f, g_g_h_2, g_g_x_2, d_g, g_g_h_1, g_g_x_1, d_i, g_p_i_2, g_p_i, g_g_h_0 and g_g_x_0.
 extern "C" __global__ void ln_lstm_backward_5(
-        const Index B, const Index t, const Index H, Write d_c, Read d_centred_c_next, Read d_sum_c_next,
-        Read c, Read f, Read gates_2, Read p_i_2, Read gates, Read p_i, Read g, Read i_, Write d_gates,
-        Read g_h, Read g_x, Write d_gates_3, Write d_gates_4, Write g_p_i_2, Write g_p_i) {
+        const Index B, const Index t, const Index H, Write d_c, Read d_centred_c_next,
+        ReadReal d_sum_c_next, Read c, Read f, Read gates_2, ReadReal p_i_2, Read gates, ReadReal p_i,
+        Read g, Read i_, Write d_gates, Read g_h, Read g_x, WriteReal d_gates_3, WriteReal d_gates_4,
+        WriteReal g_p_i_2, WriteReal g_p_i) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -385,7 +389,7 @@ extern "C" __global__ void ln_lstm_backward_5(
 }
 
 extern "C" __global__ void ln_lstm_backward_6(
-        const Index B, const Index t, const Index H, Read p_i_2, Write d_sum_square_R_0_h) {
+        const Index B, const Index t, const Index H, ReadReal p_i_2, WriteReal d_sum_square_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -398,8 +402,8 @@ extern "C" __global__ void ln_lstm_backward_6(
 
 // Computes d_centred_R_3_h, d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_i_2.
 extern "C" __global__ void ln_lstm_backward_7(
-        const Index B, const Index t, const Index H, Read d_sum_square_R_0_h, Read gates_2, Read d_gates,
-        Read g_h, Read p_i_2, Write d_gates_2, Write g_centre_i_2) {
+        const Index B, const Index t, const Index H, ReadReal d_sum_square_R_0_h, Read gates_2,
+        Read d_gates, Read g_h, ReadReal p_i_2, Write d_gates_2, WriteReal g_centre_i_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -429,7 +433,7 @@ extern "C" __global__ void ln_lstm_backward_7(
 }
 
 extern "C" __global__ void ln_lstm_backward_8(
-        const Index B, const Index H, Write d_sum_R_0_h) {
+        const Index B, const Index H, WriteReal d_sum_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -441,7 +445,7 @@ extern "C" __global__ void ln_lstm_backward_8(
 
 // Computes d_R_3_h, d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_lstm_backward_9(
-        const Index B, const Index t, const Index H, Write d_gates_2, Read d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -461,8 +465,8 @@ extern "C" __global__ void ln_lstm_backward_9(
 // The sums of d_i, d_g, d_f, d_o, d_tanh_h_2, g_g_c, g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3, g_g_x_0, g_g_x_1,
 //     g_g_x_2 and g_g_x_3 over 256 rows each.
 extern "C" __global__ void ln_lstm_backward_10_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_tanh_h_2,
-        Read g_g_c, Read d_gates_3, Read d_gates_4) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_tanh_h_2,
+        ReadReal g_g_c, ReadReal d_gates_3, ReadReal d_gates_4) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -479,8 +483,8 @@ extern "C" __global__ void ln_lstm_backward_10_parts(
 // The sums of d_i, d_g, d_f, d_o, d_tanh_h_2, g_g_c, g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3, g_g_x_0, g_g_x_1,
 //     g_g_x_2 and g_g_x_3 over all rows, from those over 256.
 extern "C" __global__ void ln_lstm_backward_10(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_b_c,
-        Write d_g_c, Write d_g_h, Write d_g_x) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_b_c, Write d_g_c, Write d_g_h,
+        Write d_g_x) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 14 * H ? every_8th(parts + k, count, 14 * H) : 0);
@@ -493,7 +497,7 @@ extern "C" __global__ void ln_lstm_backward_10(
 }
 
 extern "C" __global__ void ln_lstm_backward_12(
-        const Index rows, const Index H, Read p_i, Write d_sum_square_A_0_x) {
+        const Index rows, const Index H, ReadReal p_i, WriteReal d_sum_square_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -506,8 +510,8 @@ extern "C" __global__ void ln_lstm_backward_12(
 
 // Computes d_centred_A_3_x, d_centred_A_2_x, d_centred_A_1_x, d_centred_A_0_x and g_centre_i.
 extern "C" __global__ void ln_lstm_backward_13(
-        const Index rows, const Index H, Read d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
-        Read p_i, Write g_centre_i) {
+        const Index rows, const Index H, ReadReal d_sum_square_A_0_x, Read gates, Write d_gates, Read g_x,
+        ReadReal p_i, WriteReal g_centre_i) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -537,7 +541,7 @@ extern "C" __global__ void ln_lstm_backward_13(
 }
 
 extern "C" __global__ void ln_lstm_backward_14(
-        const Index rows, const Index H, Write d_sum_A_0_x) {
+        const Index rows, const Index H, WriteReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows) return;
     const Index at = i;
@@ -549,7 +553,7 @@ extern "C" __global__ void ln_lstm_backward_14(
 
 // Computes d_A_3_x, d_A_2_x, d_A_1_x and d_A_0_x.
 extern "C" __global__ void ln_lstm_backward_15(
-        const Index rows, const Index H, Write d_gates, Read d_sum_A_0_x) {
+        const Index rows, const Index H, Write d_gates, ReadReal d_sum_A_0_x) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -568,10 +572,9 @@ extern "C" __global__ void ln_lstm_backward_15(
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
-extern "C" __global__ void ln_lstm_row_sum(
-        const Index width, const Index pitch, const Index step, Read in, Write out) {
+template <class Entry>
+__device__ inline void row_sum(const Index width, const Entry* row, real& out) {
     __shared__ real part[128];
-    const storage* row = in + blockIdx.x * pitch;
     real total = 0;
     for (Index k = threadIdx.x; k < width; k += 128) total += real(row[k]);
     part[threadIdx.x] = total;
@@ -580,5 +583,13 @@ extern "C" __global__ void ln_lstm_row_sum(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
+    if (threadIdx.x == 0) out = part[0];
+}
+extern "C" __global__ void ln_lstm_row_sum(
+        const Index width, const Index pitch, const Index step, Read in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
+}
+extern "C" __global__ void ln_lstm_row_sum_of_real(
+        const Index width, const Index pitch, const Index step, ReadReal in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
 }

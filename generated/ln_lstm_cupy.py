@@ -146,23 +146,24 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     A, R, b, g_h, g_x, b_c, g_c = (cp.asarray(array, order="C") for array in params)
-    h, c, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2 = memory(
+    h, c, gates, gates_2, i, g, f, o, centred_c_next, tanh_h_2 = memory(
         tape, dtype, h=(T + 1, B, H), c=(T + 1, B, H), gates=(T, B, 4 * H), gates_2=(T, B, 4 * H),
-        p_i=(T, B, 1), i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), p_i_2=(T, B, 1),
-        centred_c_next=(T, B, H), p_h=(T, B, 1), tanh_h_2=(T, B, H),
+        i=(T, B, H), g=(T, B, H), f=(T, B, H), o=(T, B, H), centred_c_next=(T, B, H), tanh_h_2=(T, B, H),
     )
-    gates_3 = cp.empty((T, B, 4 * H), dtype)  # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
-    u = cp.empty((B, 4 * H), dtype)  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
-    square_c_next = cp.empty((B, H), dtype)
-    centre_i = cp.empty((T, B, 1), dtype)
-    centre_i_2, centre_h = (cp.empty((B, 1), dtype) for _ in range(2))
+    p_i, p_i_2, p_h = memory(tape, arithmetic(dtype), p_i=(T, B, 1), p_i_2=(T, B, 1), p_h=(T, B, 1))
+    # square_A_0_x, square_A_1_x, square_A_2_x, square_A_3_x
+    gates_3 = cp.empty((T, B, 4 * H), arithmetic(dtype))
+    u = cp.empty((B, 4 * H), arithmetic(dtype))  # square_R_0_h, square_R_1_h, square_R_2_h, square_R_3_h
+    square_c_next = cp.empty((B, H), arithmetic(dtype))
+    centre_i = cp.empty((T, B, 1), arithmetic(dtype))
+    centre_i_2, centre_h = (cp.empty((B, 1), arithmetic(dtype)) for _ in range(2))
 
     # The parts of i, g, f and o that wait for no state, for all steps at once.
     product(x.reshape(T * B, I), A.T, gates.reshape(T * B, 4 * H))
-    row_sum(gates, centre_i)
+    row_sum(gates, centre_i, dtype)
     launch("ln_lstm_forward_1", dtype, T * B, T * B, H, centre_i)
     launch("ln_lstm_forward_2", dtype, T * B * H, T * B, H, gates, centre_i, gates_3)
-    row_sum(gates_3, p_i)
+    row_sum(gates_3, p_i, dtype)
     launch("ln_lstm_forward_3", dtype, T * B, T * B, H, p_i)
     launch("ln_lstm_forward_4", dtype, T * B * H, T * B, H, gates, g_x, p_i, i, g, f, o)
 
@@ -172,10 +173,10 @@ def forward(
     for t in range(T):
         # i = sigmoid(layer_norm(A @ x, g_x)[0] + layer_norm(R @ h, g_h)[0] + b[0])
         product(h[t], R_T, gates_2[t])
-        row_sum(gates_2[t], centre_i_2)
+        row_sum(gates_2[t], centre_i_2, dtype)
         launch("ln_lstm_forward_5", dtype, B, B, H, centre_i_2)
         launch("ln_lstm_forward_6", dtype, B * H, B, t, H, gates_2, centre_i_2, u)
-        row_sum(u, p_i_2[t])
+        row_sum(u, p_i_2[t], dtype)
         launch("ln_lstm_forward_7", dtype, B, B, t, H, p_i_2)
 
         # g = tanh(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1])
@@ -185,10 +186,10 @@ def forward(
         launch("ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c)
 
         # h' = o * tanh(layer_norm(c', g_c, b_c))
-        row_sum(c[t + 1], centre_h)
+        row_sum(c[t + 1], centre_h, dtype)
         launch("ln_lstm_forward_9", dtype, B, B, H, centre_h)
         launch("ln_lstm_forward_10", dtype, B * H, B, t, H, c, centre_h, centred_c_next, square_c_next)
-        row_sum(square_c_next, p_h[t])
+        row_sum(square_c_next, p_h[t], dtype)
         launch("ln_lstm_forward_11", dtype, B, B, t, H, p_h)
         launch("ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
 
@@ -235,16 +236,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
     d_gates_2 = cp.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
-    (
-        g_p_h, g_centre_h, g_p_i_2, g_centre_i_2, d_centred_c_next,
-    ) = (cp.empty((B, H), dtype) for _ in range(5))
-    g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (cp.empty((T, B, H), dtype) for _ in range(4))
-    d_gates_3 = cp.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
-    d_gates_4 = cp.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
+    g_p_h, g_centre_h, g_p_i_2, g_centre_i_2 = (cp.empty((B, H), arithmetic(dtype)) for _ in range(4))
+    g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(4))
+    d_gates_3 = cp.empty((T, B, 4 * H), arithmetic(dtype))  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    d_gates_4 = cp.empty((T, B, 4 * H), arithmetic(dtype))  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     (
         d_sum_square_c_next, d_sum_c_next, d_sum_square_R_0_h, d_sum_R_0_h,
-    ) = (cp.empty((B, 1), dtype) for _ in range(4))
-    d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), dtype) for _ in range(2))
+    ) = (cp.empty((B, 1), arithmetic(dtype)) for _ in range(4))
+    d_centred_c_next = cp.empty((B, H), dtype)
+    d_sum_square_A_0_x, d_sum_A_0_x = (cp.empty((T, B, 1), arithmetic(dtype)) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
@@ -259,7 +259,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_lstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
             gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
         )
-        row_sum(g_p_h, d_sum_square_c_next)
+        row_sum(g_p_h, d_sum_square_c_next, dtype)
 
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
         launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next)
@@ -269,7 +269,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_lstm_backward_3", dtype, B * H, B, t, H, d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c,
             p_h, d_centred_c_next, g_centre_h,
         )
-        row_sum(g_centre_h, d_sum_c_next)
+        row_sum(g_centre_h, d_sum_c_next, dtype)
 
         # d_sum_c_next *= 1 / hidden
         launch("ln_lstm_backward_4", dtype, B, B, H, d_sum_c_next)
@@ -280,7 +280,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_lstm_backward_5", dtype, B * H, B, t, H, d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
             p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
         )
-        row_sum(g_p_i_2, d_sum_square_R_0_h)
+        row_sum(g_p_i_2, d_sum_square_R_0_h, dtype)
 
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
         launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h)
@@ -290,7 +290,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "ln_lstm_backward_7", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
             d_gates_2, g_centre_i_2,
         )
-        row_sum(g_centre_i_2, d_sum_R_0_h)
+        row_sum(g_centre_i_2, d_sum_R_0_h, dtype)
 
         # d_sum_R_0_h *= 1 / 4 / hidden
         launch("ln_lstm_backward_8", dtype, B, B, H, d_sum_R_0_h)
@@ -306,7 +306,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
     product(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), d_R)
-    row_sum(g_p_i, d_sum_square_A_0_x)
+    row_sum(g_p_i, d_sum_square_A_0_x, dtype)
     clear(finished, d_gates)
     clear(finished, d_tanh_h_2)
     clear(finished, g_g_c)
@@ -325,7 +325,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         "ln_lstm_backward_13", dtype, T * B * H, T * B, H, d_sum_square_A_0_x, gates, d_gates, g_x, p_i,
         g_centre_i,
     )
-    row_sum(g_centre_i, d_sum_A_0_x)
+    row_sum(g_centre_i, d_sum_A_0_x, dtype)
 
     # d_sum_A_0_x *= 1 / 4 / hidden
     launch("ln_lstm_backward_14", dtype, T * B, T * B, H, d_sum_A_0_x)
@@ -527,14 +527,14 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        row_sum = kernel("ln_lstm_row_sum", array.dtype)
-        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
+        name = "ln_lstm_row_sum" if array.dtype == dtype else "ln_lstm_row_sum_of_real"
+        kernel(name, dtype)((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
@@ -546,6 +546,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 
@@ -45,8 +47,8 @@ __device__ inline real over_threads(const real total) {
 // lr = m * cos(exp(th))
 // li = m * sin(exp(th))
 extern "C" __global__ void lru_forward_1(
-        const Index H, Read nu, Read th, Read gl, Write exp_, Write m, Write cos_exp_th, Write lr,
-        Write sin_exp_th, Write li) {
+        const Index H, Read nu, Read th, Read gl, WriteReal exp_, WriteReal m, WriteReal cos_exp_th,
+        WriteReal lr, WriteReal sin_exp_th, WriteReal li) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -72,7 +74,7 @@ extern "C" __global__ void lru_forward_1(
 
 // The parts of hr' and hi' that wait for no state, for all steps at once.
 extern "C" __global__ void lru_forward_2(
-        const Index rows, const Index H, Read gates, Read exp_, Write x_hr_next, Write x_hi_next) {
+        const Index rows, const Index H, Read gates, ReadReal exp_, Write x_hr_next, Write x_hi_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -87,8 +89,8 @@ extern "C" __global__ void lru_forward_2(
 // hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
 // hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
 extern "C" __global__ void lru_forward_3(
-        const Index B, const Index t, const Index H, Write hi, Write hr, Read li, Read lr, Read x_hr_next,
-        Read x_hi_next) {
+        const Index B, const Index t, const Index H, Write hi, Write hr, ReadReal li, ReadReal lr,
+        Read x_hr_next, Read x_hi_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -121,7 +123,7 @@ extern "C" __global__ void lru_forward_4(
 
 // Computes lr and li.
 extern "C" __global__ void lru_backward_1(
-        const Index H, Read cos_exp_th, Read m, Read sin_exp_th, Write lr_2, Write li_2) {
+        const Index H, ReadReal cos_exp_th, ReadReal m, ReadReal sin_exp_th, WriteReal lr_2, WriteReal li_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -136,7 +138,7 @@ extern "C" __global__ void lru_backward_1(
 
 // Computes g_D and d_Ci_hi_next.
 extern "C" __global__ void lru_backward_2(
-        const Index rows, const Index I, Read d_y, Read x, Write g_D, Write d_Ci_hi_next) {
+        const Index rows, const Index I, Read d_y, Read x, WriteReal g_D, Write d_Ci_hi_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * I) return;
     const Index k = i % I, at = i / I;
@@ -150,7 +152,7 @@ extern "C" __global__ void lru_backward_2(
 
 // The sums of g_D over 256 rows each.
 extern "C" __global__ void lru_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index I, Read g_D) {
+        const Index rows, WriteReal parts, const Index I, ReadReal g_D) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -162,7 +164,7 @@ extern "C" __global__ void lru_backward_3_parts(
 
 // The sums of g_D over all rows, from those over 256.
 extern "C" __global__ void lru_backward_3(
-        const Index count, const real* __restrict__ parts, const Index I, Write d_D) {
+        const Index count, ReadReal parts, const Index I, Write d_D) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < I ? every_8th(parts + k, count, I) : 0);
@@ -172,9 +174,9 @@ extern "C" __global__ void lru_backward_3(
 
 // Computes d_hi, d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x and d_hr.
 extern "C" __global__ void lru_backward_5(
-        const Index B, const Index t, const Index H, Write d_hi, Read d_hi_next_2, Read exp_, Write d_hr,
-        Read d_hr_next_2, Read gates, Read hi, Read hr, Read li_2, Read lr_2, Write d_gates,
-        Write g_exp_gl, Write g_li, Write g_lr) {
+        const Index B, const Index t, const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_,
+        Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, ReadReal li_2, ReadReal lr_2,
+        Write d_gates, WriteReal g_exp_gl, WriteReal g_li, WriteReal g_lr) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -203,7 +205,7 @@ extern "C" __global__ void lru_backward_5(
 
 // The sums of g_exp_gl, g_li and g_lr over 256 rows each.
 extern "C" __global__ void lru_backward_6_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_exp_gl, Read g_li, Read g_lr) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_exp_gl, ReadReal g_li, ReadReal g_lr) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -217,7 +219,7 @@ extern "C" __global__ void lru_backward_6_parts(
 
 // The sums of g_exp_gl, g_li and g_lr over all rows, from those over 256.
 extern "C" __global__ void lru_backward_6(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_exp, Write d_parts) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_exp, WriteReal d_parts) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);
@@ -229,8 +231,8 @@ extern "C" __global__ void lru_backward_6(
 
 // Computes d_nu, d_th and d_gl.
 extern "C" __global__ void lru_backward_8(
-        const Index H, Read d_parts, Read m, Read exp_, Read cos_exp_th, Read sin_exp_th, Read d_exp,
-        Write d_nu, Write d_th, Write d_gl) {
+        const Index H, ReadReal d_parts, ReadReal m, ReadReal exp_, ReadReal cos_exp_th,
+        ReadReal sin_exp_th, ReadReal d_exp, Write d_nu, Write d_th, Write d_gl) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;

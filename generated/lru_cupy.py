@@ -142,13 +142,13 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     Br_Bi, Ci, Cr, nu, th, gl, D = (cp.asarray(array, order="C") for array in params)
-    hr, hi, gates, exp, m, cos_exp_th, sin_exp_th = memory(
-        tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H), exp=(3 * H,), m=(H,),
-        cos_exp_th=(H,), sin_exp_th=(H,),
+    hr, hi, gates = memory(tape, dtype, hr=(T + 1, B, H), hi=(T + 1, B, H), gates=(T, B, 2 * H))
+    exp, m, cos_exp_th, sin_exp_th = memory(
+        tape, arithmetic(dtype), exp=(3 * H,), m=(H,), cos_exp_th=(H,), sin_exp_th=(H,),
     )
     x_hr_next, x_hi_next = (cp.empty((T, B, H), dtype) for _ in range(2))
     y_, Cr_hr_next = (cp.empty((T, B, I), dtype) for _ in range(2))
-    lr, li = (cp.empty((H,), dtype) for _ in range(2))
+    lr, li = (cp.empty((H,), arithmetic(dtype)) for _ in range(2))
 
     # The parts of hr' that wait for no state, for all steps at once.
     # m = exp(-exp(nu))
@@ -210,11 +210,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr = check("d_final.hr", d_final.hr, (B, H), dtype=dtype).copy()
     d_hi = check("d_final.hi", d_final.hi, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_Br_x, d_Bi_x
-    d_Ci_hi_next, g_D, d_x = (cp.empty((T, B, I), dtype) for _ in range(3))
-    d_hr_next_2, d_hi_next_2, g_exp_gl, g_li, g_lr = (cp.empty((T, B, H), dtype) for _ in range(5))
-    lr_2, li_2 = (cp.empty((H,), dtype) for _ in range(2))
-    d_exp = cp.empty((3 * H,), dtype)  # d_exp_gl, d_exp_nu, d_exp_th
-    d_parts = cp.empty((3 * H,), dtype)  # d_li, d_lr, d_m
+    d_Ci_hi_next, d_x = (cp.empty((T, B, I), dtype) for _ in range(2))
+    g_D = cp.empty((T, B, I), arithmetic(dtype))
+    d_hr_next_2, d_hi_next_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
+    g_exp_gl, g_li, g_lr = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(3))
+    lr_2, li_2 = (cp.empty((H,), arithmetic(dtype)) for _ in range(2))
+    d_exp = cp.empty((3 * H,), arithmetic(dtype))  # d_exp_gl, d_exp_nu, d_exp_th
+    d_parts = cp.empty((3 * H,), arithmetic(dtype))  # d_li, d_lr, d_m
     d_Br_Bi, d_Ci, d_Cr, d_nu, d_th, d_gl, d_D = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # lr and li.
@@ -467,6 +469,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -81,7 +83,7 @@ extern "C" __global__ void lstm_peephole_forward_1(
 // Computes d_h_next, d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_peephole_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read tanh_c, Read c,
-        Write d_c, Read p, Write d_gates, Write d_gates_2) {
+        Write d_c, Read p, Write d_gates, WriteReal d_gates_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -113,7 +115,7 @@ extern "C" __global__ void lstm_peephole_backward_1(
 
 // The sums of d_i, d_f, d_g, d_o, g_p_i, g_p_f and g_p_o over 256 rows each.
 extern "C" __global__ void lstm_peephole_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -126,7 +128,7 @@ extern "C" __global__ void lstm_peephole_backward_2_parts(
 
 // The sums of d_i, d_f, d_g, d_o, g_p_i, g_p_f and g_p_o over all rows, from those over 256.
 extern "C" __global__ void lstm_peephole_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_p) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_p) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 7 * H ? every_8th(parts + k, count, 7 * H) : 0);

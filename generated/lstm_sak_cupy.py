@@ -209,7 +209,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 4 * H), dtype)  # d_i, d_f, d_g, d_o
     d_r_next = cp.empty((T, B, P), dtype)
-    d_gates_2 = cp.empty((T, B, 3 * H), dtype)  # g_p_i, g_p_f, g_p_o
+    d_gates_2 = cp.empty((T, B, 3 * H), arithmetic(dtype))  # g_p_i, g_p_f, g_p_o
     d_v_r = cp.empty((B, H), dtype)
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))
@@ -443,6 +443,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

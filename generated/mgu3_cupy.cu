@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -44,7 +46,7 @@ __device__ inline real over_threads(const real total) {
 
 // f = sigmoid(b_f)
 extern "C" __global__ void mgu3_forward_1(
-        const Index H, Read b_, Write f) {
+        const Index H, Read b_, WriteReal f) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -56,7 +58,7 @@ extern "C" __global__ void mgu3_forward_1(
 
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 extern "C" __global__ void mgu3_forward_2(
-        const Index B, const Index t, const Index H, Read f, Read h, Write fh) {
+        const Index B, const Index t, const Index H, ReadReal f, Read h, Write fh) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -70,7 +72,7 @@ extern "C" __global__ void mgu3_forward_2(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu3_forward_3(
-        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_, Read f, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_, ReadReal f, Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -88,7 +90,7 @@ extern "C" __global__ void mgu3_forward_3(
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu3_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, ReadReal f, Read n, Write d_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -105,8 +107,8 @@ extern "C" __global__ void mgu3_backward_1(
 
 // Computes g_f and d_h.
 extern "C" __global__ void mgu3_backward_2(
-        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read h, Read n, Read f,
-        Write g_f) {
+        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read h, Read n, ReadReal f,
+        WriteReal g_f) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -123,7 +125,7 @@ extern "C" __global__ void mgu3_backward_2(
 
 // The sums of g_f and d_n over 256 rows each.
 extern "C" __global__ void mgu3_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_f, Read d_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_f, Read d_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -136,7 +138,7 @@ extern "C" __global__ void mgu3_backward_3_parts(
 
 // The sums of g_f and d_n over all rows, from those over 256.
 extern "C" __global__ void mgu3_backward_3(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_f, Write d_b) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_f, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -146,7 +148,7 @@ extern "C" __global__ void mgu3_backward_3(
 }
 
 extern "C" __global__ void mgu3_backward_5(
-        const Index H, Read d_f, Read f, Write d_b) {
+        const Index H, ReadReal d_f, ReadReal f, Write d_b) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;

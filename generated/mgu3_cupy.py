@@ -124,7 +124,8 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W_h, U_h, b = (cp.asarray(array, order="C") for array in params)
-    h, n, fh, f = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H), f=(H,))
+    h, n, fh = memory(tape, dtype, h=(T + 1, B, H), n=(T, B, H), fh=(T, B, H))
+    f, = memory(tape, arithmetic(dtype), f=(H,))
     U_h_fh = cp.empty((B, H), dtype)
 
     launch("mgu3_forward_1", dtype, H, H, b, f)  # f = sigmoid(b_f)
@@ -174,10 +175,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    d_n, g_f = (cp.empty((T, B, H), dtype) for _ in range(2))
+    d_n = cp.empty((T, B, H), dtype)
     d_fh = cp.empty((B, H), dtype)
+    g_f = cp.empty((T, B, H), arithmetic(dtype))
     d_x = cp.empty((T, B, I), dtype)
-    d_f = cp.empty((H,), dtype)
+    d_f = cp.empty((H,), arithmetic(dtype))
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -404,6 +406,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -44,7 +46,7 @@ __device__ inline real over_threads(const real total) {
 
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_1(
-        const Index H, Read k_, Write softplus_k) {
+        const Index H, Read k_, WriteReal softplus_k) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -59,7 +61,7 @@ extern "C" __global__ void rglru_forward_1(
 // r = sigmoid(W_a @ x + b_a)
 // la = -8 * r * softplus(k)
 extern "C" __global__ void rglru_forward_2(
-        const Index rows, const Index H, Write gates, Read b_, Read softplus_k, Read x, Write exp_h,
+        const Index rows, const Index H, Write gates, Read b_, ReadReal softplus_k, Read x, Write exp_h,
         Write exp_la, Write p_h, Write x_h_next) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -101,7 +103,7 @@ extern "C" __global__ void rglru_forward_3(
 // Computes d_h_next, d_r, g_softplus_k, d_i and d_h.
 extern "C" __global__ void rglru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h,
-        Read x, Read exp_la, Read h, Read softplus_k, Write d_x, Write d_gates, Write g_softplus_k) {
+        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal g_softplus_k) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -128,7 +130,7 @@ extern "C" __global__ void rglru_backward_1(
 
 // The sums of g_softplus_k, d_i and d_r over 256 rows each.
 extern "C" __global__ void rglru_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_softplus_k, Read d_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_softplus_k, Read d_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -141,7 +143,7 @@ extern "C" __global__ void rglru_backward_2_parts(
 
 // The sums of g_softplus_k, d_i and d_r over all rows, from those over 256.
 extern "C" __global__ void rglru_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_softplus_k, Write d_b) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_softplus_k, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 3 * H ? every_8th(parts + k, count, 3 * H) : 0);
@@ -165,7 +167,7 @@ extern "C" __global__ void rglru_backward_4(
 }
 
 extern "C" __global__ void rglru_backward_5(
-        const Index H, Read d_softplus_k, Read softplus_k, Write d_k) {
+        const Index H, ReadReal d_softplus_k, ReadReal softplus_k, Write d_k) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -213,7 +215,7 @@ extern "C" __global__ void rglru_first_backward_1(
 
 // The sums of d_i over 256 rows each.
 extern "C" __global__ void rglru_first_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_i) {
+        const Index rows, WriteReal parts, const Index H, Read d_i) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -225,7 +227,7 @@ extern "C" __global__ void rglru_first_backward_2_parts(
 
 // The sums of d_i over all rows, from those over 256.
 extern "C" __global__ void rglru_first_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+        const Index count, ReadReal parts, const Index H, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < H ? every_8th(parts + k, count, H) : 0);

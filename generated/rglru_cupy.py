@@ -137,10 +137,11 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W, b, k_ = (cp.asarray(array, order="C") for array in params)
-    h, gates, exp_h, exp_la, p_h, softplus_k = memory(
+    h, gates, exp_h, exp_la, p_h = memory(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), exp_h=(T, B, H), exp_la=(T, B, H),
-        p_h=(T, B, H), softplus_k=(H,),
+        p_h=(T, B, H),
     )
+    softplus_k, = memory(tape, arithmetic(dtype), softplus_k=(H,))
     x_h_next = cp.empty((T, B, H), dtype)
 
     launch("rglru_forward_1", dtype, H, H, k_, softplus_k)  # la = -8 * r * softplus(k)
@@ -217,8 +218,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         finished_first = None if finished is None else finished[0]
         finished = None if finished is None else finished[1:]
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_i, d_r
-    d_x, g_softplus_k, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(3))
-    d_softplus_k = cp.empty((H,), dtype)
+    d_x, d_w_x = (cp.empty((T, B, H), dtype) for _ in range(2))
+    g_softplus_k = cp.empty((T, B, H), arithmetic(dtype))
+    d_softplus_k = cp.empty((H,), arithmetic(dtype))
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -513,6 +515,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

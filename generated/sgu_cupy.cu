@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real softplus(real a) { return (a > 0 ? a : real(0)) + log1p(exp(-fabs(a))); }
@@ -105,7 +107,7 @@ extern "C" __global__ void sgu_forward_3(
 // Computes d_h_next, g_b_z, d_W_z_x, d_U_z_h, d_n and d_g.
 extern "C" __global__ void sgu_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
-        Read maximum_z, Read n, Read z, Read g, Write g_b_z, Write d_gates, Write d_U_z_h, Write d_n,
+        Read maximum_z, Read n, Read z, Read g, WriteReal g_b_z, Write d_gates, Write d_U_z_h, Write d_n,
         Write d_g) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -155,7 +157,7 @@ extern "C" __global__ void sgu_backward_2(
 
 // The sums of d_a and g_b_z over 256 rows each.
 extern "C" __global__ void sgu_backward_3_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read g_b_z) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal g_b_z) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -168,7 +170,7 @@ extern "C" __global__ void sgu_backward_3_parts(
 
 // The sums of d_a and g_b_z over all rows, from those over 256.
 extern "C" __global__ void sgu_backward_3(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b) {
+        const Index count, ReadReal parts, const Index H, Write d_b) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -48,7 +50,7 @@ __device__ inline real over_threads(const real total) {
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void sligru_forward_1(
-        const Index rows, const Index H, Read gates, Read valid, Write valid_z, Write valid_n) {
+        const Index rows, const Index H, Read gates, Read valid, WriteReal valid_z, WriteReal valid_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -62,7 +64,7 @@ extern "C" __global__ void sligru_forward_1(
 
 // The sums of valid_z and valid_n over 256 rows each.
 extern "C" __global__ void sligru_forward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read valid_z, Read valid_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal valid_z, ReadReal valid_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -75,7 +77,7 @@ extern "C" __global__ void sligru_forward_2_parts(
 
 // The sums of valid_z and valid_n over all rows, from those over 256.
 extern "C" __global__ void sligru_forward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write sum_) {
+        const Index count, ReadReal parts, const Index H, WriteReal sum_) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -86,8 +88,8 @@ extern "C" __global__ void sligru_forward_2(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void sligru_forward_4(
-        const Index H, const real count, Read sum_, Read mean_z, const real training, Read mean_n,
-        Write batch_mean, Write used_mean, Write new_mean) {
+        const Index H, const real count, ReadReal sum_, ReadReal mean_z, const real training,
+        ReadReal mean_n, WriteReal batch_mean, WriteReal used_mean, WriteReal new_mean) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -109,8 +111,8 @@ extern "C" __global__ void sligru_forward_4(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void sligru_forward_5(
-        const Index rows, const Index H, Write gates, Read batch_mean, Read valid, Read used_mean,
-        Write batch_centred_z, Write spread_z, Write batch_centred_n, Write spread_n) {
+        const Index rows, const Index H, Write gates, ReadReal batch_mean, Read valid, ReadReal used_mean,
+        Write batch_centred_z, WriteReal spread_z, Write batch_centred_n, WriteReal spread_n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -132,7 +134,7 @@ extern "C" __global__ void sligru_forward_5(
 
 // The sums of spread_z and spread_n over 256 rows each.
 extern "C" __global__ void sligru_forward_6_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read spread_z, Read spread_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal spread_z, ReadReal spread_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -145,7 +147,7 @@ extern "C" __global__ void sligru_forward_6_parts(
 
 // The sums of spread_z and spread_n over all rows, from those over 256.
 extern "C" __global__ void sligru_forward_6(
-        const Index count, const real* __restrict__ parts, const Index H, Write sum_spread) {
+        const Index count, ReadReal parts, const Index H, WriteReal sum_spread) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -156,8 +158,8 @@ extern "C" __global__ void sligru_forward_6(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void sligru_forward_8(
-        const Index H, const real count, Read sum_spread, const real training, Read var_z, Read var_n,
-        Write scale, Write new_var) {
+        const Index H, const real count, ReadReal sum_spread, const real training, ReadReal var_z,
+        ReadReal var_n, WriteReal scale, WriteReal new_var) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -182,7 +184,7 @@ extern "C" __global__ void sligru_forward_8(
 
 // The parts of z and n that wait for no state, for all steps at once.
 extern "C" __global__ void sligru_forward_9(
-        const Index rows, const Index H, Read gates, Read scale, Read g, Write z, Write n) {
+        const Index rows, const Index H, Read gates, ReadReal scale, Read g, Write z, Write n) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -199,7 +201,7 @@ extern "C" __global__ void sligru_forward_9(
 
 // z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
 extern "C" __global__ void sligru_forward_10(
-        const Index B, const Index H, Write centre_z) {
+        const Index B, const Index H, WriteReal centre_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -211,7 +213,7 @@ extern "C" __global__ void sligru_forward_10(
 
 // z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
 extern "C" __global__ void sligru_forward_11(
-        const Index B, const Index t, const Index H, Write gates_2, Read centre_z, Write u) {
+        const Index B, const Index t, const Index H, Write gates_2, ReadReal centre_z, WriteReal u) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -229,7 +231,7 @@ extern "C" __global__ void sligru_forward_11(
 
 // z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[1])
 extern "C" __global__ void sligru_forward_12(
-        const Index B, const Index t, const Index H, Write p_z) {
+        const Index B, const Index t, const Index H, WriteReal p_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -245,7 +247,7 @@ extern "C" __global__ void sligru_forward_12(
 // n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h), eps=eps)[0])
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void sligru_forward_13(
-        const Index B, const Index t, const Index H, Read b_, Read gates_2, Read p_z, Write z, Write n,
+        const Index B, const Index t, const Index H, Read b_, Read gates_2, ReadReal p_z, Write z, Write n,
         Write h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
@@ -267,7 +269,7 @@ extern "C" __global__ void sligru_forward_13(
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void sligru_backward_1(
-        const Index rows, const Index H, Read gates, Read scale, Write k_gates) {
+        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal k_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -282,9 +284,10 @@ extern "C" __global__ void sligru_backward_1(
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_p_z, g_g_z, d_centred_z,
 //     g_scale_z and g_used_mean_z.
 extern "C" __global__ void sligru_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Write k_gates,
-        Read g, Read gates, Read scale, Read h, Read gates_2, Write d_gates_3, Write d_gates,
-        Write g_scale_n, Write g_used_mean_n, Write g_p_z, Write g_scale_z, Write g_used_mean_z) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n,
+        WriteReal k_gates, Read g, Read gates, ReadReal scale, Read h, Read gates_2, WriteReal d_gates_3,
+        Write d_gates, WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_p_z, WriteReal g_scale_z,
+        WriteReal g_used_mean_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -323,7 +326,7 @@ extern "C" __global__ void sligru_backward_2(
 }
 
 extern "C" __global__ void sligru_backward_3(
-        const Index B, const Index t, const Index H, Read p_z, Write d_sum_square_U_h_h) {
+        const Index B, const Index t, const Index H, ReadReal p_z, WriteReal d_sum_square_U_h_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
@@ -336,8 +339,8 @@ extern "C" __global__ void sligru_backward_3(
 
 // Computes d_centred_U_z_h, d_centred_U_h_h and g_centre_z.
 extern "C" __global__ void sligru_backward_4(
-        const Index B, const Index t, const Index H, Read d_sum_square_U_h_h, Read gates_2, Read d_gates_3,
-        Read p_z, Write d_gates_2, Write g_centre_z) {
+        const Index B, const Index t, const Index H, ReadReal d_sum_square_U_h_h, Read gates_2,
+        ReadReal d_gates_3, ReadReal p_z, Write d_gates_2, WriteReal g_centre_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -357,7 +360,7 @@ extern "C" __global__ void sligru_backward_4(
 }
 
 extern "C" __global__ void sligru_backward_5(
-        const Index B, const Index H, Write d_sum_U_h_h) {
+        const Index B, const Index H, WriteReal d_sum_U_h_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i;
@@ -369,7 +372,7 @@ extern "C" __global__ void sligru_backward_5(
 
 // Computes d_U_z_h and d_U_h_h.
 extern "C" __global__ void sligru_backward_6(
-        const Index B, const Index t, const Index H, Write d_gates_2, Read d_sum_U_h_h) {
+        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_U_h_h) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -398,8 +401,8 @@ extern "C" __global__ void sligru_backward_7(
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over 256 rows
 //     each.
 extern "C" __global__ void sligru_backward_8_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_scale_n, Read g_scale_z,
-        Read g_used_mean_z, Read g_used_mean_n, Read d_gates_3, Read k_gates) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_scale_n, ReadReal g_scale_z,
+        ReadReal g_used_mean_z, ReadReal g_used_mean_n, ReadReal d_gates_3, ReadReal k_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -417,7 +420,7 @@ extern "C" __global__ void sligru_backward_8_parts(
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over all rows,
 //     from those over 256.
 extern "C" __global__ void sligru_backward_8(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_scale, Write d_used_mean,
+        const Index count, ReadReal parts, const Index H, WriteReal d_scale, WriteReal d_used_mean,
         Write d_b, Write d_g) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
@@ -433,7 +436,8 @@ extern "C" __global__ void sligru_backward_8(
 
 // Computes d_sum_spread_n and d_sum_spread_z.
 extern "C" __global__ void sligru_backward_10(
-        const Index H, Read d_scale, Read scale, const real training, const real count, Write d_sum_spread) {
+        const Index H, ReadReal d_scale, ReadReal scale, const real training, const real count,
+        WriteReal d_sum_spread) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -452,9 +456,9 @@ extern "C" __global__ void sligru_backward_10(
 
 // Computes d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
 extern "C" __global__ void sligru_backward_11(
-        const Index rows, const Index H, Read batch_centred_n, Read d_sum_spread, Read valid,
-        Read batch_centred_z, Write d_batch_centred_n, Write g_batch_mean_n, Write d_batch_centred_z,
-        Write g_batch_mean_z) {
+        const Index rows, const Index H, Read batch_centred_n, ReadReal d_sum_spread, Read valid,
+        Read batch_centred_z, Write d_batch_centred_n, WriteReal g_batch_mean_n, Write d_batch_centred_z,
+        WriteReal g_batch_mean_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -474,7 +478,7 @@ extern "C" __global__ void sligru_backward_11(
 
 // The sums of g_batch_mean_z and g_batch_mean_n over 256 rows each.
 extern "C" __global__ void sligru_backward_12_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read g_batch_mean_z, Read g_batch_mean_n) {
+        const Index rows, WriteReal parts, const Index H, ReadReal g_batch_mean_z, ReadReal g_batch_mean_n) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -487,7 +491,7 @@ extern "C" __global__ void sligru_backward_12_parts(
 
 // The sums of g_batch_mean_z and g_batch_mean_n over all rows, from those over 256.
 extern "C" __global__ void sligru_backward_12(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_batch_mean) {
+        const Index count, ReadReal parts, const Index H, WriteReal d_batch_mean) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -498,8 +502,8 @@ extern "C" __global__ void sligru_backward_12(
 
 // Computes d_sum_n and d_sum_z.
 extern "C" __global__ void sligru_backward_14(
-        const Index H, Read d_batch_mean, Read d_used_mean, const real training, const real count,
-        Write d_sum) {
+        const Index H, ReadReal d_batch_mean, ReadReal d_used_mean, const real training, const real count,
+        WriteReal d_sum) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= H) return;
     const Index k = i;
@@ -516,7 +520,7 @@ extern "C" __global__ void sligru_backward_14(
 
 // Computes d_W_h_x and d_W_z_x.
 extern "C" __global__ void sligru_backward_15(
-        const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, Read d_sum, Read valid,
+        const Index rows, const Index H, Read d_batch_centred_n, Write d_gates, ReadReal d_sum, Read valid,
         Read d_batch_centred_z) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
@@ -534,10 +538,9 @@ extern "C" __global__ void sligru_backward_15(
 
 // out[row] = the sum of the row's features. One block a row: each thread adds every 128th feature, then the
 // threads' parts are added in pairs. Rows lie `pitch` entries apart, those of the result `step`.
-extern "C" __global__ void sligru_row_sum(
-        const Index width, const Index pitch, const Index step, Read in, Write out) {
+template <class Entry>
+__device__ inline void row_sum(const Index width, const Entry* row, real& out) {
     __shared__ real part[128];
-    const storage* row = in + blockIdx.x * pitch;
     real total = 0;
     for (Index k = threadIdx.x; k < width; k += 128) total += real(row[k]);
     part[threadIdx.x] = total;
@@ -546,5 +549,13 @@ extern "C" __global__ void sligru_row_sum(
         if (threadIdx.x < n) part[threadIdx.x] += part[threadIdx.x + n];
         __syncthreads();
     }
-    if (threadIdx.x == 0) out[blockIdx.x * step] = part[0];
+    if (threadIdx.x == 0) out = part[0];
+}
+extern "C" __global__ void sligru_row_sum(
+        const Index width, const Index pitch, const Index step, Read in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
+}
+extern "C" __global__ void sligru_row_sum_of_real(
+        const Index width, const Index pitch, const Index step, ReadReal in, WriteReal out) {
+    row_sum(width, in + blockIdx.x * pitch, out[blockIdx.x * step]);
 }

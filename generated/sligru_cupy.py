@@ -125,13 +125,13 @@ def unpack(params: Params) -> dict[str, cp.ndarray]:
 
 
 def init_buffers(hidden_size: int, *, dtype: Any = "float32") -> Buffers:
-    """Running statistics to start from: mean 0, variance 1."""
+    """Running statistics to start from: mean 0, variance 1; float32 for dtypes of 16 bits."""
     dtype, H = proper(dtype, hidden_size=hidden_size)
     return Buffers(
-        mean_z=cp.zeros(H, dtype),
-        var_z=cp.ones(H, dtype),
-        mean_n=cp.zeros(H, dtype),
-        var_n=cp.ones(H, dtype),
+        mean_z=cp.zeros(H, arithmetic(dtype)),
+        var_z=cp.ones(H, arithmetic(dtype)),
+        mean_n=cp.zeros(H, arithmetic(dtype)),
+        var_n=cp.ones(H, arithmetic(dtype)),
     )
 
 
@@ -160,33 +160,34 @@ def forward(
         x = cp.where(finished, 0, x).astype(x.dtype)
 
     W, U, b, g = (cp.asarray(array, order="C") for array in params)
-    h, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z, scale = memory(
+    h, gates, gates_2, batch_centred_z, batch_centred_n, z, n = memory(
         tape, dtype, h=(T + 1, B, H), gates=(T, B, 2 * H), gates_2=(T, B, 2 * H),
-        batch_centred_z=(T, B, H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H), p_z=(T, B, 1),
-        scale=(2 * H,),
+        batch_centred_z=(T, B, H), batch_centred_n=(T, B, H), z=(T, B, H), n=(T, B, H),
     )
-    u = cp.empty((B, 2 * H), dtype)  # square_U_h_h, square_U_z_h
-    valid_z, valid_n, spread_z, spread_n = (cp.empty((T, B, H), dtype) for _ in range(4))
-    centre_z = cp.empty((B, 1), dtype)
-    sum_ = cp.empty((2 * H,), dtype)  # sum_z, sum_n
-    batch_mean = cp.empty((2 * H,), dtype)  # batch_mean_z, batch_mean_n
-    used_mean = cp.empty((2 * H,), dtype)  # used_mean_z, used_mean_n
-    new_mean = cp.empty((2 * H,), dtype)  # new_mean_n, new_mean_z
-    sum_spread = cp.empty((2 * H,), dtype)  # sum_spread_z, sum_spread_n
-    new_var = cp.empty((2 * H,), dtype)  # new_var_n, new_var_z
+    p_z, scale = memory(tape, arithmetic(dtype), p_z=(T, B, 1), scale=(2 * H,))
+    u = cp.empty((B, 2 * H), arithmetic(dtype))  # square_U_h_h, square_U_z_h
+    valid_z, valid_n, spread_z, spread_n = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(4))
+    centre_z = cp.empty((B, 1), arithmetic(dtype))
+    sum_ = cp.empty((2 * H,), arithmetic(dtype))  # sum_z, sum_n
+    batch_mean = cp.empty((2 * H,), arithmetic(dtype))  # batch_mean_z, batch_mean_n
+    used_mean = cp.empty((2 * H,), arithmetic(dtype))  # used_mean_z, used_mean_n
+    new_mean = cp.empty((2 * H,), arithmetic(dtype))  # new_mean_n, new_mean_z
+    sum_spread = cp.empty((2 * H,), arithmetic(dtype))  # sum_spread_z, sum_spread_n
+    new_var = cp.empty((2 * H,), arithmetic(dtype))  # new_var_n, new_var_z
     valid = cp.ones((T, B, 1), dtype) if finished is None else (~finished).astype(dtype)
-    seen = float(valid.astype(np.float64).sum())
+    ends = np.full(B, T) if lengths is None else cp.asnumpy(lengths)  # the host need not wait
+    seen = float(np.maximum(ends, 0).sum())
     count = max(seen, 1.0)
     if buffers is not None and not isinstance(buffers, Buffers):
         raise TypeError(f"buffers is {type(buffers).__name__}, expected Buffers")
     if buffers is None and not training:
         raise ValueError("buffers is None, but without training the running statistics are needed")
     update = bool(training) and buffers is not None and seen > 0
-    running = init_buffers(H, dtype=dtype) if buffers is None else buffers
-    mean_z = check("buffers.mean_z", running.mean_z, (H,), dtype=dtype)
-    var_z = check("buffers.var_z", running.var_z, (H,), dtype=dtype)
-    mean_n = check("buffers.mean_n", running.mean_n, (H,), dtype=dtype)
-    var_n = check("buffers.var_n", running.var_n, (H,), dtype=dtype)
+    running = init_buffers(H, dtype=arithmetic(dtype)) if buffers is None else buffers
+    mean_z = check("buffers.mean_z", running.mean_z, (H,), dtype=arithmetic(dtype))
+    var_z = check("buffers.var_z", running.var_z, (H,), dtype=arithmetic(dtype))
+    mean_n = check("buffers.mean_n", running.mean_n, (H,), dtype=arithmetic(dtype))
+    var_n = check("buffers.var_n", running.var_n, (H,), dtype=arithmetic(dtype))
     training = float(bool(training))
 
     # The parts of z and n that wait for no state, for all steps at once.
@@ -196,8 +197,8 @@ def forward(
     clear(finished, valid_n)
     column_sums("sligru_forward_2", dtype, T * B, 2 * H, (H, valid_z, valid_n), (H, sum_))
     launch(
-        "sligru_forward_4", dtype, H, H, arithmetic(dtype)(count), sum_, mean_z,
-        arithmetic(dtype)(training), mean_n, batch_mean, used_mean, new_mean,
+        "sligru_forward_4", dtype, H, H, arithmetic(dtype).type(count), sum_, mean_z,
+        arithmetic(dtype).type(training), mean_n, batch_mean, used_mean, new_mean,
     )
     launch(
         "sligru_forward_5", dtype, T * B * H, T * B, H, gates, batch_mean, valid, used_mean,
@@ -207,8 +208,8 @@ def forward(
     clear(finished, spread_n)
     column_sums("sligru_forward_6", dtype, T * B, 2 * H, (H, spread_z, spread_n), (H, sum_spread))
     launch(
-        "sligru_forward_8", dtype, H, H, arithmetic(dtype)(count), sum_spread,
-        arithmetic(dtype)(training), var_z, var_n, scale, new_var,
+        "sligru_forward_8", dtype, H, H, arithmetic(dtype).type(count), sum_spread,
+        arithmetic(dtype).type(training), var_z, var_n, scale, new_var,
     )
     launch("sligru_forward_9", dtype, T * B * H, T * B, H, gates, scale, g, z, n)
 
@@ -223,10 +224,10 @@ def forward(
         # z = sigmoid(batch_norm(W_z @ x, g_z, b_z, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[1])
         product(h[t], U_T, gates_2[t])
-        row_sum(gates_2[t], centre_z)
+        row_sum(gates_2[t], centre_z, dtype)
         launch("sligru_forward_10", dtype, B, B, H, centre_z)
         launch("sligru_forward_11", dtype, B * H, B, t, H, gates_2, centre_z, u)
-        row_sum(u, p_z[t])
+        row_sum(u, p_z[t], dtype)
         launch("sligru_forward_12", dtype, B, B, t, H, p_z)
 
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
@@ -277,20 +278,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
-    g_p_z, g_centre_z, d_u_h = (cp.empty((B, H), dtype) for _ in range(3))
-    d_gates_3 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_gates = cp.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
+    g_p_z, g_centre_z = (cp.empty((B, H), arithmetic(dtype)) for _ in range(2))
+    d_gates_3 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # d_z, d_n
+    k_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
     (
-        g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
-        d_batch_centred_z, g_batch_mean_z,
-    ) = (cp.empty((T, B, H), dtype) for _ in range(8))
-    d_sum_square_U_h_h, d_sum_U_h_h = (cp.empty((B, 1), dtype) for _ in range(2))
+        g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, g_batch_mean_n, g_batch_mean_z,
+    ) = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(6))
+    d_sum_square_U_h_h, d_sum_U_h_h = (cp.empty((B, 1), arithmetic(dtype)) for _ in range(2))
+    d_u_h = cp.empty((B, H), dtype)
+    d_batch_centred_n, d_batch_centred_z = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_x = cp.empty((T, B, I), dtype)
-    d_scale = cp.empty((2 * H,), dtype)  # d_scale_n, d_scale_z
-    d_used_mean = cp.empty((2 * H,), dtype)  # d_used_mean_z, d_used_mean_n
-    d_sum_spread = cp.empty((2 * H,), dtype)  # d_sum_spread_n, d_sum_spread_z
-    d_batch_mean = cp.empty((2 * H,), dtype)  # d_batch_mean_z, d_batch_mean_n
-    d_sum = cp.empty((2 * H,), dtype)  # d_sum_z, d_sum_n
+    d_scale = cp.empty((2 * H,), arithmetic(dtype))  # d_scale_n, d_scale_z
+    d_used_mean = cp.empty((2 * H,), arithmetic(dtype))  # d_used_mean_z, d_used_mean_n
+    d_sum_spread = cp.empty((2 * H,), arithmetic(dtype))  # d_sum_spread_n, d_sum_spread_z
+    d_batch_mean = cp.empty((2 * H,), arithmetic(dtype))  # d_batch_mean_z, d_batch_mean_n
+    d_sum = cp.empty((2 * H,), arithmetic(dtype))  # d_sum_z, d_sum_n
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
@@ -306,7 +308,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, k_gates, g, gates, scale, h, gates_2,
             d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
         )
-        row_sum(g_p_z, d_sum_square_U_h_h)
+        row_sum(g_p_z, d_sum_square_U_h_h, dtype)
 
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
         launch("sligru_backward_3", dtype, B, B, t, H, p_z, d_sum_square_U_h_h)
@@ -316,7 +318,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             "sligru_backward_4", dtype, B * H, B, t, H, d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
             d_gates_2, g_centre_z,
         )
-        row_sum(g_centre_z, d_sum_U_h_h)
+        row_sum(g_centre_z, d_sum_U_h_h, dtype)
 
         # d_sum_U_h_h *= 1 / 2 / hidden
         launch("sligru_backward_5", dtype, B, B, H, d_sum_U_h_h)
@@ -346,8 +348,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_var_eps_n, d_batch_var_n, s_count, d_sum_spread_n, d_var_eps_z, d_batch_var_z and
     #     d_sum_spread_z.
     launch(
-        "sligru_backward_10", dtype, H, H, d_scale, scale, arithmetic(dtype)(training),
-        arithmetic(dtype)(count), d_sum_spread,
+        "sligru_backward_10", dtype, H, H, d_scale, scale, arithmetic(dtype).type(training),
+        arithmetic(dtype).type(count), d_sum_spread,
     )
 
     # d_batch_centred_n, g_batch_mean_n, d_batch_centred_z and g_batch_mean_z.
@@ -363,8 +365,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     # d_batch_mean_n_2, s_count_2, d_sum_n, d_batch_mean_z_2 and d_sum_z.
     launch(
-        "sligru_backward_14", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype)(training),
-        arithmetic(dtype)(count), d_sum,
+        "sligru_backward_14", dtype, H, H, d_batch_mean, d_used_mean, arithmetic(dtype).type(training),
+        arithmetic(dtype).type(count), d_sum,
     )
 
     # d_W_h_x and d_W_z_x.
@@ -579,14 +581,14 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
     return kinds[dtype.name], compute, (numbers.ctypes.data, numbers[1:].ctypes.data), numbers
 
 
-def row_sum(array: cp.ndarray, out: cp.ndarray) -> None:
+def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))
     if array.size > 0:
-        row_sum = kernel("sligru_row_sum", array.dtype)
-        row_sum((array.size // width,), (128,), (width, pitch, step, array, out))
+        name = "sligru_row_sum" if array.dtype == dtype else "sligru_row_sum_of_real"
+        kernel(name, dtype)((array.size // width,), (128,), (width, pitch, step, array, out))
 
 
 def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple, sums: tuple) -> None:
@@ -598,6 +600,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -16,6 +16,8 @@ typedef REAL real;
 typedef STORAGE storage;
 typedef const storage* __restrict__ Read;
 typedef storage* __restrict__ Write;  // or read and written
+typedef const real* __restrict__ ReadReal;  // of sums, which 16 bits do not hold
+typedef real* __restrict__ WriteReal;
 typedef long long Index;  // of an entry of an array, which may have more than 2^31
 
 __device__ inline real sigmoid(real a) { return 1 / (1 + exp(-a)); }
@@ -70,7 +72,7 @@ extern "C" __global__ void sru_forward_1(
 // Computes d_r and g_v_r.
 extern "C" __global__ void sru_backward_1(
         const Index rows, const Index B, const Index H, Read c, Read d_y, Read gates, Read x,
-        Write d_gates, Write d_gates_2) {
+        Write d_gates, WriteReal d_gates_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -87,7 +89,7 @@ extern "C" __global__ void sru_backward_1(
 
 // The sums of d_r and g_v_r over 256 rows each.
 extern "C" __global__ void sru_backward_2_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -100,7 +102,7 @@ extern "C" __global__ void sru_backward_2_parts(
 
 // The sums of d_r and g_v_r over all rows, from those over 256.
 extern "C" __global__ void sru_backward_2(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_v) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_v) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);
@@ -112,7 +114,7 @@ extern "C" __global__ void sru_backward_2(
 // Computes d_c, d_u, d_f and g_v_f.
 extern "C" __global__ void sru_backward_4(
         const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c,
-        Write d_gates, Read v, Write d_gates_2) {
+        Write d_gates, Read v, WriteReal d_gates_2) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
@@ -136,7 +138,7 @@ extern "C" __global__ void sru_backward_4(
 
 // The sums of d_f and g_v_f over 256 rows each.
 extern "C" __global__ void sru_backward_5_parts(
-        const Index rows, real* __restrict__ parts, const Index H, Read d_gates, Read d_gates_2) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates, ReadReal d_gates_2) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -149,7 +151,7 @@ extern "C" __global__ void sru_backward_5_parts(
 
 // The sums of d_f and g_v_f over all rows, from those over 256.
 extern "C" __global__ void sru_backward_5(
-        const Index count, const real* __restrict__ parts, const Index H, Write d_b, Write d_v) {
+        const Index count, ReadReal parts, const Index H, Write d_b, Write d_v) {
     const Index k = (Index)blockIdx.x * 32 + threadIdx.x;
 
     const real total = over_threads(k < 2 * H ? every_8th(parts + k, count, 2 * H) : 0);

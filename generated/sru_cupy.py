@@ -181,7 +181,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
-    d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
+    d_gates_2 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_v_f, g_v_r
     d_x, d_w_x_2 = (cp.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (cp.zeros(shape, dtype) for shape in shapes(H))
 
@@ -416,6 +416,6 @@ def column_sums(name: str, dtype: np.dtype, rows: int, width: int, arrays: tuple
     kernel(name, dtype)((groups,), (32, 8), (count, parts, *sums))
 
 
-def arithmetic(dtype: np.dtype) -> type:
-    """What the kernels compute with, of arrays of a dtype."""
-    return np.float64 if dtype == np.float64 else np.float32
+def arithmetic(dtype: np.dtype) -> np.dtype:
+    """What the kernels compute with where arrays have a dtype, and what sums are kept in."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

@@ -483,3 +483,51 @@ def test_sums_over_rows_are_taken_in_one_order_and_to_the_last_row(rows: int, fo
         assert all(np.array_equal(own, other) for other in others)
     for own, wanted in zip(found[0], expected, strict=True):
         np.testing.assert_allclose(own, wanted, rtol=2e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["ln_gru", "ln_lstm", "ligru", "sligru"])
+def test_sums_of_squares_that_sixteen_bits_do_not_hold_are_right(name: str, dtype: str, folder: Path) -> None:
+    """Pre-activations around 300, of which a square is too large for float16, and 600 of them in a row."""
+    plain, cuda = modules(name, folder)
+    storage = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(np.float16)
+    setting = Setting(name, "float32", hidden=600)
+    for key, value in setting.named.items():
+        large = 100.0 if value.ndim == 2 and value.shape[1] == INPUT else 0.05 if value.ndim == 2 else 1.0
+        setting.named[key] = (large * value).astype(storage).astype("float32")
+    for table in (setting.inputs, setting.states, setting.d_y, setting.d_final):
+        table.update({key: value.astype(storage).astype("float32") for key, value in table.items()})
+    found = []
+    for module, put in ((plain, np.asarray), (cuda, lambda a: device(a, storage))):
+        params = module.pack({key: put(value) for key, value in setting.named.items()})
+        y, _, tape = module.forward(params, put(setting.inputs["x"]), lengths=LENGTHS)
+        d = module.backward(params, tape, put(setting.d_y["h"]))
+        found.append({"y": y, "dx": d.x, **d.params._asdict()})
+    wanted, made = ({k: v if isinstance(v, np.ndarray) else v.get() for k, v in f.items()} for f in found)
+    assert all(value.dtype == storage for value in made.values())
+    for key, value in wanted.items():
+        error = np.linalg.norm(made[key].astype("float32") - value) / np.linalg.norm(value)
+        assert error <= (2**-3 if dtype == "bfloat16" else 2**-6), (key, error)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_running_statistics_of_sixteen_bits_are_kept_in_32(dtype: str, folder: Path) -> None:
+    """Where 16 bits would forget what a batch adds to them, and not hold a variance of 10^5."""
+    plain, cuda = modules("ligru", folder)
+    rng = np.random.default_rng(0)
+    params = plain.init(INPUT, HIDDEN, seed=0)
+    params = params._replace(W=np.asarray(1000 * params.W, "float32"))
+    there = cuda.Params(*(cp.asarray(a).astype(cuda.known(dtype)) for a in params))
+    host, kept = plain.init_buffers(HIDDEN), cuda.init_buffers(HIDDEN, dtype=dtype)
+    x = rng.standard_normal((40, BATCH, INPUT)).astype("float32")
+    for _ in range(60):
+        plain.forward(params, x, buffers=host, tape=False)
+        cuda.forward(there, cp.asarray(x).astype(there.W.dtype), buffers=kept, tape=False)
+    for field, value in host._asdict().items():
+        own = cp.asnumpy(getattr(kept, field))
+        assert own.dtype == np.float32
+        np.testing.assert_allclose(own, value, rtol=2e-2, atol=2e-2 * np.abs(value).max())
+    assert max(value.max() for value in host) > 65504
+    wrong = cuda.Buffers(*(cp.ones(HIDDEN, there.W.dtype) for _ in kept))
+    with pytest.raises(TypeError, match=r"buffers\.\w+ has dtype b?float16, expected float32"):
+        cuda.forward(there, cp.asarray(x).astype(there.W.dtype), buffers=wrong)

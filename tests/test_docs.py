@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -242,3 +243,9 @@ def test_generated_is_found_where_the_current_folder_is_on_the_path(tmp_path):
 
     assert prints("-c", program) == prints("scripts/use.py", PYTHONPATH=".") == "one\n"
     assert prints("scripts/use.py") == ""
+
+
+def test_the_extras_for_cuda_bring_what_bfloat16_and_cupy_need():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for name in ("cuda12", "cuda13"):
+        assert {"ml-dtypes>=0.5", "numpy>=2.1.2"} <= set(extras[name])

@@ -112,6 +112,13 @@ def test_sums_over_all_rows_that_follow_each_other_take_two_launches(name: str, 
     assert set(launched.values()) <= {1} and len(launched) <= len(calls)
 
 
+@pytest.mark.parametrize("name", ["ligru", "sligru"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
+def test_batch_norms_wait_for_nothing(name: str, lengths: bool, tmp_path: Path) -> None:
+    _, module = modules(name, tmp_path)
+    assert not {"to the host", "sum"} & sum(done(module, name, 5, lengths), Counter()).keys()
+
+
 def test_tallies_nest_and_end() -> None:
     a = cp.zeros((BATCH, INPUT))
     with emulator.tally() as outer:

@@ -13,7 +13,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import sympy as sp
 
@@ -21,7 +21,7 @@ from gategen.backends.comments import Remark, listed
 from gategen.backends.folding import WIDTH, call, folded, listing
 from gategen.backends.functions import context
 from gategen.backends.host import ALL, ONCE, Host, joined
-from gategen.backends.instructions import View
+from gategen.backends.instructions import Scratch, View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
 from gategen.graph import Length, Pointwise, Value, fresh, length
@@ -29,10 +29,15 @@ from gategen.plan import (
     FIRST_STEP,
     Buffer,
     ColumnSum,
+    Given,
     Home,
+    InBuffer,
     Kernel,
+    MatMul,
+    OuterSum,
     Plan,
     Rule,
+    Schedule,
     Slot,
     Sum,
 )
@@ -47,8 +52,9 @@ ARRAYS = False
 # Names that the CUDA text uses for itself.
 CUDA_WORDS = frozenset(
     """
-    real storage Index Read Write rows B T t i b k at clip fmax fmin floor pow abs min max total part REAL
-    first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI unix linux float double half
+    real storage Index Read Write ReadReal WriteReal rows B T t i b k at clip fmax fmin floor pow abs min max
+    total part REAL first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI unix
+    linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -141,6 +147,8 @@ class Emitter(Host):
         self, kernels: dict[str, list[CudaKernel]], module: Module, way: Way, names: Scope, where: str
     ) -> None:
         super().__init__(module, way, names, where)
+        assert isinstance(module, CupyModule)
+        self.precise = module.precise
         self.kernels = kernels.setdefault(way.name, [])
         self.time = "0" if where == ONCE else "t"
 
@@ -206,14 +214,18 @@ class Emitter(Host):
         for value in (*reads, *writes):
             if self.scalar(value):
                 word = self.names["given", value.name]
-                made[value] = Argument(f"const real {value.name}", f"arithmetic(dtype)({word})")
+                made[value] = Argument(f"const real {value.name}", f"arithmetic(dtype).type({word})")
                 continue
             home = self.schedule.slot[value].home
             if home not in names:
                 host = self.array(home)
                 names[home] = unique(host, taken)
-                made[home] = Argument(f"{'Write' if home in out else 'Read'} {names[home]}", host)
+                made[home] = Argument(f"{self.way_of(home, home in out)} {names[home]}", host)
         return tuple(made.values()), names
+
+    def way_of(self, home: Home | Scratch, written: bool) -> str:
+        """The type of a kernel's pointer to an array."""
+        return f"{'Write' if written else 'Read'}{'Real' * (home in self.precise)}"
 
     def copies(self, kernel: Kernel) -> list[str]:
         """The lines of a kernel that does nothing but copy, or set to 0; none for another."""
@@ -323,10 +335,14 @@ class Emitter(Host):
     def row_sum(self, stage: Sum) -> None:
         operand, out = self.value(*stage.operand), self.value(stage.out)
         if stage.add:
-            self.say(self.comment(stage.out), f"{out}[...] += cp.sum({operand}, axis=-1, keepdims=True)")
+            self.say(
+                self.comment(stage.out),
+                f"{out}[...] += cp.sum({operand}, axis=-1, dtype={out}.dtype, keepdims=True)",
+            )
         else:
             self.module.helpers.add("row_sum")
-            self.say(self.comment(stage.out), f"row_sum({operand}, {out})")
+            assert self.schedule.slot[stage.out].home in self.precise
+            self.say(self.comment(stage.out), f"row_sum({operand}, {out}, dtype)")
 
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         """All of them in two launches: sums over 256 rows each, and the sums of these."""
@@ -345,17 +361,18 @@ class Emitter(Host):
             end += source.stop - source.start
             pitch = self.size(source.stop if buffer is None else buffer.width)
             feature = "k" if before == "0" else f"k - ({before})" if " + " in before else f"k - {before}"
-            column = f"{reads.of(self.array(source.home))} + {'(first + B)' if source.shift else 'first'}"
-            column += f" * {grouped(pitch)} + {self.offset(source)}{feature}"
+            array = reads.of(self.array(source.home), self.way_of(source.home, False))
+            row = "(first + B)" if source.shift else "first"
+            column = f"{array} + {row} * {grouped(pitch)} + {self.offset(source)}{feature}"
             case = f"{'else ' * bool(adds)}if (k < {self.size(end)})"
             adds.append(f"{case} total = every_8th({column}, count, {pitch});")
-            sums = writes.of(self.array(target.home))
+            sums = writes.of(self.array(target.home), self.way_of(target.home, True))
             stores.append(f"{case} {sums}[{self.offset(target)}{feature}] = total;")
         width, what = self.size(end), listed([v.name for stage in stages for v in stage.operand])
         arrays = self.summing(
             f"{name}_parts",
             f"The sums of {what} over 256 rows each.",
-            ("const Index rows", "real* __restrict__ parts", "Read"),
+            ("const Index rows", "WriteReal parts"),
             reads,
             (
                 "const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;",
@@ -371,7 +388,7 @@ class Emitter(Host):
         results = self.summing(
             name,
             f"The sums of {what} over all rows, from those over 256.",
-            ("const Index count", "const real* __restrict__ parts", "Write"),
+            ("const Index count", "ReadReal parts"),
             writes,
             ("const Index k = (Index)blockIdx.x * 32 + threadIdx.x;",),
             (
@@ -388,16 +405,15 @@ class Emitter(Host):
         self,
         name: str,
         what: str,
-        told: tuple[str, str, str],
+        told: tuple[str, ...],
         arrays: Names,
         index: tuple[str, ...],
         lines: tuple[str, ...],
     ) -> str:
         """Note a kernel of a sum of columns; what the host passes beside rows and parts, as a tuple."""
-        *first, way = told
         sizes = [word for word in ("B", *self.names.sizes.values()) if mentions("\n".join(lines), word)]
-        own = [f"{way} {word}" for word in arrays.known.values()]
-        parameters = tuple(filled([*first, *(f"const Index {size}" for size in sizes), *own], WIDTH - 11))
+        own = [f"const Index {size}" for size in sizes] + arrays.declared
+        parameters = tuple(filled([*told, *own], WIDTH - 11))
         self.kernels.append(CudaKernel(name, tuple(folded((what,), 104)), parameters, index, (), lines))
         return f"({listing([*sizes, *arrays.known])})"
 
@@ -408,10 +424,12 @@ class Names:
     def __init__(self, taken: set[str]) -> None:
         self.taken = taken
         self.known: dict[str, str] = {}
+        self.declared: list[str] = []
 
-    def of(self, host: str) -> str:
+    def of(self, host: str, way: str) -> str:
         if host not in self.known:
             self.known[host] = unique(host, self.taken)
+            self.declared.append(f"{way} {self.known[host]}")
         return self.known[host]
 
 
@@ -503,7 +521,11 @@ def pointwise_index(rows: str, width: str, text: str) -> tuple[str, ...]:
 
 
 class CupyModule(Module):
-    """A module for CuPy, whose functions for one step take the arrays of all steps and work at t = 0."""
+    """A module for CuPy, whose functions for one step take the arrays of all steps and work at t = 0.
+
+    What sums over features, or over steps and rows, read and give is kept in the type that is computed with:
+    in 16 bits a square, or a sum of many, is soon too large.
+    """
 
     target = Target(
         title="CuPy",
@@ -514,14 +536,32 @@ class CupyModule(Module):
         dtypes="float32, float64, float16 or bfloat16",
         parameters='(cp.asarray(array, order="C") for array in params)',
         finished_now="finished[t]",
-        seen="float(valid.astype(np.float64).sum())",
         real="{}",
-        real_dtype="dtype",
+        real_dtype="arithmetic(dtype)",
+        init_dtype="arithmetic(dtype)",
+        init_note="; float32 for dtypes of 16 bits",
         kept_dtype=".astype(dtype, copy=False)",
         shape="{}.shape",  # an array on the device, or an error of its own
         broadcast="cp.ascontiguousarray(cp.broadcast_to({}, {}))",
         one_step="(1, B",
     )
+
+    @cached_property
+    def precise(self) -> frozenset[Home]:
+        """Memory in the type that is computed with: of sums, and of one number a row or for all rows,
+        unless others than kernels and sums use it.
+        """
+        found: set[Home] = {Given(str(s.value.name)) for s in self.plan.step.forward.graph.statistics}
+        for rule in self.plan.rules:
+            for schedule in (rule.forward, rule.backward):
+                found |= precise(schedule) - {InBuffer(b.name) for b in schedule.buffers if b.kind in FIXED}
+        for rule in self.plan.rules:
+            for schedule in (rule.forward, rule.backward):
+                found -= outside(schedule)
+        return frozenset(found)
+
+    def dtype(self, buffer: str) -> str:
+        return "arithmetic(dtype)" if InBuffer(buffer) in self.precise else "dtype"
 
     def one_step(self, rule: Rule) -> OneStep:
         states = tuple(self.names["memory", s] for s in self.states_of(rule))
@@ -537,6 +577,27 @@ class CupyModule(Module):
             measured="B = x.shape[1]",
             measured_back=f"B, dtype = x.shape[1], {states[0]}.dtype" if states else "",
         )
+
+
+FIXED = ("input", "state", "carry")  # the caller's arrays, and what they become
+
+
+def precise(schedule: Schedule) -> set[Home]:
+    """The memory of sums, and of one number a row or of all rows."""
+    summed = [s for s in schedule.stages if isinstance(s, Sum | ColumnSum)]
+    values = {v for stage in summed for v in (*stage.reads, *stage.writes)}
+    values |= {v for s in schedule.stages for v in s.writes if v.static or v.size == 1}
+    return {
+        home for v in values if v in schedule.slot and isinstance(home := schedule.slot[v].home, InBuffer)
+    }
+
+
+def outside(schedule: Schedule) -> set[Home]:
+    """The memory of what products read and give, and of results."""
+    products = [s for s in schedule.stages if isinstance(s, MatMul | OuterSum)]
+    values = {v for stage in products for v in (*stage.reads, *stage.writes)}
+    values |= {v for _, v in schedule.graph.outputs}
+    return {schedule.slot[v].home for v in values if v in schedule.slot}
 
 
 def used_functions(kernels: Sequence[CudaKernel]) -> tuple[str, ...]:

@@ -396,23 +396,24 @@ class Array:
     name: str
     shape: str
     members: str = ""  # what lies in it, where that is several
+    dtype: str = "dtype"
 
 
 def array_of(module: Module, buffer: Buffer, steps: str = "T", rows: bool = False) -> Array:
     """A buffer as memory that a function makes for all steps, or for some."""
     shape = module.shape(buffer, rows).replace("(T,", f"({steps},")
     members = ", ".join(buffer.members) if len(buffer.members) > 1 else ""
-    return Array(module.names["memory", buffer.name], shape, members)
+    return Array(module.names["memory", buffer.name], shape, members, module.dtype(buffer.name))
 
 
 def empties(memory: Iterable[Array], xp: str) -> tuple[str, ...]:
     """The lines that make some memory, all arrays of one shape in one line."""
-    by_shape: dict[tuple[str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for array in memory:
-        by_shape.setdefault((array.shape, array.members), []).append(array.name)
+        alike.setdefault((array.shape, array.members, array.dtype), []).append(array.name)
     lines: list[str] = []
-    for (shape, members), names in by_shape.items():
-        made = f"{xp}.empty({shape}, dtype)"
+    for (shape, members, dtype), names in alike.items():
+        made = f"{xp}.empty({shape}, {dtype})"
         line = f"{names[0]} = {made}" + (f"  # {members}" if members else "")
         if len(names) > 1:
             lines += assigned(names, f"({made} for _ in range({len(names)}))").split("\n")
@@ -432,6 +433,7 @@ class TapeItem:
     type: str
     comment: str
     shape: str = ""  # where an earlier tape lends its memory
+    dtype: str = "dtype"
 
     @property
     def value(self) -> str:
@@ -494,12 +496,18 @@ def signature(module: Module) -> Signature:
 def tape_items(module: Module, given: Signature) -> tuple[TapeItem, ...]:
     """All that `forward` leaves behind."""
     array, plan = f"{given.xp}.ndarray", module.plan
-    held = [(b, module.names["memory", b.name], module.shape(b)) for b in tape_buffers(plan.step)]
+    held = [
+        (b, module.names["memory", b.name], module.shape(b), module.dtype(b.name))
+        for b in tape_buffers(plan.step)
+    ]
     shapes = [(s.array, f"(T + 1, B, {s.size})") for s in given.states]
     items = [
         *(TapeItem(i.name, array, i.shape) for i in given.inputs),
         *(TapeItem(name, array, f"{shape}  the initial state first", shape) for name, shape in shapes),
-        *(TapeItem(name, array, f"{shape}  {', '.join(b.members)}", shape) for b, name, shape in held),
+        *(
+            TapeItem(name, array, f"{shape}  {', '.join(b.members)}", shape, dtype)
+            for b, name, shape, dtype in held
+        ),
         TapeItem("finished", f"{array} | None", "(T, B, 1) where a sequence is over"),
         TapeItem("given", "bool", "whether the caller gave the initial states"),
     ]
@@ -575,9 +583,12 @@ def calls_of(module: Module, given: Signature, passing: Passing) -> Calls:
         parameters=parameters_of(given.fields),
         parts=tuple_call("parts = (", [f.parts for f in given.fields], WIDTH - 8),
         start=f"{first_entries} = start_states(params, {late}B, dtype)",
-        memory=call(
-            f"{listing([item.name for item in lent])} = memory(",
-            ["tape", "dtype", *(f"{item.name}={item.shape}" for item in lent)],
+        memory="\n".join(
+            call(
+                f"{listing([item.name for item in lent if item.dtype == dtype])} = memory(",
+                ["tape", dtype, *(f"{item.name}={item.shape}" for item in lent if item.dtype == dtype)],
+            )
+            for dtype in dict.fromkeys(item.dtype for item in lent)
         ),
         tape=tape_call(passing),
         untape=call("(", targets, ") = tape"),

@@ -29,9 +29,10 @@ class Target:
     dtypes: str  # those of parameters, for people
     parameters: str  # the arrays of `params`
     finished_now: str  # where sequences are over, at the step at hand
-    seen: str  # the number of positions where sequences still run
     real: str  # the real part of an array
     real_dtype: str  # that of the statistics of batch norms
+    init_dtype: str  # the same, where they are made
+    init_note: str  # what people should know of it
     kept_dtype: str  # what makes `where` of arrays keep their dtype
     shape: str  # of what the caller gave, which need not be an array yet
     broadcast: str  # an input that may be constant in time, at every step
@@ -138,6 +139,10 @@ class Module(ABC):
         made = (b for b in way.schedule.buffers if b.kind not in ("input", "state"))
         own = slot.home in {InBuffer(b.name) for b in made}
         return own and self.singular and way.rule.name != START_STATES
+
+    def dtype(self, buffer: str) -> str:
+        """The expression for the dtype of a buffer."""
+        return "dtype"
 
     @property
     def by_gate(self) -> Mapping[str, int]:
