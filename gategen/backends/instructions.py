@@ -8,9 +8,14 @@ instruction is spelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from heapq import heappop, heappush
+from itertools import chain, product
+from operator import or_
+from typing import cast
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -73,6 +78,7 @@ class Test:
 
 
 Operand = View | Text | Test
+Key = tuple[object, ...]  # by which neighbours are found
 
 
 @dataclass(frozen=True)
@@ -306,63 +312,142 @@ def merge(instructions: Sequence[Instruction], spread: bool = False) -> list[Ins
 
 
 class Merger:
-    """Joins the instructions of one kernel."""
+    """Joins the instructions of one kernel.
+
+    What could be joined is looked up, not searched for: `ends` holds the instructions by what must follow
+    them, `starts` by what they follow.
+    """
 
     def __init__(self, instructions: Sequence[Instruction], spread: bool) -> None:
         self.instructions, self.spread = instructions, spread
-        self.after = dependencies(instructions)
+        self.order = Order.of(instructions)
         self.where: dict[Scratch, View] = {}  # scratch that moved into wider arrays
-        homes = [view.home for one in instructions for view in [*one.reads, one.out]]
-        self.extra = 1 + max((home.number for home in homes if isinstance(home, Scratch)), default=0)
+        self.readers: dict[Scratch, list[int]] = {}  # the instructions that know a scratch
+        for k, one in enumerate(instructions):
+            for home in {view.home for view in [*one.reads, one.out]}:
+                if isinstance(home, Scratch):
+                    self.readers.setdefault(home, []).append(k)
+        self.extra = 1 + max((home.number for home in self.readers), default=0)
+        self.known: dict[int, tuple[set[Key], set[Key]]] = {}  # what each starts and ends with
+        self.starts: dict[Key, set[int]] = {}
+        self.ends: dict[Key, set[int]] = {}
+        for k in range(len(instructions)):
+            self.enter(k)
         self.made: list[Instruction] = []
-        waiting = list(range(len(instructions)))
-        done: set[int] = set()
-        while waiting:
-            ready = [k for k in waiting if self.after[k] <= done]
-            late = [k for k in waiting if not self.after[k] <= done]
-            runs = (self.grown(k, ready) for k in ready)
-            run = next((run for run in runs if not self.waits(run, late)), None)
-            run = run or self.grown(ready[0], ready)
+        self.waiting = set(range(len(instructions)))
+        self.ready = [k for k, nearest in enumerate(self.order.nearest) if not nearest]
+        missing = list(map(len, self.order.nearest))
+        while self.ready:
+            run = self.chosen()
+            for k in run:
+                self.leave(k)
+                self.waiting.remove(k)
+                del self.ready[bisect_left(self.ready, k)]
             self.made.append(self.joint([instructions[k] for k in run]))
-            done.update(run)
-            waiting = [k for k in waiting if k not in run]
+            for later in (later for k in run for later in self.order.later[k]):
+                missing[later] -= 1
+                if not missing[later]:
+                    insort(self.ready, later)
 
-    def grown(self, first: int, ready: Sequence[int]) -> list[int]:
+    def chosen(self) -> list[int]:
+        """The first run that waits for nothing; where each waits for something, the first."""
+        first: list[int] = []
+        seen: set[int] = set()
+        for k in self.ready:
+            if k not in seen:
+                run = self.grown(k)
+                if not self.waits(run):
+                    return run
+                first = first or run
+                seen.update(run)
+        return first
+
+    def enter(self, k: int) -> None:
+        self.known[k] = self.start_keys(k), self.end_keys(k)
+        for index, keys in zip((self.starts, self.ends), self.known[k], strict=True):
+            for key in keys:
+                index.setdefault(key, set()).add(k)
+
+    def leave(self, k: int) -> None:
+        for index, keys in zip((self.starts, self.ends), self.known[k], strict=True):
+            for key in keys:
+                index[key].discard(k)
+
+    def start_keys(self, k: int) -> set[Key]:
+        """What an instruction may end with that this one continues."""
+        one = self.instructions[k]
+        orders = (one.args, one.args[::-1]) if one.name in COMMUTE else (one.args,)
+        return {key for args in orders for key in self.keys(one, args, lambda view: view.start)}
+
+    def end_keys(self, k: int) -> set[Key]:
+        one = self.instructions[k]
+        return set() if one.out.single else self.keys(one, one.args, lambda view: view.stop)
+
+    def keys(self, one: Instruction, args: Sequence[Operand], edge: Callable[[View], sp.Expr]) -> set[Key]:
+        """By what two instructions are found that may be neighbours; `joins` tells whether they are."""
+
+        def known(arg: Operand) -> list[object]:
+            if isinstance(arg, Test):
+                return [(arg.sign, *sides) for sides in product(known(arg.left), known(arg.right))]
+            return [arg, at(arg)] if isinstance(arg, View) and not arg.single else [arg]
+
+        def at(view: View) -> object:
+            part = placed(view, self.where)
+            return part.home, part.shift, edge(part)
+
+        out = None if self.fresh(one.out) else at(one.out)
+        return {(one.name, out, *found) for found in product(*map(known, args))}
+
+    def grown(self, first: int) -> list[int]:
         """The instructions that are ready and can be one with `first`, in the order of their slices."""
-        run = [first]
-        alike = [k for k in ready if self.instructions[k].name == self.instructions[first].name]
+        run, front, back = [first], True, True  # whether it must be looked what could stand there
+        before = after = None
         while True:
-            for k in alike:
-                if k in run:
-                    continue
-                if self.lengthens(run, run[-1], k):
-                    run.append(k)
-                    break
-                if self.lengthens(run, k, run[0]):
-                    run.insert(0, k)
-                    break
-            else:
+            if front:
+                before = next(filter(self.is_ready, self.leading(run)), None)
+            if back:
+                after = next(filter(self.is_ready, self.following(run)), None)
+            if before is None and after is None:
                 return run
+            if before is None or (after is not None and after <= before):
+                run.append(cast(int, after))
+                front, back = len(run) == 2 or before == after, True
+            else:
+                run.insert(0, before)
+                front, back = True, len(run) == 2
 
-    def lengthens(self, run: Sequence[int], j: int, k: int) -> bool:
-        """Whether `k` continues `j` as the instructions of the run continue each other."""
-        way = self.joins(j, k)
-        return way is not None and (len(run) == 1 or way == self.joins(run[0], run[1]))
+    def following(self, run: Sequence[int]) -> Iterator[int]:
+        """The instructions that could stand behind a run."""
+        way, last = self.way(run), run[-1]
+        found = {k for key in self.known[last][1] for k in self.starts.get(key, ())}
+        return (k for k in sorted(found.difference(run)) if self.lengthens(way, last, k))
 
-    def waits(self, run: Sequence[int], late: Sequence[int]) -> bool:
+    def leading(self, run: Sequence[int]) -> Iterator[int]:
+        """The instructions that could stand before a run."""
+        way, head = self.way(run), run[0]
+        found = {k for key in self.known[head][0] for k in self.ends.get(key, ())}
+        return (k for k in sorted(found.difference(run)) if self.lengthens(way, k, head))
+
+    def is_ready(self, k: int) -> bool:
+        at = bisect_left(self.ready, k)
+        return at < len(self.ready) and self.ready[at] == k
+
+    def waits(self, run: Sequence[int]) -> bool:
         """Whether an instruction that is not ready yet could be joined to `run`, and does not wait for it."""
-        for j in late:
-            if self.instructions[j].name != self.instructions[run[0]].name:
-                continue
-            if self.lengthens(run, run[-1], j) or self.lengthens(run, j, run[0]):
-                front, seen = [j], {j}
-                while front:
-                    new = self.after[front.pop()] - seen
-                    seen |= new
-                    front += new
-                if seen.isdisjoint(run):
-                    return True
-        return False
+        own = sum(1 << k for k in run)
+        return any(
+            not self.is_ready(k) and not self.order.before[k] & own
+            for k in chain(self.following(run), self.leading(run))
+        )
+
+    def way(self, run: Sequence[int]) -> tuple[bool, ...] | None:
+        """How the instructions of a run continue each other; None of a single one."""
+        return self.joins(run[0], run[1]) if len(run) > 1 else None
+
+    def lengthens(self, way: tuple[bool, ...] | None, j: int, k: int) -> bool:
+        """Whether `k` continues `j` in this way; for None in any."""
+        found = self.joins(j, k)
+        return found is not None and way in (None, found)
 
     def joins(self, j: int, k: int) -> tuple[bool, ...] | None:
         """Whether `k` continues `j`, the same operation on the slices directly behind: which operands both
@@ -403,7 +488,7 @@ class Merger:
             for one in run:
                 width = one.out.stop - one.out.start
                 assert isinstance(one.out.home, Scratch)
-                self.where[one.out.home] = View(Scratch(self.extra), at, at + width)
+                self.move(one.out.home, View(Scratch(self.extra), at, at + width))
                 at += width
             self.extra += 1
         moved = [resolve(one, self.where) for one in run]
@@ -415,21 +500,57 @@ class Merger:
         assert isinstance(out, View)
         return Instruction(first.name, tuple(args), out, tuple(label for one in run for label in one.ops))
 
+    def move(self, scratch: Scratch, part: View) -> None:
+        """From now on `scratch` lies in a wider array."""
+        waiting = [k for k in self.readers[scratch] if k in self.waiting]
+        for k in waiting:
+            self.leave(k)
+        self.where[scratch] = part
+        for k in waiting:
+            self.enter(k)
 
-def dependencies(instructions: Sequence[Instruction]) -> list[set[int]]:
-    """For each instruction those that must come before it."""
-    found: list[set[int]] = []
-    written: dict[object, list[tuple[int, View]]] = {}  # by memory: what has been written, and read
-    read: dict[object, list[tuple[int, View]]] = {}
+
+@dataclass(frozen=True)
+class Order:
+    """Which of some instructions must come before which; sets of them are bits of a number."""
+
+    before: tuple[int, ...]  # for each all that must come before it
+    nearest: tuple[tuple[int, ...], ...]  # for each those of them that no other of them waits for
+    later: tuple[tuple[int, ...], ...]  # the other way round
+
+    @classmethod
+    def of(cls, instructions: Sequence[Instruction]) -> Order:
+        before: list[int] = []
+        nearest: list[tuple[int, ...]] = []
+        later: list[list[int]] = [[] for _ in instructions]
+        for k, clashing in enumerate(clashes(instructions)):
+            found, all_before = [], 0
+            while clashing:
+                last = clashing.bit_length() - 1
+                found.append(last)
+                all_before |= before[last] | 1 << last
+                clashing &= ~all_before
+                later[last].append(k)
+            before.append(all_before)
+            nearest.append(tuple(found))
+        return cls(tuple(before), tuple(nearest), tuple(map(tuple, later)))
+
+
+def clashes(instructions: Sequence[Instruction]) -> Iterator[int]:
+    """For each instruction those before it that write what it reads or writes, or read what it writes."""
+    written: dict[object, dict[View, int]] = {}  # by memory, by the part of it
+    read: dict[object, dict[View, int]] = {}
+
+    def of(view: View, users: dict[object, dict[View, int]]) -> int:
+        parts = users.get(view.memory, {})
+        return reduce(or_, (bits for other, bits in parts.items() if view.meets(other)), 0)
+
     for k, one in enumerate(instructions):
-        clashes = [(view, written) for view in one.reads] + [(one.out, written), (one.out, read)]
-        found.append(
-            {j for view, before in clashes for j, other in before.get(view.memory, ()) if view.meets(other)}
-        )
-        written.setdefault(one.out.memory, []).append((k, one.out))
-        for view in one.reads:
-            read.setdefault(view.memory, []).append((k, view))
-    return found
+        pairs = [*((view, written) for view in one.reads), (one.out, written), (one.out, read)]
+        yield reduce(or_, (of(view, users) for view, users in pairs), 0)
+        for view, users in ((one.out, written), *((view, read) for view in one.reads)):
+            parts = users.setdefault(view.memory, {})
+            parts[view] = parts.get(view, 0) | 1 << k
 
 
 def placed(view: View, where: dict[Scratch, View]) -> View:
@@ -470,42 +591,78 @@ def blocks(instructions: Sequence[Instruction]) -> list[list[Instruction]]:
 
     Each block is as small as the dependences allow: values whose instructions wait for each other are one.
     """
-    before = dependencies(instructions)
+    order = Order.of(instructions)
     owner: dict[str, int] = {}
     group = list(range(len(instructions)))
 
     def root(k: int) -> int:
         while group[k] != k:
-            k = group[k]
+            group[k] = k = group[group[k]]
         return k
 
     for k, one in enumerate(instructions):
         for op in one.ops:
             group[root(k)] = root(owner.setdefault(op, k))
-    while True:
-        made: dict[int, list[int]] = {}
-        for k in range(len(instructions)):
-            made.setdefault(root(k), []).append(k)
-        waits = {
-            name: {root(j) for k in members for j in before[k]} - {name} for name, members in made.items()
-        }
-        order: list[int] = []
-        while ready := [name for name in made if name not in order and waits[name].issubset(order)]:
-            order.append(ready[0])
-        if len(order) == len(made):
-            return [[instructions[k] for k in made[name]] for name in order]
-        first, second, *_ = cycle(waits, next(name for name in made if name not in order), order)
-        group[first] = second
+    waits: dict[int, set[int]] = {}
+    for k, nearest in enumerate(order.nearest):
+        waits.setdefault(root(k), set()).update(map(root, nearest))
+    for ring in rings(waits):
+        for name in ring:
+            group[name] = ring[0]
+    made: dict[int, list[int]] = {}
+    for k in range(len(instructions)):
+        made.setdefault(root(k), []).append(k)
+    first = {name: members[0] for name, members in made.items()}
+    later: dict[int, set[int]] = {name: set() for name in made}
+    missing = dict.fromkeys(made, 0)
+    for k, nearest in enumerate(order.nearest):
+        for j in nearest:
+            if root(j) != root(k) and root(k) not in later[root(j)]:
+                later[root(j)].add(root(k))
+                missing[root(k)] += 1
+    ready = sorted((first[name], name) for name in made if not missing[name])
+    found: list[list[Instruction]] = []
+    while ready:
+        _, name = heappop(ready)
+        found.append([instructions[k] for k in made[name]])
+        for other in later[name]:
+            missing[other] -= 1
+            if not missing[other]:
+                heappush(ready, (first[other], other))
+    return found
 
 
-def cycle(waits: dict[int, set[int]], start: int, done: Sequence[int]) -> list[int]:
-    """Names that wait for each other, in a ring."""
-    path = [start]
-    while True:
-        following = min(name for name in waits[path[-1]] if name not in done)
-        if following in path:
-            return path[path.index(following) :]
-        path.append(following)
+def rings(waits: Mapping[int, Iterable[int]]) -> list[list[int]]:
+    """The names in groups, of which each waits for all others of its group (Tarjan 1972)."""
+    number: dict[int, int] = {}
+    lowest: dict[int, int] = {}
+    path: list[int] = []
+    inside: set[int] = set()
+    found: list[list[int]] = []
+    for start in waits:
+        stack = [] if start in number else [(start, iter(waits[start]))]
+        while stack:
+            name, others = stack[-1]
+            if name not in number:
+                number[name] = lowest[name] = len(number)
+                path.append(name)
+                inside.add(name)
+            other = next(others, None)
+            if other is not None:
+                if other not in number:
+                    stack.append((other, iter(waits[other])))
+                elif other in inside:
+                    lowest[name] = min(lowest[name], number[other])
+                continue
+            stack.pop()
+            if stack:
+                lowest[stack[-1][0]] = min(lowest[stack[-1][0]], lowest[name])
+            if lowest[name] == number[name]:
+                at = path.index(name)
+                ring, path = path[at:], path[:at]
+                inside.difference_update(ring)
+                found.append(ring)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- scratch
@@ -523,6 +680,9 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
                 old = widths.get(view.home, view.stop)
                 widths[view.home] = view.stop if offset_rank(view.stop) >= offset_rank(old) else old
                 last[view.home] = k
+    over: dict[int, list[Scratch]] = {}
+    for scratch, end in last.items():
+        over.setdefault(end, []).append(scratch)
     arrays: list[sp.Expr] = []
     owner: dict[Scratch, int] = {}
     free: list[int] = []
@@ -538,10 +698,9 @@ def fit(instructions: Sequence[Instruction]) -> tuple[list[Instruction], list[sp
                 else:
                     free.remove(found)
                 owner[view.home] = found
-        for scratch, end in last.items():
-            if end == k:
-                free.append(owner[scratch])
-        homes = {old: View(Scratch(new), sp.S.Zero, widths[old]) for old, new in owner.items()}
+        free += [owner[scratch] for scratch in over.get(k, ())]
+        known = {view.home for view in [*one.reads, one.out] if isinstance(view.home, Scratch)}
+        homes = {old: View(Scratch(owner[old]), sp.S.Zero, widths[old]) for old in known}
         made.append(resolve(one, homes))
     return made, arrays
 

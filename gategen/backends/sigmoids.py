@@ -59,11 +59,16 @@ def beside_exact(ops: Sequence[Pointwise], slots: Mapping[Value, Slot], strict: 
 
 def in_a_row(first: Set[Value], among: Sequence[Value], slots: Mapping[Value, Slot]) -> set[Value]:
     """`first`, and those that lie beside one of them, or beside one of these."""
+    beside: dict[tuple[object, ...], list[Value]] = {}  # by where they begin and where they end
+    for v in among:
+        for edge in edges(slots[v]):
+            beside.setdefault(edge, []).append(v)
     found: set[Value] = set()
     new = set(first)
     while new:
         found |= new
-        new = {v for v in among if any(touch(slots[v], slots[other]) for other in found)} - found
+        touching = (beside.get(edge, ()) for v in new for edge in edges(slots[v]))
+        new = {v for values in touching for v in values} - found
     return found
 
 
@@ -76,9 +81,9 @@ def waiting(ops: Sequence[Pointwise], first: Set[Value]) -> set[Value]:
     return found
 
 
-def touch(a: Slot, b: Slot) -> bool:
-    """Whether two slots lie directly behind each other."""
-    return (a.home, a.shift) == (b.home, b.shift) and (a.stop == b.start or b.stop == a.start)
+def edges(slot: Slot) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """Where a slot begins and where it ends: two that share one lie directly behind each other."""
+    return (slot.home, slot.shift, slot.start), (slot.home, slot.shift, slot.stop)
 
 
 def as_tanh(argument: sp.Expr) -> sp.Expr:

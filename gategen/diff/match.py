@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,39 +32,45 @@ class Side:
 
 def match(a: Side, b: Side) -> Renaming | None:
     """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such."""
-    tries = iter(range(TRIES))
-    return _match(a, b, tries)
+    numbers: dict[Hashable, int] = {}
+    return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), iter(range(TRIES)))
 
 
-def _match(a: Side, b: Side, tries: Iterator[int]) -> Renaming | None:
+def _match(
+    sides: tuple[Side, Side], palettes: tuple[_Palette, _Palette], tries: Iterator[int]
+) -> Renaming | None:
     if next(tries, None) is None:
         return None
-    classes = _counterparts(a, b)
+    classes = _counterparts(*palettes)
     if classes is None:
         return None
     alike = next((c for c, names in classes[0].items() if len(names) > 1), None)
     if alike is None:
         found = {names[0]: classes[1][c][0] for c, names in classes[0].items()}
-        return found if equal(a.system, b.system, found) else None
+        return found if equal(sides[0].system, sides[1].system, found) else None
     name = classes[0][alike][0]
     for other in sorted(classes[1][alike], key=lambda other: other != name):
         chosen = ("chosen", name, other)
-        found_or_none = _match(
-            Side(a.system, {**a.kinds, name: chosen}), Side(b.system, {**b.kinds, other: chosen}), tries
-        )
+        ours, theirs = palettes[0].where(name, chosen), palettes[1].where(other, chosen)
+        found_or_none = _match(sides, (ours, theirs), tries)
         if found_or_none:
             return found_or_none
     return None
 
 
-def _counterparts(a: Side, b: Side) -> tuple[dict[int, list[str]], dict[int, list[str]]] | None:
+def _counterparts(ours: _Palette, theirs: _Palette) -> tuple[dict[int, list[str]], ...] | None:
     """The names of either side by their last colours; None as soon as one colour has more names in one."""
-    classes: tuple[dict[int, list[str]], dict[int, list[str]]] = {}, {}
-    for ours, theirs in colourings(a, b):
-        if Counter(ours.values()) != Counter(theirs.values()):
+    last = 0
+    while True:
+        names = ours.names(), theirs.names()
+        if Counter(names[0].values()) != Counter(names[1].values()):
             return None
-        classes = _classes(ours), _classes(theirs)
-    return classes
+        count = len({*ours.colours, *theirs.colours})
+        if count == last:
+            return tuple(map(_classes, names))
+        last = count
+        ours.refine()
+        theirs.refine()
 
 
 def equal(a: System, b: System, names: Renaming) -> bool:
@@ -114,8 +121,9 @@ def _all_places(a: Side, b: Side, found: Renaming) -> tuple[dict[str, Places], d
         palettes = _Palette(ours, numbers, inner), _Palette(theirs, numbers, inner)
         for depth in range(DEPTH):
             for palette, total in zip(palettes, totals, strict=True):
-                for name, places in palette.refine().items():
-                    total[name].update({(inner, depth, place): count for place, count in places.items()})
+                palette.refine()
+                for name, places in palette.places.items():
+                    total[name].update((inner, depth, place) for place in places)
     return totals[0], totals[1]
 
 
@@ -131,100 +139,107 @@ def _classes(colours: Colours) -> dict[int, list[str]]:
     return found
 
 
-def colourings(a: Side, b: Side) -> Iterator[tuple[Colours, Colours]]:
-    """The colours of all names, round by round, as long as more of them differ."""
-    numbers: dict[Hashable, int] = {}
-    palettes = _Palette(a, numbers), _Palette(b, numbers)
-    last = 0
-    while True:
-        yield palettes[0].names(), palettes[1].names()
-        count = len({c for palette in palettes for c in palette.colours.values()})
-        if count == last:
-            return
-        last = count
-        for palette in palettes:
-            palette.refine()
-
-
 class _Palette:
     """The colours of the atoms of one side; `numbers` gives equal descriptions of both sides one colour.
 
-    Without `inner` a colour tells where an atom stands, but not what it and its neighbours are made of.
+    Without `inner` a colour tells where an atom stands, but not what it and its neighbours are made of. Atoms
+    and terms are known by their number here: a round of a large cell describes thousands of them.
     """
 
     def __init__(self, side: Side, numbers: dict[Hashable, int], inner: bool = True) -> None:
-        self.side = side
         self.inner = inner
         self.numbers = numbers
-        self.colours: dict[Any, int] = {}
+        self.index: dict[Any, int] = {}
+        self.colours: list[int] = []
+        self.terms: list[tuple[int, list[tuple[int, int]]]] = []  # a factor; atoms, each with its exponent
+        self.places: dict[str, list[int]] = {}  # of the names, as of the last round
+        found: list[Any] = []
         waiting = list(side.system.values())
         while waiting:
-            for one in atoms(waiting.pop()) - self.colours.keys():
-                self.colours[one] = self.number(self.first(one))
+            for one in atoms(waiting.pop()) - self.index.keys():
+                self.enter(one, self.first(one, side.kinds))
+                found.append(one)
                 waiting += children(one)
-        for name in side.kinds:
-            self.colours.setdefault(("name", name), self.number(("kind", side.kinds[name])))
+        for name, kind in side.kinds.items():
+            if ("name", name) not in self.index:
+                self.enter(("name", name), ("kind", kind))
+        self.of_name = {name: self.index["name", name] for name in side.kinds}
+        self.slots = [[(self.number(slot), self.form(form)) for slot, form in _slots(one)] for one in found]
+        self.matrices = [self.index["name", one[1][0]] if one[0] == "@" else None for one in found]
+        self.roots = [(key, self.form(form)) for key, form in side.system.items()]
+
+    def enter(self, one: Any, description: Hashable) -> None:
+        self.index[one] = len(self.colours)
+        self.colours.append(self.number(description))
+
+    def form(self, form: Form) -> list[int]:
+        """The terms of a form, by their places in `terms`."""
+        begin = len(self.terms)
+        for monomial, count in form:
+            powers = [(self.index[one], self.number(("exponent", e))) for one, e in monomial]
+            self.terms.append((self.number(("count", count)), powers))
+        return list(range(begin, len(self.terms)))
+
+    def where(self, name: str, kind: Hashable) -> _Palette:
+        """A palette with these colours, but for that of one name."""
+        made = copy(self)
+        made.colours = [*self.colours]
+        made.colours[self.of_name[name]] = self.number(("kind", kind))
+        return made
 
     def number(self, description: Hashable) -> int:
         return self.numbers.setdefault(description, len(self.numbers))
 
-    def first(self, one: Any) -> Hashable:
+    @staticmethod
+    def first(one: Any, kinds: Kinds) -> Hashable:
         if one[0] == "name":
-            return "kind", self.side.kinds.get(one[1])
+            return "kind", kinds.get(one[1])
         if one[0] == "number":
             return str(one)
         return str(one[0]), str(one[1][1] if one[0] == "@" else one[1] if one[0] == "where" else "")
 
     def names(self) -> Colours:
-        return {name: self.colours["name", name] for name in self.side.kinds}
+        return {name: self.colours[one] for name, one in self.of_name.items()}
 
-    def refine(self) -> dict[str, Places]:
-        """One round: each atom by what it is made of and the places where it stands. Those of the names."""
-        forms: dict[Form, int] = {}
-        places: dict[Any, Places] = defaultdict(Counter)
+    def refine(self) -> None:
+        """One round: each atom by what it is made of and the places where it stands."""
+        colours, number = self.colours, self.number
+        terms = [
+            number((count, *sorted((colours[one], e) for one, e in powers))) if self.inner else 0
+            for count, powers in self.terms
+        ]
+        places: list[list[int]] = [[] for _ in colours]
 
-        def colour(form: Form) -> int:
-            if not self.inner:
-                return 0
-            if form not in forms:
-                forms[form] = self.number(("form", frozenset(Counter(map(term, form)).items())))
-            return forms[form]
+        def colour(form: list[int]) -> int:
+            return number(("form", *sorted(terms[k] for k in form))) if self.inner else 0
 
-        def term(item: Any) -> Hashable:
-            monomial, count = item
-            return count, frozenset(Counter((self.colours[one], e) for one, e in monomial).items())
+        def place(owner: Hashable, form: list[int]) -> None:
+            at = number(owner)
+            for k in form:
+                for one, e in self.terms[k][1]:
+                    places[one].append(number((at, e, terms[k])))
 
-        def place(owner: Hashable, form: Form) -> None:
-            for item in form:
-                for one, exponent in item[0]:
-                    places[one][owner, exponent, term(item) if self.inner else ""] += 1
-
-        made: dict[Any, Hashable] = {}
-        for (kind, name), form in self.side.system.items():
+        for (kind, name), form in self.roots:
             if kind.endswith("output"):
-                owner: Hashable = ("root", kind, name, colour(form))
-            else:
-                owner = ("root", kind, self.colours["name", name], colour(form))
-                places["name", name][owner] += 1
+                place(("root", kind, name, colour(form)), form)
+                continue
+            own = self.of_name[name]
+            owner = "root", kind, colours[own], colour(form)
+            places[own].append(number(owner))
             place(owner, form)
-        for one, own in self.colours.items():
-            made[one] = self.made_of(one, colour)
-            for slot, form in _slots(one):
-                place((own, slot), form)
-            if one[0] == "@":
-                places["name", one[1][0]][own, "matrix"] += 1
-        self.colours = {
-            one: self.number((own, made[one], frozenset(places[one].items())))
-            for one, own in self.colours.items()
-        }
-        return {name: places["name", name] for name in self.side.kinds}
-
-    def made_of(self, one: Any, colour: Any) -> Hashable:
-        if not self.inner:
-            return None
-        slots = Counter((slot, colour(form)) for slot, form in _slots(one))
-        matrix = self.colours["name", one[1][0]] if one[0] == "@" else None
-        return matrix, frozenset(slots.items())
+        made: list[Hashable] = [None for _ in colours]
+        for one, (slots, matrix) in enumerate(zip(self.slots, self.matrices, strict=True)):
+            for slot, form in slots:
+                place((colours[one], slot), form)
+            if matrix is not None:
+                places[matrix].append(number((colours[one], "matrix")))
+            if self.inner:
+                inside = tuple(sorted((slot, colour(form)) for slot, form in slots))
+                made[one] = None if matrix is None else colours[matrix], inside
+        self.places = {name: places[one] for name, one in self.of_name.items()}
+        self.colours = [
+            number((own, made[one], tuple(sorted(places[one])))) for one, own in enumerate(colours)
+        ]
 
 
 def _slots(one: Any) -> Iterable[tuple[Hashable, Form]]:

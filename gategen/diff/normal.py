@@ -215,16 +215,22 @@ class Numbers:
         self.seen: dict[tuple[int, int], tuple[int, Any, Any]] = {}  # by identity; holds what it is of
 
     def of(self, form: Form, names: Mapping[str, str]) -> int:
-        """The number of a form with other names in it."""
-        found = self.seen.get((id(form), id(names)))
-        if found is None:
+        """The number of a form with other names in it. What is inside comes first, however deep it lies."""
+        waiting = [form]
+        while (id(form), id(names)) not in self.seen:
+            last = waiting[-1]
+            inner = [part for one in atoms(last) for part in children(one)]
+            inner = [part for part in inner if (id(part), id(names)) not in self.seen]
+            waiting += inner
+            if inner:
+                continue
+            waiting.pop()
             terms = (
                 (frozenset((self.atom(one, names), e) for one, e in monomial), count)
-                for monomial, count in form
+                for monomial, count in last
             )
-            found = self.number(frozenset(terms)), form, names
-            self.seen[id(form), id(names)] = found
-        return found[0]
+            self.seen[id(last), id(names)] = self.number(frozenset(terms)), last, names
+        return self.seen[id(form), id(names)][0]
 
     def number(self, description: Any) -> int:
         return self.known.setdefault(description, len(self.known))

@@ -153,8 +153,13 @@ def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
     kinds = reading.kinds
 
     def of(form: Form) -> int:
-        if form not in numbers:
-            numbers[form] = known.setdefault(frozenset(whole(atoms(form))), len(known))
+        waiting = [form]
+        while form not in numbers:  # what is inside comes first, however deep it lies
+            last = waiting[-1]
+            inner = [part for one in atoms(last) for part in children(one) if part not in numbers]
+            waiting += inner
+            if not inner:
+                numbers[waiting.pop()] = known.setdefault(frozenset(whole(atoms(last))), len(known))
         return numbers[form]
 
     def whole(found: Iterable[Any]) -> Iterator[Hashable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,8 @@ def _drawn(cell: Cell, sizes: Mapping[str, int], rng: np.random.Generator) -> di
 
 # ---------------------------------------------------------------------------------------------- one cell
 
+flattened = lru_cache(maxsize=4)(flatten)  # every draw runs the same graphs
+
 
 def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[str, int]) -> dict[str, Array]:
     """The outputs `y 0`, `y 1` ... (T, B, size), and the final states (B, size) by name.
@@ -103,13 +106,13 @@ def outcome(cell: Cell, given: Arrays, initial: Arrays | None, sizes: Mapping[st
     """
     steps, batch = given[cell.inputs[0].name].shape[:2]
     if initial is not None:
-        return _run(cell, flatten(cell), given, initial, sizes)
+        return _run(cell, flattened(cell), given, initial, sizes)
     initial = own_start(cell, given, sizes, batch)
     if not cell.first or not steps:
-        return _run(cell, flatten(cell), given, initial, sizes)
-    head = _run(cell, flatten(cell, first=True), _steps(cell, given, slice(0, 1)), initial, sizes)
+        return _run(cell, flattened(cell), given, initial, sizes)
+    head = _run(cell, flattened(cell, first=True), _steps(cell, given, slice(0, 1)), initial, sizes)
     states = {s.name: head[s.name] for s in cell.states}
-    rest = _run(cell, flatten(cell), _steps(cell, given, slice(1, None)), states, sizes)
+    rest = _run(cell, flattened(cell), _steps(cell, given, slice(1, None)), states, sizes)
     outputs = {name: np.concatenate([head[name], rest[name]]) for name in head if name not in states}
     return {**rest, **outputs}
 

@@ -23,7 +23,19 @@ import sympy as sp
 
 from gategen.graph.builder import Builder
 from gategen.graph.check import check
-from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Role, Value
+from gategen.graph.ops import (
+    BatchSum,
+    Carry,
+    Graph,
+    Op,
+    Outer,
+    Pointwise,
+    Product,
+    Reduce,
+    Role,
+    Value,
+    derivative,
+)
 from gategen.spec.language import Size
 
 Ends = tuple[tuple[str, Value], ...]
@@ -44,8 +56,8 @@ def partial(op: Pointwise, by: Value) -> sp.Expr:
     expr = op.expr
     if isinstance(expr, sp.Pow) and expr.base == by and abs(expr.exp) == sp.Rational(1, 2):
         return expr.exp * op.out ** ((expr.exp - 1) / expr.exp)
-    derivative = expr.diff(by).xreplace({expr: op.out})
-    return derivative.replace(sp.DiracDelta, lambda *_: sp.S.Zero)  # what SymPy has `sign` jump by
+    found = derivative(expr, by).xreplace({expr: op.out})
+    return found.replace(sp.DiracDelta, lambda *_: sp.S.Zero)  # what SymPy has `sign` jump by
 
 
 def is_narrow(value: Value, size: Size) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal, cast
 
 import sympy as sp
@@ -28,6 +29,8 @@ from gategen.spec.names import Size
 from gategen.spec.printer import Printer
 
 ARGUMENT = "a_"  # how names of arguments begin
+LARGE = 64  # nodes of a part of an expression that gets a name
+MANY = 8  # factors of a product that are multiplied in groups, which get names
 
 
 def flatten(cell: Cell, first: bool = False) -> Graph:
@@ -159,9 +162,9 @@ class _Flattener:
         if isinstance(expr, sp.Number) or expr.is_number:
             return expr
         if isinstance(expr, (sp.Add, sp.Mul)):
-            args = [self.lower(arg, hint) for arg in expr.args]
+            args = [self.part(self.lower(arg, hint), hint) for arg in expr.args]
             if isinstance(expr, sp.Mul):
-                args = [self.named_factor(arg, hint) for arg in args]
+                args = self.few([self.named_factor(arg, hint) for arg in args], hint)
             return expr.func(*args)
         if isinstance(expr, sp.Pow):
             base, exponent = self.lower(expr.base, hint), self.lower(expr.exp, hint)
@@ -182,9 +185,8 @@ class _Flattener:
             if left.is_number and right.is_number:  # constants decide
                 return self.lower(a if condition.func(left, right) else b, hint, whole)
             condition = condition.func(left, right, evaluate=False)
-            return self.function(
-                lang.where(condition, self.lower(a, hint), self.lower(b, hint)), f"w_{hint}", whole
-            )
+            ways = (self.part(self.lower(way, hint), hint) for way in (a, b))
+            return self.function(lang.where(condition, *ways), f"w_{hint}", whole)
         args = [self.argument(self.lower(arg, hint), hint) for arg in expr.args]
         name = type(expr).__name__.lower()
         stem = stem_of(args[0]) if isinstance(args[0], Value) else hint
@@ -210,10 +212,25 @@ class _Flattener:
 
     def named_factor(self, expr: sp.Expr, hint: str) -> sp.Expr:
         """A sum that holds a product and is itself multiplied is worth a name: `r * (U @ h + c)`."""
+        if not isinstance(expr, sp.Add):
+            return expr
         products = {op.out for op in self.builder.ops if isinstance(op, Product)}
-        if isinstance(expr, sp.Add) and (expr in self.builder.memo or products.intersection(expr.args)):
-            return self.named(expr, f"v_{hint}")
-        return expr
+        named = expr in self.builder.memo or products.intersection(expr.args)
+        return self.named(expr, f"v_{hint}") if named else expr
+
+    def part(self, expr: sp.Expr, hint: str) -> sp.Expr:
+        """What is large is worth a name: every derivative of a whole holds all of its parts."""
+        large = next(islice(sp.preorder_traversal(expr), LARGE, None), None) is not None
+        return self.named(expr, f"v_{hint}") if large else expr
+
+    def few(self, factors: list[sp.Expr], hint: str) -> list[sp.Expr]:
+        """At most `MANY` factors: each of many is in the gradient of all others, which is their square."""
+        if len(factors) > MANY:
+            factors = [self.named(factor, f"v_{hint}") for factor in factors]
+        while len(factors) > MANY:
+            groups = (sp.Mul(*factors[k : k + MANY]) for k in range(0, len(factors), MANY))
+            factors = [self.named(group, f"v_{hint}") for group in groups]
+        return factors
 
     def size(self, expr: sp.Basic) -> Size:
         """The number of features of an expression of the spec. Its value may have fewer: `(1 - k)*h`

@@ -224,6 +224,12 @@ class Graph:
 
 
 @lru_cache(maxsize=10_000)
+def derivative(expr: sp.Expr, by: Value) -> sp.Expr:
+    """By one value; of a sum, of those terms alone that hold it."""
+    return sp.Add(*(term.diff(by) for term in sp.Add.make_args(expr) if by in term.free_symbols))
+
+
+@lru_cache(maxsize=10_000)
 def values_in(expr: sp.Basic) -> tuple[Value, ...]:
     """The values in an expression, by name."""
     return tuple(sorted(expr.atoms(Value), key=lambda v: v.name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gategen.graph import LOOP, Pointwise, values_in
+from gategen.graph import LOOP, Pointwise, derivative, values_in
 from gategen.plan.analysis import Analysis
 
 
@@ -19,6 +19,6 @@ def classify(analysis: Analysis) -> str:
             continue
         if not isinstance(op, Pointwise):
             return "recurrent"
-        slopes = [op.expr.diff(v) for v in op.reads if v in moving]
+        slopes = [derivative(op.expr, v) for v in op.reads if v in moving]
         linear = linear and all(moving.isdisjoint(values_in(slope)) for slope in slopes)
     return "linear" if linear else "elementwise"

@@ -30,8 +30,11 @@ def hoist(graph: Graph, arrays: bool = False) -> Graph:
     sums = [op for op in graph.ops if isinstance(op, Pointwise) and isinstance(op.expr, sp.Add)]
     sums = [op for op in sums if level[op.out] == LOOP]
     stacked = any(len(constants(ready(op, early))) > 1 for op in sums)
+    summed = {op.out for op in sums}
     for op in graph.ops:
-        builder.add(Pointwise(op.out, split(op, early, builder, stacked, arrays)) if op in sums else op)
+        if isinstance(op, Pointwise) and op.out in summed:
+            op = Pointwise(op.out, split(op, early, builder, stacked, arrays))
+        builder.add(op)
     return check(replace(graph, ops=tuple(builder.ops)))
 
 

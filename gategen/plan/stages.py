@@ -165,7 +165,8 @@ def kernels(ops: Sequence[Pointwise]) -> list[Kernel]:
         head = next(op for op in waiting if missing.isdisjoint(op.reads))
         taken = together(head, waiting)
         made.append(Kernel(tuple(taken), head.out.size, head.out.static))
-        waiting = [op for op in waiting if op not in taken]
+        done = {op.out for op in taken}
+        waiting = [op for op in waiting if op.out not in done]
     return made
 
 
