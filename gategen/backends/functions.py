@@ -45,7 +45,8 @@ class Function:
     chunked: bool = False  # whether the loop goes over a few steps at once, of which `ahead` comes first
     counted: bool = False  # whether some line names the number of these steps
     head: str = ""  # of the loop
-    kept: tuple[Assigned, ...] = ()  # what a finished sequence does instead of a step
+    aside: tuple[str, ...] = ()  # lines before a step, where sequences have lengths
+    kept: tuple[str, ...] = ()  # lines behind it: what is over keeps what it carries
     updates: tuple[Assigned, ...] = ()  # of the running statistics
     unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
 
@@ -55,7 +56,8 @@ class Function:
         for part in (self.before, self.ahead, self.loop, self.after):
             yield from part.prepare
             yield part.text
-        for assigned in (*self.kept, *self.updates):
+        yield from (*self.aside, *self.kept)
+        for assigned in self.updates:
             yield from (assigned.target, assigned.value)
         yield from (self.head, *self.outputs)
 
@@ -127,8 +129,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
     ahead.run(schedule.ahead)
     loop.known = ahead.views
     loop.run(schedule.loop)
-    states = () if graph.backwards else graph.states
-    kept = tuple(Assigned(loop.value(c.next), loop.value(c.current)) for c in states)
+    aside, kept = loop.aside(), loop.kept()
     after.run(schedule.after)
     outputs = tuple(after.value(value) for _, value in graph.outputs)
     before.settle(*(update.value for update in updates))
@@ -141,6 +142,7 @@ def function(module: Module, way: Way, host: Hosts) -> Function:
         after=after.written,
         chunked=bool(schedule.ahead),
         head=loop.head,
+        aside=aside,
         kept=kept,
         updates=updates,
         outputs=outputs,

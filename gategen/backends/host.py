@@ -17,7 +17,7 @@ from gategen.backends.folding import commented
 from gategen.backends.instructions import Scratch, View, slot_view
 from gategen.backends.module import Module, Way
 from gategen.backends.names import Scope
-from gategen.graph import Value, length
+from gategen.graph import Carry, Value, length
 from gategen.plan import (
     Buffer,
     ColumnSum,
@@ -133,6 +133,41 @@ class Host(ABC):
     @abstractmethod
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         """The lines of sums over all steps and rows."""
+
+    # ------------------------------------------------------------------------------------------ lengths
+
+    def aside(self) -> tuple[str, ...]:
+        """What comes before a step back where sequences have lengths: over ones hand their gradients on."""
+        if not self.schedule.graph.backwards:
+            return ()
+        return tuple(
+            line
+            for c in self.schedule.graph.states
+            if not self.keeps(c)
+            for line in (
+                f"{self.kept_name(c)} = {self.value(c.current)}.copy()",
+                f"{self.xp}.copyto({self.value(c.current)}, 0, where={self.module.target.finished_now})",
+            )
+        )
+
+    def kept(self) -> tuple[str, ...]:
+        """What comes behind a step where sequences have lengths: over ones keep what they carry."""
+        back, now = self.schedule.graph.backwards, self.module.target.finished_now
+        return tuple(
+            f"{self.xp}.copyto({self.value(c.current if back else c.next)}, "
+            f"{self.kept_name(c) if back else self.value(c.current)}, where={now})"
+            for c in self.schedule.graph.states
+            if not self.keeps(c)
+        )
+
+    def keeps(self, carry: Carry) -> bool:
+        """Whether the lines of the step itself leave a carry as it is where a sequence is over."""
+        return False
+
+    def kept_name(self, carry: Carry) -> str:
+        """A carried gradient, set aside."""
+        state = str(carry.current.of)
+        return self.names.of("kept", state, f"kept_{state}")
 
     # ------------------------------------------------------------------------------------------ text
 
