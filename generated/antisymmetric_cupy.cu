@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -46,10 +47,11 @@ __device__ inline real over_threads(const real total) {
 // h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
 extern "C" __global__ void antisymmetric_forward_1(
         const Index B, const Index t, const Index H, Read U_hT_h, Read U_h_h, Write tanh_h, Read b_h,
-        Write h) {
+        Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_hT_h_ = U_hT_h[b * H + k];
     const real U_h_h_ = U_h_h[b * H + k];
@@ -59,41 +61,43 @@ extern "C" __global__ void antisymmetric_forward_1(
 
     const real tanh_h_ = tanh(U_h_h_ + W_h_x + b_h_ - real(0.01) * h_ - U_hT_h_);
     tanh_h[at * H + k] = tanh_h_;
-    h[(at + B) * H + k] = real(0.1) * tanh_h_ + h_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : real(0.1) * tanh_h_ + h_;  // h_next
 }
 
 // Computes d_h_next, d_tanh_h and d_U_hT_h.
 extern "C" __global__ void antisymmetric_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read tanh_h, Write d_tanh_h,
-        Write d_U_hT_h) {
+        Write d_U_hT_h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real tanh_h_ = tanh_h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_tanh_h_ = real(0.1) * d_h_next * (1 - square(tanh_h_));
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_tanh_h[at * H + k] = d_tanh_h_;
     d_U_hT_h[at * H + k] = -d_tanh_h_;
 }
 
 extern "C" __global__ void antisymmetric_backward_2(
         const Index B, const Index t, const Index H, Read U_hT_d_a_h, Read U_h_d_U_hT_h, Write d_h,
-        Read d_tanh_h) {
+        Read d_tanh_h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_hT_d_a_h_ = U_hT_d_a_h[b * H + k];
     const real U_h_d_U_hT_h_ = U_h_d_U_hT_h[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_tanh_h_ = d_tanh_h[at * H + k];
 
-    d_h[b * H + k] = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_tanh_h_;
+    if (!over) d_h[b * H + k] = U_hT_d_a_h_ + U_h_d_U_hT_h_ + d_h_next - real(0.01) * d_tanh_h_;
 }
 
 // The sums of d_tanh_h over 256 rows each.

@@ -130,10 +130,7 @@ def forward(
         # h' = ep * tanh(W_h @ x + U_h @ h + b_h - U_h.T @ h - gamma * h) + h
         product(h[t], U_h, U_hT_h)
         product(h[t], U_h_T, U_h_h)
-        launch("antisymmetric_forward_1", dtype, B * H, B, t, H, U_hT_h, U_h_h, tanh_h, b_h, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("antisymmetric_forward_1", dtype, B * H, B, t, H, U_hT_h, U_h_h, tanh_h, b_h, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -171,21 +168,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     U_h_T = U_h.T
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_tanh_h and d_U_hT_h.
-        launch("antisymmetric_backward_1", dtype, B * H, B, t, H, d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h)
+        launch(
+            "antisymmetric_backward_1", dtype, B * H, B, t, H, d_h, d_y, tanh_h, d_tanh_h, d_U_hT_h, finished,
+        )
 
         product(d_tanh_h[t], U_h, U_hT_d_a_h)  # U_hT_d_a_h = U_h.T @ d_tanh_h
         product(d_U_hT_h[t], U_h_T, U_h_d_U_hT_h)  # U_h_d_U_hT_h = U_h @ d_U_hT_h
 
         # d_h += U_hT_d_a_h + U_h_d_U_hT_h - 0.01 * d_tanh_h
-        launch("antisymmetric_backward_2", dtype, B * H, B, t, H, U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "antisymmetric_backward_2", dtype, B * H, B, t, H, U_hT_d_a_h, U_h_d_U_hT_h, d_h, d_tanh_h,
+            finished,
+        )
 
     product(d_tanh_h.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_h
 

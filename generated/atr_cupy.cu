@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // f = sigmoid(p - q)
 // h' = f * h + p * i
 extern "C" __global__ void atr_forward_1(
-        const Index B, const Index t, const Index H, Write f, Read b_h, Read p, Write h, Write i_) {
+        const Index B, const Index t, const Index H, Write f, Read b_h, Read p, Write h, Write i_,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_h = f[at * H + k];
     const real b_h_ = b_h[k];
@@ -63,18 +66,19 @@ extern "C" __global__ void atr_forward_1(
     const real f_ = sigmoid(p_ - q);
     i_[at * H + k] = i__2;
     f[at * H + k] = f_;
-    h[(at + B) * H + k] = h_ * f_ + p_ * i__2;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * f_ + p_ * i__2;  // h_next
 }
 
 // Computes d_h_next, d_p and d_q.
 extern "C" __global__ void atr_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read f, Read h, Read i_, Read p,
-        Write d_p, Write d_q) {
+        Write d_p, Write d_q, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real f_ = f[at * H + k];
     const real h_ = h[at * H + k];
@@ -84,22 +88,24 @@ extern "C" __global__ void atr_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_f = d_h_next * (1 - f_) * f_ * h_;
     const real d_i = d_h_next * (1 - i__2) * i__2 * p_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_q[at * H + k] = d_i - d_f;
     d_p[at * H + k] = d_f + d_h_next * i__2 + d_i;
 }
 
 extern "C" __global__ void atr_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read f) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read f,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    d_h[b * H + k] = d_h_next * f_ + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * f_ + d_u_h_;
 }
 
 // The sums of d_q over 256 rows each.

@@ -140,10 +140,7 @@ def forward(
         # i = sigmoid(p + q)
         # f = sigmoid(p - q)
         # h' = f * h + p * i
-        launch("atr_forward_1", dtype, B * H, B, t, H, f, b_h, p, h, i)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("atr_forward_1", dtype, B * H, B, t, H, f, b_h, p, h, i, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -180,18 +177,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_p and d_q.
-        launch("atr_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, h, i, p, d_p, d_q)
+        launch("atr_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, h, i, p, d_p, d_q, finished)
 
         product(d_q[t], U_h, d_u_h)  # d_u_h = U_h.T @ d_q
-        launch("atr_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, f)  # d_h = d_h * f + d_u_h
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("atr_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, f, finished)  # d_h = d_h * f + d_u_h
 
     product(d_p.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_p
 

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // a = tanh(W_a @ x + w_a * h + b_a) + 1
 // h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
 extern "C" __global__ void brc_forward_1(
-        const Index B, const Index t, const Index H, Write gates, Read b_, Write h, Read w) {
+        const Index B, const Index t, const Index H, Write gates, Read b_, Write h, Read w,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real W_z_x = gates[at * (3 * H) + k], W_a_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
@@ -66,7 +69,7 @@ extern "C" __global__ void brc_forward_1(
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = tanh_a;
     gates[at * (3 * H) + 2 * H + k] = tanh_h;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * tanh_h;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * tanh_h;  // h_next
 }
 
 extern "C" __global__ void brc_backward_1(
@@ -83,12 +86,13 @@ extern "C" __global__ void brc_backward_1(
 // Computes d_h, d_z, d_tanh_h, d_tanh_a, g_w_a and g_w_z.
 extern "C" __global__ void brc_backward_2(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Read a,
-        Read w, Write d_gates, WriteReal d_gates_2) {
+        Read w, Write d_gates, WriteReal d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (3 * H) + k], tanh_h = gates[at * (3 * H) + 2 * H + k];
     const real tanh_a = gates[at * (3 * H) + H + k];
@@ -106,7 +110,7 @@ extern "C" __global__ void brc_backward_2(
     d_gates_2[at * (2 * H) + H + k] = d_tanh_a * h_;  // g_w_a
     d_gates[at * (3 * H) + k] = d_z;
     d_gates_2[at * (2 * H) + k] = d_z * h_;  // g_w_z
-    d_h[b * H + k] = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_tanh_a * w_a + d_tanh_h * a_ + d_z * w_z;
 }
 
 // The sums of d_z, d_tanh_a, g_w_z and g_w_a over 256 rows each.

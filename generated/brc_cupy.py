@@ -132,10 +132,7 @@ def forward(
         # z = sigmoid(W_z @ x + w_z * h + b_z)
         # a = tanh(W_a @ x + w_a * h + b_a) + 1
         # h' = (1 - z) * tanh(W_h @ x + a * h) + z * h
-        launch("brc_forward_1", dtype, B * H, B, t, H, gates, b, h, w)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("brc_forward_1", dtype, B * H, B, t, H, gates, b, h, w, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -176,15 +173,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     launch("brc_backward_1", dtype, T * B * H, T * B, H, gates, a)  # a = tanh_a + 1
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z, d_tanh_h, d_tanh_a, g_w_a, g_w_z and d_h.
-        launch("brc_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, a, w, d_gates, d_gates_2)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "brc_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, a, w, d_gates, d_gates_2, finished,
+        )
 
     # d_x = W_z.T @ d_z + W_a.T @ d_tanh_a + W_h.T @ d_tanh_h
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -66,10 +67,11 @@ extern "C" __global__ void caru_forward_1(
 // h' = (1 - l) * h + n * l
 extern "C" __global__ void caru_forward_2(
         const Index B, const Index t, const Index H, Read u, Write gates, Read c, Read b_, Read sigmoid_a,
-        Write h) {
+        Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_n_h = u[b * (2 * H) + k], U_z_h = u[b * (2 * H) + H + k];
     const real a = gates[at * (2 * H) + k], W_z_x = gates[at * (2 * H) + H + k];
@@ -83,7 +85,7 @@ extern "C" __global__ void caru_forward_2(
     const real l = sigmoid_a_ * z;
     gates[at * (2 * H) + k] = n;
     gates[at * (2 * H) + H + k] = z;
-    h[(at + B) * H + k] = h_ * (1 - l) + n * l;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - l) + n * l;  // h_next
 }
 
 extern "C" __global__ void caru_backward_1(
@@ -101,12 +103,13 @@ extern "C" __global__ void caru_backward_1(
 // Computes d_h_next, d_a, d_z and d_n.
 extern "C" __global__ void caru_backward_2(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read gates,
-        Read sigmoid_a, Read l, Write d_gates) {
+        Read sigmoid_a, Read l, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
     const real n = gates[at * (2 * H) + k], z = gates[at * (2 * H) + H + k];
@@ -116,23 +119,25 @@ extern "C" __global__ void caru_backward_2(
     const real d_h_next = d_h_later + d_y_;
     const real d_l = d_h_next * (n - h_);
     const real d_n = d_h_next * l_ * (1 - square(n));
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (3 * H) + H + k] = d_l * sigmoid_a_ * (1 - z) * z;  // d_z
     d_gates[at * (3 * H) + 2 * H + k] = d_n;
     d_gates[at * (3 * H) + k] = d_l * (1 - sigmoid_a_) * sigmoid_a_ * z + d_n;  // d_a
 }
 
 extern "C" __global__ void caru_backward_3(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read l) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read l,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real l_ = l[at * H + k];
 
-    d_h[b * H + k] = d_h_next * (1 - l_) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * (1 - l_) + d_u_h_;
 }
 
 // The sums of d_a, d_z and d_n over 256 rows each.

@@ -162,10 +162,7 @@ def forward(
 
         # l = z * sigmoid(a)
         # h' = (1 - l) * h + n * l
-        launch("caru_forward_2", dtype, B * H, B, t, H, u, gates, c, b, sigmoid_a, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("caru_forward_2", dtype, B * H, B, t, H, u, gates, c, b, sigmoid_a, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -219,18 +216,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     U_zn = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a, d_z and d_n.
-        launch("caru_backward_2", dtype, B * H, B, t, H, d_h, d_y, h, gates, sigmoid_a, l, d_gates)
+        launch("caru_backward_2", dtype, B * H, B, t, H, d_h, d_y, h, gates, sigmoid_a, l, d_gates, finished)
 
         product(d_gates[t, :, H:], U_zn, d_u_h)  # d_u_h = U_z.T @ d_z + U_n.T @ d_n
-        launch("caru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, l)  # d_h = d_h * (1 - l) + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * (1 - l) + d_u_h
+        launch("caru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, l, finished)
 
     # d_x = W_n.T @ d_a + W_z.T @ d_z
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

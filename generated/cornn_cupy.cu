@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -47,10 +48,11 @@ __device__ inline real over_threads(const real total) {
 // y' = dt * z' + y
 extern "C" __global__ void cornn_forward_1(
         const Index B, const Index t, const Index H, Read U_y_y, Read U_z_z, Write tanh_z, Read b_h,
-        Write y_, Write z) {
+        Write y_, Write z, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_y_y_ = U_y_y[b * H + k];
     const real U_z_z_ = U_z_z[b * H + k];
@@ -62,44 +64,47 @@ extern "C" __global__ void cornn_forward_1(
     const real tanh_z_ = tanh(U_y_y_ + U_z_z_ + W_h_x + b_h_);
     const real z_next = real(0.1) * tanh_z_ + real(0.53) * z_ - real(0.27) * y;
     tanh_z[at * H + k] = tanh_z_;
-    z[(at + B) * H + k] = z_next;
-    y_[(at + B) * H + k] = real(0.1) * z_next + y;  // y_next
+    z[(at + B) * H + k] = over ? z_ : z_next;
+    y_[(at + B) * H + k] = over ? y : real(0.1) * z_next + y;  // y_next
 }
 
 // Computes d_y_next, d_z_next and d_tanh_z.
 extern "C" __global__ void cornn_backward_1(
         const Index B, const Index t, const Index H, Read d_y, Write d_y_2, Write d_z, Read tanh_z,
-        Write d_tanh_z) {
+        Write d_tanh_z, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_y_ = d_y[at * H + k];
-    const real d_y_later = d_y_2[b * H + k];
-    const real d_z_later = d_z[b * H + k];
+    const real d_y_later = over ? 0 : real(d_y_2[b * H + k]);
+    const real d_z_later = over ? 0 : real(d_z[b * H + k]);
     const real tanh_z_ = tanh_z[at * H + k];
 
     const real d_y_next = d_y_ + d_y_later;
     const real d_z_next = real(0.1) * d_y_next + d_z_later;
-    d_y_2[b * H + k] = d_y_next;
-    d_z[b * H + k] = d_z_next;
+    if (!over) d_y_2[b * H + k] = d_y_next;
+    if (!over) d_z[b * H + k] = d_z_next;
     d_tanh_z[at * H + k] = real(0.1) * d_z_next * (1 - square(tanh_z_));
 }
 
 // Computes d_y_2 and d_z.
 extern "C" __global__ void cornn_backward_2(
-        const Index B, const Index H, Read d_u_y, Write d_y_2, Write d_z, Read d_u_z) {
+        const Index B, const Index t, const Index H, Read d_u_y, Write d_y_2, Write d_z, Read d_u_z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
+    const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_u_y_ = d_u_y[b * H + k];
-    const real d_y_next = d_y_2[b * H + k];
-    const real d_z_next = d_z[b * H + k];
+    const real d_y_next = over ? 0 : real(d_y_2[b * H + k]);
+    const real d_z_next = over ? 0 : real(d_z[b * H + k]);
     const real d_u_z_ = d_u_z[b * H + k];
 
-    d_y_2[b * H + k] = d_u_y_ + d_y_next - real(0.27) * d_z_next;
-    d_z[b * H + k] = real(0.53) * d_z_next + d_u_z_;
+    if (!over) d_y_2[b * H + k] = d_u_y_ + d_y_next - real(0.27) * d_z_next;
+    if (!over) d_z[b * H + k] = real(0.53) * d_z_next + d_u_z_;
 }
 
 // The sums of d_tanh_z over 256 rows each.

@@ -140,11 +140,7 @@ def forward(
         product(z[t], U_z_T, U_z_z)
 
         # y' = dt * z' + y
-        launch("cornn_forward_1", dtype, B * H, B, t, H, U_y_y, U_z_z, tanh_z, b_h, y_, z)
-
-        if finished is not None:
-            cp.copyto(y_[t + 1], y_[t], where=finished[t])
-            cp.copyto(z[t + 1], z[t], where=finished[t])
+        launch("cornn_forward_1", dtype, B * H, B, t, H, U_y_y, U_z_z, tanh_z, b_h, y_, z, finished)
 
     y = y_[1:].copy() if finished is None else cp.where(finished, 0, y_[1:]).astype(dtype, copy=False)
     final = States(y_[T].copy(), z[T].copy())
@@ -183,24 +179,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_y, d_U_z, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_y = d_y_2.copy()
-            cp.copyto(d_y_2, 0, where=finished[t])
-            kept_z = d_z.copy()
-            cp.copyto(d_z, 0, where=finished[t])
-
         # d_z and d_tanh_z.
-        launch("cornn_backward_1", dtype, B * H, B, t, H, d_y, d_y_2, d_z, tanh_z, d_tanh_z)
+        launch("cornn_backward_1", dtype, B * H, B, t, H, d_y, d_y_2, d_z, tanh_z, d_tanh_z, finished)
 
         product(d_tanh_z[t], U_z, d_u_z)  # d_u_z = U_z.T @ d_tanh_z
         product(d_tanh_z[t], U_y, d_u_y)  # d_u_y = U_y.T @ d_tanh_z
 
         # d_y_2 and d_z.
-        launch("cornn_backward_2", dtype, B * H, B, H, d_u_y, d_y_2, d_z, d_u_z)
-
-        if finished is not None:
-            cp.copyto(d_y_2, kept_y, where=finished[t])
-            cp.copyto(d_z, kept_z, where=finished[t])
+        launch("cornn_backward_2", dtype, B * H, B, t, H, d_u_y, d_y_2, d_z, d_u_z, finished)
 
     product(d_tanh_z.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_tanh_z
 

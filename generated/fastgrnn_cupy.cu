@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -63,10 +64,11 @@ extern "C" __global__ void fastgrnn_forward_1(
 // h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
 extern "C" __global__ void fastgrnn_forward_2(
         const Index B, const Index t, const Index H, Read U_h_h, Write n, Read b_, Write h,
-        ReadReal sigmoid_nu, ReadReal sigmoid_zeta, Write z) {
+        ReadReal sigmoid_nu, ReadReal sigmoid_zeta, Write z, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -80,19 +82,20 @@ extern "C" __global__ void fastgrnn_forward_2(
     const real n_ = tanh(a + b_h);
     z[at * H + k] = z_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * z_ + n_ * (sigmoid_nu_ + sigmoid_zeta_ * (1 - z_));  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z_ + n_ * (sigmoid_nu_ + sigmoid_zeta_ * (1 - z_));  // h_next
 }
 
 // Computes d_h_next, g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
 extern "C" __global__ void fastgrnn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read z,
         ReadReal sigmoid_nu, ReadReal sigmoid_zeta, Read h, WriteReal g_sigmoid_nu, WriteReal d_gates,
-        WriteReal g_sigmoid_zeta, Write d_a) {
+        WriteReal g_sigmoid_zeta, Write d_a, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real n_ = n[at * H + k];
     const real z_ = z[at * H + k];
@@ -104,7 +107,7 @@ extern "C" __global__ void fastgrnn_backward_1(
     const real not_z = 1 - z_;
     const real d_n = d_h_next * (1 - square(n_)) * (sigmoid_zeta_ * not_z + sigmoid_nu_);
     const real d_z = d_h_next * z_ * not_z * (h_ - n_ * sigmoid_zeta_);
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     g_sigmoid_nu[at * H + k] = d_h_next * n_;
     g_sigmoid_zeta[at * H + k] = d_h_next * n_ * not_z;
     d_gates[at * (2 * H) + H + k] = d_n;
@@ -113,16 +116,18 @@ extern "C" __global__ void fastgrnn_backward_1(
 }
 
 extern "C" __global__ void fastgrnn_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read z) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    d_h[b * H + k] = d_h_next * z_ + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
 // The sums of sum_g_sigmoid_nu, sum_g_sigmoid_zeta, d_z and d_n over 256 rows each.

@@ -147,10 +147,10 @@ def forward(
         # z = sigmoid(a + b_z)
         # n = tanh(a + b_h)
         # h' = n * ((1 - z) * sigmoid(zeta) + sigmoid(nu)) + z * h
-        launch("fastgrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b, h, sigmoid_nu, sigmoid_zeta, z)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch(
+            "fastgrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b, h, sigmoid_nu, sigmoid_zeta, z,
+            finished,
+        )
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -192,21 +192,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sigmoid_nu, d_sigmoid_zeta = (cp.empty((1,), arithmetic(dtype)) for _ in range(2))
     d_W_h, d_U_h, d_b, d_nu, d_zeta = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # g_sigmoid_nu, d_z, g_sigmoid_zeta, d_n and d_a.
         launch(
             "fastgrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, z, sigmoid_nu, sigmoid_zeta, h,
-            g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a,
+            g_sigmoid_nu, d_gates, g_sigmoid_zeta, d_a, finished,
         )
 
         product(d_a[t], U_h, d_u_h)  # d_u_h = U_h.T @ d_a
-        launch("fastgrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * z + d_u_h
+        launch("fastgrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, z, finished)
 
     # d_x = W_h.T @ d_a
     product(d_a.reshape(T * B, H), W_h, d_x.reshape(T * B, I))

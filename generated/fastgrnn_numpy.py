@@ -215,7 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_a, g_sigmoid_nu, g_sigmoid_zeta = (np.empty((T, B, H), dtype) for _ in range(3))
-    k_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
     d_u_h = np.empty((B, H), dtype)
     d_x = np.empty((T, B, I), dtype)
     sum_g_sigmoid_nu, sum_g_sigmoid_zeta = (np.empty((T, B, 1), dtype) for _ in range(2))
@@ -226,7 +226,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
         steps = ts.stop - ts.start
         s_ts = np.empty((steps, B, H), dtype)
-        d_z_ts, d_n_ts = k_gates[ts, :, :H], k_gates[ts, :, H:]
+        d_z_ts, d_n_ts = d_gates[ts, :, :H], d_gates[ts, :, H:]
         z_ts, g_sigmoid_zeta_ts, n_ts = z[ts], g_sigmoid_zeta[ts], n[ts]
 
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
@@ -246,10 +246,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_z_ts *= z_ts
 
         for (
-            d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, k_gates_each, d_a_t, d_n, d_z, z_t, finished_t,
+            d_y_t, g_sigmoid_nu_t, n_t, g_sigmoid_zeta_t, d_gates_each, d_a_t, d_n, d_z, z_t, finished_t,
         ) in backwards(
             d_y[ts], g_sigmoid_nu[ts], n_ts, g_sigmoid_zeta_ts,
-            k_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), d_a[ts], d_n_ts, d_z_ts, z_ts, ends[ts],
+            d_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), d_a[ts], d_n_ts, d_z_ts, z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -261,7 +261,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_n = d_h * (1 - n**2) * (sigmoid_nu + sigmoid_zeta * (1 - z))
             # d_z = d_h * (1 - z) * z * (h - n * sigmoid_zeta)
-            k_gates_each *= d_h
+            d_gates_each *= d_h
 
             np.add(d_n, d_z, out=d_a_t)  # d_a = d_n + d_z
             np.matmul(d_a_t, U_h_tiles, out=d_u_h_tiles)  # d_u_h = U_h.T @ d_a
@@ -287,7 +287,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_a.reshape(T * B, H).T, h[:-1].reshape(T * B, H), out=d_U_h)
     d_sigmoid_nu[...] = np.sum(sum_g_sigmoid_nu.reshape(T * B, 1))
     d_sigmoid_zeta[...] = np.sum(sum_g_sigmoid_zeta.reshape(T * B, 1))
-    np.matmul(ones, k_gates.reshape(T * B, 2 * H), out=d_b)
+    np.matmul(ones, d_gates.reshape(T * B, 2 * H), out=d_b)
 
     # d_nu = d_sigmoid_nu * (1 - sigmoid_nu) * sigmoid_nu
     np.subtract(1, sigmoid_nu, out=d_nu_2)

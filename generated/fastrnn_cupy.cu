@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -61,10 +62,11 @@ extern "C" __global__ void fastrnn_forward_1(
 // h' = n * sigmoid(alpha) + sigmoid(beta) * h
 extern "C" __global__ void fastrnn_forward_2(
         const Index B, const Index t, const Index H, Read U_h_h, Write n, Read b_h, Write h,
-        ReadReal sigmoid_alpha, ReadReal sigmoid_beta) {
+        ReadReal sigmoid_alpha, ReadReal sigmoid_beta, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -75,41 +77,45 @@ extern "C" __global__ void fastrnn_forward_2(
 
     const real n_ = tanh(U_h_h_ + W_h_x + b_h_);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * sigmoid_beta_ + sigmoid_alpha_ * n_;  // h_next
 }
 
 // Computes d_h_next, g_sigmoid_beta, g_sigmoid_alpha and d_n.
 extern "C" __global__ void fastrnn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read n,
-        ReadReal sigmoid_alpha, WriteReal g_sigmoid_beta, WriteReal g_sigmoid_alpha, Write d_n) {
+        ReadReal sigmoid_alpha, WriteReal g_sigmoid_beta, WriteReal g_sigmoid_alpha, Write d_n,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];
     const real sigmoid_alpha_ = sigmoid_alpha[0];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     g_sigmoid_beta[at * H + k] = d_h_next * h_;
     g_sigmoid_alpha[at * H + k] = d_h_next * n_;
     d_n[at * H + k] = d_h_next * (1 - square(n_)) * sigmoid_alpha_;
 }
 
 extern "C" __global__ void fastrnn_backward_2(
-        const Index B, const Index H, Write d_h, Read d_u_h, ReadReal sigmoid_beta) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, ReadReal sigmoid_beta,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
+    const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real sigmoid_beta_ = sigmoid_beta[0];
 
-    d_h[b * H + k] = d_h_next * sigmoid_beta_ + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * sigmoid_beta_ + d_u_h_;
 }
 
 // The sums of sum_g_sigmoid_alpha, sum_g_sigmoid_beta and d_n over 256 rows each.

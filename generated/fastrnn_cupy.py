@@ -138,10 +138,10 @@ def forward(
         product(h[t], U_h_T, U_h_h)  # n = tanh(W_h @ x + U_h @ h + b_h)
 
         # h' = n * sigmoid(alpha) + sigmoid(beta) * h
-        launch("fastrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch(
+            "fastrnn_forward_2", dtype, B * H, B, t, H, U_h_h, n, b_h, h, sigmoid_alpha, sigmoid_beta,
+            finished,
+        )
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -182,23 +182,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sigmoid_beta, d_sigmoid_alpha = (cp.empty((1,), arithmetic(dtype)) for _ in range(2))
     d_W_h, d_U_h, d_b_h, d_alpha, d_beta = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # g_sigmoid_beta, g_sigmoid_alpha and d_n.
         launch(
             "fastrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, n, sigmoid_alpha, g_sigmoid_beta,
-            g_sigmoid_alpha, d_n,
+            g_sigmoid_alpha, d_n, finished,
         )
 
         product(d_n[t], U_h, d_u_h)  # d_u_h = U_h.T @ d_n
 
         # d_h = d_h * sigmoid_beta + d_u_h
-        launch("fastrnn_backward_2", dtype, B * H, B, H, d_h, d_u_h, sigmoid_beta)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("fastrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, sigmoid_beta, finished)
 
     # d_x = W_h.T @ d_n
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))

@@ -132,10 +132,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
-        launch("gilr_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next)  # h' = (1 - g) * j + g * h
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - g) * j + g * h
+        launch("gilr_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -171,15 +169,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a_g and d_j.
-        launch("gilr_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("gilr_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
 
     # d_x = W_g.T @ d_a_g + W_j.T @ d_j
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

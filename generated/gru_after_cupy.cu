@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -50,10 +51,11 @@ __device__ inline real over_threads(const real total) {
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_after_forward_1(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Read c, Write h,
-        Write v_n) {
+        Write v_n, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_z_h = u[b * (3 * H) + k], U_r_h = u[b * (3 * H) + H + k];
     const real U_h_h = u[b * (3 * H) + 2 * H + k];
@@ -71,18 +73,19 @@ extern "C" __global__ void gru_after_forward_1(
     gates[at * (3 * H) + H + k] = r;
     v_n[at * H + k] = v_n_;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, d_v_n and d_r.
 extern "C" __global__ void gru_after_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read v_n, Read h,
-        Write d_gates) {
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (3 * H) + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + H + k];
@@ -92,7 +95,7 @@ extern "C" __global__ void gru_after_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
     const real d_n = d_h_next * (1 - square(n)) * not_z;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (4 * H) + 3 * H + k] = d_n;
     d_gates[at * (4 * H) + k] = d_n * r;  // d_v_n
     d_gates[at * (4 * H) + 2 * H + k] = d_n * (1 - r) * r * v_n_;  // d_r
@@ -100,16 +103,18 @@ extern "C" __global__ void gru_after_backward_1(
 }
 
 extern "C" __global__ void gru_after_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (3 * H) + k];
 
-    d_h[b * H + k] = d_h_next * z + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // The sums of d_z, d_r, d_n and d_v_n over 256 rows each.

@@ -143,10 +143,7 @@ def forward(
         product(h[t], U_T, u)
 
         # h' = (1 - z) * n + z * h
-        launch("gru_after_forward_1", dtype, B * H, B, t, H, u, gates, b, c, h, v_n)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("gru_after_forward_1", dtype, B * H, B, t, H, u, gates, b, c, h, v_n, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -184,18 +181,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     U_hzr = cp.concatenate((U[2 * H :], U[: 2 * H]))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z, d_n, d_v_n and d_r.
-        launch("gru_after_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, v_n, h, d_gates)
+        launch("gru_after_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, v_n, h, d_gates, finished)
 
         product(d_gates[t, :, : 3 * H], U_hzr, d_u_h)  # d_u_h = U_h.T @ d_v_n + U_z.T @ d_z + U_r.T @ d_r
-        launch("gru_after_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates)  # d_h = d_h * z + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * z + d_u_h
+        launch("gru_after_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     product(d_gates[..., H:].reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -45,10 +46,12 @@ extern "C" __global__ void gru_cho_forward_1(
 // n = tanh(W_h @ x + U_h @ (r * h))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void gru_cho_forward_2(
-        const Index B, const Index t, const Index H, Read U_h_hr, Write gates, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_hr, Write gates, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_hr_ = U_h_hr[b * H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
@@ -56,52 +59,58 @@ extern "C" __global__ void gru_cho_forward_2(
 
     const real n = tanh(U_h_hr_ + W_h_x);
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_cho_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (3 * H) + 2 * H + k] = d_h_next * (1 - square(n)) * (1 - z);  // d_n
 }
 
 // Computes d_r and d_z.
 extern "C" __global__ void gru_cho_backward_2(
-        const Index B, const Index t, const Index H, Read d_hr, Read h, Read gates, Read d_h, Write d_gates) {
+        const Index B, const Index t, const Index H, Read d_hr, Read h, Read gates, Read d_h,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
     const real r = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real z = gates[at * (3 * H) + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
 
     d_gates[at * (3 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
     d_gates[at * (3 * H) + k] = d_h_next * (1 - z) * z * (h_ - n);  // d_z
 }
 
 extern "C" __global__ void gru_cho_backward_3(
-        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real r = gates[at * (3 * H) + H + k], z = gates[at * (3 * H) + k];
 
-    d_h[b * H + k] = d_h_next * z + d_hr_ * r + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_hr_ * r + d_u_h_;
 }

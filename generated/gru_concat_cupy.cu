@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -67,10 +68,12 @@ extern "C" __global__ void gru_concat_forward_1(
 // n = tanh(A_h @ concat(r * h, x) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_concat_forward_2(
-        const Index B, const Index t, const Index H, Read A_h_0_hr, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read A_h_0_hr, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real A_h_0_hr_ = A_h_0_hr[b * H + k];
     const real A_h_1_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
@@ -79,33 +82,37 @@ extern "C" __global__ void gru_concat_forward_2(
 
     const real n = tanh(A_h_0_hr_ + A_h_1_x + b_h);
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_ * (1 - z) + z * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z) + z * n;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_concat_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (3 * H) + 2 * H + k] = d_h_next * (1 - square(n)) * z;  // d_n
 }
 
 // Computes d_z and d_r.
 extern "C" __global__ void gru_concat_backward_2(
-        const Index B, const Index t, const Index H, Read d_h, Read h, Read gates, Read d_hr, Write d_gates) {
+        const Index B, const Index t, const Index H, Read d_h, Read h, Read gates, Read d_hr,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real h_ = h[at * H + k];
     const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + H + k];
     const real r = gates[at * (3 * H) + k];
@@ -116,17 +123,19 @@ extern "C" __global__ void gru_concat_backward_2(
 }
 
 extern "C" __global__ void gru_concat_backward_3(
-        const Index B, const Index t, const Index H, Read d_a_h, Write d_h, Read d_hr, Read gates) {
+        const Index B, const Index t, const Index H, Read d_a_h, Write d_h, Read d_hr, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_a_h_ = d_a_h[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_hr_ = d_hr[b * H + k];
     const real r = gates[at * (3 * H) + k], z = gates[at * (3 * H) + H + k];
 
-    d_h[b * H + k] = d_a_h_ + d_h_next * (1 - z) + d_hr_ * r;
+    if (!over) d_h[b * H + k] = d_a_h_ + d_h_next * (1 - z) + d_hr_ * r;
 }
 
 // The sums of d_r, d_z and d_n over 256 rows each.

@@ -142,10 +142,7 @@ def forward(
         product(hr[t], A_h_T, A_h_0_hr)
 
         # h' = (1 - z) * h + z * n
-        launch("gru_concat_forward_2", dtype, B * H, B, t, H, A_h_0_hr, gates, b, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("gru_concat_forward_2", dtype, B * H, B, t, H, A_h_0_hr, gates, b, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -184,25 +181,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     A_h = A[2 * H :, :H]
     A_rz = A[: 2 * H, :H]
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_n = d_h * (1 - n**2) * z
-        launch("gru_concat_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates)
+        launch("gru_concat_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, d_gates, finished)
 
         product(d_gates[t, :, 2 * H :], A_h, d_hr)  # d_hr = A_h.T @ d_n
 
         # d_z and d_r.
-        launch("gru_concat_backward_2", dtype, B * H, B, t, H, d_h, h, gates, d_hr, d_gates)
+        launch("gru_concat_backward_2", dtype, B * H, B, t, H, d_h, h, gates, d_hr, d_gates, finished)
 
         product(d_gates[t, :, : 2 * H], A_rz, d_a_h)  # d_a_h = A_r.T @ d_r + A_z.T @ d_z
 
         # d_h = d_a_h + d_h * (1 - z) + d_hr * r
-        launch("gru_concat_backward_3", dtype, B * H, B, t, H, d_a_h, d_h, d_hr, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("gru_concat_backward_3", dtype, B * H, B, t, H, d_a_h, d_h, d_hr, gates, finished)
 
     # d_x = A_r.T @ d_r + A_z.T @ d_z + A_h.T @ d_n
     product(d_gates.reshape(T * B, 3 * H), A[:, H:], d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -66,10 +67,12 @@ extern "C" __global__ void gru_type1_forward_1(
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type1_forward_2(
-        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, Read gates) {
+        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_hr_ = U_h_hr[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -79,38 +82,41 @@ extern "C" __global__ void gru_type1_forward_2(
 
     const real n_ = tanh(U_h_hr_ + W_h_x + b_h);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * (1 - z) + z * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z) + z * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void gru_type1_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read gates, Write d_n) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read gates, Write d_n,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real n_ = n[at * H + k];
     const real z = gates[at * (2 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_n[at * H + k] = d_h_next * (1 - square(n_)) * z;
 }
 
 // Computes d_r and d_z.
 extern "C" __global__ void gru_type1_backward_2(
         const Index B, const Index t, const Index H, Read d_hr, Read h, Read gates, Read d_h, Read n,
-        Write d_gates) {
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
     const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real n_ = n[at * H + k];
 
     d_gates[at * (2 * H) + H + k] = d_hr_ * h_ * (1 - r) * r;  // d_r
@@ -118,17 +124,19 @@ extern "C" __global__ void gru_type1_backward_2(
 }
 
 extern "C" __global__ void gru_type1_backward_3(
-        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 }
 
 // The sums of d_z, d_r and d_n over 256 rows each.

@@ -147,10 +147,7 @@ def forward(
         product(hr[t], U_h_T, U_h_hr)
 
         # h' = (1 - z) * h + z * n
-        launch("gru_type2_forward_2", dtype, B * H, B, t, H, U_h_hr, n, b_h, h, gates)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("gru_type2_forward_2", dtype, B * H, B, t, H, U_h_hr, n, b_h, h, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -188,25 +185,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_n = d_h * (1 - n**2) * z
-        launch("gru_type2_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, d_n)
+        launch("gru_type2_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, d_n, finished)
 
         product(d_n[t], U_h, d_hr)  # d_hr = U_h.T @ d_n
 
         # d_r and d_z.
-        launch("gru_type2_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_h, n, d_gates)
+        launch("gru_type2_backward_2", dtype, B * H, B, t, H, d_hr, h, gates, d_h, n, d_gates, finished)
 
         product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
-        launch("gru_type2_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("gru_type2_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates, finished)
 
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 

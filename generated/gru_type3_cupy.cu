@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -74,10 +75,12 @@ extern "C" __global__ void gru_type3_forward_2(
 // n = tanh(W_h @ x + U_h @ (r * h) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void gru_type3_forward_3(
-        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, ReadReal z) {
+        const Index B, const Index t, const Index H, Read U_h_hr, Write n, Read b_, Write h, ReadReal z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_hr_ = U_h_hr[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -87,25 +90,26 @@ extern "C" __global__ void gru_type3_forward_3(
 
     const real n_ = tanh(U_h_hr_ + W_h_x + b_h);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * (1 - z_) + z_ * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z_) + z_ * n_;  // h_next
 }
 
 // Computes d_h_next, g_z and d_n.
 extern "C" __global__ void gru_type3_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read n, ReadReal z,
-        WriteReal g_z, Write d_n) {
+        WriteReal g_z, Write d_n, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];
     const real z_ = z[k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     g_z[at * H + k] = d_h_next * (n_ - h_);
     d_n[at * H + k] = d_h_next * (1 - square(n_)) * z_;
 }
@@ -113,19 +117,20 @@ extern "C" __global__ void gru_type3_backward_1(
 // Computes g_r and d_h.
 extern "C" __global__ void gru_type3_backward_2(
         const Index B, const Index t, const Index H, Read d_hr, Read h, Write d_h, ReadReal r, ReadReal z,
-        WriteReal g_r) {
+        WriteReal g_r, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_hr_ = d_hr[b * H + k];
     const real h_ = h[at * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real r_ = r[k];
     const real z_ = z[k];
 
     g_r[at * H + k] = d_hr_ * h_;
-    d_h[b * H + k] = d_h_next * (1 - z_) + d_hr_ * r_;
+    if (!over) d_h[b * H + k] = d_h_next * (1 - z_) + d_hr_ * r_;
 }
 
 // The sums of g_r, g_z and d_n over 256 rows each.

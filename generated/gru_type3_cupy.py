@@ -146,10 +146,7 @@ def forward(
         product(hr[t], U_h_T, U_h_hr)
 
         # h' = (1 - z) * h + z * n
-        launch("gru_type3_forward_3", dtype, B * H, B, t, H, U_h_hr, n, b, h, z)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("gru_type3_forward_3", dtype, B * H, B, t, H, U_h_hr, n, b, h, z, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -188,20 +185,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_parts = cp.empty((2 * H,), arithmetic(dtype))  # d_r, d_z
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # g_z and d_n.
-        launch("gru_type3_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, n, z, g_z, d_n)
+        launch("gru_type3_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, n, z, g_z, d_n, finished)
 
         product(d_n[t], U_h, d_hr)  # d_hr = U_h.T @ d_n
 
         # g_r and d_h.
-        launch("gru_type3_backward_2", dtype, B * H, B, t, H, d_hr, h, d_h, r, z, g_r)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("gru_type3_backward_2", dtype, B * H, B, t, H, d_hr, h, d_h, r, z, g_r, finished)
 
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 

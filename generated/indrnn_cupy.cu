@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -46,28 +47,31 @@ __device__ inline real over_threads(const real total) {
 
 // h' = relu(W_h @ x + u * h + b_h)
 extern "C" __global__ void indrnn_forward_1(
-        const Index B, const Index t, const Index H, Read W_h_x, Read b_h, Write h, Read u) {
+        const Index B, const Index t, const Index H, Read W_h_x, Read b_h, Write h, Read u,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real W_h_x_ = W_h_x[at * H + k];
     const real b_h_ = b_h[k];
     const real h_ = h[at * H + k];
     const real u_ = u[k];
 
-    h[(at + B) * H + k] = relu(W_h_x_ + b_h_ + h_ * u_);  // h_next
+    h[(at + B) * H + k] = over ? h_ : relu(W_h_x_ + b_h_ + h_ * u_);  // h_next
 }
 
 // Computes d_h, d_a_h and g_u.
 extern "C" __global__ void indrnn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read u, Write d_a_h,
-        WriteReal g_u) {
+        WriteReal g_u, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_next = h[(at + B) * H + k], h_ = h[at * H + k];
     const real u_ = u[k];
@@ -76,7 +80,7 @@ extern "C" __global__ void indrnn_backward_1(
     const real d_a_h_ = d_h_next * step(h_next);
     d_a_h[at * H + k] = d_a_h_;
     g_u[at * H + k] = d_a_h_ * h_;
-    d_h[b * H + k] = d_a_h_ * u_;
+    if (!over) d_h[b * H + k] = d_a_h_ * u_;
 }
 
 // The sums of d_a_h and g_u over 256 rows each.

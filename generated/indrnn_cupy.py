@@ -124,10 +124,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
         # h' = relu(W_h @ x + u * h + b_h)
-        launch("indrnn_forward_1", dtype, B * H, B, t, H, W_h_x, b_h, h, u)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("indrnn_forward_1", dtype, B * H, B, t, H, W_h_x, b_h, h, u, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -164,15 +161,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_b_h, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a_h, g_u and d_h.
-        launch("indrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, u, d_a_h, g_u)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("indrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, u, d_a_h, g_u, finished)
 
     product(d_a_h.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -49,10 +50,12 @@ __device__ inline real over_threads(const real total) {
 // n = tanh(W_h @ x + u_h * r * h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void indygru_forward_1(
-        const Index B, const Index t, const Index H, Write gates, Read b_, Write h, Read u) {
+        const Index B, const Index t, const Index H, Write gates, Read b_, Write h, Read u,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real W_r_x = gates[at * (3 * H) + k], W_z_x = gates[at * (3 * H) + H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k];
@@ -66,18 +69,19 @@ extern "C" __global__ void indygru_forward_1(
     gates[at * (3 * H) + k] = r;
     gates[at * (3 * H) + H + k] = z;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h, d_z, d_n, g_u_h, g_u_z, d_r and g_u_r.
 extern "C" __global__ void indygru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Read u,
-        Write d_gates, WriteReal d_gates_2) {
+        Write d_gates, WriteReal d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (3 * H) + H + k], n = gates[at * (3 * H) + 2 * H + k];
     const real r = gates[at * (3 * H) + k];
@@ -95,7 +99,7 @@ extern "C" __global__ void indygru_backward_1(
     d_gates_2[at * (3 * H) + H + k] = d_z * h_;  // g_u_z
     d_gates[at * (3 * H) + k] = d_r;
     d_gates_2[at * (3 * H) + k] = d_r * h_;  // g_u_r
-    d_h[b * H + k] = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_n * r * u_h + d_r * u_r + d_z * u_z;
 }
 
 // The sums of d_r, d_z, d_n, g_u_r, g_u_z and g_u_h over 256 rows each.

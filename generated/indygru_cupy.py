@@ -135,10 +135,7 @@ def forward(
         # z = sigmoid(W_z @ x + u_z * h + b_z)
         # n = tanh(W_h @ x + u_h * r * h + b_h)
         # h' = (1 - z) * n + z * h
-        launch("indygru_forward_1", dtype, B * H, B, t, H, gates, b, h, u)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("indygru_forward_1", dtype, B * H, B, t, H, gates, b, h, u, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -175,15 +172,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b, d_u = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z, d_n, g_u_h, g_u_z, d_r, g_u_r and d_h.
-        launch("indygru_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, u, d_gates, d_gates_2)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "indygru_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, u, d_gates, d_gates_2, finished,
+        )
 
     # d_x = W_r.T @ d_r + W_z.T @ d_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -46,32 +47,35 @@ __device__ inline real over_threads(const real total) {
 
 // h' = relu(W_h @ x + U_h @ h + b_h)
 extern "C" __global__ void irnn_forward_1(
-        const Index B, const Index t, const Index H, Read U_h_h, Read W_h_x, Read b_h, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_h, Read W_h_x, Read b_h, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x_ = W_h_x[at * H + k];
     const real b_h_ = b_h[k];
 
-    h[(at + B) * H + k] = relu(U_h_h_ + W_h_x_ + b_h_);  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : relu(U_h_h_ + W_h_x_ + b_h_);  // h_next
 }
 
-// Computes d_h_next and d_a_h.
 extern "C" __global__ void irnn_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Write d_a_h) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Write d_a_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
     d_a_h[at * H + k] = d_h_next * step(h_next);
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // The sums of d_a_h over 256 rows each.

@@ -139,10 +139,7 @@ def forward(
         product(h[t], U_T, u)
 
         # h' = g * (1 - sigmoid(s - beta)) + sigmoid(s) * h
-        launch("janet_forward_1", dtype, B * H, B, t, H, u, gates, b, h, sigmoid_h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("janet_forward_1", dtype, B * H, B, t, H, u, gates, b, h, sigmoid_h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -179,20 +176,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_s and d_g.
-        launch("janet_backward_1", dtype, B * H, B, t, H, d_h, d_y, sigmoid_h, gates, h, d_gates)
+        launch("janet_backward_1", dtype, B * H, B, t, H, d_h, d_y, sigmoid_h, gates, h, d_gates, finished)
 
         product(d_gates[t], U, d_u_h)  # d_u_h = U_f.T @ d_s + U_c.T @ d_g
 
         # d_h = d_h * sigmoid_s + d_u_h
-        launch("janet_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("janet_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
 
     # d_x = W_f.T @ d_s + W_c.T @ d_g
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

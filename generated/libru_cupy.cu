@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -59,10 +60,12 @@ extern "C" __global__ void libru_forward_1(
 // n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void libru_forward_2(
-        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_z_log_z = u[b * (2 * H) + k], U_h_log_z = u[b * (2 * H) + H + k];
     const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
@@ -73,7 +76,7 @@ extern "C" __global__ void libru_forward_2(
     const real n = sigmoid(U_h_log_z + W_h_x + b_h);
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
 extern "C" __global__ void libru_backward_1(
@@ -89,35 +92,39 @@ extern "C" __global__ void libru_backward_1(
 
 // Computes d_h_next, d_z and d_n.
 extern "C" __global__ void libru_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + H + k] = d_h_next * (1 - n) * n * not_z;  // d_n
-    d_gates[at * (2 * H) + k] = d_h_next * z * not_z * (h_ - n);  // d_z
+    if (!over) d_h[b * H + k] = d_h_next;
+    d_gates[at * (2 * H) + H + k] = over ? 0 : d_h_next * (1 - n) * n * not_z;  // d_n
+    d_gates[at * (2 * H) + k] = over ? 0 : d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 extern "C" __global__ void libru_backward_3(
-        const Index B, const Index t, const Index H, Read a_z, Write d_h, Read d_log_z, Read gates) {
+        const Index B, const Index t, const Index H, Read a_z, Write d_h, Read d_log_z, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real a_z_ = a_z[at * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_log_z_ = d_log_z[b * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_h_next * z + d_log_z_ / a_z_;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_log_z_ / a_z_;
 }
 
 // The sums of d_z and d_n over 256 rows each.

@@ -139,10 +139,10 @@ def forward(
         launch("libru_forward_1", dtype, B * H, B, t, H, h, log_z)
 
         product(log_z[t], U_T, u)  # n = sigmoid(W_h @ x + U_h @ log(eps + h) + b_h)
-        launch("libru_forward_2", dtype, B * H, B, t, H, u, gates, b, h)  # h' = (1 - z) * n + z * h
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - z) * n + z * h
+        launch("libru_forward_2", dtype, B * H, B, t, H, u, gates, b, h, finished)
+
     clear(finished, gates, log_z)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -184,20 +184,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     launch("libru_backward_1", dtype, T * B * H, T * B, H, h, a_z)  # a_z = h + 1e-11
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z and d_n.
-        launch("libru_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates)
+        launch("libru_backward_2", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
 
         product(d_gates[t], U, d_log_z)  # d_log_z = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_log_z / a_z
-        launch("libru_backward_3", dtype, B * H, B, t, H, a_z, d_h, d_log_z, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("libru_backward_3", dtype, B * H, B, t, H, a_z, d_h, d_log_z, gates, finished)
 
     # d_x = W_z.T @ d_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

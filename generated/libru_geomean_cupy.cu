@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // n = softplus(W_h @ x + U_h @ h + b_h)
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void libru_geomean_forward_1(
-        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
     const real W_z_x = gates[at * (2 * H) + k], W_h_x = gates[at * (2 * H) + H + k];
@@ -62,39 +65,43 @@ extern "C" __global__ void libru_geomean_forward_1(
     const real n = softplus(U_h_h + W_h_x + b_h);
     gates[at * (2 * H) + k] = z;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = h_ * z + (1 - z) * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z + (1 - z) * n;  // h_next
 }
 
 // Computes d_h_next, d_z and d_n.
 extern "C" __global__ void libru_geomean_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_z = 1 - z;
-    d_h[b * H + k] = d_h_next;
-    d_gates[at * (2 * H) + H + k] = -d_h_next * not_z * expm1(-n);  // d_n
-    d_gates[at * (2 * H) + k] = d_h_next * z * not_z * (h_ - n);  // d_z
+    if (!over) d_h[b * H + k] = d_h_next;
+    d_gates[at * (2 * H) + H + k] = over ? 0 : -d_h_next * not_z * expm1(-n);  // d_n
+    d_gates[at * (2 * H) + k] = over ? 0 : d_h_next * z * not_z * (h_ - n);  // d_z
 }
 
 extern "C" __global__ void libru_geomean_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_h_next * z + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z + d_u_h_;
 }
 
 // The sums of d_z and d_n over 256 rows each.

@@ -136,10 +136,8 @@ def forward(
         product(h[t], U_T, u)
 
         # h' = (1 - z) * n + z * h
-        launch("libru_geomean_forward_1", dtype, B * H, B, t, H, u, gates, b, h)
+        launch("libru_geomean_forward_1", dtype, B * H, B, t, H, u, gates, b, h, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -177,20 +175,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z and d_n.
-        launch("libru_geomean_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates)
+        launch("libru_geomean_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
 
         product(d_gates[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
 
         # d_h = d_h * z + d_u_h
-        launch("libru_geomean_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("libru_geomean_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
 
     # d_x = W_z.T @ d_z + W_h.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

@@ -150,6 +150,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -60,10 +61,11 @@ extern "C" __global__ void libru_log_forward_1(
 // h' = n + softplus(a + h - n) - softplus(a)
 extern "C" __global__ void libru_log_forward_2(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h,
-        Write softplus_a) {
+        Write softplus_a, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
     const real W_z_x = gates[at * (2 * H) + k], x_n = gates[at * (2 * H) + H + k];
@@ -78,18 +80,19 @@ extern "C" __global__ void libru_log_forward_2(
     gates[at * (2 * H) + H + k] = softplus_n;
     softplus_a[at * H + k] = softplus_a_;
     gates[at * (2 * H) + k] = softplus_h;
-    h[(at + B) * H + k] = n + softplus_h - softplus_a_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : n + softplus_h - softplus_a_;  // h_next
 }
 
 // Computes d_h_next, d_softplus_h, g_b_h, d_W_h_x, d_U_h_h and d_a.
 extern "C" __global__ void libru_log_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read softplus_a,
-        Write d_softplus_h, WriteReal g_b_h, Write d_gates) {
+        Write d_softplus_h, WriteReal g_b_h, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real softplus_h = gates[at * (2 * H) + k], softplus_n = gates[at * (2 * H) + H + k];
     const real softplus_a_ = softplus_a[at * H + k];
@@ -99,24 +102,26 @@ extern "C" __global__ void libru_log_backward_1(
     const real d_n = d_h_next - d_softplus_h_;
     const real d_softplus_n = d_n * expm1(-softplus_n);
     const real g_b_h_ = -d_softplus_n;
-    d_h[b * H + k] = d_h_next;
-    d_softplus_h[b * H + k] = d_softplus_h_;
-    g_b_h[at * H + k] = g_b_h_;
-    d_gates[at * (3 * H) + 2 * H + k] = g_b_h_;  // d_W_h_x
-    d_gates[at * (3 * H) + k] = g_b_h_;  // d_U_h_h
-    d_gates[at * (3 * H) + H + k] = d_h_next * expm1(-softplus_a_) + d_softplus_h_;  // d_a
+    if (!over) d_h[b * H + k] = d_h_next;
+    d_softplus_h[b * H + k] = over ? 0 : d_softplus_h_;
+    g_b_h[at * H + k] = over ? 0 : g_b_h_;
+    d_gates[at * (3 * H) + 2 * H + k] = over ? 0 : g_b_h_;  // d_W_h_x
+    d_gates[at * (3 * H) + k] = over ? 0 : g_b_h_;  // d_U_h_h
+    d_gates[at * (3 * H) + H + k] = over ? 0 : d_h_next * expm1(-softplus_a_) + d_softplus_h_;  // d_a
 }
 
 extern "C" __global__ void libru_log_backward_2(
-        const Index B, const Index H, Read d_softplus_h, Read d_u_h, Write d_h) {
+        const Index B, const Index t, const Index H, Read d_softplus_h, Read d_u_h, Write d_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
-    const Index k = i % H, b = i / H;
+    const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_softplus_h_ = d_softplus_h[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
 
-    d_h[b * H + k] = d_softplus_h_ + d_u_h_;
+    if (!over) d_h[b * H + k] = d_softplus_h_ + d_u_h_;
 }
 
 // The sums of d_a and g_b_h over 256 rows each.

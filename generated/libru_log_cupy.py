@@ -138,10 +138,8 @@ def forward(
         product(h[t], U_T, u)
 
         # h' = n + softplus(a + h - n) - softplus(a)
-        launch("libru_log_forward_2", dtype, B * H, B, t, H, u, gates, b, h, softplus_a)
+        launch("libru_log_forward_2", dtype, B * H, B, t, H, u, gates, b, h, softplus_a, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, softplus_a)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -181,23 +179,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     U_hz = cp.concatenate((U[H:], U[:H]))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_softplus_h, g_b_h and d_a.
         launch(
             "libru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, softplus_a, d_softplus_h, g_b_h,
-            d_gates,
+            d_gates, finished,
         )
 
         product(d_gates[t, :, : 2 * H], U_hz, d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_a
 
         # d_h = d_softplus_h + d_u_h
-        launch("libru_log_backward_2", dtype, B * H, B, H, d_softplus_h, d_u_h, d_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("libru_log_backward_2", dtype, B * H, B, t, H, d_softplus_h, d_u_h, d_h, finished)
 
     # d_x = W_z.T @ d_a + W_h.T @ d_W_h_x
     product(d_gates[..., H:].reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

@@ -161,6 +161,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, softplus_a)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -155,6 +155,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, log_z)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -203,10 +204,12 @@ extern "C" __global__ void ligru_forward_9(
 // n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ligru_forward_10(
-        const Index B, const Index t, const Index H, Read u, Read b_, Write z, Write n, Write h) {
+        const Index B, const Index t, const Index H, Read u, Read b_, Write z, Write n, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_z_h = u[b * (2 * H) + k], U_h_h = u[b * (2 * H) + H + k];
     const real b_z = b_[k], b_h = b_[H + k];
@@ -218,12 +221,12 @@ extern "C" __global__ void ligru_forward_10(
     const real n_ = relu(U_h_h + b_h + x_n);
     z[at * H + k] = z_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * z_ + (1 - z_) * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
 // Computes normed_z and normed_n.
 extern "C" __global__ void ligru_backward_1(
-        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal k_gates) {
+        const Index rows, const Index H, Read gates, ReadReal scale, WriteReal d_gates_3) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -231,25 +234,27 @@ extern "C" __global__ void ligru_backward_1(
     const real centred_z = gates[at * (2 * H) + k], centred_n = gates[at * (2 * H) + H + k];
     const real scale_z = scale[k], scale_n = scale[H + k];
 
-    k_gates[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
-    k_gates[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
+    d_gates_3[at * (2 * H) + k] = centred_z * scale_z;  // normed_z
+    d_gates_3[at * (2 * H) + H + k] = centred_n * scale_n;  // normed_n
 }
 
 // Computes d_h_next, d_z, d_n, g_g_h, d_centred_n, g_scale_n, g_used_mean_n, g_g_z, d_centred_z, g_scale_z
 //     and g_used_mean_z.
 extern "C" __global__ void ligru_backward_2(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n,
-        WriteReal k_gates, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
-        WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_scale_z, WriteReal g_used_mean_z) {
+        WriteReal d_gates_3, Read g, Read gates, ReadReal scale, Read h, Write d_gates_2, Write d_gates,
+        WriteReal g_scale_n, WriteReal g_used_mean_n, WriteReal g_scale_z, WriteReal g_used_mean_z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z_ = z[at * H + k];
     const real n_ = n[at * H + k];
-    const real normed_n = k_gates[at * (2 * H) + H + k], normed_z = k_gates[at * (2 * H) + k];
+    const real normed_n = d_gates_3[at * (2 * H) + H + k], normed_z = d_gates_3[at * (2 * H) + k];
     const real g_h = g[H + k], g_z = g[k];
     const real centred_n = gates[at * (2 * H) + H + k], centred_z = gates[at * (2 * H) + k];
     const real scale_n = scale[H + k], scale_z = scale[k];
@@ -263,37 +268,39 @@ extern "C" __global__ void ligru_backward_2(
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
     const real d_normed_z = d_z * g_z;
     const real d_centred_z = d_normed_z * scale_z;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates_2[at * (2 * H) + H + k] = d_n;
-    k_gates[at * (2 * H) + H + k] = d_n * normed_n;  // g_g_h
+    d_gates_3[at * (2 * H) + H + k] = d_n * normed_n;  // g_g_h
     g_scale_n[at * H + k] = d_normed_n * centred_n;
     d_gates[at * (2 * H) + H + k] = d_centred_n;
     g_used_mean_n[at * H + k] = -d_centred_n;
     d_gates_2[at * (2 * H) + k] = d_z;
-    k_gates[at * (2 * H) + k] = d_z * normed_z;  // g_g_z
+    d_gates_3[at * (2 * H) + k] = d_z * normed_z;  // g_g_z
     g_scale_z[at * H + k] = d_normed_z * centred_z;
     d_gates[at * (2 * H) + k] = d_centred_z;
     g_used_mean_z[at * H + k] = -d_centred_z;
 }
 
 extern "C" __global__ void ligru_backward_3(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read z) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    d_h[b * H + k] = d_h_next * z_ + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z_ + d_u_h_;
 }
 
 // The sums of g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_z, d_n, g_g_z and g_g_h over 256 rows
 //     each.
 extern "C" __global__ void ligru_backward_4_parts(
         const Index rows, WriteReal parts, const Index H, ReadReal g_scale_n, ReadReal g_scale_z,
-        ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal k_gates) {
+        ReadReal g_used_mean_z, ReadReal g_used_mean_n, Read d_gates_2, ReadReal d_gates_3) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
@@ -303,7 +310,7 @@ extern "C" __global__ void ligru_backward_4_parts(
     else if (k < 3 * H) total = every_8th(g_used_mean_z + first * H + k - 2 * H, count, H);
     else if (k < 4 * H) total = every_8th(g_used_mean_n + first * H + k - 3 * H, count, H);
     else if (k < 6 * H) total = every_8th(d_gates_2 + first * (2 * H) + k - 4 * H, count, 2 * H);
-    else if (k < 8 * H) total = every_8th(k_gates + first * (2 * H) + k - 6 * H, count, 2 * H);
+    else if (k < 8 * H) total = every_8th(d_gates_3 + first * (2 * H) + k - 6 * H, count, 2 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 8 * H) parts[blockIdx.x * (8 * H) + k] = total;
 }

@@ -218,10 +218,8 @@ def forward(
         # n = relu(U_h @ h + batch_norm(W_h @ x, g_h, b_h, eps, 0.05))
         product(h[t], U_T, u)
 
-        launch("ligru_forward_10", dtype, B * H, B, t, H, u, b, z, n, h)  # h' = (1 - z) * n + z * h
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - z) * n + z * h
+        launch("ligru_forward_10", dtype, B * H, B, t, H, u, b, z, n, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -261,7 +259,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = cp.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
+    d_gates_3 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, g_batch_mean_n, g_batch_mean_z,
     ) = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(6))
@@ -276,30 +274,25 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-    launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, k_gates)
+    launch("ligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_3)
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, k_gates, g, gates, scale, h, d_gates_2,
-            d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z,
+            "ligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_3, g, gates, scale, h,
+            d_gates_2, d_gates, g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, finished,
         )
 
         product(d_gates_2[t], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_h.T @ d_n
-        launch("ligru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * z + d_u_h
+        launch("ligru_backward_3", dtype, B * H, B, t, H, d_h, d_u_h, z, finished)
 
     # The gradients of the parameters: all steps in one product each.
     product(d_gates_2.reshape(T * B, 2 * H).T, h[:-1].reshape(T * B, H), d_U)
     column_sums(
         "ligru_backward_4", dtype, T * B, 8 * H,
-        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, k_gates),
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_2, d_gates_3),
         (H, d_scale, d_used_mean, d_b, d_g),
     )
 

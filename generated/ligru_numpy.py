@@ -328,7 +328,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
@@ -360,7 +360,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
         # g_g_z = centred_z * scale_z
         # g_g_h = centred_n * scale_n
-        np.multiply(gates[ts], scale_rows, out=k_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2))
+        np.multiply(gates[ts], scale_rows, out=d_gates_3[ts].reshape(steps, B, 2, H).swapaxes(1, 2))
 
         np.subtract(1, z_ts, out=k_z_ts)  # k_z = 1 - z
 
@@ -374,10 +374,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_z_ts *= z_ts
 
         for (
-            d_y_t, d_gates_2_each, k_gates_t, k_gates_2_t, d_gates_2_t, d_gates_t, g_scale_n_t, d_W_h_x,
+            d_y_t, d_gates_2_each, k_gates_t, d_gates_3_t, d_gates_2_t, d_gates_t, g_scale_n_t, d_W_h_x,
             centred_n, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t, g_used_mean_z_t, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, k_gates_2[ts],
+            d_y[ts], d_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, d_gates_3[ts],
             d_gates_2[ts], d_gates[ts], g_scale_n[ts], d_gates[ts, :, H:], gates[ts, 1], g_scale_z[ts],
             d_gates[ts, :, :H], gates[ts, 0], g_used_mean_n[ts], g_used_mean_z[ts], z_ts, ends[ts],
         ):
@@ -393,7 +393,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # g_g_h = d_n * centred_n * scale_n
             # g_g_z = d_z * centred_z * scale_z
-            k_gates_2_t *= d_gates_2_t
+            d_gates_3_t *= d_gates_2_t
 
             # d_W_h_x = d_n * g_h
             # d_W_z_x = d_z * g_z
@@ -429,7 +429,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
     np.matmul(ones, d_gates_2.reshape(T * B, 2 * H), out=d_b)
-    np.matmul(ones, k_gates_2.reshape(T * B, 2 * H), out=d_g)
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3

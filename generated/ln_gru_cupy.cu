@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -164,10 +165,11 @@ extern "C" __global__ void ln_gru_forward_7(
 // h' = (1 - z) * n + z * h
 extern "C" __global__ void ln_gru_forward_8(
         const Index B, const Index t, const Index H, Read b_, Read c, Read gates_2, Read g_h,
-        ReadReal p_z_2, Write z, Write r, Write n, Write h) {
+        ReadReal p_z_2, Write z, Write r, Write n, Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k];
     const real c_0 = c[k], c_1 = c[H + k], c_2 = c[2 * H + k];
@@ -186,7 +188,7 @@ extern "C" __global__ void ln_gru_forward_8(
     z[at * H + k] = z_;
     r[at * H + k] = r_;
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * z_ + (1 - z_) * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * z_ + (1 - z_) * n_;  // h_next
 }
 
 // Computes d_h_next, d_z, d_n, g_c_2, g_g_h_2, g_g_x_2, d_r, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z, g_g_h_0 and
@@ -195,12 +197,13 @@ extern "C" __global__ void ln_gru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read z, Read n, Read r,
         Read gates_2, ReadReal p_z_2, Read gates, ReadReal p_z, Read c, Read g_h, Read h, Read g_x,
         Write d_gates, WriteReal g_c_2, WriteReal d_gates_3, WriteReal d_gates_4, WriteReal g_p_z_2,
-        WriteReal g_p_z) {
+        WriteReal g_p_z, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z_ = z[at * H + k];
     const real n_ = n[at * H + k];
@@ -221,42 +224,46 @@ extern "C" __global__ void ln_gru_backward_1(
     const real d_n = d_h_next * (1 - square(n_)) * not_z;
     const real d_r = d_n * (1 - r_) * r_ * (c_2 + centred_R_2_h * g_h_2 * p_z_2_);
     const real d_z = d_h_next * z_ * not_z * (h_ - n_);
-    d_h[b * H + k] = d_h_next;
-    d_gates[at * (3 * H) + 2 * H + k] = d_n;
-    g_c_2[at * H + k] = d_n * r_;
-    d_gates_3[at * (3 * H) + 2 * H + k] = d_n * centred_R_2_h * p_z_2_ * r_;  // g_g_h_2
-    d_gates_4[at * (3 * H) + 2 * H + k] = d_n * centred_A_2_x * p_z_;  // g_g_x_2
-    d_gates[at * (3 * H) + H + k] = d_r;
-    d_gates_3[at * (3 * H) + H + k] = d_r * centred_R_1_h * p_z_2_;  // g_g_h_1
-    d_gates_4[at * (3 * H) + H + k] = d_r * centred_A_1_x * p_z_;  // g_g_x_1
-    d_gates[at * (3 * H) + k] = d_z;
-    g_p_z_2[b * H + k] = d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
+    if (!over) d_h[b * H + k] = d_h_next;
+    d_gates[at * (3 * H) + 2 * H + k] = over ? 0 : d_n;
+    g_c_2[at * H + k] = over ? 0 : d_n * r_;
+    d_gates_3[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * centred_R_2_h * p_z_2_ * r_;  // g_g_h_2
+    d_gates_4[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * centred_A_2_x * p_z_;  // g_g_x_2
+    d_gates[at * (3 * H) + H + k] = over ? 0 : d_r;
+    d_gates_3[at * (3 * H) + H + k] = over ? 0 : d_r * centred_R_1_h * p_z_2_;  // g_g_h_1
+    d_gates_4[at * (3 * H) + H + k] = over ? 0 : d_r * centred_A_1_x * p_z_;  // g_g_x_1
+    d_gates[at * (3 * H) + k] = over ? 0 : d_z;
+    g_p_z_2[b * H + k] = over ? 0 : d_n * centred_R_2_h * g_h_2 * r_ + d_r * centred_R_1_h * g_h_1 + d_z *
         centred_R_0_h * g_h_0;
-    g_p_z[at * H + k] = d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z * centred_A_0_x *
-        g_x_0;
-    d_gates_3[at * (3 * H) + k] = d_z * centred_R_0_h * p_z_2_;  // g_g_h_0
-    d_gates_4[at * (3 * H) + k] = d_z * centred_A_0_x * p_z_;  // g_g_x_0
+    g_p_z[at * H + k] = over ? 0 : d_n * centred_A_2_x * g_x_2 + d_r * centred_A_1_x * g_x_1 + d_z *
+        centred_A_0_x * g_x_0;
+    d_gates_3[at * (3 * H) + k] = over ? 0 : d_z * centred_R_0_h * p_z_2_;  // g_g_h_0
+    d_gates_4[at * (3 * H) + k] = over ? 0 : d_z * centred_A_0_x * p_z_;  // g_g_x_0
 }
 
 extern "C" __global__ void ln_gru_backward_2(
-        const Index B, const Index t, const Index H, ReadReal p_z_2, WriteReal d_sum_square_R_0_h) {
+        const Index B, const Index t, const Index H, ReadReal p_z_2, WriteReal d_sum_square_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real p_z_2_ = p_z_2[at];
     const real sum_g_p_z_2 = d_sum_square_R_0_h[b];
 
-    d_sum_square_R_0_h[b] = -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
+    d_sum_square_R_0_h[b] = over ? 0 : -real(0.16666666666666666) * cube(p_z_2_) * sum_g_p_z_2 / real(H);
 }
 
 // Computes d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_z_2.
 extern "C" __global__ void ln_gru_backward_3(
         const Index B, const Index t, const Index H, ReadReal d_sum_square_R_0_h, Read gates_2,
-        Read d_gates, Read g_h, ReadReal p_z_2, Read r, Write d_gates_2, WriteReal g_centre_z_2) {
+        Read d_gates, Read g_h, ReadReal p_z_2, Read r, Write d_gates_2, WriteReal g_centre_z_2,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_2_h = gates_2[at * (3 * H) + 2 * H + k];
@@ -273,51 +280,57 @@ extern "C" __global__ void ln_gru_backward_3(
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_n * g_h_2 * p_z_2_ * r_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_r * g_h_1 * p_z_2_;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_z * g_h_0 * p_z_2_;
-    d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h;
-    d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h;
-    d_gates_2[at * (3 * H) + k] = d_centred_R_0_h;
-    g_centre_z_2[b * H + k] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
+    d_gates_2[at * (3 * H) + 2 * H + k] = over ? 0 : d_centred_R_2_h;
+    d_gates_2[at * (3 * H) + H + k] = over ? 0 : d_centred_R_1_h;
+    d_gates_2[at * (3 * H) + k] = over ? 0 : d_centred_R_0_h;
+    g_centre_z_2[b * H + k] = over ? 0 : -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h;
 }
 
 extern "C" __global__ void ln_gru_backward_4(
-        const Index B, const Index H, WriteReal d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, WriteReal d_sum_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
-    const Index b = i;
+    const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real sum_g_centre_z_2 = d_sum_R_0_h[b];
 
-    d_sum_R_0_h[b] = real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
+    d_sum_R_0_h[b] = over ? 0 : real(0.3333333333333333) * sum_g_centre_z_2 / real(H);
 }
 
 // Computes d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_gru_backward_5(
-        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_centred_R_2_h = d_gates_2[at * (3 * H) + 2 * H + k];
     const real d_centred_R_1_h = d_gates_2[at * (3 * H) + H + k];
     const real d_centred_R_0_h = d_gates_2[at * (3 * H) + k];
     const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
-    d_gates_2[at * (3 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
-    d_gates_2[at * (3 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
-    d_gates_2[at * (3 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
+    d_gates_2[at * (3 * H) + 2 * H + k] = over ? 0 : d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
+    d_gates_2[at * (3 * H) + H + k] = over ? 0 : d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
+    d_gates_2[at * (3 * H) + k] = over ? 0 : d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
 extern "C" __global__ void ln_gru_backward_6(
-        const Index B, const Index t, const Index H, Write d_h, Read d_r_h, Read z) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_r_h, Read z,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_r_h_ = d_r_h[b * H + k];
     const real z_ = z[at * H + k];
 
-    d_h[b * H + k] = d_h_next * z_ + d_r_h_;
+    if (!over) d_h[b * H + k] = d_h_next * z_ + d_r_h_;
 }
 
 // The sums of d_z, d_r, d_n, g_c_2, g_g_h_0, g_g_h_1, g_g_h_2, g_g_x_0, g_g_x_1 and g_g_x_2 over 256 rows

@@ -167,10 +167,8 @@ def forward(
         # r = sigmoid(layer_norm(A @ x, g_x)[1] + layer_norm(R @ h, g_h)[1] + b[1] + c[1])
         # n = tanh(r * (layer_norm(R @ h, g_h)[2] + c[2]) + layer_norm(A @ x, g_x)[2] + b[2])
         # h' = (1 - z) * n + z * h
-        launch("ln_gru_forward_8", dtype, B * H, B, t, H, b, c, gates_2, g_h, p_z_2, z, r, n, h)
+        launch("ln_gru_forward_8", dtype, B * H, B, t, H, b, c, gates_2, g_h, p_z_2, z, r, n, h, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -216,37 +214,32 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_c, d_g_h, d_g_x = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_A_0_x, d_A_2_x, g_c_2, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, g_p_z_2, g_p_z,
         #     g_g_h_0 and g_g_x_0.
         launch(
             "ln_gru_backward_1", dtype, B * H, B, t, H, d_h, d_y, z, n, r, gates_2, p_z_2, gates, p_z, c, g_h,
-            h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z,
+            h, g_x, d_gates, g_c_2, d_gates_3, d_gates_4, g_p_z_2, g_p_z, finished,
         )
         row_sum(g_p_z_2, d_sum_square_R_0_h, dtype)
 
         # d_sum_square_R_0_h *= -1 / 6 * p_z_2**3 / hidden
-        launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h)
+        launch("ln_gru_backward_2", dtype, B, B, t, H, p_z_2, d_sum_square_R_0_h, finished)
 
         # d_R_2_h, d_R_1_h, d_R_0_h and g_centre_z_2.
         launch(
             "ln_gru_backward_3", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_z_2, r,
-            d_gates_2, g_centre_z_2,
+            d_gates_2, g_centre_z_2, finished,
         )
         row_sum(g_centre_z_2, d_sum_R_0_h, dtype)
 
         # d_sum_R_0_h *= 1 / 3 / hidden
-        launch("ln_gru_backward_4", dtype, B, B, H, d_sum_R_0_h)
-        launch("ln_gru_backward_5", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h)
+        launch("ln_gru_backward_4", dtype, B, B, t, H, d_sum_R_0_h, finished)
+        launch("ln_gru_backward_5", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
 
         product(d_gates_2[t], R, d_r_h)  # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-        launch("ln_gru_backward_6", dtype, B * H, B, t, H, d_h, d_r_h, z)  # d_h = d_h * z + d_r_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * z + d_r_h
+        launch("ln_gru_backward_6", dtype, B * H, B, t, H, d_h, d_r_h, z, finished)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)

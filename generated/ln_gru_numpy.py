@@ -217,6 +217,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, gates_2, p_z, z, r, n, p_z_2)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
@@ -262,12 +263,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     elif not isinstance(d_final, States):
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
-    k_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
-    d_gates = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
+    d_gates = np.empty((T, B, 3 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x
+    d_gates_2 = np.empty((T, B, 3 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h
     g_centre_z_2, d_r_h = (np.empty((B, H), dtype) for _ in range(2))
     g_p_z, g_centre_z, g_c_2 = (np.empty((T, B, H), dtype) for _ in range(3))
-    k_gates_2 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
-    k_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
+    d_gates_3 = np.empty((T, B, 3 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2
+    d_gates_4 = np.empty((T, B, 3 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2
     sum_g_p_z_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(2))
     d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -285,11 +286,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             k_centred_R_0_h, s_ts,
         ) = (np.empty((steps, B, H), dtype) for _ in range(9))
         k_sum_square_R_0_h = np.empty((steps, B, 1), dtype)
-        d_A_0_x_ts, d_A_2_x_ts = k_gates[ts, :, :H], k_gates[ts, :, 2 * H :]
-        d_A_1_x_ts = k_gates[ts, :, H : 2 * H]
-        z_ts, n_ts, k_gates_2_ts, p_z_2_ts = z[ts], n[ts], k_gates_2[ts], p_z_2[ts]
-        r_ts, k_gates_3_ts, g_p_z_ts = r[ts], k_gates_3[ts], g_p_z[ts]
-        g_g_h_2_ts = k_gates_2[ts, :, 2 * H :]
+        d_A_0_x_ts, d_A_2_x_ts = d_gates[ts, :, :H], d_gates[ts, :, 2 * H :]
+        d_A_1_x_ts = d_gates[ts, :, H : 2 * H]
+        z_ts, n_ts, d_gates_3_ts, p_z_2_ts = z[ts], n[ts], d_gates_3[ts], p_z_2[ts]
+        r_ts, d_gates_4_ts, g_p_z_ts = r[ts], d_gates_4[ts], g_p_z[ts]
+        g_g_h_2_ts = d_gates_3[ts, :, 2 * H :]
         centred_R_2_h_ts, centred_R_0_h_ts = gates_2[ts, :, 2 * H :], gates_2[ts, :, :H]
         centred_R_1_h_ts = gates_2[ts, :, H : 2 * H]
         g_h_2, g_h_0, g_h_1 = g_h[2 * H :], g_h[:H], g_h[H : 2 * H]
@@ -304,13 +305,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_2 = centred_R_2_h * p_z_2 * r
         # g_g_h_1 = centred_R_1_h * p_z_2
         # g_g_h_0 = centred_R_0_h * p_z_2
-        np.multiply(gates_2[ts], p_z_2_ts, out=k_gates_2_ts)
+        np.multiply(gates_2[ts], p_z_2_ts, out=d_gates_3_ts)
         g_g_h_2_ts *= r_ts
 
         # g_g_x_2 = centred_A_2_x * p_z
         # g_g_x_1 = centred_A_1_x * p_z
         # g_g_x_0 = centred_A_0_x * p_z
-        np.multiply(gates[ts], p_z[ts], out=k_gates_3_ts)
+        np.multiply(gates[ts], p_z[ts], out=d_gates_4_ts)
 
         # d_A_1_x = (1 - r) * r * (c_2 + centred_R_2_h * g_h_2 * p_z_2)
         np.subtract(1, r_ts, out=d_A_1_x_ts)
@@ -354,16 +355,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_sum_square_R_0_h /= (H)
 
         for (
-            d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, k_gates_2_t, k_gates_t, k_gates_3_t, k_g_p_z_2_t,
+            d_y_t, d_A_2_x, g_c_2_t, r_t, d_A_1_x, d_A_0_x, d_gates_3_t, d_gates_t, d_gates_4_t, k_g_p_z_2_t,
             k_g_p_z_2_3_t, k_g_p_z_2_2_t, g_p_z_t, k_g_p_z_4_t, k_g_p_z_3_t, k_sum_square_R_0_h_t,
             k_centred_R_2_h_t, centred_R_2_h, k_centred_R_1_h_t, centred_R_1_h, k_centred_R_0_h_t,
-            centred_R_0_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_t, z_t, finished_t,
+            centred_R_0_h, d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, z_t, finished_t,
         ) in backwards(
-            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, k_gates_2_ts, k_gates[ts],
-            k_gates_3_ts, k_g_p_z_2, k_g_p_z_2_3, k_g_p_z_2_2, g_p_z_ts, k_g_p_z_4, k_g_p_z_3,
+            d_y[ts], d_A_2_x_ts, g_c_2[ts], r_ts, d_A_1_x_ts, d_A_0_x_ts, d_gates_3_ts, d_gates[ts],
+            d_gates_4_ts, k_g_p_z_2, k_g_p_z_2_3, k_g_p_z_2_2, g_p_z_ts, k_g_p_z_4, k_g_p_z_3,
             k_sum_square_R_0_h, k_centred_R_2_h, centred_R_2_h_ts, k_centred_R_1_h, centred_R_1_h_ts,
-            k_centred_R_0_h, centred_R_0_h_ts, d_gates[ts, :, 2 * H :], d_gates[ts, :, H : 2 * H],
-            d_gates[ts, :, :H], d_gates[ts], z_ts, ends[ts],
+            k_centred_R_0_h, centred_R_0_h_ts, d_gates_2[ts, :, 2 * H :], d_gates_2[ts, :, H : 2 * H],
+            d_gates_2[ts, :, :H], d_gates_2[ts], z_ts, ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
                 kept_h = d_h.copy()
@@ -378,12 +379,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # g_g_h_2 = d_A_2_x * centred_R_2_h * p_z_2 * r
             # g_g_h_1 = d_A_1_x * centred_R_1_h * p_z_2
             # g_g_h_0 = d_A_0_x * centred_R_0_h * p_z_2
-            k_gates_2_t *= k_gates_t
+            d_gates_3_t *= d_gates_t
 
             # g_g_x_2 = d_A_2_x * centred_A_2_x * p_z
             # g_g_x_1 = d_A_1_x * centred_A_1_x * p_z
             # g_g_x_0 = d_A_0_x * centred_A_0_x * p_z
-            k_gates_3_t *= k_gates_t
+            d_gates_4_t *= d_gates_t
 
             # k_g_p_z_2 = d_A_0_x * centred_R_0_h * g_h_0 + d_A_1_x * centred_R_1_h * g_h_1 + d_A_2_x *
             #     centred_R_2_h * g_h_2 * r
@@ -437,7 +438,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.add(k_centred_R_0_h_t, d_sum_R_0_h, out=d_R_0_h)  # d_R_0_h = d_sum_R_0_h + k_centred_R_0_h
 
             # d_r_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h
-            np.matmul(d_gates_t, R_tiles, out=d_r_h_tiles)
+            np.matmul(d_gates_2_t, R_tiles, out=d_r_h_tiles)
 
             # d_h = d_h * z + d_r_h
             d_h *= z_t
@@ -450,21 +451,21 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_3 = np.empty((T, B, 1), dtype)
     s_4 = np.empty((T, 3, B, H), dtype)
     s_5 = np.empty((T, B, H), dtype)
-    d_A_2_x_all, d_A_1_x_all = k_gates[..., 2 * H :], k_gates[..., H : 2 * H]
-    d_A_0_x_all = k_gates[..., :H]
+    d_A_2_x_all, d_A_1_x_all = d_gates[..., 2 * H :], d_gates[..., H : 2 * H]
+    d_A_0_x_all = d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
+    clear(finished, d_gates_2)
+    np.matmul(d_gates_2.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
     clear(finished, d_gates)
-    np.matmul(d_gates.reshape(T * B, 3 * H).T, h[:-1].reshape(T * B, H), out=d_R)
-    clear(finished, k_gates)
-    np.matmul(ones, k_gates.reshape(T * B, 3 * H), out=d_b)
+    np.matmul(ones, d_gates.reshape(T * B, 3 * H), out=d_b)
     np.sum(g_p_z, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
     clear(finished, g_c_2)
     np.matmul(ones, g_c_2.reshape(T * B, H), out=d_c[2 * H :])
-    clear(finished, k_gates_2)
-    np.matmul(ones, k_gates_2.reshape(T * B, 3 * H), out=d_g_h)
-    clear(finished, k_gates_3)
-    np.matmul(ones, k_gates_3.reshape(T * B, 3 * H), out=d_g_x)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 3 * H), out=d_g_h)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 3 * H), out=d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 6 * p_z**3 / hidden
     np.multiply(p_z, p_z, out=s_3)
@@ -477,8 +478,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_z
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_z
     s_4[...] = d_sum_square_A_0_x[:, None]
-    k_gates *= g_x
-    k_gates *= p_z
+    d_gates *= g_x
+    d_gates *= p_z
     np.multiply(s_4[:, 0], gates[..., 2 * H :], out=s_5)
     s_5 *= 2
     d_A_2_x_all += s_5
@@ -501,12 +502,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_A_0_x *= 0.3333333333333333
     d_sum_A_0_x /= (H)
 
-    k_gates += d_sum_A_0_x
+    d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x
-    np.matmul(k_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
-    clear(finished, k_gates)
-    np.matmul(k_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
+    np.matmul(d_gates.reshape(T * B, 3 * H), A, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates)
+    np.matmul(d_gates.reshape(T * B, 3 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     return Grads(params=Params(d_A, d_R, d_b, d_c, d_g_h, d_g_x), x=d_x, initial=States(d_h))

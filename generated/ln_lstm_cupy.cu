@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -174,10 +175,11 @@ extern "C" __global__ void ln_lstm_forward_7(
 // c' = f * c + i * g
 extern "C" __global__ void ln_lstm_forward_8(
         const Index B, const Index t, const Index H, Read b_, Read gates_2, Read g_h, ReadReal p_i_2,
-        Write i_, Write g, Write f, Write o, Write c) {
+        Write i_, Write g, Write f, Write o, Write c, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real b_0 = b_[k], b_1 = b_[H + k], b_2 = b_[2 * H + k], b_3 = b_[3 * H + k];
     const real centred_R_0_h = gates_2[at * (4 * H) + k], centred_R_1_h = gates_2[at * (4 * H) + H + k];
@@ -198,7 +200,7 @@ extern "C" __global__ void ln_lstm_forward_8(
     g[at * H + k] = g_;
     f[at * H + k] = f_;
     o[at * H + k] = sigmoid(b_3 + centred_R_3_h * g_h_3 * p_i_2_ + x_o);
-    c[(at + B) * H + k] = c_ * f_ + i__2 * g_;  // c_next
+    c[(at + B) * H + k] = over ? c_ : c_ * f_ + i__2 * g_;  // c_next
 }
 
 // h' = o * tanh(layer_norm(c', g_c, b_c))
@@ -246,10 +248,11 @@ extern "C" __global__ void ln_lstm_forward_11(
 // h' = o * tanh(layer_norm(c', g_c, b_c))
 extern "C" __global__ void ln_lstm_forward_12(
         const Index B, const Index t, const Index H, Read b_c, Read centred_c_next, Read g_c, ReadReal p_h,
-        Read o, Write tanh_h_2, Write h) {
+        Read o, Write tanh_h_2, Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real b_c_ = b_c[k];
     const real centred_c_next_ = centred_c_next[at * H + k];
@@ -259,20 +262,21 @@ extern "C" __global__ void ln_lstm_forward_12(
 
     const real tanh_h_2_ = tanh(b_c_ + centred_c_next_ * g_c_ * p_h_);
     tanh_h_2[at * H + k] = tanh_h_2_;
-    h[(at + B) * H + k] = o_ * tanh_h_2_;  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : o_ * tanh_h_2_;  // h_next
 }
 
-// Computes d_h_next, d_tanh_h_2, g_p_h, g_g_c, d_o, g_g_h_3 and g_g_x_3.
+// Computes d_tanh_h_2, g_p_h, g_g_c, d_o, g_g_h_3 and g_g_x_3.
 extern "C" __global__ void ln_lstm_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read o, Read tanh_h_2,
         Read centred_c_next, Read g_c, ReadReal p_h, Read gates_2, ReadReal p_i_2, Read gates,
         ReadReal p_i, WriteReal d_tanh_h_2, WriteReal g_p_h, WriteReal g_g_c, Write d_gates,
-        WriteReal d_gates_3, WriteReal d_gates_4) {
+        WriteReal d_gates_3, WriteReal d_gates_4, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real o_ = o[at * H + k];
     const real tanh_h_2_ = tanh_h_2[at * H + k];
@@ -287,34 +291,38 @@ extern "C" __global__ void ln_lstm_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_tanh_h_2_ = d_h_next * o_ * (1 - square(tanh_h_2_));
     const real d_o = d_h_next * (1 - o_) * o_ * tanh_h_2_;
-    d_h[b * H + k] = d_h_next;
-    d_tanh_h_2[at * H + k] = d_tanh_h_2_;
-    g_p_h[b * H + k] = d_tanh_h_2_ * centred_c_next_ * g_c_;
-    g_g_c[at * H + k] = d_tanh_h_2_ * centred_c_next_ * p_h_;
-    d_gates[at * (4 * H) + 3 * H + k] = d_o;
-    d_gates_3[at * (4 * H) + 3 * H + k] = d_o * centred_R_3_h * p_i_2_;  // g_g_h_3
-    d_gates_4[at * (4 * H) + 3 * H + k] = d_o * centred_A_3_x * p_i_;  // g_g_x_3
+    d_tanh_h_2[at * H + k] = over ? 0 : d_tanh_h_2_;
+    g_p_h[b * H + k] = over ? 0 : d_tanh_h_2_ * centred_c_next_ * g_c_;
+    g_g_c[at * H + k] = over ? 0 : d_tanh_h_2_ * centred_c_next_ * p_h_;
+    d_gates[at * (4 * H) + 3 * H + k] = over ? 0 : d_o;
+    d_gates_3[at * (4 * H) + 3 * H + k] = over ? 0 : d_o * centred_R_3_h * p_i_2_;  // g_g_h_3
+    d_gates_4[at * (4 * H) + 3 * H + k] = over ? 0 : d_o * centred_A_3_x * p_i_;  // g_g_x_3
+    if (!over) d_h[b * H + k] = 0;
 }
 
 extern "C" __global__ void ln_lstm_backward_2(
-        const Index B, const Index t, const Index H, ReadReal p_h, WriteReal d_sum_square_c_next) {
+        const Index B, const Index t, const Index H, ReadReal p_h, WriteReal d_sum_square_c_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real p_h_ = p_h[at];
     const real sum_g_p_h = d_sum_square_c_next[b];
 
-    d_sum_square_c_next[b] = -real(0.5) * cube(p_h_) * sum_g_p_h / real(H);
+    d_sum_square_c_next[b] = over ? 0 : -real(0.5) * cube(p_h_) * sum_g_p_h / real(H);
 }
 
 // Computes d_centred_c_next and g_centre_h.
 extern "C" __global__ void ln_lstm_backward_3(
         const Index B, const Index t, const Index H, ReadReal d_sum_square_c_next, Read centred_c_next,
-        ReadReal d_tanh_h_2, Read g_c, ReadReal p_h, Write d_centred_c_next, WriteReal g_centre_h) {
+        ReadReal d_tanh_h_2, Read g_c, ReadReal p_h, Write d_centred_c_next, WriteReal g_centre_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_sum_square_c_next_ = d_sum_square_c_next[b];
     const real centred_c_next_ = centred_c_next[at * H + k];
@@ -324,19 +332,21 @@ extern "C" __global__ void ln_lstm_backward_3(
 
     const real d_square_c_next = d_sum_square_c_next_;
     const real d_centred_c_next_ = 2 * d_square_c_next * centred_c_next_ + d_tanh_h_2_ * g_c_ * p_h_;
-    d_centred_c_next[b * H + k] = d_centred_c_next_;
-    g_centre_h[b * H + k] = -d_centred_c_next_;
+    d_centred_c_next[b * H + k] = over ? 0 : d_centred_c_next_;
+    g_centre_h[b * H + k] = over ? 0 : -d_centred_c_next_;
 }
 
 extern "C" __global__ void ln_lstm_backward_4(
-        const Index B, const Index H, WriteReal d_sum_c_next) {
+        const Index B, const Index t, const Index H, WriteReal d_sum_c_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
-    const Index b = i;
+    const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real sum_g_centre_h = d_sum_c_next[b];
 
-    d_sum_c_next[b] = sum_g_centre_h / real(H);
+    d_sum_c_next[b] = over ? 0 : sum_g_centre_h / real(H);
 }
 
 // Computes d_c, d_f, g_g_h_2, g_g_x_2, d_g, g_g_h_1, g_g_x_1, d_i, g_p_i_2, g_p_i, g_g_h_0 and g_g_x_0.
@@ -344,12 +354,13 @@ extern "C" __global__ void ln_lstm_backward_5(
         const Index B, const Index t, const Index H, Write d_c, Read d_centred_c_next,
         ReadReal d_sum_c_next, Read c, Read f, Read gates_2, ReadReal p_i_2, Read gates, ReadReal p_i,
         Read g, Read i_, Write d_gates, Read g_h, Read g_x, WriteReal d_gates_3, WriteReal d_gates_4,
-        WriteReal g_p_i_2, WriteReal g_p_i) {
+        WriteReal g_p_i_2, WriteReal g_p_i, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real d_centred_c_next_ = d_centred_c_next[b * H + k];
     const real d_sum_c_next_ = d_sum_c_next[b];
     const real c_ = c[at * H + k];
@@ -372,41 +383,45 @@ extern "C" __global__ void ln_lstm_backward_5(
     const real d_f = d_c_next * c_ * (1 - f_) * f_;
     const real d_g = d_c_next * (1 - square(g_)) * i__2;
     const real d_i = d_c_next * g_ * (1 - i__2) * i__2;
-    d_gates[at * (4 * H) + 2 * H + k] = d_f;
-    d_gates_3[at * (4 * H) + 2 * H + k] = d_f * centred_R_2_h * p_i_2_;  // g_g_h_2
-    d_gates_4[at * (4 * H) + 2 * H + k] = d_f * centred_A_2_x * p_i_;  // g_g_x_2
-    d_gates[at * (4 * H) + H + k] = d_g;
-    d_gates_3[at * (4 * H) + H + k] = d_g * centred_R_1_h * p_i_2_;  // g_g_h_1
-    d_gates_4[at * (4 * H) + H + k] = d_g * centred_A_1_x * p_i_;  // g_g_x_1
-    d_gates[at * (4 * H) + k] = d_i;
-    g_p_i_2[b * H + k] = d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i * centred_R_0_h *
-        g_h_0 + d_o * centred_R_3_h * g_h_3;
-    g_p_i[at * H + k] = d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i * centred_A_0_x *
-        g_x_0 + d_o * centred_A_3_x * g_x_3;
-    d_gates_3[at * (4 * H) + k] = d_i * centred_R_0_h * p_i_2_;  // g_g_h_0
-    d_gates_4[at * (4 * H) + k] = d_i * centred_A_0_x * p_i_;  // g_g_x_0
-    d_c[b * H + k] = d_c_next * f_;
+    d_gates[at * (4 * H) + 2 * H + k] = over ? 0 : d_f;
+    d_gates_3[at * (4 * H) + 2 * H + k] = over ? 0 : d_f * centred_R_2_h * p_i_2_;  // g_g_h_2
+    d_gates_4[at * (4 * H) + 2 * H + k] = over ? 0 : d_f * centred_A_2_x * p_i_;  // g_g_x_2
+    d_gates[at * (4 * H) + H + k] = over ? 0 : d_g;
+    d_gates_3[at * (4 * H) + H + k] = over ? 0 : d_g * centred_R_1_h * p_i_2_;  // g_g_h_1
+    d_gates_4[at * (4 * H) + H + k] = over ? 0 : d_g * centred_A_1_x * p_i_;  // g_g_x_1
+    d_gates[at * (4 * H) + k] = over ? 0 : d_i;
+    g_p_i_2[b * H + k] = over ? 0 : d_f * centred_R_2_h * g_h_2 + d_g * centred_R_1_h * g_h_1 + d_i *
+        centred_R_0_h * g_h_0 + d_o * centred_R_3_h * g_h_3;
+    g_p_i[at * H + k] = over ? 0 : d_f * centred_A_2_x * g_x_2 + d_g * centred_A_1_x * g_x_1 + d_i *
+        centred_A_0_x * g_x_0 + d_o * centred_A_3_x * g_x_3;
+    d_gates_3[at * (4 * H) + k] = over ? 0 : d_i * centred_R_0_h * p_i_2_;  // g_g_h_0
+    d_gates_4[at * (4 * H) + k] = over ? 0 : d_i * centred_A_0_x * p_i_;  // g_g_x_0
+    if (!over) d_c[b * H + k] = d_c_next * f_;
 }
 
 extern "C" __global__ void ln_lstm_backward_6(
-        const Index B, const Index t, const Index H, ReadReal p_i_2, WriteReal d_sum_square_R_0_h) {
+        const Index B, const Index t, const Index H, ReadReal p_i_2, WriteReal d_sum_square_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
     const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real p_i_2_ = p_i_2[at];
     const real sum_g_p_i_2 = d_sum_square_R_0_h[b];
 
-    d_sum_square_R_0_h[b] = -real(0.125) * cube(p_i_2_) * sum_g_p_i_2 / real(H);
+    d_sum_square_R_0_h[b] = over ? 0 : -real(0.125) * cube(p_i_2_) * sum_g_p_i_2 / real(H);
 }
 
 // Computes d_centred_R_3_h, d_centred_R_2_h, d_centred_R_1_h, d_centred_R_0_h and g_centre_i_2.
 extern "C" __global__ void ln_lstm_backward_7(
         const Index B, const Index t, const Index H, ReadReal d_sum_square_R_0_h, Read gates_2,
-        Read d_gates, Read g_h, ReadReal p_i_2, Write d_gates_2, WriteReal g_centre_i_2) {
+        Read d_gates, Read g_h, ReadReal p_i_2, Write d_gates_2, WriteReal g_centre_i_2,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_sum_square_R_0_h_ = d_sum_square_R_0_h[b];
     const real centred_R_3_h = gates_2[at * (4 * H) + 3 * H + k];
@@ -425,30 +440,35 @@ extern "C" __global__ void ln_lstm_backward_7(
     const real d_centred_R_2_h = 2 * d_square_R_2_h * centred_R_2_h + d_f * g_h_2 * p_i_2_;
     const real d_centred_R_1_h = 2 * d_square_R_1_h * centred_R_1_h + d_g * g_h_1 * p_i_2_;
     const real d_centred_R_0_h = 2 * d_square_R_0_h * centred_R_0_h + d_i * g_h_0 * p_i_2_;
-    d_gates_2[at * (4 * H) + 3 * H + k] = d_centred_R_3_h;
-    d_gates_2[at * (4 * H) + 2 * H + k] = d_centred_R_2_h;
-    d_gates_2[at * (4 * H) + H + k] = d_centred_R_1_h;
-    d_gates_2[at * (4 * H) + k] = d_centred_R_0_h;
-    g_centre_i_2[b * H + k] = -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h - d_centred_R_3_h;
+    d_gates_2[at * (4 * H) + 3 * H + k] = over ? 0 : d_centred_R_3_h;
+    d_gates_2[at * (4 * H) + 2 * H + k] = over ? 0 : d_centred_R_2_h;
+    d_gates_2[at * (4 * H) + H + k] = over ? 0 : d_centred_R_1_h;
+    d_gates_2[at * (4 * H) + k] = over ? 0 : d_centred_R_0_h;
+    g_centre_i_2[b * H + k] = over ? 0 : -d_centred_R_0_h - d_centred_R_1_h - d_centred_R_2_h -
+        d_centred_R_3_h;
 }
 
 extern "C" __global__ void ln_lstm_backward_8(
-        const Index B, const Index H, WriteReal d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, WriteReal d_sum_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B) return;
-    const Index b = i;
+    const Index b = i, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real sum_g_centre_i_2 = d_sum_R_0_h[b];
 
-    d_sum_R_0_h[b] = real(0.25) * sum_g_centre_i_2 / real(H);
+    d_sum_R_0_h[b] = over ? 0 : real(0.25) * sum_g_centre_i_2 / real(H);
 }
 
 // Computes d_R_3_h, d_R_2_h, d_R_1_h and d_R_0_h.
 extern "C" __global__ void ln_lstm_backward_9(
-        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h) {
+        const Index B, const Index t, const Index H, Write d_gates_2, ReadReal d_sum_R_0_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_centred_R_3_h = d_gates_2[at * (4 * H) + 3 * H + k];
     const real d_centred_R_2_h = d_gates_2[at * (4 * H) + 2 * H + k];
@@ -456,10 +476,10 @@ extern "C" __global__ void ln_lstm_backward_9(
     const real d_centred_R_0_h = d_gates_2[at * (4 * H) + k];
     const real d_sum_R_0_h_ = d_sum_R_0_h[b];
 
-    d_gates_2[at * (4 * H) + 3 * H + k] = d_centred_R_3_h + d_sum_R_0_h_;  // d_R_3_h
-    d_gates_2[at * (4 * H) + 2 * H + k] = d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
-    d_gates_2[at * (4 * H) + H + k] = d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
-    d_gates_2[at * (4 * H) + k] = d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
+    d_gates_2[at * (4 * H) + 3 * H + k] = over ? 0 : d_centred_R_3_h + d_sum_R_0_h_;  // d_R_3_h
+    d_gates_2[at * (4 * H) + 2 * H + k] = over ? 0 : d_centred_R_2_h + d_sum_R_0_h_;  // d_R_2_h
+    d_gates_2[at * (4 * H) + H + k] = over ? 0 : d_centred_R_1_h + d_sum_R_0_h_;  // d_R_1_h
+    d_gates_2[at * (4 * H) + k] = over ? 0 : d_centred_R_0_h + d_sum_R_0_h_;  // d_R_0_h
 }
 
 // The sums of d_i, d_g, d_f, d_o, d_tanh_h_2, g_g_c, g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3, g_g_x_0, g_g_x_1,

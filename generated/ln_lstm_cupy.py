@@ -183,7 +183,7 @@ def forward(
         # f = sigmoid(layer_norm(A @ x, g_x)[2] + layer_norm(R @ h, g_h)[2] + b[2])
         # o = sigmoid(layer_norm(A @ x, g_x)[3] + layer_norm(R @ h, g_h)[3] + b[3])
         # c' = f * c + i * g
-        launch("ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c)
+        launch("ln_lstm_forward_8", dtype, B * H, B, t, H, b, gates_2, g_h, p_i_2, i, g, f, o, c, finished)
 
         # h' = o * tanh(layer_norm(c', g_c, b_c))
         row_sum(c[t + 1], centre_h, dtype)
@@ -191,11 +191,11 @@ def forward(
         launch("ln_lstm_forward_10", dtype, B * H, B, t, H, c, centre_h, centred_c_next, square_c_next)
         row_sum(square_c_next, p_h[t], dtype)
         launch("ln_lstm_forward_11", dtype, B, B, t, H, p_h)
-        launch("ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h)
+        launch(
+            "ln_lstm_forward_12", dtype, B * H, B, t, H, b_c, centred_c_next, g_c, p_h, o, tanh_h_2, h,
+            finished,
+        )
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
-            cp.copyto(c[t + 1], c[t], where=finished[t])
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -248,60 +248,50 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_A, d_R, d_b, d_g_h, d_g_x, d_b_c, d_g_c = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
-
         # d_tanh_h_2, g_p_h, g_g_c, d_A_3_x, g_g_h_3 and g_g_x_3.
         launch(
             "ln_lstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, o, tanh_h_2, centred_c_next, g_c, p_h,
-            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4,
+            gates_2, p_i_2, gates, p_i, d_tanh_h_2, g_p_h, g_g_c, d_gates, d_gates_3, d_gates_4, finished,
         )
         row_sum(g_p_h, d_sum_square_c_next, dtype)
 
         # d_sum_square_c_next *= -1 / 2 * p_h**3 / hidden
-        launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next)
+        launch("ln_lstm_backward_2", dtype, B, B, t, H, p_h, d_sum_square_c_next, finished)
 
         # d_centred_c_next and g_centre_h.
         launch(
             "ln_lstm_backward_3", dtype, B * H, B, t, H, d_sum_square_c_next, centred_c_next, d_tanh_h_2, g_c,
-            p_h, d_centred_c_next, g_centre_h,
+            p_h, d_centred_c_next, g_centre_h, finished,
         )
         row_sum(g_centre_h, d_sum_c_next, dtype)
 
         # d_sum_c_next *= 1 / hidden
-        launch("ln_lstm_backward_4", dtype, B, B, H, d_sum_c_next)
+        launch("ln_lstm_backward_4", dtype, B, B, t, H, d_sum_c_next, finished)
 
         # d_c, d_A_2_x, g_g_h_2, g_g_x_2, d_A_1_x, g_g_h_1, g_g_x_1, d_A_0_x, g_p_i_2, g_p_i, g_g_h_0
         #     and g_g_x_0.
         launch(
             "ln_lstm_backward_5", dtype, B * H, B, t, H, d_c, d_centred_c_next, d_sum_c_next, c, f, gates_2,
-            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i,
+            p_i_2, gates, p_i, g, i, d_gates, g_h, g_x, d_gates_3, d_gates_4, g_p_i_2, g_p_i, finished,
         )
         row_sum(g_p_i_2, d_sum_square_R_0_h, dtype)
 
         # d_sum_square_R_0_h *= -1 / 8 * p_i_2**3 / hidden
-        launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h)
+        launch("ln_lstm_backward_6", dtype, B, B, t, H, p_i_2, d_sum_square_R_0_h, finished)
 
         # d_R_3_h, d_R_2_h, d_R_1_h, d_R_0_h and g_centre_i_2.
         launch(
             "ln_lstm_backward_7", dtype, B * H, B, t, H, d_sum_square_R_0_h, gates_2, d_gates, g_h, p_i_2,
-            d_gates_2, g_centre_i_2,
+            d_gates_2, g_centre_i_2, finished,
         )
         row_sum(g_centre_i_2, d_sum_R_0_h, dtype)
 
         # d_sum_R_0_h *= 1 / 4 / hidden
-        launch("ln_lstm_backward_8", dtype, B, B, H, d_sum_R_0_h)
-        launch("ln_lstm_backward_9", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h)
+        launch("ln_lstm_backward_8", dtype, B, B, t, H, d_sum_R_0_h, finished)
+        launch("ln_lstm_backward_9", dtype, B * H, B, t, H, d_gates_2, d_sum_R_0_h, finished)
 
         # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
-        product(d_gates_2[t], R, d_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
-            cp.copyto(d_c, kept_c, where=finished[t])
+        product(d_gates_2[t], R, d_h, add=True)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)

@@ -252,6 +252,7 @@ def forward(
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
             np.copyto(c_next, c_t, where=finished_t)
+
     clear(finished, gates, gates_2, p_i, i, g, f, o, p_i_2, centred_c_next, p_h, tanh_h_2)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
@@ -302,12 +303,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_h = check("d_final.h", d_final.h, (B, H), dtype=dtype).copy()
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
-    k_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
-    d_gates = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
+    d_gates = np.empty((T, B, 4 * H), dtype)  # d_A_0_x, d_A_1_x, d_A_2_x, d_A_3_x
+    d_gates_2 = np.empty((T, B, 4 * H), dtype)  # d_R_0_h, d_R_1_h, d_R_2_h, d_R_3_h
     g_centre_h, g_centre_i_2 = (np.empty((B, H), dtype) for _ in range(2))
     g_p_i, g_centre_i, d_tanh_h_2, g_g_c = (np.empty((T, B, H), dtype) for _ in range(4))
-    k_gates_2 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
-    k_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
+    d_gates_3 = np.empty((T, B, 4 * H), dtype)  # g_g_h_0, g_g_h_1, g_g_h_2, g_g_h_3
+    d_gates_4 = np.empty((T, B, 4 * H), dtype)  # g_g_x_0, g_g_x_1, g_g_x_2, g_g_x_3
     sum_g_p_h, d_sum_c_next, sum_g_p_i_2, d_sum_R_0_h = (np.empty((B, 1), dtype) for _ in range(4))
     d_sum_square_A_0_x, d_sum_A_0_x = (np.empty((T, B, 1), dtype) for _ in range(2))
     d_x = np.empty((T, B, I), dtype)
@@ -328,9 +329,9 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         d_tanh_h_2_ts, tanh_h_2_ts, o_ts = d_tanh_h_2[ts], tanh_h_2[ts], o[ts]
         centred_c_next_ts, g_g_c_ts, p_h_ts, p_i_2_ts = centred_c_next[ts], g_g_c[ts], p_h[ts], p_i_2[ts]
         f_ts, g_ts, i_ts, g_p_i_ts = f[ts], g[ts], i[ts], g_p_i[ts]
-        d_A_3_x_ts, d_A_2_x_ts = k_gates[ts, :, 3 * H :], k_gates[ts, :, 2 * H : 3 * H]
-        d_A_1_x_ts, d_A_0_x_ts = k_gates[ts, :, H : 2 * H], k_gates[ts, :, :H]
-        d_A_01_x_ts = k_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2)
+        d_A_3_x_ts, d_A_2_x_ts = d_gates[ts, :, 3 * H :], d_gates[ts, :, 2 * H : 3 * H]
+        d_A_1_x_ts, d_A_0_x_ts = d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H]
+        d_A_01_x_ts = d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2)
         centred_R_0_h_ts, centred_R_1_h_ts = gates_2[ts, :, :H], gates_2[ts, :, H : 2 * H]
         centred_R_2_h_ts, centred_R_3_h_ts = gates_2[ts, :, 2 * H : 3 * H], gates_2[ts, :, 3 * H :]
         g_h_0, g_h_1, g_h_2, g_h_3 = g_h[:H], g_h[H : 2 * H], g_h[2 * H : 3 * H], g_h[3 * H :]
@@ -353,13 +354,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         # g_g_h_2 = centred_R_2_h * p_i_2
         # g_g_h_1 = centred_R_1_h * p_i_2
         # g_g_h_0 = centred_R_0_h * p_i_2
-        np.multiply(gates_2[ts], p_i_2_ts, out=k_gates_2[ts])
+        np.multiply(gates_2[ts], p_i_2_ts, out=d_gates_3[ts])
 
         # g_g_x_3 = centred_A_3_x * p_i
         # g_g_x_2 = centred_A_2_x * p_i
         # g_g_x_1 = centred_A_1_x * p_i
         # g_g_x_0 = centred_A_0_x * p_i
-        np.multiply(gates[ts], p_i[ts], out=k_gates_3[ts])
+        np.multiply(gates[ts], p_i[ts], out=d_gates_4[ts])
 
         # d_A_2_x = c * (1 - f) * f
         np.subtract(1, f_ts, out=d_A_2_x_ts)
@@ -412,16 +413,16 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             d_A_2_x, k_g_p_i_2_3_t, d_A_1_x, k_g_p_i_2_2_t, k_g_p_i_2_4_t, g_p_i_t, k_g_p_i_4_t, k_g_p_i_3_t,
             k_g_p_i_5_t, f_t, k_sum_square_R_0_h_t, k_centred_R_3_h_t, centred_R_3_h, k_centred_R_2_h_t,
             centred_R_2_h, k_centred_R_1_h_t, centred_R_1_h, k_centred_R_0_h_t, centred_R_0_h, d_R_3_h,
-            d_R_2_h, d_R_1_h, d_R_0_h, d_gates_t, finished_t,
+            d_R_2_h, d_R_1_h, d_R_0_h, d_gates_2_t, finished_t,
         ) in backwards(
-            d_y[ts], d_tanh_h_2_ts, k_g_p_h, g_g_c_ts, d_A_3_x_ts, k_gates_2[ts, :, 3 * H :],
-            k_gates_3[ts, :, 3 * H :], k_sum_square_c, k_centred_c, centred_c_next_ts,
-            k_gates[ts, :, : 3 * H].reshape(steps, B, 3, H).swapaxes(1, 2), k_gates_2[ts, :, : 3 * H],
-            k_gates[ts, :, : 3 * H], k_gates_3[ts, :, : 3 * H], k_g_p_i_2, d_A_0_x_ts, d_A_2_x_ts,
+            d_y[ts], d_tanh_h_2_ts, k_g_p_h, g_g_c_ts, d_A_3_x_ts, d_gates_3[ts, :, 3 * H :],
+            d_gates_4[ts, :, 3 * H :], k_sum_square_c, k_centred_c, centred_c_next_ts,
+            d_gates[ts, :, : 3 * H].reshape(steps, B, 3, H).swapaxes(1, 2), d_gates_3[ts, :, : 3 * H],
+            d_gates[ts, :, : 3 * H], d_gates_4[ts, :, : 3 * H], k_g_p_i_2, d_A_0_x_ts, d_A_2_x_ts,
             k_g_p_i_2_3, d_A_1_x_ts, k_g_p_i_2_2, k_g_p_i_2_4, g_p_i_ts, k_g_p_i_4, k_g_p_i_3, k_g_p_i_5,
             f_ts, k_sum_square_R_0_h, k_centred_R_3_h, centred_R_3_h_ts, k_centred_R_2_h, centred_R_2_h_ts,
-            k_centred_R_1_h, centred_R_1_h_ts, k_centred_R_0_h, centred_R_0_h_ts, d_gates[ts, :, 3 * H :],
-            d_gates[ts, :, 2 * H : 3 * H], d_gates[ts, :, H : 2 * H], d_gates[ts, :, :H], d_gates[ts],
+            k_centred_R_1_h, centred_R_1_h_ts, k_centred_R_0_h, centred_R_0_h_ts, d_gates_2[ts, :, 3 * H :],
+            d_gates_2[ts, :, 2 * H : 3 * H], d_gates_2[ts, :, H : 2 * H], d_gates_2[ts, :, :H], d_gates_2[ts],
             ends[ts],
         ):
             if finished is not None:  # a finished sequence hands its gradient on as it is
@@ -541,7 +542,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             np.add(k_centred_R_0_h_t, d_sum_R_0_h, out=d_R_0_h)  # d_R_0_h = d_sum_R_0_h + k_centred_R_0_h
 
             # d_h = R_0.T @ d_R_0_h + R_1.T @ d_R_1_h + R_2.T @ d_R_2_h + R_3.T @ d_R_3_h
-            np.matmul(d_gates_t, R_tiles, out=d_h_tiles)
+            np.matmul(d_gates_2_t, R_tiles, out=d_h_tiles)
 
             if finished is not None:
                 np.copyto(d_h, kept_h, where=finished_t)
@@ -551,23 +552,23 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     s_4 = np.empty((T, B, 1), dtype)
     s_5 = np.empty((T, 4, B, H), dtype)
     s_6 = np.empty((T, B, H), dtype)
-    d_A_3_x_all, d_A_2_x_all = k_gates[..., 3 * H :], k_gates[..., 2 * H : 3 * H]
-    d_A_1_x_all, d_A_0_x_all = k_gates[..., H : 2 * H], k_gates[..., :H]
+    d_A_3_x_all, d_A_2_x_all = d_gates[..., 3 * H :], d_gates[..., 2 * H : 3 * H]
+    d_A_1_x_all, d_A_0_x_all = d_gates[..., H : 2 * H], d_gates[..., :H]
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, d_gates)
-    np.matmul(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
+    clear(finished, d_gates_2)
+    np.matmul(d_gates_2.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), out=d_R)
     np.sum(g_p_i, axis=-1, keepdims=True, out=d_sum_square_A_0_x)
-    clear(finished, k_gates)
-    np.matmul(ones, k_gates.reshape(T * B, 4 * H), out=d_b)
+    clear(finished, d_gates)
+    np.matmul(ones, d_gates.reshape(T * B, 4 * H), out=d_b)
     clear(finished, d_tanh_h_2)
     np.matmul(ones, d_tanh_h_2.reshape(T * B, H), out=d_b_c)
     clear(finished, g_g_c)
     np.matmul(ones, g_g_c.reshape(T * B, H), out=d_g_c)
-    clear(finished, k_gates_2)
-    np.matmul(ones, k_gates_2.reshape(T * B, 4 * H), out=d_g_h)
-    clear(finished, k_gates_3)
-    np.matmul(ones, k_gates_3.reshape(T * B, 4 * H), out=d_g_x)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 4 * H), out=d_g_h)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 4 * H), out=d_g_x)
 
     # d_sum_square_A_0_x *= -1 / 8 * p_i**3 / hidden
     np.multiply(p_i, p_i, out=s_4)
@@ -581,8 +582,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     # d_A_1_x = 2 * d_sum_square_A_0_x * centred_A_1_x + d_A_1_x * g_x_1 * p_i
     # d_A_0_x = 2 * d_sum_square_A_0_x * centred_A_0_x + d_A_0_x * g_x_0 * p_i
     s_5[...] = d_sum_square_A_0_x[:, None]
-    k_gates *= g_x
-    k_gates *= p_i
+    d_gates *= g_x
+    d_gates *= p_i
     np.multiply(s_5[:, 0], gates[..., 3 * H :], out=s_6)
     s_6 *= 2
     d_A_3_x_all += s_6
@@ -607,12 +608,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_sum_A_0_x *= 0.25
     d_sum_A_0_x /= (H)
 
-    k_gates += d_sum_A_0_x
+    d_gates += d_sum_A_0_x
 
     # d_x = A_0.T @ d_A_0_x + A_1.T @ d_A_1_x + A_2.T @ d_A_2_x + A_3.T @ d_A_3_x
-    np.matmul(k_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
-    clear(finished, k_gates)
-    np.matmul(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
+    np.matmul(d_gates.reshape(T * B, 4 * H), A, out=d_x.reshape(T * B, I))
+    clear(finished, d_gates)
+    np.matmul(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), out=d_A)
     clear(finished, d_x)
 
     return Grads(

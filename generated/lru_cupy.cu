@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -90,10 +91,11 @@ extern "C" __global__ void lru_forward_2(
 // hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
 extern "C" __global__ void lru_forward_3(
         const Index B, const Index t, const Index H, Write hi, Write hr, ReadReal li, ReadReal lr,
-        Read x_hr_next, Read x_hi_next) {
+        Read x_hr_next, Read x_hi_next, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real hi_ = hi[at * H + k];
     const real hr_ = hr[at * H + k];
@@ -102,8 +104,8 @@ extern "C" __global__ void lru_forward_3(
     const real x_hr_next_ = x_hr_next[at * H + k];
     const real x_hi_next_ = x_hi_next[at * H + k];
 
-    hr[(at + B) * H + k] = hr_ * lr_ + x_hr_next_ - hi_ * li_;  // hr_next
-    hi[(at + B) * H + k] = hi_ * lr_ + hr_ * li_ + x_hi_next_;  // hi_next
+    hr[(at + B) * H + k] = over ? hr_ : hr_ * lr_ + x_hr_next_ - hi_ * li_;  // hr_next
+    hi[(at + B) * H + k] = over ? hi_ : hi_ * lr_ + hr_ * li_ + x_hi_next_;  // hi_next
 }
 
 // y = Cr @ hr' + D * x - Ci @ hi'
@@ -176,15 +178,17 @@ extern "C" __global__ void lru_backward_3(
 extern "C" __global__ void lru_backward_5(
         const Index B, const Index t, const Index H, Write d_hi, Read d_hi_next_2, ReadReal exp_,
         Write d_hr, Read d_hr_next_2, Read gates, Read hi, Read hr, ReadReal li_2, ReadReal lr_2,
-        Write d_gates, WriteReal g_exp_gl, WriteReal g_li, WriteReal g_lr) {
+        Write d_gates, WriteReal g_exp_gl, WriteReal g_li, WriteReal g_lr,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_hi_later = d_hi[b * H + k];
+    const real d_hi_later = over ? 0 : real(d_hi[b * H + k]);
     const real d_hi_next_2_ = d_hi_next_2[at * H + k];
     const real exp_gl = exp_[2 * H + k];
-    const real d_hr_later = d_hr[b * H + k];
+    const real d_hr_later = over ? 0 : real(d_hr[b * H + k]);
     const real d_hr_next_2_ = d_hr_next_2[at * H + k];
     const real Bi_x = gates[at * (2 * H) + H + k], Br_x = gates[at * (2 * H) + k];
     const real hi_ = hi[at * H + k];
@@ -199,8 +203,8 @@ extern "C" __global__ void lru_backward_5(
     g_li[at * H + k] = d_hi_next * hr_ - d_hr_next * hi_;
     g_lr[at * H + k] = d_hi_next * hi_ + d_hr_next * hr_;
     d_gates[at * (2 * H) + k] = d_hr_next * exp_gl;  // d_Br_x
-    d_hr[b * H + k] = d_hi_next * li + d_hr_next * lr;
-    d_hi[b * H + k] = d_hi_next * lr - d_hr_next * li;
+    if (!over) d_hr[b * H + k] = d_hi_next * li + d_hr_next * lr;
+    if (!over) d_hi[b * H + k] = d_hi_next * lr - d_hr_next * li;
 }
 
 // The sums of g_exp_gl, g_li and g_lr over 256 rows each.

@@ -165,11 +165,7 @@ def forward(
     for t in range(T):
         # hr' = (Br @ x) * exp(gl) + lr * hr - li * hi
         # hi' = (Bi @ x) * exp(gl) + li * hr + lr * hi
-        launch("lru_forward_3", dtype, B * H, B, t, H, hi, hr, li, lr, x_hr_next, x_hi_next)
-
-        if finished is not None:
-            cp.copyto(hr[t + 1], hr[t], where=finished[t])
-            cp.copyto(hi[t + 1], hi[t], where=finished[t])
+        launch("lru_forward_3", dtype, B * H, B, t, H, hi, hr, li, lr, x_hr_next, x_hi_next, finished)
 
     # y = Cr @ hr' + D * x - Ci @ hi'
     product(hi[1:].reshape(T * B, H), Ci.T, y_.reshape(T * B, I))
@@ -236,21 +232,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sums("lru_backward_3", dtype, T * B, I, (I, g_D), (I, d_D))
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_hr = d_hr.copy()
-            cp.copyto(d_hr, 0, where=finished[t])
-            kept_hi = d_hi.copy()
-            cp.copyto(d_hi, 0, where=finished[t])
-
         # d_Bi_x, g_exp_gl, g_li, g_lr, d_Br_x, d_hr and d_hi.
         launch(
             "lru_backward_5", dtype, B * H, B, t, H, d_hi, d_hi_next_2, exp, d_hr, d_hr_next_2, gates, hi, hr,
-            li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr,
+            li_2, lr_2, d_gates, g_exp_gl, g_li, g_lr, finished,
         )
-
-        if finished is not None:
-            cp.copyto(d_hr, kept_hr, where=finished[t])
-            cp.copyto(d_hi, kept_hi, where=finished[t])
 
     # d_x = Br.T @ d_Br_x + Bi.T @ d_Bi_x
     product(d_gates.reshape(T * B, 2 * H), Br_Bi, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -51,10 +52,11 @@ __device__ inline real over_threads(const real total) {
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_cifg_forward_1(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c, Read p,
-        Write tanh_c, Write h) {
+        Write tanh_c, Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_i_h = u[b * (3 * H) + k], U_g_h = u[b * (3 * H) + H + k];
     const real U_o_h = u[b * (3 * H) + 2 * H + k];
@@ -71,27 +73,28 @@ extern "C" __global__ void lstm_cifg_forward_1(
     const real tanh_c_ = tanh(c_next);
     gates[at * (3 * H) + k] = i_;
     gates[at * (3 * H) + H + k] = g;
-    c[(at + B) * H + k] = c_next;
+    c[(at + B) * H + k] = over ? c_ : c_next;
     gates[at * (3 * H) + 2 * H + k] = o;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = o * tanh_c_;  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : o * tanh_c_;  // h_next
 }
 
-// Computes d_h_next, d_o, g_p_o, d_c, d_g, d_i and g_p_i.
+// Computes d_o, g_p_o, d_c, d_g, d_i and g_p_i.
 extern "C" __global__ void lstm_cifg_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read tanh_c, Read c,
-        Write d_c, Read p, Write d_gates, WriteReal d_gates_2) {
+        Write d_c, Read p, Write d_gates, WriteReal d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real o = gates[at * (3 * H) + 2 * H + k], g = gates[at * (3 * H) + H + k];
     const real i_ = gates[at * (3 * H) + k];
     const real tanh_c_ = tanh_c[at * H + k];
     const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real p_o = p[H + k], p_i = p[k];
 
     const real d_h_next = d_h_later + d_y_;
@@ -99,13 +102,13 @@ extern "C" __global__ void lstm_cifg_backward_1(
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_)) + d_o * p_o;
     const real not_i = 1 - i_;
     const real d_i = d_c_next * i_ * not_i * (g - c_);
-    d_h[b * H + k] = d_h_next;
     d_gates[at * (3 * H) + 2 * H + k] = d_o;
     d_gates_2[at * (2 * H) + H + k] = d_o * c_next;  // g_p_o
     d_gates[at * (3 * H) + H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
     d_gates[at * (3 * H) + k] = d_i;
     d_gates_2[at * (2 * H) + k] = d_i * c_;  // g_p_i
-    d_c[b * H + k] = d_c_next * not_i + d_i * p_i;
+    if (!over) d_c[b * H + k] = d_c_next * not_i + d_i * p_i;
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // The sums of d_i, d_g, d_o, g_p_i and g_p_o over 256 rows each.

@@ -152,11 +152,7 @@ def forward(
 
         # c' = (1 - i) * c + i * g
         # h' = o * tanh(c')
-        launch("lstm_cifg_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
-            cp.copyto(c[t + 1], c[t], where=finished[t])
+        launch("lstm_cifg_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy(), c[T].copy())
@@ -195,23 +191,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
-
         # d_o, g_p_o, d_c, d_g, d_i and g_p_i.
         launch(
             "lstm_cifg_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, tanh_c, c, d_c, p, d_gates,
-            d_gates_2,
+            d_gates_2, finished,
         )
 
-        product(d_gates[t], U, d_h)  # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
-            cp.copyto(d_c, kept_c, where=finished[t])
+        product(d_gates[t], U, d_h, add=True)  # d_h = U_i.T @ d_i + U_g.T @ d_g + U_o.T @ d_o
 
     # d_x = W_i.T @ d_i + W_g.T @ d_g + W_o.T @ d_o
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -52,10 +53,11 @@ __device__ inline real over_threads(const real total) {
 // h' = o * tanh(c')
 extern "C" __global__ void lstm_forward_1(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c, Write tanh_c,
-        Write h) {
+        Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_i_h = u[b * (4 * H) + k], U_f_h = u[b * (4 * H) + H + k];
     const real U_g_h = u[b * (4 * H) + 3 * H + k], U_o_h = u[b * (4 * H) + 2 * H + k];
@@ -74,22 +76,23 @@ extern "C" __global__ void lstm_forward_1(
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 3 * H + k] = g;
     gates[at * (4 * H) + 2 * H + k] = o;
-    c[(at + B) * H + k] = c_next;
+    c[(at + B) * H + k] = over ? c_ : c_next;
     tanh_c[at * H + k] = tanh_c_;
-    h[(at + B) * H + k] = o * tanh_c_;  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : o * tanh_c_;  // h_next
 }
 
-// Computes d_h_next, d_c, d_o, d_g, d_f and d_i.
+// Computes d_c, d_o, d_g, d_f and d_i.
 extern "C" __global__ void lstm_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Write d_c, Read gates,
-        Read tanh_c, Read c, Write d_gates) {
+        Read tanh_c, Read c, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real o = gates[at * (4 * H) + 2 * H + k], g = gates[at * (4 * H) + 3 * H + k];
     const real i_ = gates[at * (4 * H) + k], f = gates[at * (4 * H) + H + k];
     const real tanh_c_ = tanh_c[at * H + k];
@@ -97,12 +100,12 @@ extern "C" __global__ void lstm_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * o * (1 - square(tanh_c_));
-    d_h[b * H + k] = d_h_next;
     d_gates[at * (4 * H) + 2 * H + k] = d_h_next * (1 - o) * o * tanh_c_;  // d_o
     d_gates[at * (4 * H) + 3 * H + k] = d_c_next * (1 - square(g)) * i_;  // d_g
     d_gates[at * (4 * H) + H + k] = d_c_next * c_ * (1 - f) * f;  // d_f
     d_gates[at * (4 * H) + k] = d_c_next * g * (1 - i_) * i_;  // d_i
-    d_c[b * H + k] = d_c_next * f;
+    if (!over) d_c[b * H + k] = d_c_next * f;
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // The sums of d_i, d_f, d_o and d_g over 256 rows each.

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden, P projection.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -52,10 +53,11 @@ __device__ inline real over_threads(const real total) {
 // r' = P @ (o * tanh(c'))
 extern "C" __global__ void lstm_sak_forward_1(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c, Read p,
-        Write tanh_c, Write v_r) {
+        Write tanh_c, Write v_r, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real R_i_r = u[b * (4 * H) + k], R_f_r = u[b * (4 * H) + H + k];
     const real R_g_r = u[b * (4 * H) + 2 * H + k], R_o_r = u[b * (4 * H) + 3 * H + k];
@@ -74,38 +76,42 @@ extern "C" __global__ void lstm_sak_forward_1(
     gates[at * (4 * H) + k] = i_;
     gates[at * (4 * H) + H + k] = f;
     gates[at * (4 * H) + 2 * H + k] = g;
-    c[(at + B) * H + k] = c_next;
+    c[(at + B) * H + k] = over ? c_ : c_next;
     gates[at * (4 * H) + 3 * H + k] = o;
     tanh_c[at * H + k] = tanh_c_;
     v_r[at * H + k] = o * tanh_c_;
 }
 
 extern "C" __global__ void lstm_sak_backward_1(
-        const Index B, const Index t, const Index P, Read d_r, Read d_y, Write d_r_next) {
+        const Index B, const Index t, const Index P, Write d_r, Read d_y, Write d_r_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * P) return;
     const Index k = i % P, b = i / P, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_r_later = d_r[b * P + k];
+    const real d_r_later = over ? 0 : real(d_r[b * P + k]);
     const real d_y_ = d_y[at * P + k];
 
     d_r_next[at * P + k] = d_r_later + d_y_;
+    if (!over) d_r[b * P + k] = 0;
 }
 
 // Computes d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
 extern "C" __global__ void lstm_sak_backward_2(
         const Index B, const Index t, const Index H, Read d_v_r, Read gates, Read tanh_c, Read c,
-        Write d_c, Read p, Write d_gates, WriteReal d_gates_2) {
+        Write d_c, Read p, Write d_gates, WriteReal d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_v_r_ = d_v_r[b * H + k];
     const real o = gates[at * (4 * H) + 3 * H + k], g = gates[at * (4 * H) + 2 * H + k];
     const real i_ = gates[at * (4 * H) + k], f = gates[at * (4 * H) + H + k];
     const real tanh_c_ = tanh_c[at * H + k];
     const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real p_o = p[2 * H + k], p_f = p[H + k], p_i = p[k];
 
     const real d_o = d_v_r_ * (1 - o) * o * tanh_c_;
@@ -119,7 +125,7 @@ extern "C" __global__ void lstm_sak_backward_2(
     d_gates_2[at * (3 * H) + H + k] = d_f * c_;  // g_p_f
     d_gates[at * (4 * H) + k] = d_i;
     d_gates_2[at * (3 * H) + k] = d_i * c_;  // g_p_i
-    d_c[b * H + k] = d_c_next * f + d_f * p_f + d_i * p_i;
+    if (!over) d_c[b * H + k] = d_c_next * f + d_f * p_f + d_i * p_i;
 }
 
 // The sums of d_i, d_f, d_g, d_o, g_p_i, g_p_f and g_p_o over 256 rows each.

@@ -167,13 +167,12 @@ def forward(
 
         # c' = f * c + i * g
         # r' = P @ (o * tanh(c'))
-        launch("lstm_sak_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, v_r)
+        launch("lstm_sak_forward_1", dtype, B * H, B, t, H, u, gates, b, c, p, tanh_c, v_r, finished)
         product(v_r[t], P_2_T, P_v_r)
         r[t + 1] = P_v_r
 
         if finished is not None:
             cp.copyto(r[t + 1], r[t], where=finished[t])
-            cp.copyto(c[t + 1], c[t], where=finished[t])
 
     y = r[1:].copy() if finished is None else cp.where(finished, 0, r[1:]).astype(dtype, copy=False)
     final = States(r[T].copy(), c[T].copy())
@@ -214,25 +213,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_R, d_P, d_b, d_p = (cp.zeros(shape, dtype) for shape in shapes(I, P, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_r = d_r.copy()
-            cp.copyto(d_r, 0, where=finished[t])
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
+        # d_r_next = d_r + d_y
+        launch("lstm_sak_backward_1", dtype, B * P, B, t, P, d_r, d_y, d_r_next, finished)
 
-        launch("lstm_sak_backward_1", dtype, B * P, B, t, P, d_r, d_y, d_r_next)  # d_r_next = d_r + d_y
         product(d_r_next[t], P_2, d_v_r)  # d_v_r = P.T @ d_r_next
 
         # d_o, g_p_o, d_c, d_g, d_f, g_p_f, d_i and g_p_i.
         launch(
             "lstm_sak_backward_2", dtype, B * H, B, t, H, d_v_r, gates, tanh_c, c, d_c, p, d_gates, d_gates_2,
+            finished,
         )
 
-        product(d_gates[t], R, d_r)  # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
-
-        if finished is not None:
-            cp.copyto(d_r, kept_r, where=finished[t])
-            cp.copyto(d_c, kept_c, where=finished[t])
+        # d_r = R_i.T @ d_i + R_f.T @ d_f + R_g.T @ d_g + R_o.T @ d_o
+        product(d_gates[t], R, d_r, add=True)
 
     # d_x = W_i.T @ d_i + W_f.T @ d_f + W_g.T @ d_g + W_o.T @ d_o
     product(d_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))

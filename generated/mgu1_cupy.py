@@ -142,10 +142,8 @@ def forward(
         launch("mgu1_forward_1", dtype, B * H, B, t, H, f, b, h, fh)
         product(fh[t], U_h_T, U_h_fh)
 
-        launch("mgu1_forward_2", dtype, B * H, B, t, H, U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - f) * h + f * n
+        launch("mgu1_forward_2", dtype, B * H, B, t, H, U_h_fh, n, b, f, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -182,25 +180,18 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_f, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_n = d_h * f * (1 - n**2)
-        launch("mgu1_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n)
+        launch("mgu1_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n, finished)
 
         product(d_n[t], U_h, d_fh)  # d_fh = U_h.T @ d_n
 
         # d_a_f.
-        launch("mgu1_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, d_a_f)
+        launch("mgu1_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, d_a_f, finished)
 
         product(d_a_f[t], U_f, d_u_h)  # d_u_h = U_f.T @ d_a_f
 
         # d_h = d_fh * f + d_h * (1 - f) + d_u_h
-        launch("mgu1_backward_3", dtype, B * H, B, t, H, d_fh, d_h, d_u_h, f)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("mgu1_backward_3", dtype, B * H, B, t, H, d_fh, d_h, d_u_h, f, finished)
 
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 

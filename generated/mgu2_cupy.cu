@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -63,10 +64,12 @@ extern "C" __global__ void mgu2_forward_1(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu2_forward_2(
-        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_h, Read f, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_h, Read f, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_fh_ = U_h_fh[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -76,35 +79,38 @@ extern "C" __global__ void mgu2_forward_2(
 
     const real n_ = tanh(U_h_fh_ + W_h_x + b_h_);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = (1 - f_) * h_ + f_ * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : (1 - f_) * h_ + f_ * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu2_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read f, Read n, Write d_n) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read f, Read n, Write d_n,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real f_ = f[at * H + k];
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_n[at * H + k] = d_h_next * f_ * (1 - square(n_));
 }
 
 extern "C" __global__ void mgu2_backward_2(
         const Index B, const Index t, const Index H, Read d_fh, Read d_h, Read h, Read n, Read f,
-        Write d_U_f_h) {
+        Write d_U_f_h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_fh_ = d_fh[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];
     const real f_ = f[at * H + k];
@@ -114,17 +120,19 @@ extern "C" __global__ void mgu2_backward_2(
 }
 
 extern "C" __global__ void mgu2_backward_3(
-        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read d_u_h, Read f) {
+        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read d_u_h, Read f,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_fh_ = d_fh[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real f_ = f[at * H + k];
 
-    d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_) + d_u_h_;
 }
 
 // The sums of d_n over 256 rows each.

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -72,10 +73,12 @@ extern "C" __global__ void mgu3_forward_2(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu3_forward_3(
-        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_, ReadReal f, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_fh, Write n, Read b_, ReadReal f, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_fh_ = U_h_fh[b * H + k];
     const real W_h_x = n[at * H + k];
@@ -85,42 +88,45 @@ extern "C" __global__ void mgu3_forward_3(
 
     const real n_ = tanh(U_h_fh_ + W_h_x + b_h);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = (1 - f_) * h_ + f_ * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : (1 - f_) * h_ + f_ * n_;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu3_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, ReadReal f, Read n, Write d_n) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, ReadReal f, Read n, Write d_n,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real f_ = f[k];
     const real n_ = n[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_n[at * H + k] = d_h_next * f_ * (1 - square(n_));
 }
 
 // Computes g_f and d_h.
 extern "C" __global__ void mgu3_backward_2(
         const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read h, Read n, ReadReal f,
-        WriteReal g_f) {
+        WriteReal g_f, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_fh_ = d_fh[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real h_ = h[at * H + k];
     const real n_ = n[at * H + k];
     const real f_ = f[k];
 
     g_f[at * H + k] = d_fh_ * h_ + d_h_next * (n_ - h_);
-    d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_);
+    if (!over) d_h[b * H + k] = d_fh_ * f_ + d_h_next * (1 - f_);
 }
 
 // The sums of g_f and d_n over 256 rows each.

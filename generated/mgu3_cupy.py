@@ -140,10 +140,8 @@ def forward(
         launch("mgu3_forward_2", dtype, B * H, B, t, H, f, h, fh)
         product(fh[t], U_h_T, U_h_fh)
 
-        launch("mgu3_forward_3", dtype, B * H, B, t, H, U_h_fh, n, b, f, h)  # h' = (1 - f) * h + f * n
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - f) * h + f * n
+        launch("mgu3_forward_3", dtype, B * H, B, t, H, U_h_fh, n, b, f, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -182,20 +180,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_f = cp.empty((H,), arithmetic(dtype))
     d_W_h, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_n = d_h * f * (1 - n**2)
-        launch("mgu3_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n)
+        launch("mgu3_backward_1", dtype, B * H, B, t, H, d_h, d_y, f, n, d_n, finished)
 
         product(d_n[t], U_h, d_fh)  # d_fh = U_h.T @ d_n
 
         # g_f and d_h.
-        launch("mgu3_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, g_f)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("mgu3_backward_2", dtype, B * H, B, t, H, d_fh, d_h, h, n, f, g_f, finished)
 
     product(d_n.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_n
 

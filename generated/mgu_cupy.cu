@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -65,10 +66,12 @@ extern "C" __global__ void mgu_forward_1(
 // n = tanh(W_h @ x + U_h @ (f * h) + b_h)
 // h' = (1 - f) * h + f * n
 extern "C" __global__ void mgu_forward_2(
-        const Index B, const Index t, const Index H, Read U_h_fh, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read U_h_fh, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_fh_ = U_h_fh[b * H + k];
     const real W_h_x = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
@@ -77,33 +80,37 @@ extern "C" __global__ void mgu_forward_2(
 
     const real n = tanh(U_h_fh_ + W_h_x + b_h);
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = (1 - f) * h_ + f * n;  // h_next
+    h[(at + B) * H + k] = over ? h_ : (1 - f) * h_ + f * n;  // h_next
 }
 
 // Computes d_h_next and d_n.
 extern "C" __global__ void mgu_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Write d_gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real f = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (2 * H) + H + k] = d_h_next * f * (1 - square(n));  // d_n
 }
 
 extern "C" __global__ void mgu_backward_2(
-        const Index B, const Index t, const Index H, Read d_fh, Read d_h, Read h, Read gates, Write d_gates) {
+        const Index B, const Index t, const Index H, Read d_fh, Read d_h, Read h, Read gates,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_fh_ = d_fh[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real h_ = h[at * H + k];
     const real n = gates[at * (2 * H) + H + k], f = gates[at * (2 * H) + k];
 
@@ -112,17 +119,19 @@ extern "C" __global__ void mgu_backward_2(
 }
 
 extern "C" __global__ void mgu_backward_3(
-        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Read d_fh, Write d_h, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_fh_ = d_fh[b * H + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real f = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_fh_ * f + d_h_next * (1 - f) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_fh_ * f + d_h_next * (1 - f) + d_u_h_;
 }
 
 // The sums of d_a_f and d_n over 256 rows each.

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -47,27 +48,30 @@ extern "C" __global__ void mingru_log_forward_1(
 
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mingru_log_forward_2(
-        const Index B, const Index t, const Index H, Write h, Read x_h_next, Read gates) {
+        const Index B, const Index t, const Index H, Write h, Read x_h_next, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
     const real z = gates[at * (2 * H) + k];
 
-    h[(at + B) * H + k] = h_ * (1 - z) + x_h_next_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z) + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a and d_W_z_x.
 extern "C" __global__ void mingru_log_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read sigmoid_a,
-        Read h, Read n, Write d_gates) {
+        Read h, Read n, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real z = gates[at * (2 * H) + k], a = gates[at * (2 * H) + H + k];
     const real sigmoid_a_ = sigmoid_a[at * H + k];
@@ -81,5 +85,5 @@ extern "C" __global__ void mingru_log_backward_1(
     d_gates[at * (2 * H) + H + k] = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a >= 0
         ? 1 : 0);  // d_a
     d_gates[at * (2 * H) + k] = d_z * z * not_z;  // d_W_z_x
-    d_h[b * H + k] = d_h_next * not_z;
+    if (!over) d_h[b * H + k] = d_h_next * not_z;
 }

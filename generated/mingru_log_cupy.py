@@ -138,10 +138,7 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
         # h' = (1 - z) * h + z * n
-        launch("mingru_log_forward_2", dtype, B * H, B, t, H, h, x_h_next, gates)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("mingru_log_forward_2", dtype, B * H, B, t, H, h, x_h_next, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -177,15 +174,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a, d_W_z_x and d_h.
-        launch("mingru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "mingru_log_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates,
+            finished,
+        )
 
     # d_x = W_z.T @ d_W_z_x + W_h.T @ d_a
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

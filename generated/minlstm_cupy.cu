@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -52,27 +53,30 @@ extern "C" __global__ void minlstm_forward_1(
 
 // h' = f * h / (f + i) + i * n / (f + i)
 extern "C" __global__ void minlstm_forward_2(
-        const Index B, const Index t, const Index H, Read gates, Write h, Read x_h_next) {
+        const Index B, const Index t, const Index H, Read gates, Write h, Read x_h_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    h[(at + B) * H + k] = f * h_ / (f + i_) + x_h_next_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : f * h_ / (f + i_) + x_h_next_;  // h_next
 }
 
 // Computes d_h, d_a, d_W_f_x and d_W_i_x.
 extern "C" __global__ void minlstm_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read sigmoid_a,
-        Read h, Read n, Write d_gates) {
+        Read h, Read n, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real f = gates[at * (3 * H) + k], i_ = gates[at * (3 * H) + H + k];
     const real a = gates[at * (3 * H) + 2 * H + k];
@@ -86,9 +90,9 @@ extern "C" __global__ void minlstm_backward_1(
     const real s_f_i_2 = 1 / square(f + i_);
     const real d_i = d_h_next * (n_ * s_f_i - i_ * n_ * s_f_i_2) - d_h_next * f * h_ * s_f_i_2;
     const real d_f = d_h_next * (h_ * s_f_i - f * h_ * s_f_i_2) - d_h_next * i_ * n_ * s_f_i_2;
-    d_gates[at * (3 * H) + 2 * H + k] = d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1) + d_n * (a
-        >= 0 ? 1 : 0);  // d_a
-    d_gates[at * (3 * H) + H + k] = d_i * (1 - i_) * i_;  // d_W_i_x
-    d_gates[at * (3 * H) + k] = d_f * (1 - f) * f;  // d_W_f_x
-    d_h[b * H + k] = d_h_next * f * s_f_i;
+    d_gates[at * (3 * H) + 2 * H + k] = over ? 0 : d_n * (1 - sigmoid_a_) * sigmoid_a_ * (a >= 0 ? 0 : 1)
+        + d_n * (a >= 0 ? 1 : 0);  // d_a
+    d_gates[at * (3 * H) + H + k] = over ? 0 : d_i * (1 - i_) * i_;  // d_W_i_x
+    d_gates[at * (3 * H) + k] = over ? 0 : d_f * (1 - f) * f;  // d_W_f_x
+    if (!over) d_h[b * H + k] = d_h_next * f * s_f_i;
 }

@@ -141,10 +141,8 @@ def forward(
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
         # h' = f * h / (f + i) + i * n / (f + i)
-        launch("minlstm_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next)
+        launch("minlstm_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -181,15 +179,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a, d_W_f_x, d_W_i_x and d_h.
-        launch("minlstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "minlstm_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, sigmoid_a, h, n, d_gates, finished,
+        )
 
     # d_x = W_f.T @ d_W_f_x + W_i.T @ d_W_i_x + W_h.T @ d_a
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

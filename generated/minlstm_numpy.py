@@ -160,6 +160,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, sigmoid_a, n)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -90,10 +91,12 @@ extern "C" __global__ void mut1_forward_3(
 // n = tanh(U_h @ (r * h) + tanh(x) + b_h)
 // h' = (1 - z) * h + z * n
 extern "C" __global__ void mut1_forward_4(
-        const Index B, const Index t, const Index H, Write n, Read b_, Read tanh_x, Write h, Read gates) {
+        const Index B, const Index t, const Index H, Write n, Read b_, Read tanh_x, Write h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_hr = n[at * H + k];
     const real b_h = b_[2 * H + k];
@@ -103,25 +106,26 @@ extern "C" __global__ void mut1_forward_4(
 
     const real n_ = tanh(U_h_hr + b_h + tanh_x_);
     n[at * H + k] = n_;
-    h[(at + B) * H + k] = h_ * (1 - z) + z * n_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z) + z * n_;  // h_next
 }
 
 // Computes d_h_next, d_n and d_z.
 extern "C" __global__ void mut1_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read n, Read gates, Read h,
-        Write d_x, Write d_gates) {
+        Write d_x, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real n_ = n[at * H + k];
     const real z = gates[at * (2 * H) + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_x[at * H + k] = d_h_next * (1 - square(n_)) * z;  // d_n
     d_gates[at * (2 * H) + k] = d_h_next * (1 - z) * z * (n_ - h_);  // d_z
 }
@@ -140,17 +144,19 @@ extern "C" __global__ void mut1_backward_2(
 }
 
 extern "C" __global__ void mut1_backward_3(
-        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_hr_ = d_hr[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real r = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * (1 - z) + d_hr_ * r + d_u_h_;
 }
 
 // The sums of d_z, d_r and d_n over 256 rows each.

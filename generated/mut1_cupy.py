@@ -156,10 +156,7 @@ def forward(
         product(hr[t], U_h_T, n[t])
 
         # h' = (1 - z) * h + z * n
-        launch("mut1_forward_4", dtype, B * H, B, t, H, n, b, tanh_x, h, gates)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("mut1_forward_4", dtype, B * H, B, t, H, n, b, tanh_x, h, gates, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -196,12 +193,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_hr, d_u_h = (cp.empty((B, H), dtype) for _ in range(2))
     d_W, d_U_r, d_U_h, d_b = (cp.zeros(shape, dtype) for shape in shapes(H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_x and d_z.
-        launch("mut1_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, h, d_x, d_gates)
+        launch("mut1_backward_1", dtype, B * H, B, t, H, d_h, d_y, n, gates, h, d_x, d_gates, finished)
 
         product(d_x[t], U_h, d_hr)  # d_hr = U_h.T @ d_x
 
@@ -211,10 +204,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         product(d_gates[t, :, H:], U_r, d_u_h)  # d_u_h = U_r.T @ d_r
 
         # d_h = d_h * (1 - z) + d_hr * r + d_u_h
-        launch("mut1_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("mut1_backward_3", dtype, B * H, B, t, H, d_h, d_hr, d_u_h, gates, finished)
 
     # d_w_x = W_z.T @ d_z + W_r.T @ d_r
     product(d_gates.reshape(T * B, 2 * H), W, d_w_x.reshape(T * B, H))

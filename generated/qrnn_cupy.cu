@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // f = sigmoid(W_f @ x + V_f @ xp + b_f)
 // c' = (1 - f) * c + z * f
 extern "C" __global__ void qrnn_forward_1(
-        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c) {
+        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real V_z_xp = u[b * (2 * H) + k], V_f_xp = u[b * (2 * H) + H + k];
     const real W_z_x = gates[at * (3 * H) + k], W_f_x = gates[at * (3 * H) + H + k];
@@ -62,7 +65,7 @@ extern "C" __global__ void qrnn_forward_1(
     const real f = sigmoid(V_f_xp + W_f_x + b_f);
     gates[at * (3 * H) + k] = z;
     gates[at * (3 * H) + H + k] = f;
-    c[(at + B) * H + k] = c_ * (1 - f) + z * f;  // c_next
+    c[(at + B) * H + k] = over ? c_ : c_ * (1 - f) + z * f;  // c_next
 }
 
 // o = sigmoid(W_o @ x + V_o @ xp + b_o)
@@ -120,12 +123,14 @@ extern "C" __global__ void qrnn_backward_2(
 
 // Computes d_c, d_f and d_z.
 extern "C" __global__ void qrnn_backward_4(
-        const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real o = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real z = gates[at * (3 * H) + k];
@@ -135,7 +140,7 @@ extern "C" __global__ void qrnn_backward_4(
     const real not_f = 1 - f;
     d_gates[at * (3 * H) + H + k] = d_c_next * f * not_f * (z - c_);  // d_f
     d_gates[at * (3 * H) + k] = d_c_next * f * (1 - square(z));  // d_z
-    d_c[b * H + k] = d_c_next * not_f;
+    if (!over) d_c[b * H + k] = d_c_next * not_f;
 }
 
 extern "C" __global__ void qrnn_backward_5(

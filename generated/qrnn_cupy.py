@@ -149,10 +149,10 @@ def forward(
         # f = sigmoid(W_f @ x + V_f @ xp + b_f)
         product(xp[t], V_T, u)
 
-        launch("qrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, c)  # c' = (1 - f) * c + z * f
+        # c' = (1 - f) * c + z * f
+        launch("qrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, c, finished)
 
         if finished is not None:
-            cp.copyto(c[t + 1], c[t], where=finished[t])
             cp.copyto(xp[t + 1], xp[t], where=finished[t])
 
     # o = sigmoid(W_o @ x + V_o @ xp + b_o)
@@ -213,15 +213,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
     for t in reversed(range(T)):
         if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
             kept_xp = d_xp.copy()
             cp.copyto(d_xp, 0, where=finished[t])
 
         d_xp_next[t] = d_xp
 
         # d_c, d_f and d_z.
-        launch("qrnn_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates)
+        launch("qrnn_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, finished)
 
         product(d_gates[t, :, : 2 * H], V, d_v_xp_2)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
 
@@ -229,7 +227,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         launch("qrnn_backward_5", dtype, B * I, B, t, I, d_v_xp, d_v_xp_2, d_xp)
 
         if finished is not None:
-            cp.copyto(d_c, kept_c, where=finished[t])
             cp.copyto(d_xp, kept_xp, where=finished[t])
 
     # d_w_x_2 = W_z.T @ d_z + W_f.T @ d_f

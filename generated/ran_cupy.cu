@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -49,10 +50,12 @@ __device__ inline real over_threads(const real total) {
 // c' = a * i + f * c
 // h' = tanh(c')
 extern "C" __global__ void ran_forward_1(
-        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c, Write h) {
+        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write c, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_i_h = u[b * (2 * H) + k], U_f_h = u[b * (2 * H) + H + k];
     const real W_i_x = gates[at * (3 * H) + H + k], W_f_x = gates[at * (3 * H) + 2 * H + k];
@@ -65,21 +68,22 @@ extern "C" __global__ void ran_forward_1(
     const real c_next = a * i_ + c_ * f;
     gates[at * (3 * H) + H + k] = i_;
     gates[at * (3 * H) + 2 * H + k] = f;
-    c[(at + B) * H + k] = c_next;
-    h[(at + B) * H + k] = tanh(c_next);  // h_next
+    c[(at + B) * H + k] = over ? c_ : c_next;
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : tanh(c_next);  // h_next
 }
 
-// Computes d_h_next, d_c, d_f, d_i and d_a.
+// Computes d_c, d_f, d_i and d_a.
 extern "C" __global__ void ran_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Write d_c, Read h, Read c,
-        Read gates, Write d_gates) {
+        Read gates, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real h_next = h[(at + B) * H + k];
     const real c_ = c[at * H + k];
     const real f = gates[at * (3 * H) + 2 * H + k], a = gates[at * (3 * H) + k];
@@ -87,11 +91,11 @@ extern "C" __global__ void ran_backward_1(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_c_next = d_c_later + d_h_next * (1 - square(h_next));
-    d_h[b * H + k] = d_h_next;
     d_gates[at * (3 * H) + 2 * H + k] = d_c_next * c_ * (1 - f) * f;  // d_f
     d_gates[at * (3 * H) + H + k] = d_c_next * a * (1 - i_) * i_;  // d_i
     d_gates[at * (3 * H) + k] = d_c_next * i_;  // d_a
-    d_c[b * H + k] = d_c_next * f;
+    if (!over) d_c[b * H + k] = d_c_next * f;
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // The sums of d_i and d_f over 256 rows each.

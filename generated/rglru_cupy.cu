@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -88,27 +89,31 @@ extern "C" __global__ void rglru_forward_2(
 
 // h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
 extern "C" __global__ void rglru_forward_3(
-        const Index B, const Index t, const Index H, Read exp_la, Write h, Read x_h_next) {
+        const Index B, const Index t, const Index H, Read exp_la, Write h, Read x_h_next,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real exp_la_ = exp_la[at * H + k];
     const real h_ = h[at * H + k];
     const real x_h_next_ = x_h_next[at * H + k];
 
-    h[(at + B) * H + k] = exp_la_ * h_ + x_h_next_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : exp_la_ * h_ + x_h_next_;  // h_next
 }
 
 // Computes d_h_next, d_r, g_softplus_k, d_i and d_h.
 extern "C" __global__ void rglru_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read exp_h, Read gates, Read p_h,
-        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal g_softplus_k) {
+        Read x, Read exp_la, Read h, ReadReal softplus_k, Write d_x, Write d_gates, WriteReal g_softplus_k,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real exp_h_ = exp_h[at * H + k];
     const real i_ = gates[at * (2 * H) + k], r = gates[at * (2 * H) + H + k];
@@ -121,11 +126,11 @@ extern "C" __global__ void rglru_backward_1(
     const real d_h_next = d_h_later + d_y_;
     const real d_exp_h = -real(0.5) * d_h_next * exp_h_ * i_ * x_ / p_h_;
     const real d_la = 2 * d_exp_h + d_h_next * exp_la_ * h_;
-    d_x[at * H + k] = d_h_next;
-    g_softplus_k[at * H + k] = -8 * d_la * r;
-    d_gates[at * (2 * H) + H + k] = -8 * d_la * (1 - r) * r * softplus_k_;  // d_r
-    d_gates[at * (2 * H) + k] = d_h_next * (1 - i_) * i_ * p_h_ * x_;  // d_i
-    d_h[b * H + k] = d_h_next * exp_la_;
+    d_x[at * H + k] = over ? 0 : d_h_next;
+    g_softplus_k[at * H + k] = over ? 0 : -8 * d_la * r;
+    d_gates[at * (2 * H) + H + k] = over ? 0 : -8 * d_la * (1 - r) * r * softplus_k_;  // d_r
+    d_gates[at * (2 * H) + k] = over ? 0 : d_h_next * (1 - i_) * i_ * p_h_ * x_;  // d_i
+    if (!over) d_h[b * H + k] = d_h_next * exp_la_;
 }
 
 // The sums of g_softplus_k, d_i and d_r over 256 rows each.

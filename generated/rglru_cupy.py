@@ -167,10 +167,8 @@ def forward(
 
     for t in range(start, T):
         # h' = exp(la) * h + i * sqrt(1 - exp(2 * la)) * x
-        launch("rglru_forward_3", dtype, B * H, B, t, H, exp_la, h, x_h_next)
+        launch("rglru_forward_3", dtype, B * H, B, t, H, exp_la, h, x_h_next, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -223,18 +221,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_softplus_k = cp.empty((H,), arithmetic(dtype))
     d_W, d_b, d_k = (cp.zeros(shape, dtype) for shape in shapes(H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_x, d_r, g_softplus_k, d_i and d_h.
         launch(
             "rglru_backward_1", dtype, B * H, B, t, H, d_h, d_y, exp_h, gates, p_h, x, exp_la, h, softplus_k,
-            d_x, d_gates, g_softplus_k,
+            d_x, d_gates, g_softplus_k, finished,
         )
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
 
     # d_w_x = W_i.T @ d_i + W_a.T @ d_r
     product(d_gates.reshape(T * B, 2 * H), W, d_w_x.reshape(T * B, H))

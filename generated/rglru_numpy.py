@@ -180,6 +180,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, exp_h, exp_la, p_h)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -89,10 +90,12 @@ extern "C" __global__ void rhn_forward_2(
 // t3 = sigmoid(U_t3 @ s2 + b_t3)
 // h' = s2 + t3 * (a3 - s2)
 extern "C" __global__ void rhn_forward_3(
-        const Index B, const Index t, const Index H, Write gates_3, Read b_, Read s2, Write h) {
+        const Index B, const Index t, const Index H, Write gates_3, Read b_, Read s2, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h3_s2 = gates_3[at * (2 * H) + k], U_t3_s2 = gates_3[at * (2 * H) + H + k];
     const real b_h3 = b_[4 * H + k], b_t3 = b_[5 * H + k];
@@ -102,24 +105,25 @@ extern "C" __global__ void rhn_forward_3(
     const real t3 = sigmoid(U_t3_s2 + b_t3);
     gates_3[at * (2 * H) + k] = a3;
     gates_3[at * (2 * H) + H + k] = t3;
-    h[(at + B) * H + k] = s2_ + t3 * (a3 - s2_);  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : s2_ + t3 * (a3 - s2_);  // h_next
 }
 
 // Computes d_h_next, d_t3 and d_a3.
 extern "C" __global__ void rhn_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates_3, Read s2,
-        Write d_gates_3) {
+        Write d_gates_3, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real a3 = gates_3[at * (2 * H) + k], t3 = gates_3[at * (2 * H) + H + k];
     const real s2_ = s2[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates_3[at * (2 * H) + H + k] = d_h_next * (1 - t3) * t3 * (a3 - s2_);  // d_t3
     d_gates_3[at * (2 * H) + k] = d_h_next * (1 - square(a3)) * t3;  // d_a3
 }
@@ -127,12 +131,13 @@ extern "C" __global__ void rhn_backward_1(
 // Computes d_s2, d_t2 and d_a2.
 extern "C" __global__ void rhn_backward_2(
         const Index B, const Index t, const Index H, Read d_h, Write d_s1, Read gates_3, Read gates_2,
-        Read s1, Write d_gates_2) {
+        Read s1, Write d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_s2 = d_s1[b * H + k];
     const real t3 = gates_3[at * (2 * H) + H + k];
     const real a2 = gates_2[at * (2 * H) + k], t2 = gates_2[at * (2 * H) + H + k];
@@ -165,16 +170,18 @@ extern "C" __global__ void rhn_backward_3(
 }
 
 extern "C" __global__ void rhn_backward_4(
-        const Index B, const Index t, const Index H, Read d_s1, Read d_u_h, Read gates, Write d_h) {
+        const Index B, const Index t, const Index H, Read d_s1, Read d_u_h, Read gates, Write d_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_s1_ = d_s1[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real t1 = gates[at * (2 * H) + H + k];
 
-    d_h[b * H + k] = d_s1_ * (1 - t1) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_s1_ * (1 - t1) + d_u_h_;
 }
 
 // The sums of d_a1, d_t1, d_a2, d_t2, d_a3 and d_t3 over 256 rows each.

@@ -181,10 +181,8 @@ def forward(
         # t3 = sigmoid(U_t3 @ s2 + b_t3)
         product(s2[t], U_3_T, gates_3[t])
 
-        launch("rhn_forward_3", dtype, B * H, B, t, H, gates_3, b, s2, h)  # h' = s2 + t3 * (a3 - s2)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = s2 + t3 * (a3 - s2)
+        launch("rhn_forward_3", dtype, B * H, B, t, H, gates_3, b, s2, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -224,17 +222,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_U_2, d_U_3, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_t3 and d_a3.
-        launch("rhn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates_3, s2, d_gates_3)
+        launch("rhn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates_3, s2, d_gates_3, finished)
 
         product(d_gates_3[t], U_3, d_s1)  # d_s1 = U_h3.T @ d_a3 + U_t3.T @ d_t3
 
         # d_s1, d_t2 and d_a2.
-        launch("rhn_backward_2", dtype, B * H, B, t, H, d_h, d_s1, gates_3, gates_2, s1, d_gates_2)
+        launch("rhn_backward_2", dtype, B * H, B, t, H, d_h, d_s1, gates_3, gates_2, s1, d_gates_2, finished)
 
         product(d_gates_2[t], U_2, d_u_s1)  # d_u_s1 = U_h2.T @ d_a2 + U_t2.T @ d_t2
 
@@ -244,10 +238,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         product(d_gates[t], U, d_u_h)  # d_u_h = U_h1.T @ d_a1 + U_t1.T @ d_t1
 
         # d_h = d_s1 * (1 - t1) + d_u_h
-        launch("rhn_backward_4", dtype, B * H, B, t, H, d_s1, d_u_h, gates, d_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("rhn_backward_4", dtype, B * H, B, t, H, d_s1, d_u_h, gates, d_h, finished)
 
     # d_x = W_h.T @ d_a1 + W_t.T @ d_t1
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

@@ -126,10 +126,7 @@ def forward(
     for t in range(T):
         # h' = tanh(W_h @ x + U_h @ h + b_h)
         product(h[t], U_h_T, U_h_h)
-        launch("rnn_forward_1", dtype, B * H, B, t, H, U_h_h, W_h_x, b_h, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("rnn_forward_1", dtype, B * H, B, t, H, U_h_h, W_h_x, b_h, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -165,17 +162,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W_h, d_U_h, d_b_h = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a_h = d_h * (1 - h_next**2)
-        launch("rnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, d_a_h)
+        launch("rnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, d_a_h, finished)
 
-        product(d_a_h[t], U_h, d_h)  # d_h = U_h.T @ d_a_h
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        product(d_a_h[t], U_h, d_h, add=True)  # d_h = U_h.T @ d_a_h
 
     product(d_a_h.reshape(T * B, H), W_h, d_x.reshape(T * B, I))  # d_x = W_h.T @ d_a_h
 

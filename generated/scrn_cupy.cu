@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden, M memory.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -36,62 +37,66 @@ extern "C" __global__ void scrn_forward_1(
 
 // s' = (1 - alpha) * (B @ x) + alpha * s
 extern "C" __global__ void scrn_forward_2(
-        const Index B, const Index t, const Index H, const Index M, Write s, Read gates) {
+        const Index B, const Index t, const Index H, const Index M, Write s, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * M) return;
     const Index k = i % M, b = i / M, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real s_ = s[at * M + k];
     const real x_s_next = gates[at * (H + M) + k];
 
-    s[(at + B) * M + k] = real(0.95) * s_ + x_s_next;  // s_next
+    s[(at + B) * M + k] = over ? s_ : real(0.95) * s_ + x_s_next;  // s_next
 }
 
 // h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
 extern "C" __global__ void scrn_forward_3(
         const Index B, const Index t, const Index H, const Index M, Read P_s_next, Read U_h_h, Read gates,
-        Write h) {
+        Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real P_s_next_ = P_s_next[b * H + k];
     const real U_h_h_ = U_h_h[b * H + k];
     const real W_h_x = gates[at * (H + M) + M + k];
 
-    h[(at + B) * H + k] = sigmoid(P_s_next_ + U_h_h_ + W_h_x);  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : sigmoid(P_s_next_ + U_h_h_ + W_h_x);  // h_next
 }
 
-// Computes d_h_next and d_a_h.
 extern "C" __global__ void scrn_backward_1(
         const Index B, const Index t, const Index H, const Index M, Write d_h, Read d_y_h, Read h,
-        Write d_gates) {
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_h_ = d_y_h[at * H + k];
     const real h_next = h[(at + B) * H + k];
 
     const real d_h_next = d_h_later + d_y_h_;
-    d_h[b * H + k] = d_h_next;
     d_gates[at * (H + M) + M + k] = d_h_next * (1 - h_next) * h_next;  // d_a_h
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // Computes d_s and d_B_x.
 extern "C" __global__ void scrn_backward_2(
         const Index B, const Index t, const Index H, const Index M, Write d_s, Read d_s_next_2, Read d_y_s,
-        Write d_gates) {
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * M) return;
     const Index k = i % M, b = i / M, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_s_later = d_s[b * M + k];
+    const real d_s_later = over ? 0 : real(d_s[b * M + k]);
     const real d_s_next_2_ = d_s_next_2[b * M + k];
     const real d_y_s_ = d_y_s[at * M + k];
 
     const real d_s_next = d_s_later + d_s_next_2_ + d_y_s_;
     d_gates[at * (H + M) + k] = real(0.050000000000000044) * d_s_next;  // d_B_x
-    d_s[b * M + k] = real(0.95) * d_s_next;
+    if (!over) d_s[b * M + k] = real(0.95) * d_s_next;
 }

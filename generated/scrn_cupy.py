@@ -139,16 +139,12 @@ def forward(
     U_h_T = U_h.T
     for t in range(T):
         # s' = (1 - alpha) * (B @ x) + alpha * s
-        launch("scrn_forward_2", dtype, B * M, B, t, H, M, s, gates)
+        launch("scrn_forward_2", dtype, B * M, B, t, H, M, s, gates, finished)
 
         # h' = sigmoid(W_h @ x + P @ s' + U_h @ h)
         product(s[t + 1], P_T, P_s_next)
         product(h[t], U_h_T, U_h_h)
-        launch("scrn_forward_3", dtype, B * H, B, t, H, M, P_s_next, U_h_h, gates, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
-            cp.copyto(s[t + 1], s[t], where=finished[t])
+        launch("scrn_forward_3", dtype, B * H, B, t, H, M, P_s_next, U_h_h, gates, h, finished)
 
     y_h = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     y_s = s[1:].copy() if finished is None else cp.where(finished, 0, s[1:]).astype(dtype, copy=False)
@@ -193,24 +189,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_B_W_h, d_P, d_U_h = (cp.zeros(shape, dtype) for shape in shapes(I, M, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-            kept_s = d_s.copy()
-            cp.copyto(d_s, 0, where=finished[t])
-
         # d_a_h = d_h * (1 - h_next) * h_next
-        launch("scrn_backward_1", dtype, B * H, B, t, H, M, d_h, d_y_h, h, d_gates)
+        launch("scrn_backward_1", dtype, B * H, B, t, H, M, d_h, d_y_h, h, d_gates, finished)
 
         product(d_gates[t, :, M:], P, d_s_next_2)  # d_s_next_2 = P.T @ d_a_h
-        product(d_gates[t, :, M:], U_h, d_h)  # d_h = U_h.T @ d_a_h
+        product(d_gates[t, :, M:], U_h, d_h, add=True)  # d_h = U_h.T @ d_a_h
 
         # d_s and d_B_x.
-        launch("scrn_backward_2", dtype, B * M, B, t, H, M, d_s, d_s_next_2, d_y_s, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
-            cp.copyto(d_s, kept_s, where=finished[t])
+        launch("scrn_backward_2", dtype, B * M, B, t, H, M, d_s, d_s_next_2, d_y_s, d_gates, finished)
 
     # d_x = B.T @ d_B_x + W_h.T @ d_a_h
     product(d_gates.reshape(T * B, H + M), B_W_h, d_x.reshape(T * B, I))

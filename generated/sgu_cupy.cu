@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -80,10 +81,11 @@ extern "C" __global__ void sgu_forward_2(
 // h' = (1 - z) * h + n * z
 extern "C" __global__ void sgu_forward_3(
         const Index B, const Index t, const Index H, Write g, Write h, Read U_z_h, Read b_, Write gates,
-        Write n, Write maximum_z, Write z) {
+        Write n, Write maximum_z, Write z, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_g_ah = g[at * H + k];
     const real h_ = h[at * H + k];
@@ -101,19 +103,20 @@ extern "C" __global__ void sgu_forward_3(
     gates[at * (2 * H) + H + k] = a_z;
     maximum_z[at * H + k] = maximum_z_;
     z[at * H + k] = z_;
-    h[(at + B) * H + k] = h_ * (1 - z_) + n_ * z_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * (1 - z_) + n_ * z_;  // h_next
 }
 
 // Computes d_h_next, g_b_z, d_W_z_x, d_U_z_h, d_n and d_g.
 extern "C" __global__ void sgu_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
         Read maximum_z, Read n, Read z, Read g, WriteReal g_b_z, Write d_gates, Write d_U_z_h, Write d_n,
-        Write d_g) {
+        Write d_g, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real a_z = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
@@ -126,33 +129,34 @@ extern "C" __global__ void sgu_backward_1(
     const real d_a_z = d_h_next * (a_z >= 0 ? 1 : 0) * (maximum_z_ <= 1 ? 1 : 0) * (n_ - h_);
     const real g_b_z_ = real(0.2) * d_a_z;
     const real d_n_ = -d_h_next * z_ * expm1(-n_);
-    d_h[b * H + k] = d_h_next;
-    g_b_z[at * H + k] = g_b_z_;
-    d_gates[at * (2 * H) + H + k] = g_b_z_;  // d_W_z_x
-    d_U_z_h[at * H + k] = g_b_z_;
-    d_n[b * H + k] = d_n_;
-    d_g[at * H + k] = d_n_ * (1 - square(g_)) * h_;
+    if (!over) d_h[b * H + k] = d_h_next;
+    g_b_z[at * H + k] = over ? 0 : g_b_z_;
+    d_gates[at * (2 * H) + H + k] = over ? 0 : g_b_z_;  // d_W_z_x
+    d_U_z_h[at * H + k] = over ? 0 : g_b_z_;
+    d_n[b * H + k] = over ? 0 : d_n_;
+    d_g[at * H + k] = over ? 0 : d_n_ * (1 - square(g_)) * h_;
 }
 
 // Computes d_a and d_h.
 extern "C" __global__ void sgu_backward_2(
         const Index B, const Index t, const Index H, Read d_ah, Read h, Read gates, Write d_h, Read d_n,
-        Read d_u_h, Read g, Read z, Write d_gates) {
+        Read d_u_h, Read g, Read z, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_ah_ = d_ah[b * H + k];
     const real h_ = h[at * H + k];
     const real a = gates[at * (2 * H) + k];
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_n_ = d_n[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real g_ = g[at * H + k];
     const real z_ = z[at * H + k];
 
-    d_gates[at * (2 * H) + k] = d_ah_ * h_;  // d_a
-    d_h[b * H + k] = d_ah_ * a + d_h_next * (1 - z_) + d_n_ * g_ + d_u_h_;
+    d_gates[at * (2 * H) + k] = over ? 0 : d_ah_ * h_;  // d_a
+    if (!over) d_h[b * H + k] = d_ah_ * a + d_h_next * (1 - z_) + d_n_ * g_ + d_u_h_;
 }
 
 // The sums of d_a and g_b_z over 256 rows each.

@@ -155,10 +155,8 @@ def forward(
 
         # n = softplus(g * h)
         # h' = (1 - z) * h + n * z
-        launch("sgu_forward_3", dtype, B * H, B, t, H, g, h, U_z_h, b, gates, n, maximum_z, z)
+        launch("sgu_forward_3", dtype, B * H, B, t, H, g, h, U_z_h, b, gates, n, maximum_z, z, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, ah, g, n, maximum_z, z)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -199,24 +197,19 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_g, d_U_z, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # g_b_z, d_n and d_g.
         launch(
             "sgu_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, maximum_z, n, z, g, g_b_z, d_gates,
-            d_U_z_h, d_n, d_g,
+            d_U_z_h, d_n, d_g, finished,
         )
 
         product(d_U_z_h[t], U_z, d_u_h)  # d_u_h = U_z.T @ d_U_z_h
         product(d_g[t], U_g, d_ah)  # d_ah = U_g.T @ d_g
 
         # d_a and d_h.
-        launch("sgu_backward_2", dtype, B * H, B, t, H, d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch(
+            "sgu_backward_2", dtype, B * H, B, t, H, d_ah, h, gates, d_h, d_n, d_u_h, g, z, d_gates, finished,
+        )
 
     # d_x = W_g.T @ d_a + W_z.T @ d_W_z_x
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

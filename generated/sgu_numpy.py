@@ -182,6 +182,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, ah, g, n, maximum_z, z)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -233,10 +233,8 @@ def forward(
         # n = relu(batch_norm(W_h @ x, g_h, b_h, eps, 0.05) + layer_norm((U_h @ h, U_z @ h),
         #     eps=eps)[0])
         # h' = (1 - z) * n + z * h
-        launch("sligru_forward_13", dtype, B * H, B, t, H, b, gates_2, p_z, z, n, h)
+        launch("sligru_forward_13", dtype, B * H, B, t, H, b, gates_2, p_z, z, n, h, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
     clear(finished, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -280,7 +278,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates_2 = cp.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
     g_p_z, g_centre_z = (cp.empty((B, H), arithmetic(dtype)) for _ in range(2))
     d_gates_3 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # d_z, d_n
-    k_gates = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
+    d_gates_4 = cp.empty((T, B, 2 * H), arithmetic(dtype))  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, g_batch_mean_n, g_batch_mean_z,
     ) = (cp.empty((T, B, H), arithmetic(dtype)) for _ in range(6))
@@ -296,39 +294,34 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_W, d_U, d_b, d_g = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # g_g_z and g_g_h.
-    launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, k_gates)
+    launch("sligru_backward_1", dtype, T * B * H, T * B, H, gates, scale, d_gates_4)
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_z, d_n, d_W_h_x, g_scale_n, g_used_mean_n, g_p_z, d_W_z_x, g_scale_z and g_used_mean_z.
         launch(
-            "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, k_gates, g, gates, scale, h, gates_2,
-            d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z,
+            "sligru_backward_2", dtype, B * H, B, t, H, d_h, d_y, z, n, d_gates_4, g, gates, scale, h,
+            gates_2, d_gates_3, d_gates, g_scale_n, g_used_mean_n, g_p_z, g_scale_z, g_used_mean_z, finished,
         )
         row_sum(g_p_z, d_sum_square_U_h_h, dtype)
 
         # d_sum_square_U_h_h *= -1 / 4 * p_z**3 / hidden
-        launch("sligru_backward_3", dtype, B, B, t, H, p_z, d_sum_square_U_h_h)
+        launch("sligru_backward_3", dtype, B, B, t, H, p_z, d_sum_square_U_h_h, finished)
 
         # d_U_z_h, d_U_h_h and g_centre_z.
         launch(
             "sligru_backward_4", dtype, B * H, B, t, H, d_sum_square_U_h_h, gates_2, d_gates_3, p_z,
-            d_gates_2, g_centre_z,
+            d_gates_2, g_centre_z, finished,
         )
         row_sum(g_centre_z, d_sum_U_h_h, dtype)
 
         # d_sum_U_h_h *= 1 / 2 / hidden
-        launch("sligru_backward_5", dtype, B, B, H, d_sum_U_h_h)
-        launch("sligru_backward_6", dtype, B * H, B, t, H, d_gates_2, d_sum_U_h_h)
+        launch("sligru_backward_5", dtype, B, B, t, H, d_sum_U_h_h, finished)
+        launch("sligru_backward_6", dtype, B * H, B, t, H, d_gates_2, d_sum_U_h_h, finished)
 
         product(d_gates_2[t], U, d_u_h)  # d_u_h = U_h.T @ d_U_h_h + U_z.T @ d_U_z_h
-        launch("sligru_backward_7", dtype, B * H, B, t, H, d_h, d_u_h, z)  # d_h = d_h * z + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * z + d_u_h
+        launch("sligru_backward_7", dtype, B * H, B, t, H, d_h, d_u_h, z, finished)
 
     # The gradients of the parameters: all steps in one product each.
     clear(finished, d_gates_2)
@@ -338,10 +331,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     clear(finished, g_used_mean_z)
     clear(finished, g_used_mean_n)
     clear(finished, d_gates_3)
-    clear(finished, k_gates)
+    clear(finished, d_gates_4)
     column_sums(
         "sligru_backward_8", dtype, T * B, 8 * H,
-        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_3, k_gates),
+        (H, g_scale_n, g_scale_z, g_used_mean_z, g_used_mean_n, d_gates_3, d_gates_4),
         (H, d_scale, d_used_mean, d_b, d_g),
     )
 

@@ -301,6 +301,7 @@ def forward(
 
         if finished is not None:
             np.copyto(h_next, h_t, where=finished_t)
+
     clear(finished, gates, gates_2, batch_centred_z, batch_centred_n, z, n, p_z)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])
@@ -357,8 +358,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_gates = np.empty((T, B, 2 * H), dtype)  # d_W_z_x, d_W_h_x
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # d_U_h_h, d_U_z_h
     g_p_z, g_centre_z, d_u_h = (np.empty((B, H), dtype) for _ in range(3))
-    k_gates = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
-    k_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
+    d_gates_3 = np.empty((T, B, 2 * H), dtype)  # d_z, d_n
+    d_gates_4 = np.empty((T, B, 2 * H), dtype)  # g_g_z, g_g_h
     (
         g_scale_n, g_used_mean_n, g_scale_z, g_used_mean_z, d_batch_centred_n, g_batch_mean_n,
         d_batch_centred_z, g_batch_mean_z,
@@ -390,12 +391,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_sum_square_U_h_h = np.empty((steps, B, 1), dtype)
         s_ts = np.empty((steps, B, H), dtype)
         scale_rows = scale.reshape(2, 1, H)
-        d_z_ts, d_n_ts = k_gates[ts, :, :H], k_gates[ts, :, H:]
+        d_z_ts, d_n_ts = d_gates_3[ts, :, :H], d_gates_3[ts, :, H:]
         z_ts, n_ts, p_z_ts = z[ts], n[ts], p_z[ts]
 
         # g_g_z = centred_z * scale_z
         # g_g_h = centred_n * scale_n
-        np.multiply(gates[ts], scale_rows, out=k_gates_2[ts].reshape(steps, B, 2, H).swapaxes(1, 2))
+        np.multiply(gates[ts], scale_rows, out=d_gates_4[ts].reshape(steps, B, 2, H).swapaxes(1, 2))
 
         np.subtract(1, z_ts, out=d_z_ts)  # d_z = 1 - z
 
@@ -415,12 +416,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         k_sum_square_U_h_h /= (H)
 
         for (
-            d_y_t, k_gates_each, k_gates_2_t, k_gates_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n, d_n,
+            d_y_t, d_gates_3_each, d_gates_4_t, d_gates_3_t, d_gates_t, g_scale_n_t, d_W_h_x, centred_n, d_n,
             centred_U_h_h, d_z, centred_U_z_h, g_scale_z_t, d_W_z_x, centred_z, g_used_mean_n_t,
             g_used_mean_z_t, k_sum_square_U_h_h_t, d_gates_2_t, gates_2_t, p_z_t, d_U_z_h, d_U_h_h, z_t,
             finished_t,
         ) in backwards(
-            d_y[ts], k_gates[ts].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates_2[ts], k_gates[ts],
+            d_y[ts], d_gates_3[ts].reshape(steps, B, 2, H).swapaxes(1, 2), d_gates_4[ts], d_gates_3[ts],
             d_gates[ts], g_scale_n[ts], d_gates[ts, :, H:], gates[ts, 1], d_n_ts, gates_2[ts, :, :H], d_z_ts,
             gates_2[ts, :, H:], g_scale_z[ts], d_gates[ts, :, :H], gates[ts, 0], g_used_mean_n[ts],
             g_used_mean_z[ts], k_sum_square_U_h_h, d_gates_2[ts], gates_2[ts], p_z_ts, d_gates_2[ts, :, H:],
@@ -434,15 +435,15 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
 
             # d_n = d_h * (1 - z) * step(n)
             # d_z = d_h * (1 - z) * z * (h - n)
-            k_gates_each *= d_h
+            d_gates_3_each *= d_h
 
             # g_g_h = d_n * centred_n * scale_n
             # g_g_z = d_z * centred_z * scale_z
-            k_gates_2_t *= k_gates_t
+            d_gates_4_t *= d_gates_3_t
 
             # d_W_h_x = d_n * g_h
             # d_W_z_x = d_z * g_z
-            np.multiply(k_gates_t, g_rows, out=d_gates_t)
+            np.multiply(d_gates_3_t, g_rows, out=d_gates_t)
 
             np.multiply(d_W_h_x, centred_n, out=g_scale_n_t)  # g_scale_n = d_W_h_x * centred_n
 
@@ -466,7 +467,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
             # d_U_h_h = 2 * d_U_h_h * centred_U_h_h + d_n * p_z
             d_gates_2_t *= gates_2_t
             d_gates_2_t *= two
-            np.multiply(k_gates_each, p_z_t, out=s_2)
+            np.multiply(d_gates_3_each, p_z_t, out=s_2)
             d_U_z_h += s_2_part
             d_U_h_h += s_2_part_2
 
@@ -509,10 +510,10 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(ones, g_used_mean_z.reshape(T * B, H), out=d_used_mean_z)
     clear(finished, g_used_mean_n)
     np.matmul(ones, g_used_mean_n.reshape(T * B, H), out=d_used_mean_n)
-    clear(finished, k_gates)
-    np.matmul(ones, k_gates.reshape(T * B, 2 * H), out=d_b)
-    clear(finished, k_gates_2)
-    np.matmul(ones, k_gates_2.reshape(T * B, 2 * H), out=d_g)
+    clear(finished, d_gates_3)
+    np.matmul(ones, d_gates_3.reshape(T * B, 2 * H), out=d_b)
+    clear(finished, d_gates_4)
+    np.matmul(ones, d_gates_4.reshape(T * B, 2 * H), out=d_g)
 
     # d_var_eps_n = -1 / 2 * d_scale_n * scale_n**3
     # d_var_eps_z = -1 / 2 * d_scale_z * scale_z**3

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -59,10 +60,11 @@ __device__ inline real over_threads(const real total) {
 // h' = c' * sigmoid(op) / n'
 extern "C" __global__ void slstm_forward_1(
         const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write m, Write n,
-        Write c, Write f, Write i_, Write h) {
+        Write c, Write f, Write i_, Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_i_h = u[b * (4 * H) + k], U_f_h = u[b * (4 * H) + H + k];
     const real U_z_h = u[b * (4 * H) + 2 * H + k], U_o_h = u[b * (4 * H) + 3 * H + k];
@@ -87,18 +89,18 @@ extern "C" __global__ void slstm_forward_1(
     const real sigmoid_op = sigmoid(U_o_h + W_o_x + b_o);
     gates[at * (4 * H) + k] = ip;
     gates[at * (4 * H) + H + k] = softplus_lf;
-    m[(at + B) * H + k] = m_next;
+    m[(at + B) * H + k] = over ? m_ : m_next;
     i_[at * H + k] = i__2;
     f[at * H + k] = f_;
     gates[at * (4 * H) + 2 * H + k] = tanh_zp;
-    c[(at + B) * H + k] = c_next;
-    n[(at + B) * H + k] = n_next;
+    c[(at + B) * H + k] = over ? c_ : c_next;
+    n[(at + B) * H + k] = over ? n_ : n_next;
     gates[at * (4 * H) + 3 * H + k] = sigmoid_op;
-    h[(at + B) * H + k] = c_next * sigmoid_op / n_next;  // h_next
+    h[(at + B) * H + k] = over ? real(h[at * H + k]) : c_next * sigmoid_op / n_next;  // h_next
 }
 
 extern "C" __global__ void slstm_backward_1(
-        const Index rows, const Index H, Read m, Read gates, Write k_gates) {
+        const Index rows, const Index H, Read m, Read gates, Write d_gates) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * H) return;
     const Index k = i % H, at = i / H;
@@ -106,29 +108,30 @@ extern "C" __global__ void slstm_backward_1(
     const real m_ = m[at * H + k];
     const real softplus_lf = gates[at * (4 * H) + H + k];
 
-    k_gates[at * (4 * H) + k] = m_ - softplus_lf;  // lf
+    d_gates[at * (4 * H) + k] = m_ - softplus_lf;  // lf
 }
 
-// Computes d_h_next, d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
+// Computes d_n, d_sigmoid_op, d_c, d_m, d_tanh_zp, d_fp and d_ip.
 extern "C" __global__ void slstm_backward_2(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read c, Write d_n, Read n,
-        Read gates, Write d_c, Read f, Read i_, Write d_m, Write k_gates) {
+        Read gates, Write d_c, Read f, Read i_, Write d_m, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real c_next = c[(at + B) * H + k], c_ = c[at * H + k];
-    const real d_n_later = d_n[b * H + k];
+    const real d_n_later = over ? 0 : real(d_n[b * H + k]);
     const real n_next = n[(at + B) * H + k], n_ = n[at * H + k];
     const real sigmoid_op = gates[at * (4 * H) + 3 * H + k], tanh_zp = gates[at * (4 * H) + 2 * H + k];
     const real ip = gates[at * (4 * H) + k], softplus_lf = gates[at * (4 * H) + H + k];
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real f_ = f[at * H + k];
     const real i__2 = i_[at * H + k];
-    const real d_m_later = d_m[b * H + k];
-    const real lf = k_gates[at * (4 * H) + k];
+    const real d_m_later = over ? 0 : real(d_m[b * H + k]);
+    const real lf = d_gates[at * (4 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_n_next = d_n_later - d_h_next * c_next * sigmoid_op / square(n_next);
@@ -141,24 +144,26 @@ extern "C" __global__ void slstm_backward_2(
     const real d_m_next = d_m_later - d_a_f - d_a_i;
     const real d_maximum_ip = d_m_next * (n_ == 0 ? 0 : 1);
     const real d_lf = d_a_f + d_maximum_ip * (ip >= lf ? 0 : 1);
-    d_h[b * H + k] = d_h_next;
-    k_gates[at * (4 * H) + 3 * H + k] = d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op * s_n_next;  // d_sigmoid_op
-    k_gates[at * (4 * H) + 2 * H + k] = d_c_next * i__2 * (1 - square(tanh_zp));  // d_tanh_zp
-    k_gates[at * (4 * H) + H + k] = -d_lf * expm1(-softplus_lf);  // d_fp
-    k_gates[at * (4 * H) + k] = d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf ? 1 : 0);  // d_ip
-    d_c[b * H + k] = d_c_next * f_;
-    d_n[b * H + k] = d_n_next * f_;
-    d_m[b * H + k] = d_lf;
+    d_gates[at * (4 * H) + 3 * H + k] = over ? 0 : d_h_next * c_next * (1 - sigmoid_op) * sigmoid_op *
+        s_n_next;  // d_sigmoid_op
+    d_gates[at * (4 * H) + 2 * H + k] = over ? 0 : d_c_next * i__2 * (1 - square(tanh_zp));  // d_tanh_zp
+    d_gates[at * (4 * H) + H + k] = over ? 0 : -d_lf * expm1(-softplus_lf);  // d_fp
+    d_gates[at * (4 * H) + k] = over ? 0 : d_a_i + d_m_next * (n_ == 0 ? 1 : 0) + d_maximum_ip * (ip >= lf
+        ? 1 : 0);  // d_ip
+    if (!over) d_c[b * H + k] = d_c_next * f_;
+    if (!over) d_n[b * H + k] = d_n_next * f_;
+    if (!over) d_m[b * H + k] = d_lf;
+    if (!over) d_h[b * H + k] = 0;
 }
 
 // The sums of d_ip, d_fp, d_tanh_zp and d_sigmoid_op over 256 rows each.
 extern "C" __global__ void slstm_backward_3_parts(
-        const Index rows, WriteReal parts, const Index H, Read k_gates) {
+        const Index rows, WriteReal parts, const Index H, Read d_gates) {
     const Index k = (Index)blockIdx.y * 32 + threadIdx.x, first = (Index)blockIdx.x * 256;
     const Index count = rows - first < 256 ? rows - first : 256;
 
     real total = 0;
-    if (k < 4 * H) total = every_8th(k_gates + first * (4 * H) + k, count, 4 * H);
+    if (k < 4 * H) total = every_8th(d_gates + first * (4 * H) + k, count, 4 * H);
     total = over_threads(total);
     if (threadIdx.y == 0 && k < 4 * H) parts[blockIdx.x * (4 * H) + k] = total;
 }

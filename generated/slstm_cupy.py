@@ -174,13 +174,8 @@ def forward(
         # c' = f * c + i * tanh(zp)
         # n' = f * n + i
         # h' = c' * sigmoid(op) / n'
-        launch("slstm_forward_1", dtype, B * H, B, t, H, u, gates, b, m, n, c, f, i, h)
+        launch("slstm_forward_1", dtype, B * H, B, t, H, u, gates, b, m, n, c, f, i, h, finished)
 
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
-            cp.copyto(c[t + 1], c[t], where=finished[t])
-            cp.copyto(n[t + 1], n[t], where=finished[t])
-            cp.copyto(m[t + 1], m[t], where=finished[t])
     clear(finished, gates, f, i)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
@@ -222,44 +217,31 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_n = check("d_final.n", d_final.n, (B, H), dtype=dtype).copy()
     d_m = check("d_final.m", d_final.m, (B, H), dtype=dtype).copy()
-    k_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
+    d_gates = cp.empty((T, B, 4 * H), dtype)  # d_ip, d_fp, d_tanh_zp, d_sigmoid_op
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
 
     # d_ip = m - softplus_lf
-    launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, k_gates)
+    launch("slstm_backward_1", dtype, T * B * H, T * B, H, m, gates, d_gates)
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
-            kept_n = d_n.copy()
-            cp.copyto(d_n, 0, where=finished[t])
-            kept_m = d_m.copy()
-            cp.copyto(d_m, 0, where=finished[t])
-
         # d_n, d_sigmoid_op, d_c, d_m, d_fp, d_tanh_zp and d_ip.
-        launch("slstm_backward_2", dtype, B * H, B, t, H, d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, k_gates)
+        launch(
+            "slstm_backward_2", dtype, B * H, B, t, H, d_h, d_y, c, d_n, n, gates, d_c, f, i, d_m, d_gates,
+            finished,
+        )
 
         # d_h = U_i.T @ d_ip + U_f.T @ d_fp + U_z.T @ d_tanh_zp + U_o.T @ d_sigmoid_op
-        product(k_gates[t], U, d_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
-            cp.copyto(d_c, kept_c, where=finished[t])
-            cp.copyto(d_n, kept_n, where=finished[t])
-            cp.copyto(d_m, kept_m, where=finished[t])
+        product(d_gates[t], U, d_h, add=True)
 
     # d_x = W_i.T @ d_ip + W_f.T @ d_fp + W_z.T @ d_tanh_zp + W_o.T @ d_sigmoid_op
-    product(k_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))
+    product(d_gates.reshape(T * B, 4 * H), W, d_x.reshape(T * B, I))
 
     # The gradients of the parameters: all steps in one product each.
-    clear(finished, k_gates)
-    product(k_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), d_W)
-    product(k_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), d_U)
-    column_sums("slstm_backward_3", dtype, T * B, 4 * H, (H, k_gates), (H, d_b))
+    clear(finished, d_gates)
+    product(d_gates.reshape(T * B, 4 * H).T, x.reshape(T * B, I), d_W)
+    product(d_gates.reshape(T * B, 4 * H).T, h[:-1].reshape(T * B, H), d_U)
+    column_sums("slstm_backward_3", dtype, T * B, 4 * H, (H, d_gates), (H, d_b))
     clear(finished, d_x)
 
     return Grads(params=Params(d_W, d_U, d_b), x=d_x, initial=States(d_h, d_c, d_n, d_m))

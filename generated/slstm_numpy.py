@@ -215,6 +215,7 @@ def forward(
             np.copyto(c_next, c_t, where=finished_t)
             np.copyto(n_next, n_t, where=finished_t)
             np.copyto(m_next, m_t, where=finished_t)
+
     clear(finished, gates, f, i)
 
     y = h[1:].copy() if finished is None else np.where(finished, 0, h[1:])

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // c' = f * c + u * (1 - f)
 // h = alpha * (1 - r) * x + r * c'
 extern "C" __global__ void sru_forward_1(
-        const Index B, const Index t, const Index H, Write gates, Read b_, Write c, Read v, Read x, Write h) {
+        const Index B, const Index t, const Index H, Write gates, Read b_, Write c, Read v, Read x,
+        Write h, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real W_f_x = gates[at * (3 * H) + H + k], W_r_x = gates[at * (3 * H) + 2 * H + k];
     const real u = gates[at * (3 * H) + k];
@@ -65,7 +68,7 @@ extern "C" __global__ void sru_forward_1(
     const real c_next = u * (1 - f) + c_ * f;
     gates[at * (3 * H) + H + k] = f;
     gates[at * (3 * H) + 2 * H + k] = r;
-    c[(at + B) * H + k] = c_next;
+    c[(at + B) * H + k] = over ? c_ : c_next;
     h[at * H + k] = real(1.7320508075688772) * x_ * (1 - r) + r * c_next;
 }
 
@@ -114,12 +117,13 @@ extern "C" __global__ void sru_backward_2(
 // Computes d_c, d_u, d_f and g_v_f.
 extern "C" __global__ void sru_backward_4(
         const Index B, const Index t, const Index H, Write d_c, Read d_y, Read gates, Read c,
-        Write d_gates, Read v, WriteReal d_gates_2) {
+        Write d_gates, Read v, WriteReal d_gates_2, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_c_later = d_c[b * H + k];
+    const real d_c_later = over ? 0 : real(d_c[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real r = gates[at * (3 * H) + 2 * H + k], f = gates[at * (3 * H) + H + k];
     const real u = gates[at * (3 * H) + k];
@@ -133,7 +137,7 @@ extern "C" __global__ void sru_backward_4(
     d_gates[at * (3 * H) + H + k] = d_f;
     d_gates_2[at * (2 * H) + k] = d_f * c_;  // g_v_f
     d_gates[at * (3 * H) + k] = d_c_next * not_f;  // d_u
-    d_c[b * H + k] = d_c_next * f + d_f * v_f + d_r * v_r;
+    if (!over) d_c[b * H + k] = d_c_next * f + d_f * v_f + d_r * v_r;
 }
 
 // The sums of d_f and g_v_f over 256 rows each.

@@ -145,10 +145,7 @@ def forward(
         # r = sigmoid(W_r @ x + v_r * c + b_r)
         # c' = f * c + u * (1 - f)
         # h = alpha * (1 - r) * x + r * c'
-        launch("sru_forward_1", dtype, B * H, B, t, H, gates, b, c, v, x, h)
-
-        if finished is not None:
-            cp.copyto(c[t + 1], c[t], where=finished[t])
+        launch("sru_forward_1", dtype, B * H, B, t, H, gates, b, c, v, x, h, finished)
 
     y = h if finished is None else cp.where(finished, 0, h).astype(dtype, copy=False)
     final = States(c[T].copy())
@@ -196,15 +193,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     column_sums("sru_backward_2", dtype, T * B, 2 * H, (H, d_gates, d_gates_2), (H, d_b, d_v))
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_c = d_c.copy()
-            cp.copyto(d_c, 0, where=finished[t])
-
         # d_c, d_u, d_f and g_v_f.
-        launch("sru_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2)
-
-        if finished is not None:
-            cp.copyto(d_c, kept_c, where=finished[t])
+        launch("sru_backward_4", dtype, B * H, B, t, H, d_c, d_y, gates, c, d_gates, v, d_gates_2, finished)
 
     # d_w_x_2 = W_c.T @ d_u + W_f.T @ d_f
     product(d_gates[..., : 2 * H].reshape(T * B, 2 * H), W[: 2 * H], d_w_x_2.reshape(T * B, H))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -60,10 +61,12 @@ extern "C" __global__ void star_forward_1(
 // k = sigmoid(W_k @ x + U_k @ h + b_k)
 // h' = tanh((1 - k) * h + z * k)
 extern "C" __global__ void star_forward_2(
-        const Index B, const Index t, const Index H, Read U_k_h, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read U_k_h, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_k_h_ = U_k_h[b * H + k];
     const real W_k_x = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
@@ -72,41 +75,44 @@ extern "C" __global__ void star_forward_2(
 
     const real k_ = sigmoid(U_k_h_ + W_k_x + b_k);
     gates[at * (2 * H) + H + k] = k_;
-    h[(at + B) * H + k] = tanh(h_ * (1 - k_) + z * k_);  // h_next
+    h[(at + B) * H + k] = over ? h_ : tanh(h_ * (1 - k_) + z * k_);  // h_next
 }
 
 // Computes d_h_next, d_a_h, d_k and d_z.
 extern "C" __global__ void star_backward_1(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read h, Read gates, Write d_a_h,
-        Write d_gates) {
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real h_next = h[(at + B) * H + k], h_ = h[at * H + k];
     const real k_ = gates[at * (2 * H) + H + k], z = gates[at * (2 * H) + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real d_a_h_ = d_h_next * (1 - square(h_next));
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_a_h[b * H + k] = d_a_h_;
     d_gates[at * (2 * H) + H + k] = d_a_h_ * (1 - k_) * k_ * (z - h_);  // d_k
     d_gates[at * (2 * H) + k] = d_a_h_ * k_ * (1 - square(z));  // d_z
 }
 
 extern "C" __global__ void star_backward_2(
-        const Index B, const Index t, const Index H, Read d_a_h, Read d_u_h, Read gates, Write d_h) {
+        const Index B, const Index t, const Index H, Read d_a_h, Read d_u_h, Read gates, Write d_h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real d_a_h_ = d_a_h[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real k_ = gates[at * (2 * H) + H + k];
 
-    d_h[b * H + k] = d_a_h_ * (1 - k_) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_a_h_ * (1 - k_) + d_u_h_;
 }
 
 // The sums of d_z and d_k over 256 rows each.

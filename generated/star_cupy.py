@@ -136,10 +136,7 @@ def forward(
         product(h[t], U_k_T, U_k_h)  # k = sigmoid(W_k @ x + U_k @ h + b_k)
 
         # h' = tanh((1 - k) * h + z * k)
-        launch("star_forward_2", dtype, B * H, B, t, H, U_k_h, gates, b, h)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("star_forward_2", dtype, B * H, B, t, H, U_k_h, gates, b, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -176,20 +173,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U_k, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a_h, d_k and d_z.
-        launch("star_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_a_h, d_gates)
+        launch("star_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_a_h, d_gates, finished)
 
         product(d_gates[t, :, H:], U_k, d_u_h)  # d_u_h = U_k.T @ d_k
 
         # d_h = d_a_h * (1 - k) + d_u_h
-        launch("star_backward_2", dtype, B * H, B, t, H, d_a_h, d_u_h, gates, d_h)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("star_backward_2", dtype, B * H, B, t, H, d_a_h, d_u_h, gates, d_h, finished)
 
     # d_x = W_z.T @ d_z + W_k.T @ d_k
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

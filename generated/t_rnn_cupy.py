@@ -131,10 +131,8 @@ def forward(
 
     h[0] = 0 if initial is None else check("initial.h", initial.h, (B, H))
     for t in range(T):
-        launch("t_rnn_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next)  # h' = f * h + z * (1 - f)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = f * h + z * (1 - f)
+        launch("t_rnn_forward_2", dtype, B * H, B, t, H, gates, h, x_h_next, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -170,15 +168,8 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_b_f = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_a_f and d_z.
-        launch("t_rnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("t_rnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, h, gates, d_gates, finished)
 
     # d_x = W_z.T @ d_z + W_f.T @ d_a_f
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

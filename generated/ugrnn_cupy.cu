@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -48,10 +49,12 @@ __device__ inline real over_threads(const real total) {
 // n = tanh(W_c @ x + U_c @ h + b_c)
 // h' = (1 - g) * n + g * h
 extern "C" __global__ void ugrnn_forward_1(
-        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h) {
+        const Index B, const Index t, const Index H, Read u, Write gates, Read b_, Write h,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_g_h = u[b * (2 * H) + k], U_c_h = u[b * (2 * H) + H + k];
     const real W_g_x = gates[at * (2 * H) + k], W_c_x = gates[at * (2 * H) + H + k];
@@ -62,39 +65,43 @@ extern "C" __global__ void ugrnn_forward_1(
     const real n = tanh(U_c_h + W_c_x + b_c);
     gates[at * (2 * H) + k] = g;
     gates[at * (2 * H) + H + k] = n;
-    h[(at + B) * H + k] = (1 - g) * n + h_ * g;  // h_next
+    h[(at + B) * H + k] = over ? h_ : (1 - g) * n + h_ * g;  // h_next
 }
 
 // Computes d_h_next, d_g and d_n.
 extern "C" __global__ void ugrnn_backward_1(
-        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h, Write d_gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_y, Read gates, Read h,
+        Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real g = gates[at * (2 * H) + k], n = gates[at * (2 * H) + H + k];
     const real h_ = h[at * H + k];
 
     const real d_h_next = d_h_later + d_y_;
     const real not_g = 1 - g;
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_gates[at * (2 * H) + H + k] = d_h_next * (1 - square(n)) * not_g;  // d_n
     d_gates[at * (2 * H) + k] = d_h_next * g * not_g * (h_ - n);  // d_g
 }
 
 extern "C" __global__ void ugrnn_backward_2(
-        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates) {
+        const Index B, const Index t, const Index H, Write d_h, Read d_u_h, Read gates,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_u_h_ = d_u_h[b * H + k];
     const real g = gates[at * (2 * H) + k];
 
-    d_h[b * H + k] = d_h_next * g + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * g + d_u_h_;
 }
 
 // The sums of d_g and d_n over 256 rows each.

@@ -135,10 +135,8 @@ def forward(
         # n = tanh(W_c @ x + U_c @ h + b_c)
         product(h[t], U_T, u)
 
-        launch("ugrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, h)  # h' = (1 - g) * n + g * h
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        # h' = (1 - g) * n + g * h
+        launch("ugrnn_forward_1", dtype, B * H, B, t, H, u, gates, b, h, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -175,18 +173,13 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_x = cp.empty((T, B, I), dtype)
     d_W, d_U, d_b = (cp.zeros(shape, dtype) for shape in shapes(I, H))
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_g and d_n.
-        launch("ugrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates)
+        launch("ugrnn_backward_1", dtype, B * H, B, t, H, d_h, d_y, gates, h, d_gates, finished)
 
         product(d_gates[t], U, d_u_h)  # d_u_h = U_g.T @ d_g + U_c.T @ d_n
-        launch("ugrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates)  # d_h = d_h * g + d_u_h
 
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        # d_h = d_h * g + d_u_h
+        launch("ugrnn_backward_2", dtype, B * H, B, t, H, d_h, d_u_h, gates, finished)
 
     # d_x = W_g.T @ d_g + W_c.T @ d_n
     product(d_gates.reshape(T * B, 2 * H), W, d_x.reshape(T * B, I))

@@ -5,7 +5,8 @@
 // One thread for every entry of what a kernel computes, but for sums. Arrays are stored as STORAGE (float,
 // double, or with -DHALF __half or __nv_bfloat16) and computed with as REAL (float or double).
 // Sizes: T steps, B sequences, I input, H hidden.
-// `at` is the row of an array that is kept for every step, `b` that of one that is not.
+// `at` is the row of an array that is kept for every step, `b` that of one that is not. Where a sequence is `over`
+// it keeps its states, and hands their gradients on.
 
 #ifdef HALF
 #include <cuda_bf16.h>
@@ -68,10 +69,12 @@ extern "C" __global__ void zoneout_gru_forward_1(
 // k = (1 - z) * h + z * n
 // h' = h * m + k * (1 - m)
 extern "C" __global__ void zoneout_gru_forward_2(
-        const Index B, const Index t, const Index H, Read U_h_hr, Write gates, Read b_, Write h, Read m) {
+        const Index B, const Index t, const Index H, Read U_h_hr, Write gates, Read b_, Write h, Read m,
+        const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
     const real U_h_hr_ = U_h_hr[b * H + k];
     const real W_h_x = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
@@ -82,7 +85,7 @@ extern "C" __global__ void zoneout_gru_forward_2(
     const real n = tanh(U_h_hr_ + W_h_x + b_h);
     const real k_ = h_ * (1 - z) + z * n;
     gates[at * (3 * H) + 2 * H + k] = n;
-    h[(at + B) * H + k] = h_ * m_ + (1 - m_) * k_;  // h_next
+    h[(at + B) * H + k] = over ? h_ : h_ * m_ + (1 - m_) * k_;  // h_next
 }
 
 extern "C" __global__ void zoneout_gru_backward_1(
@@ -100,12 +103,13 @@ extern "C" __global__ void zoneout_gru_backward_1(
 // Computes d_h_next, d_k, d_n and d_m.
 extern "C" __global__ void zoneout_gru_backward_2(
         const Index B, const Index t, const Index H, Write d_h, Read d_y, Read m, Read gates, Read h,
-        Write d_m, Write d_k, Write d_gates) {
+        Write d_m, Write d_k, Write d_gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_later = d_h[b * H + k];
+    const real d_h_later = over ? 0 : real(d_h[b * H + k]);
     const real d_y_ = d_y[at * H + k];
     const real m_ = m[at * H + k];
     const real n = gates[at * (3 * H) + 2 * H + k], z = gates[at * (3 * H) + k];
@@ -114,7 +118,7 @@ extern "C" __global__ void zoneout_gru_backward_2(
 
     const real d_h_next = d_h_later + d_y_;
     const real d_k_ = d_h_next * (1 - m_);
-    d_h[b * H + k] = d_h_next;
+    if (!over) d_h[b * H + k] = d_h_next;
     d_k[b * H + k] = d_k_;
     d_gates[at * (3 * H) + 2 * H + k] = d_k_ * (1 - square(n)) * z;  // d_n
     d_m[at * H + k] = d_h_next * (h_ - k_);
@@ -139,19 +143,20 @@ extern "C" __global__ void zoneout_gru_backward_3(
 
 extern "C" __global__ void zoneout_gru_backward_4(
         const Index B, const Index t, const Index H, Write d_h, Read d_hr, Read d_k, Read d_u_h, Read m,
-        Read gates) {
+        Read gates, const bool* __restrict__ finished) {
     const Index i = (Index)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= B * H) return;
     const Index k = i % H, b = i / H, at = t * B + b;
+    const bool over = finished && finished[at];
 
-    const real d_h_next = d_h[b * H + k];
+    const real d_h_next = over ? 0 : real(d_h[b * H + k]);
     const real d_hr_ = d_hr[b * H + k];
     const real d_k_ = d_k[b * H + k];
     const real d_u_h_ = d_u_h[b * H + k];
     const real m_ = m[at * H + k];
     const real r = gates[at * (3 * H) + H + k], z = gates[at * (3 * H) + k];
 
-    d_h[b * H + k] = d_h_next * m_ + d_hr_ * r + d_k_ * (1 - z) + d_u_h_;
+    if (!over) d_h[b * H + k] = d_h_next * m_ + d_hr_ * r + d_k_ * (1 - z) + d_u_h_;
 }
 
 // The sums of d_z, d_r and d_n over 256 rows each.

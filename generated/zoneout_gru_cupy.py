@@ -159,10 +159,7 @@ def forward(
 
         # k = (1 - z) * h + z * n
         # h' = h * m + k * (1 - m)
-        launch("zoneout_gru_forward_2", dtype, B * H, B, t, H, U_h_hr, gates, b, h, m)
-
-        if finished is not None:
-            cp.copyto(h[t + 1], h[t], where=finished[t])
+        launch("zoneout_gru_forward_2", dtype, B * H, B, t, H, U_h_hr, gates, b, h, m, finished)
 
     y = h[1:].copy() if finished is None else cp.where(finished, 0, h[1:]).astype(dtype, copy=False)
     final = States(h[T].copy())
@@ -204,12 +201,11 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     launch("zoneout_gru_backward_1", dtype, T * B * H, T * B, H, h, gates, d_m)
 
     for t in reversed(range(T)):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_h = d_h.copy()
-            cp.copyto(d_h, 0, where=finished[t])
-
         # d_k, d_n and d_m.
-        launch("zoneout_gru_backward_2", dtype, B * H, B, t, H, d_h, d_y, m, gates, h, d_m, d_k, d_gates)
+        launch(
+            "zoneout_gru_backward_2", dtype, B * H, B, t, H, d_h, d_y, m, gates, h, d_m, d_k, d_gates,
+            finished,
+        )
 
         product(d_gates[t, :, 2 * H :], U_h, d_hr)  # d_hr = U_h.T @ d_n
 
@@ -219,10 +215,7 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         product(d_gates[t, :, : 2 * H], U, d_u_h)  # d_u_h = U_z.T @ d_z + U_r.T @ d_r
 
         # d_h = d_h * m + d_hr * r + d_k * (1 - z) + d_u_h
-        launch("zoneout_gru_backward_4", dtype, B * H, B, t, H, d_h, d_hr, d_k, d_u_h, m, gates)
-
-        if finished is not None:
-            cp.copyto(d_h, kept_h, where=finished[t])
+        launch("zoneout_gru_backward_4", dtype, B * H, B, t, H, d_h, d_hr, d_k, d_u_h, m, gates, finished)
 
     # d_x = W_z.T @ d_z + W_r.T @ d_r + W_h.T @ d_n
     product(d_gates.reshape(T * B, 3 * H), W, d_x.reshape(T * B, I))

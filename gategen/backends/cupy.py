@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import sympy as sp
@@ -20,11 +20,11 @@ import sympy as sp
 from gategen.backends.comments import Remark, listed
 from gategen.backends.folding import WIDTH, call, folded, listing
 from gategen.backends.functions import context
-from gategen.backends.host import ALL, ONCE, Host, joined
+from gategen.backends.host import ALL, LOOP, ONCE, Host, joined
 from gategen.backends.instructions import Scratch, View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
-from gategen.graph import Length, Pointwise, Value, fresh, length
+from gategen.graph import Carry, Length, Pointwise, Value, fresh, length
 from gategen.plan import (
     FIRST_STEP,
     Buffer,
@@ -53,8 +53,8 @@ ARRAYS = False
 CUDA_WORDS = frozenset(
     """
     real storage Index Read Write ReadReal WriteReal rows B T t i b k at clip fmax fmin floor pow abs min max
-    total part REAL first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI unix
-    linux float double half
+    total part REAL over finished first count parts every_8th over_threads STORAGE HALF NULL INFINITY NAN M_PI
+    unix linux float double half
     """.split()
 ) | {row.cuda.name for row in TABLE if row.cuda}
 
@@ -140,6 +140,34 @@ def mentions(text: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
+def self_kept(schedule: Schedule, pointwise: Sequence[Kernel]) -> dict[Home, Kernel | None]:
+    """The memory of carries that kernels leave as it is where a sequence is over.
+
+    A product writes whole rows. One that gives a carried gradient adds to it instead: a sequence that is over
+    adds 0, and the kernel before it, which is told here, empties the rows of the others.
+    """
+    found: dict[Home, Kernel | None] = {}
+    for c in schedule.graph.states:
+        home = schedule.slot[c.current].home
+
+        def in_it(values: Sequence[Value], home: Home = home) -> bool:
+            return any(schedule.slot[v].home == home for v in values if v in schedule.slot)
+
+        meets = [s for s in schedule.loop if in_it((*s.reads, *s.writes))]
+        if not schedule.graph.backwards:
+            if any(s in pointwise and c.next in s.writes for s in meets):
+                found[home] = None
+            continue
+        others = [s for s in meets if s not in pointwise]
+        before = dict(zip(meets[1:], meets, strict=False))
+        empties = [before.get(s) for s in others if not (isinstance(s, MatMul) and s.add)]
+        products = all(isinstance(s, MatMul) and not in_it(s.reads) for s in others)
+        kernels = all(isinstance(k, Kernel) and k in pointwise and k.size == c.current.size for k in empties)
+        if products and kernels and len(empties) < 2:
+            found[home] = next((k for k in empties if isinstance(k, Kernel)), None)
+    return found
+
+
 class Emitter(Host):
     """Kernels and launches of one level of a schedule."""
 
@@ -151,6 +179,8 @@ class Emitter(Host):
         self.precise = module.precise
         self.kernels = kernels.setdefault(way.name, [])
         self.time = "0" if where == ONCE else "t"
+        kernels_here = [s for s in way.schedule.loop if isinstance(s, Kernel) and not self.copies(s)]
+        self.carries = self_kept(way.schedule, kernels_here) if where == LOOP else {}
 
     @property
     def prepare(self) -> tuple[str, ...]:
@@ -250,9 +280,14 @@ class Emitter(Host):
         for op in kernel.ops:
             if op.out in slot:
                 last[slot[op.out]] = op.out
-        stores = [v for v in last.values() if self.outlives(v, kernel)]
+        emptied = {
+            slot[v].home: v
+            for v in (*reads, *last.values())
+            if v in slot and self.carries.get(slot[v].home) == kernel
+        }
+        stores = [v for v in last.values() if self.outlives(v, kernel) and slot[v].home not in emptied]
         taken = self.words()
-        arguments, buffers = self.gather(reads, stores, taken)
+        arguments, buffers = self.gather(reads, [*stores, *emptied.values()], taken)
         ordered = [*reads, *(op.out for op in kernel.ops)]
         rename = {v.name: unique(v.name, taken) for v in ordered if not self.scalar(v)}
         printer = CudaPrinter({op.out.name: k for k, op in enumerate(kernel.ops)}, rename, self.names.sizes)
@@ -265,16 +300,20 @@ class Emitter(Host):
             if op.out in inside:
                 rename[op.out.name] = text
             elif op.out in stores and op.out not in read:
-                stored += lines_of(f"{self.entry(op.out, buffers)} = {value};", op.out.name)
+                stored += lines_of(self.store(op.out, value, buffers, rename), op.out.name)
             else:
                 computed += lines_of(f"const real {rename[op.out.name]} = {value};")
                 if op.out in stores:
-                    stored += [f"{self.entry(op.out, buffers)} = {rename[op.out.name]};"]
+                    stored += [self.store(op.out, rename[op.out.name], buffers, rename)]
+        stored += [f"if (!over) {self.entry(v, buffers)} = 0;" for v in emptied.values()]
         computes = (*computed, *stored)
         width = self.size(length(kernel.size)) if kernel.ops[0].out.shape != () else "1"
         rows = "" if kernel.static else "rows" if self.where == ALL else "B"
         text = "\n".join([*loads, *computes])
-        index = pointwise_index(rows, width, text)
+        ends = ("const bool over = finished && finished[at];",) if mentions(text, "over") else ()
+        index = (*pointwise_index(rows, width, "\n".join([text, *ends])), *ends)
+        if ends:
+            arguments = (*arguments, Argument("const bool* __restrict__ finished", "finished"))
         text = "\n".join([text, *index])
         sizes = [word for word in ("rows", "B", "t", *self.names.sizes.values()) if mentions(text, word)]
         declared = [*(f"const Index {word}" for word in sizes), *(a.declaration for a in arguments)]
@@ -299,7 +338,9 @@ class Emitter(Host):
         lines: list[str] = []
         by_buffer: dict[Home, list[str]] = {}
         for v in values:
-            text = f"{rename[v.name]} = {self.entry(v, buffers)}"
+            read = self.entry(v, buffers)
+            held = self.schedule.graph.backwards and self.schedule.slot[v].home in self.carries
+            text = f"{rename[v.name]} = {f'over ? 0 : real({read})' if held else read}"
             by_buffer.setdefault(self.schedule.slot[v].home, []).append(text)
         for texts in by_buffer.values():
             lines += (f"const real {line.rstrip(',')};" for line in filled(texts, WIDTH - 20))
@@ -310,6 +351,26 @@ class Emitter(Host):
         feature = "0" if value.size == 1 else "k"
         index = self.address(self.schedule.slot[value], feature)
         return f"{buffers[self.schedule.slot[value].home]}[{index.removesuffix(' + 0')}]"
+
+    def store(self, value: Value, text: str, buffers: dict[Home, str], rename: dict[str, str]) -> str:
+        """The line that writes a value; where a sequence is over, a carry stays what it is."""
+        graph, entry = self.schedule.graph, self.entry(value, buffers)
+        if self.schedule.slot[value].home in self.carries:
+            if graph.backwards:
+                return f"if (!over) {entry} = {text};"
+            current = next(c.current for c in graph.states if c.next == value)
+            old = rename.get(current.name) or f"real({self.entry(current, buffers)})"
+            return f"{entry} = over ? {old} : {text};"
+        if graph.backwards and self.where == LOOP and self.carries and self.module.singular:
+            return f"{entry} = over ? 0 : {text};"  # which need not be finite
+        return f"{entry} = {text};"
+
+    def matmul(self, stage: MatMul) -> None:
+        home = self.schedule.slot[stage.out[0]].home
+        super().matmul(replace(stage, add=stage.add or home in self.carries))
+
+    def keeps(self, carry: Carry) -> bool:
+        return self.schedule.slot[carry.current].home in self.carries
 
     def outlives(self, value: Value, kernel: Kernel) -> bool:
         """Whether anything outside the kernel reads a value."""
@@ -470,7 +531,7 @@ def arguments_of_functions(ops: Sequence[Pointwise], stored: Sequence[Value]) ->
 def lines_of(statement: str, name: str = "") -> list[str]:
     """A statement, which goes on in the next lines where it is long, with the name of what it computes."""
     lines = textwrap.wrap(statement, WIDTH - 8, subsequent_indent="    ", break_long_words=False)
-    told = not name or re.match(rf"{name}\[", statement)
+    told = not name or re.match(rf"(if \(!over\) )?{name}\[", statement)
     return lines if told else [*lines[:-1], f"{lines[-1]}  // {name}"]
 
 

@@ -134,7 +134,7 @@ def place_steps(
             here = [root for root in roots if kind[root] == wanted]
             if here:
                 faces = [face(members[root], need) for root in here]
-                name = faces[0].name if len(here) == 1 else stack_name(draft, here[0], wanted)
+                name = faces[0].name if len(here) == 1 else stack_name(draft, faces[0], wanted)
                 memory.add(name, "time" if wanted == TIME else "row", here, [v.name for v in faces])
                 memory.slots |= {value: memory.slots[root] for root in here for value in members[root]}
 
