@@ -519,6 +519,11 @@ def gemm(dtype: np.dtype) -> tuple[int, int, tuple[int, int], np.ndarray]:
 
 def row_sum(array: cp.ndarray, out: cp.ndarray, dtype: np.dtype) -> None:
     """out[..., 0] = the sum of `array` over its features, (T, B, ·) or (B, ·); one block a row."""
+    if out.dtype != arithmetic(dtype):  # a state, or an output
+        precise = cp.empty(out.shape, arithmetic(dtype))
+        row_sum(array, precise, dtype)
+        out[...] = precise
+        return
     if array.ndim == 1:
         array, out = array[None], out.reshape(1, 1)
     width, (pitch, step) = array.shape[-1], (part.strides[-2] // part.itemsize for part in (array, out))

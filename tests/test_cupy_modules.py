@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def modules(name: str, folder: Path) -> tuple[ModuleType, ModuleType]:
     """The NumPy and the CuPy module of a cell."""
-    texts = generate(CELLS[name], "numpy") | generate(CELLS[name], "cupy")
+    cell = CELLS.get(name) or OTHERS[name]
+    texts = generate(cell, "numpy") | generate(cell, "cupy")
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     host: dict[str, Any] = {"__name__": f"{name}_numpy"}
@@ -531,3 +533,24 @@ def test_running_statistics_of_sixteen_bits_are_kept_in_32(dtype: str, folder: P
     wrong = cuda.Buffers(*(cp.ones(HIDDEN, there.W.dtype) for _ in kept))
     with pytest.raises(TypeError, match=r"buffers\.\w+ has dtype b?float16, expected float32"):
         cuda.forward(there, cp.asarray(x).astype(there.W.dtype), buffers=wrong)
+
+
+def test_a_sum_of_sixteen_bits_may_stay_in_the_dtype_of_the_arrays(folder: Path) -> None:
+    """Where it lies beside what has it: the cell has sums of several kinds."""
+    plain, cuda = modules("reduced", folder)
+    x = np.random.default_rng(0).standard_normal((STEPS, BATCH, INPUT)).astype("float16")
+    more = {key: 4 for key in inspect.signature(plain.init).parameters} | {"seed": 0}
+    more |= {"input_size": INPUT, "hidden_size": HIDDEN}
+    found = []
+    for module, put, dtype in (
+        (plain, lambda a: a.astype("float32"), "float32"),
+        (cuda, cp.asarray, "float16"),
+    ):
+        params = module.init(**more | {"dtype": dtype})
+        y, final, tape = module.forward(params, put(x), lengths=LENGTHS)
+        d = module.backward(params, tape, y, final)
+        found.append([*outputs_of(y), *final, d.x, *d.params])
+    for wanted, own in zip(*found, strict=True):
+        assert own.dtype == np.float16
+        error = np.linalg.norm(own.get().astype("float32") - wanted)
+        assert error <= 2**-5 * max(np.linalg.norm(wanted), 1e-3), error

@@ -402,7 +402,6 @@ class Emitter(Host):
             )
         else:
             self.module.helpers.add("row_sum")
-            assert self.schedule.slot[stage.out].home in self.precise
             self.say(self.comment(stage.out), f"row_sum({operand}, {out}, dtype)")
 
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:

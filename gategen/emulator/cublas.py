@@ -46,6 +46,7 @@ def gemmEx(
         raise EmulatorError("a product that overwrites what it reads")
     first: Host = np.asarray(right.T if transb else right, real)
     second: Host = np.asarray(left.T if transa else left, real)
-    result: Host = a * np.matmul(first, second)
-    out[...] = result if b == 0 else result + b * np.asarray(out, real)
+    with np.errstate(all="ignore"):
+        result: Host = a * np.matmul(first, second)
+        out[...] = result if b == 0 else result + b * np.asarray(out, real)
     note("product")
