@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gategen.callables import make_callable
 from gategen.errors import GategenError, SpecError
+from gategen.files import read_file
 from gategen.spec.cell import Cell
+from gategen.spec.load import find_builtin
 
 if TYPE_CHECKING:
     from gategen.plan import Plan
@@ -67,15 +69,18 @@ def build(
     """Write the files of `cells` into the folder `out`, or with `check` only compare them with what is there.
 
     `backends` are names, by default all. A file that does not carry gategen's header is overwritten only with
-    `force`. Raises `SpecError`, or `GategenError` where a file cannot be read or written.
+    `force`, and only with it may a cell have the name of a built-in one that is another. Raises `SpecError`,
+    or `GategenError` where a file cannot be read or written.
     """
-    files, plans = _generated((cells,) if isinstance(cells, Cell) else tuple(cells), backends, progress)
+    files, plans = _generated(
+        (cells,) if isinstance(cells, Cell) else tuple(cells), backends, force, progress
+    )
     folder = Path(out)
     changed: dict[Path, tuple[bytes | None, bytes]] = {}
     unchanged = []
     for name, text in files.items():
         path, new = folder / name, text.encode()
-        old = _read(path)
+        old = read(path)
         if old == new:
             unchanged.append(path)
         else:
@@ -100,13 +105,15 @@ def write_new(path: Path, text: str) -> None:
 
 
 def _generated(
-    cells: Sequence[Cell], backends: Sequence[str] | None, progress: Progress | None
+    cells: Sequence[Cell], backends: Sequence[str] | None, force: bool, progress: Progress | None
 ) -> tuple[dict[str, str], tuple[Plan, ...]]:
     """All files by name, and a plan of each cell: what its summary is counted from."""
     from gategen.backends import find
     from gategen.plan import plan
 
     _refuse_namesakes(cells)
+    if not force:
+        _refuse_names_of_builtins(cells)
     names = all_backends() if backends is None else tuple(dict.fromkeys(backends))
     found = [find(name) for name in names]
     kinds = {True, *(backend.arrays for backend in found)}  # summaries are of what works on whole arrays
@@ -144,14 +151,29 @@ def _refuse_namesakes(cells: Sequence[Cell]) -> None:
             )
 
 
+def _refuse_names_of_builtins(cells: Sequence[Cell]) -> None:
+    """A cell that takes the name of a built-in one would be written to its files, and pass for it."""
+    from gategen.backends.interface import facts
+
+    for cell in cells:
+        known = None if cell.builtin else find_builtin(cell.name)
+        if known is not None and facts(known) != facts(cell):
+            raise SpecError(
+                f"{cell.name} is the name of a built-in cell, which is another one",
+                where=cell.where,
+                hint="call it otherwise (name: mine, or no such line in mine.gate); `gategen diff` compares "
+                f"them; --force builds it as {cell.name}",
+            )
+
+
 # ------------------------------------------------------------------------------------------ reading
 
 
-def _read(path: Path) -> bytes | None:
+def read(path: Path) -> bytes | None:
     """What is in the file; None where there is none."""
     with _explained(path, "read"):
         try:
-            return path.read_bytes()
+            return read_file(path)
         except FileNotFoundError:
             return None
 

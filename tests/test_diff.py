@@ -469,3 +469,10 @@ def test_the_answer_is_the_same_in_every_run(tmp_path):
 def test_relu_has_no_sign_to_lose():
     one = cell_of(Eq(h.next, relu(W @ x + U @ h)))
     assert diff(one, cell_of(Eq(h.next, -relu(-(W @ x) - U @ h)))).verdict == DIFFERENT
+
+
+def test_two_cells_of_one_name_are_told_apart():
+    mine = Cell.parse("lstm", "states: h\nh' = tanh(W_h @ x + U_h @ h)", file="folder/mine.gate")
+    found = diff(mine, CELLS["lstm"])
+    assert (found.left, found.right) == ("lstm (mine.gate)", "lstm (built-in)")
+    assert text(found).startswith("lstm (mine.gate) and lstm (built-in): different")

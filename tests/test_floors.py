@@ -14,7 +14,7 @@ PACKAGE = Path(gategen.__file__).parent
 
 # From the bottom up. A module may import its own room and those on lower lines.
 FLOORS = """
-errors callables emulator
+errors callables files emulator
 spec
 graph
 plan

@@ -147,5 +147,5 @@ def test_diff_reads_a_long_chain_of_equations():
     W, U = matrices("W U")
     g = gates(" ".join(f"g{k}" for k in range(400)))
     chain = [Eq(g[0], tanh(W @ x + U @ h)), *(Eq(new, tanh(old + 1)) for old, new in pairwise(g))]
-    long, other = (Cell("long", *chain, Eq(h.next, factor * g[-1])) for factor in (1, 2))
-    assert diff(long, long).verdict == SAME and diff(long, other).verdict == DIFFERENT
+    deep, other = (Cell("deep", *chain, Eq(h.next, factor * g[-1])) for factor in (1, 2))
+    assert diff(deep, deep).verdict == SAME and diff(deep, other).verdict == DIFFERENT

@@ -899,3 +899,20 @@ def test_layers_need_neither_sympy_nor_jinja_nor_anything_else_of_gategen():
     file = ROOT / "generated" / "gru_numpy.py"
     done = subprocess.run([sys.executable, "-c", ALONE, str(file)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "batch_first"])
+def test_what_is_true_or_false_is_nothing_else(module_of, name):
+    for value in ("no", 1, None):
+        with pytest.raises(TypeError, match=f"{name} is {value!r}, expected True or False"):
+            RNN(module_of("gru"), 3, 4, **{name: value})
+    net = RNN(module_of("gru"), 3, 4)
+    with pytest.raises(TypeError, match="tape is 'x', expected True or False"):
+        net(np.zeros((2, 1, 3), "float32"), tape="x")
+
+
+def test_a_net_refuses_a_masked_array(module_of):
+    net = RNN(module_of("gru"), 3, 4)
+    x = np.ma.masked_array(np.zeros((2, 1, 3), "float32"), mask=True)
+    with pytest.raises(TypeError, match="x is a masked array, whose mask would be lost"):
+        net(x)

@@ -223,11 +223,11 @@ def test_a_directory_is_refused(tmp_path):
 
 
 def test_an_unreadable_file_is_refused(write, monkeypatch):
-    def denied(self):
+    def denied(path):
         raise PermissionError(13, "Permission denied")
 
     write("")
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr("gategen.spec.load.read_file", denied)
     assert "spec.py: Permission denied" in refused("spec.py").message
 
 

@@ -10,7 +10,8 @@ Cells that differ in form but, under corresponding names, not on random numbers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
@@ -69,7 +70,17 @@ class Difference:
 
 
 def diff(a: Cell, b: Cell) -> Difference:
-    """Compare two cells."""
+    """Compare two cells. Of two that have one name, the result says also where they come from."""
+    found = compared(a, b)
+    same = a.name == b.name and a.where != b.where
+    return replace(found, left=labelled(a), right=labelled(b)) if same else found
+
+
+def labelled(cell: Cell) -> str:
+    return f"{cell.name} ({'built-in' if cell.builtin else cell.where and Path(cell.where.file).name})"
+
+
+def compared(a: Cell, b: Cell) -> Difference:
     for left, right in readings(a, b):
         found = match(left.side, right.side)
         if found is not None:

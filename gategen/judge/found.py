@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from gategen.build import HEAD, HEADER
-from gategen.errors import GategenError
+from gategen.build import HEAD, HEADER, read
 
 FRESH = "fresh text"  # what is said of a module that was generated to be judged
 
@@ -28,7 +27,7 @@ def find(fresh: Path, out: Path) -> Found:
     judged as it is. One of another specification is not: nothing is known of what it should be.
     """
     files = sorted(fresh.parent.glob(f"{fresh.stem}.*"))  # a module, and what it reads
-    texts = {file.name: _read(out / file.name) for file in files}
+    texts = {file.name: read(out / file.name) for file in files}
     there = [name for name, text in texts.items() if text is not None]
     if not there:
         return Found(fresh)
@@ -44,12 +43,3 @@ def find(fresh: Path, out: Path) -> Found:
         if texts[file.name] != file.read_bytes():
             return Found(path, f"{out / file.name} is not what `build` writes: edited, or of another version")
     return Found(path)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise GategenError(f"cannot read {path}: {error.strerror or error}") from error

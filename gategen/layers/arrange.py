@@ -95,6 +95,8 @@ def mask(xp: Any, rng: np.random.Generator, dropout: float, like: Array) -> Arra
 
 
 def as_array(xp: Any, name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or pass lengths")
     if xp is np:
         return np.asarray(value)
     if not isinstance(value, xp.ndarray):

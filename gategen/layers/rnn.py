@@ -101,8 +101,8 @@ class RNN:
         self.module = module
         self.hidden_size = _positive("hidden_size", hidden_size)
         self.num_layers = _positive("num_layers", num_layers)
-        self.bidirectional = bool(bidirectional)
-        self.batch_first = bool(batch_first)
+        self.bidirectional = _flag("bidirectional", bidirectional)
+        self.batch_first = _flag("batch_first", batch_first)
         self.dropout = _probability("dropout", dropout)
         if self.dropout and num_layers == 1:
             warnings.warn("dropout acts between layers, and num_layers is 1", stacklevel=2)
@@ -168,6 +168,7 @@ class RNN:
             lengths = checked_lengths(lengths, layout)
             order = self._xp.asarray(reversal(lengths, layout.steps)), self._xp.arange(layout.batch)
 
+        tape = _flag("tape", tape)
         self._run = None
         tapes, masks, finals = [], [], []
         outputs: tuple[Array, ...] = (layout.inward(x),)
@@ -184,7 +185,7 @@ class RNN:
                     turned(below, direction, order),
                     initial=start,
                     lengths=lengths,
-                    tape=bool(tape),
+                    tape=tape,
                     **given,
                 )
                 sides.append([turned(part, direction, order) for part in (y if self._several else (y,))])
@@ -236,7 +237,7 @@ class RNN:
 
     def train(self, mode: bool = True) -> RNN:
         """Runs from now on use dropout, and the batch's own statistics in a cell with batch normalisation."""
-        self.training = bool(mode)
+        self.training = _flag("mode", mode)
         return self
 
     def eval(self) -> RNN:
@@ -513,6 +514,12 @@ def _positive(name: str, value: Any) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}, expected a positive integer")
     return int(value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, expected True or False")
+    return bool(value)
 
 
 def _probability(name: str, value: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from gategen.spec.printer import Printer
 from gategen.spec.quoting import placed_eq, warn
 from gategen.spec.sizes import infer
 from gategen.spec.text.reader import Spec, read
+
+BUILTINS = Path(__file__).parents[1] / "cells"
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,11 @@ class Cell:
         super().__setattr__(name, value)
 
     # ------------------------------------------------------------------------------------------ what it holds
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it comes with gategen, if with other values for its constants."""
+        return self.where is not None and Path(self.where.file).parent == BUILTINS
 
     @property
     def all_equations(self) -> tuple[Eq, ...]:

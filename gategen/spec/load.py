@@ -19,13 +19,14 @@ from typing import Any
 
 import gategen
 from gategen.errors import SpecError, Where
+from gategen.files import read_file
 from gategen.spec import language as lang
 from gategen.spec import text
+from gategen.spec.cell import BUILTINS as _BUILTINS
 from gategen.spec.cell import Cell
 from gategen.spec.quoting import warn
 from gategen.spec.recipes import RECIPES
 
-_BUILTINS = Path(__file__).parents[1] / "cells"
 _ENDINGS = (".py", ".gate")
 _MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
 
@@ -58,7 +59,14 @@ def builtins() -> dict[str, Cell]:
 
 
 def _builtin(name: str) -> Cell:
-    """One built-in cell. Only files that mention the name are imported."""
+    found = find_builtin(name)
+    if found is None:
+        raise SpecError(f"there is no built-in cell {name!r}", hint=_advice(name))
+    return found
+
+
+def find_builtin(name: str) -> Cell | None:
+    """One built-in cell; None where there is none of this name. Only files that mention it are imported."""
     stems = [
         stem for stem in _builtin_stems() if f'"{name}"' in (_BUILTINS / f"{stem}.py").read_text("utf-8")
     ]
@@ -66,7 +74,7 @@ def _builtin(name: str) -> Cell:
         cells = _builtins_in(stem)
         if name in cells:
             return cells[name]
-    raise SpecError(f"there is no built-in cell {name!r}", hint=_advice(name))
+    return None
 
 
 def _advice(name: str) -> str:
@@ -136,7 +144,7 @@ def _source(shown: str) -> str:
     if Path(shown).suffix not in _ENDINGS and Path(shown).is_file():
         raise SpecError(f"{shown}: a spec file ends in .py or .gate")
     try:
-        data = Path(shown).read_bytes()
+        data = read_file(shown)
     except FileNotFoundError:
         raise SpecError(f"{shown}: there is no such file") from None
     except (OSError, ValueError) as error:

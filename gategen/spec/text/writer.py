@@ -54,8 +54,11 @@ class _Text(Printer):
 
 
 def write(cell: Cell) -> str:
-    """The text form of a `Cell`: reading it gives the same cell. Raises `UnsupportedError`."""
-    return "\n".join([*_heading(cell.title, cell.reference, cell.name), f"name: {cell.name}", *_body(cell)])
+    """The text form of a `Cell`: reading it gives the same cell. Raises `UnsupportedError`.
+
+    It says no name: what becomes of it in a file is another cell, and called as the file is.
+    """
+    return "\n".join([*_heading(cell.title, cell.reference, cell.name), *_body(cell)])
 
 
 _COMMENTS = """\

@@ -1,0 +1,22 @@
+"""Reading a file that someone else wrote: a regular one, and not without end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+LIMIT = 16 * 2**20  # bytes
+
+
+def read_file(path: str | Path, limit: int = LIMIT) -> bytes:
+    """What is in a regular file of at most `limit` bytes. Raises OSError that says what is there instead."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:  # a pipe without a writer is opened at once, and a device is not read
+        there = os.fstat(handle)
+        if not stat.S_ISREG(there.st_mode):
+            raise OSError(errno.EINVAL, "this is a pipe or a device, and no regular file", os.fspath(path))
+        if there.st_size > limit:
+            raise OSError(errno.EFBIG, f"this file has more than {limit} bytes", os.fspath(path))
+        return file.read(limit)
