@@ -32,7 +32,7 @@ LAUNCHES = {
 }
 
 
-# What stands in the text of a step and of a step back: of a state that no kernel writes, such as the last input.
+# What stands in the text of a step and of a step back: of a state that no kernel writes, as the last input.
 COPIES: dict[str, list[tuple[dict[str, int], dict[str, int]]]] = {
     "lstm_sak": [({"copy": 1}, {}), ({"copy": 1, "copy_where": 1}, {})],
     "qrnn": [({}, {"copy": 1}), ({"copy_where": 1}, {"copy": 2, "copy_where": 2})],
