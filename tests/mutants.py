@@ -240,7 +240,7 @@ ADJOINT_PY, TANGENT_PY = "gategen/graph/adjoint.py", "gategen/graph/tangent.py"
 NUMPY_PY, CUPY_PY = "gategen/backends/numpy.py", "gategen/backends/cupy.py"
 LINES_PY, MODULE_PY = "gategen/backends/instructions.py", "gategen/backends/module.py"
 HOST_PY, INTERFACE_PY = "gategen/backends/host.py", "gategen/backends/interface.py"
-TEMPLATE, STEP_BACK = "templates/python/module.py.jinja", "templates/python/step_back.py.jinja"
+TEMPLATE = "templates/python/module.py.jinja"
 KERNELS = "templates/cupy/kernels.cu.jinja"
 
 DERIVATIONS = (
@@ -257,7 +257,7 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "a derivative computes the function again instead of reading its value",
-        "expr.diff(by).xreplace({expr: op.out})", "expr.diff(by)",
+        "derivative(expr, by).xreplace({expr: op.out})", "derivative(expr, by)",
     ),
     Mutant(
         ADJOINT_PY, "the derivative of a square root is taken for that of its inverse",
@@ -416,11 +416,11 @@ LOWERING = (
     Mutant(LINES_PY, "a result overwrites its own denominator", "or self.below(expr, out))", "or False)"),
     Mutant(
         LINES_PY, "merging forgets that what is overwritten was to be read before",
-        "[(one.out, written), (one.out, read)]", "[(one.out, written)]",
+        "(one.out, written), (one.out, read)]", "(one.out, written)]",
     ),
     Mutant(
         LINES_PY, "merging forgets that what is read must be written before",
-        "[(view, written) for view in one.reads] + [(one.out", "[(one.out",
+        "[*((view, written) for view in one.reads), (one.out", "[(one.out",
     ),
     Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
@@ -431,7 +431,7 @@ LOWERING = (
         NUMPY_PY, "an interpolation runs the wrong way",
         "sp.Mul(weight, b - a, evaluate=False)", "sp.Mul(weight, a - b, evaluate=False)",
     ),
-    Mutant(NUMPY_PY, "the next state is the current one in the loop", 'f"{after}:") if view.shift else', 'f"{low}:-1") if view.shift else'),
+    Mutant(NUMPY_PY, "the next state is the current one in the loop", 'f"{after}:") if shift else', 'f"{low}:-1") if shift else'),
     Mutant(
         HOST_PY, "the next state is the current one behind the loop",
         '("state", 1): "[1:]"', '("state", 1): "[:-1]"',
@@ -470,13 +470,17 @@ LOWERING = (
         'first=names["first output", name] if', 'first=f"{source}[0]" if',
     ),
     Mutant(
-        STEP_BACK, "a finished sequence loses its gradient",
-        "({{ state.carry }}, {{ state.kept }}, where", "({{ state.carry }}, 0 * {{ state.kept }}, where",
+        HOST_PY, "a finished sequence loses its gradient",
+        'f"{self.kept_name(c) if back', 'f"0 * {self.kept_name(c) if back',
     ),
     Mutant(
-        TEMPLATE, "a finished sequence runs on",
-        "{{ xp }}.copyto({{ item.target }}, {{ item.value }}, where={{ target.finished_now }})", "pass",
+        HOST_PY, "a finished sequence runs on",
+        "else self.value(c.current)}, where", "else self.value(c.next)}, where",
     ),
+    Mutant(CUPY_PY, "a kernel runs a finished sequence on", "= over ? {old} :", "= over ? {text} :"),
+    Mutant(CUPY_PY, "a kernel takes the gradient of a finished sequence", "over ? 0 : real({read})", "real({read})"),
+    Mutant(CUPY_PY, "a kernel writes over the gradient of a finished sequence", "if (!over) {entry} = {text};", "{entry} = {text};"),
+    Mutant(CUPY_PY, "a product adds to a gradient that is still there", "{self.entry(v, buffers)} = 0;", "{{}}"),
     Mutant(
         TEMPLATE, "gradients of outputs behind the end of a sequence are not masked",
         "{{ output.gradient }} = {{ xp }}.where(finished, 0, {{ output.gradient }})", "pass",
@@ -494,8 +498,16 @@ LOWERING = (
         "Params(*(whole + part for whole, part in zip(d_params, d_start, strict=True)))", "d_params",
     ),
     Mutant(
-        STEP_BACK, "a finished sequence adds its gradient once more",
-        "{{ xp }}.copyto({{ state.carry }}, 0, where={{ target.finished_now }})", "pass",
+        "templates/python/first_step.py.jinja", "a sequence of length 0 takes the first step",
+        "{{ xp }}.copyto({{ item.carry }}, {{ item.kept }}, where=finished)", "pass",
+    ),
+    Mutant(
+        "templates/python/numpy_helpers.py.jinja", "steps that are projected later are those projected first",
+        "x[t * B : (t + steps) * B]", "x[: len(out[t : t + steps]) * B]",
+    ),
+    Mutant(
+        HOST_PY, "a finished sequence adds its gradient once more",
+        '.copyto({self.value(c.current)}, 0, where', '.copyto({self.value(c.current)}[:0], 0, where',
     ),
     Mutant(
         NUMPY_PY, "a step of a few is taken from the steps behind them",

@@ -110,6 +110,20 @@ def test_threads_do_not_disturb_each_other(module_of, name):
         assert_same(one.values(), other.values())
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm", "sru", "rhn"])
+def test_a_long_run_is_what_its_halves_are(module_of, name):
+    """Of which products of all steps are taken some steps at a time."""
+    module, rng = module_of(name), np.random.default_rng(0)
+    params = module.init(64, 64, seed=1)
+    x = rng.standard_normal((700, 16, 64)).astype("float32")
+    y, final, _ = module.forward(params, x)
+    early, middle, _ = module.forward(params, x[:350])
+    late, last, _ = module.forward(params, x[350:], initial=middle)
+    assert_close(np.concatenate((early, late)), y, 1e-5)
+    for found, wanted in zip(last, final, strict=True):
+        assert_close(found, wanted, 1e-5)
+
+
 @every_cell
 @pytest.mark.parametrize("size", [1e4, -1e4])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
