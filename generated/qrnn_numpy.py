@@ -225,16 +225,12 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_xp = check("d_final.xp", d_final.xp, (B, I), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_z, d_f, d_o
-    k_gates = np.empty((T, 2, B, H), dtype)  # k_z, k_f
-    k_c = np.empty((T, B, H), dtype)
     d_x, d_v_xp, d_xp_next, d_w_x_2 = (np.empty((T, B, I), dtype) for _ in range(4))
     d_v_xp_2 = np.empty((B, I), dtype)
     d_W, d_V, d_V_o, d_b = (np.zeros(shape, dtype) for shape in shapes(I, H))
     ones = np.ones(T * B, dtype)
-    s = np.empty((T, B, H), dtype)
     d_o_all = d_gates[..., 2 * H :]
-    o_all, f_all, z_all = gates[:, 2], gates[:, 1], gates[:, 0]
-    k_f_all, k_z_all = k_gates[:, 1], k_gates[:, 0]
+    o_all = gates[:, 2]
 
     # d_o = d_y * c_next * (1 - o) * o
     np.subtract(1, o_all, out=d_o_all)
@@ -242,16 +238,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_o_all *= c[1:]
     d_o_all *= o_all
 
-    # k_f = (1 - f) * f * (z - c)
-    # k_z = f * (1 - z**2)
-    np.subtract(1, f_all, out=k_f_all)
-    np.subtract(z_all, c[:-1], out=s)
-    k_f_all *= s
-    np.multiply(z_all, z_all, out=k_z_all)
-    np.subtract(1, k_z_all, out=k_z_all)
-    k_gates *= f_all[:, None]
-
-    np.subtract(1, f_all, out=k_c)  # k_c = 1 - f
     np.matmul(d_o_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, I))  # d_x = W_o.T @ d_o
     np.matmul(d_o_all.reshape(T * B, H), V_o, out=d_v_xp.reshape(T * B, I))  # d_v_xp = V_o.T @ d_o
 
@@ -260,36 +246,57 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     np.matmul(d_o_all.reshape(T * B, H).T, xp[:-1].reshape(T * B, I), out=d_V_o)
     np.matmul(ones, d_o_all.reshape(T * B, H), out=d_b[2 * H :])
 
-    s_2 = np.empty((B, H), dtype)
+    s = np.empty((B, H), dtype)
     V_tiles, d_v_xp_2_tiles = tiles(V, d_v_xp_2)
     ends = [None] * T if finished is None else finished
-    for d_xp_next_t, d_y_t, o, d_zf, k_gates_t, k_c_t, d_zf_2, d_v_xp_t, finished_t in backwards(
-        d_xp_next, d_y, gates[:, 2], d_gates[:, :, : 2 * H].reshape(T, B, 2, H).swapaxes(1, 2), k_gates, k_c,
-        d_gates[:, :, : 2 * H], d_v_xp, ends,
-    ):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_c = d_c.copy()
-            np.copyto(d_c, 0, where=finished_t)
-            kept_xp = d_xp.copy()
-            np.copyto(d_xp, 0, where=finished_t)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_z, k_f
+        k_c, s_ts = (np.empty((steps, B, H), dtype) for _ in range(2))
+        k_f_ts, k_z_ts = k_gates[:, 1], k_gates[:, 0]
+        f_ts, z_ts = gates[ts, 1], gates[ts, 0]
 
-        d_xp_next_t[...] = d_xp
+        # k_f = (1 - f) * f * (z - c)
+        # k_z = f * (1 - z**2)
+        np.subtract(1, f_ts, out=k_f_ts)
+        np.subtract(z_ts, c[ts], out=s_ts)
+        k_f_ts *= s_ts
+        np.multiply(z_ts, z_ts, out=k_z_ts)
+        np.subtract(1, k_z_ts, out=k_z_ts)
+        k_gates *= f_ts[:, None]
 
-        # d_c += d_y * o
-        np.multiply(d_y_t, o, out=s_2)
-        d_c += s_2
+        np.subtract(1, f_ts, out=k_c)  # k_c = 1 - f
 
-        # d_f = d_c * k_f
-        # d_z = d_c * k_z
-        np.multiply(d_c, k_gates_t, out=d_zf)
+        for d_xp_next_t, d_y_t, o, d_zf, k_gates_t, k_c_t, d_zf_2, d_v_xp_t, finished_t in backwards(
+            d_xp_next[ts], d_y[ts], gates[ts, 2],
+            d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates, k_c,
+            d_gates[ts, :, : 2 * H], d_v_xp[ts], ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
+                kept_xp = d_xp.copy()
+                np.copyto(d_xp, 0, where=finished_t)
 
-        d_c *= k_c_t
-        np.matmul(d_zf_2, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
-        np.add(d_v_xp_t, d_v_xp_2, out=d_xp)  # d_xp = d_v_xp + d_v_xp_2
+            d_xp_next_t[...] = d_xp
 
-        if finished is not None:
-            np.copyto(d_c, kept_c, where=finished_t)
-            np.copyto(d_xp, kept_xp, where=finished_t)
+            # d_c += d_y * o
+            np.multiply(d_y_t, o, out=s)
+            d_c += s
+
+            # d_f = d_c * (1 - f) * f * (z - c)
+            # d_z = d_c * f * (1 - z**2)
+            np.multiply(d_c, k_gates_t, out=d_zf)
+
+            # d_c *= 1 - f
+            d_c *= k_c_t
+
+            np.matmul(d_zf_2, V_tiles, out=d_v_xp_2_tiles)  # d_v_xp_2 = V_z.T @ d_z + V_f.T @ d_f
+            np.add(d_v_xp_t, d_v_xp_2, out=d_xp)  # d_xp = d_v_xp + d_v_xp_2
+
+            if finished is not None:
+                np.copyto(d_c, kept_c, where=finished_t)
+                np.copyto(d_xp, kept_xp, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     d_zf_all = d_gates[..., : 2 * H]
@@ -461,6 +468,12 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:

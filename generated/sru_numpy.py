@@ -212,16 +212,14 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
         raise TypeError(f"d_final is {type(d_final).__name__}, expected States of {__name__}")
     d_c = check("d_final.c", d_final.c, (B, H), dtype=dtype).copy()
     d_gates = np.empty((T, B, 3 * H), dtype)  # d_u, d_f, d_r
-    k_gates = np.empty((T, 2, B, H), dtype)  # k_u, k_f
     d_gates_2 = np.empty((T, B, 2 * H), dtype)  # g_v_f, g_v_r
     d_x, d_w_x_2 = (np.empty((T, B, H), dtype) for _ in range(2))
     d_W, d_b, d_v = (np.zeros(shape, dtype) for shape in shapes(H))
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
     d_r_all = d_gates[..., 2 * H :]
-    r_all, f_all = gates[:, 2], gates[:, 1]
+    r_all = gates[:, 2]
     g_v_r_all = d_gates_2[..., H:]
-    k_f_all = k_gates[:, 1]
 
     # d_r = d_y * (1 - r) * r * (c_next - 1.7320508075688772 * x)
     np.subtract(1, r_all, out=d_r_all)
@@ -232,14 +230,6 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     d_r_all *= r_all
 
     np.multiply(d_r_all, c[:-1], out=g_v_r_all)  # g_v_r = d_r * c
-
-    # k_f = (1 - f) * f * (c - u)
-    # k_u = 1 - f
-    np.subtract(1, f_all[:, None], out=k_gates)
-    np.subtract(c[:-1], gates[:, 0], out=s)
-    k_f_all *= s
-    k_f_all *= f_all
-
     np.matmul(d_r_all.reshape(T * B, H), W[2 * H :], out=d_x.reshape(T * B, H))  # d_x = W_r.T @ d_r
 
     # The gradients of the parameters: all steps in one product each.
@@ -252,33 +242,48 @@ def backward(params: Params, tape: Tape, d_y: Any, d_final: States | None = None
     v_rows = np.tile(v.reshape(2, 1, H), (B, 1))
     s_3_part, s_3_part_2 = s_3[0], s_3[1]
     ends = [None] * T if finished is None else finished
-    for d_y_t, r, d_uf, k_gates_t, g_v_f, d_f, c_t, f, d_fr, finished_t in backwards(
-        d_y, gates[:, 2], d_gates[:, :, : 2 * H].reshape(T, B, 2, H).swapaxes(1, 2), k_gates,
-        d_gates_2[:, :, :H], d_gates[:, :, H : 2 * H], c[:-1], gates[:, 1],
-        d_gates[:, :, H:].reshape(T, B, 2, H).swapaxes(1, 2), ends,
-    ):
-        if finished is not None:  # a finished sequence hands its gradient on as it is
-            kept_c = d_c.copy()
-            np.copyto(d_c, 0, where=finished_t)
+    for ts in chunks(T, B * H):  # a few steps at a time, from the last ones to the first
+        steps = ts.stop - ts.start
+        k_gates = np.empty((steps, 2, B, H), dtype)  # k_u, k_f
+        s_ts = np.empty((steps, B, H), dtype)
+        f_ts = gates[ts, 1]
+        c_ts = c[ts]
+        k_f_ts = k_gates[:, 1]
 
-        # d_c += d_y * r
-        np.multiply(d_y_t, r, out=s_2)
-        d_c += s_2
+        # k_f = (1 - f) * f * (c - u)
+        # k_u = 1 - f
+        np.subtract(1, f_ts[:, None], out=k_gates)
+        np.subtract(c_ts, gates[ts, 0], out=s_ts)
+        k_f_ts *= s_ts
+        k_f_ts *= f_ts
 
-        # d_f = d_c * k_f
-        # d_u = d_c * k_u
-        np.multiply(d_c, k_gates_t, out=d_uf)
+        for d_y_t, r, d_uf, k_gates_t, g_v_f, d_f, c_t, f, d_fr, finished_t in backwards(
+            d_y[ts], gates[ts, 2], d_gates[ts, :, : 2 * H].reshape(steps, B, 2, H).swapaxes(1, 2), k_gates,
+            d_gates_2[ts, :, :H], d_gates[ts, :, H : 2 * H], c_ts, f_ts,
+            d_gates[ts, :, H:].reshape(steps, B, 2, H).swapaxes(1, 2), ends[ts],
+        ):
+            if finished is not None:  # a finished sequence hands its gradient on as it is
+                kept_c = d_c.copy()
+                np.copyto(d_c, 0, where=finished_t)
 
-        np.multiply(d_f, c_t, out=g_v_f)  # g_v_f = d_f * c
+            # d_c += d_y * r
+            np.multiply(d_y_t, r, out=s_2)
+            d_c += s_2
 
-        # d_c = d_c * f + d_f * v_f + d_r * v_r
-        d_c *= f
-        np.multiply(d_fr, v_rows, out=s_3)
-        d_c += s_3_part
-        d_c += s_3_part_2
+            # d_f = d_c * (1 - f) * f * (c - u)
+            # d_u = d_c * (1 - f)
+            np.multiply(d_c, k_gates_t, out=d_uf)
 
-        if finished is not None:
-            np.copyto(d_c, kept_c, where=finished_t)
+            np.multiply(d_f, c_t, out=g_v_f)  # g_v_f = d_f * c
+
+            # d_c = d_c * f + d_f * v_f + d_r * v_r
+            d_c *= f
+            np.multiply(d_fr, v_rows, out=s_3)
+            d_c += s_3_part
+            d_c += s_3_part_2
+
+            if finished is not None:
+                np.copyto(d_c, kept_c, where=finished_t)
 
     ones = np.ones(T * B, dtype)
     s = np.empty((T, B, H), dtype)
@@ -448,6 +453,12 @@ def over(lengths: Any, T: int, B: int) -> np.ndarray:
 def backwards(*arrays: Any) -> Any:
     """The steps of all arrays together, from the last one to the first."""
     return zip(*(array[::-1] for array in arrays), strict=True)
+
+
+def chunks(T: int, entries: int) -> Any:
+    """T steps as slices, from the last to the first, so few at a time that they stay in the cache."""
+    size = max(1, 16384 // max(1, entries))
+    return (slice(max(0, stop - size), stop) for stop in range(T, 0, -size))
 
 
 def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:

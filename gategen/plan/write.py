@@ -36,22 +36,36 @@ def write(draft: Draft, layout: Layout, memory: Memory, arrays: bool = False) ->
     """The schedule of a draft whose values are placed; with `arrays` the loop computes ahead what it can."""
     writer = Writer(draft, layout, memory.slots)
     before, loop, after = (tuple(writer.stages(draft.stages[which])) for which in (BEFORE, LOOP, AFTER))
-    before, ahead = parted(before) if arrays and draft.graph.backwards else (before, ())
+    before, ahead = parted(before, memory.slots) if arrays and draft.graph.backwards else (before, ())
     buffers, slots = tuple(memory.buffers), tuple(memory.slots.items())
     return Schedule(draft.graph, before, ahead, loop, after, buffers, slots)
 
 
-def parted(stages: Sequence[Stage]) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+def parted(
+    stages: Sequence[Stage], slots: Mapping[Value, Slot]
+) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
     """What must be done for all steps at once, and the arithmetic that only the loop waits for."""
     early: list[Stage] = []
     ahead: list[Stage] = []
     needed: set[Value] = set()
     for stage in reversed(stages):
-        if isinstance(stage, Kernel) and not stage.static and needed.isdisjoint(op.out for op in stage.ops):
-            ahead.insert(0, stage)
-        else:
+        if not isinstance(stage, Kernel) or stage.static:
             early.insert(0, stage)
             needed.update(stage.reads)
+            continue
+        now: list[Pointwise] = []
+        for op in reversed(stage.ops):
+            if op.out in needed:
+                now.insert(0, op)
+                needed.update(op.reads)
+        later = tuple(op for op in stage.ops if op not in now)
+        if any(v in op.reads and v not in slots for op in later for v in (other.out for other in now)):
+            now, later = list(stage.ops), ()  # what both need has no memory between them
+            needed.update(stage.reads)
+        if now:
+            early.insert(0, replace(stage, ops=tuple(now)))
+        if later:
+            ahead.insert(0, replace(stage, ops=later))
     return tuple(early), tuple(ahead)
 
 
