@@ -257,7 +257,7 @@ DERIVATIONS = (
     ),
     Mutant(
         ADJOINT_PY, "a derivative computes the function again instead of reading its value",
-        "expr.diff(by).xreplace({expr: op.out})", "expr.diff(by)",
+        "derivative(expr, by).xreplace({expr: op.out})", "derivative(expr, by)",
     ),
     Mutant(
         ADJOINT_PY, "the derivative of a square root is taken for that of its inverse",
@@ -416,11 +416,11 @@ LOWERING = (
     Mutant(LINES_PY, "a result overwrites its own denominator", "or self.below(expr, out))", "or False)"),
     Mutant(
         LINES_PY, "merging forgets that what is overwritten was to be read before",
-        "[(one.out, written), (one.out, read)]", "[(one.out, written)]",
+        "(one.out, written), (one.out, read)]", "(one.out, written)]",
     ),
     Mutant(
         LINES_PY, "merging forgets that what is read must be written before",
-        "[(view, written) for view in one.reads] + [(one.out", "[(one.out",
+        "[*((view, written) for view in one.reads), (one.out", "[(one.out",
     ),
     Mutant(LINES_PY, "scratch is free after its first use", "last[view.home] = k", "last.setdefault(view.home, k)"),
     Mutant(
