@@ -421,7 +421,7 @@ def project(x: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
     (T, n, B, N), x = out.shape, x.reshape(-1, len(matrix))
     steps = max(1, 2**20 // max(1, n * B * N))  # so few at a time that their product stays in the cache
     for t in range(0, T, steps):
-        rows = x[t * B : (t + steps) * B] @ matrix
+        rows = np.matmul(x[t * B : (t + steps) * B], matrix)
         out[t : t + steps] = rows.reshape(-1, B, n, N).swapaxes(1, 2) if B else 0
 
 

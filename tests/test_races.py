@@ -277,7 +277,7 @@ def test_no_cell_has_a_race(name, tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "other"),
     [
-        (r"(const int k = i % \w+)", r"\1 / 2"),  # two threads for one unit, none for others
+        (r"(const Index k = i % \w+)", r"\1 / 2"),  # two threads for one unit, none for others
         (r"__syncthreads\(\);", ""),
         (r"(__syncthreads\(\);[^}]*)__syncthreads\(\);", r"\1"),
         (r"blockIdx\.x \* 32 \+ threadIdx\.x", "threadIdx.x"),  # every block sums the first columns
@@ -299,11 +299,11 @@ def test_verify_looks_for_races_where_it_is_asked_to(monkeypatch):
 def test_a_race_makes_a_cell_wrong_though_its_gradients_are_right(monkeypatch):
     """Several threads compute the same unit, and write the same number."""
     right = host.generate
-    pattern = r"const int i = ([^;]*);\s*if \(i >= (.*)\) return;"
+    pattern = r"const Index i = ([^;]*);\s*if \(i >= (.*)\) return;"
 
     def files(cell, backend):
         made = right(cell, backend).items()
-        return {name: re.sub(pattern, r"const int i = (\1) % (\2);", text, count=1) for name, text in made}
+        return {name: re.sub(pattern, r"const Index i = (\1) % (\2);", text, count=1) for name, text in made}
 
     monkeypatch.setattr(host, "generate", files)
     assert verify(CELLS["rnn"], ["cupy"])[0].ok

@@ -100,7 +100,7 @@ class Lines(Host):
         # Stacks that lie gate by gate, and whether the operands of the instruction at hand do.
         once = where == ONCE or way.rule is not module.plan.step
         self.by_gate: Mapping[str, int] = {} if once else module.by_gate
-        self.apart = self.computing = False
+        self.spread = self.apart = self.computing = False
         self.form = "{}"  # of the array at hand, that it lies so
         self.static = False
         self.ones = False
@@ -284,11 +284,12 @@ class Lines(Host):
         level = "static" if self.static else self.where
         name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
         lead = {ALL: "T, ", AHEAD: "steps, "}.get(level, "")
+        n = self.widths[number] / self.size
         shape = f"({lead}B, {width})"
         if self.static:
             shape = width
-        elif self.where != ONCE and self.widths[number] != self.size and self.size != 1:
-            shape = f"({lead}{int(self.widths[number] / self.size)}, B, {self.names.size(self.size)})"
+        elif self.spread and n.is_Integer and n > 1:
+            shape = f"({lead}{n}, B, {self.names.size(self.size)})"
         self.scratch[name] = shape
         return name
 
@@ -350,8 +351,8 @@ class Lines(Host):
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
         self.static, self.size, self.computing = kernel.static, length(kernel.size), not kernel.static
-        spread = not kernel.static and self.where != ONCE and self.way.rule is self.module.plan.step
-        parts = blocks(merge([strictly(one, strict) for one in assembler.made], spread))
+        self.spread = not kernel.static and self.where != ONCE and self.way.rule is self.module.plan.step
+        parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
         at = 0
         for part in parts:
@@ -366,10 +367,7 @@ class Lines(Host):
         self.static = self.apart = self.computing = False
 
     def instruction(self, one: Instruction) -> str:
-        views = [*one.reads, one.out]
-        self.apart = not self.static and self.where != ONCE and any(map(self.lies_apart, views))
-        if self.gates(one.out) > 1 and any(self.gates(view) == 1 and not view.single for view in views):
-            self.apart = True
+        self.apart = self.spread and self.lie_apart([*one.reads, one.out])
         out = self.place(one.out)
         if one.name == "divide" and one.args[0] == Text("1"):
             return f"np.reciprocal({self.operand(one.args[1])}, out={out})"
@@ -384,10 +382,12 @@ class Lines(Host):
         self.module.helpers.add(call.name)
         return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
 
-    def lies_apart(self, view: View) -> bool:
-        """Whether a stretch of several gates lies gate by gate."""
-        by_gate = isinstance(view.home, InBuffer) and view.home.name in self.by_gate
-        return self.gates(view) > 1 and (by_gate or isinstance(view.home, Scratch))
+    def lie_apart(self, views: Sequence[View]) -> bool:
+        """Whether some stretch of several gates lies gate by gate, or one gate is for all of a stretch."""
+        wide = [view for view in views if self.gates(view) > 1]
+        homes = {*map(InBuffer, self.by_gate)}
+        by_gate = any(view.home in homes or isinstance(view.home, Scratch) for view in wide)
+        return by_gate or (bool(wide) and any(self.gates(v) == 1 and not v.single for v in views))
 
     def operand(self, arg: Operand) -> str:
         if isinstance(arg, View):
