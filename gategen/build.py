@@ -234,8 +234,9 @@ def _write(files: Mapping[Path, bytes], folder: Path) -> None:
 def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise GategenError(f"cannot {doing} {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise GategenError(f"cannot {doing} {path}: {reason}") from error
 
 
 make_callable(__name__, build)

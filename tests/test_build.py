@@ -404,6 +404,12 @@ def test_a_pipe_is_no_target_and_is_not_waited_for(gru, tmp_path):
         build(gru, ["numpy"], tmp_path)
 
 
+@pytest.mark.parametrize("out", ["a" * 5000, "a\0b"], ids=["long", "null"])
+def test_a_folder_that_no_file_system_takes_is_named(fake, gru, out):
+    with pytest.raises(GategenError, match="cannot read a"):
+        build(gru, out=out)
+
+
 def test_a_file_without_end_is_not_read(tmp_path):
     with open(path := tmp_path / "mine.gate", "wb") as file:
         file.truncate(2**40)
