@@ -47,6 +47,18 @@ def test_a_built_in_name_gives_that_cell():
     assert isinstance(cell, Cell) and cell.name == "lstm"
 
 
+def test_a_cell_is_itself():
+    (cell,) = load("gru")
+    assert load(cell) == (cell,)
+    assert load_all([cell, "lstm", "gru"]) == (cell, *load("lstm"))
+
+
+@pytest.mark.parametrize("target", [None, 3, b"gru", ("gru",)], ids=repr)
+def test_what_is_no_cell_no_name_and_no_path_is_refused_by_its_type(target):
+    with pytest.raises(TypeError, match=f"a cell is a Cell, .*, not {type(target).__name__}"):
+        load(target)
+
+
 @pytest.mark.parametrize("name", builtins())
 def test_every_built_in_cell_is_found_by_its_name(name):
     assert load(name) == (builtins()[name],)

@@ -312,6 +312,14 @@ def test_a_row_is_printed_as_soon_as_it_is_known(monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_names_paths_and_cells_can_be_verified_alike(tmp_path):
+    (path := tmp_path / "mine.gate").write_text("h' = tanh(W_h @ x + U_h @ h + b_h)\n")
+    for cells in ("rnn", load("rnn")[0], path, str(path)):
+        (result,) = verify(cells, "numpy")
+        assert (result.cell, result.ok) == ("mine" if "mine" in str(cells) else "rnn", True)
+    assert [result.cell for result in verify([path, "rnn"], "numpy")] == ["mine", "rnn"]
+
+
 # ---------------------------------------------------------------------------------------------- where it runs
 
 
