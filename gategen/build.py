@@ -20,7 +20,7 @@ from gategen.callables import make_callable
 from gategen.errors import GategenError, SpecError
 from gategen.files import read_file
 from gategen.spec.cell import Cell
-from gategen.spec.load import find_builtin
+from gategen.spec.load import Target, find_builtin, load_each
 
 if TYPE_CHECKING:
     from gategen.plan import Plan
@@ -58,8 +58,8 @@ def generate(cell: Cell, backend: str) -> dict[str, str]:
 
 
 def build(
-    cells: Cell | Iterable[Cell],
-    backends: Sequence[str] | None = None,
+    cells: Target | Iterable[Target],
+    backends: str | Iterable[str] | None = None,
     out: str | Path = "generated",
     *,
     check: bool = False,
@@ -68,13 +68,12 @@ def build(
 ) -> Report:
     """Write the files of `cells` into the folder `out`, or with `check` only compare them with what is there.
 
-    `backends` are names, by default all. A file that does not carry gategen's header is overwritten only with
+    `cells` are cells, names of built-in ones, and paths of spec files, one or several; `backends` is one name
+    or several, by default all. A file that does not carry gategen's header is overwritten only with
     `force`, and only with it may a cell have the name of a built-in one that is another. Raises `SpecError`,
     or `GategenError` where a file cannot be read or written.
     """
-    files, plans = _generated(
-        (cells,) if isinstance(cells, Cell) else tuple(cells), backends, force, progress
-    )
+    files, plans = _generated(load_each(cells), names_of(backends), force, progress)
     folder = Path(out)
     changed: dict[Path, tuple[bytes | None, bytes]] = {}
     unchanged = []
@@ -105,7 +104,7 @@ def write_new(path: Path, text: str) -> None:
 
 
 def _generated(
-    cells: Sequence[Cell], backends: Sequence[str] | None, force: bool, progress: Progress | None
+    cells: Sequence[Cell], backends: Sequence[str], force: bool, progress: Progress | None
 ) -> tuple[dict[str, str], tuple[Plan, ...]]:
     """All files by name, and a plan of each cell: what its summary is counted from."""
     from gategen.backends import find
@@ -114,8 +113,7 @@ def _generated(
     _refuse_namesakes(cells)
     if not force:
         _refuse_names_of_builtins(cells)
-    names = all_backends() if backends is None else tuple(dict.fromkeys(backends))
-    found = [find(name) for name in names]
+    found = [find(name) for name in backends]
     kinds = {True, *(backend.arrays for backend in found)}  # summaries are of what works on whole arrays
     files: dict[str, str] = {}
     counted = []
@@ -136,6 +134,13 @@ def all_backends() -> tuple[str, ...]:
     from gategen import backends
 
     return tuple(backends.NAMES)
+
+
+def names_of(backends: str | Iterable[str] | None) -> tuple[str, ...]:
+    """The names of one backend or of several, each once; all where none is given."""
+    if backends is None:
+        return all_backends()
+    return tuple(dict.fromkeys([backends] if isinstance(backends, str) else backends))
 
 
 def _refuse_namesakes(cells: Sequence[Cell]) -> None:
@@ -234,8 +239,9 @@ def _write(files: Mapping[Path, bytes], folder: Path) -> None:
 def _explained(path: Path, doing: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise GategenError(f"cannot {doing} {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise GategenError(f"cannot {doing} {path}: {reason}") from error
 
 
 make_callable(__name__, build)

@@ -141,7 +141,7 @@ def diff(left: str, right: str, form: str) -> int:
     """
     from gategen.diff import diff, text
 
-    found = diff(_one(left), _one(right))
+    found = diff(left, right)
     if form == "json":
         import json
 
@@ -295,6 +295,7 @@ def new(name: str, origin: str) -> None:
     from gategen.build import write_new
     from gategen.show import spec_source
     from gategen.spec.language import check_name
+    from gategen.spec.load import load_one
     from gategen.spec.text.writer import draft
 
     ending = ".gate" if name.endswith(".gate") else ".py"
@@ -302,7 +303,7 @@ def new(name: str, origin: str) -> None:
     libraries = {*sys.stdlib_module_names, "gategen", "numpy", "sympy", "cupy", "torch"}
     if ending == ".py" and name in libraries:
         raise GategenError(f"{name}.py would hide Python's own module {name}: choose another name")
-    cell = _one(origin)
+    cell = load_one(origin)
     path = Path(f"{name}{ending}")
     write_new(path, (spec_source if ending == ".py" else draft)(cell, name))
     click.echo(f"wrote {path}: edit it, then `gategen build {path}` and `gategen verify {path}`")
@@ -352,17 +353,6 @@ def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "")
 
     spec = read(re.sub("; *", "\n", "\n".join(equations)), "--equations")
     return (Cell.from_text(spec, name or spec.name or "cell"),)
-
-
-def _one(target: str) -> Cell:
-    """The cell of that name, or the only one of a file."""
-    from gategen.spec.load import load
-
-    cells = load(target)
-    if len(cells) > 1:
-        names = ", ".join(cell.name for cell in cells)
-        raise GategenError(f"{target} holds {len(cells)} cells, and one is wanted here: {names}")
-    return cells[0]
 
 
 def _backends(names: Sequence[str]) -> tuple[str, ...] | None:

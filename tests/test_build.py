@@ -128,6 +128,26 @@ def test_the_module_can_be_called_where_an_import_bound_its_name(fake, gru, tmp_
     assert gategen.build(gru, out=tmp_path).written
 
 
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.gate").write_text("h' = tanh(W_h @ x + U_h @ h + b_h)\n")
+    return tmp_path / "mine.gate"
+
+
+def test_names_paths_and_cells_can_be_built_alike(fake, gru, mine, tmp_path):
+    for cells, names in (("gru", ["gru"]), (str(mine), ["mine"]), (mine, ["mine"]), (gru, ["gru"])):
+        assert [plan.cell.name for plan in build(cells, out=tmp_path).plans] == names
+    report = build([mine, gru, "gru", "lstm"], out=tmp_path / "all")
+    assert [plan.cell.name for plan in report.plans] == ["mine", "gru", "lstm"]
+
+
+def test_one_backend_may_be_named_without_a_list(gru, tmp_path):
+    build(gru, "numpy", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["gru_numpy.py"]
+    with pytest.raises(SpecError, match="there is no backend 'nothing'"):
+        build(gru, backends="nothing")
+
+
 # ---------------------------------------------------------------------------------------------- half-way
 
 
@@ -402,6 +422,12 @@ def test_a_pipe_is_no_target_and_is_not_waited_for(gru, tmp_path):
     os.mkfifo(tmp_path / "gru_numpy.py")
     with pytest.raises(GategenError, match="this is a pipe or a device"):
         build(gru, ["numpy"], tmp_path)
+
+
+@pytest.mark.parametrize("out", ["a" * 5000, "a\0b"], ids=["long", "null"])
+def test_a_folder_that_no_file_system_takes_is_named(fake, gru, out):
+    with pytest.raises(GategenError, match="cannot read a"):
+        build(gru, out=out)
 
 
 def test_a_file_without_end_is_not_read(tmp_path):

@@ -95,6 +95,15 @@ def test_the_order_of_equations_does_not_matter() -> None:
         assert set(cell.parameters) == set(gru.parameters)
 
 
+def test_a_long_chain_of_equations_may_be_written_backwards() -> None:
+    """Each of the 1,000 gates reads the one that is given behind it."""
+    x, h, W = inputs("x"), states("h"), matrices("W")
+    chain = gates(" ".join(f"g{k}" for k in range(1_000)))
+    links = [Eq(gate, other * h) for gate, other in itertools.pairwise(chain)]
+    cell = Cell("backwards", Eq(h.next, chain[0]), *links, Eq(chain[-1], W @ x))
+    assert [eq.lhs for eq in cell.equations] == [*reversed(chain), h.next]
+
+
 def test_states_and_inputs_stand_in_the_order_of_their_declaration() -> None:
     d, c, a = states("d c a")
     mask, q = inputs("mask q", size=1)

@@ -410,6 +410,17 @@ def test_diff_is_a_name_of_the_package():
     assert gategen.diff(BUILTIN["gru"], BUILTIN["gru"]).same
 
 
+def test_names_paths_and_cells_can_be_compared_alike(tmp_path):
+    (path := tmp_path / "mine.gate").write_text("h' = tanh(W_h @ x + U_h @ h + b_h)\n")
+    assert gategen.diff("gru", BUILTIN["gru"]).same
+    assert not gategen.diff("gru", "gru_after").same
+    assert gategen.diff(path, str(path)).left == "mine"
+    cells = "gru", "lstm"
+    (two := tmp_path / "two.py").write_text("\n".join(f"from gategen.cells.{c} import {c}" for c in cells))
+    with pytest.raises(gategen.GategenError, match="holds 2 cells, and one is wanted here: gru, lstm"):
+        gategen.diff("gru", two)
+
+
 # ---------------------------------------------------------------------------------------------- command line
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from gategen.emulator import (
     EmulatorError,
+    HostError,
     build,
     compiler,
     cupy,
@@ -539,6 +540,75 @@ print(sums.get())
         runs = [pool.submit(python, program, **{build.CACHE: str(tmp_path)}) for _ in range(3)]
     assert [run.result().stdout for run in runs] == ["[64.]\n"] * 3, runs[0].result().stderr
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".o", ".so"]
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "a byte short": lambda data: data[:-1],
+    "a bit flipped": lambda data: data[:5000] + bytes([data[5000] ^ 8]) + data[5001:],
+    "something else": lambda data: b"no library",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_what_was_compiled_and_is_damaged_is_compiled_again(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(build, "_folder", lambda: tmp_path)
+    build.build(BLOCK_SUM)
+    for path in (files := list(tmp_path.iterdir())):
+        path.write_bytes(damage(path.read_bytes()))
+    x, sums = floats(64), floats(1)
+    x[...], sums[...] = 1, 0
+    kernel(BLOCK_SUM)((1,), (64,), (x, sums))
+    assert float(sums.get()[0]) == 64
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+NO_COMPILERS = {
+    "false": ("exit 1", "ended with 1 and said nothing"),
+    "true": ("exit 0", "wrote no file"),
+    "killed": ("kill -9 $$", "ended with -9"),
+    "a full disk": (
+        "echo 'kernel.cu:9:1: fatal error: error writing to x.s: No space left on device' >&2; exit 1",
+        "No space left on device",
+    ),
+    "without a part": ("echo 'fatal error: cannot execute cc1plus' >&2; exit 1", "cannot execute cc1plus"),
+}
+
+
+@pytest.mark.parametrize(("script", "said"), NO_COMPILERS.values(), ids=NO_COMPILERS)
+def test_a_compiler_that_does_not_work_is_no_fault_of_the_kernels(tmp_path, monkeypatch, script, said):
+    (program := tmp_path / "c++").write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    (folder := tmp_path / "cache").mkdir()
+    monkeypatch.setattr(build, "_folder", lambda: folder)
+    monkeypatch.setattr(build, "compiler", lambda: str(program))
+    with pytest.raises(HostError, match=said):
+        kernel(BLOCK_SUM)
+    monkeypatch.setattr(build, "prepare", lambda **_: tmp_path / "runtime.o")  # and of the kernels themselves
+    with pytest.raises(HostError, match=said):
+        kernel(BLOCK_SUM)
+    assert not list(folder.iterdir())
+
+
+def test_a_compiler_that_is_no_program_and_a_folder_that_is_gone_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "gone")
+    with pytest.raises(HostError, match=r"cannot write .*gone.*No such file"):
+        kernel(BLOCK_SUM)
+    (program := tmp_path / "c++").write_bytes(b"")
+    monkeypatch.setattr(build, "compiler", lambda: str(program))
+    with pytest.raises(HostError, match="cannot be run: Permission denied"):
+        kernel(BLOCK_SUM)
+
+
+def test_what_cannot_be_loaded_is_no_fault_of_the_kernels_unless_they_lack_something(tmp_path, monkeypatch):
+    with pytest.raises(EmulatorError, match=r"use what is not there: .*missing") as caught:
+        kernel('__device__ float missing(); extern "C" __global__ void k(float* y) { y[0] = missing(); }')
+    assert not isinstance(caught.value, HostError)
+    (path := tmp_path / "kernels.so").write_bytes(b"no library")
+    monkeypatch.setattr(build, "build", lambda *_, **__: path)
+    with pytest.raises(HostError, match="cannot load compiled kernels"):
+        kernel(BLOCK_SUM)
 
 
 def test_stacks_can_be_switched_by_ucontext_too(monkeypatch):

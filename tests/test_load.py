@@ -47,6 +47,18 @@ def test_a_built_in_name_gives_that_cell():
     assert isinstance(cell, Cell) and cell.name == "lstm"
 
 
+def test_a_cell_is_itself():
+    (cell,) = load("gru")
+    assert load(cell) == (cell,)
+    assert load_all([cell, "lstm", "gru"]) == (cell, *load("lstm"))
+
+
+@pytest.mark.parametrize("target", [None, 3, b"gru", ("gru",)], ids=repr)
+def test_what_is_no_cell_no_name_and_no_path_is_refused_by_its_type(target):
+    with pytest.raises(TypeError, match=f"a cell is a Cell, .*, not {type(target).__name__}"):
+        load(target)
+
+
 @pytest.mark.parametrize("name", builtins())
 def test_every_built_in_cell_is_found_by_its_name(name):
     assert load(name) == (builtins()[name],)
@@ -183,6 +195,8 @@ MISTAKES = {
     "a syntax error": ("y = = 2", 8, "SyntaxError: invalid syntax", ""),
     "an unclosed bracket": ("y = (1,", 8, "SyntaxError: '(' was never closed", ""),
     "an end of the program": ("import sys\nsys.exit(3)", 9, "ends the program", ""),
+    "an error that is no Exception": ("class Stop(BaseException): ...\n\n\nraise Stop(1)", 11, "Stop: 1", ""),
+    "an end of a generator": ("raise GeneratorExit", 8, "GeneratorExit", ""),
     "an endless recursion": ("def f():\n    f()\nf()", 9, "RecursionError", ""),
     "an assertion": ('assert x == 1, "not\\n  one"', 8, "AssertionError: not one", ""),
 }
@@ -214,6 +228,17 @@ def test_a_file_without_a_cell_is_refused(write):
 
 def test_a_missing_file_is_named():
     assert "no/such.py: there is no such file" in refused("no/such.py").message
+
+
+@pytest.mark.parametrize("name", ["{}", "{}.py", "{}.gate", "folder/{}.gate", "/{}"])
+def test_a_name_that_no_file_system_takes_is_refused(name):
+    message = refused(name.format("a" * 5000)).message
+    assert "File name too long" in message or "there is no built-in cell" in message
+
+
+def test_an_interrupt_of_a_spec_is_one_of_the_user(write):
+    with pytest.raises(KeyboardInterrupt):
+        load(write("raise KeyboardInterrupt"))
 
 
 def test_a_directory_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """`verify` finds wrong gradients, and finds nothing wrong with right ones."""
 
 import math
+import shutil
 import sys
 import textwrap
 from dataclasses import replace
@@ -312,6 +313,14 @@ def test_a_row_is_printed_as_soon_as_it_is_known(monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_names_paths_and_cells_can_be_verified_alike(tmp_path):
+    (path := tmp_path / "mine.gate").write_text("h' = tanh(W_h @ x + U_h @ h + b_h)\n")
+    for cells in ("rnn", load("rnn")[0], path, str(path)):
+        (result,) = verify(cells, "numpy")
+        assert (result.cell, result.ok) == ("mine" if "mine" in str(cells) else "rnn", True)
+    assert [result.cell for result in verify([path, "rnn"], "numpy")] == ["mine", "rnn"]
+
+
 # ---------------------------------------------------------------------------------------------- where it runs
 
 
@@ -325,6 +334,40 @@ def test_without_gpu_and_compiler_the_exit_code_is_3(monkeypatch, capsys):
         cli.main()
     assert caught.value.code == 3
     assert "install g++" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_room(tmp_path, monkeypatch):
+    """A compiler to which the disk is full as soon as it has compiled what all kernels are linked with."""
+    said = "kernel.cu:1:1: fatal error: error writing to k.s: No space left on device"
+    script = f'case "$*" in *-shared*) echo "{said}" >&2; exit 1;; *) exec {emulator.compiler()} "$@";; esac'
+    (program := tmp_path / "c++").write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
+    monkeypatch.setattr("gategen.emulator.build._folder", lambda: tmp_path)
+    monkeypatch.setattr("gategen.emulator.build.compiler", lambda: str(program))
+
+
+def test_a_full_disk_while_compiling_is_no_wrong_gradient(no_room, monkeypatch, capsys):
+    with pytest.raises(MissingError, match="No space left on device"):
+        verify("rnn", "cupy")
+    monkeypatch.setattr(sys, "argv", ["gategen", "verify", "rnn", "--fresh"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 3 and "WRONG" not in out and "numpy" in out
+    assert err.startswith("gategen: CUDA cannot be compiled for the CPU: ")
+
+
+def test_a_compiler_that_does_not_work_is_none(monkeypatch, capsys):
+    monkeypatch.setattr("gategen.judge.host.gpu", lambda: "")
+    monkeypatch.setattr("gategen.emulator.build.compiler", lambda: shutil.which("false"))
+    monkeypatch.setattr(sys, "argv", ["gategen", "verify", "rnn", "--fresh"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert not caught.value.code and "cupy" not in out
+    assert err.startswith("gategen: cupy is left out: CUDA cannot be compiled for the CPU: ")
 
 
 def test_without_gpu_and_compiler_numpy_is_verified_and_the_rest_mentioned(monkeypatch, capsys):

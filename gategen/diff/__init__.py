@@ -21,6 +21,7 @@ from gategen.diff.trial import trial
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.language import Eq
+from gategen.spec.load import Target, load_one
 from gategen.spec.printer import Printer
 
 SAME, CHANGED, DIFFERENT = "same", "same up to a change of parameters", "different"
@@ -69,8 +70,13 @@ class Difference:
         return next((line for line in (*self.equations, *self.first_step) if line.mark == UNLIKE), None)
 
 
-def diff(a: Cell, b: Cell) -> Difference:
-    """Compare two cells. Of two that have one name, the result says also where they come from."""
+def diff(left: Target, right: Target) -> Difference:
+    """Compare two cells, each given as itself, by the name of a built-in one, or by the path of its file.
+
+    Of two that have one name, the result says also where they come from. Raises `GategenError` for a file of
+    several cells.
+    """
+    a, b = load_one(left), load_one(right)
     found = compared(a, b)
     same = a.name == b.name and a.where != b.where
     return replace(found, left=labelled(a), right=labelled(b)) if same else found

@@ -35,14 +35,14 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from gategen.emulator.build import compiler, sanitizer_environment
-from gategen.emulator.errors import EmulatorError
+from gategen.emulator.build import compiler, prepare, sanitizer_environment
+from gategen.emulator.errors import EmulatorError, HostError
 from gategen.emulator.settings import race_detector, residency, thread_order
 from gategen.emulator.tally import tally
 
 __all__ = [
-    "EmulatorError", "compiler", "installed", "load", "race_detector", "residency", "sanitizer_environment",
-    "tally", "thread_order",
+    "EmulatorError", "HostError", "compiler", "installed", "load", "prepare", "race_detector", "residency",
+    "sanitizer_environment", "tally", "thread_order",
 ]  # fmt: skip
 
 

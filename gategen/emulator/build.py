@@ -2,11 +2,13 @@
 
 The text is compiled as it is, but for one declaration that C++ cannot express: `extern __shared__ T name[];`
 becomes a reference to the block's dynamic shared memory.  Libraries are kept in a folder per user under a
-name that is a digest of everything that went into them, so a kernel is compiled once.
+name that is a digest of everything that went into them, so a kernel is compiled once. Behind its last byte
+each has a digest of itself, which neither linker nor loader reads: one that was damaged is compiled again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -17,9 +19,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gategen.emulator.errors import EmulatorError
+from gategen.emulator.errors import EmulatorError, HostError
 
 HERE = Path(__file__).parent
 SANITIZE = "GATEGEN_EMULATOR_SANITIZE"  # environment variable: build with AddressSanitizer
@@ -39,6 +41,13 @@ _RACE_FLAGS = ("-gdwarf-4", "-fsanitize=thread", "-DGG_RACES")  # calls at every
 _IGNORED = re.compile(
     r"--?(fmad|ftz|prec-div|prec-sqrt|use_fast_math|lineinfo|generate-line-info|restrict|ptxas-options|Xptxas"
     r"|maxrregcount|default-device|device-as-default-execution-space|extra-device-vectorization)\b"
+)
+
+# What a compiler says of a text: an error at one of its lines, and nothing of the machine.
+_OF_THE_TEXT = re.compile(r"^[^\n]+:\d+:(?:\d+:)? (?:fatal )?error: ", re.M)
+_OF_THE_HOST = tuple(
+    os.strerror(code)
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOMEM)
 )
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
@@ -71,11 +80,16 @@ def build(text: str, options: Sequence[str] = (), *, races: bool = False) -> Pat
     """
     if races and sanitizing():
         raise EmulatorError("kernels are compiled for AddressSanitizer or to look for races, not for both")
-    runtime = _cached(".o", (HERE / "runtime.cpp").read_text(), _runtime_flags(races))
+    runtime = prepare(races=races)
     if not races:
         return _cached(".so", _wrapped(text), (*_kernel_flags(options), "-shared"), runtime)
     kernels = _cached(".o", _wrapped(text), (*_kernel_flags(options), *_RACE_FLAGS, "-c"))
     return _cached(".so", "", ("-fPIC", "-shared"), kernels, runtime)
+
+
+def prepare(*, races: bool = False) -> Path:
+    """What all kernels are linked with, compiled. Raises `HostError` where the host cannot do that."""
+    return _cached(".o", (HERE / "runtime.cpp").read_text(), _runtime_flags(races), text=False)
 
 
 def lines(library: Path, places: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -162,13 +176,22 @@ def _wrapped(text: str) -> str:
 def _compiler() -> str:
     path = compiler()
     if path is None:
-        raise EmulatorError("no C++ compiler found: install g++ or clang++, or set CXX")
+        raise HostError("no C++ compiler found: install g++ or clang++, or set CXX")
     return path
 
 
 @cache
 def _version(cxx: str) -> str:
-    return subprocess.run([cxx, "--version"], capture_output=True, text=True, env=_environment()).stdout
+    return _run([cxx, "--version"]).stdout
+
+
+def _run(command: Sequence[str], source: str = "") -> subprocess.CompletedProcess[str]:
+    """A compiler at work on `source`; a `HostError` where it cannot be started."""
+    options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    try:
+        return subprocess.run(command, input=source, env=_environment(), check=False, **options)
+    except OSError as error:
+        raise HostError(f"{command[0]} cannot be run: {error.strerror or error}") from error
 
 
 def _environment() -> dict[str, str]:
@@ -221,22 +244,48 @@ def _folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="gategen-"))
 
 
-def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path) -> Path:
-    """`source` compiled with `flags` and linked with `objects`."""
+def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path, text: bool = True) -> Path:
+    """`source` compiled with `flags` and linked with `objects`; `text`: errors in it may be its own."""
     cxx = _compiler()
     ingredients = (sys.platform, cxx, _version(cxx), _headers(), source, *flags, *map(str, objects))
     target = _folder() / (hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:32] + suffix)
-    if not target.exists():
-        _compile(cxx, source, flags, objects, target)
+    if not _whole(target):
+        try:
+            _compile(cxx, source, flags, objects, target, text)
+        except OSError as error:
+            reason = error.strerror or error
+            raise HostError(f"cannot write {target}: {reason}. {CACHE} names another folder") from error
     return target
 
 
-def _compile(cxx: str, source: str, flags: Sequence[str], objects: Sequence[Path], target: Path) -> None:
+def _whole(target: Path) -> bool:
+    """Whether it is there and every byte of it is what it was."""
+    try:
+        data = target.read_bytes()
+    except OSError:
+        return False
+    size = hashlib.sha256().digest_size
+    return hashlib.sha256(data[:-size]).digest() == data[-size:]
+
+
+def _compile(
+    cxx: str, source: str, flags: Sequence[str], objects: Sequence[Path], target: Path, text: bool
+) -> None:
     """Compile beside the target and rename, so that other processes see all of it or nothing."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         result = Path(folder) / target.name
         command = [cxx, *flags, "-x", "c++", "-", "-x", "none", *map(str, objects), "-o", str(result)]
-        done = subprocess.run(command, input=source, capture_output=True, text=True, env=_environment())
-        if done.returncode:
+        done = _run(command, source)
+        said = done.stderr.strip()
+        if done.returncode and text and _OF_THE_TEXT.search(said) and not any(map(said.count, _OF_THE_HOST)):
             raise EmulatorError(f"{Path(cxx).name} could not compile the kernels:\n{done.stderr}")
+        if done.returncode or not result.is_file():
+            how = f"ended with {done.returncode}" if done.returncode else "wrote no file"
+            raise HostError(
+                f"the C++ compiler {cxx} {how} and said {said or 'nothing'}\n(CXX names another compiler, "
+                f"{CACHE} a folder for what it writes, TMPDIR one to work in)"
+            )
+        with open(result, "r+b") as file:
+            digest = hashlib.sha256(file.read()).digest()
+            file.write(digest)
         os.replace(result, target)

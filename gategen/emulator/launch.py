@@ -18,7 +18,7 @@ from numpy.lib.array_utils import byte_bounds
 from gategen.emulator import build
 from gategen.emulator.arrays import host, ndarray
 from gategen.emulator.device import current as device
-from gategen.emulator.errors import EmulatorError
+from gategen.emulator.errors import EmulatorError, HostError
 from gategen.emulator.memory import guarded
 from gategen.emulator.races import Extent, described
 from gategen.emulator.settings import ORDERS, current
@@ -271,12 +271,24 @@ def _extent(sizes: Sequence[int]) -> tuple[int, ...]:
     return (*map(int, sizes), 1, 1)[:3]
 
 
+def _loaded(path: Path) -> ctypes.PyDLL:
+    """A whole library; where it cannot be loaded, what it lacks tells whose fault that is."""
+    try:
+        return ctypes.PyDLL(str(path))
+    except OSError as error:
+        if "undefined symbol" in str(error):
+            raise EmulatorError(f"the kernels use what is not there: {error}") from error
+        raise HostError(
+            f"cannot load compiled kernels: {error}. {build.CACHE} names another folder"
+        ) from error
+
+
 class Binary:
     """The kernels of one text, compiled: as they are, or to look for races."""
 
     def __init__(self, path: Path, count: int, races: bool) -> None:
         # PyDLL keeps Python's lock: the runtime's state belongs to one launch at a time.
-        self._path, self._dll, self._races = path, ctypes.PyDLL(str(path)), races
+        self._path, self._dll, self._races = path, _loaded(path), races
         self._dll.gg_launch.restype = None
         self._dll.gg_static_shared.restype = ctypes.c_size_t
         self.static_shared = int(self._dll.gg_static_shared())

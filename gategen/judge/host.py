@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gategen.build import all_backends, generate
+from gategen.emulator import HostError
 from gategen.errors import GategenError
 from gategen.spec.cell import Cell
 
@@ -28,7 +29,7 @@ Array = npt.NDArray[Any]
 
 
 class MissingError(GategenError):
-    """A package or a program is needed that is not installed."""
+    """A package or a program is needed that is not installed, or does not work here."""
 
     exit_code = 3
 
@@ -83,6 +84,8 @@ def host_of(backend: str, *, emulated: bool = False) -> Host:
         raise MissingError(
             "no GPU with CuPy and no C++ compiler to emulate one: install g++ or clang++, or set CXX"
         )
+    with reported():
+        emulator.prepare()
     with emulator.installed() as xp:
         return Host(EMULATION, emulator.load, xp.asarray, xp.asnumpy)
 
@@ -113,11 +116,21 @@ class ModuleError(Exception):
 
 
 @contextmanager
-def blamed() -> Iterator[None]:
-    """Within, whatever is raised is the module's fault: it was called as documented."""
+def reported() -> Iterator[None]:
+    """Within, a host that cannot compile is a `MissingError`."""
     try:
         yield
-    except ModuleError:
+    except HostError as error:
+        raise MissingError(f"CUDA cannot be compiled for the CPU: {error}") from error
+
+
+@contextmanager
+def blamed() -> Iterator[None]:
+    """Within, what is raised is the fault of the module, which was called as documented, or the host's."""
+    try:
+        with reported():
+            yield
+    except (ModuleError, MissingError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())

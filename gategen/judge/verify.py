@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gategen.build import Progress
+from gategen.build import Progress, names_of
 from gategen.emulator import race_detector
 from gategen.judge.derivatives import Slope, central, complex_step
 from gategen.judge.finite import culprit
@@ -40,6 +40,7 @@ from gategen.judge.problem import WIDE, Key, Problem, Setting, draw, settings, u
 from gategen.judge.runner import Runner
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
+from gategen.spec.load import Target, load_each
 
 COMPLEX_TOLERANCE = 1e-10
 FINITE_TOLERANCE = 1e-7
@@ -64,8 +65,8 @@ class Result:
 
 
 def verify(
-    cells: Cell | Iterable[Cell],
-    backends: Sequence[str] | None = None,
+    cells: Target | Iterable[Target],
+    backends: str | Iterable[str] | None = None,
     *,
     out: str | Path | None = None,
     seed: int = 0,
@@ -73,6 +74,9 @@ def verify(
     progress: Progress | None = None,
 ) -> tuple[Result, ...]:
     """Check every gradient of every cell on every backend (by default: on all that can run here).
+
+    `cells` are cells, names of built-in ones, and paths of spec files, one or several; `backends` is one name
+    or several.
 
     With `out`, the modules that lie in this folder are judged, which executes them, and they must be what
     `build` writes; without it, or where there is none of a cell, freshly generated ones. With `race`, CUDA
@@ -82,8 +86,8 @@ def verify(
 
 
 def verified(
-    cells: Cell | Iterable[Cell],
-    backends: Sequence[str] | None = None,
+    cells: Target | Iterable[Target],
+    backends: str | Iterable[str] | None = None,
     *,
     out: str | Path | None = None,
     seed: int = 0,
@@ -91,8 +95,8 @@ def verified(
     progress: Progress | None = None,
 ) -> Iterator[Result]:
     """What `verify` returns, each as soon as it is known."""
-    given = (cells,) if isinstance(cells, Cell) else tuple(cells)
-    names = runnable(emulated=race)[0] if backends is None else tuple(dict.fromkeys(backends))
+    given = load_each(cells)
+    names = runnable(emulated=race)[0] if backends is None else names_of(backends)
     hosts = {name: host_of(name, emulated=race) for name in names}
     folder = None if out is None else Path(out)
     jobs = list(product(given, names))

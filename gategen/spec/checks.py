@@ -7,7 +7,7 @@ every name for `names.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy as sp
@@ -241,20 +241,25 @@ def check_states(name: str, equations: Sequence[Eq], first: Sequence[Eq]) -> Non
 def by_dependence(equations: tuple[Eq, ...]) -> tuple[Eq, ...]:
     """The equations by dependence, otherwise in the order given."""
     by_name = {eq.lhs.name: eq for eq in equations}
+
+    def read_by(eq: Eq) -> Iterator[str]:
+        symbols = (s for s in lang.names_in(eq.rhs) if isinstance(s, (lang.Gate, lang.Next)))
+        return (symbol.name for symbol in symbols if symbol.name in by_name)
+
     done: dict[str, Eq] = {}
-
-    def visit(eq: Eq, path: tuple[str, ...]) -> None:
-        if eq.lhs.name in path:
-            raise placed(_waiting([by_name[name] for name in path[path.index(eq.lhs.name) :]]), eq)
-        if eq.lhs.name in done:
-            return
-        for symbol in lang.names_in(eq.rhs):
-            if symbol.name in by_name and isinstance(symbol, (lang.Gate, lang.Next)):
-                visit(by_name[symbol.name], (*path, eq.lhs.name))
-        done[eq.lhs.name] = eq
-
     for eq in equations:
-        visit(eq, ())
+        path = {} if eq.lhs.name in done else {eq.lhs.name: read_by(eq)}  # each waits for the one behind it
+        while path:
+            name, unread = next(reversed(path.items()))
+            other = next(unread, None)
+            if other is None:
+                done[name] = by_name[name]
+                del path[name]
+            elif other in path:
+                ring = [by_name[name] for name in path][list(path).index(other) :]
+                raise placed(_waiting(ring), by_name[other])
+            elif other not in done:
+                path[other] = read_by(by_name[other])
     return tuple(done.values())
 
 

@@ -18,7 +18,7 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 import gategen
-from gategen.errors import SpecError, Where
+from gategen.errors import GategenError, SpecError, Where
 from gategen.files import read_file
 from gategen.spec import language as lang
 from gategen.spec import text
@@ -27,24 +27,46 @@ from gategen.spec.cell import Cell
 from gategen.spec.quoting import warn
 from gategen.spec.recipes import RECIPES
 
+Target = str | os.PathLike[str] | Cell  # a built-in cell by name, a spec file by path, a cell itself
+
 _ENDINGS = (".py", ".gate")
 _MODULE = "_gategen_spec"  # under which a spec file runs, and which `sys.modules` then forgets
 
 
-def load(target: str | Path) -> tuple[Cell, ...]:
-    """The built-in cell of that name, or every cell of the spec file at that path, in order of definition."""
-    if isinstance(target, Path) or _looks_like_path(target):
-        return _from_file(str(target))
-    return (_builtin(target),)
+def load(target: Target) -> tuple[Cell, ...]:
+    """The built-in cell of that name, or every cell of the spec file at that path, in order of definition.
+
+    A cell is itself. Raises `SpecError`, or TypeError for what is none of these.
+    """
+    if isinstance(target, Cell):
+        return (target,)
+    if not isinstance(target, (str, os.PathLike)):
+        given = type(target).__name__
+        raise TypeError(f"a cell is a Cell, the name of a built-in one, or the path of a file, not {given}")
+    path = os.fspath(target)
+    if isinstance(target, os.PathLike) or _looks_like_path(path):
+        return _from_file(path)
+    return (_builtin(path),)
 
 
-def load_all(targets: Iterable[str | Path] = ()) -> tuple[Cell, ...]:
-    """The cells of several names and paths; of none, all built-in ones."""
-    given = tuple(targets)
-    if not given:
-        return tuple(builtins().values())
-    found = dict.fromkeys(cell for target in given for cell in load(target))
-    return tuple(found)
+def load_one(target: Target) -> Cell:
+    """The cell of that name, or the only one of a file. Raises `GategenError` where it holds several."""
+    cells = load(target)
+    if len(cells) > 1:
+        names = ", ".join(cell.name for cell in cells)
+        raise GategenError(f"{target} holds {len(cells)} cells, and one is wanted here: {names}")
+    return cells[0]
+
+
+def load_each(targets: Target | Iterable[Target]) -> tuple[Cell, ...]:
+    """The cells of one or several names, paths and cells, each once."""
+    given = (targets,) if isinstance(targets, (str, os.PathLike, Cell)) else targets
+    return tuple(dict.fromkeys(cell for target in given for cell in load(target)))
+
+
+def load_all(targets: Iterable[Target] = ()) -> tuple[Cell, ...]:
+    """The same; of none, all built-in ones."""
+    return load_each(targets) or tuple(builtins().values())
 
 
 def builtins() -> dict[str, Cell]:
@@ -79,7 +101,7 @@ def find_builtin(name: str) -> Cell | None:
 
 def _advice(name: str) -> str:
     for ending in _ENDINGS:
-        if Path(f"{name}{ending}").is_file():
+        if os.path.isfile(f"{name}{ending}"):
             return f"a file is given by its path: {name}{ending}"
     close = difflib.get_close_matches(name.casefold(), builtins(), n=3)
     return (
@@ -141,14 +163,14 @@ def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: 
 
 
 def _source(shown: str) -> str:
-    if Path(shown).suffix not in _ENDINGS and Path(shown).is_file():
+    if Path(shown).suffix not in _ENDINGS and os.path.isfile(shown):
         raise SpecError(f"{shown}: a spec file ends in .py or .gate")
     try:
         data = read_file(shown)
     except FileNotFoundError:
         raise SpecError(f"{shown}: there is no such file") from None
     except (OSError, ValueError) as error:
-        reason = "this is a directory" if Path(shown).is_dir() else getattr(error, "strerror", None) or error
+        reason = "this is a directory" if os.path.isdir(shown) else getattr(error, "strerror", None) or error
         raise SpecError(f"{shown}: {reason}", hint="give the path of one .py or .gate file") from None
     try:
         return data.decode("utf-8-sig")
@@ -178,7 +200,9 @@ def _run(code: CodeType, shown: str, lines: list[str]) -> dict[str, Any]:
     with _registered(module), _importing_from(Path(shown).resolve().parent):
         try:
             exec(code, vars(module))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             placed = _placed(error, shown, lines, vars(module))
             raise placed from (None if isinstance(error, SpecError) else error)
     return vars(module)
