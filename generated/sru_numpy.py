@@ -81,10 +81,11 @@ def init(
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names."""
+    """`Params` from arrays under the cell's own names, copies; all of one dtype, as in `init`."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: np.array(array) for name, array in named.items()}  # copies
+    precision((), None, **named)
     params = Params(
         W=stack(W_c=named["W_c"], W_f=named["W_f"], W_r=named["W_r"]),
         b=stack(b_f=named["b_f"], b_r=named["b_r"]),
@@ -409,7 +410,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
     """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
     for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
@@ -417,7 +418,7 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
     return [dtype, *map(int, sizes.values())]
 
 
-def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
+def precision(params: tuple, initial: States | None, /, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
     if initial is not None and not isinstance(initial, States):
         raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
@@ -426,7 +427,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
         return found.pop()
     for kind, record in (("initial", initial), ("params", params)):
-        fields = {} if record is None else record._asdict()
+        fields = record._asdict() if record else {}
         arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()

@@ -224,6 +224,22 @@ MISTAKES = {
         ValueError,
         ["W_r", "(2, 3)"],
     ),
+    "init of a truth value": (lambda m, a: m.init(3, True), ValueError, ["hidden_size", "True", "positive"]),
+    **{
+        f"pack of {dtype}": (
+            lambda m, a, dtype=dtype: m.pack(
+                {key: array.astype(dtype) for key, array in m.unpack(a.params).items()}
+            ),
+            TypeError,
+            ["W_z has dtype " + dtype, "float32 or float64"],
+        )
+        for dtype in ("float16", "int32", "object", "complex64")
+    },
+    "pack of two precisions": (
+        lambda m, a: m.pack(m.unpack(a.params) | {"W_r": np.zeros((3, 2), "float32")}),
+        TypeError,
+        ["W_r has dtype float32", "W_z has float64"],
+    ),
     "unpack of a dictionary": (lambda m, a: m.unpack({}), TypeError, ["params", "dict", "Params"]),
 }
 
