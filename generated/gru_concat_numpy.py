@@ -77,7 +77,7 @@ def pack(named: dict[str, Any]) -> Params:
     """`Params` from arrays under the cell's own names, copies; all of one dtype, as in `init`."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: np.array(array) for name, array in named.items()}  # copies
+    named = {name: np.array(check(name, array, np.shape(array))) for name, array in named.items()}  # copies
     precision((), None, **named)
     params = Params(
         A=stack(A_r=named["A_r"], A_z=named["A_z"], A_h=named["A_h"]),
@@ -275,7 +275,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
+        y, final, _ = forward(params, np.asanyarray(x_t)[None], tape=False)
         return y[0], final
     H, I = measure(params)
     dtype = precision(params, state, x_t=x_t)
@@ -320,8 +320,8 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params of {__name__}; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 1), strict=True):
-        if not hasattr(array, "ndim"):
-            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if not hasattr(array, "ndim") or hasattr(array, "filled"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected a plain array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     H = params.A.shape[0] // 3
@@ -334,6 +334,8 @@ def measure(params: Params) -> tuple[int, ...]:
 
 def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
     """`value` as an array of one of these shapes, and of this dtype if one is given."""
+    if hasattr(value, "filled"):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or pass lengths")
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
@@ -399,11 +401,9 @@ def precision(params: tuple, initial: States | None, /, **arrays: Any) -> np.dty
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
-    array = np.asarray(lengths)
+    array = check("lengths", lengths, (B,))
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
-    if array.shape != (B,):
-        raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]

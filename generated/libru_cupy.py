@@ -224,8 +224,8 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params of {__name__}; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 2, 1), strict=True):
-        if not hasattr(array, "ndim"):
-            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if not hasattr(array, "ndim") or hasattr(array, "filled"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected a plain array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     I, H = params.W.shape[1], params.U.shape[1]
@@ -237,6 +237,8 @@ def measure(params: Params) -> tuple[int, ...]:
 
 def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> cp.ndarray:
     """`value` as an array of one of these shapes, and of this dtype if one is given."""
+    if hasattr(value, "filled"):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or pass lengths")
     array = cp.ascontiguousarray(here(name, value))
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
