@@ -82,10 +82,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names."""
+    """`Params` from arrays under the cell's own names, copies; all of one dtype, as in `init`."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
     named = {name: cp.array(array) for name, array in named.items()}  # copies
+    precision((), None, **named)
     params = Params(
         W_h=named["W_h"],
         U=stack(U_z=named["U_z"], U_r=named["U_r"]),
@@ -227,8 +228,8 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params of {__name__}; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 2, 2, 1), strict=True):
-        if not hasattr(array, "ndim"):
-            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if not hasattr(array, "ndim") or hasattr(array, "filled"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected a plain array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     I, H = params.W_h.shape[1], params.U.shape[1]
@@ -240,6 +241,8 @@ def measure(params: Params) -> tuple[int, ...]:
 
 def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> cp.ndarray:
     """`value` as an array of one of these shapes, and of this dtype if one is given."""
+    if hasattr(value, "filled"):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or pass lengths")
     array = cp.ascontiguousarray(here(name, value))
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
@@ -274,12 +277,12 @@ def stack(**arrays: cp.ndarray) -> cp.ndarray:
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
     """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
     for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} is {value!r}, expected a positive integer")
     return [known(dtype), *map(int, sizes.values())]
 
 
-def known(dtype: Any) -> np.dtype:
+def known(dtype: Any, said: str = "dtype is") -> np.dtype:
     """`dtype`, if parameters can have it."""
     if str(dtype) == "bfloat16":
         import ml_dtypes
@@ -287,13 +290,14 @@ def known(dtype: Any) -> np.dtype:
         dtype = ml_dtypes.bfloat16
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype is None or dtype.name not in ARITHMETIC:
-        raise TypeError(f"dtype is {dtype}, expected one of {', '.join(ARITHMETIC)}")
+        raise TypeError(f"{said} {dtype}, expected one of {', '.join(ARITHMETIC)}")
     return dtype
 
 
-def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
+def precision(params: tuple, initial: States | None, /, **arrays: Any) -> np.dtype:
     """The one dtype of all arrays."""
-    arrays = {f"params.{name}": array for name, array in params._asdict().items()} | arrays
+    fields = params._asdict() if params else {}
+    arrays = {f"params.{name}": array for name, array in fields.items()} | arrays
     if initial is not None:
         if not isinstance(initial, States):
             raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
@@ -305,7 +309,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
         here(name, array)
         if array.dtype != one.dtype:
             raise TypeError(f"{name} has dtype {array.dtype}, but {first} has {one.dtype}")
-    return known(one.dtype)
+    return known(one.dtype, f"{first} has dtype")
 
 
 def here(name: str, value: Any) -> Any:

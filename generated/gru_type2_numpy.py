@@ -78,10 +78,11 @@ def init(input_size: int, hidden_size: int, *, seed: Any = None, dtype: Any = "f
 
 
 def pack(named: dict[str, Any]) -> Params:
-    """`Params` from arrays under the cell's own names."""
+    """`Params` from arrays under the cell's own names, copies; all of one dtype, as in `init`."""
     if set(named) != set(PARAMETERS):
         raise ValueError(f"pack was given {sorted(map(str, named))}, expected {sorted(PARAMETERS)}")
-    named = {name: np.array(array) for name, array in named.items()}  # copies
+    named = {name: np.array(check(name, array, np.shape(array))) for name, array in named.items()}  # copies
+    precision((), None, **named)
     params = Params(
         W_h=named["W_h"],
         U=stack(U_z=named["U_z"], U_r=named["U_r"]),
@@ -278,7 +279,7 @@ def step(params: Params, x_t: np.ndarray, state: States | None = None) -> tuple[
     if np.ndim(x_t) != 2:
         raise ValueError(f"x_t has shape {np.shape(x_t)}, expected (B, I)")
     if state is None:
-        y, final, _ = forward(params, np.asarray(x_t)[None], tape=False)
+        y, final, _ = forward(params, np.asanyarray(x_t)[None], tape=False)
         return y[0], final
     I, H = measure(params)
     dtype = precision(params, state, x_t=x_t)
@@ -321,8 +322,8 @@ def measure(params: Params) -> tuple[int, ...]:
     if not isinstance(params, Params):
         raise TypeError(f"params is {type(params).__name__}, expected Params of {__name__}; see pack")
     for name, array, ndim in zip(Params._fields, params, (2, 2, 2, 1), strict=True):
-        if not hasattr(array, "ndim"):
-            raise TypeError(f"params.{name} is {type(array).__name__}, expected an array")
+        if not hasattr(array, "ndim") or hasattr(array, "filled"):
+            raise TypeError(f"params.{name} is {type(array).__name__}, expected a plain array")
         if array.ndim != ndim:
             raise ValueError(f"params.{name} has shape {array.shape}, expected {ndim} dimensions")
     I, H = params.W_h.shape[1], params.U.shape[1]
@@ -334,6 +335,8 @@ def measure(params: Params) -> tuple[int, ...]:
 
 def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) -> np.ndarray:
     """`value` as an array of one of these shapes, and of this dtype if one is given."""
+    if hasattr(value, "filled"):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or pass lengths")
     array = np.asarray(value)
     if array.shape not in shapes:
         raise ValueError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}")
@@ -368,7 +371,7 @@ def stack(**arrays: np.ndarray) -> np.ndarray:
 def proper(dtype: Any, **sizes: Any) -> list[Any]:
     """A dtype that parameters can have, and positive sizes, or an error that says which is none."""
     for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} is {value!r}, expected a positive integer")
     dtype = None if dtype is None else np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
@@ -376,7 +379,7 @@ def proper(dtype: Any, **sizes: Any) -> list[Any]:
     return [dtype, *map(int, sizes.values())]
 
 
-def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype:
+def precision(params: tuple, initial: States | None, /, **arrays: Any) -> np.dtype:
     """The common dtype: float32 or float64 (complex128 if one is, for complex-step differentiation)."""
     if initial is not None and not isinstance(initial, States):
         raise TypeError(f"initial is {type(initial).__name__}, expected States of {__name__}")
@@ -385,7 +388,7 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
     if len(found) == 1 and found <= {np.dtype(np.float32), np.dtype(np.float64)}:  # as it nearly always is
         return found.pop()
     for kind, record in (("initial", initial), ("params", params)):
-        fields = {} if record is None else record._asdict()
+        fields = record._asdict() if record else {}
         arrays = {f"{kind}.{name}": array for name, array in fields.items()} | arrays
     dtypes = {name: np.asarray(array).dtype for name, array in arrays.items()}
     (first, wanted), *_ = dtypes.items()
@@ -399,11 +402,9 @@ def precision(params: Params, initial: States | None, **arrays: Any) -> np.dtype
 
 def over(lengths: Any, T: int, B: int) -> np.ndarray:
     """(T, B, 1): where the sequences of these lengths are over."""
-    array = np.asarray(lengths)
+    array = check("lengths", lengths, (B,))
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths has dtype {array.dtype}, expected integers")
-    if array.shape != (B,):
-        raise ValueError(f"lengths has shape {array.shape}, expected {(B,)}")
     if B and (array.min() < 0 or array.max() > T):
         raise ValueError(f"lengths are from {array.min()} to {array.max()}, expected from 0 to {T}")
     return np.arange(T)[:, None, None] >= array[:, None]

@@ -916,3 +916,32 @@ def test_a_net_refuses_a_masked_array(module_of):
     x = np.ma.masked_array(np.zeros((2, 1, 3), "float32"), mask=True)
     with pytest.raises(TypeError, match="x is a masked array, whose mask would be lost"):
         net(x)
+
+
+def test_another_array_in_the_place_of_a_parameter_is_refused(module_of):
+    net = RNN(module_of("gru"), 3, 4, seed=0)
+    with pytest.raises(TypeError, match=r"write into its own: parameters\['W_z_l0'\]\[...\] = array"):
+        net.parameters()["W_z_l0"] = np.ones((4, 3), "float32")
+    with pytest.raises(TypeError, match="does not become the net's"):
+        net.parameters().update(W_z_l0=np.ones((4, 3), "float32"))
+    before = copy.deepcopy(net.parameters())
+    net.parameters()["W_z_l0"] -= 1  # in place, and then the same array under its name
+    net.parameters()["W_r_l0"][...] = 0
+    assert np.array_equal(net.parameters()["W_z_l0"], before["W_z_l0"] - 1)
+    assert not net.parameters()["W_r_l0"].any()
+    trained = net.parameters()
+    trained |= {"V": np.ones(3)}  # what else is trained with it
+    before["W_z_l0"] = trained["V"]  # a copy is a plain dictionary
+
+
+def test_the_seed_of_a_net_may_be_a_generator(module_of):
+    nets = [
+        RNN(module_of("gru"), 3, 4, num_layers=2, dropout=0.5, seed=seed)
+        for seed in (7, np.random.default_rng(7), np.random.SeedSequence(7))
+    ]
+    x = np.ones((5, 2, 3), "float32")
+    for net in nets[1:]:
+        for name, array in nets[0].parameters().items():
+            assert np.array_equal(array, net.parameters()[name])
+    runs = [net(x)[0] for net in nets]
+    assert np.array_equal(runs[0], runs[1]) and np.array_equal(runs[0], runs[2])

@@ -132,6 +132,29 @@ MISTAKES = {
         TypeError,
         ["lengths", "bool", "integers"],
     ),
+    **{
+        f"{what} is masked": (call, TypeError, [f"{what} is a masked array", "fill it"])
+        for what, call in {
+            "x": lambda m, a: a.forward(x=np.ma.masked_array(a.x)),
+            "x_t": lambda m, a: m.step(a.params, np.ma.masked_array(a.x[0]), a.states),
+            "initial.h": lambda m, a: a.forward(initial=m.States(np.ma.masked_array(a.states.h))),
+            "state.h": lambda m, a: m.step(a.params, a.x[0], m.States(np.ma.masked_array(a.states.h))),
+            "lengths": lambda m, a: a.forward(lengths=np.ma.masked_array([1] * B)),
+            "d_y": lambda m, a: a.backward(d_y=np.ma.masked_array(a.d_y)),
+            "d_final.h": lambda m, a: a.backward(d_final=m.States(np.ma.masked_array(a.states.h))),
+            "W_z": lambda m, a: m.pack(m.unpack(a.params) | {"W_z": np.ma.masked_array(np.zeros((3, 2)))}),
+        }.items()
+    },
+    "a masked parameter": (
+        lambda m, a: a.forward(params=a.params._replace(W=np.ma.masked_array(a.params.W))),
+        TypeError,
+        ["params.W is MaskedArray", "plain array"],
+    ),
+    "a masked x without a state before it": (
+        lambda m, a: m.step(a.params, np.ma.masked_array(a.x[0])),
+        TypeError,
+        ["masked array", "fill it"],
+    ),
     "tape is None": (lambda m, a: a.forward(tape=None), TypeError, ["tape", "NoneType", "True, False"]),
     "tape is a number": (lambda m, a: a.forward(tape=1), TypeError, ["tape", "int", "True, False"]),
     "an unknown argument": (lambda m, a: a.forward(hidden=1), TypeError, ["hidden"]),
@@ -223,6 +246,22 @@ MISTAKES = {
         lambda m, a: m.pack(m.unpack(a.params) | {"W_r": np.zeros((2, 3))}),
         ValueError,
         ["W_r", "(2, 3)"],
+    ),
+    "init of a truth value": (lambda m, a: m.init(3, True), ValueError, ["hidden_size", "True", "positive"]),
+    **{
+        f"pack of {dtype}": (
+            lambda m, a, dtype=dtype: m.pack(
+                {key: array.astype(dtype) for key, array in m.unpack(a.params).items()}
+            ),
+            TypeError,
+            ["W_z has dtype " + dtype, "float32 or float64"],
+        )
+        for dtype in ("float16", "int32", "object", "complex64")
+    },
+    "pack of two precisions": (
+        lambda m, a: m.pack(m.unpack(a.params) | {"W_r": np.zeros((3, 2), "float32")}),
+        TypeError,
+        ["W_r has dtype float32", "W_z has float64"],
     ),
     "unpack of a dictionary": (lambda m, a: m.unpack({}), TypeError, ["params", "dict", "Params"]),
 }

@@ -68,6 +68,27 @@ class _Run:
     masks: tuple[Array, ...]  # for every layer: what its input was multiplied by, or None
 
 
+class _Own(dict[str, Array]):
+    """Arrays of a net by name, in whose place there can be no others; a copy is a plain dict."""
+
+    def __setitem__(self, name: str, array: Array) -> None:
+        if self.get(name, array) is not array:  # it is the same after `parameters["W"] -= ...`
+            instead = f"write into its own: parameters[{name!r}][...] = array"
+            raise TypeError(f"another array does not become the net's; {instead}")
+        super().__setitem__(name, array)
+
+    def update(self, *others: Any, **named: Array) -> None:
+        for name, array in dict(*others, **named).items():
+            self[name] = array
+
+    def __ior__(self, others: Any) -> _Own:  # type: ignore[override, misc]
+        self.update(others)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class RNN:
     """`num_layers` layers of a cell, each reading the outputs of the one below.
 
@@ -78,8 +99,9 @@ class RNN:
 
     `input_size` may be left out where the cell tells the size of x: `x[hidden]`, `x[3]`. `further` are the
     further sizes of the cell, and what its fixed parameters hold where it does not say so, as its `init`
-    takes them; every layer has the same. `seed` decides all other parameters and the dropout of all runs. A
-    net remembers its last run, for `backward`: each thread needs a net of its own.
+    takes them; every layer has the same. `seed`, as `numpy.random.default_rng` takes it, decides all
+    other parameters and the dropout of all runs. A net remembers its last run, for `backward`: each thread
+    needs a net of its own.
     """
 
     def __init__(
@@ -112,9 +134,8 @@ class RNN:
         self._sizes = self._named_sizes(further)
         self.input_size = _positive("input_size", self._told(input_size))
         self._widths = self._stacked()
-        seeds = np.random.SeedSequence(seed).spawn(self.num_layers * self._directions + 1)
+        *seeds, self._rng = np.random.default_rng(seed).spawn(self.num_layers * self._directions + 1)
         self._cells = tuple(self._made(seeds, dtype, further))
-        self._rng = np.random.default_rng(seeds[-1])
         self._run: _Run | None = None
 
     def __repr__(self) -> str:
@@ -249,13 +270,14 @@ class RNN:
     def parameters(self) -> dict[str, Array]:
         """Every parameter by its name in the cell, layer and direction: `W_z_l0`, `W_z_l0_reverse`, `W_z_l1`.
 
-        They are the net's own: to change one in place is to change the net. Fixed ones are not among them.
+        They are the net's own: to change one in place is to change the net, and another array in its place is
+        refused. Fixed ones are not among them.
         """
-        return {
-            name + cell.suffix: array
+        return _Own(
+            (name + cell.suffix, array)
             for cell in self._cells
             for name, array in self._trained(cell.params).items()
-        }
+        )
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """Copies, on the host: parameters, fixed ones too, and running statistics of batch normalisation."""
@@ -335,7 +357,7 @@ class RNN:
 
     def _held(self) -> dict[str, Array]:
         """All that a `state_dict` holds: the arrays themselves."""
-        held = self.parameters()
+        held = dict(self.parameters())
         for cell in self._cells:
             arrays = self.module.unpack(cell.params)
             held |= {name + cell.suffix: arrays[name] for name in self._fixed}
@@ -413,7 +435,7 @@ class RNN:
 
     def _made(self, seeds: Sequence[Any], dtype: Any, further: Mapping[str, Any]) -> Iterator[_Cell]:
         module = self.module
-        for k, seed in enumerate(seeds[:-1]):
+        for k, seed in enumerate(seeds):
             layer, direction = divmod(k, self._directions)
             known = {"input_size": self._widths[layer], "hidden_size": self.hidden_size, **further}
             params, buffers = module.init(**known, seed=seed, dtype=dtype), None
