@@ -287,7 +287,7 @@ class Lines(Host):
         shape = f"({lead}B, {width})"
         if self.static:
             shape = width
-        elif self.where != ONCE and self.widths[number] != self.size and self.size != 1:
+        elif self.where != ONCE and self.widths[number] not in (1, self.size) and self.size != 1:
             shape = f"({lead}{int(self.widths[number] / self.size)}, B, {self.names.size(self.size)})"
         self.scratch[name] = shape
         return name

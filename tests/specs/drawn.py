@@ -13,6 +13,7 @@ from gategen import (
     exp,
     gates,
     inputs,
+    layer_norm,
     matrices,
     mean,
     minimum,
@@ -204,3 +205,8 @@ follower = Cell(
     Eq(c.next, W_x @ x + U_s @ late_s),
     output=late_s.next,
 )
+
+# A single value that is computed ahead for a few steps lies in scratch memory of its own width.
+G = matrices("G", shape=("input", "hidden"))
+i = states("i", size="input")
+single = Cell("single", Eq(h.next, layer_norm(h, p) ** 2 / 4), Eq(i.next, G @ (m * h)))
