@@ -287,6 +287,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
         "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "by_gate": any(b.name in module.by_gate for b in taped),
         "helpers": {
             name: name in module.helpers for name in ("tiles", "project", "product", "row_sum", "column_sums")
         },

@@ -210,3 +210,13 @@ follower = Cell(
 G = matrices("G", shape=("input", "hidden"))
 i = states("i", size="input")
 single = Cell("single", Eq(h.next, layer_norm(h, p) ** 2 / 4), Eq(i.next, G @ (m * h)))
+
+# A stack that no product for all steps fills lies gate by gate as well, and is cleared behind the lengths.
+s = states("s")
+A_c, A_s = matrices("A_c A_s", shape=("hidden", ("hidden", "hidden")))
+beside = Cell(
+    "beside",
+    Eq(h.next, tanh(c) + W_x @ x),
+    Eq(c.next, tanh(A_c @ concat(c, h)) * (V @ h.next)),
+    Eq(s.next, where(A_s @ concat(h.next, s) >= 0, h / (2 + s**2), h)),
+)
