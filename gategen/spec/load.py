@@ -79,7 +79,7 @@ def find_builtin(name: str) -> Cell | None:
 
 def _advice(name: str) -> str:
     for ending in _ENDINGS:
-        if Path(f"{name}{ending}").is_file():
+        if os.path.isfile(f"{name}{ending}"):
             return f"a file is given by its path: {name}{ending}"
     close = difflib.get_close_matches(name.casefold(), builtins(), n=3)
     return (
@@ -141,14 +141,14 @@ def _warn_of_unused(namespace: Mapping[str, Any], cells: Iterable[Cell], shown: 
 
 
 def _source(shown: str) -> str:
-    if Path(shown).suffix not in _ENDINGS and Path(shown).is_file():
+    if Path(shown).suffix not in _ENDINGS and os.path.isfile(shown):
         raise SpecError(f"{shown}: a spec file ends in .py or .gate")
     try:
         data = read_file(shown)
     except FileNotFoundError:
         raise SpecError(f"{shown}: there is no such file") from None
     except (OSError, ValueError) as error:
-        reason = "this is a directory" if Path(shown).is_dir() else getattr(error, "strerror", None) or error
+        reason = "this is a directory" if os.path.isdir(shown) else getattr(error, "strerror", None) or error
         raise SpecError(f"{shown}: {reason}", hint="give the path of one .py or .gate file") from None
     try:
         return data.decode("utf-8-sig")
