@@ -241,6 +241,15 @@ def test_an_interrupt_of_a_spec_is_one_of_the_user(write):
         load(write("raise KeyboardInterrupt"))
 
 
+@pytest.mark.parametrize("target", [f"{'a' * 300}.gate", f"{'a/' * 3000}b.py", f"{'a' * 300}/b"])
+def test_a_path_that_is_too_long_is_refused(target):
+    assert "name too long" in refused(target).message
+
+
+def test_the_name_of_a_cell_may_be_too_long_for_a_file():
+    assert "there is no built-in cell" in refused("a" * 300).message
+
+
 def test_a_directory_is_refused(tmp_path):
     (tmp_path / "cells.py").mkdir()
     assert "directory" in refused(tmp_path / "cells.py").message

@@ -13,6 +13,7 @@ from gategen import (
     exp,
     gates,
     inputs,
+    layer_norm,
     matrices,
     mean,
     minimum,
@@ -203,4 +204,19 @@ follower = Cell(
     Eq(late_s.next, h),
     Eq(c.next, W_x @ x + U_s @ late_s),
     output=late_s.next,
+)
+
+# A single value that is computed ahead for a few steps lies in scratch memory of its own width.
+G = matrices("G", shape=("input", "hidden"))
+i = states("i", size="input")
+single = Cell("single", Eq(h.next, layer_norm(h, p) ** 2 / 4), Eq(i.next, G @ (m * h)))
+
+# A stack that no product for all steps fills lies gate by gate as well, and is cleared behind the lengths.
+s = states("s")
+A_c, A_s = matrices("A_c A_s", shape=("hidden", ("hidden", "hidden")))
+beside = Cell(
+    "beside",
+    Eq(h.next, tanh(c) + W_x @ x),
+    Eq(c.next, tanh(A_c @ concat(c, h)) * (V @ h.next)),
+    Eq(s.next, where(A_s @ concat(h.next, s) >= 0, h / (2 + s**2), h)),
 )
