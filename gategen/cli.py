@@ -181,7 +181,9 @@ def build(
 
     cells = _with_constants(_load(targets, equations, name), _constants(settings))
     with _progress("building") as progress:
-        report = build(cells, _backends(backends), out, check=check, force=force, progress=progress)
+        report = build(
+            cells, _backends(backends), out, check=check, force=force, progress=progress, warn=_warn
+        )
     for path in report.written:
         click.echo(f"wrote {path}")
     for stale in report.stale:
@@ -406,6 +408,10 @@ def _with_constants(cells: Sequence[Cell], values: Mapping[str, float]) -> tuple
 
 
 # ------------------------------------------------------------------------------------------ output
+
+
+def _warn(message: str) -> None:
+    click.echo(f"gategen: {message}", err=True)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: bool = True) -> None:

@@ -537,3 +537,20 @@ def test_doctor_says_of_everything_whether_it_was_found(run):
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch"]
     assert all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_what_a_spec_prints_does_not_stand_among_the_results(run, spec, tmp_path):
+    path = tmp_path / spec
+    path.write_text("print('loading')\n" + path.read_text())
+    code, out, err = run("show", spec, "--format", "json")
+    assert code == 0 and json.loads(out)["name"] == "mine" and err == "loading\n"
+
+
+def test_build_says_that_it_overwrites_what_was_edited(run, tmp_path):
+    run("build", "rnn", "--backend", "numpy")
+    path = tmp_path / "generated" / "rnn_numpy.py"
+    path.write_text(path.read_text() + "mine = 1\n")
+    code, _, err = run("build", "rnn", "--backend", "numpy")
+    assert (
+        code == 0 and err.startswith("gategen: overwriting what was edited by hand") and "rnn_numpy.py" in err
+    )

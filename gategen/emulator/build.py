@@ -7,6 +7,7 @@ name that is a digest of everything that went into them, so a kernel is compiled
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import re
@@ -218,7 +219,9 @@ def _folder() -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="gategen-"))
+        own = tempfile.mkdtemp(prefix="gategen-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return Path(own)
 
 
 def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path) -> Path:
