@@ -170,13 +170,13 @@ def _refuse_names_of_builtins(cells: Sequence[Cell]) -> None:
     from gategen.backends.interface import facts
 
     for cell in cells:
-        known = None if cell.builtin else find_builtin(cell.name)
+        known = None if cell.builtin else find_builtin(cell.name)  # with --set it is still that cell
         if known is not None and facts(known) != facts(cell):
             raise SpecError(
                 f"{cell.name} is the name of a built-in cell, which is another one",
                 where=cell.where,
-                hint="call it otherwise (name: mine, or no such line in mine.gate); `gategen diff` compares "
-                f"them; --force builds it as {cell.name}",
+                hint="call it otherwise (--name mine; name: mine, or no such line in mine.gate); "
+                f"`gategen diff` compares them; --force builds it as {cell.name}",
             )
 
 

@@ -396,7 +396,10 @@ def test_a_mistake_in_equations_names_the_option(run, command):
     "arguments",
     [
         ("build", "gru", "--equations", ELMAN),
-        ("build", "gru", "--name", "mine"),
+        ("build", "gru", "rnn", "--name", "mine"),
+        ("build", "rnn", "--name", "gru"),
+        ("verify", "gru", "--set", "nothing=1"),
+        ("diff", "gru", "gru", "--set", "nothing=1"),
         ("show", "--name", "mine"),
         ("build", "--equations", ELMAN, "--name", "two words"),
         ("build", "--equations", ELMAN, "--name", "../mine"),
@@ -554,3 +557,26 @@ def test_build_says_that_it_overwrites_what_was_edited(run, tmp_path):
     assert (
         code == 0 and err.startswith("gategen: overwriting what was edited by hand") and "rnn_numpy.py" in err
     )
+
+
+def test_constants_can_be_set_wherever_a_cell_is_given(run, spec, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    assert json.loads(run("show", spec, "--set", "beta=3", "--format", "json")[1])["constants"] == {"beta": 3}
+    assert "constants: beta = 3\n" in run("show", spec, "--set", "beta=3")[1]
+    assert json.loads(run("show", spec, "--name", "other", "--format", "json")[1])["name"] == "other"
+    assert run("verify", spec, "--set", "beta=3", "--name", "other")[1].splitlines()[1].startswith("other\t")
+    assert run("bench", spec, "--set", "beta=3", "--name", "other")[1].splitlines()[1].startswith("other\t")
+    one = "constants: beta=1\nh' = tanh(beta * (W_h @ x) + U_h @ h)"
+    with open("one.gate", "w") as file:
+        file.write(one.replace("beta=1", "beta=3"))
+    assert run("diff", "one.gate", spec)[0] == 1
+    assert run("diff", "one.gate", spec, "--set", "beta=2")[0] == 0
+
+
+def test_a_cell_with_other_constants_can_have_a_name_of_its_own_and_is_verified_under_it(run, tmp_path):
+    asked = ("cornn", "--set", "dt=0.5", "--name", "slow", "--backend", "numpy")
+    assert run("build", *asked)[0] == 0
+    assert {path.name for path in (tmp_path / "generated").iterdir()} == {"slow_numpy.py"}
+    code, out, _ = run("verify", *asked)
+    assert code == 0 and "slow_numpy.py" in out
+    assert run("build", *asked, "--check")[0] == 0
