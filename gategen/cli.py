@@ -446,10 +446,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: bool 
             click.echo("\t".join(row))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*header, box=None, pad_edge=False, show_header=names)
+    first = Column(header[0], no_wrap=True, min_width=max([0, *(len(row[0]) for row in rows)]))
+    table = Table(first, *header[1:], box=None, pad_edge=False, show_header=names)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

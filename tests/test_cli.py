@@ -580,3 +580,11 @@ def test_a_cell_with_other_constants_can_have_a_name_of_its_own_and_is_verified_
     code, out, _ = run("verify", *asked)
     assert code == 0 and "slow_numpy.py" in out
     assert run("build", *asked, "--check")[0] == 0
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_a_narrow_terminal_cuts_no_name_of_a_cell(run, fake, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    out = run("build", "lstm_peephole", "libru_geomean", "gru")[1]
+    assert {"lstm_peephole", "libru_geomean", "gru"} <= {line.split(" ")[0] for line in out.splitlines()}
