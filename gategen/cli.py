@@ -85,7 +85,10 @@ _equations = click.option(
     multiple=True,
     help="A cell in the text form instead of CELL, its lines also separated by ';'; repeatable.",
 )
-_name = click.option("--name", metavar="NAME", default="", help="What the cell of --equations is called.")
+_name = click.option("--name", metavar="NAME", default="", help="What the cell is called: one alone.")
+_set = click.option(
+    "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant; repeatable."
+)
 _backend = click.option(
     "--backend", "backends", metavar="NAME", multiple=True, help="numpy, cupy; repeatable."
 )
@@ -107,9 +110,17 @@ def list_() -> None:
 @click.argument("target", metavar="[CELL]", default="")
 @_equations
 @_name
+@_set
 @click.option("--stage", type=click.Choice(["equations", "graph", "adjoint", "plan"]), default="equations")
 @click.option("--format", "form", type=click.Choice(["text", "latex", "json"]), default="text")
-def show(target: str, equations: tuple[str, ...], name: str, stage: str, form: str) -> None:
+def show(
+    target: str,
+    equations: tuple[str, ...],
+    name: str,
+    settings: tuple[str, ...],
+    stage: str,
+    form: str,
+) -> None:
     """A cell at one stage on its way to code.
 
     The text of the equations can be read again: save it as a .gate file. The plan ends with what it comes
@@ -119,7 +130,8 @@ def show(target: str, equations: tuple[str, ...], name: str, stage: str, form: s
 
     if not target and not equations:
         raise click.UsageError("give a CELL or --equations")
-    views = [show(cell, stage, form) for cell in _load((target,) if target else (), equations, name)]
+    cells = _load((target,) if target else (), equations, name, settings)
+    views = [show(cell, stage, form) for cell in cells]
     if form != "json":
         click.echo("\n\n".join(views))
         return
@@ -131,17 +143,18 @@ def show(target: str, equations: tuple[str, ...], name: str, stage: str, form: s
 @commands.command()
 @click.argument("left", metavar="CELL")
 @click.argument("right", metavar="CELL")
+@_set
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text")
-def diff(left: str, right: str, form: str) -> int:
+def diff(left: str, right: str, settings: tuple[str, ...], form: str) -> int:
     """Are two cells the same function, and where do they differ?
 
     Compared up to the names of parameters, states and gates, up to the sign of parameters, and up to biases
     that are only added; then on random numbers. Ends with 0 where they are the same, with 1 where they are
-    not. A file given here holds one cell.
+    not. A file given here holds one cell. --set is for every one of the two that has the constant.
     """
     from gategen.diff import diff, text
 
-    found = diff(left, right)
+    found = diff(*_with_constants((_one(left), _one(right)), _constants(settings)))
     if form == "json":
         import json
 
@@ -157,9 +170,9 @@ def diff(left: str, right: str, form: str) -> int:
 @_cells
 @_equations
 @_name
+@_set
 @_backend
 @click.option("--out", metavar="DIR", default="generated", show_default=True, help="Where the files go.")
-@click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant.")
 @click.option("--check", is_flag=True, help="Write nothing; show what differs and exit 1.")
 @click.option("--force", is_flag=True, help="Overwrite files that gategen did not write.")
 def build(
@@ -179,9 +192,11 @@ def build(
     """
     from gategen.build import build
 
-    cells = _with_constants(_load(targets, equations, name), _constants(settings))
+    cells = _load(targets, equations, name, settings)
     with _progress("building") as progress:
-        report = build(cells, _backends(backends), out, check=check, force=force, progress=progress)
+        report = build(
+            cells, _backends(backends), out, check=check, force=force, progress=progress, warn=_warn
+        )
     for path in report.written:
         click.echo(f"wrote {path}")
     for stale in report.stale:
@@ -202,6 +217,7 @@ def build(
 @_cells
 @_equations
 @_name
+@_set
 @_backend
 @click.option(
     "--out", metavar="DIR", default="generated", show_default=True, help="Where the modules are to be judged."
@@ -217,6 +233,7 @@ def verify(
     targets: tuple[str, ...],
     equations: tuple[str, ...],
     name: str,
+    settings: tuple[str, ...],
     backends: tuple[str, ...],
     out: str,
     fresh: bool,
@@ -233,7 +250,7 @@ def verify(
     from gategen.judge.host import runnable
     from gategen.judge.verify import verified
 
-    cells = _load(targets, equations, name)
+    cells = _load(targets, equations, name, settings)
     names = _backends(backends)
     if race and names is not None and "cupy" not in names:
         raise click.UsageError("--race looks at CUDA kernels, which only the backend cupy has")
@@ -311,14 +328,17 @@ def new(name: str, origin: str) -> None:
 
 @commands.command()
 @_cells
-def bench(targets: tuple[str, ...]) -> None:
+@_equations
+@_name
+@_set
+def bench(targets: tuple[str, ...], equations: tuple[str, ...], name: str, settings: tuple[str, ...]) -> None:
     """Speed of the NumPy modules, beside torch.nn.
 
     Forward and backward in float32, interleaved with torch.nn where that is installed and has the cell.
     """
     from gategen.bench import HEADER, bench
 
-    cells = _load(targets)
+    cells = _load(targets, equations, name, settings)
     with _progress("measuring") as progress:
         rows = bench(cells, progress=progress)
     _table(HEADER, rows)
@@ -338,13 +358,20 @@ def doctor() -> None:
 # ------------------------------------------------------------------------------------------ arguments
 
 
-def _load(targets: Iterable[str], equations: Sequence[str] = (), name: str = "") -> tuple[Cell, ...]:
-    """The cells of names and paths, or the one that is written on the command line."""
+def _load(
+    targets: Iterable[str], equations: Sequence[str], name: str, settings: Iterable[str]
+) -> tuple[Cell, ...]:
+    """The cells of names and paths, or the one of the command line, with these constants and this name."""
+    cells = _with_constants(_read(targets, equations, name), _constants(settings))
+    if name and len(cells) > 1:
+        raise click.UsageError(f"--name is for one cell alone, and these are {len(cells)}")
+    return tuple(cell.renamed(name) for cell in cells) if name and not equations else cells
+
+
+def _read(targets: Iterable[str], equations: Sequence[str], name: str) -> tuple[Cell, ...]:
     from gategen.spec.load import load_all
 
     if not equations:
-        if name:
-            raise click.UsageError("--name is the name of a cell of --equations")
         return load_all(targets)
     if tuple(targets):
         raise click.UsageError("--equations stand in place of a CELL")
@@ -398,6 +425,10 @@ def _with_constants(cells: Sequence[Cell], values: Mapping[str, float]) -> tuple
 # ------------------------------------------------------------------------------------------ output
 
 
+def _warn(message: str) -> None:
+    click.echo(f"gategen: {message}", err=True)
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: bool = True) -> None:
     """Columns: drawn on a terminal, with tabs elsewhere."""
     if not sys.stdout.isatty():
@@ -405,10 +436,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, names: bool 
             click.echo("\t".join(row))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*header, box=None, pad_edge=False, show_header=names)
+    first = Column(header[0], no_wrap=True, min_width=max([0, *(len(row[0]) for row in rows)]))
+    table = Table(first, *header[1:], box=None, pad_edge=False, show_header=names)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

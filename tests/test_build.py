@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -435,3 +436,41 @@ def test_a_file_without_end_is_not_read(tmp_path):
         file.truncate(2**40)
     with pytest.raises(SpecError, match=r"mine\.gate: this file has more than \d+ bytes"):
         load(path)
+
+
+def test_what_a_killed_build_left_long_ago_is_removed_by_the_next_build_of_the_same_files(
+    fake, gru, tmp_path
+):
+    names = (".gru_fake.py.0123abcd.tmp", ".gru_fake.py.4567abcd.tmp", ".rnn_fake.py.0123abcd.tmp")
+    for name in names:
+        (tmp_path / name).write_text("half")
+    for name in (names[0], names[2]):
+        os.utime(tmp_path / name, (0, 0))
+    build(gru, out=tmp_path)
+    assert {name for name in files(tmp_path) if name.startswith(".")} == {*names[1:]}  # new, of another cell
+
+
+def test_build_warns_before_it_overwrites_what_was_edited_by_hand(gru, tmp_path):
+    build(gru, ["numpy", "cupy"], tmp_path)
+    for name in ("gru_numpy.py", "gru_cupy.cu"):
+        path = tmp_path / name
+        path.write_text(path.read_text() + "// mine\n")
+    said = []
+    build(gru, ["numpy", "cupy"], tmp_path, warn=said.append)
+    (message,) = said
+    assert "edited by hand" in message and "gru_numpy.py" in message and "gru_cupy.cu" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(gru, ["numpy", "cupy"], tmp_path)
+
+
+def test_other_equations_or_constants_are_no_edit_by_hand(tmp_path):
+    cell = Cell.parse("mine", "constants: a=1\nh' = tanh(a * (W_h @ x))")
+    build(cell, "numpy cupy".split(), tmp_path)
+    said = []
+    build(cell.with_constants(a=2), ["numpy"], tmp_path, warn=said.append)
+    (message,) = said
+    assert "of other equations or constants" in message and "mine_cupy.py" in message
+    said.clear()
+    build(cell.with_constants(a=2), ["numpy", "cupy"], tmp_path, warn=said.append)
+    assert said == []

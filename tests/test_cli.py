@@ -396,7 +396,10 @@ def test_a_mistake_in_equations_names_the_option(run, command):
     "arguments",
     [
         ("build", "gru", "--equations", ELMAN),
-        ("build", "gru", "--name", "mine"),
+        ("build", "gru", "rnn", "--name", "mine"),
+        ("build", "rnn", "--name", "gru"),
+        ("verify", "gru", "--set", "nothing=1"),
+        ("diff", "gru", "gru", "--set", "nothing=1"),
         ("show", "--name", "mine"),
         ("build", "--equations", ELMAN, "--name", "two words"),
         ("build", "--equations", ELMAN, "--name", "../mine"),
@@ -537,3 +540,51 @@ def test_doctor_says_of_everything_whether_it_was_found(run):
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[0] for row in rows] == ["NumPy", "SymPy", "CuPy", "GPU", "C++ compiler", "PyTorch"]
     assert all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_what_a_spec_prints_does_not_stand_among_the_results(run, spec, tmp_path):
+    path = tmp_path / spec
+    path.write_text("print('loading')\n" + path.read_text())
+    code, out, err = run("show", spec, "--format", "json")
+    assert code == 0 and json.loads(out)["name"] == "mine" and err == "loading\n"
+
+
+def test_build_says_that_it_overwrites_what_was_edited(run, tmp_path):
+    run("build", "rnn", "--backend", "numpy")
+    path = tmp_path / "generated" / "rnn_numpy.py"
+    path.write_text(path.read_text() + "mine = 1\n")
+    code, _, err = run("build", "rnn", "--backend", "numpy")
+    assert (
+        code == 0 and err.startswith("gategen: overwriting what was edited by hand") and "rnn_numpy.py" in err
+    )
+
+
+def test_constants_can_be_set_wherever_a_cell_is_given(run, spec, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    assert json.loads(run("show", spec, "--set", "beta=3", "--format", "json")[1])["constants"] == {"beta": 3}
+    assert "constants: beta = 3\n" in run("show", spec, "--set", "beta=3")[1]
+    assert json.loads(run("show", spec, "--name", "other", "--format", "json")[1])["name"] == "other"
+    assert run("verify", spec, "--set", "beta=3", "--name", "other")[1].splitlines()[1].startswith("other\t")
+    assert run("bench", spec, "--set", "beta=3", "--name", "other")[1].splitlines()[1].startswith("other\t")
+    one = "constants: beta=1\nh' = tanh(beta * (W_h @ x) + U_h @ h)"
+    with open("one.gate", "w") as file:
+        file.write(one.replace("beta=1", "beta=3"))
+    assert run("diff", "one.gate", spec)[0] == 1
+    assert run("diff", "one.gate", spec, "--set", "beta=2")[0] == 0
+
+
+def test_a_cell_with_other_constants_can_have_a_name_of_its_own_and_is_verified_under_it(run, tmp_path):
+    asked = ("cornn", "--set", "dt=0.5", "--name", "slow", "--backend", "numpy")
+    assert run("build", *asked)[0] == 0
+    assert {path.name for path in (tmp_path / "generated").iterdir()} == {"slow_numpy.py"}
+    code, out, _ = run("verify", *asked)
+    assert code == 0 and "slow_numpy.py" in out
+    assert run("build", *asked, "--check")[0] == 0
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_a_narrow_terminal_cuts_no_name_of_a_cell(run, fake, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    out = run("build", "lstm_peephole", "libru_geomean", "gru")[1]
+    assert {"lstm_peephole", "libru_geomean", "gru"} <= {line.split(" ")[0] for line in out.splitlines()}

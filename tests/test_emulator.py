@@ -771,3 +771,13 @@ def test_cublas_refuses_what_it_would_not_do_right(change, words):
     cupy.cuda.cublas.gemmEx(**given)
     with pytest.raises(EmulatorError, match=words):
         cupy.cuda.cublas.gemmEx(**given | {k: addresses.get(v, v) for k, v in change.items()})
+
+
+def test_without_a_cache_nothing_is_left_in_the_temporary_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    own = {"GATEGEN_CACHE": str(tmp_path / "file" / "no"), "TMPDIR": str(tmp_path / "temporary")}
+    asked = "from gategen.emulator.build import _folder; print(_folder().is_dir())"
+    command = [sys.executable, "-c", asked]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n" and not list((tmp_path / "temporary").iterdir())

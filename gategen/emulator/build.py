@@ -8,6 +8,7 @@ each has a digest of itself, which neither linker nor loader reads: one that was
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import os
@@ -241,7 +242,9 @@ def _folder() -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="gategen-"))
+        own = tempfile.mkdtemp(prefix="gategen-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return Path(own)
 
 
 def _cached(suffix: str, source: str, flags: Sequence[str], *objects: Path, text: bool = True) -> Path:

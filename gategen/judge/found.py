@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from gategen.build import HEAD, HEADER, read
+from gategen.build import HEAD, HEADER, read, spec_sha
 
 FRESH = "fresh text"  # what is said of a module that was generated to be judged
-
-_SHA = re.compile(rb'^SPEC_SHA256 = "(\w+)"', re.M)
 
 
 class Found(NamedTuple):
@@ -37,7 +34,7 @@ def find(fresh: Path, out: Path) -> Found:
     text = texts[fresh.name] or b""
     if HEADER not in text[:HEAD]:
         return Found(fresh, f"{path} was not written by gategen (no header)")
-    if _SHA.findall(text) != _SHA.findall(fresh.read_bytes()):
+    if spec_sha(text) != spec_sha(fresh.read_bytes()):
         return Found(fresh, f"{path} is of another cell of this name, or of other equations or constants")
     for file in files:
         if texts[file.name] != file.read_bytes():

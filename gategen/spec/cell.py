@@ -252,14 +252,24 @@ class Cell:
                 moved = lang.State(state.name, state.size, initial, state.fields[-1])
                 moved.where = state.where
                 swap |= {state: moved, state.next: moved.next}
+        return self._copy(self.name, swap, self.where)
+
+    def renamed(self, name: str) -> Cell:
+        """The same cell under another name, and no longer a built-in one."""
+        where = self.where
+        if where is not None and self.builtin:
+            where = Where(f"gategen/cells/{Path(where.file).name}", where.line)
+        return self._copy(name, {}, where)
+
+    def _copy(self, name: str, swap: Mapping[Any, Any], where: Where | None) -> Cell:
         return Cell(
-            self.name,
+            name,
             *(_replaced(eq, swap) for eq in self.equations),
             output=tuple(symbol.xreplace(swap) for symbol in self.outputs),
             first=tuple(_replaced(eq, swap) for eq in self.first),
             reference=self.reference,
             title=self.title,
-            where=self.where,
+            where=where,
         )
 
     def text(self, equations: Sequence[Eq] | None = None) -> tuple[str, ...]:

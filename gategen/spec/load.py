@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
@@ -197,7 +197,8 @@ def _run(code: CodeType, shown: str, lines: list[str]) -> dict[str, Any]:
     """The names that the program defines."""
     module = ModuleType(_MODULE)
     module.__file__ = shown
-    with _registered(module), _importing_from(Path(shown).resolve().parent):
+    folder = Path(shown).resolve().parent
+    with _registered(module), _importing_from(folder), redirect_stdout(sys.stderr):  # ours is for results
         try:
             exec(code, vars(module))
         except KeyboardInterrupt:
