@@ -15,7 +15,7 @@ from sympy.core.relational import Relational
 
 from gategen.errors import SpecError, Where
 from gategen.spec import language as lang
-from gategen.spec.contents import check_fit
+from gategen.spec.contents import check_fit, sizes_told
 from gategen.spec.equations import Eq
 from gategen.spec.functions import TABLE
 from gategen.spec.names import Shape, Size
@@ -368,11 +368,12 @@ def check_sizes(
                 )
 
 
-def check_contents(stated: Iterable[tuple[lang.Parameter, Shape]], equations: Iterable[Eq]) -> None:
-    """What parameters are said to hold fits their sizes, where those are numbers."""
+def check_contents(stated: Sequence[tuple[lang.Parameter, Shape]], equations: Iterable[Eq]) -> None:
+    """What parameters are said to hold fits their sizes: numbers, and those that other parameters tell."""
+    sizes = sizes_told((parameter.contents, shape) for parameter, shape in stated)
     for parameter, shape in stated:
         try:
-            check_fit(parameter.contents, str(parameter), shape)
+            check_fit(parameter.contents, str(parameter), shape, sizes)
         except SpecError as error:
             user = next((eq for eq in equations if parameter in lang.names_in(eq.rhs)), None)
             raise placed(error, user) if user else error from None

@@ -119,7 +119,7 @@ def contents_of(value: Any, columns: int = 0) -> Contents:
         return Contents("number", (_number(rows),))
     widths = {len(row) if isinstance(row, (tuple, list)) else 0 for row in rows}
     made = tuple(tuple(map(_number, row)) if isinstance(row, (tuple, list)) else _number(row) for row in rows)
-    if len(widths) != 1:
+    if len(widths) != 1 or made[0] == ():
         raise SpecError(
             f"{value} has no rows of one length", where=caller(), hint="(1, 2, 3), or ((0, 1), (1, 0))"
         )
@@ -150,14 +150,22 @@ def check_kind(contents: Contents, name: str, rank: int) -> None:
         check_kind(part, name, rank)
 
 
-def check_fit(contents: Contents, name: str, shape: Shape) -> None:
-    """That contents fit a shape, as far as a spec tells it; `init` sees to the rest. Raises `SpecError`."""
+def sizes_told(held: Iterable[tuple[Contents, Shape]]) -> dict[str, int]:
+    """What numbers that parameters hold tell of sizes with a name."""
+    demands = [demand for contents, shape in held for demand in _demands(contents, shape)]
+    return {d.size: d.count for d in demands if d.exact and isinstance(d.size, str)}
+
+
+def check_fit(contents: Contents, name: str, shape: Shape, sizes: Mapping[str, int]) -> None:
+    """That contents fit a shape, as far as `sizes` are known; `init` sees to the rest. Raises `SpecError`."""
     if shape and isinstance(shape[-1], tuple) and contents.word not in ("number", "columns"):
         message = f"{name} has {len(shape[-1])} blocks of columns, and {contents.brief} is for one"
         raise SpecError(message, hint="a tuple of contents for each of them, such as (identity, 0)")
     for demand in _demands(contents, shape):
-        if not demand.met({}):
+        if not demand.met(sizes):
             hint = f"the size is {demand.said}"
+            if isinstance(demand.size, str) and demand.size in sizes:
+                hint = f"{demand.size} cannot be both {sizes[demand.size]} and {demand.said}"
             if demand.equal is not None:
                 hint = f"it is for a square matrix, {name}[{demand.size}, {demand.size}]"
             said = ", ".join(f"({', '.join(map(str, s))})" if isinstance(s, tuple) else str(s) for s in shape)

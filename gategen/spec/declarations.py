@@ -92,7 +92,7 @@ def _contents(initial: Any, names: str, rank: int, shape: Shape | None = None) -
         columns = shape[-1] if shape else ()
         made = contents_of(initial, len(columns) if isinstance(columns, tuple) else 0)
         check_kind(made, names, rank)
-        check_fit(made, names, shape or ())
+        check_fit(made, names, shape or (), {})
     except SpecError as error:
         raise error.at(caller()) from None
     return made
