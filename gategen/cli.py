@@ -153,8 +153,9 @@ def diff(left: str, right: str, settings: tuple[str, ...], form: str) -> int:
     not. A file given here holds one cell. --set is for every one of the two that has the constant.
     """
     from gategen.diff import diff, text
+    from gategen.spec.load import load_one
 
-    found = diff(*_with_constants((_one(left), _one(right)), _constants(settings)))
+    found = diff(*_with_constants((load_one(left), load_one(right)), _constants(settings)))
     if form == "json":
         import json
 
