@@ -78,6 +78,9 @@ def commands() -> None:
     """
 
 
+_COUNT = click.IntRange(min=1)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 _cells = click.argument("targets", metavar="[CELL]...", nargs=-1)
 _equations = click.option(
     "--equations",
@@ -332,16 +335,35 @@ def new(name: str, origin: str) -> None:
 @_equations
 @_name
 @_set
-def bench(targets: tuple[str, ...], equations: tuple[str, ...], name: str, settings: tuple[str, ...]) -> None:
+@click.option("--steps", type=_COUNT, default=100, show_default=True, help="T.")
+@click.option("--batch", type=_COUNT, default=32, show_default=True, help="B: how many sequences.")
+@click.option("--input", "input_size", type=_COUNT, default=64, show_default=True, help="The size of x.")
+@click.option("--hidden", type=_COUNT, default=128, show_default=True, help="Every other size.")
+@click.option("--threads", type=_COUNT, help="Of both sides; without it, what they take by themselves.")
+def bench(
+    targets: tuple[str, ...],
+    equations: tuple[str, ...],
+    name: str,
+    settings: tuple[str, ...],
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden: int,
+    threads: int | None,
+) -> None:
     """Speed of the NumPy modules, beside torch.nn.
 
     Forward and backward in float32, interleaved with torch.nn where that is installed and has the cell.
     """
-    from gategen.bench import HEADER, bench
+    if threads:  # NumPy's BLAS reads it once, when it is loaded
+        if "numpy" in sys.modules:
+            raise click.UsageError("--threads is for a program of its own, where NumPy is not loaded yet")
+        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    from gategen.bench import HEADER, Run, bench
 
     cells = _load(targets, equations, name, settings)
     with _progress("measuring") as progress:
-        rows = bench(cells, progress=progress)
+        rows = bench(cells, Run(steps, batch, input_size, hidden, threads), progress)
     _table(HEADER, rows)
 
 

@@ -117,7 +117,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads; False to save nothing; an earlier tape, which is void then.
+    tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -269,7 +269,7 @@ def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) ->
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[cp.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if isinstance(tape, bool):
+    if tape is None or isinstance(tape, bool):
         return [cp.empty(shape, dtype) for shape in shapes.values()]
     if not isinstance(tape, Tape):
         given = type(tape).__name__

@@ -107,7 +107,7 @@ def forward(
     x: (T, B, I).
     initial: the states before the first step; None for the cell's own start.
     lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state and its outputs are 0.
-    tape: True to save what `backward` reads; False to save nothing; an earlier tape, which is void then.
+    tape: True to save what `backward` reads; False or None for nothing; an earlier tape, which is void then.
 
     Raises ValueError and TypeError that name the argument.
     """
@@ -119,7 +119,7 @@ def forward(
     x = check("x", x, (T, B, I))
     finished = None if lengths is None else over(lengths, T, B)
     steps = max(128, 2**18 // max(1, B * H))  # at once, where no tape is left
-    if tape is False and T > steps:
+    if (tape is False or tape is None) and T > steps:
         return in_parts(params, x, initial, lengths, steps, np.empty((T, B, H), dtype))
     if finished is not None:  # what lies behind the end of a sequence is never read
         x = np.where(finished, 0, x).astype(x.dtype)
@@ -339,7 +339,7 @@ def check(name: str, value: Any, *shapes: tuple[int, ...], dtype: Any = None) ->
 
 def memory(tape: Any, dtype: np.dtype, **shapes: tuple[int, ...]) -> list[np.ndarray]:
     """Arrays that nothing is in yet, or those of an earlier tape of the same shapes."""
-    if isinstance(tape, bool):
+    if tape is None or isinstance(tape, bool):
         return [np.empty(shape, dtype) for shape in shapes.values()]
     if not isinstance(tape, Tape):
         given = type(tape).__name__

@@ -588,3 +588,13 @@ def test_a_narrow_terminal_cuts_no_name_of_a_cell(run, fake, monkeypatch, column
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     out = run("build", "lstm_peephole", "libru_geomean", "gru")[1]
     assert {"lstm_peephole", "libru_geomean", "gru"} <= {line.split(" ")[0] for line in out.splitlines()}
+
+
+def test_bench_measures_the_sizes_and_threads_that_are_asked_for(run, monkeypatch):
+    monkeypatch.setattr("gategen.bench.RUNS", 1)
+    sizes = ("--steps", "3", "--batch", "2", "--input", "5", "--hidden", "7")
+    assert run("bench", "rnn", *sizes)[1].splitlines()[1].endswith("\tT=3 B=2 I=5 H=7 float32")
+    assert run("bench", "rnn", "--hidden", "0")[0] == 2
+    assert run("bench", "rnn", "--threads", "1")[0] == 2  # NumPy has its threads already
+    done = program("bench", "rnn", *sizes, "--threads", "1", timeout=MINUTES)
+    assert done.returncode == 0 and done.stdout.splitlines()[1].endswith("float32 threads=1")

@@ -155,7 +155,6 @@ MISTAKES = {
         TypeError,
         ["masked array", "fill it"],
     ),
-    "tape is None": (lambda m, a: a.forward(tape=None), TypeError, ["tape", "NoneType", "True, False"]),
     "tape is a number": (lambda m, a: a.forward(tape=1), TypeError, ["tape", "int", "True, False"]),
     "an unknown argument": (lambda m, a: a.forward(hidden=1), TypeError, ["hidden"]),
     "a tape of another shape": (

@@ -181,3 +181,11 @@ def test_a_size_that_no_array_has_cannot_be_told() -> None:
     k = states("k", size="memory")
     with pytest.raises(SpecError, match="no parameter and of no input tells the size memory of k"):
         cell_of(Eq(h.next, W @ x + h), Eq(k.next, k + lang.mean(x)))
+
+
+def test_a_bias_that_keeps_a_state_from_its_size_is_named():
+    jordan = "states: y[out]\nh = tanh(W_h @ x + U_h @ y + b_h)\ny' = sigmoid(W_y @ h + b_y)"
+    with pytest.raises(SpecError, match=r"y has size out, its next value hidden") as raised:
+        Cell.parse("jordan", jordan)
+    assert raised.value.hint == "vectors: b_y[out] makes b_y as wide as the state"
+    assert Cell.parse("jordan", f"vectors: b_y[out]\n{jordan}").sizes == ("input", "hidden", "out")

@@ -155,3 +155,12 @@ def test_gradients_do_not_depend_on_how_many_steps_are_computed_ahead(module_of,
     found = gradients(point)
     assert found.keys() == whole.keys()
     assert_same(found.values(), whole.values())
+
+
+@pytest.mark.parametrize("name", ["gru", "caru"])
+@pytest.mark.parametrize("steps", [4, 2**18])
+def test_no_tape_may_be_said_as_none(module_of, name, steps):
+    module = module_of(name)
+    params, x = module.init(1, 1, seed=0), np.ones((steps, 1, 1), "float32")
+    found, wanted = (module.forward(params, x, tape=tape) for tape in (None, False))
+    assert found[2] is None and np.array_equal(found[0], wanted[0])

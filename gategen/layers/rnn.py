@@ -163,7 +163,14 @@ class RNN:
     # ------------------------------------------------------------------------------------------ running
 
     def __call__(
-        self, /, x: Array, initial: Any = None, lengths: Any = None, *, tape: bool = True, **inputs: Array
+        self,
+        /,
+        x: Array,
+        initial: Any = None,
+        lengths: Any = None,
+        *,
+        tape: bool | None = True,
+        **inputs: Array,
     ) -> tuple[Any, Any]:
         """The outputs and the final states.
 
@@ -173,7 +180,7 @@ class RNN:
             an array; None for the cell's own start.
         lengths: (B,) integers from 0 to T. Behind its length a sequence keeps its state, its outputs are 0;
             the backward direction starts at its end.
-        tape: False saves nothing for `backward`.
+        tape: False or None saves nothing for `backward`.
         inputs: the further inputs of the cell, laid out as x, or (B, size) where constant in time. Every
             layer reads them.
 
@@ -189,7 +196,7 @@ class RNN:
             lengths = checked_lengths(lengths, layout)
             order = self._xp.asarray(reversal(lengths, layout.steps)), self._xp.arange(layout.batch)
 
-        tape = _flag("tape", tape)
+        tape = tape is not None and _flag("tape", tape)
         self._run = None
         tapes, masks, finals = [], [], []
         outputs: tuple[Array, ...] = (layout.inward(x),)

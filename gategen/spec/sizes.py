@@ -63,11 +63,12 @@ class Unifier:
             return a
         hint = "elementwise values have one size, or size 1; a product W @ v changes the size"
         for value, other in ((left, b), (right, a)):
-            x = _elementwise_input(value)
-            if x is not None:
-                size = f'"{other}"' if isinstance(other, str) else other
+            size = f'"{other}"' if isinstance(other, str) else other
+            if (x := _elementwise(lang.Input, value)) is not None:
                 made = f'{x} = inputs("{x}", size={size})'
                 hint = f"{made} makes {x} as wide; a product W @ {x} changes the size"
+            elif left is None and (v := _elementwise(lang.Vector, value)) is not None and v.size != other:
+                hint = f'{v} = vectors("{v}", size={size}) makes {v} as wide as the state'
         raise SpecError(f"sizes contradict: {message.format(a=describe(a), b=describe(b))}", hint=hint)
 
     # ------------------------------------------------------------------------------------------ reading
@@ -225,13 +226,13 @@ def _unify(unifier: Unifier, eq: Eq) -> None:
     unifier.gates[eq.lhs.name] = size
 
 
-def _elementwise_input(expr: sp.Basic | None) -> lang.Input | None:
-    """An input that stands in an expression itself, not in a product or a sum over the features."""
-    if isinstance(expr, lang.Input):
+def _elementwise(kind: type, expr: sp.Basic | None) -> Any:
+    """A symbol of this kind in an expression itself, not in a product or a sum over the features."""
+    if isinstance(expr, kind):
         return expr
     if expr is None or isinstance(expr, (lang.matvec, *REDUCTIONS)):
         return None
-    return next(filter(None, map(_elementwise_input, expr.args)), None)
+    return next(filter(None, (_elementwise(kind, arg) for arg in expr.args)), None)
 
 
 def _mentions(eq: Eq, message: str) -> bool:
