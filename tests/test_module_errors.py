@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,9 +21,22 @@ from points import (
     random_point,
 )
 
-from gategen import Cell
+from gategen import Cell, emulator
 
 H, I = SIZES["hidden"], SIZES["input"]  # noqa: E741
+
+
+class Others:
+    """Records as those of a module, but of another one: this one."""
+
+    class Params(NamedTuple):
+        W: Array
+
+    class States(NamedTuple):
+        h: Array
+
+    class Tape(NamedTuple):
+        x: Array
 
 
 # What `call` below is given instead of the right thing, and what the message then says.
@@ -156,6 +170,36 @@ MISTAKES = {
         ["masked array", "fill it"],
     ),
     "tape is a number": (lambda m, a: a.forward(tape=1), TypeError, ["tape", "int", "True, False"]),
+    "tape is a truth value of NumPy": (
+        lambda m, a: a.forward(tape=np.bool_(True)),
+        TypeError,
+        [f"tape is {np.bool_.__name__} of numpy, expected True, False or an earlier Tape of {{module}}"],
+    ),
+    "params of another cell": (
+        lambda m, a: a.forward(params=Others.Params(a.params.W)),
+        TypeError,
+        [f"params is Params of {__name__}, expected Params of {{module}}"],
+    ),
+    "initial of another cell": (
+        lambda m, a: a.forward(initial=Others.States(a.states.h)),
+        TypeError,
+        [f"initial is States of {__name__}, expected States of {{module}}"],
+    ),
+    "a tape of another cell": (
+        lambda m, a: a.forward(tape=Others.Tape(a.x)),
+        TypeError,
+        [f"tape is Tape of {__name__}, expected True, False or an earlier Tape of {{module}}"],
+    ),
+    "backward with a tape of another cell": (
+        lambda m, a: a.backward(tape=Others.Tape(a.x)),
+        TypeError,
+        [f"tape is Tape of {__name__}, expected the Tape of forward of {{module}}"],
+    ),
+    "d_final of another cell": (
+        lambda m, a: a.backward(d_final=Others.States(a.states.h)),
+        TypeError,
+        [f"d_final is States of {__name__}, expected States of {{module}}"],
+    ),
     "an unknown argument": (lambda m, a: a.forward(hidden=1), TypeError, ["hidden"]),
     "a tape of another shape": (
         lambda m, a: a.forward(tape=a.tape, x=a.x[1:]),
@@ -219,6 +263,16 @@ MISTAKES = {
         ValueError,
         ["h", "(4, 3)", "(5, 3)"],
     ),
+    "a step of integers": (
+        lambda m, a: m.step(a.params, np.zeros((B, I), int)),
+        TypeError,
+        ["x_t has dtype int64, expected float32 or float64"],
+    ),
+    "a step from the state of another cell": (
+        lambda m, a: m.step(a.params, a.x[0], Others.States(a.states.h)),
+        TypeError,
+        [f"state is States of {__name__}, expected States of {{module}}"],
+    ),
     "init of size 0": (lambda m, a: m.init(0, 4), ValueError, ["input_size", "0", "positive"]),
     "init of half a size": (
         lambda m, a: m.init(3, 4.5),
@@ -262,6 +316,11 @@ MISTAKES = {
         TypeError,
         ["W_r has dtype float32", "W_z has float64"],
     ),
+    "pack of a number for a vector": (
+        lambda m, a: m.pack(m.unpack(a.params) | {"b_z": 0.0}),
+        ValueError,
+        ["b_z has shape (), expected at least one dimension"],
+    ),
     "unpack of a dictionary": (lambda m, a: m.unpack({}), TypeError, ["params", "dict", "Params"]),
 }
 
@@ -290,6 +349,29 @@ def test_a_mistake_is_refused_by_name(module_of, what):
     with pytest.raises(error) as raised:
         call(arguments.module, arguments)
     for word in words:
+        assert word.replace("{module}", arguments.module.__name__) in str(raised.value), str(raised.value)
+
+
+STEPS = {
+    "x_t of another size": (lambda m, cp, a: m.step(a, cp.zeros((B, 9), "f")), ["x_t", "(5, 9)", "(5, 2)"]),
+    "x_t in another precision": (lambda m, cp, a: m.step(a, cp.zeros((B, I))), ["x_t", "float64", "float32"]),
+    "a state of another size": (
+        lambda m, cp, a: m.step(a, cp.zeros((B, I), "f"), m.States(cp.zeros((B, 9), "f"))),
+        ["state.h", "(5, 9)", "(5, 3)"],
+    ),
+    "a state that is none": (
+        lambda m, cp, a: m.step(a, cp.zeros((B, I), "f"), cp.zeros((B, H), "f")),
+        ["state is ndarray", "expected States of"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), STEPS.values(), ids=STEPS)
+def test_a_step_on_a_device_speaks_of_its_own_arguments(call, words):
+    module = emulator.load(Path(__file__).parents[1] / "generated" / "gru_cupy.py")
+    with emulator.installed() as cp, pytest.raises((TypeError, ValueError)) as raised:
+        call(module, cp, module.init(I, H, seed=0))
+    for word in words:
         assert word in str(raised.value), str(raised.value)
 
 
@@ -309,6 +391,13 @@ def test_every_cell_refuses_what_does_not_fit(module_of, name):
             module.forward(
                 point.params, point.x, **given | {key: np.zeros((B, point.values[s.name].shape[-1] + 1))}
             )
+    if point.cell.inputs[0].size in {*told, 1}:
+        stepped = {key: array[0] if array.ndim == 3 else array for key, array in point.further.items()}
+        of_params = {size for s in point.cell.parameters for size in point.cell.sizes_of(s)}
+        starts = (point.states, None) if point.cell.inputs[0].size in {*of_params, 1} else (point.states,)
+        for state in starts:
+            with pytest.raises(ValueError, match=r"\b(x_t|state\.\w+) has shape"):
+                module.step(point.params, wide[0], state, **options | stepped)
     for k, field in enumerate(module.Params._fields):
         wrong = point.params._replace(**{field: np.zeros((1, 2, 3))})
         with pytest.raises(ValueError, match=rf"params\.{field} .*\(1, 2, 3\), expected"):
@@ -400,5 +489,5 @@ def test_pack_refuses_what_does_not_fit(module_of, name):
                 with pytest.raises(ValueError, match=r"has shape .*(expected|does not fit on)"):
                     module.pack(arrays | {key: longer(array, axis)})
         if array.ndim:
-            with pytest.raises(ValueError, match=r"has shape \(\)|does not fit on"):
+            with pytest.raises(ValueError, match=r"has shape \(\), expected"):
                 module.pack(arrays | {key: np.float64(1)})

@@ -154,6 +154,7 @@ class Measure:
     lines: tuple[str, ...]  # those of `measure` itself
     result: str  # what it returns
     here: Measured  # in most functions
+    step: Measured  # where it is a run of one step
     unpack: Measured
 
 
@@ -166,12 +167,14 @@ def measure_record(module: Module, fields: Iterable[FieldRecord]) -> Measure:
     sizes, late = measured_sizes(module), late_sizes(module)
     letters = [size.letter for size in sizes]
     parts = " ".join(f.parts for f in fields)
+    given = " ".join(module.names.letter(s.size) for s in (*module.cell.inputs, *module.cell.states))
     return Measure(
         sizes=sizes,
         late=late,
         lines=together([(size.letter, size.source) for size in sizes]),
         result=listing(letters) or "()",
         here=measured(module, sizes, late, None),
+        step=measured(module, sizes, late, given),
         unpack=measured(module, sizes, late, parts),
     )
 

@@ -31,7 +31,7 @@ WORDS = frozenset(
     print float int len list tuple dict first first_backward start start_backward state state_t record count
     x_t y_t dims valid epsilon input_size hidden_size names rule now at last d k kept each memory over measure
     precision proper shapes stack array whole part d_params d_first d_start update running finished_t constant
-    steps rest in_parts project
+    steps rest in_parts project type_of
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs ends ts chunks backwards
     cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
@@ -51,7 +51,7 @@ GLOBALS = frozenset(
     """
     params x initial lengths tape buffers training x_t state np cp NamedTuple Any Params States Grads Tape
     Buffers init_buffers measure precision check memory over backwards chunks tiles project os first_step
-    start_states forward launch kernel here product row_sum column_sums arithmetic in_parts
+    start_states forward launch kernel type_of here product row_sum column_sums arithmetic in_parts
     """.split()
 ) | {*HELPERS, *dir(builtins)}
 

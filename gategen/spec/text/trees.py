@@ -65,9 +65,21 @@ def _check(tree: ast.expr, budget: Budget) -> None:
             raise SpecError(f"{what} has no place in an expression", hint=hint)
         budget.left -= isinstance(node, ast.expr)
         if depth > DEPTH or budget.left < 0:
-            what = f"nested more than {DEPTH} deep" if depth > DEPTH else f"of more than {NODES} parts"
-            raise SpecError(f"this is {what}", hint=NAME_A_PART)
+            raise _too_much(depth, tree)
         pending += [(child, depth + (not continues(node, child))) for child in ast.iter_child_nodes(node)]
+
+
+def _too_much(depth: int, tree: ast.expr) -> SpecError:
+    """Of one expression, or of all of them: then naming a part would not make it less."""
+    if depth > DEPTH:
+        return SpecError(f"this is nested more than {DEPTH} deep", hint=NAME_A_PART)
+    own = sum(isinstance(node, ast.expr) for node in ast.walk(tree))
+    if own > NODES:
+        return SpecError(f"this is of more than {NODES} parts", hint=NAME_A_PART)
+    return SpecError(
+        f"up to here the equations have more than {NODES} parts (names, numbers, operations) together",
+        hint="a cell of that many is written as a .py file",
+    )
 
 
 _LEVELS: dict[type[ast.operator], int] = {ast.Add: 1, ast.Sub: 1, ast.Mult: 2, ast.Div: 2}
