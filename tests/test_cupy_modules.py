@@ -268,7 +268,9 @@ def test_the_states_and_the_tape_of_another_module_are_refused(folder: Path) -> 
             TypeError, match=rf"tape is Tape of {other.__name__}, .* earlier Tape of {mine.__name__}"
         ):
             mine.forward(params, x, tape=tape)
-        with pytest.raises(TypeError, match=rf"tape is Tape, .* forward of {mine.__name__}"):
+        with pytest.raises(
+            TypeError, match=rf"tape is Tape of {other.__name__}, .* forward of {mine.__name__}"
+        ):
             mine.backward(params, tape, None)
 
 
