@@ -76,7 +76,7 @@ REDUCTIONS = {
 }
 ELSEWHERE = {"layer_norm", "batch_norm", "concat"}
 DECLARATIONS = {"Eq", "inputs", "states", "gates", "matrices", "vectors", "scalars", "constants"}
-CONTENTS = {"identity", "lower", "strict_lower", "shift", "blocks"}  # of parameters, told by NumPy in test_contents
+CONTENTS = {"identity", "lower", "strict_lower", "shift", "blocks"}  # tested in test_contents
 
 
 def test_every_exported_function_is_here() -> None:
