@@ -97,12 +97,12 @@ class Lines(Host):
         self.rooms: dict[str, Array] = {}  # what lasts for a few steps, by name
         self.widths: list[sp.Expr] = []
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
-        # Stacks that lie gate by gate, and whether the operands of the instruction at hand do.
-        once = where == ONCE or way.rule is not module.plan.step
-        self.by_gate: Mapping[str, int] = {} if once else module.by_gate
-        self.spread = self.apart = self.computing = False
-        self.form = "{}"  # of the array at hand, that it lies so
-        self.static = False
+        self.alone = where == ONCE or way.rule is not module.plan.step  # whether there is one step alone
+        self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
+        self.static = False  # whether the kernel at hand is for all rows alike
+        self.spread = False  # whether its stacks may lie gate by gate
+        self.apart = False  # whether those of the instruction at hand do
+        self.form = "{}"  # what makes the array at hand lie so
         self.ones = False
 
     @property
@@ -182,7 +182,7 @@ class Lines(Host):
             lead, axes = ("", "0, 1") if buffer.kind == "row" else (f"{steps}, ", "1, 2")
             return f"{{}}.reshape({lead}B, {n}, {self.names.size(self.size)}).swapaxes({axes})"
         text = "{}" if n == 1 else f"{{}}.reshape({n}, 1, {self.names.size(self.size)})"
-        rows = self.computing and self.where == LOOP and not view.single and not isinstance(home, Given)
+        rows = self.spread and self.where == LOOP and not view.single and not isinstance(home, Given)
         return f"np.tile({text}, (B, 1))" if rows else text
 
     def gates(self, view: View) -> int:
@@ -350,8 +350,8 @@ class Lines(Host):
         written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
-        self.static, self.size, self.computing = kernel.static, length(kernel.size), not kernel.static
-        self.spread = not kernel.static and self.where != ONCE and self.way.rule is self.module.plan.step
+        self.static, self.size = kernel.static, length(kernel.size)
+        self.spread = not kernel.static and not self.alone
         parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
         at = 0
@@ -364,7 +364,7 @@ class Lines(Host):
             if any(v in written for v in order):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))
             self.say(remark, *lines)
-        self.static = self.apart = self.computing = False
+        self.static = self.spread = self.apart = False
 
     def instruction(self, one: Instruction) -> str:
         self.apart = self.spread and self.lie_apart([*one.reads, one.out])
