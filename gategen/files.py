@@ -1,13 +1,18 @@
-"""Reading a file that someone else wrote: a regular one, and not without end."""
+"""Files of other people, which are read with care, and the folder of gategen's own."""
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
+import shutil
 import stat
+import tempfile
+from functools import cache
 from pathlib import Path
 
 LIMIT = 16 * 2**20  # bytes
+CACHE = "GATEGEN_CACHE"  # environment variable: where is kept what can be made again
 
 
 def read_file(path: str | Path, limit: int = LIMIT) -> bytes:
@@ -20,3 +25,18 @@ def read_file(path: str | Path, limit: int = LIMIT) -> bytes:
         if there.st_size > limit:
             raise OSError(errno.EFBIG, f"this file has more than {limit} bytes", os.fspath(path))
         return file.read(limit)
+
+
+@cache
+def cache_folder() -> Path:
+    """The cache, made if need be; a folder for this process alone where that is not possible."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gategen"
+    folder = Path(os.environ.get(CACHE) or default)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        own = tempfile.mkdtemp(prefix="gategen-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return Path(own)

@@ -716,9 +716,9 @@ def test_cupy_refuses_arrays_of_the_host():
         ),
         (lambda m: RNN(m("noisy"), 3, 4, memory=0), ValueError, "memory is 0, expected a positive integer"),
         (
-            lambda m: RNN("gru", 3, 4),
+            lambda m: RNN(3, 3, 4),
             TypeError,
-            "module is str, expected a module that gategen has generated",
+            "a cell is a Cell, the name of a built-in one, or the path of a file, not int",
         ),
         (
             lambda m: RNN(np, 3, 4),

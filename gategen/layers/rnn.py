@@ -92,6 +92,8 @@ class _Own(dict[str, Array]):
 class RNN:
     """`num_layers` layers of a cell, each reading the outputs of the one below.
 
+    `module` is a generated one, or a cell, as `gategen.compile` takes it: that makes the NumPy module.
+
     With `bidirectional`, every layer runs the cell once more, with parameters of its own, from the end of
     each sequence to its beginning; its outputs are both, side by side. `dropout` is the probability that an
     output on its way to the next layer is dropped while training. Of several outputs the next layer reads the
@@ -106,7 +108,7 @@ class RNN:
 
     def __init__(
         self,
-        module: ModuleType,
+        module: Any,
         input_size: int | None = None,
         hidden_size: int | None = None,
         num_layers: int = 1,
@@ -118,9 +120,8 @@ class RNN:
         seed: Any = None,
         **further: Any,
     ) -> None:
-        if not all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
-            raise TypeError(f"module is {kind(module)}, expected a module that gategen has generated")
-        self.module = module
+        self.module = _generated(module)
+        module = self.module
         self.hidden_size = _positive("hidden_size", hidden_size)
         self.num_layers = _positive("num_layers", num_layers)
         self.bidirectional = _flag("bidirectional", bidirectional)
@@ -159,6 +160,16 @@ class RNN:
     def __setstate__(self, state: dict[str, Any]) -> None:
         found = {key: import_module(state[key]) for key in ("module", "_xp")}
         vars(self).update(state | found)
+
+    @property
+    def cells(self) -> tuple[_Cell, ...]:
+        """The module once for every layer and direction, with what it holds there."""
+        return self._cells
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes by name, but that of x, which differs between layers."""
+        return dict(self._sizes)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -537,6 +548,17 @@ def _difference(there: Any, here: Sequence[str]) -> str:
     if one == other:
         return "with the same equations, but another name, other constants, sizes or initial values"
     return f"whose equations differ: {one} there, {other} here"
+
+
+def _generated(module: Any) -> ModuleType:
+    """The module, or that of a cell."""
+    if all(hasattr(module, name) for name in ("forward", "INPUTS", "STATES", "OUTPUTS")):
+        return module  # type: ignore[no-any-return]
+    if isinstance(module, ModuleType):
+        raise TypeError("module is module, expected a module that gategen has generated")
+    from gategen.compiled import compile
+
+    return compile(module)
 
 
 def _positive(name: str, value: Any) -> int:

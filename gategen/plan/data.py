@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 import sympy as sp
 
+from gategen.callables import method_of
 from gategen.graph import Graph, Pointwise, Value, length
 from gategen.spec.cell import Cell
 from gategen.spec.language import Size
@@ -304,6 +305,9 @@ class Plan:
     def rule(self, name: str) -> Rule | None:
         """The rule of that name, where the cell has one."""
         return next((rule for rule in self.rules if rule.name == name), None)
+
+    _repr_latex_ = method_of("show.notebook", "plan_latex")
+    _repr_html_ = method_of("show.notebook", "plan_html")
 
 
 @lru_cache(maxsize=10_000)
