@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from test_torch_layers import ALL, KINDS, close
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -265,6 +266,7 @@ def test_compile_without_a_break_equals_eager_and_is_not_repeated_for_another_le
     model = Three()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
+    counts = []
     for steps in (20, 21, 22):
         x = torch.randn(steps, B, I, requires_grad=True)
         lengths = torch.tensor([steps, 3, steps - 2])
@@ -273,7 +275,8 @@ def test_compile_without_a_break_equals_eager_and_is_not_repeated_for_another_le
         loss = compiled(x, lengths)
         for one, other in zip([loss, *torch.autograd.grad(loss, leaves)], eager, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-    assert counter.frame_count == 1
+        counts.append(counter.frame_count)
+    assert counts[0] > 0 and counts == counts[:1] * 3
 
 
 def test_export_holds_the_layer_for_any_length():
