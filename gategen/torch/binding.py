@@ -30,6 +30,7 @@ class Call(NamedTuple):
     initial: (B, size) for every state, or none for the cell's own start.
     lengths: (B,) int64 on the host, or None.
     buffers: running statistics.
+    held: where the arrays of the parameters are kept from run to run.
     """
 
     tensors: Sequence[Tensor]
@@ -38,6 +39,7 @@ class Call(NamedTuple):
     lengths: Tensor | None
     buffers: Sequence[Tensor]
     training: bool
+    held: dict[Any, Any]
 
 
 class Ran(NamedTuple):
@@ -87,7 +89,7 @@ class Binding:
                 further["buffers"] = module.Buffers(*map(array, call.buffers))
                 further["training"] = call.training
             y, final, left = module.forward(
-                self.params(module, call.tensors, array),
+                self.params(module, call, array),
                 inputs[0],
                 initial=module.States(*map(array, call.initial)) if call.initial else None,
                 lengths=None if call.lengths is None else call.lengths.numpy(),
@@ -115,13 +117,13 @@ class Binding:
             left = put_together(form, inputs, [array(given) for given in tape])
             d_y = [array(d) for d in d_outputs]
             grads = module.backward(
-                self.params(module, call.tensors, array),
+                self.params(module, call, array),
                 left,
                 d_y if len(module.OUTPUTS) > 1 else d_y[0],
                 module.States(*map(array, d_final)),
             )
             return Gradients(
-                self.of_tensors([*map(tensor, grads.params)], call.tensors),
+                [*map(tensor, self.of_tensors(grads.params, call.tensors))],
                 [*map(tensor, grads[1:-1])],
                 [*map(tensor, grads.initial)] if call.initial else [],
             )
@@ -151,55 +153,75 @@ class Binding:
 
     # ------------------------------------------------------------------------------------------ parameters
 
-    def params(self, module: ModuleType, tensors: Sequence[Tensor], array: Any) -> Any:
-        """The module's `Params`, on the memory of the tensors wherever that lies as it should."""
-        return module.Params(*(array(_made(source, tensors)) for source in self.layout.sources))
+    def params(self, module: ModuleType, call: Call, array: Any) -> Any:
+        """The module's `Params`, on the memory of the tensors wherever that lies as it should.
 
-    def of_tensors(self, fields: Sequence[Tensor], like: Sequence[Any]) -> list[Tensor]:
-        """What the tensors of the layer are, or their gradients, from those of the fields.
+        Where nothing had to be copied, they are kept, until a tensor lies elsewhere.
+        """
+        places = [(tensor.data_ptr(), tensor.is_contiguous()) for tensor in call.tensors]
+        known = call.held.get(module)
+        if known is not None and known[0] == places:
+            return known[1]
+        tensors = call.tensors
+        made = module.Params(*(field_of(source, tensors, array) for source in self.layout.sources))
+        firsts = (places[source.tensors[0]] for source in self.layout.sources)
+        if all((_place(field), True) == first for field, first in zip(made, firsts, strict=True)):
+            call.held[module] = places, made
+        return made
+
+    def of_tensors(self, fields: Sequence[Array], like: Sequence[Any]) -> list[Array]:
+        """What the tensors of the layer hold, or their gradients, from the same of the fields.
 
         `like` are as high as the tensors, where the layout has one for every parameter.
         """
-        found: list[Tensor] = [None] * len(self.layout.names)
+        found: list[Array] = [None] * len(self.layout.names)
         for field, source in zip(fields, self.layout.sources, strict=True):
             if source.blocks:
-                parts = field.chunk(len(source.blocks))
+                blocks = field.reshape(len(source.blocks), -1, *field.shape[1:])
                 for number in source.tensors:  # each gets memory of its own
-                    found[number] = torch.cat([parts[source.blocks.index(k)] for k in range(len(parts))])
+                    found[number] = blocks.take(_inverse(source.blocks), axis=0).reshape(field.shape)
             elif len(source.tensors) == 1:
                 found[source.tensors[0]] = field
             else:
-                rows = [len(like[number]) for number in source.tensors]
-                for number, part in zip(source.tensors, field.split(rows), strict=True):
-                    found[number] = part
+                start = 0
+                for number in source.tensors:
+                    end = start + like[number].shape[0]
+                    found[number] = field[start:end]
+                    start = end
         return found
 
 
-def _made(source: Source, tensors: Sequence[Tensor]) -> Tensor:
+def field_of(source: Source, tensors: Sequence[Tensor], array: Any) -> Array:
     """A field of `Params`."""
     first, *others = (tensors[number] for number in source.tensors)
     if source.blocks:
-        total = first + others[0] if others else first
-        if source.blocks == tuple(range(len(source.blocks))):
-            return total
-        parts = total.chunk(len(source.blocks))
-        return torch.cat([parts[k] for k in source.blocks])
-    return stacked(first, *others) if others else first
+        total = array(first) + array(others[0]) if others else array(first)
+        blocks = total.reshape(len(source.blocks), -1, *total.shape[1:])
+        return blocks.take(source.blocks, axis=0).reshape(total.shape) if len(blocks) > 1 else total
+    return array(stacked(first, *others) if others else first)
 
 
 def stacked(first: Tensor, *others: Tensor) -> Tensor:
     """The tensors one under the other: on their own memory where they lie there so, else a copy."""
-    end = first.data_ptr() + first.nbytes
-    rows = len(first)
-    for tensor in others:
+    end = first.data_ptr()
+    for tensor in (first, *others):
         if tensor.data_ptr() != end or not tensor.is_contiguous():
             return torch.cat((first, *others))
         end += tensor.nbytes
-        rows += len(tensor)
-    inside = first.untyped_storage()
-    if end > inside.data_ptr() + inside.nbytes():
+    whole = first.untyped_storage()
+    if end > whole.data_ptr() + whole.nbytes():
         return torch.cat((first, *others))
+    rows = sum(tensor.shape[0] for tensor in (first, *others))
     return first.as_strided((rows, *first.shape[1:]), first.stride())
+
+
+def _place(array: Array) -> int:
+    """Where the first entry lies."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return [order.index(k) for k in range(len(order))]
 
 
 # ------------------------------------------------------------------------------------------ finding modules

@@ -20,7 +20,7 @@ def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
     flat = (*call.tensors, *call.inputs, *call.initial)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat):
         counts = len(call.tensors), len(call.inputs), len(call.initial)
-        return tuple(_Run.apply(binding, counts, call.lengths, call.buffers, call.training, *flat))
+        return tuple(_Run.apply(binding, counts, call[3:], *flat))
     with torch.no_grad():
         ran = binding.run(call, tape=False)
     return (*ran.outputs, *ran.final)
@@ -36,31 +36,27 @@ def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, binding: Binding, counts: Any, lengths: Any, buffers: Any, training: bool, *flat: Tensor
-    ) -> tuple[Tensor, ...]:
-        tensors, inputs, initial = _split(flat, counts)
-        call = Call(tensors, inputs, initial, lengths, buffers, training)
+    def forward(ctx: Any, binding: Binding, counts: Any, rest: Any, *flat: Tensor) -> tuple[Tensor, ...]:
+        call = Call(*_split(flat, counts), *rest)
         ran = binding.run(call, tape=True)
         ctx.save_for_backward(*flat, *ran.tape)
-        ctx.of = binding, counts, lengths, training, ran.form, len(ran.outputs)
+        ctx.of = binding, counts, rest, ran.form, len(ran.outputs)
         return (*ran.outputs, *ran.final)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         pull = _Pull.apply if torch.is_grad_enabled() else _pull
-        return (None, None, None, None, None, *pull(ctx.of, *saved, *gradients))
+        return (None, None, None, *pull(ctx.of, *saved, *gradients))
 
 
 def _pull(of: Any, *given: Tensor) -> tuple[Tensor, ...]:
     """The gradients of the tensors, the inputs and the initial states of a run."""
-    binding, counts, lengths, training, form, outputs = of
+    binding, counts, rest, form, outputs = of
     states = len(binding.module.STATES)
     tape = len(given) - sum(counts) - outputs - states
-    tensors, inputs, initial, kept, d_outputs, d_final = _split(given, (*counts, tape, outputs, states))
-    call = Call(tensors, inputs, initial, lengths, (), training)
-    found = binding.pull(call, kept, form, d_outputs, d_final)
+    *own, kept, d_outputs, d_final = _split(given, (*counts, tape, outputs, states))
+    found = binding.pull(Call(*own, *rest), kept, form, d_outputs, d_final)
     return (*found.tensors, *found.inputs, *found.initial)
 
 

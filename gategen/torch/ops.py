@@ -59,7 +59,7 @@ def run_op(
 ) -> list[Tensor]:
     """Outputs, final states, new buffers, and what the tape leaves."""
     updated = [buffer.clone() for buffer in buffers]
-    ran = bound(key).run(Call(tensors, inputs, initial, lengths, updated, training), tape)
+    ran = bound(key).run(Call(tensors, inputs, initial, lengths, updated, training, {}), tape)
     return [*map(_own, ran.outputs), *map(_own, ran.final), *updated, *map(_own, ran.tape)]
 
 
@@ -77,7 +77,7 @@ def pull_op(
     d_final: list[Tensor],
 ) -> list[Tensor]:
     """The gradients of the tensors, the inputs and the initial states."""
-    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training)
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
     found = binding.pull(call, tape, _form(binding, call), d_outputs, d_final)
     return [*map(_own, found.tensors), *map(_own, found.inputs), *map(_own, found.initial)]
 
@@ -96,7 +96,7 @@ def _own(tensor: Tensor) -> Tensor:
 def _(
     key: str, tensors: Any, inputs: Any, initial: Any, lengths: Any, buffers: Any, training: bool, tape: bool
 ) -> list[Tensor]:
-    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training)
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
     steps, batch = inputs[0].shape[:2]
     outputs, final, kept = _shapes(binding, call, tape)
     empty = inputs[0].new_empty
@@ -176,6 +176,7 @@ def _tried(
             torch.full((batch,), steps) if lengths else None,
             [ones(size) for size in buffers],
             training,
+            {},
         )
         return binding.run(call, tape)
 

@@ -39,6 +39,7 @@ class _Layers(torch.nn.Module):
         module = net.module
         self._binding = Binding(module, layout_of(module, net.cells[0].params), cell)
         self._suffixes = tuple(suffixes)
+        self._arrays: dict[str, dict[Any, Any]] = {suffix: {} for suffix in suffixes}  # of the parameters
         self._drawn: set[str] = set()
         fixed = getattr(module, "FIXED", ())
         for suffix, held, other in zip(suffixes, net.cells, twin.cells, strict=True):
@@ -61,8 +62,9 @@ class _Layers(torch.nn.Module):
 
     def _tensors_of(self, params: Any) -> list[Tensor]:
         """The tensors of a layer, from the fields of the module's `Params` on the host."""
-        fields = [torch.from_numpy(field.get() if hasattr(field, "get") else field) for field in params]
-        return self._binding.of_tensors(fields, list(self._binding.module.unpack(params).values()))
+        fields = [field.get() if hasattr(field, "get") else field for field in params]
+        found = self._binding.of_tensors(fields, list(self._binding.module.unpack(params).values()))
+        return [torch.from_numpy(array) for array in found]
 
     # ------------------------------------------------------------------------------------------ parameters
 
@@ -99,7 +101,11 @@ class _Layers(torch.nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._arrays = {suffix: {} for suffix in self._suffixes}
         self.flatten_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_arrays"}
 
     def _held(self, names: Sequence[str], suffix: str) -> list[Tensor]:
         """Parameters and buffers of a layer; attributes where something stands in their place."""
@@ -118,7 +124,9 @@ class _Layers(torch.nn.Module):
         """The outputs, (T, B, size) each, and the final states, (B, size) each."""
         tensors: Sequence[Tensor] = self._held(self._binding.layout.names, suffix)
         tensors, inputs, initial = _of_one_dtype(tensors, inputs, initial)
-        call = Call(tensors, inputs, initial, lengths, self._held(self._running, suffix), self.training)
+        held = {} if torch.compiler.is_compiling() else self._arrays[suffix]
+        running = self._held(self._running, suffix)
+        call = Call(tensors, inputs, initial, lengths, running, self.training, held)
         way = _way(call)
         found = way.run(self._binding, call)
         outputs = len(self._binding.module.OUTPUTS)
@@ -142,9 +150,8 @@ class _Layers(torch.nn.Module):
             return []
         given = [hx] if isinstance(hx, torch.Tensor) else list(hx)
         if len(given) != len(states):
-            raise RuntimeError(
-                f"{self._binding.module.NAME} needs {len(states)} tensors in hx ({', '.join(states)}), got {len(given)}"
-            )
+            wants = f"{len(states)} tensors in hx ({', '.join(states)})"
+            raise RuntimeError(f"{self._binding.module.NAME} needs {wants}, got {len(given)}")
         for tensor, (name, size) in zip(given, states.items(), strict=True):
             expected = (*shape, self._size(size))
             if tuple(tensor.shape) != expected:

@@ -160,7 +160,7 @@ def call_of(name: str, given: bool, lengths: Any = None) -> tuple[RNN, Call]:
     starts = [state.detach().requires_grad_() for state in starts]
     tensors = layer._held(layer._binding.layout.names, "_l0")
     buffers = layer._held(layer._running, "_l0")
-    return layer, Call(tensors, [x, *more.values()], starts, lengths, buffers, True)
+    return layer, Call(tensors, [x, *more.values()], starts, lengths, buffers, True, {})
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["given_start", "own_start"])
