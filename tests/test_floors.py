@@ -42,7 +42,7 @@ ORDERS = {
         comments names module folding contents interface instructions host functions sigmoids numpy cupy
         __init__""",
     "judge": "found host problem finite runner derivatives verify __init__",
-    "layers": "arrange files rnn __init__",
+    "layers": "arrange files weights foreign rnn __init__",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
