@@ -1,10 +1,12 @@
-"""Reading a file that someone else wrote: a regular one, and not without end."""
+"""Reading a file that someone else wrote: a regular one, not without end. Writing one, whole or not."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 LIMIT = 16 * 2**20  # bytes
@@ -20,3 +22,16 @@ def read_file(path: str | Path, limit: int = LIMIT) -> bytes:
         if there.st_size > limit:
             raise OSError(errno.EFBIG, f"this file has more than {limit} bytes", os.fspath(path))
         return file.read(limit)
+
+
+def write_file(path: str | Path | os.PathLike[str], data: bytes) -> None:
+    """Put a file there, or in the place of the one that is there. Raises OSError, and nothing has changed."""
+    target = Path(os.path.realpath(path))  # a link stays one
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

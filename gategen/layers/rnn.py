@@ -37,7 +37,14 @@ from gategen.layers.arrange import (
 )
 from gategen.layers.files import RECORD, read, read_record, write
 from gategen.layers.foreign import Found, made_torch, of_keras, of_onnx, of_torch
-from gategen.layers.weights import Known, known, named_to_keras, named_to_torch
+from gategen.layers.weights import (
+    Known,
+    known,
+    named_to_keras,
+    named_to_onnx,
+    named_to_torch,
+    onnx_attributes,
+)
 
 _ARGUMENTS = ("input_size", "hidden_size", "seed", "dtype")  # of `init`, beside the further sizes
 
@@ -462,6 +469,51 @@ class RNN:
         one. Raises ValueError for a cell that Keras does not have, and for peepholes that are not 0.
         """
         return named_to_keras(self.state_dict(), self._known())
+
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cell: Any = None,
+        native: bool = False,
+        constant: Sequence[str] = (),
+        opset: int = 17,
+        force: bool = False,
+    ) -> None:
+        """Write the net as an ONNX model for inference; a file that gategen wrote is replaced.
+
+        Inputs are x and the further inputs; lengths and initial_<state> may be left out. Outputs are y and
+        final_<state>. All are shaped as in a call of the net with several sequences; T and B are open.
+
+        cell: the cell of the module, its name or its file, where it is not a built-in one.
+        native: with ONNX's own GRU, LSTM or RNN, for a cell that ONNX has.
+        constant: the names of further inputs that are (B, size), constant in time.
+        force: also replace a file that gategen did not write.
+
+        Raises `gategen.errors.GategenError`, also without the package onnx, and ValueError for a cell that
+        ONNX does not have.
+        """
+        from gategen import onnx
+
+        state = self.state_dict()
+        layers: tuple[onnx.Native, ...] = ()
+        if native:
+            known = self._known()
+            arrays = named_to_onnx(state, known)
+            layers = tuple(
+                onnx.Native(known.kind, onnx_attributes(known, self._directions), part) for part in arrays
+            )
+        net = onnx.Net(
+            onnx.cell_of(self.module.NAME, self.module.SPEC_SHA256, cell),
+            {"input": self.input_size, **self._sizes},
+            state,
+            self.num_layers,
+            self.bidirectional,
+            self.batch_first,
+            layers,
+            tuple(constant),
+        )
+        onnx.export(path, net, opset=opset, force=force)
 
     def _known(self) -> Known:
         """The cell as other libraries have it. Raises ValueError where they have none such.

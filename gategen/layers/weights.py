@@ -507,6 +507,13 @@ def named_to_onnx(named: Mapping[str, Any], cell: Known) -> list[dict[str, Array
     return [{name: np.stack(parts) for name, parts in layer.items()} for layer in layers]
 
 
+def onnx_attributes(cell: Known, directions: int) -> dict[str, Any]:
+    """The attributes of a node that is this cell, beside its size and direction."""
+    found: dict[str, Any] = {"linear_before_reset": 1} if cell.after else {}
+    found |= {"input_forget": 1} if cell.coupled else {}
+    return found | ({"activations": ["Relu"] * directions} if cell.activation == "relu" else {})
+
+
 # ---------------------------------------------------------------------------------------------- arrays
 
 
