@@ -26,6 +26,7 @@ judge
 diff
 show doctor bench onnx
 layers
+export
 cli
 __main__
 """

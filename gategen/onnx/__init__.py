@@ -13,6 +13,7 @@ Models compute outputs and final states; there is no training in them. `RNN.to_o
 from __future__ import annotations
 
 import os
+import re
 
 from gategen.backends.interface import sha_of
 from gategen.errors import GategenError
@@ -25,7 +26,7 @@ from gategen.spec.load import Target, find_builtin, load_one
 
 __all__ = ["OPSET", "MissingError", "Native", "Net", "cell_of", "export", "model"]
 
-MARK = b"gategen"  # the producer, at the beginning of every file
+MARK = re.compile(rb"\x08.\x12\x07gategen", re.S)  # how every file begins: a version, and who produced it
 
 
 def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force: bool = False) -> None:
@@ -41,9 +42,7 @@ def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force:
         raise GategenError("the model is larger than the 2 GiB that a file of ONNX can have") from error
     try:
         if not force and os.path.exists(path) and not _ours(path):
-            raise GategenError(
-                f"{os.fspath(path)} was not written by gategen: remove it, or take another name"
-            )
+            raise GategenError(f"{os.fspath(path)} was not written by gategen: only force overwrites it")
         write_file(path, data)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or error
@@ -52,7 +51,7 @@ def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force:
 
 def _ours(path: str | os.PathLike[str]) -> bool:
     with open(path, "rb") as file:
-        return MARK in file.read(64)
+        return MARK.match(file.read(64)) is not None
 
 
 def cell_of(name: str, sha: str, given: Target | None = None) -> Cell:

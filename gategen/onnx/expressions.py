@@ -19,8 +19,8 @@ POWERS = 4  # up to which a power is products
 class Expressions:
     """Makes nodes of expressions; what stands twice in them is computed once.
 
-    `known` are the names of values in the model, `sizes` the lengths of sizes. Where small values count to the
-    last digit, `exact`, a sigmoid is written out: onnxruntime's own is exact beside 1 only.
+    `known` are the names of values in the model, `sizes` the lengths of sizes. Where small values count to
+    the last digit, `exact`, a sigmoid is written out: that of onnxruntime is no better than beside 1.
     """
 
     def __init__(
