@@ -444,7 +444,7 @@ def bench(
 def doctor() -> None:
     """Say what was found of what gategen can use.
 
-    NumPy and its BLAS, CuPy, a GPU, a C++ compiler, PyTorch.
+    NumPy and its BLAS, CuPy, a GPU, a C++ compiler, PyTorch, ONNX.
     """
     from gategen.doctor import findings
 

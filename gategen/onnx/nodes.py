@@ -141,7 +141,7 @@ class Nodes:
         bools = [self.helper.make_tensor_value_info(mask, truth, ["B", 1]) for mask in masks]
         graph = self.helper.make_graph(body.nodes, "step", [*infos(given), *bools], infos(made))
         scanned, histories = len(inputs) - states, len(outputs) - states
-        turned = {"scan_output_directions": [int(backwards)] * histories} if histories else {}
+        turned = {"scan_input_directions": [1] * scanned, "scan_output_directions": [1] * histories}
         self.nodes.append(
             self.helper.make_node(
                 "Scan",
@@ -150,8 +150,7 @@ class Nodes:
                 name=self.name("scan"),
                 body=graph,
                 num_scan_inputs=scanned,
-                scan_input_directions=[int(backwards)] * scanned,
-                **turned,
+                **{name: ones for name, ones in turned.items() if backwards and ones},
             )
         )
 

@@ -14,8 +14,10 @@ import onnx
 import onnxruntime
 import pytest
 import sympy as sp
+from onnx.reference import ReferenceEvaluator
 
-from gategen import Cell, load
+from gategen import Cell, cli, load
+from gategen.errors import GategenError
 from gategen.graph import Value, numeric
 from gategen.judge.host import imported, written
 from gategen.judge.problem import init_arguments
@@ -172,6 +174,10 @@ def test_every_cell_gives_in_onnxruntime_what_the_numpy_module_gives(module_of, 
         agree(net, model, steps, batch)
 
 
+def test_every_built_in_cell_is_among_them():
+    assert {*builtins()} <= {*EVERY} and len(OWN) > 100
+
+
 def test_layers_in_both_directions_give_what_those_of_numpy_give(module_of, tmp_path):
     names = [name for name in EVERY if stacks(name, module_of(name))]
     assert len(names) > 100 and {"caru", "lstm_sak", "ligru", "trained", "several", "normed"} <= {*names}
@@ -231,6 +237,21 @@ def test_a_model_is_as_large_as_its_parameters_and_little_more(module_of, tmp_pa
         net = RNN(module, 16, hidden, seed=0)
         numbers = sum(array.nbytes for array in net.state_dict().values())
         assert numbers < Model(net, tmp_path).size < numbers + 6000
+
+
+@pytest.mark.parametrize("name", ["gru", "caru", "lstm_sak", "ln_lstm", "slstm", "trained", "several"])
+def test_the_reference_implementation_of_onnx_gives_the_same(module_of, tmp_path, name):
+    """It has no `Scan` that runs backwards."""
+    net = net_of(EVERY[name], module_of(name), num_layers=2 if name not in ("several",) else 1)
+    model = Model(net, tmp_path, EVERY[name])
+    rng, evaluator = np.random.default_rng(0), ReferenceEvaluator(model.proto)
+    x = rng.standard_normal((5, 3, net.input_size)).astype("float32")
+    for lengths in (None, np.array([2, 5, 0])):
+        y, final = net(x, lengths=lengths)
+        wanted = [*(y if isinstance(y, tuple) else (y,)), *final]
+        found = evaluator.run(None, {"x": x} | ({} if lengths is None else {"lengths": lengths}))
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_same_net_gives_the_same_bytes(module_of, tmp_path):
@@ -347,7 +368,7 @@ def test_a_function_that_onnx_has_no_operator_for_is_what_its_class_says():
     np.testing.assert_allclose(computed(3 - bent(X), x, x), 3 - x / np.sqrt(1 + x * x), rtol=1e-15)
 
 
-# ---------------------------------------------------------------------------------------------- no rows
+# ---------------------------------------------------------------------------------------------- at the edges
 
 
 def test_a_batch_of_none_runs(module_of, tmp_path):
@@ -360,3 +381,69 @@ def agree_shapes(net: RNN, model: Model, steps: int, batch: int) -> None:
     x = np.zeros((steps, batch, net.input_size), np.float32)
     y, final = net(x)
     assert [a.shape for a in model(x, {})] == [a.shape for a in (y, *final)]
+
+
+def test_lengths_above_the_number_of_steps_are_that_number(module_of, tmp_path):
+    for name, native_ in (("gru_after", True), ("gru_after", False), ("caru", False)):
+        net = net_of(EVERY[name], module_of(name), bidirectional=True)
+        model = Model(net, tmp_path, native=native_)
+        x = np.random.default_rng(0).standard_normal((4, 2, net.input_size)).astype("float32")
+        for found, wanted in zip(model(x, {}, None, [9, 2]), model(x, {}, None, [4, 2]), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_one_initial_state_alone_may_be_given(module_of, tmp_path):
+    """The other one is as the cell has it."""
+    net = net_of(EVERY["lstm"], module_of("lstm"))
+    model = Model(net, tmp_path)
+    rng = np.random.default_rng(0)
+    x, c = (rng.standard_normal(shape).astype("float32") for shape in ((4, 2, 3), (1, 2, 4)))
+    y, final = net(x, {"h": np.zeros_like(c), "c": c})
+    for found, wanted in zip(model.session.run(None, {"x": x, "initial_c": c}), (y, *final), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_nothing_is_lost_where_a_model_cannot_be_written(module_of, tmp_path):
+    net = net_of(EVERY["gru"], module_of("gru"))
+    path = tmp_path / "net.onnx"
+    net.to_onnx(path)
+    first = path.read_bytes()
+    net.parameters()["W_z_l0"][...] = 0
+    net.to_onnx(path)
+    assert first != path.read_bytes()
+
+    spec = tmp_path / "spec.py"
+    spec.write_text("from gategen import Cell  # a file of mine")
+    for wrong, message in (
+        (spec, "was not written by gategen: only force overwrites it"),
+        (tmp_path / "none" / "net.onnx", "cannot write .*: No such file or directory"),
+        (tmp_path, "cannot write .*: Is a directory"),
+        (f"{tmp_path}/a\0b", "cannot write .*null"),
+    ):
+        with pytest.raises(GategenError, match=message):
+            net.to_onnx(wrong)
+    with pytest.raises(TypeError):
+        net.to_onnx(3)
+    for options, message in (
+        ({"opset": 12}, "the opset is 12, expected 13 to 27"),
+        ({"constant": ["v"]}, "gru has no further input 'v'; further inputs: none"),
+        ({"cell": "lstm"}, "the module gru is of another cell than lstm"),
+    ):
+        with pytest.raises(GategenError, match=message):
+            net.to_onnx(tmp_path / "other.onnx", **options)
+    assert spec.read_text().endswith("a file of mine")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["net.onnx", "spec.py"]
+    net.to_onnx(spec, force=True)
+    assert spec.read_bytes() == path.read_bytes()
+
+
+def test_the_command_writes_what_the_net_writes(module_of, tmp_path, monkeypatch, capsys):
+    net = net_of(EVERY["caru"], module_of("caru"), num_layers=2, bidirectional=True)
+    net.save(tmp_path / "net.npz")
+    net.to_onnx(tmp_path / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gategen", "export", "caru", "--weights", "net.npz"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code and capsys.readouterr().out == "wrote caru.onnx\n"
+    assert (tmp_path / "caru.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()

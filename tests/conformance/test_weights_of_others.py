@@ -201,6 +201,10 @@ def test_one_layer_of_keras_alone_and_its_arrays_alone():
         close(RNN.from_keras(source)(x)[0][:, -1], wanted)
 
 
+def test_as_many_layers_are_read_as_the_page_says():
+    assert len(LAYERS) * len(TOLERANCE) * 2 + len(KERAS) * 2 == 40
+
+
 # ---------------------------------------------------------------------------------------------- ONNX
 
 NODES = {
