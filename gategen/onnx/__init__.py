@@ -35,21 +35,22 @@ def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force:
     Raises `GategenError` where that cannot be: without the package onnx, for a path that cannot be written,
     for a file there that is not gategen's unless `force` is given, and for a model of more than 2 GiB.
     """
+    target = os.fspath(path)
     made = model(net, opset)
     try:
         data = made.SerializeToString()
     except Exception as error:  # protobuf has a limit, and each of its versions an error of its own for it
         raise GategenError("the model is larger than the 2 GiB that a file of ONNX can have") from error
     try:
-        if not force and os.path.exists(path) and not _ours(path):
-            raise GategenError(f"{os.fspath(path)} was not written by gategen: only force overwrites it")
-        write_file(path, data)
+        if not force and os.path.exists(target) and not _ours(target):
+            raise GategenError(f"{target} was not written by gategen: only force overwrites it")
+        write_file(target, data)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or error
-        raise GategenError(f"cannot write {os.fspath(path)}: {reason}") from error
+        raise GategenError(f"cannot write {target}: {reason}") from error
 
 
-def _ours(path: str | os.PathLike[str]) -> bool:
+def _ours(path: str) -> bool:
     with open(path, "rb") as file:
         return MARK.match(file.read(64)) is not None
 

@@ -1,4 +1,4 @@
-"""What the pages show of PyTorch and ONNX runs as printed; `tests/test_docs.py` leaves it out without them."""
+"""What the pages show of PyTorch and ONNX runs as printed; `tests/test_docs.py` may leave it out."""
 
 import importlib
 
