@@ -42,7 +42,7 @@ def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force:
     except Exception as error:  # protobuf has a limit, and each of its versions an error of its own for it
         raise GategenError("the model is larger than the 2 GiB that a file of ONNX can have") from error
     try:
-        if not force and os.path.exists(target) and not _ours(target):
+        if not force and os.path.isfile(target) and not _ours(target):
             raise GategenError(f"{target} was not written by gategen: only force overwrites it")
         write_file(target, data)
     except (OSError, ValueError) as error:  # ValueError: a path with a null character

@@ -419,6 +419,7 @@ def test_nothing_is_lost_where_a_model_cannot_be_written(module_of, tmp_path):
         (tmp_path / "none" / "net.onnx", "cannot write .*: No such file or directory"),
         (tmp_path, "cannot write .*: Is a directory"),
         (f"{tmp_path}/a\0b", "cannot write .*null"),
+        ("/dev/null", "cannot write /dev/null: this is a pipe or a device"),
     ):
         with pytest.raises(GategenError, match=message):
             net.to_onnx(wrong)
@@ -433,6 +434,8 @@ def test_nothing_is_lost_where_a_model_cannot_be_written(module_of, tmp_path):
             net.to_onnx(tmp_path / "other.onnx", **options)
     assert spec.read_text().endswith("a file of mine")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["net.onnx", "spec.py"]
+    with pytest.raises(GategenError, match="cannot write /dev/null: this is a pipe or a device"):
+        net.to_onnx("/dev/null", force=True)
     net.to_onnx(spec, force=True)
     assert spec.read_bytes() == path.read_bytes()
 
