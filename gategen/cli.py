@@ -323,6 +323,8 @@ def _verify_row(result: Result) -> tuple[str, ...]:
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="By default that of the weights.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without weights.")
 @click.option("--native", is_flag=True, help="With ONNX's own GRU, LSTM or RNN.")
+@click.option("--no-lengths", is_flag=True, help="A model without lengths.")
+@click.option("--no-initial", is_flag=True, help="A model without initial states.")
 @click.option("--opset", type=_COUNT, default=17, show_default=True, help="Of ONNX: 13 to 27.")
 @click.option("--force", is_flag=True, help="Overwrite a file that gategen did not write.")
 def export(
@@ -343,6 +345,8 @@ def export(
     dtype: str | None,
     seed: int,
     native: bool,
+    no_lengths: bool,
+    no_initial: bool,
     opset: int,
     force: bool,
 ) -> None:
@@ -366,7 +370,16 @@ def export(
     net = net_of(cell, Asked(told, layers, bidirectional, batch_first, dtype, seed), weights)
     path = out or f"{cell.name}.onnx"
     try:
-        net.to_onnx(path, cell=cell, native=native, constant=constants, opset=opset, force=force)
+        net.to_onnx(
+            path,
+            cell=cell,
+            native=native,
+            constant=constants,
+            lengths=not no_lengths,
+            initial=not no_initial,
+            opset=opset,
+            force=force,
+        )
     except ValueError as error:
         if isinstance(error, GategenError):
             raise

@@ -477,6 +477,8 @@ class RNN:
         cell: Any = None,
         native: bool = False,
         constant: Sequence[str] = (),
+        lengths: bool = True,
+        initial: bool = True,
         opset: int = 17,
         force: bool = False,
     ) -> None:
@@ -488,6 +490,7 @@ class RNN:
         cell: the cell of the module, its name or its file, where it is not a built-in one.
         native: with ONNX's own GRU, LSTM or RNN, for a cell that ONNX has.
         constant: the names of further inputs that are (B, size), constant in time.
+        lengths, initial: whether the model has these inputs. Without them nothing in it has a default value.
         force: also replace a file that gategen did not write.
 
         Raises `gategen.errors.GategenError`, also without the package onnx, and ValueError for a cell that
@@ -497,7 +500,7 @@ class RNN:
 
         state = self.state_dict()
         layers: tuple[onnx.Native, ...] = ()
-        if native:
+        if _flag("native", native):
             known = self._known()
             arrays = named_to_onnx(state, known)
             layers = tuple(
@@ -512,6 +515,8 @@ class RNN:
             self.batch_first,
             layers,
             tuple(constant),
+            _flag("lengths", lengths),
+            _flag("initial", initial),
         )
         onnx.export(path, net, opset=opset, force=force)
 

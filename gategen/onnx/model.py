@@ -47,6 +47,8 @@ class Net:
     batch_first: bool = False
     native: tuple[Native, ...] = ()  # the operators for the layers, where those of ONNX are to be used
     constant: tuple[str, ...] = ()  # the further inputs that are (B, size)
+    lengths: bool = True  # whether the model has that input
+    initial: bool = True  # whether it has the initial states
 
     @property
     def directions(self) -> int:
@@ -91,14 +93,15 @@ class _Maker:
         sequence, *further = self.cell.inputs
         self.nodes.taken |= {symbol.name for symbol in further}
         x = self.given("x", self.laid_out(self.width(0)))
-        lengths = self.given("lengths", ["B"], np.array([FOREVER], np.int64))
+        lengths = self.given_lengths()
         starts = {symbol.name: self.given_state(symbol) for symbol in self.cell.states}
         others = {symbol.name: self.given_input(symbol) for symbol in further}
 
         x = self.turned(x)
         self.shape = self.nodes("Shape", x, wish="shape")
         batch = self.nodes("Gather", self.shape, self.nodes.integers(1), axis=0, wish="batch")
-        lengths = self.nodes("Expand", self.nodes("Min", lengths, self.extent(0)), batch, wish="ends")
+        if lengths:
+            lengths = self.nodes("Expand", self.nodes("Min", lengths, self.extent(0)), batch, wish="ends")
         frame, starts = self.framed(batch, lengths, starts)
         others = {name: self.over_time(name, value) for name, value in others.items()}
         y, final = self.layers({sequence.name: x, **others}, lengths, starts, frame)
@@ -189,6 +192,10 @@ class _Maker:
         self.inputs.append(self.helper.make_tensor_value_info(name, kind, shape))
         return name
 
+    def given_lengths(self) -> str:
+        """The lengths, which are above T where they are left out; empty where the model has none."""
+        return self.given("lengths", ["B"], np.array([FOREVER], np.int64)) if self.net.lengths else ""
+
     def given_input(self, symbol: Any) -> str:
         size = self.size(symbol.size, 0)
         shape = ["B", size] if symbol.name in self.net.constant else self.laid_out(size)
@@ -199,6 +206,8 @@ class _Maker:
         """The initial state: by default the cell's own, or nothing where it has a rule for the first step."""
         stack, *shape = self.stacked(symbol.size)
         default = self.own_start(symbol)
+        if not self.net.initial:
+            return self.nodes.array(default, f"start_{symbol.name}")
         if self.rules.first:
             stack, default = None, default[:0]
         return self.given(f"initial_{symbol.name}", [stack, *shape], default)
@@ -230,7 +239,9 @@ class _Maker:
         nodes, zero, one = self.nodes, self.nodes.integer(0), self.nodes.integer(1)
         lead = nodes("Gather", self.shape, nodes.integers(0, 1), axis=0, wish="lead")
         steps = nodes("Unsqueeze", nodes("Range", zero, self.extent(0), one), nodes.integers(1))
-        alive = nodes("Unsqueeze", nodes("Less", steps, lengths), nodes.integers(-1), wish="alive")
+        alive = ""
+        if lengths:
+            alive = nodes("Unsqueeze", nodes("Less", steps, lengths), nodes.integers(-1), wish="alive")
 
         filled, chosen = {}, ""
         for symbol in self.cell.states:
@@ -238,7 +249,7 @@ class _Maker:
             stack = nodes.integers(self.net.num_layers * self.net.directions)
             shape = nodes.once("Concat", stack, batch, nodes.integers(size), axis=0)
             value = starts[symbol.name]
-            if self.rules.first:
+            if self.rules.first and self.net.initial:
                 there = nodes("Greater", nodes("Size", value), zero)
                 own = nodes("Expand", self.nodes.array(self.own_start(symbol), f"start_{symbol.name}"), shape)
                 value = nodes.choice(there, value, own, self.stacked(symbol.size))
@@ -249,8 +260,9 @@ class _Maker:
         if not self.rules.first:
             return Frame(lead, batch, alive, ()), filled
         begins = []
-        for place in (zero, nodes("Sub", lengths, one)):
-            at = nodes("And", nodes("Equal", steps, place), nodes("Not", chosen))
+        for place in (zero, nodes("Sub", lengths or self.extent(0), one)):
+            at = nodes("Equal", steps, place)
+            at = nodes("And", at, nodes("Not", chosen)) if chosen else at
             begins.append(nodes("Unsqueeze", at, nodes.integers(-1), wish="begins"))
         return Frame(lead, batch, alive, (begins[0], begins[1])), filled
 

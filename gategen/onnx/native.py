@@ -23,11 +23,11 @@ def run_native(
 ) -> tuple[str, dict[str, str]]:
     """The outputs (T, B, directions * hidden), and for every state (directions, B, hidden).
 
-    lengths: (B,) integers, none above T; `starts` are the states before, shaped as those after. A sequence of
-    no step keeps its state, which the operator of onnxruntime sets to 0.
+    lengths: (B,) integers, none above T, or empty; `starts` are the states before, shaped as those after. A
+    sequence of no step keeps its state, which the operator of onnxruntime sets to 0.
     """
     D, _, H = layer.arrays["R"].shape
-    whole = nodes("Cast", lengths, to=package().TensorProto.INT32)
+    whole = nodes("Cast", lengths, to=package().TensorProto.INT32) if lengths else ""
     held = {n: nodes.array(array, f"{n}_{name}") for n, array in layer.arrays.items()}
     states = list(starts.values())
     inputs = [x, held["W"], held["R"], held["B"], whole, *states]
@@ -42,6 +42,8 @@ def run_native(
         **layer.attributes,
     )
     y = nodes("Reshape", nodes("Transpose", Y, perm=[0, 2, 1, 3]), nodes.integers(0, 0, D * H))
+    if not lengths:
+        return y, dict(zip(starts, ends, strict=True))
     none = nodes("Unsqueeze", nodes("Equal", lengths, nodes.integer(0)), nodes.integers(-1))
     kept = [nodes("Where", none, before, after) for before, after in zip(states, ends, strict=True)]
     return y, dict(zip(starts, kept, strict=True))

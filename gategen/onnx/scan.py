@@ -6,11 +6,11 @@ and keeps its start until the sequence begins, so that nothing is turned around.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from gategen.backends.sigmoids import exact
-from gategen.graph import AFTER, BEFORE, LOOP, Graph, Value, levels
+from gategen.graph import AFTER, BEFORE, LOOP, Carry, Graph, Op, Value, levels
 from gategen.onnx.nodes import Nodes
 from gategen.onnx.steps import Steps, extent
 
@@ -29,8 +29,8 @@ class Frame:
 
     lead: str  # T, B
     batch: str  # B
-    alive: str  # (T, B, 1): whether a sequence still runs
-    begins: tuple[str, ...]  # the same for each direction: whether it begins by its rule for that
+    alive: str  # (T, B, 1): whether a sequence still runs; empty where all run to the end
+    begins: tuple[str, ...]  # (T, B, 1) for each direction: whether a sequence begins, by its rule for that
 
 
 @dataclass(frozen=True)
@@ -52,72 +52,109 @@ class Run:
     final: Mapping[str, str]  # (B, size)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What the rule for the first step gives, by the names of values (B, size)."""
+
+    at: str  # (T, B, 1): where that step is
+    outputs: tuple[str, ...]
+    final: Mapping[str, str]
+
+
 def run(nodes: Nodes, rules: Rules, frame: Frame, direction: Direction) -> Run:
     """The nodes of a layer in one direction."""
-    step, level, end = rules.step, levels(rules.step), direction.suffix
-    at = {part: [op for op in step.ops if level[op.out] == part] for part in (BEFORE, LOOP, AFTER)}
-    currents = {carry.current: carry for carry in step.states}
-    begins = frame.begins[direction.backwards] if rules.first else ""
+    step, level = rules.step, levels(rules.step)
+    before, loop, after = ([op for op in step.ops if level[op.out] == at] for at in (BEFORE, LOOP, AFTER))
 
-    known, strict = dict(direction.given), exact(step)
-    everywhere = Steps(nodes, known, direction.sizes, frame.lead, strict)
-    everywhere(at[BEFORE], end)
-    begun = _first(nodes, rules.first, frame, direction, begins) if rules.first else None
+    known = dict(direction.given)
+    everywhere = Steps(nodes, known, direction.sizes, frame.lead, exact(step))
+    everywhere(before, direction.suffix)
+    begun = _first(nodes, rules.first, frame, direction) if rules.first else None
+    outside = {v for op in after for v in op.reads} | {v for _, v in step.outputs}
+    final, histories = _loop(nodes, step, loop, outside, known, begun, frame, direction)
+    known |= histories
+    everywhere(after, direction.suffix)
 
-    body = nodes.inside()
-    reads = {value for op in at[LOOP] for value in op.reads} | set(step.nexts)
+    outputs = []
+    for k, (name, value) in enumerate(step.outputs):
+        y = nodes("Where", begun.at, begun.outputs[k], known[value]) if begun else known[value]
+        y = nodes("Where", frame.alive, y, 0.0, wish=f"{name}{direction.suffix}") if frame.alive else y
+        outputs.append(y)
+    return Run(tuple(outputs), final)
+
+
+def _loop(
+    nodes: Nodes,
+    step: Graph,
+    ops: Sequence[Op],
+    outside: Set[Value],
+    known: Mapping[Value, str],
+    begun: Begun | None,
+    frame: Frame,
+    direction: Direction,
+) -> tuple[dict[str, str], dict[Value, str]]:
+    """The `Scan` over `ops`: the final states by name, and all steps of what is read outside of it."""
+    body, end, states = nodes.inside(), direction.suffix, step.states
+    currents = [carry.current for carry in states]
+    reads = {value for op in ops for value in op.reads} | set(step.nexts)
     scanned = [v for v in step.values if v in reads and v in known and not v.static]
     inner = {v: name for v, name in known.items() if v.static}
     inner |= {v: body.name(f"{v.name}_now{end}") for v in (*currents, *scanned)}
-    masks = {mask: body.name(f"{mask}_now") for mask in (frame.alive, begins) if mask}
-    Steps(body, inner, direction.sizes, frame.batch, strict)(at[LOOP], end)
-    nexts = []
-    for value, carry in currents.items():
-        after = inner[carry.next]
-        if begun:
-            after = body("Where", masks[begins], begun.final[carry.name], after)
-        nexts.append(body("Where", masks[frame.alive], after, inner[value], wish=f"{carry.name}_then{end}"))
+    masks = {mask: body.name(f"{mask}_now") for mask in (frame.alive, begun.at if begun else "") if mask}
+    Steps(body, inner, direction.sizes, frame.batch, exact(step))(ops, end)
 
-    outside = {v for op in at[AFTER] for v in op.reads} | {v for _, v in step.outputs}
-    kept = [v for v in (*currents, *(op.out for op in at[LOOP])) if v in outside and not v.static]
+    nexts = [_next(body, carry, inner, masks, begun, frame, end) for carry in states]
+    kept = [v for v in (*currents, *(op.out for op in ops)) if v in outside and not v.static]
     emitted = [body("Identity", inner[v], wish=f"{v.name}_out{end}") for v in kept]
 
-    def told(names: list[str], values: list[Value]) -> list[tuple[str, int]]:
-        return [(n, extent(v.size, direction.sizes)) for n, v in zip(names, values, strict=True)]
+    def sized(values: Iterable[Value], names: Iterable[str]) -> list[tuple[str, int]]:
+        return [(name, extent(v.size, direction.sizes)) for v, name in zip(values, names, strict=True)]
 
-    final = [nodes.name(f"{carry.name}_last{end}") for carry in step.states]
-    histories = [nodes.name(f"{v.name}{end}") for v in kept]
+    final = {carry.name: nodes.name(f"{carry.name}_last{end}") for carry in states}
+    histories = {v: nodes.name(f"{v.name}{end}") for v in kept}
     nodes.scan(
         body,
-        told([inner[v] for v in currents], list(currents)) + told([inner[v] for v in scanned], scanned),
-        list(masks.values()),
-        told(nexts, list(currents)) + told(emitted, kept),
-        [*(direction.start[c.name] for c in step.states), *(known[v] for v in scanned), *masks],
-        [*final, *histories],
-        states=len(currents),
+        sized((*currents, *scanned), [inner[v] for v in (*currents, *scanned)]),
+        [*masks.values()],
+        sized((*currents, *kept), (*nexts, *emitted)),
+        [*(direction.start[carry.name] for carry in states), *(known[v] for v in scanned), *masks],
+        [*final.values(), *histories.values()],
+        states=len(states),
         backwards=direction.backwards,
     )
-    known |= zip(kept, histories, strict=True)
-    everywhere(at[AFTER], end)
-    outputs = []
-    for k, (name, value) in enumerate(step.outputs):
-        y = known[value]
-        if begun:
-            y = nodes("Where", begins, begun.outputs[k], y)
-        outputs.append(nodes("Where", frame.alive, y, 0.0, wish=f"{name}{end}"))
-    return Run(tuple(outputs), dict(zip((c.name for c in step.states), final, strict=True)))
+    return final, histories
 
 
-def _first(nodes: Nodes, rule: Graph, frame: Frame, direction: Direction, begins: str) -> Run:
-    """What the rule for the first step gives, (B, size) each.
+def _next(
+    body: Nodes,
+    carry: Carry,
+    inner: Mapping[Value, str],
+    masks: Mapping[str, str],
+    begun: Begun | None,
+    frame: Frame,
+    end: str,
+) -> str:
+    """A state after the step: by the rule for the first one where it is that, as before where all is over."""
+    value = inner[carry.next]
+    if begun:
+        value = body("Where", masks[begun.at], begun.final[carry.name], value)
+    if frame.alive:
+        return body("Where", masks[frame.alive], value, inner[carry.current], wish=f"{carry.name}_then{end}")
+    return body("Identity", value, wish=f"{carry.name}_then{end}")
+
+
+def _first(nodes: Nodes, rule: Graph, frame: Frame, direction: Direction) -> Begun:
+    """What the rule for the first step gives.
 
     It reads the first step of each sequence, which is at another place for each that runs backwards.
     """
+    at = frame.begins[direction.backwards]
     reads = {value for op in rule.ops for value in op.reads}
     known = {v: name for v, name in direction.given.items() if v.static}
     for value in (v for v in rule.inputs if v in reads):
-        steps = nodes("Where", begins, direction.given[value], 0.0)
+        steps = nodes("Where", at, direction.given[value], 0.0)
         known[value] = nodes("ReduceSum", steps, nodes.integers(0), keepdims=0)
     known |= {carry.current: direction.start[carry.name] for carry in rule.states}
     Steps(nodes, known, direction.sizes, frame.batch, exact(rule))(rule.ops, f"_first{direction.suffix}")
-    return Run(tuple(known[v] for _, v in rule.outputs), {c.name: known[c.next] for c in rule.states})
+    outputs = tuple(known[value] for _, value in rule.outputs)
+    return Begun(at, outputs, {carry.name: known[carry.next] for carry in rule.states})

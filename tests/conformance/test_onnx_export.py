@@ -377,6 +377,14 @@ def test_a_batch_of_none_runs(module_of, tmp_path):
         agree_shapes(net, Model(net, tmp_path, EVERY[name]), 3, 0)
 
 
+def test_onnxruntime_refuses_a_loop_of_no_step(module_of, tmp_path):
+    """As the page says; its GRU runs."""
+    net = net_of(EVERY["gru_after"], module_of("gru_after"))
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail, match="Scan"):
+        agree_shapes(net, Model(net, tmp_path), 0, 2)
+    agree_shapes(net, Model(net, tmp_path, native=True), 0, 2)
+
+
 def agree_shapes(net: RNN, model: Model, steps: int, batch: int) -> None:
     x = np.zeros((steps, batch, net.input_size), np.float32)
     y, final = net(x)
@@ -390,6 +398,47 @@ def test_lengths_above_the_number_of_steps_are_that_number(module_of, tmp_path):
         x = np.random.default_rng(0).standard_normal((4, 2, net.input_size)).astype("float32")
         for found, wanted in zip(model(x, {}, None, [9, 2]), model(x, {}, None, [4, 2]), strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["gru", "caru", "trained", "opened_from_the_start", "gru_after"])
+def test_a_model_may_do_without_lengths_and_initial_states(module_of, tmp_path, name):
+    rng = np.random.default_rng(0)
+    for native_ in (False, True)[: 2 if name == "gru_after" else 1]:
+        for lengths, initial in ((False, False), (True, False), (False, True)):
+            net = net_of(EVERY[name], module_of(name), bidirectional=True)
+            model = Model(net, tmp_path, EVERY[name], lengths=lengths, initial=initial, native=native_)
+            optional = [one for one in model.names if one not in model.needed]
+            wanted = ["lengths"] * lengths + [f"initial_{s}" for s in net.module.STATES] * initial
+            assert optional == wanted
+            given = {
+                one.name: rng.standard_normal((5, 3, one.type.tensor_type.shape.dim[2].dim_value))
+                for one in model.proto.graph.input
+                if one.name in model.needed
+            }
+            given = {key: array.astype("float32") for key, array in given.items()}
+            ends = np.array([5, 0, 2]) if lengths else None
+            inputs = {key: array for key, array in given.items() if key != "x"}
+            start, starts = None, {}
+            if initial:
+                start = [rng.standard_normal(s.shape).astype("float32") for s in net(given["x"], **inputs)[1]]
+                starts = dict(zip(wanted, start, strict=True))
+            y, final = net(given["x"], start, ends, **inputs)
+            found = model.session.run(None, given | starts | ({"lengths": ends} if lengths else {}))
+            for one, other in zip(found, [*(y if isinstance(y, tuple) else (y,)), *final], strict=True):
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gru", "caru", "ln_lstm", "lstm_sak", "gru_after"])
+def test_what_stands_behind_the_end_of_a_sequence_is_not_looked_at(module_of, tmp_path, name):
+    net = net_of(EVERY[name], module_of(name), num_layers=2, bidirectional=True)
+    x = np.random.default_rng(0).standard_normal((6, 3, net.input_size)).astype("float32")
+    lengths = np.array([2, 6, 0])
+    for native_ in (False, True)[: 2 if name == "gru_after" else 1]:
+        model = Model(net, tmp_path, native=native_)
+        clean = model(x, {}, None, lengths)
+        dirty = np.where(np.arange(6)[:, None, None] < lengths[:, None], x, np.float32("nan"))
+        for one, other in zip(model(dirty, {}, None, lengths), clean, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_one_initial_state_alone_may_be_given(module_of, tmp_path):
