@@ -14,6 +14,7 @@ Nothing here imports those libraries, or knows of nets: `foreign.py` reads layer
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -357,11 +358,12 @@ def _first(groups: Mapping[tuple[int, int], Mapping[str, Any]], name: str) -> tu
 
 def _all_places(groups: Mapping[tuple[int, int], Any]) -> list[tuple[int, int]]:
     """Every layer and direction, each of which must be there."""
-    layers, directions = (1 + max(place[k] for place in groups) for k in (0, 1))
-    places = [(layer, direction) for layer in range(layers) for direction in range(directions)]
-    if missing := [suffix(*place) for place in places if place not in groups]:
-        raise ValueError(f"there is nothing that ends in {missing[0]}")
-    return places
+    directions = 1 + max(direction for _, direction in groups)
+    places = [divmod(k, directions) for k in range(len(groups) + 1)]
+    there = list(itertools.takewhile(groups.__contains__, places))
+    if len(there) < len(groups) or len(there) % directions:
+        raise ValueError(f"there is nothing that ends in {suffix(*places[len(there)])}")
+    return there
 
 
 # ---------------------------------------------------------------------------------------------- Keras
