@@ -1,14 +1,14 @@
 """Train a bidirectional layer in PyTorch to tell, for every character of Python source, what it belongs to.
 
-The data is the standard library that Python comes with: its lines are the sequences, its own tokenizer gives the
-labels (name, keyword, number, string, comment, operator, space). Two layers of any cell read each line both
-ways; nothing else of the script is about gategen. Lines have different lengths: batches are padded and packed.
+The data is the standard library that Python comes with: its lines are the sequences, its own tokenizer gives
+the labels (name, keyword, number, string, comment, operator, space). Two layers of any cell read each line
+both ways; nothing else of the script is about gategen. Lines have different lengths: batches are packed.
 
     python examples/torch_syntax.py --cell mgu
     torchrun --nproc-per-node 2 examples/torch_syntax.py --cell mgu     the same on two processes
 
-A checkpoint is written while it runs and is taken up by the next run with the same --out, so that a job that was
-killed ends with the same weights as one that was not. Writes `curves.png` and `model.pt`.
+A checkpoint is written while it runs and is taken up by the next run with the same --out, so that a job that
+was killed ends with the same weights as one that was not. Writes `curves.png` and `model.pt`.
 """
 
 from __future__ import annotations
