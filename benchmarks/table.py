@@ -1,4 +1,4 @@
-"""Markdown tables of what `cpu.py` and `host.py` beside this wrote, printed or put into documents."""
+"""Markdown tables of what `cpu.py`, `torch_layers.py` and `host.py` wrote, printed or put into documents."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 RESULTS = Path(__file__).resolve().parent / "results" / "cpu.json"
 BEGIN, END = "<!-- benchmarks/table.py: begin -->", "<!-- end -->"
+BESIDE = {"gru_after": "`nn.GRU`", "lstm": "`nn.LSTM`"}
 SHORT = {(100, 1, 64), (100, 16, 128), (100, 32, 256), (100, 64, 512), (50, 128, 512)}
 
 
@@ -60,6 +61,32 @@ def host_table(document: dict[str, Any]) -> str:
         f"CuPy {versions['cupy']}, NumPy {versions['numpy']}, Python {versions['python']}, {made['cpu']}."
     )
     return "\n".join([*lines, "", conditions])
+
+
+def layers_table(document: dict[str, Any]) -> str:
+    """A row for every cell and shape: a layer of `gategen.torch`, and what PyTorch has beside it."""
+    header = ["cell", "T", "B", "H", "ms", "beside it, ms", "times as fast", "more than the module alone, us"]
+    lines = [line(header), line(["---", *["---:"] * (len(header) - 1)])]
+    for record in document["results"]:
+        ours, theirs, bare = (record[side] for side in ("gategen", "torch", "bare"))
+        lines.append(
+            line(
+                [
+                    f"{record['cell']}, {BESIDE.get(record['cell'], 'a loop')}",
+                    *map(str, shape(record)),
+                    milliseconds(1e3 * median(ours)),
+                    milliseconds(1e3 * median(theirs)),
+                    f"{median(t / o for t, o in zip(theirs, ours, strict=True)):.2f}",
+                    f"{1e6 * (median(ours) - median(bare)):.0f}" if record["T"] == 1 else "",
+                ]
+            )
+        )
+    compiled = document["compile"]
+    times = (
+        f"`torch.compile` of a layer of mgu, T 50, takes {compiled['gategen']:.1f} s to the first step, of the "
+        f"loop {compiled['loop']:.1f} s."
+    )
+    return "\n".join([*lines, "", f"{times} One thread: {about(document)}"])
 
 
 def columns(record: dict[str, Any]) -> list[str]:
@@ -114,7 +141,10 @@ def line(words: Iterable[str]) -> str:
 def main(results: Path, short: bool, into: Path | None) -> None:
     """Print the table of RESULTS, by default benchmarks/results/cpu.json."""
     document = json.loads(results.read_text())
-    text = table(document, short) if "results" in document else host_table(document)
+    if "results" not in document:
+        text = host_table(document)
+    else:
+        text = layers_table(document) if "compile" in document else table(document, short)
     if into is None:
         click.echo(text)
         return

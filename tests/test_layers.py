@@ -875,7 +875,8 @@ def test_two_threads_with_one_module_get_the_bits_of_one(module_of):
 ALONE = """
 import importlib.abc, importlib.util, sys
 
-ALLOWED = {"gategen", "gategen.layers", *("gategen.layers." + part for part in ("arrange", "files", "rnn"))}
+PARTS = ("arrange", "files", "weights", "foreign", "rnn")
+ALLOWED = {"gategen", "gategen.layers", *("gategen.layers." + part for part in PARTS)}
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,54 +17,56 @@ Tensor = Any
 
 def run(binding: Binding, call: Call) -> tuple[Tensor, ...]:
     """The outputs, (T, B, size) each, and then the final states, (B, size) each. Buffers change in place."""
-    flat = (*call.tensors, *call.inputs, *call.initial)
+    flat = (*call.inputs, *call.initial, *call.tensors)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in flat):
-        counts = len(call.tensors), len(call.inputs), len(call.initial)
-        return tuple(_Run.apply(binding, counts, call[3:], *flat))
+        return _Run.apply(binding, call, *flat)  # type: ignore[no-any-return]
     with torch.no_grad():
         ran = binding.run(call, tape=False)
     return (*ran.outputs, *ran.final)
 
 
-def _split(values: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
-    parts, start = [], 0
-    for count in counts:
-        parts.append(values[start : start + count])
-        start += count
-    return parts
-
-
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, binding: Binding, counts: Any, rest: Any, *flat: Tensor) -> tuple[Tensor, ...]:
-        call = Call(*_split(flat, counts), *rest)
+    def forward(ctx: Any, binding: Binding, call: Call, *flat: Tensor) -> tuple[Tensor, ...]:
         ran = binding.run(call, tape=True)
-        ctx.save_for_backward(*flat, *ran.tape)
-        ctx.of = binding, counts, rest, ran.form, len(ran.outputs)
+        ctx.save_for_backward(*ran.tape, *flat)
+        ctx.of = _Kind(
+            binding, len(ran.tape), len(call.inputs), len(call.initial), len(ran.outputs), ran.form
+        )
+        ctx.rest = call[3:]
         return (*ran.outputs, *ran.final)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
         pull = _Pull.apply if torch.is_grad_enabled() else _pull
-        return (None, None, None, *pull(ctx.of, *saved, *gradients))
+        return (None, None, *pull(ctx.of, ctx.rest, gradients, *ctx.saved_tensors))
 
 
-def _pull(of: Any, *given: Tensor) -> tuple[Tensor, ...]:
-    """The gradients of the tensors, the inputs and the initial states of a run."""
-    binding, counts, rest, form, outputs = of
-    states = len(binding.module.STATES)
-    tape = len(given) - sum(counts) - outputs - states
-    *own, kept, d_outputs, d_final = _split(given, (*counts, tape, outputs, states))
-    found = binding.pull(Call(*own, *rest), kept, form, d_outputs, d_final)
-    return (*found.tensors, *found.inputs, *found.initial)
+class _Kind(NamedTuple):
+    """Of which binding a run is, how many tensors of each kind it has, and the form of its tape."""
+
+    binding: Binding
+    tape: int
+    inputs: int
+    initial: int
+    outputs: int
+    form: Any
+
+
+def _pull(of: _Kind, rest: Any, gradients: Sequence[Tensor], *saved: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of the inputs, the initial states and the tensors of a run."""
+    initial = of.tape + of.inputs
+    tensors = initial + of.initial
+    call = Call(saved[tensors:], saved[of.tape : initial], saved[initial:tensors], *rest)
+    found = of.binding.pull(call, saved[: of.tape], of.form, gradients[: of.outputs], gradients[of.outputs :])
+    return (*found.inputs, *found.initial, *found.tensors)
 
 
 class _Pull(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, of: Any, *given: Tensor) -> tuple[Tensor, ...]:
-        ctx.name = of[0].module.NAME
-        return _pull(of, *given)
+    def forward(ctx: Any, of: _Kind, rest: Any, gradients: Any, *saved: Tensor) -> tuple[Tensor, ...]:
+        ctx.name = of.binding.module.NAME
+        return _pull(of, rest, gradients, *saved)
 
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> tuple[Any, ...]:

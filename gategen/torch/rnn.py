@@ -63,8 +63,13 @@ class _Layers(torch.nn.Module):
     def _tensors_of(self, params: Any) -> list[Tensor]:
         """The tensors of a layer, from the fields of the module's `Params` on the host."""
         fields = [field.get() if hasattr(field, "get") else field for field in params]
-        found = self._binding.of_tensors(fields, list(self._binding.module.unpack(params).values()))
+        found = self._binding.of_tensors(fields, list(self.module.unpack(params).values()))
         return [torch.from_numpy(array) for array in found]
+
+    @property
+    def module(self) -> ModuleType:
+        """The generated module."""
+        return self._binding.module
 
     # ------------------------------------------------------------------------------------------ parameters
 
@@ -129,7 +134,7 @@ class _Layers(torch.nn.Module):
         call = Call(tensors, inputs, initial, lengths, running, self.training, held)
         way = _way(call)
         found = way.run(self._binding, call)
-        outputs = len(self._binding.module.OUTPUTS)
+        outputs = len(self.module.OUTPUTS)
         return found[:outputs], found[outputs:]
 
     # ------------------------------------------------------------------------------------------ what is given
@@ -137,7 +142,7 @@ class _Layers(torch.nn.Module):
     @property
     def _further(self) -> list[str]:
         """The names of the inputs beside x."""
-        return list(self._binding.module.INPUTS)[1:]
+        return list(self.module.INPUTS)[1:]
 
     def _size(self, size: str | int) -> int:
         """A size of the cell, that of x being the one of the first layer."""
@@ -145,13 +150,13 @@ class _Layers(torch.nn.Module):
 
     def _states(self, hx: Any, shape: Sequence[int]) -> list[Tensor]:
         """`hx` as a tensor for every state, each of this shape and then its size; none for None."""
-        states = self._binding.module.STATES
+        states = self.module.STATES
         if hx is None:
             return []
         given = [hx] if isinstance(hx, torch.Tensor) else list(hx)
         if len(given) != len(states):
             wants = f"{len(states)} tensors in hx ({', '.join(states)})"
-            raise RuntimeError(f"{self._binding.module.NAME} needs {wants}, got {len(given)}")
+            raise RuntimeError(f"{self.module.NAME} needs {wants}, got {len(given)}")
         for tensor, (name, size) in zip(given, states.items(), strict=True):
             expected = (*shape, self._size(size))
             if tuple(tensor.shape) != expected:
@@ -163,9 +168,7 @@ class _Layers(torch.nn.Module):
         """x and the further inputs, in the order of the module."""
         if set(given) != set(self._further):
             wants = ["x", *self._further]
-            raise TypeError(
-                f"{self._binding.module.NAME} takes the inputs {wants}, got {['x', *sorted(given)]}"
-            )
+            raise TypeError(f"{self.module.NAME} takes the inputs {wants}, got {['x', *sorted(given)]}")
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {x.shape[-1]}"
@@ -235,7 +238,7 @@ class RNN(_Layers):
     dropout: float
 
     def extra_repr(self) -> str:
-        said = [self._binding.module.NAME, str(self.input_size), str(self.hidden_size)]
+        said = [self.module.NAME, str(self.input_size), str(self.hidden_size)]
         said += [f"num_layers={self.num_layers}"] * (self.num_layers > 1)
         said += ["bias=False"] * (not self.bias) + ["batch_first=True"] * self.batch_first
         said += [f"dropout={self.dropout}"] * (self.dropout > 0) + ["bidirectional=True"] * self.bidirectional
@@ -354,7 +357,7 @@ class RNNCell(_Layers):
         )
 
     def extra_repr(self) -> str:
-        return ", ".join([self._binding.module.NAME, str(self.input_size), str(self.hidden_size)])
+        return ", ".join([self.module.NAME, str(self.input_size), str(self.hidden_size)])
 
     def forward(self, input: Tensor, hx: Any = None, **inputs: Tensor) -> Any:
         """The states after the step: a tensor, or for several states a tuple of them.

@@ -142,7 +142,7 @@ def layer_of(name: str, **options: Any) -> RNN:
 def drawn(name: str, given: bool) -> tuple[RNN, torch.Tensor, Any, dict[str, torch.Tensor]]:
     """A layer, x, hx and further inputs, all of which take gradients."""
     layer = layer_of(name)
-    module = layer._binding.module
+    module = layer.module
     generator = torch.Generator().manual_seed(6)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -174,10 +174,10 @@ def test_the_operators_keep_the_rules_of_operators(name, lengths, given):
     )  # fmt: skip
     torch.library.opcheck(ops.run_op, arguments)
     found = ops.run_op(*arguments)
-    ends = len(layer._binding.module.OUTPUTS) + len(layer._binding.module.STATES)
+    ends = len(layer.module.OUTPUTS) + len(layer.module.STATES)
     outputs, final = (
-        found[: len(layer._binding.module.OUTPUTS)],
-        found[len(layer._binding.module.OUTPUTS) : ends],
+        found[: len(layer.module.OUTPUTS)],
+        found[len(layer.module.OUTPUTS) : ends],
     )
     tape = [tensor.detach() for tensor in found[ends + len(call.buffers) :]]
     directions = [[torch.ones_like(end) for end in part] for part in (outputs, final)]
@@ -223,7 +223,7 @@ def test_gradcheck(name, given):
 def test_no_byte_of_weights_and_sequences_is_copied(name, monkeypatch):
     """The module's arrays lie where the tensors do, but for weights of PyTorch's cells, of another order."""
     layer, x, hx, more = drawn(name, True)
-    module, seen = layer._binding.module, {}
+    module, seen = layer.module, {}
 
     def forward(params: Any, x: Any, **given: Any) -> Any:
         seen.update(params=params, x=x, **given)
@@ -481,7 +481,7 @@ def test_backward_twice_needs_the_graph_kept():
 @pytest.mark.parametrize("name", ["gru", "lstm", "ligru", "caru", "zoneout_gru"])
 def test_empty_batches_and_sequences(name, steps, batch):
     layer = layer_of(name)
-    module = layer._binding.module
+    module = layer.module
     x, *more = (torch.randn(steps, batch, layer._size(s), dtype=DOUBLE) for s in module.INPUTS.values())
     y, final = layer(x.requires_grad_(), **dict(zip(list(module.INPUTS)[1:], more, strict=True)))
     assert y.shape == (steps, batch, H) and all(part.shape == (1, batch, H) for part in parts(final))
