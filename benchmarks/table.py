@@ -83,8 +83,8 @@ def layers_table(document: dict[str, Any]) -> str:
         )
     compiled = document["compile"]
     times = (
-        f"`torch.compile` of a layer of mgu, T 50, takes {compiled['gategen']:.1f} s to the first step, of the "
-        f"loop {compiled['loop']:.1f} s."
+        f"`torch.compile` of a layer of mgu, T 50, takes {compiled['gategen']:.1f} s to the first step, of "
+        f"the loop {compiled['loop']:.1f} s."
     )
     return "\n".join([*lines, "", f"{times} One thread: {about(document)}"])
 
