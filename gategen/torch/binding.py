@@ -52,9 +52,19 @@ class Ran(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    tensors: list[Tensor]
-    inputs: list[Tensor]
-    initial: list[Tensor]
+    """Gradients of what a run was given, or a direction in which that moves: None where it stands still."""
+
+    tensors: Sequence[Tensor]
+    inputs: Sequence[Tensor]
+    initial: Sequence[Tensor]
+
+
+class Pushed(NamedTuple):
+    """How the results of a run move, and how its gradients do; these are None where they were not asked."""
+
+    outputs: list[Tensor]
+    final: list[Tensor]
+    gradients: Gradients | None
 
 
 class Binding:
@@ -69,6 +79,7 @@ class Binding:
         self.module = module
         self.layout = layout
         self.cell = cell
+        self._seconds: dict[str, ModuleType] = {}
         self.key = f"{module.__name__}@{module.SPEC_SHA256[:16]}"
         _bindings[self.key] = self
 
@@ -122,19 +133,70 @@ class Binding:
                 d_y if len(module.OUTPUTS) > 1 else d_y[0],
                 module.States(*map(array, d_final)),
             )
-            return Gradients(
-                [*map(tensor, self.of_tensors(grads.params, call.tensors))],
-                [*map(tensor, grads[1:-1])],
-                [*map(tensor, grads.initial)] if call.initial else [],
+            return self._gradients(grads, call, tensor)
+
+    def push(
+        self, call: Call, tape: Sequence[Tensor], form: Any, moved: Gradients, pulled: Any = None
+    ) -> Pushed:
+        """How a run with this call moves in a direction: `jvp` of the module of second derivatives.
+
+        pulled: the gradients of the outputs and of the final states that `pull` was given, two sequences. How
+            the gradients move that it gave is then found as well, by `backward_jvp`.
+        """
+        host = host_of(call.inputs[0])
+        with host.current():
+            module, second = self.on(host), self.second(host)
+            array, tensor = host.array, host.tensor
+            left = put_together(
+                form, [array(given) for given in call.inputs], [array(given) for given in tape]
             )
+            params = self.params(module, call, array)
+            still = [
+                torch.zeros_like(t) if d is None else d
+                for t, d in zip(call.tensors, moved.tensors, strict=True)
+            ]
+            direction = second.Grads(
+                module.Params(*(field_of(source, still, array) for source in self.layout.sources)),
+                *(None if d is None else array(d) for d in moved.inputs),
+                second.States(*(None if d is None else array(d) for d in moved.initial))
+                if moved.initial
+                else None,
+            )
+            d_y, d_final, tangent = second.jvp(params, left, direction)
+            outputs = d_y if len(module.OUTPUTS) > 1 else (d_y,)
+            gradients = None
+            if pulled is not None:
+                d_outputs = [array(d) for d in pulled[0]]
+                grads = second.backward_jvp(
+                    params,
+                    left,
+                    tangent,
+                    d_outputs if len(module.OUTPUTS) > 1 else d_outputs[0],
+                    second.States(*map(array, pulled[1])),
+                )
+                gradients = self._gradients(grads, call, tensor)
+            return Pushed([*map(tensor, outputs)], [*map(tensor, d_final)], gradients)
+
+    def _gradients(self, grads: Any, call: Call, tensor: Any) -> Gradients:
+        return Gradients(
+            [*map(tensor, self.of_tensors(grads.params, call.tensors))],
+            [*map(tensor, grads[1:-1])],
+            [*map(tensor, grads.initial)] if call.initial else [],
+        )
+
+    def second(self, host: Host) -> ModuleType:
+        """The module of second derivatives for this host. Raises RuntimeError where there is none."""
+        if host.backend not in self._seconds:
+            self._seconds[host.backend] = self._beside(f"{host.backend}_jvp")
+        return self._seconds[host.backend]
 
     def on(self, host: Host) -> ModuleType:
         """The module for this host: the one given, or its neighbour of the other backend."""
         own = "cupy" if hasattr(self.module, "cp") else "numpy"
-        return self.module if own == host.backend else self.neighbour(host.backend)
+        return self.module if own == host.backend else self._beside(host.backend)
 
-    def neighbour(self, backend: str) -> ModuleType:
-        """The module of the same cell for the other backend. Raises RuntimeError where there is none."""
+    def _beside(self, backend: str) -> ModuleType:
+        """The module of the same cell for another backend. Raises RuntimeError where there is none."""
         if self.cell is not None:
             return _compiled(self.cell, backend)
         name = f"{self.module.__name__.rpartition('_')[0]}_{backend}"
@@ -146,8 +208,8 @@ class Binding:
             module = _built_in(self.module.NAME, self.module.SPEC_SHA256, backend)
         if module is None or module.SPEC_SHA256 != self.module.SPEC_SHA256:
             raise RuntimeError(
-                f"{self.module.__name__} does not work on memory of this kind, and there is no {name} "
-                f"of the same cell: `gategen build --backend {backend}` writes it, or give the cell itself"
+                f"there is no {name} of the cell of {self.module.__name__}, and it is needed here: "
+                f"`gategen build --backend {backend}` writes it, or give the cell itself"
             )
         return module
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from gategen.torch.binding import Binding, Call, Ran, bound
+from gategen.torch.binding import Binding, Call, Gradients, Ran, bound
 
 Tensor = Any
 
@@ -25,6 +25,10 @@ _RUN = (
 _PULL = (
     "(str key, Tensor[] tensors, Tensor[] inputs, Tensor[] initial, Tensor? lengths, Tensor[] buffers, "
     "bool training, Tensor[] tape, Tensor[] d_outputs, Tensor[] d_final) -> Tensor[]"
+)
+_PUSH = (
+    "(str key, Tensor[] tensors, Tensor[] inputs, Tensor[] initial, Tensor? lengths, Tensor[] buffers, "
+    "bool training, Tensor[] tape, Tensor[] d_outputs, Tensor[] d_final, Tensor[] moved) -> Tensor[]"
 )
 
 
@@ -82,6 +86,32 @@ def pull_op(
     return [*map(_own, found.tensors), *map(_own, found.inputs), *map(_own, found.initial)]
 
 
+@torch.library.custom_op("gategen::push", mutates_args=(), schema=_PUSH)
+def push_op(
+    key: str,
+    tensors: list[Tensor],
+    inputs: list[Tensor],
+    initial: list[Tensor],
+    lengths: Tensor | None,
+    buffers: list[Tensor],
+    training: bool,
+    tape: list[Tensor],
+    d_outputs: list[Tensor],
+    d_final: list[Tensor],
+    moved: list[Tensor],
+) -> list[Tensor]:
+    """How a run moves where tensors, inputs and initial states do: its outputs and final states, and then the
+    gradients of the tensors, the inputs and the initial states, where `d_outputs` and `d_final` are given.
+    """
+    binding, call = bound(key), Call(tensors, inputs, initial, lengths, buffers, training, {})
+    given, states = len(tensors), len(tensors) + len(inputs)
+    direction = Gradients(moved[:given], moved[given:states], moved[states:])
+    pulled = (d_outputs, d_final) if d_final else None
+    found = binding.push(call, tape, _form(binding, call), direction, pulled)
+    gradients = [] if found.gradients is None else [tensor for part in found.gradients for tensor in part]
+    return [*map(_own, found.outputs), *map(_own, found.final), *map(_own, gradients)]
+
+
 def _own(tensor: Tensor) -> Tensor:
     """Contiguous and on memory of its own, as the results of an operator are."""
     if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes:
@@ -121,6 +151,32 @@ def _(
     d_final: Any,
 ) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*tensors, *inputs, *initial)]
+
+
+@push_op.register_fake
+def _(
+    key: str,
+    tensors: Any,
+    inputs: Any,
+    initial: Any,
+    lengths: Any,
+    buffers: Any,
+    training: bool,
+    tape: Any,
+    d_outputs: Any,
+    d_final: Any,
+    moved: Any,
+) -> list[Tensor]:
+    ends: Any = (*d_outputs, *d_final)
+    if not ends:
+        call = Call(tensors, inputs, initial, lengths, buffers, training, {})
+        steps, batch = inputs[0].shape[:2]
+        outputs, final, _ = _shapes(bound(key), call, True)
+        return [
+            inputs[0].new_empty([a + b * steps + c * batch for a, b, c in d]) for d, _ in (*outputs, *final)
+        ]
+    whole = torch.contiguous_format
+    return [torch.empty_like(t, memory_format=whole) for t in (*ends, *tensors, *inputs, *initial)]
 
 
 def _facts(binding: Binding, call: Call) -> tuple[Any, ...]:
@@ -241,9 +297,41 @@ def _back(ctx: Any, gradients: Any) -> tuple[Any, ...]:
     return None, found[:at], found[at:then], found[then:], None, [None] * len(buffers), None, None
 
 
-def _no_second(ctx: Any, directions: Any) -> Any:
-    raise NotImplementedError("second derivatives are not known here")
+def _set_up_second(ctx: Any, inputs: Any, output: Any) -> None:
+    key, tensors, given, initial, lengths, buffers, training, tape, d_outputs, d_final = inputs
+    saved = (tensors, given, initial, [] if lengths is None else [lengths], buffers, tape, d_outputs, d_final)
+    ctx.save_for_backward(*(tensor for group in saved for tensor in group))
+    ctx.counts = [*map(len, saved)]
+    ctx.of = key, training
+
+
+def _back_again(ctx: Any, moved: Any) -> tuple[Any, ...]:
+    saved, parts = list(ctx.saved_tensors), []
+    for count in ctx.counts:
+        parts.append(saved[:count])
+        saved = saved[count:]
+    tensors, inputs, initial, lengths, buffers, tape, d_outputs, d_final = parts
+    key, training = ctx.of
+    found = push_op(
+        key,
+        tensors,
+        inputs,
+        initial,
+        lengths[0] if lengths else None,
+        buffers,
+        training,
+        tape,
+        d_outputs,
+        d_final,
+        list(moved),
+    )
+    groups = []
+    for count in map(len, (d_outputs, d_final, tensors, inputs, initial)):
+        groups.append(found[:count])
+        found = found[count:]
+    still = [None] * len(buffers), None, [None] * len(tape)
+    return None, *groups[2:], None, *still, *groups[:2]
 
 
 run_op.register_autograd(_back, setup_context=_set_up)
-pull_op.register_autograd(_no_second)
+pull_op.register_autograd(_back_again, setup_context=_set_up_second)

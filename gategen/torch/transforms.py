@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gategen.torch.binding import Binding, Call
-from gategen.torch.ops import pull_op, run_op, update
+from gategen.torch.ops import pull_op, push_op, run_op, update
 
 Tensor = Any
 
@@ -75,7 +75,10 @@ class _Run(torch.autograd.Function):
         ctx.mark_non_differentiable(*rest)
         ctx.timed = lengths is not None
         given = flat[: len(flat) - counts[-1]]  # the old statistics change in place: the new ones are kept
-        ctx.save_for_backward(*([lengths] if ctx.timed else []), *given, *rest)
+        saved = (*([lengths] if ctx.timed else []), *given, *rest)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        ctx.results = len(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -84,6 +87,17 @@ class _Run(torch.autograd.Function):
         lengths = saved.pop(0) if ctx.timed else None
         found = _Pull.apply(ctx.of, lengths, *saved, *gradients[: sum(ends)])
         return None, None, *found, *[None] * counts[-1]
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, __: Any, *moved: Any) -> tuple[Any, ...]:
+        key, counts, ends, training = ctx.of
+        saved = list(ctx.saved_tensors)
+        lengths = saved.pop(0) if ctx.timed else None
+        given = saved[: sum(counts[:3])]
+        direction = [torch.zeros_like(t) if d is None else d for t, d in zip(given, moved, strict=False)]
+        tape = len(saved) - sum(counts)
+        found = _Push.apply((key, counts, (0, 0), training), lengths, tape, *saved, *direction)
+        return *found, *[None] * (ctx.results - sum(ends))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> Any:
@@ -101,12 +115,47 @@ class _Pull(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.of, lengths, *given = inputs
+        ctx.timed = lengths is not None
+        ctx.save_for_backward(*([lengths] if ctx.timed else []), *given)
 
     @staticmethod
-    def backward(ctx: Any, *directions: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError("second derivatives are not known here")
+    def backward(ctx: Any, *moved: Tensor) -> tuple[Any, ...]:
+        _, counts, ends, _ = ctx.of
+        saved = list(ctx.saved_tensors)
+        lengths = saved.pop(0) if ctx.timed else None
+        found = _Push.apply(ctx.of, lengths, len(saved) - sum(counts) - sum(ends), *saved, *moved)
+        d_outputs, d_final, tensors, inputs, initial, _ = split(found, (*ends, *counts[:3]))
+        still = [None] * (len(saved) - sum(counts[:3]) - sum(ends))
+        return None, None, *tensors, *inputs, *initial, *still, *d_outputs, *d_final
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> Any:
         return one_by_one(_Pull.apply)(info, in_dims, *given)
+
+
+class _Push(torch.autograd.Function):
+    """How a run moves, and its gradients where `ends` of them are given."""
+
+    @staticmethod
+    def forward(of: Any, lengths: Any, tape: int, *given: Tensor) -> tuple[Tensor, ...]:
+        key, counts, ends, training = of
+        *own, kept, d_outputs, d_final, moved = split(given, (*counts, tape, *ends))
+        tensors, inputs, initial, buffers = own
+        return tuple(
+            push_op(
+                key, tensors, inputs, initial, lengths, buffers, training, kept, d_outputs, d_final, moved
+            )
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError("a layer has no third derivatives")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *given: Any) -> Any:
+        return one_by_one(_Push.apply)(info, in_dims, *given)
