@@ -1,6 +1,6 @@
 """The line of mathematics above or beside each piece of generated code.
 
-Forward that is an equation of the cell. Backward it is the gradient's formula, by the names that memory has
+Forward that is an equation of the cell. Of a derivative it is its own formula, by the names that memory has
 in the code: what is added to or multiplied in place later is written out where the last of it happens.
 """
 
@@ -20,6 +20,7 @@ from gategen.plan import (
     InBuffer,
     Kernel,
     MatMul,
+    Plan,
     Rule,
     Schedule,
     Stage,
@@ -69,10 +70,14 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def comments(cell: Cell, rule: Rule) -> tuple[Comments, Comments]:
-    """Those of both directions of a rule."""
+def comments(plan: Plan, rule: Rule) -> tuple[Comments, Comments]:
+    """Those of both directions of a rule: derivatives have formulas, and are no equations of the cell."""
+    back = formulas(rule, rule.backward)
+    if plan.of is not None:
+        return formulas(rule, rule.forward), back
+    cell = plan.cell
     equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
-    return forward_comments(cell, rule.forward, equations), backward_comments(rule)
+    return forward_comments(cell, rule.forward, equations), back
 
 
 def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
@@ -101,12 +106,11 @@ def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
     return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
 
 
-# ---------------------------------------------------------------------------------------------- backward
+# ---------------------------------------------------------------------------------------------- derivatives
 
 
-def backward_comments(rule: Rule) -> Comments:
-    """`d_n = d_h * z * (1 - n**2)`, for every gradient that has a name in the code."""
-    schedule = rule.backward
+def formulas(rule: Rule, schedule: Schedule) -> Comments:
+    """`d_n = d_h * z * (1 - n**2)`, for every gradient and every tangent that has a name in the code."""
     order = pointwise(schedule.stages)
     names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
     ahead = {v for stage in schedule.ahead for v in stage.writes}

@@ -623,19 +623,19 @@ class CupyModule(Module):
     def dtype(self, buffer: str) -> str:
         return "arithmetic(dtype)" if InBuffer(buffer) in self.precise else "dtype"
 
-    def one_step(self, rule: Rule) -> OneStep:
-        states = tuple(self.names["memory", s] for s in self.states_of(rule))
+    def one_step(self, states: Sequence[str]) -> OneStep:
+        arrays = tuple(self.names["memory", s] for s in states)
         return OneStep(
-            states=states,
-            both=states,
+            states=arrays,
+            both=arrays,
             made=(),
-            passed=states,
-            saved=states,
+            passed=arrays,
+            saved=arrays,
             results=(),
             at="",
             further=("dtype",),
             measured="B = x.shape[1]",
-            measured_back=f"B, dtype = x.shape[1], {states[0]}.dtype" if states else "",
+            measured_back=f"B, dtype = x.shape[1], {arrays[0]}.dtype" if arrays else "",
         )
 
 

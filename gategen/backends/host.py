@@ -166,8 +166,9 @@ class Host(ABC):
 
     def kept_name(self, carry: Carry) -> str:
         """A carried gradient, set aside."""
-        state = str(carry.current.of)
-        return self.names.of("kept", state, f"kept_{state}")
+        gradient = carry.current.of if carry.current.role == "tangent" else carry.current
+        wish = f"dot_{gradient.of}" if gradient is carry.current.of else f"{gradient.of}"
+        return self.names.of("kept", wish, f"kept_{wish}")
 
     # ------------------------------------------------------------------------------------------ text
 

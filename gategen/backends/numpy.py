@@ -32,6 +32,7 @@ from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.interface import Array, array_of, empties
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
+from gategen.backends.second import context as second_context
 from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
@@ -47,6 +48,7 @@ from gategen.plan import (
     Plan,
     Rule,
     Sum,
+    second,
 )
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
@@ -76,6 +78,14 @@ def files(plan: Plan) -> dict[str, str]:
     made = context(module, Lines)
     functions = helpers(module.helpers, CALLS.values())
     return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
+
+
+def second_files(plan: Plan) -> dict[str, str]:
+    """The module of the second derivatives of a cell, by file name."""
+    module = NumpyModule(second(plan, ARRAYS))
+    made = second_context(module, Lines)
+    functions = helpers(module.helpers, CALLS.values())
+    return {f"{plan.cell.name}_numpy_jvp.py": module_text({**made, "functions": functions}, "second")}
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -134,7 +144,8 @@ class Lines(Host):
     @property
     def starts_late(self) -> bool:
         """Whether the loop leaves the first step to a rule of its own."""
-        return self.module.plan.rule(FIRST_STEP) is not None and not self.schedule.graph.backwards
+        ruled = self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of
+        return ruled and not self.schedule.graph.backwards
 
     @property
     def head(self) -> str:
@@ -456,10 +467,14 @@ class NumpyModule(Module):
 
     @cached_property
     def by_gate(self) -> Mapping[str, int]:
-        return gate_by_gate(self.plan.step)
+        found = gate_by_gate(self.plan.step)
+        if self.plan.of is None:
+            return found
+        lent = {b.name for b in self.plan.step.lent}  # these lie as the run left them
+        own = {name: n for name, n in found.items() if name not in lent}
+        return own | {name: n for name, n in gate_by_gate(self.plan.of.step).items() if name in lent}
 
-    def one_step(self, rule: Rule) -> OneStep:
-        states = self.states_of(rule)
+    def one_step(self, states: Sequence[str]) -> OneStep:
         arrays = [self.names["memory", s] for s in states]
         now = [self.names.of("now", s, f"{array}_t") for s, array in zip(states, arrays, strict=True)]
         later = [self.names.of("next", s, f"{array}_next") for s, array in zip(states, arrays, strict=True)]
