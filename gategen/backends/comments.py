@@ -177,8 +177,12 @@ def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, st
     operands = [memory_name(v, rule, schedule) for v in stage.operand]
     members = [member for weight in stage.weights for member in weight.members]
     turned = ".T" if stage.transposed else ""
-    terms = [f"{m}{turned} @ {v}" for m, v in zip(members, operands, strict=False)]
-    return {v.name: f"{memory_name(v, rule, schedule)} = {' + '.join(terms)}" for v in stage.out}
+    one = len(stage.out) > 1  # operand, of which each member makes a value of its own
+    sides = [f"{m}{turned} @ {v}" for m, v in zip(members, operands * (len(members) if one else 1), strict=False)]
+    sides = sides if one else [" + ".join(sides)]
+    return {
+        v.name: f"{memory_name(v, rule, schedule)} = {side}" for v, side in zip(stage.out, sides, strict=False)
+    }
 
 
 def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:

@@ -179,8 +179,8 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
     code = re.sub(r"#.*", "", "\n".join(line for each in (made, *others) for line in each.code))
     words = set(re.findall(r"[A-Za-z_]\w*", code))
 
-    def unpacked(fields: Sequence[Field]) -> str:
-        names = [module.names.find("field", f.name) for f in fields]
+    def unpacked(fields: Sequence[Field | None]) -> str:
+        names = ["" if f is None else module.names["field", f.name] for f in fields]
         targets = [name if name in words else "_" for name in names]
         return "" if set(targets) <= {"_"} else listing(targets)
 
@@ -191,7 +191,7 @@ def fitted(module: Module, made: Function, *others: Function) -> Function:
         counted="steps" in words,
         makes=interface.empties(memory, module.target.xp),
         unpacked=unpacked(module.plan.fields),
-        unpacked_dots=unpacked(module.plan.dots),
+        unpacked_dots=unpacked(module.plan.moving),
     )
 
 

@@ -133,7 +133,8 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     )
     outputs = moving_outputs(module, forward)
     beside = type(module)(plan.of)
-    tape = interface.tape_items(beside, interface.signature(beside))
+    ran = interface.signature(beside)
+    tape = interface.tape_items(beside, ran)
     tangents = tangent_items(module, inputs, states)
     array, taped = f"{given.xp}.ndarray", tape_buffers(plan.step) if module.singular else []
     return {
@@ -149,7 +150,8 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "result": array if len(outputs) == 1 else f"tuple[{array}, ...]",
         "several": len(outputs) if len(outputs) > 1 else 0,
         "tangents": tangents,
-        "held": held(given, tape),
+        "buffers": ran.buffers,
+        "held": held(ran, tape),
         "held_tangents": [
             Held(f"tangent.{i.name}", i.name, i.shape, i.dtype) for i in tangents if i.shape and not first
         ],
@@ -338,30 +340,30 @@ def calls_of(
     sizes = ", ".join(size.letter for size in given.measure.sizes)
     none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
     ruled = module.plan.rule(FIRST_STEP) is not None
-    targets = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
+    held = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
     shapes = f"({listing([f'(B, {s.own.size})' for s in states])})"
     late = [size.letter for size in given.measure.late]
     gradients = [f.gradient for f in given.fields]
-    arrays = "gradients" if given.ruled else f"({listing(gradients)})"
+    arrays = "*gradients" if given.ruled else ", ".join(gradients)
     kept = [item.name for item in tangents]
     if ruled:
         kept[1 : 1 + len(inputs) + len(states)] = ["*whole"]
     return SecondCalls(
         shapes=returned([f.shape for f in given.fields]),
         no_gradients=assigned(gradients, none) if given.fields else "",
-        untape=call("(", targets, ") = tape"),
+        untape=call("(", held, ") = tape"),
         untangent=call("(", [item.name for item in tangents], ") = tangent"),
         fields=strings("PARAMS", [f.name for f in given.fields]),
         tape=strings("TAPE", [item.name for item in tape]),
         direction=strings("DIRECTION", ["params", *(i.argument for i in given.inputs), "initial"]),
-        starts=parts_of("direction.initial", [f"{s.dot}[0]" for s in states], shapes),
-        carries=parts_of("d_final", [s.own.carry for s in states], shapes),
-        dot_carries=parts_of("d_d_final", [s.carry for s in states], shapes),
+        starts=call(f"{targets([f'{s.dot}[0]' for s in states])} = parts(", states_of("direction.initial", shapes)),
+        carries=copies([s.own.carry for s in states], "d_final", shapes),
+        dot_carries=copies([s.carry for s in states], "d_d_final", shapes),
         tangent=call("Tangent(", kept),
         grads=call(
             "return Grads(",
             [
-                f"params=type(params)(*{arrays})",
+                f"params=type(params)({arrays})",
                 *(f"{i.own.argument}={i.own.result}" for i in inputs),
                 f"initial=States({', '.join(s.carry for s in states)})",
             ],
@@ -379,7 +381,17 @@ def strings(name: str, words: Sequence[str]) -> str:
     return interface.tuple_call(f"{name} = (", [f'"{word}"' for word in words], WIDTH)
 
 
-def parts_of(record: str, targets: Sequence[str], shapes: str) -> str:
-    """The line that takes a record of states apart."""
-    head = listing(targets) if len(targets) > 1 else f"({targets[0]},)"
-    return call(f"{head} = parts(", [f'"{record}"', record, "States._fields", shapes, "dtype"])
+def states_of(record: str, shapes: str) -> list[str]:
+    """What `parts` is told of a record of states."""
+    return [f'"{record}"', record, "States._fields", shapes, "dtype"]
+
+
+def targets(names: Sequence[str]) -> str:
+    """What a tuple is taken apart into."""
+    return listing(names) if len(names) > 1 else f"({names[0]},)"
+
+
+def copies(names: Sequence[str], record: str, shapes: str) -> str:
+    """The line that copies the arrays of a record of states."""
+    head = f"{targets(names)} = (part.copy() for part in parts("
+    return call(head, states_of(record, shapes), "))")

@@ -309,6 +309,12 @@ class Plan:
     dots: tuple[Field, ...] = ()
 
     @property
+    def moving(self) -> tuple[Field | None, ...]:
+        """For each field where a direction of it lies, None where it stands still."""
+        dots = iter(self.dots)
+        return tuple(next(dots, None) if field.trainable else None for field in self.fields)
+
+    @property
     def step(self) -> Rule:
         return self.rules[0]
 

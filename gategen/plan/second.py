@@ -31,7 +31,7 @@ TWICE = 2 * WIDE  # a tangent has two terms for one
 def second(first: Plan, arrays: bool = False) -> Plan:
     """The plan of the second derivatives of what `first` plans; `arrays` as that was made with."""
     layout = moving(first, lay_out(first.cell, Analysis(first.step.forward.graph)))
-    rules = tuple(second_rule(rule, layout, arrays) for rule in first.rules)
+    rules = tuple(second_rule(rule, layout, arrays and rule is first.step) for rule in first.rules)
     return Plan(first.cell, first.kind, first.fields, rules, first, layout.dots)
 
 
