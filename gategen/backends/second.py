@@ -287,8 +287,6 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
     nexts = (Array(n, f"{h}.shape") for n, h in zip(dots.made, dots.states, strict=False))
     makes = interface.empties((*forward.memory, *nexts), module.target.xp)
     text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
-    each = "" if passing.at == "" else "[None]"  # as arrays of all steps
-    shaped = [f"{name}{each}" for name in backward.outputs]
     lasting = (names["memory", b.name] for b in tape_buffers(module.plan.of.step) if b.kind == "time")
     firsts = tuple(names.of("first tangent", name, f"first_dot_{name}") for name, _ in graph.outputs)
     return SecondRule(
@@ -302,7 +300,7 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
             *passing.further,
         ),
         results=(*dots.results, *firsts, "*first_tangent"),
-        returned=listing([*dots.made, *(f"{name}{each * stepping}" for name in forward.outputs), *left]),
+        returned=listing([*dots.made, *forward.outputs, *left]),
         measured=interface.measured(module, given.measure.sizes, given.measure.late, text),
         parameters_back=(
             *("params", "dot_params", *inputs, *passing.both, *dots.both, *seeds, *carries, "finished"),
@@ -313,7 +311,7 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
         kept=tuple(zip(carries, kept, strict=True)),
         later=later,
         gradients=backward.outputs,
-        returned_back=listing([*shaped, *carries, *(f.gradient for f in given.fields)]),
+        returned_back=listing([*backward.outputs, *carries, *(f.gradient for f in given.fields)]),
         first_gradients=tuple(names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs),
         rest=(
             *over,
