@@ -70,7 +70,7 @@ def results(point: Point, module: ModuleType, second: ModuleType, put: Any, seed
     found |= {f"d {s}": part for s, part in zip(module.Grads._fields[1:-1], grads[1:-1], strict=True)}
     found |= {f"d {name}": part for name, part in module.unpack(grads.params).items()}
     found |= {f"initial {s}": part for s, part in grads.initial._asdict().items()}
-    return {key: part if isinstance(part, np.ndarray) else part.get() for key, part in found.items()}
+    return {key: np.asarray(part.get() if hasattr(part, "get") else part) for key, part in found.items()}
 
 
 def assert_alike(wanted: dict[str, Any], found: dict[str, Any], tolerance: float) -> None:

@@ -137,7 +137,9 @@ def formulas(rule: Rule, schedule: Schedule) -> Comments:
             lines[op.out.name] = lines[first_reader[op.out]]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
-            lines |= product_lines(stage, rule, schedule)
+            made = product_lines(stage, rule, schedule)
+            added = {name: f"{lines[name]} + {line.partition(' = ')[2]}" for name, line in made.items() if stage.add}
+            lines |= made | added
     return Comments(lines, {})
 
 

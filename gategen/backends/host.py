@@ -37,6 +37,7 @@ from gategen.plan import (
     offset_rank,
 )
 
+PREFIXES = "dot_d_", "dot_k_", "dot_", "d_"  # of names of derivatives
 BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
 
 # Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
@@ -392,8 +393,8 @@ def members_between(members: Sequence[str], starts: Sequence[sp.Expr], view: Vie
 
 def joint_name(members: Sequence[str]) -> str:
     """`zr` for z and r, `d_zr` for d_z and d_r, `b_zr` for b_z and b_r."""
-    prefix = "d_" if all(m.startswith("d_") for m in members) else ""
-    stems = [m.removeprefix("d_") if prefix else m for m in members]
+    prefix = next((p for p in PREFIXES if all(m.startswith(p) for m in members)), "")
+    stems = [m.removeprefix(prefix) for m in members]
     if len(stems) == 1:
         return prefix + stems[0]
     shared = {s.split("_")[0] for s in stems}

@@ -312,11 +312,12 @@ class Lines(Host):
         if self.where == ALL and buffer and buffer.name in self.by_gate:
             self.project(stage, buffer)
             return
-        if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
+        if self.where != LOOP or buffer is None or buffer.kind in STEPPED:
             super().matmul(stage)
             return
         part, wish = self.gathered(stage.weights)
-        out = self.value(*stage.out)
+        target = self.value(*stage.out)
+        out = self.added_to(stage, target) if stage.add else target
         pair = (part if stage.transposed else f"{part}.T", out)
         if pair not in self.tiled:
             wish = wish if stage.transposed else f"{wish}_T"
@@ -326,7 +327,15 @@ class Lines(Host):
         matrix, tiles = self.tiled[pair]
         self.module.helpers.add("tiles")
         operand = self.value(*stage.operand)
-        self.say(self.comment(*stage.out), f"np.matmul({operand}, {matrix}, out={tiles})")
+        line = f"np.matmul({operand}, {matrix}, out={tiles})"
+        self.say(self.comment(*stage.out), line, *([f"{target} += {out}"] if stage.add else []))
+
+    def added_to(self, stage: MatMul, target: str) -> str:
+        """Memory for a product that is added to what is in another."""
+        view = joined([self.schedule.slot[v] for v in stage.out])
+        name = self.names.of("scratch", target, f"more_{target}", LOOP)
+        self.scratch[name] = f"(B, {self.names.size(view.stop - view.start)})"
+        return name
 
     def project(self, stage: MatMul, buffer: Buffer) -> None:
         """A product of all steps into a stack that lies gate by gate."""

@@ -75,7 +75,8 @@ def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
     """Emit the tangent of one op; None where it cannot move."""
     match op:
         case Pointwise():
-            total = sp.Add(*(partial(op, v) * dot for v in op.reads if (dot := dots[v]) is not None))
+            moving = [(v, dot) for v in op.reads if (dot := dots[v]) is not None]
+            total = sp.Add(*(factored(partial(op, v)) * dot for v, dot in moving))
             return builder.add(Pointwise(builder.tangent(op.out), total)) if total != 0 else None
         case Reduce(_, operands):
             moved = tuple(dot for v in operands if (dot := dots[v]) is not None)
@@ -90,6 +91,16 @@ def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
         return builder.add(_of_two(op, builder.tangent(op.out), *made[0])) if made else None
     terms = [builder.add(_of_two(op, builder.value(f"{a}_{b}", op.out.shape, op.out.static, "term", op.out), a, b)) for a, b in made]
     return builder.add(Pointwise(builder.tangent(op.out), sp.Add(*terms)))
+
+
+def factored(slope: sp.Expr) -> sp.Expr:
+    """`h*(1 - 2*r)` for `h*(1 - r) - h*r`: a sum without what all of its terms are multiplied by."""
+    terms = [sp.Mul.make_args(term) for term in sp.Add.make_args(slope)]
+    shared = [f for f in terms[0] if not f.is_number and all(f in factors for factors in terms)]
+    if len(terms) < 2 or not shared:
+        return slope
+    rest = (sp.Mul(*(f for f in factors if f not in shared)) for factors in terms)
+    return sp.Mul(*shared, sp.Add(*rest))
 
 
 def _of_two(op: Product | Outer, out: Value, left: Value, right: Value) -> Op:

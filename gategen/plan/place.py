@@ -186,7 +186,7 @@ def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[V
 def coefficient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
     """What the loop multiplies gradients of one field by, in the order of its rows."""
     factors = {
-        chains.root(op.out): [v for v in sp.Mul.make_args(op.expr) if isinstance(v, Value)]
+        chains.root(op.out): multiplying(op)
         for op in draft.ops
         if isinstance(op, Pointwise) and draft.level(op.out) == LOOP
     }
@@ -196,6 +196,14 @@ def coefficient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[lis
         for stack in gradient_stacks(draft, layout, chains)
     )
     return [stack for stack in stacks if stack]
+
+
+def multiplying(op: Pointwise) -> list[Value]:
+    """The factors of a product; of a tangent, which is a sum of products, those that are tangents."""
+    if op.out.role == "tangent":
+        factors = (v for term in sp.Add.make_args(op.expr) for v in sp.Mul.make_args(term))
+        return [v for v in factors if isinstance(v, Value) and v.role == "tangent"]
+    return [v for v in sp.Mul.make_args(op.expr) if isinstance(v, Value)]
 
 
 def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:

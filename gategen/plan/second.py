@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from gategen.graph import BEFORE, Graph, Value, check, fresh
+from gategen.graph import BEFORE, Graph, Product, Value, check, fresh
 from gategen.graph.tangent import tangent, tangents_in
 from gategen.plan.analysis import Analysis
-from gategen.plan.compose import WIDE, in_lines
+from gategen.plan.compose import WIDE, in_lines, renamed
 from gategen.plan.data import START_STATES, Buffer, Field, InBuffer, Plan, Rule, Slot
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.hoist import hoist
@@ -117,7 +117,19 @@ def tangents_alone(backward: Graph, dots: Mapping[Value, Value], forward: Graph)
     sums = zip((name for name, _ in backward.sums), (v for _, v in both.sums[m:]), strict=True)
     left = alive(replace(both, outputs=tuple(outputs), sums=tuple(sums)))
     seeds = {v for v in both.inputs if v not in known and v not in known.values()}
-    return distinct_ends(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE))
+    return distinct_ends(named_by_wholes(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE)))
+
+
+def named_by_wholes(graph: Graph) -> Graph:
+    """The graph with `dot_d_h` for the products that are terms of it, where no whole is left."""
+    taken = {value.name for value in graph.values}
+    names: dict[Value, Value] = {}
+    for op in graph.ops:
+        name = f"dot_{op.out.of}"
+        if isinstance(op, Product) and op.out.role == "term" and name not in taken:
+            names[op.out] = Value(name, op.out.shape, op.out.static, "term", op.out.of)
+            taken.add(name)
+    return renamed(graph, names)
 
 
 def from_tape(forward: Graph, pushed: Graph, saved: set[Value], kept: Iterable[Value]) -> Graph:
