@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gategen.backends import SECOND
 from gategen.build import all_backends, generate
 from gategen.emulator import HostError
 from gategen.errors import GategenError
@@ -71,7 +72,7 @@ def gpu() -> str:
 
 def host_of(backend: str, *, emulated: bool = False) -> Host:
     """Where modules of this backend run; with `emulated`, CUDA does on the CPU whatever there is."""
-    if backend != "cupy":
+    if backend.removesuffix(SECOND) != "cupy":
         return Host(CPU, imported)
     name = "" if emulated else gpu()
     if name:
