@@ -101,7 +101,9 @@ def build(
     if edited := [path for path, (old, _) in changed.items() if old and _same_spec(path, files)]:
         warn(f"overwriting what was edited by hand, or is of another version of gategen: {_some(edited)}")
     if left := _left_behind(files, folder):
-        warn(f"of other equations or constants than what is built now: {_some(left)}; build all their backends")
+        warn(
+            f"of other equations or constants than what is built now: {_some(left)}; build all their backends"
+        )
     _remove_stale(files, folder)
     _write({path: new for path, (_, new) in changed.items()}, folder)
     return Report(written=tuple(changed), unchanged=tuple(unchanged), plans=plans)
@@ -155,6 +157,13 @@ def known_backends() -> tuple[str, ...]:
     from gategen import backends
 
     return (*backends.NAMES, *backends.FURTHER)
+
+
+def second_of(backend: str) -> str:
+    """The backend whose modules those of `backend` are second derivatives of; empty where they are not."""
+    from gategen import backends
+
+    return backend.removesuffix(backends.SECOND) if backend in backends.FURTHER else ""
 
 
 def names_of(backends: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -93,7 +93,11 @@ _set = click.option(
     "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant; repeatable."
 )
 _backend = click.option(
-    "--backend", "backends", metavar="NAME", multiple=True, help="numpy, cupy, numpy_jvp, cupy_jvp; repeatable."
+    "--backend",
+    "backends",
+    metavar="NAME",
+    multiple=True,
+    help="numpy, cupy, numpy_jvp, cupy_jvp; repeatable.",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from points import BUILTIN, CELLS, EXTRA, LENGTHS, Point, is_normed, point_of
+from points import CELLS, LENGTHS, Point, point_of
 from test_cupy_modules import device
 
 from gategen import emulator

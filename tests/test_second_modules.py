@@ -64,7 +64,9 @@ def record(point: Point, by: Mapping[str, Array]) -> Any:
     zeros = {a.name: np.zeros_like(point.values[a.name]) for a in point.cell.arrays}
     params = point.module.pack({**zeros, **{name: by[name] for name in zeros if name in by}})
     states = [by.get(f"initial.{s.name}") for s in point.cell.states]
-    return point.module.Grads(params, *(by.get(s.name) for s in point.cell.inputs), point.module.States(*states))
+    return point.module.Grads(
+        params, *(by.get(s.name) for s in point.cell.inputs), point.module.States(*states)
+    )
 
 
 def several(point: Point, arrays: Any) -> Any:
@@ -104,7 +106,9 @@ def pulled(point: Point, second: Any, by: Mapping[str, Array], dots: Any = None)
     n = len(point.d_y)
     more = (None, None) if dots is None else (several(point, dots[:n]), point.module.States(*dots[n:]))
     d_final = point.module.States(*point.d_final)
-    return named(point, second.backward_jvp(point.params, tape, tangent, several(point, point.d_y), d_final, *more))
+    return named(
+        point, second.backward_jvp(point.params, tape, tangent, several(point, point.d_y), d_final, *more)
+    )
 
 
 @every_cell

@@ -138,7 +138,11 @@ def formulas(rule: Rule, schedule: Schedule) -> Comments:
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
             made = product_lines(stage, rule, schedule)
-            added = {name: f"{lines[name]} + {line.partition(' = ')[2]}" for name, line in made.items() if stage.add}
+            added = {
+                name: f"{lines[name]} + {line.partition(' = ')[2]}"
+                for name, line in made.items()
+                if stage.add
+            }
             lines |= made | added
     return Comments(lines, {})
 
@@ -180,10 +184,13 @@ def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, st
     members = [member for weight in stage.weights for member in weight.members]
     turned = ".T" if stage.transposed else ""
     one = len(stage.out) > 1  # operand, of which each member makes a value of its own
-    sides = [f"{m}{turned} @ {v}" for m, v in zip(members, operands * (len(members) if one else 1), strict=False)]
+    sides = [
+        f"{m}{turned} @ {v}" for m, v in zip(members, operands * (len(members) if one else 1), strict=False)
+    ]
     sides = sides if one else [" + ".join(sides)]
     return {
-        v.name: f"{memory_name(v, rule, schedule)} = {side}" for v, side in zip(stage.out, sides, strict=False)
+        v.name: f"{memory_name(v, rule, schedule)} = {side}"
+        for v, side in zip(stage.out, sides, strict=False)
     }
 
 

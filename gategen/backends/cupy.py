@@ -37,7 +37,6 @@ from gategen.plan import (
     MatMul,
     OuterSum,
     Plan,
-    Rule,
     Schedule,
     Slot,
     Sum,

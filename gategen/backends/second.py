@@ -182,7 +182,9 @@ def moving_input(module: Module, symbol: Input, own: InputRecord) -> MovingInput
     return MovingInput(
         own=own,
         dot=dot,
-        direction=f'(B, {own.size}) if "{own.argument}" in constant else {own.shape}' if further else own.shape,
+        direction=f'(B, {own.size}) if "{own.argument}" in constant else {own.shape}'
+        if further
+        else own.shape,
         broadcast=module.target.broadcast.format(dot, own.shape) if further else "",
     )
 
@@ -312,7 +314,9 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
         later=later,
         gradients=backward.outputs,
         returned_back=listing([*backward.outputs, *carries, *(f.gradient for f in given.fields)]),
-        first_gradients=tuple(names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs),
+        first_gradients=tuple(
+            names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs
+        ),
         rest=(
             *over,
             *(names["memory", s] for s in states),
@@ -320,7 +324,9 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
             *lasting,
         ),
         rest_back=later_seeds,
-        cleared=tuple(f"first_tangent[{k}]" for k, b in enumerate(taped) if module.singular and b.kind != "static"),
+        cleared=tuple(
+            f"first_tangent[{k}]" for k, b in enumerate(taped) if module.singular and b.kind != "static"
+        ),
     )
 
 
@@ -354,7 +360,9 @@ def calls_of(
         fields=strings("PARAMS", [f.name for f in given.fields]),
         tape=strings("TAPE", [item.name for item in tape]),
         direction=strings("DIRECTION", ["params", *(i.argument for i in given.inputs), "initial"]),
-        starts=call(f"{targets([f'{s.dot}[0]' for s in states])} = parts(", states_of("direction.initial", shapes)),
+        starts=call(
+            f"{targets([f'{s.dot}[0]' for s in states])} = parts(", states_of("direction.initial", shapes)
+        ),
         carries=copies([s.own.carry for s in states], "d_final", shapes),
         dot_carries=copies([s.carry for s in states], "d_d_final", shapes),
         tangent=call("Tangent(", kept),

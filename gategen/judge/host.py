@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gategen.backends import SECOND
 from gategen.build import all_backends, generate
 from gategen.emulator import HostError
 from gategen.errors import GategenError
@@ -72,7 +71,7 @@ def gpu() -> str:
 
 def host_of(backend: str, *, emulated: bool = False) -> Host:
     """Where modules of this backend run; with `emulated`, CUDA does on the CPU whatever there is."""
-    if backend.removesuffix(SECOND) != "cupy":
+    if not backend.startswith("cupy"):
         return Host(CPU, imported)
     name = "" if emulated else gpu()
     if name:

@@ -34,7 +34,11 @@ def in_lines(analysis: Analysis, kept: Iterable[Value] = (), wide: int = WIDE) -
         if isinstance(op, Pointwise):
             op = Pointwise(op.out, op.expr.xreplace(inside))
             reader = readers[op.out][0] if len(readers[op.out]) == 1 and op.out not in ends else None
-            if isinstance(reader, Pointwise) and level[reader.out] == level[op.out] and joins(op, reader, wide):
+            if (
+                isinstance(reader, Pointwise)
+                and level[reader.out] == level[op.out]
+                and joins(op, reader, wide)
+            ):
                 inside[op.out] = op.expr
                 continue
         ops.append(op)

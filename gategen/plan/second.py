@@ -96,7 +96,9 @@ def second_rule(rule: Rule, layout: Moving, arrays: bool) -> Rule:
     tape = tuple(v for v in (*pulled.inputs, *pulled.parameters) if v in made)
     held = {**rule.forward.slot} if saved else {}
     fields = {field.name for field in layout.fields}
-    names = fields | {v.name for v in outside(forward, pushed, pulled)} | {b.name for b in rule.forward.buffers}
+    names = (
+        fields | {v.name for v in outside(forward, pushed, pulled)} | {b.name for b in rule.forward.buffers}
+    )
     known_slots = slots_of((*push.inputs, *push.parameters), held)
     steps = draft(Analysis(push))
     schedule = write(steps, layout, place(steps, layout, tape, known_slots, names))
@@ -137,7 +139,9 @@ def from_tape(forward: Graph, pushed: Graph, saved: set[Value], kept: Iterable[V
     ops = tuple(op for op in pushed.ops if op.out not in saved)
     states = pushed.states[len(forward.states) :]
     outputs = zip(
-        (name for name, _ in forward.outputs), (v for _, v in pushed.outputs[len(forward.outputs) :]), strict=True
+        (name for name, _ in forward.outputs),
+        (v for _, v in pushed.outputs[len(forward.outputs) :]),
+        strict=True,
     )
     given = (*pushed.inputs, *(c.current for c in forward.states), *(v for v in forward.values if v in saved))
     inputs = tuple(dict.fromkeys(v for v in given if not v.static))
