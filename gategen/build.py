@@ -76,11 +76,11 @@ def build(
     """Write the files of `cells` into the folder `out`, or with `check` only compare them with what is there.
 
     `cells` are cells, names of built-in ones, and paths of spec files, one or several; `backends` is one name
-    or several, by default all but those of second derivatives. A file that does not carry gategen's header is overwritten only with
-    `force`, and only with it may a cell have the name of a built-in one that is another. Raises `SpecError`,
-    or `GategenError` where a file cannot be read or written. `warn` is told, before anything is written, what
-    files of the same equations it overwrites that are not as gategen writes them, and which files of other
-    backends are left that are of other equations or constants.
+    or several, by default all but those of second derivatives. A file without gategen's header is overwritten
+    only with `force`, and only with it may a cell have the name of a built-in one that is another.
+    Raises `SpecError`, or `GategenError` where a file cannot be read or written. `warn` is told, before
+    anything is written, what files of the same equations it overwrites that are not as gategen writes them,
+    and which files of other backends are left that are of other equations or constants.
     """
     files, plans = _generated(load_each(cells), names_of(backends), force, progress)
     folder = Path(out)

@@ -176,23 +176,28 @@ def own_memory(module: Module, schedule: Schedule, rows: bool = False) -> tuple[
 
 def fitted(module: Module, made: Function, *others: Function) -> Function:
     """A function with the fields of `params` and the memory that its lines, or those of others, mention."""
-    code = re.sub(r"#.*", "", "\n".join(line for each in (made, *others) for line in each.code))
-    words = set(re.findall(r"[A-Za-z_]\w*", code))
+    used = words(made, *others)
 
     def unpacked(fields: Sequence[Field | None]) -> str:
         names = ["" if f is None else module.names["field", f.name] for f in fields]
-        targets = [name if name in words else "_" for name in names]
+        targets = [name if name in used else "_" for name in names]
         return "" if set(targets) <= {"_"} else listing(targets)
 
-    memory = tuple(array for array in made.memory if array.name in words)
+    memory = tuple(array for array in made.memory if array.name in used)
     return replace(
         made,
         memory=memory,
-        counted="steps" in words,
+        counted="steps" in used,
         makes=interface.empties(memory, module.target.xp),
         unpacked=unpacked(module.plan.fields),
         unpacked_dots=unpacked(module.plan.moving),
     )
+
+
+def words(*functions: Function) -> set[str]:
+    """The names in the lines of some functions."""
+    code = re.sub(r"#.*", "", "\n".join(line for each in functions for line in each.code))
+    return set(re.findall(r"[A-Za-z_]\w*", code))
 
 
 def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) -> RuleFunctions:
@@ -279,6 +284,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     return {
         **vars(signature),
         **vars(passing),
+        "alone": True,  # not beside another module, whose derivative it is
         "second": False,
         "params_fields": "Params._fields",
         "params_type": "Params",

@@ -1,6 +1,6 @@
 """A module of second derivatives: what its functions take and do, as records for its template.
 
-It stands beside the module of a cell and reads the tape of that: `jvp` is the tangent of `forward` on that tape,
+It stands beside the module of a cell and reads the tape of that: `jvp` is the tangent of `forward` on it,
 `backward_jvp` that of `backward`. The lines of both come from the same hosts as those of a first derivative;
 here is what is said around them: the tangents of parameters, inputs, states, outputs and of the tape.
 """
@@ -20,6 +20,7 @@ from gategen.backends.functions import (
     function,
     needed_helpers,
     one_step,
+    words,
 )
 from gategen.backends.interface import Array, InputRecord, Measured, Signature, StateRecord, TapeItem
 from gategen.backends.module import Module, OneStep, tape_buffers
@@ -44,6 +45,7 @@ class MovingState:
 
     own: StateRecord
     dot: str
+    start: str  # what a rule for the initial states adds to it
     carry: str  # of the gradient's tangent
     kept: str  # the same, set aside
 
@@ -105,66 +107,99 @@ class SecondCalls:
 
     shapes: str
     no_gradients: str  # of the parameters, to be added to
-    untape: str  # takes a tape apart
-    untangent: str  # the same of what `jvp` left
-    fields: str  # the names of those of Params
-    tape: str  # of those of a tape
+    untape: str  # `jvp` takes a tape apart
+    untape_back: str  # `backward_jvp` does
+    held: str  # `fitting` does
+    untangent: str  # `backward_jvp` takes apart what `jvp` left
+    tape: str  # the names of the fields of a tape
     direction: str  # of those of a direction
     starts: str  # the tangents of the initial states, from a direction
     carries: str  # the gradients of the final states
     dot_carries: str  # the tangents of these
-    tangent: str  # what `jvp` leaves
+    tangent: str  # `jvp` returns what it gives, with a tape of tangents
     grads: str
     start: str  # has a rule make tangents of initial states
     start_back: str  # has it pull them back
 
 
+@dataclass(frozen=True)
+class Moving:
+    """All that moves, and the functions that say how."""
+
+    moving_inputs: tuple[MovingInput, ...]
+    moving_states: tuple[MovingState, ...]
+    outputs: tuple[MovingOutput, ...]
+    tape: tuple[TapeItem, ...]
+    tangents: tuple[TapeItem, ...]  # all that `jvp` leaves behind
+    held: tuple[Held, ...]  # the arrays of a tape
+    held_whole: tuple[Held, ...]  # those of a tangent, of all steps
+    held_rest: tuple[Held, ...]  # of the steps that go no way of their own
+    forward: Function
+    backward: Function
+    first: SecondRule | None
+    start: SecondRule | None
+
+
 def context(module: Module, host: Hosts) -> dict[str, object]:
     """All that the template prints; `module` is of a plan of second derivatives."""
-    plan, names = module.plan, module.names
+    plan, given = module.plan, interface.signature(module)
     assert plan.of is not None, "a first derivative has a context of its own"
-    given = interface.signature(module)
+    beside = type(module)(plan.of)
+    ran = interface.signature(beside)
+    all_moving = moving(module, host, given, ran, interface.tape_items(beside, ran))
+    array, several = f"{given.xp}.ndarray", len(all_moving.outputs) > 1
+    taped = tape_buffers(plan.step) if module.singular else []
+    shapes = " ".join(item.shape for item in all_moving.held)
+    return {
+        **vars(given),
+        **vars(all_moving),
+        "alone": False,
+        "second": True,
+        "params_fields": "PARAMS",
+        "params_type": "Any",
+        "beside": f"{plan.cell.name}_{module.target.title.lower()}",  # the module of the first derivatives
+        "buffers": ran.buffers,
+        "calls": calls_of(given, all_moving),
+        "result": f"tuple[{array}, ...]" if several else array,
+        "several": len(all_moving.outputs) if several else 0,
+        "fitting": interface.measured(module, given.measure.sizes, given.measure.late, shapes),
+        "views": beside_others(module, all_moving.backward),
+        "singular": module.singular,
+        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
+        **needed_helpers(module),
+    }
+
+
+def moving(
+    module: Module, host: Hosts, given: Signature, ran: Signature, tape: tuple[TapeItem, ...]
+) -> Moving:
+    """`ran` is the signature of the module that this one stands beside, `tape` what its runs leave."""
+    plan = module.plan
     inputs = tuple(moving_input(module, *pair) for pair in zip(module.cell.inputs, given.inputs, strict=True))
-    states = tuple(moving_state(module, own) for own in given.states)
+    states = tuple(moving_state(module, own, k) for k, own in enumerate(given.states))
     forward, backward = (function(module, way, host) for way in module.ways(plan.step))
     first, start = (
         second_rule(module, rule, host, given) if (rule := plan.rule(name)) else None
         for name in (FIRST_STEP, START_STATES)
     )
-    outputs = moving_outputs(module, forward)
-    beside = type(module)(plan.of)
-    ran = interface.signature(beside)
-    tape = interface.tape_items(beside, ran)
     tangents = tangent_items(module, inputs, states)
-    array, taped = f"{given.xp}.ndarray", tape_buffers(plan.step) if module.singular else []
-    return {
-        **vars(given),
-        "second": True,
-        "params_fields": "PARAMS",
-        "params_type": "Any",
-        "beside": f"{plan.cell.name}_{module.target.title.lower()}",  # the module of the first derivatives
-        "calls": calls_of(module, given, tape, tangents, inputs, states),
-        "moving_inputs": inputs,
-        "moving_states": states,
-        "outputs": outputs,
-        "result": array if len(outputs) == 1 else f"tuple[{array}, ...]",
-        "several": len(outputs) if len(outputs) > 1 else 0,
-        "tangents": tangents,
-        "buffers": ran.buffers,
-        "held": held(ran, tape),
-        "held_tangents": [
-            Held(f"tangent.{i.name}", i.name, i.shape, i.dtype) for i in tangents if i.shape and not first
-        ],
-        "forward": forward,
-        "backward": backward,
-        "first": first,
-        "start": start,
-        "views": beside_others(module, backward),
-        "singular": module.singular,
-        "cleared": [names["memory", b.name] for b in taped if b.kind == "time"],
-        "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
-        **needed_helpers(module),
-    }
+    arrays = [Held(f"tangent.{i.name}", i.name, i.shape, i.dtype) for i in tangents if i.shape]
+    whole = len(inputs) + len(states)
+    return Moving(
+        moving_inputs=inputs,
+        moving_states=states,
+        outputs=moving_outputs(module, forward),
+        tape=tape,
+        tangents=tangents,
+        held=held(ran, tape),
+        held_whole=tuple(arrays[:whole]),
+        held_rest=tuple(arrays[whole:]),
+        forward=forward,
+        backward=backward,
+        first=first,
+        start=start,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- what moves
@@ -189,12 +224,13 @@ def moving_input(module: Module, symbol: Input, own: InputRecord) -> MovingInput
     )
 
 
-def moving_state(module: Module, own: StateRecord) -> MovingState:
+def moving_state(module: Module, own: StateRecord, number: int) -> MovingState:
     rule = module.plan.step
     memory = dict(zip((s.name for s in module.cell.states), module.carried(rule), strict=True))
     return MovingState(
         own=own,
         dot=module.names["memory", memory[own.name]],
+        start=f"dot_start[{number}]",
         carry=module.carry_of(f"dot_d_{own.name}", rule),
         kept=module.names.of("kept", f"dot_{own.name}", f"kept_dot_{own.name}"),
     )
@@ -333,39 +369,36 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
 # ---------------------------------------------------------------------------------------------- long lines
 
 
-def calls_of(
-    module: Module,
-    given: Signature,
-    tape: tuple[TapeItem, ...],
-    tangents: tuple[TapeItem, ...],
-    inputs: tuple[MovingInput, ...],
-    states: tuple[MovingState, ...],
-) -> SecondCalls:
+def calls_of(given: Signature, moving: Moving) -> SecondCalls:
+    inputs, states, first = moving.moving_inputs, moving.moving_states, moving.first
     sizes = ", ".join(size.letter for size in given.measure.sizes)
     none = f"({given.xp}.zeros(shape, dtype) for shape in shapes({sizes}))"
-    ruled = module.plan.rule(FIRST_STEP) is not None
-    held = [item.name if item.name != "given" or given.ruled else "_" for item in tape]
     shapes = f"({listing([f'(B, {s.own.size})' for s in states])})"
     late = [size.letter for size in given.measure.late]
     gradients = [f.gradient for f in given.fields]
     arrays = "*gradients" if given.ruled else ", ".join(gradients)
-    kept = [item.name for item in tangents]
-    if ruled:
+    kept = [item.name for item in moving.tangents]
+    if first:
         kept[1 : 1 + len(inputs) + len(states)] = ["*whole"]
+    reads_dots = bool(moving.backward.unpacked_dots or given.ruled)
+    left = [item.name if item.shape or first or reads_dots else "_" for item in moving.tangents]
+    dots = [output.dot for output in moving.outputs]
+    result = dots[0] if len(dots) == 1 else f"({', '.join(dots)})"
     return SecondCalls(
         shapes=returned([f.shape for f in given.fields]),
         no_gradients=assigned(gradients, none) if given.fields else "",
-        untape=call("(", held, ") = tape"),
-        untangent=call("(", [item.name for item in tangents], ") = tangent"),
-        fields=strings("PARAMS", [f.name for f in given.fields]),
-        tape=strings("TAPE", [item.name for item in tape]),
+        untape=taken_apart(moving.tape, words(moving.forward) | others(given, moving)),
+        untape_back=taken_apart(moving.tape, words(moving.backward) | others(given, moving)),
+        held=taken_apart(moving.tape, {"finished", *(item.name for item in moving.held)}),
+        untangent=call("(", left, ") = tangent"),
+        tape=strings("TAPE", [item.name for item in moving.tape]),
         direction=strings("DIRECTION", ["params", *(i.argument for i in given.inputs), "initial"]),
         starts=call(
             f"{targets([f'{s.dot}[0]' for s in states])} = parts(", states_of("direction.initial", shapes)
         ),
         carries=copies([s.own.carry for s in states], "d_final", shapes),
         dot_carries=copies([s.carry for s in states], "d_d_final", shapes),
-        tangent=call("Tangent(", kept),
+        tangent=call(f"return {result}, final, Tangent(", kept),
         grads=call(
             "return Grads(",
             [
@@ -380,6 +413,19 @@ def calls_of(
             ["params", "dot_params", *late, *(s.own.carry for s in states), *(s.carry for s in states)],
         ),
     )
+
+
+def others(given: Signature, moving: Moving) -> set[str]:
+    """What both functions read of a tape beside what their lines do."""
+    found = {"x", "finished"} | {"constant"} & {item.name for item in moving.tape}
+    if given.ruled:
+        found.add("given")
+    return found | ({"first_tape", "valid", *moving.first.rest} if moving.first else set())
+
+
+def taken_apart(tape: tuple[TapeItem, ...], used: set[str]) -> str:
+    """The line that takes a tape apart, where `used` of it is read."""
+    return call("(", [item.name if item.name in used else "_" for item in tape], ") = tape")
 
 
 def strings(name: str, words: Sequence[str]) -> str:

@@ -89,11 +89,9 @@ def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
     made = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(made) < 2:
         return builder.add(_of_two(op, builder.tangent(op.out), *made[0])) if made else None
-    terms = [
-        builder.add(_of_two(op, builder.value(f"{a}_{b}", op.out.shape, op.out.static, "term", op.out), a, b))
-        for a, b in made
-    ]
-    return builder.add(Pointwise(builder.tangent(op.out), sp.Add(*terms)))
+    shape, static, whole = op.out.shape, op.out.static, builder.tangent(op.out)
+    terms = [(builder.value(f"{a}_{b}", shape, static, "term", op.out), a, b) for a, b in made]
+    return builder.add(Pointwise(whole, sp.Add(*(builder.add(_of_two(op, *term)) for term in terms))))
 
 
 def factored(slope: sp.Expr) -> sp.Expr:

@@ -1,7 +1,7 @@
 """A module of second derivatives, judged by the module that it stands beside.
 
-`jvp` is compared with the complex step of `forward`, exact to rounding, `backward_jvp` with differences of the
-gradients that `backward` gives at points along a direction.
+`jvp` is compared with the complex step of `forward`, exact to rounding, `backward_jvp` with differences of
+the gradients that `backward` gives at points along a direction.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Every gradient is compared with the complex step and, along random directions, with central differences, all
 in float64. Of second derivatives `jvp` is compared with the complex step of `forward`, `backward_jvp` with
-central differences of `backward`. Judged is the module that lies in a folder, where there is one of this cell, else one that is
-generated into a temporary folder (`found.py`). The complex step is that of a freshly generated module of
-NumPy, which alone runs on complex numbers.
+central differences of `backward`. Judged is the module that lies in a folder, where there is one of this
+cell, else one that is generated into a temporary folder (`found.py`). The complex step is that of a freshly
+generated module of NumPy, which alone runs on complex numbers.
 """
 
 from __future__ import annotations

@@ -297,8 +297,8 @@ class Rule:
 class Plan:
     """All a backend needs to know of a cell: of its rules, that of every step comes first.
 
-    A plan of second derivatives knows the plan that it differentiates, and where a direction of the parameters
-    lies: `dots` are the fields of `Params` that move, in their order.
+    A plan of second derivatives knows the plan that it differentiates, and where a direction of the
+    parameters lies: `dots` are the fields of `Params` that move, in their order.
     """
 
     cell: Cell

@@ -265,7 +265,8 @@ def place_statics(draft: Draft, memory: Memory) -> None:
     for (stem, shape), values in likes.items():
         if shape and len(values) > 1:
             values.sort(key=lambda value: reader_place(value, draft, memory))
-            memory.add(stem if len(stem) > 1 else f"{stem}_parts", "static", values)
+            bare = len(stem) == 1 or stem in ("dot", "dot_d")
+            memory.add(f"{stem}_parts" if bare else stem, "static", values)
             continue
         for value in values:
             memory.add(value.name, "static", [value])

@@ -16,7 +16,7 @@ from gategen.graph import BEFORE, Graph, Product, Value, check, fresh
 from gategen.graph.tangent import tangent, tangents_in
 from gategen.plan.analysis import Analysis
 from gategen.plan.compose import WIDE, in_lines, renamed
-from gategen.plan.data import START_STATES, Buffer, Field, InBuffer, Plan, Rule, Slot
+from gategen.plan.data import START_STATES, Field, InBuffer, Plan, Rule, Slot
 from gategen.plan.ends import alive, distinct_ends
 from gategen.plan.hoist import hoist
 from gategen.plan.layout import Layout, lay_out
@@ -80,34 +80,38 @@ def moving(first: Plan, layout: Layout) -> Moving:
 def second_rule(rule: Rule, layout: Moving, arrays: bool) -> Rule:
     """Both directions of a rule in a direction, sharing a tape of tangents."""
     forward, backward = rule.forward.graph, rule.backward.graph
-    known = {
+    moves = {
         v: Value(layout.names[v.name], v.shape, True, "tangent", v)
         for v in forward.parameters
         if v not in forward.fixed
     }
-    pushed = tangent(forward, known)
+    pushed = tangent(forward, moves)
     dots = tangents_in(pushed)
     pulled = tangents_alone(backward, dots, forward)
-    reads = {*pulled.inputs, *pulled.parameters}
+    reads = {*given(pulled)}
     saved = set() if rule.name == START_STATES else {*rule.tape, *forward.nexts}
     push = lines(from_tape(forward, pushed, saved, reads), reads, arrays)
 
     made = {op.out for op in push.ops}
-    tape = tuple(v for v in (*pulled.inputs, *pulled.parameters) if v in made)
-    held = {**rule.forward.slot} if saved else {}
+    tape = tuple(v for v in given(pulled) if v in made)
+    held = slots_of((*given(push), *given(pulled)), rule.forward.slot if saved else {})
+    homes = {slot.home for slot in held.values()}
+    lent = tuple(b for b in rule.forward.buffers if InBuffer(b.name) in homes)
     fields = {field.name for field in layout.fields}
-    names = (
-        fields | {v.name for v in outside(forward, pushed, pulled)} | {b.name for b in rule.forward.buffers}
-    )
-    known_slots = slots_of((*push.inputs, *push.parameters), held)
+    names = fields | {v.name for v in outside(pushed, pulled)} | {b.name for b in lent}
     steps = draft(Analysis(push))
-    schedule = write(steps, layout, place(steps, layout, tape, known_slots, names))
+    schedule = write(steps, layout, place(steps, layout, tape, held, names))
 
-    known_slots = slots_of((*pulled.inputs, *pulled.parameters), {**held, **schedule.slot})
+    known = slots_of(given(pulled), {**held, **schedule.slot})
     taken = {*names, *(f"d_{name}" for name in fields), *(buffer.name for buffer in schedule.buffers)}
     steps = draft(Analysis(pulled))
-    back = write(steps, layout, place(steps, layout, (), known_slots, taken, arrays), arrays)
-    return Rule(rule.name, schedule, back, tape, lent(rule, (*schedule.slots, *back.slots)), WAYS)
+    back = write(steps, layout, place(steps, layout, (), known, taken, arrays), arrays)
+    return Rule(rule.name, schedule, back, tape, lent, WAYS)
+
+
+def given(graph: Graph) -> tuple[Value, ...]:
+    """What a step is given beside its states."""
+    return *graph.inputs, *graph.parameters
 
 
 def tangents_alone(backward: Graph, dots: Mapping[Value, Value], forward: Graph) -> Graph:
@@ -119,18 +123,22 @@ def tangents_alone(backward: Graph, dots: Mapping[Value, Value], forward: Graph)
     sums = zip((name for name, _ in backward.sums), (v for _, v in both.sums[m:]), strict=True)
     left = alive(replace(both, outputs=tuple(outputs), sums=tuple(sums)))
     seeds = {v for v in both.inputs if v not in known and v not in known.values()}
-    return distinct_ends(named_by_wholes(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE)))
+    return distinct_ends(named_anew(in_lines(Analysis(reading_only(left, seeds)), wide=TWICE)))
 
 
-def named_by_wholes(graph: Graph) -> Graph:
-    """The graph with `dot_d_h` for the products that are terms of it, where no whole is left."""
+def named_anew(graph: Graph) -> Graph:
+    """The graph with other names for products that are terms of a tangent, where these are free now.
+
+    `U_dot_h` and `dot_U_h` by what they are made of; on the way back `dot_d_h` by what they are terms of.
+    """
     taken = {value.name for value in graph.values}
     names: dict[Value, Value] = {}
     for op in graph.ops:
-        name = f"dot_{op.out.of}"
-        if isinstance(op, Product) and op.out.role == "term" and name not in taken:
-            names[op.out] = Value(name, op.out.shape, op.out.static, "term", op.out.of)
-            taken.add(name)
+        if isinstance(op, Product) and op.out.role == "term":
+            name = f"dot_{op.out.of}" if op.transposed else f"{op.matrix}_{op.operand}"
+            if name not in taken:
+                names[op.out] = Value(name, op.out.shape, op.out.static, "term", op.out.of)
+                taken.add(name)
     return renamed(graph, names)
 
 
@@ -143,13 +151,11 @@ def from_tape(forward: Graph, pushed: Graph, saved: set[Value], kept: Iterable[V
         (v for _, v in pushed.outputs[len(forward.outputs) :]),
         strict=True,
     )
-    given = (*pushed.inputs, *(c.current for c in forward.states), *(v for v in forward.values if v in saved))
-    inputs = tuple(dict.fromkeys(v for v in given if not v.static))
-    parameters = dict.fromkeys((*pushed.parameters, *(v for v in given if v.static)))
+    held = (*(c.current for c in forward.states), *(v for v in forward.values if v in saved))
     graph = replace(
         pushed,
-        inputs=inputs,
-        parameters=tuple(parameters),
+        inputs=(*pushed.inputs, *(v for v in dict.fromkeys(held) if not v.static)),
+        parameters=(*pushed.parameters, *(v for v in held if v.static)),
         states=states,
         ops=ops,
         outputs=tuple(outputs),
@@ -163,7 +169,8 @@ def lines(graph: Graph, kept: Iterable[Value], arrays: bool) -> Graph:
     made = {op.out for op in graph.ops}
     ends = [v for v in kept if v in made]
     hoisted = hoist(in_lines(Analysis(graph), ends, TWICE), arrays)
-    return distinct_ends(alive(largest_first(Analysis(in_lines(Analysis(hoisted), ends, TWICE))), ends))
+    written = largest_first(Analysis(in_lines(Analysis(hoisted), ends, TWICE)))
+    return distinct_ends(named_anew(alive(written, ends)))
 
 
 def largest_first(analysis: Analysis) -> Graph:
@@ -177,12 +184,11 @@ def largest_first(analysis: Analysis) -> Graph:
     return check(replace(graph, ops=(*early, *(op for op in graph.ops if op not in early))))
 
 
-def outside(forward: Graph, pushed: Graph, pulled: Graph) -> set[Value]:
+def outside(pushed: Graph, pulled: Graph) -> set[Value]:
     """What both steps are given that lies in no memory of theirs: inputs, parameters and their tangents, and
     the gradients of outputs.
     """
-    seeds = {*pulled.inputs} - {*pushed.values}
-    return {*pushed.inputs, *pushed.parameters, *seeds}
+    return {*given(pushed)} | ({*pulled.inputs} - {*pushed.values})
 
 
 def reading_only(graph: Graph, seeds: Iterable[Value] = ()) -> Graph:
@@ -198,10 +204,5 @@ def reading_only(graph: Graph, seeds: Iterable[Value] = ()) -> Graph:
 
 
 def slots_of(values: Iterable[Value], slots: Mapping[Value, Slot]) -> dict[Value, Slot]:
+    """The slots of those values that have one."""
     return {v: slots[v] for v in values if v in slots}
-
-
-def lent(rule: Rule, slots: Iterable[tuple[Value, Slot]]) -> tuple[Buffer, ...]:
-    """The buffers of the run that some of these slots are in."""
-    homes = {slot.home for _, slot in slots}
-    return tuple(b for b in rule.forward.buffers if InBuffer(b.name) in homes)
