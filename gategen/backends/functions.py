@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gategen.backends import interface
-from gategen.backends.folding import listing
+from gategen.backends.folding import WIDTH, call, listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
 from gategen.backends.interface import Array, Measure, Measured, array_of
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import Scope
-from gategen.plan import FIRST_STEP, START_STATES, Field, Rule, Schedule
+from gategen.plan import FIRST_STEP, START_STATES, Buffer, Field, Rule, Schedule
 from gategen.spec.functions import TABLE
 
 OVERFLOWING = {call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.overflows}
@@ -299,7 +299,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "views": beside_others(module, backward),
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
-        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "clearing": clearing(module, taped),
         # whether some of it lies gate by gate
         "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
         **needed_helpers(module),
@@ -310,6 +310,12 @@ def beside_others(module: Module, backward: Function) -> list[Assigned]:
     """The gradients of inputs that lie beside others."""
     gradients = [module.input_gradient(name) for name, _ in module.plan.step.backward.graph.outputs]
     return [Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v]
+
+
+def clearing(module: Module, taped: Sequence[Buffer]) -> str:
+    """The line that sets these buffers to 0 behind the lengths, where they are of all steps."""
+    names = [module.names["memory", b.name] for b in taped if b.kind == "time"]
+    return call("clear(", ["finished", *names], width=WIDTH - 4) if names else ""
 
 
 def needed_helpers(module: Module) -> dict[str, object]:

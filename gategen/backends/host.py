@@ -329,7 +329,8 @@ class Host(ABC):
         parts = [self.weight_part(weight) for weight in weights]
         part = parts[0] if len(parts) == 1 else f"{self.xp}.concatenate(({', '.join(parts)}))"
         base = self.names["field", weights[0].field]
-        members = [member.split("_", 1)[-1] for weight in weights for member in weight.members]
+        told = [member.removeprefix("dot_") for weight in weights for member in weight.members]
+        members = [member.split("_", 1)[-1] for member in told]
         return part, base if part == base else f"{base}_{joint_name(members)}"
 
     def made_once(self, source: str, wish: str) -> str:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import sympy as sp
 
-from gategen.backends.folding import WIDTH, together, wrapped
+from gategen.backends.folding import WIDTH, call, together, wrapped
 from gategen.backends.functions import context
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host, joined
 from gategen.backends.instructions import (
@@ -120,7 +120,11 @@ class Lines(Host):
         """What must be there before the lines."""
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
-        tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
+        tiled = [
+            line
+            for pair, names in self.tiled.items()
+            for line in call(f"{', '.join(names)} = tiles(", pair, width=WIDTH - 4).split("\n")
+        ]
         numbers = together([(name, f"np.array({number}, dtype)") for number, name in self.numbers.items()])
         room = empties((*self.rooms.values(), *(Array(*pair) for pair in self.scratch.items())), "np")
         return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
@@ -154,15 +158,15 @@ class Lines(Host):
         late = "[start:]" if self.starts_late else "[ts]" if ahead else ""
         sources = [*self.steps, f"ends{late}"]
         targets = ", ".join([*self.steps.values(), "finished_t"] if self.steps else ["(finished_t,)"])
-        call = "backwards" if backwards else "zip"
+        walk = "backwards" if backwards else "zip"
         arguments = ", ".join(sources if backwards else [*sources, "strict=True"])
         width = WIDTH - (8 if ahead or not backwards else 4)
-        head, tail = f"for {targets} in {call}(", "):"
+        head, tail = f"for {targets} in {walk}(", "):"
         if len(head + arguments + tail) <= width:
             return head + arguments + tail
         if len(head) > width:
-            head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {call}("])
-        return "\n".join([head, *wrapped(arguments + ("" if call == "zip" else ","), width), tail])
+            head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {walk}("])
+        return "\n".join([head, *wrapped(arguments + ("" if walk == "zip" else ","), width), tail])
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -348,8 +352,8 @@ class Lines(Host):
         self.say(self.comment(*stage.out), f"project({operand}, {weight}, out={out})")
 
     def row_sum(self, stage: Sum) -> None:
-        call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
-        self.say(self.comment(stage.out), f"{target} += {call})" if stage.add else f"{call}, out={target})")
+        total, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
+        self.say(self.comment(stage.out), f"{target} += {total})" if stage.add else f"{total}, out={target})")
 
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         for stage in stages:
@@ -398,9 +402,9 @@ class Lines(Host):
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
             return f"{out} {IN_PLACE[one.name]} {args[0]}"
-        call = CALLS[one.name]
-        self.module.helpers.add(call.name)
-        return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
+        named = CALLS[one.name]
+        self.module.helpers.add(named.name)
+        return f"{named.name}({', '.join([*args, *map(self.number, named.more)])}, out={out})"
 
     def lie_apart(self, views: Sequence[View]) -> bool:
         """Whether some stretch of several gates lies gate by gate, or one gate is for all of a stretch."""

@@ -7,6 +7,7 @@ here is what is said around them: the tangents of parameters, inputs, states, ou
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from gategen.backends.functions import (
     Function,
     Hosts,
     beside_others,
+    clearing,
     fitted,
     function,
     needed_helpers,
@@ -27,6 +29,11 @@ from gategen.backends.module import Module, OneStep, tape_buffers
 from gategen.graph.tangent import tangents_in
 from gategen.plan import FIRST_STEP, START_STATES, Rule
 from gategen.spec.language import Input
+
+ABOUT = (
+    "Derivatives of the functions of {} in a direction: `jvp` of `forward`, `backward_jvp` of `backward`. "
+    "Params and Tape are records of that module; dot_v is the derivative of v."
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,7 @@ class MovingOutput:
 
     dot: str
     shape: str
-    array: str  # what the first lies in
-    source: str  # the same as an array of its own
+    source: str  # what holds the first, an array of its own
     first: str  # that at the first step, where it has a rule of its own
     given: str  # its gradient as the caller gives it
     gradient: str  # the same as an array
@@ -83,19 +89,17 @@ class SecondRule:
     backward: Function
     makes: tuple[str, ...]  # lines that make what the forward function needs
     one_step: OneStep
-    parameters: tuple[str, ...]
-    arguments: tuple[str, ...]
-    results: tuple[str, ...]  # what `jvp` calls what it gets back
+    head: str  # how the forward function begins
+    call: str  # `jvp` calls it
     returned: str
     measured: Measured
-    parameters_back: tuple[str, ...]
+    head_back: str  # how the backward function begins
+    call_back: str  # `backward_jvp` calls it
     saved: tuple[str, ...]  # what `backward_jvp` sets aside for the backward function
     seeds: tuple[str, ...]  # gradients of the outputs, and their tangents
     kept: tuple[tuple[str, str], ...]  # the same of the states, and what they are called when set aside
-    later: tuple[str, ...]  # what `backward_jvp` calls those
     gradients: tuple[str, ...]  # tangents of the gradients of the inputs
     returned_back: str
-    first_gradients: tuple[str, ...]  # what `backward_jvp` calls them
     rest: tuple[str, ...]  # arrays of which both functions then leave the first step out
     rest_back: tuple[str, ...]  # further ones of `backward_jvp`
     cleared: tuple[str, ...]  # what `jvp` sets to 0 behind the lengths
@@ -150,6 +154,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     array, several = f"{given.xp}.ndarray", len(all_moving.outputs) > 1
     taped = tape_buffers(plan.step) if module.singular else []
     shapes = " ".join(item.shape for item in all_moving.held)
+    name = f"{plan.cell.name}_{module.target.title.lower()}"  # of the module of the first derivatives
     return {
         **vars(given),
         **vars(all_moving),
@@ -157,7 +162,8 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "second": True,
         "params_fields": "PARAMS",
         "params_type": "Any",
-        "beside": f"{plan.cell.name}_{module.target.title.lower()}",  # the module of the first derivatives
+        "beside": name,
+        "about": tuple(textwrap.wrap(ABOUT.format(name), 100, break_long_words=False)),
         "buffers": ran.buffers,
         "calls": calls_of(given, all_moving),
         "result": f"tuple[{array}, ...]" if several else array,
@@ -165,7 +171,7 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "fitting": interface.measured(module, given.measure.sizes, given.measure.late, shapes),
         "views": beside_others(module, all_moving.backward),
         "singular": module.singular,
-        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "clearing": clearing(module, taped),
         "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
         **needed_helpers(module),
     }
@@ -238,14 +244,14 @@ def moving_state(module: Module, own: StateRecord, number: int) -> MovingState:
 
 def moving_outputs(module: Module, forward: Function) -> tuple[MovingOutput, ...]:
     names, rule, ruled = module.names, module.plan.step, module.plan.rule(FIRST_STEP) is not None
-    outputs, own = rule.forward.graph.outputs, {array.name for array in forward.memory}
+    outputs, taped = rule.forward.graph.outputs, {names["memory", b.name] for b in tape_buffers(rule)}
+    own = {array.name for array in forward.memory} - taped
     several = len(outputs) > 1
     seeds = zip(module.seeds(rule), dot_seeds(module, rule), strict=True)
     return tuple(
         MovingOutput(
             dot=names.of("tangent", name, f"dot_{name}"),
             shape=f"(T, B, {names.letter(value.size)})",
-            array=source,
             source=source if source in own else f"{source}.copy()",
             first=names.of("first tangent", name, f"first_dot_{name}") if ruled else "",
             given=f"d_y[{k}]" if several else "d_y",
@@ -276,7 +282,8 @@ def tangent_items(
     items += [TapeItem(name, array, shape, shape) for name, shape in shapes]
     for b in tape_buffers(plan.step):
         name, shape, dtype = module.names["memory", b.name], module.shape(b), module.dtype(b.name)
-        items.append(TapeItem(name, array, f"{shape}  {', '.join(b.members)}", shape, dtype))
+        said = ", ".join(b.members) if len(b.members) < 4 else f"{b.members[0]} to {b.members[-1]}"
+        items.append(TapeItem(name, array, f"{shape}  {said}", shape, dtype))
     if plan.rule(FIRST_STEP):
         items.append(TapeItem("first_tangent", "Any", "what the first step left behind; it is in no other T"))
     return tuple(items)
@@ -327,32 +334,48 @@ def second_rule(module: Module, rule: Rule, host: Hosts, given: Signature) -> Se
     text = "\n".join((forward.loop.text, *forward.loop.prepare, *makes))
     lasting = (names["memory", b.name] for b in tape_buffers(module.plan.of.step) if b.kind == "time")
     firsts = tuple(names.of("first tangent", name, f"first_dot_{name}") for name, _ in graph.outputs)
+    first_gradients = (names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs)
     return SecondRule(
         forward=forward,
         backward=backward,
         makes=makes,
         one_step=passing,
-        parameters=("params", "dot_params", *inputs, *passing.both, *dots.states, *lent, *passing.further),
-        arguments=(
-            *("params", "dot_params", *whole, *passing.saved, *dots.passed, "*first_tape"),
-            *passing.further,
+        head=call(
+            "def first_step_jvp(",
+            ["params", "dot_params", *inputs, *passing.both, *dots.states, *lent, *passing.further],
+            "):",
+            WIDTH,
         ),
-        results=(*dots.results, *firsts, "*first_tangent"),
+        call=call(
+            f"{', '.join((*dots.results, *firsts, '*first_tangent'))} = first_step_jvp(",
+            [
+                *("params", "dot_params", *whole, *passing.saved, *dots.passed, "*first_tape"),
+                *passing.further,
+            ],
+        ),
         returned=listing([*dots.made, *forward.outputs, *left]),
         measured=interface.measured(module, given.measure.sizes, given.measure.late, text),
-        parameters_back=(
-            *("params", "dot_params", *inputs, *passing.both, *dots.both, *seeds, *carries, "finished"),
-            *(*lent, *left),
+        head_back=call(
+            "def first_step_backward_jvp(",
+            [
+                *("params", "dot_params", *inputs, *passing.both, *dots.both, *seeds, *carries, "finished"),
+                *(*lent, *left),
+            ],
+            "):",
+            WIDTH,
+        ),
+        call_back=call(
+            f"{', '.join((*first_gradients, *later, '*more'))} = first_step_backward_jvp(",
+            [
+                *("params", "dot_params", "*kept_first", *later),
+                *("finished_first", "*first_tape", "*first_tangent"),
+            ],
         ),
         saved=(*whole, *passing.saved, *dots.saved, *back),
         seeds=seeds,
         kept=tuple(zip(carries, kept, strict=True)),
-        later=later,
         gradients=backward.outputs,
         returned_back=listing([*backward.outputs, *carries, *(f.gradient for f in given.fields)]),
-        first_gradients=tuple(
-            names.of("first gradient", s.name, f"first_d_{s.name}") for s in module.cell.inputs
-        ),
         rest=(
             *over,
             *(names["memory", s] for s in states),
