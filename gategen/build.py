@@ -76,11 +76,11 @@ def build(
     """Write the files of `cells` into the folder `out`, or with `check` only compare them with what is there.
 
     `cells` are cells, names of built-in ones, and paths of spec files, one or several; `backends` is one name
-    or several, by default all. A file that does not carry gategen's header is overwritten only with
-    `force`, and only with it may a cell have the name of a built-in one that is another. Raises `SpecError`,
-    or `GategenError` where a file cannot be read or written. `warn` is told, before anything is written, what
-    files of the same equations it overwrites that are not as gategen writes them, and which files of other
-    backends are left that are of other equations or constants.
+    or several, by default all but those of second derivatives. A file without gategen's header is overwritten
+    only with `force`, and only with it may a cell have the name of a built-in one that is another.
+    Raises `SpecError`, or `GategenError` where a file cannot be read or written. `warn` is told, before
+    anything is written, what files of the same equations it overwrites that are not as gategen writes them,
+    and which files of other backends are left that are of other equations or constants.
     """
     files, plans = _generated(load_each(cells), names_of(backends), force, progress)
     folder = Path(out)
@@ -101,7 +101,9 @@ def build(
     if edited := [path for path, (old, _) in changed.items() if old and _same_spec(path, files)]:
         warn(f"overwriting what was edited by hand, or is of another version of gategen: {_some(edited)}")
     if left := _left_behind(files, folder):
-        warn(f"of other equations or constants than what is built now: {_some(left)}; build all backends")
+        warn(
+            f"of other equations or constants than what is built now: {_some(left)}; build all their backends"
+        )
     _remove_stale(files, folder)
     write_files({path: new for path, (_, new) in changed.items()}, folder)
     return Report(written=tuple(changed), unchanged=tuple(unchanged), plans=plans)
@@ -144,14 +146,28 @@ def _generated(
 
 
 def all_backends() -> tuple[str, ...]:
-    """The names of the backends there are."""
+    """The names of the backends that are built where nobody names one."""
     from gategen import backends
 
     return tuple(backends.NAMES)
 
 
+def known_backends() -> tuple[str, ...]:
+    """The names of all backends, those of second derivatives too."""
+    from gategen import backends
+
+    return (*backends.NAMES, *backends.FURTHER)
+
+
+def second_of(backend: str) -> str:
+    """The backend whose modules those of `backend` are second derivatives of; empty where they are not."""
+    from gategen import backends
+
+    return backend.removesuffix(backends.SECOND) if backend in backends.FURTHER else ""
+
+
 def names_of(backends: str | Iterable[str] | None) -> tuple[str, ...]:
-    """The names of one backend or of several, each once; all where none is given."""
+    """The names of one backend or of several, each once; those of first derivatives where none is given."""
     if backends is None:
         return all_backends()
     return tuple(dict.fromkeys([backends] if isinstance(backends, str) else backends))
@@ -212,14 +228,15 @@ def _same_spec(path: Path, files: Mapping[str, str]) -> bool:
 
 def _left_behind(files: Mapping[str, str], folder: Path) -> list[Path]:
     """Modules of the same names for backends that are not built, and of other specifications."""
-    found = []
+    found: dict[Path, None] = {}
     for name, text in files.items():
-        stem, _, backend = name.removesuffix(".py").rpartition("_")
-        others = all_backends() if name.endswith(".py") else ()
-        for other in (f"{stem}_{other}.py" for other in others if other != backend):
+        ends = [f"_{backend}.py" for backend in known_backends()]
+        stems = [name.removesuffix(end) for end in ends if name.endswith(end)]
+        for other in (stem + end for stem in stems for end in ends):
             there = b"" if other in files else spec_sha(read(folder / other))
-            found += [folder / other] * (there not in (b"", spec_sha(text.encode())))
-    return found
+            if there not in (b"", spec_sha(text.encode())):
+                found[folder / other] = None
+    return list(found)
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -93,7 +93,11 @@ _set = click.option(
     "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Another value for a constant; repeatable."
 )
 _backend = click.option(
-    "--backend", "backends", metavar="NAME", multiple=True, help="numpy, cupy; repeatable."
+    "--backend",
+    "backends",
+    metavar="NAME",
+    multiple=True,
+    help="numpy, cupy, numpy_jvp, cupy_jvp; repeatable.",
 )
 
 
@@ -256,8 +260,8 @@ def verify(
 
     cells = _load(targets, equations, name, settings)
     names = _backends(backends)
-    if race and names is not None and "cupy" not in names:
-        raise click.UsageError("--race looks at CUDA kernels, which only the backend cupy has")
+    if race and names is not None and {"cupy", "cupy_jvp"}.isdisjoint(names):
+        raise click.UsageError("--race looks at CUDA kernels, which only the backends cupy and cupy_jvp have")
     if names is None:
         names, left_out = runnable(emulated=race)
         for reason in left_out:
@@ -493,11 +497,11 @@ def _read(targets: Iterable[str], equations: Sequence[str], name: str) -> tuple[
 
 def _backends(names: Sequence[str]) -> tuple[str, ...] | None:
     """The names as given, each known; None for all."""
-    from gategen.build import all_backends
+    from gategen.build import known_backends
 
     for name in names:
-        if name not in all_backends():
-            known = ", ".join(all_backends())
+        if name not in known_backends():
+            known = ", ".join(known_backends())
             raise click.BadParameter(
                 f"there is no backend {name!r}; there are: {known}", param_hint="--backend"
             )

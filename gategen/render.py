@@ -34,7 +34,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     return re.sub(r"\n{3,}( +)", r"\n\n\1", re.sub(r"\n{4,}", "\n\n\n", lines))
 
 
-def module_text(context: Mapping[str, Any]) -> str:
+def module_text(context: Mapping[str, Any], kind: str = "module") -> str:
     """The text of a Python module: the loop back in time stands in another where it computes ahead."""
     step_back = render("python/step_back.py.jinja", context)
-    return render("python/module.py.jinja", {**context, "step_back": step_back.rstrip()})
+    return render(f"python/{kind}.py.jinja", {**context, "step_back": step_back.rstrip()})

@@ -41,11 +41,11 @@ ORDERS = {
     "graph": "ops builder check flatten levels evaluate text __init__ adjoint tangent",
     "plan": """
         data groups analysis share stages chains layout place write hoist ends retape compose ahead classify
-        text pipeline __init__""",
+        text pipeline second __init__""",
     "backends": """
-        comments names module folding contents interface instructions host functions sigmoids numpy cupy
-        __init__""",
-    "judge": "found host problem finite runner derivatives verify __init__",
+        comments names module folding contents interface instructions host functions second sigmoids numpy
+        cupy __init__""",
+    "judge": "found host problem finite runner derivatives second verify __init__",
     "onnx": "nodes expressions steps scan native model __init__",
     "layers": "arrange files weights foreign rnn __init__",
     "torch": "names binding function ops transforms rnn __init__",

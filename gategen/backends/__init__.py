@@ -9,7 +9,9 @@ from importlib import import_module
 from gategen.errors import SpecError
 from gategen.plan import Plan
 
-NAMES = ("numpy", "cupy")
+NAMES = ("numpy", "cupy")  # what is built where nobody names one
+FURTHER = ("numpy_jvp", "cupy_jvp")  # second derivatives, for the modules of the same language
+SECOND = "_jvp"  # how their names end
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Backend:
 
 def find(name: str) -> Backend:
     """The backend called `name`."""
-    if name not in NAMES:
-        raise SpecError(f"there is no backend {name!r}", hint=f"backends: {', '.join(NAMES)}")
-    module = import_module(f"gategen.backends.{name}")
-    return Backend(name, module.files, module.ARRAYS)
+    if name not in (*NAMES, *FURTHER):
+        raise SpecError(f"there is no backend {name!r}", hint=f"backends: {', '.join((*NAMES, *FURTHER))}")
+    module = import_module(f"gategen.backends.{name.removesuffix(SECOND)}")
+    return Backend(name, module.second_files if name in FURTHER else module.files, module.ARRAYS)

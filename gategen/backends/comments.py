@@ -1,6 +1,6 @@
 """The line of mathematics above or beside each piece of generated code.
 
-Forward that is an equation of the cell. Backward it is the gradient's formula, by the names that memory has
+Forward that is an equation of the cell. Of a derivative it is its own formula, by the names that memory has
 in the code: what is added to or multiplied in place later is written out where the last of it happens.
 """
 
@@ -20,6 +20,7 @@ from gategen.plan import (
     InBuffer,
     Kernel,
     MatMul,
+    Plan,
     Rule,
     Schedule,
     Stage,
@@ -69,10 +70,14 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def comments(cell: Cell, rule: Rule) -> tuple[Comments, Comments]:
-    """Those of both directions of a rule."""
+def comments(plan: Plan, rule: Rule) -> tuple[Comments, Comments]:
+    """Those of both directions of a rule: derivatives have formulas, and are no equations of the cell."""
+    back = formulas(rule, rule.backward)
+    if plan.of is not None:
+        return formulas(rule, rule.forward), back
+    cell = plan.cell
     equations = {FIRST_STEP: cell.first, START_STATES: ()}.get(rule.name, cell.equations)
-    return forward_comments(cell, rule.forward, equations), backward_comments(rule)
+    return forward_comments(cell, rule.forward, equations), back
 
 
 def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq]) -> Comments:
@@ -101,12 +106,11 @@ def pointwise(stages: Iterable[Stage]) -> list[Pointwise]:
     return [op for stage in stages if isinstance(stage, Kernel) for op in stage.ops]
 
 
-# ---------------------------------------------------------------------------------------------- backward
+# ---------------------------------------------------------------------------------------------- derivatives
 
 
-def backward_comments(rule: Rule) -> Comments:
-    """`d_n = d_h * z * (1 - n**2)`, for every gradient that has a name in the code."""
-    schedule = rule.backward
+def formulas(rule: Rule, schedule: Schedule) -> Comments:
+    """`d_n = d_h * z * (1 - n**2)`, for every gradient and every tangent that has a name in the code."""
     order = pointwise(schedule.stages)
     names = {v.name: memory_name(v, rule, schedule) for op in order for v in (op.out, *op.reads)}
     ahead = {v for stage in schedule.ahead for v in stage.writes}
@@ -133,7 +137,13 @@ def backward_comments(rule: Rule) -> Comments:
             lines[op.out.name] = lines[first_reader[op.out]]
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
-            lines |= product_lines(stage, rule, schedule)
+            made = product_lines(stage, rule, schedule)
+            added = {
+                name: f"{lines[name]} + {line.partition(' = ')[2]}"
+                for name, line in made.items()
+                if stage.add
+            }
+            lines |= made | added
     return Comments(lines, {})
 
 
@@ -173,8 +183,15 @@ def product_lines(stage: MatMul, rule: Rule, schedule: Schedule) -> dict[str, st
     operands = [memory_name(v, rule, schedule) for v in stage.operand]
     members = [member for weight in stage.weights for member in weight.members]
     turned = ".T" if stage.transposed else ""
-    terms = [f"{m}{turned} @ {v}" for m, v in zip(members, operands, strict=False)]
-    return {v.name: f"{memory_name(v, rule, schedule)} = {' + '.join(terms)}" for v in stage.out}
+    one = len(stage.out) > 1  # operand, of which each member makes a value of its own
+    sides = [
+        f"{m}{turned} @ {v}" for m, v in zip(members, operands * (len(members) if one else 1), strict=False)
+    ]
+    sides = sides if one else [" + ".join(sides)]
+    return {
+        v.name: f"{memory_name(v, rule, schedule)} = {side}"
+        for v, side in zip(stage.out, sides, strict=False)
+    }
 
 
 def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:

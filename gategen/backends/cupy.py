@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -24,6 +24,7 @@ from gategen.backends.host import ALL, LOOP, ONCE, Host, joined
 from gategen.backends.instructions import Scratch, View
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Scope
+from gategen.backends.second import context as second_context
 from gategen.graph import Carry, Length, Pointwise, Value, fresh, length
 from gategen.plan import (
     FIRST_STEP,
@@ -36,10 +37,10 @@ from gategen.plan import (
     MatMul,
     OuterSum,
     Plan,
-    Rule,
     Schedule,
     Slot,
     Sum,
+    second,
 )
 from gategen.render import module_text, render
 from gategen.spec import language as lang
@@ -63,12 +64,23 @@ def files(plan: Plan) -> dict[str, str]:
     """The module and the kernels of a cell, by file name."""
     kernels: dict[str, list[CudaKernel]] = {}  # by function
     made = context(CupyModule(plan), partial(Emitter, kernels))
+    name = f"{plan.cell.name}_cupy"
+    return {f"{name}.py": module_text(made), f"{name}.cu": kernels_text(name, made, kernels)}
+
+
+def second_files(plan: Plan) -> dict[str, str]:
+    """The module and the kernels of the second derivatives of a cell, by file name."""
+    kernels: dict[str, list[CudaKernel]] = {}
+    made = second_context(CupyModule(second(plan, ARRAYS)), partial(Emitter, kernels))
+    name = f"{plan.cell.name}_cupy_jvp"
+    return {f"{name}.py": module_text(made, "second"), f"{name}.cu": kernels_text(name, made, kernels)}
+
+
+def kernels_text(name: str, made: Mapping[str, object], kernels: Mapping[str, list[CudaKernel]]) -> str:
+    """The text of the kernels that the module of this name launches."""
     listed = [kernel for some in kernels.values() for kernel in some]
-    cuda = {**made, "kernels": listed, "functions": used_functions(listed)}
-    return {
-        f"{plan.cell.name}_cupy.py": module_text(made),
-        f"{plan.cell.name}_cupy.cu": render("cupy/kernels.cu.jinja", cuda).rstrip() + "\n",
-    }
+    cuda = {**made, "module": name, "kernels": listed, "functions": used_functions(listed)}
+    return render("cupy/kernels.cu.jinja", cuda).rstrip() + "\n"
 
 
 # ---------------------------------------------------------------------------------------------- expressions
@@ -188,7 +200,8 @@ class Emitter(Host):
 
     @property
     def head(self) -> str:
-        first = "start, T" if self.module.plan.rule(FIRST_STEP) else "T"
+        ruled = self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of
+        first = "start, T" if ruled else "T"
         return f"for t in {'reversed(range(T))' if self.schedule.graph.backwards else f'range({first})'}:"
 
     def settle(self, *kept: str) -> None:
@@ -618,24 +631,27 @@ class CupyModule(Module):
         for rule in self.plan.rules:
             for schedule in (rule.forward, rule.backward):
                 found -= outside(schedule)
-        return frozenset(found)
+        if self.plan.of is None:
+            return frozenset(found)
+        lent = {InBuffer(b.name) for rule in self.plan.rules for b in rule.lent}  # as the run left them
+        return frozenset((found - lent) | (CupyModule(self.plan.of).precise & lent))
 
     def dtype(self, buffer: str) -> str:
         return "arithmetic(dtype)" if InBuffer(buffer) in self.precise else "dtype"
 
-    def one_step(self, rule: Rule) -> OneStep:
-        states = tuple(self.names["memory", s] for s in self.states_of(rule))
+    def one_step(self, states: Sequence[str]) -> OneStep:
+        arrays = tuple(self.names["memory", s] for s in states)
         return OneStep(
-            states=states,
-            both=states,
+            states=arrays,
+            both=arrays,
             made=(),
-            passed=states,
-            saved=states,
+            passed=arrays,
+            saved=arrays,
             results=(),
             at="",
             further=("dtype",),
             measured="B = x.shape[1]",
-            measured_back=f"B, dtype = x.shape[1], {states[0]}.dtype" if states else "",
+            measured_back=f"B, dtype = x.shape[1], {arrays[0]}.dtype" if arrays else "",
         )
 
 

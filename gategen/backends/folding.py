@@ -19,8 +19,13 @@ def call(head: str, arguments: Sequence[str], tail: str = ")", width: int = WIDT
     line = f"{head}{', '.join(arguments)}{tail}"
     if len(line) <= width:
         return line
-    kept = ", ".join(argument.replace(" ", "\0") for argument in arguments)
+    kept = ", ".join(unbroken(argument, width - 4) for argument in arguments)
     return "\n".join([head, *wrapped(kept + ",", width), tail])
+
+
+def unbroken(item: str, width: int) -> str:
+    """An item with blanks at which no line ends, unless no line can hold it."""
+    return item.replace(" ", "\0") if len(item) < width else item
 
 
 def assigned(targets: Sequence[str], value: str) -> str:
@@ -45,8 +50,8 @@ def together(assignments: Sequence[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def wrapped(items: str, width: int) -> list[str]:
-    """A list as lines inside of brackets; none ends within an item."""
-    kept = re.sub(r"\[[^]]*\]|\([^()]*\)", lambda found: found[0].replace(" ", "\0"), items)
+    """A list as lines inside of brackets; none ends within an item that a line can hold."""
+    kept = re.sub(r"\[[^]]*\]|\([^()]*\)", lambda found: unbroken(found[0], width - 4), items)
     lines = textwrap.wrap(kept, width - 4, break_long_words=False, break_on_hyphens=False)
     return ["    " + line.replace("\0", " ") for line in lines]
 

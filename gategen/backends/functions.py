@@ -7,16 +7,16 @@ and of memory is what the function takes out and makes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gategen.backends import interface
-from gategen.backends.folding import listing
+from gategen.backends.folding import WIDTH, call, listing
 from gategen.backends.host import AHEAD, ALL, LOOP, NOTHING, ONCE, Host, Part
 from gategen.backends.interface import Array, Measure, Measured, array_of
 from gategen.backends.module import Module, OneStep, Way, tape_buffers
 from gategen.backends.names import Scope
-from gategen.plan import FIRST_STEP, START_STATES, Rule, Schedule
+from gategen.plan import FIRST_STEP, START_STATES, Buffer, Field, Rule, Schedule
 from gategen.spec.functions import TABLE
 
 OVERFLOWING = {call.name for row in TABLE for call in (row.numpy, row.exact) if call and call.overflows}
@@ -49,6 +49,7 @@ class Function:
     kept: tuple[str, ...] = ()  # lines behind it: what is over keeps what it carries
     updates: tuple[Assigned, ...] = ()  # of the running statistics
     unpacked: str = ""  # names for the fields of `params`; empty where the lines read none
+    unpacked_dots: str = ""  # the same for those of a direction
 
     @property
     def code(self) -> Iterator[str]:
@@ -175,24 +176,34 @@ def own_memory(module: Module, schedule: Schedule, rows: bool = False) -> tuple[
 
 def fitted(module: Module, made: Function, *others: Function) -> Function:
     """A function with the fields of `params` and the memory that its lines, or those of others, mention."""
-    code = re.sub(r"#.*", "", "\n".join(line for each in (made, *others) for line in each.code))
-    words = set(re.findall(r"[A-Za-z_]\w*", code))
-    names = [module.names["field", f.name] for f in module.plan.fields]
-    targets = [name if name in words else "_" for name in names]
-    memory = tuple(array for array in made.memory if array.name in words)
+    used = words(made, *others)
+
+    def unpacked(fields: Sequence[Field | None]) -> str:
+        names = ["" if f is None else module.names["field", f.name] for f in fields]
+        targets = [name if name in used else "_" for name in names]
+        return "" if set(targets) <= {"_"} else listing(targets)
+
+    memory = tuple(array for array in made.memory if array.name in used)
     return replace(
         made,
         memory=memory,
-        counted="steps" in words,
+        counted="steps" in used,
         makes=interface.empties(memory, module.target.xp),
-        unpacked="" if set(targets) <= {"_"} else listing(targets),
+        unpacked=unpacked(module.plan.fields),
+        unpacked_dots=unpacked(module.plan.moving),
     )
+
+
+def words(*functions: Function) -> set[str]:
+    """The names in the lines of some functions."""
+    code = re.sub(r"#.*", "", "\n".join(line for each in functions for line in each.code))
+    return set(re.findall(r"[A-Za-z_]\w*", code))
 
 
 def rule_functions(module: Module, rule: Rule, host: Hosts, measure: Measure) -> RuleFunctions:
     """A rule for the first step, or for the initial states, which reads no input and no state."""
     names, step, graph = module.names, module.plan.step, rule.forward.graph
-    passing = module.one_step(rule)
+    passing = module.one_step(module.states_of(rule))
     forward, backward = (one_step(module, way, host) for way in module.ways(rule))
     if not graph.states:  # computes its forward values anew
         backward = fitted(module, backward, forward)
@@ -264,7 +275,6 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     )
     passing = interface.passing(module, signature, forward.outputs, forward.memory)
     taped = tape_buffers(plan.step) if module.singular else []
-    gradients = [module.input_gradient(name) for name, _ in plan.step.backward.graph.outputs]
     targets = first.results if first else ()
     unread = [
         names["first output", n]
@@ -274,6 +284,10 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
     return {
         **vars(signature),
         **vars(passing),
+        "alone": True,  # not beside another module, whose derivative it is
+        "second": False,
+        "params_fields": "Params._fields",
+        "params_type": "Params",
         "calls": interface.calls_of(module, signature, passing),
         "forward": forward,
         "backward": backward,
@@ -282,15 +296,32 @@ def context(module: Module, host: Hosts) -> dict[str, object]:
         "first_targets": ["_" if name in unread else name for name in targets],
         "start": start,
         "quick": quick_step(module, host) if module.target.numpy else None,
-        # the gradients of inputs that lie beside others
-        "views": [Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v],
+        "views": beside_others(module, backward),
         # whether lines may give what is not finite behind the lengths, and what `forward` sets to 0 there
         "singular": module.singular,
-        "cleared": [module.names["memory", b.name] for b in taped if b.kind == "time"],
+        "clearing": clearing(module, taped),
         # whether some of it lies gate by gate
         "by_gate": any(b.name in module.by_gate for b in taped if b.kind == "time"),
-        "helpers": {
-            name: name in module.helpers for name in ("tiles", "project", "product", "row_sum", "column_sums")
-        },
-        "environment": not module.helpers.isdisjoint({"tiles", "product"}),  # whether they look into it
+        **needed_helpers(module),
+    }
+
+
+def beside_others(module: Module, backward: Function) -> list[Assigned]:
+    """The gradients of inputs that lie beside others."""
+    gradients = [module.input_gradient(name) for name, _ in module.plan.step.backward.graph.outputs]
+    return [Assigned(n, v) for n, v in zip(gradients, backward.outputs, strict=True) if n != v]
+
+
+def clearing(module: Module, taped: Sequence[Buffer]) -> str:
+    """The line that sets these buffers to 0 behind the lengths, where they are of all steps."""
+    names = [module.names["memory", b.name] for b in taped if b.kind == "time"]
+    return call("clear(", ["finished", *names], width=WIDTH - 4) if names else ""
+
+
+def needed_helpers(module: Module) -> dict[str, object]:
+    """Which functions of the templates the lines call, and whether one looks into the environment."""
+    names = ("tiles", "project", "product", "row_sum", "column_sums")
+    return {
+        "helpers": {name: name in module.helpers for name in names},
+        "environment": not module.helpers.isdisjoint({"tiles", "product"}),
     }

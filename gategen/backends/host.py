@@ -37,6 +37,7 @@ from gategen.plan import (
     offset_rank,
 )
 
+PREFIXES = "dot_d_", "dot_k_", "dot_", "d_"  # of names of derivatives
 BESIDE = 98  # columns of a line with a comment beside it, in the innermost loop
 
 # Which arrays a level works on: (T, B, width), a few steps of them, step t of them, or (B, width).
@@ -166,8 +167,9 @@ class Host(ABC):
 
     def kept_name(self, carry: Carry) -> str:
         """A carried gradient, set aside."""
-        state = str(carry.current.of)
-        return self.names.of("kept", state, f"kept_{state}")
+        gradient = carry.current.of if carry.current.role == "tangent" else carry.current
+        wish = f"dot_{gradient.of}" if gradient is carry.current.of else f"{gradient.of}"
+        return self.names.of("kept", wish, f"kept_{wish}")
 
     # ------------------------------------------------------------------------------------------ text
 
@@ -327,7 +329,8 @@ class Host(ABC):
         parts = [self.weight_part(weight) for weight in weights]
         part = parts[0] if len(parts) == 1 else f"{self.xp}.concatenate(({', '.join(parts)}))"
         base = self.names["field", weights[0].field]
-        members = [member.split("_", 1)[-1] for weight in weights for member in weight.members]
+        told = [member.removeprefix("dot_") for weight in weights for member in weight.members]
+        members = [member.split("_", 1)[-1] for member in told]
         return part, base if part == base else f"{base}_{joint_name(members)}"
 
     def made_once(self, source: str, wish: str) -> str:
@@ -391,8 +394,8 @@ def members_between(members: Sequence[str], starts: Sequence[sp.Expr], view: Vie
 
 def joint_name(members: Sequence[str]) -> str:
     """`zr` for z and r, `d_zr` for d_z and d_r, `b_zr` for b_z and b_r."""
-    prefix = "d_" if all(m.startswith("d_") for m in members) else ""
-    stems = [m.removeprefix("d_") if prefix else m for m in members]
+    prefix = next((p for p in PREFIXES if all(m.startswith(p) for m in members)), "")
+    stems = [m.removeprefix(prefix) for m in members]
     if len(stems) == 1:
         return prefix + stems[0]
     shared = {s.split("_")[0] for s in stems}

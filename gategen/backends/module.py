@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,7 +12,7 @@ import sympy as sp
 
 from gategen.backends.comments import Comments, comments
 from gategen.backends.names import names_of
-from gategen.graph import Pointwise, length
+from gategen.graph import Pointwise, Value, length
 from gategen.plan import START_STATES, Buffer, InBuffer, Plan, Rule, Schedule, Slot
 from gategen.spec.functions import TABLE
 
@@ -50,8 +50,8 @@ class Way:
     @property
     def name(self) -> str:
         """`forward`, `backward`, `first_forward` ..."""
-        way = "forward" if self.schedule is self.rule.forward else "backward"
-        return f"{self.rule.title}{way}".replace(" ", "_")
+        there, back = self.rule.ways
+        return f"{self.rule.title}{there if self.schedule is self.rule.forward else back}".replace(" ", "_")
 
 
 @dataclass(frozen=True)
@@ -79,33 +79,47 @@ class Module(ABC):
         self.plan = plan
         self.cell = plan.cell
         self.helpers: set[str] = set()
-        self.fields = {f.name: f for f in plan.fields}
+        self.fields = {f.name: f for f in (*plan.fields, *plan.dots)}
         self.names = names_of(plan)
 
     @abstractmethod
-    def one_step(self, rule: Rule) -> OneStep:
-        """How the functions of a rule for one step pass arrays."""
+    def one_step(self, states: Sequence[str]) -> OneStep:
+        """How functions for one step pass arrays, and those of these states."""
 
     def states_of(self, rule: Rule) -> tuple[str, ...]:
         """The states that the functions of a rule take: none, where it makes the initial ones."""
         return tuple(s.name for s in self.cell.states if rule.forward.graph.states)
 
+    def carried(self, rule: Rule) -> tuple[str, ...]:
+        """The memory of what the forward step of a rule carries."""
+        return tuple(rule.forward.slot[c.current].home.name for c in rule.forward.graph.states)
+
     def ways(self, rule: Rule) -> tuple[Way, Way]:
         """Both directions of a rule."""
-        there, back = comments(self.cell, rule)
+        there, back = comments(self.plan, rule)
         return Way(rule, rule.forward, there), Way(rule, rule.backward, back)
 
     def carry(self, state: str, rule: Rule) -> str:
         """The name of the carried gradient of a state."""
+        return self.carry_of(f"d_{state}", rule)
+
+    def carry_of(self, name: str, rule: Rule) -> str:
+        """What the memory of a state of the backward step is called."""
         schedule = rule.backward
-        found = next((c.current for c in schedule.graph.states if str(c.current.of) == state), None)
-        return f"d_{state}" if found is None else self.names["memory", schedule.slot[found].home.name]
+        found = next((c.current for c in schedule.graph.states if c.name == name), None)
+        return name if found is None else self.names["memory", schedule.slot[found].home.name]
 
     def seeds(self, rule: Rule) -> tuple[str, ...]:
         """The names of the gradients of the outputs."""
-        schedule = rule.backward
-        values = schedule.graph.inputs[: len(rule.forward.graph.outputs)]
-        return tuple(self.names["memory", schedule.slot[v].home.name] for v in values)
+        return tuple(self.at(v, rule.backward) for v in self.gradients_of_outputs(rule))
+
+    def gradients_of_outputs(self, rule: Rule) -> tuple[Value, ...]:
+        """What the backward step of a rule is given of its outputs."""
+        return rule.backward.graph.inputs[: len(rule.forward.graph.outputs)]
+
+    def at(self, value: Value, schedule: Schedule) -> str:
+        """What the memory of a value is called."""
+        return self.names["memory", schedule.slot[value].home.name]
 
     def input_gradient(self, name: str) -> str:
         """The name of the gradient of an input: that of its buffer, where it has one for itself."""

@@ -34,6 +34,8 @@ WORDS = frozenset(
     steps rest in_parts project type_of
     given os tiles first_tape first_step first_step_backward start_states start_states_backward kept_first
     finished_first d_inputs ends ts chunks backwards
+    jvp backward_jvp tangent direction dot_params moved fitting Tangent PARAMS TAPE DIRECTION d_d_y d_d_final
+    first_step_jvp first_step_backward_jvp start_states_jvp start_states_backward_jvp first_tangent dot_start
     cp Path SOURCE launch kernel here product row_sum column_sums arithmetic compiled call cache ARITHMETIC
     lies gemm ml_dtypes
     """.split()
@@ -63,6 +65,8 @@ Role = Literal[
     "given",  # what `forward` knows of the whole run: valid, count, training, running statistics
     "output",  # where there are several
     "first output",  # of the rule for the first step
+    "tangent",  # of an output
+    "first tangent",  # of an output at the first step
     "gradient",  # of an input, where it lies beside others
     "first gradient",  # of an input at the first step
     "kept",  # the gradient of a state, set aside
@@ -126,6 +130,23 @@ class Scope:
 
 def names_of(plan: Plan) -> Scope:
     """The names that all functions of a module share. Rules share buffers by name only."""
+    return own_names(plan) if plan.of is None else names_beside(plan, own_names(plan.of))
+
+
+def names_beside(plan: Plan, names: Scope) -> Scope:
+    """The names of a module of second derivatives: those of the module that it stands beside, and its own."""
+    for f in plan.dots:
+        names.of("field", f.name, f.name)
+    for f in plan.fields:
+        names.put("field gradient", f.name, names.new(f"dot_d_{f.name}"))
+    for rule in plan.rules:
+        for buffer in rule.buffers:
+            names.of("memory", buffer, buffer)
+    return names
+
+
+def own_names(plan: Plan) -> Scope:
+    """The names of a module that stands by itself."""
     step, sizes = plan.step, size_letters(plan.cell)
     outputs = [name for name, _ in step.forward.graph.outputs]
     names = Scope({*WORDS, *sizes.values()}, sizes)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import sympy as sp
 
-from gategen.backends.folding import WIDTH, together, wrapped
+from gategen.backends.folding import WIDTH, call, together, wrapped
 from gategen.backends.functions import context
 from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host, joined
 from gategen.backends.instructions import (
@@ -32,6 +32,7 @@ from gategen.backends.instructions import slot_view as view_of
 from gategen.backends.interface import Array, array_of, empties
 from gategen.backends.module import Module, OneStep, Target, Way
 from gategen.backends.names import Role, Scope
+from gategen.backends.second import context as second_context
 from gategen.backends.sigmoids import beside_exact, beside_tanh, exact
 from gategen.graph import Pointwise, Value, length
 from gategen.plan import (
@@ -47,6 +48,7 @@ from gategen.plan import (
     Plan,
     Rule,
     Sum,
+    second,
 )
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
@@ -76,6 +78,14 @@ def files(plan: Plan) -> dict[str, str]:
     made = context(module, Lines)
     functions = helpers(module.helpers, CALLS.values())
     return {f"{plan.cell.name}_numpy.py": module_text({**made, "functions": functions})}
+
+
+def second_files(plan: Plan) -> dict[str, str]:
+    """The module of the second derivatives of a cell, by file name."""
+    module = NumpyModule(second(plan, ARRAYS))
+    made = second_context(module, Lines)
+    functions = helpers(module.helpers, CALLS.values())
+    return {f"{plan.cell.name}_numpy_jvp.py": module_text({**made, "functions": functions}, "second")}
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -110,7 +120,11 @@ class Lines(Host):
         """What must be there before the lines."""
         weights = [f"{name} = {source}" for source, name in self.weights.items()]
         ones = [f"ones = np.ones({'T * B' if self.where == ALL else 'B'}, dtype)"] if self.ones else []
-        tiled = [f"{', '.join(names)} = tiles({', '.join(pair)})" for pair, names in self.tiled.items()]
+        tiled = [
+            line
+            for pair, names in self.tiled.items()
+            for line in call(f"{', '.join(names)} = tiles(", pair, width=WIDTH - 4).split("\n")
+        ]
         numbers = together([(name, f"np.array({number}, dtype)") for number, name in self.numbers.items()])
         room = empties((*self.rooms.values(), *(Array(*pair) for pair in self.scratch.items())), "np")
         return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
@@ -134,7 +148,8 @@ class Lines(Host):
     @property
     def starts_late(self) -> bool:
         """Whether the loop leaves the first step to a rule of its own."""
-        return self.module.plan.rule(FIRST_STEP) is not None and not self.schedule.graph.backwards
+        ruled = self.module.plan.rule(FIRST_STEP) is not None and not self.module.plan.of
+        return ruled and not self.schedule.graph.backwards
 
     @property
     def head(self) -> str:
@@ -143,15 +158,15 @@ class Lines(Host):
         late = "[start:]" if self.starts_late else "[ts]" if ahead else ""
         sources = [*self.steps, f"ends{late}"]
         targets = ", ".join([*self.steps.values(), "finished_t"] if self.steps else ["(finished_t,)"])
-        call = "backwards" if backwards else "zip"
+        walk = "backwards" if backwards else "zip"
         arguments = ", ".join(sources if backwards else [*sources, "strict=True"])
         width = WIDTH - (8 if ahead or not backwards else 4)
-        head, tail = f"for {targets} in {call}(", "):"
+        head, tail = f"for {targets} in {walk}(", "):"
         if len(head + arguments + tail) <= width:
             return head + arguments + tail
         if len(head) > width:
-            head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {call}("])
-        return "\n".join([head, *wrapped(arguments + ("" if call == "zip" else ","), width), tail])
+            head = "\n".join(["for (", *wrapped(targets + ",", width), f") in {walk}("])
+        return "\n".join([head, *wrapped(arguments + ("" if walk == "zip" else ","), width), tail])
 
     # ------------------------------------------------------------------------------------------ places
 
@@ -301,11 +316,12 @@ class Lines(Host):
         if self.where == ALL and buffer and buffer.name in self.by_gate:
             self.project(stage, buffer)
             return
-        if self.where != LOOP or stage.add or buffer is None or buffer.kind in STEPPED:
+        if self.where != LOOP or buffer is None or buffer.kind in STEPPED:
             super().matmul(stage)
             return
         part, wish = self.gathered(stage.weights)
-        out = self.value(*stage.out)
+        target = self.value(*stage.out)
+        out = self.added_to(stage, target) if stage.add else target
         pair = (part if stage.transposed else f"{part}.T", out)
         if pair not in self.tiled:
             wish = wish if stage.transposed else f"{wish}_T"
@@ -315,7 +331,15 @@ class Lines(Host):
         matrix, tiles = self.tiled[pair]
         self.module.helpers.add("tiles")
         operand = self.value(*stage.operand)
-        self.say(self.comment(*stage.out), f"np.matmul({operand}, {matrix}, out={tiles})")
+        line = f"np.matmul({operand}, {matrix}, out={tiles})"
+        self.say(self.comment(*stage.out), line, *([f"{target} += {out}"] if stage.add else []))
+
+    def added_to(self, stage: MatMul, target: str) -> str:
+        """Memory for a product that is added to what is in another."""
+        view = joined([self.schedule.slot[v] for v in stage.out])
+        name = self.names.of("scratch", target, f"more_{target}", LOOP)
+        self.scratch[name] = f"(B, {self.names.size(view.stop - view.start)})"
+        return name
 
     def project(self, stage: MatMul, buffer: Buffer) -> None:
         """A product of all steps into a stack that lies gate by gate."""
@@ -328,8 +352,8 @@ class Lines(Host):
         self.say(self.comment(*stage.out), f"project({operand}, {weight}, out={out})")
 
     def row_sum(self, stage: Sum) -> None:
-        call, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
-        self.say(self.comment(stage.out), f"{target} += {call})" if stage.add else f"{call}, out={target})")
+        total, target = f"np.sum({self.value(*stage.operand)}, axis=-1, keepdims=True", self.value(stage.out)
+        self.say(self.comment(stage.out), f"{target} += {total})" if stage.add else f"{total}, out={target})")
 
     def column_sums(self, stages: Sequence[ColumnSum]) -> None:
         for stage in stages:
@@ -378,9 +402,9 @@ class Lines(Host):
             return f"{out} {IN_PLACE[one.name]} {args[1]}"
         if one.name in ("add", "multiply") and args[1] == out:
             return f"{out} {IN_PLACE[one.name]} {args[0]}"
-        call = CALLS[one.name]
-        self.module.helpers.add(call.name)
-        return f"{call.name}({', '.join([*args, *map(self.number, call.more)])}, out={out})"
+        named = CALLS[one.name]
+        self.module.helpers.add(named.name)
+        return f"{named.name}({', '.join([*args, *map(self.number, named.more)])}, out={out})"
 
     def lie_apart(self, views: Sequence[View]) -> bool:
         """Whether some stretch of several gates lies gate by gate, or one gate is for all of a stretch."""
@@ -456,10 +480,14 @@ class NumpyModule(Module):
 
     @cached_property
     def by_gate(self) -> Mapping[str, int]:
-        return gate_by_gate(self.plan.step)
+        found = gate_by_gate(self.plan.step)
+        if self.plan.of is None:
+            return found
+        lent = {b.name for b in self.plan.step.lent}  # these lie as the run left them
+        own = {name: n for name, n in found.items() if name not in lent}
+        return own | {name: n for name, n in gate_by_gate(self.plan.of.step).items() if name in lent}
 
-    def one_step(self, rule: Rule) -> OneStep:
-        states = self.states_of(rule)
+    def one_step(self, states: Sequence[str]) -> OneStep:
         arrays = [self.names["memory", s] for s in states]
         now = [self.names.of("now", s, f"{array}_t") for s, array in zip(states, arrays, strict=True)]
         later = [self.names.of("next", s, f"{array}_next") for s, array in zip(states, arrays, strict=True)]

@@ -42,6 +42,10 @@ class Builder:
         """The gradient of a value, or a term of it."""
         return self.value(f"d_{value.name}", value.shape, value.static, role, value)
 
+    def tangent(self, value: Value) -> Value:
+        """The derivative of a value in a direction."""
+        return self.value(f"dot_{value.name}", value.shape, value.static, "tangent", value)
+
     def pointwise(
         self,
         wish: str,

@@ -17,7 +17,7 @@ import sympy as sp
 
 from gategen.spec.names import Size
 
-Role = Literal["", "next", "argument", "output", "gradient", "term", "carried"]
+Role = Literal["", "next", "argument", "output", "gradient", "term", "carried", "tangent"]
 
 
 class Value(sp.Symbol):  # type: ignore[misc]
@@ -31,8 +31,9 @@ class Value(sp.Symbol):  # type: ignore[misc]
     "argument"  a gate, state  what a function in its equation is applied to
     "output"    a value        that, as the caller knows it
     "gradient"  a value        the whole gradient of the loss by it
-    "term"      a value        part of its gradient
+    "term"      a value        part of its gradient, or of its tangent
     "carried"   a state        its gradient, as the step after hands it back
+    "tangent"   a value        its derivative in the direction at hand
     ""          nothing        anything else
 
     The name is for people, and nothing is told by its spelling. Role and `of` are part of what a value is, as

@@ -7,6 +7,9 @@ The result computes everything the graph computes and, beside each value `v`, it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import sympy as sp
 
 from gategen.graph.adjoint import partial
@@ -14,25 +17,29 @@ from gategen.graph.builder import Builder
 from gategen.graph.check import check
 from gategen.graph.ops import BatchSum, Carry, Graph, Op, Outer, Pointwise, Product, Reduce, Value
 
+Tangents = Mapping[Value, Value | None]  # None where nothing moves a value
 
-def tangent(graph: Graph) -> Graph:
-    """The recurrence that carries a direction `dot_<name>` of all that is given through `graph`."""
-    builder = Builder(v.name for v in graph.values)
-    dots: dict[Value, Value | None] = dict.fromkeys(graph.fixed)
+
+def tangent(graph: Graph, known: Tangents = MappingProxyType({})) -> Graph:
+    """The recurrence that carries a direction `dot_<name>` of all that is given through `graph`.
+
+    `known` are the tangents of what is given where they have names already; a value without one stands still.
+    """
+    builder = Builder(v.name for v in (*graph.values, *(dot for dot in known.values() if dot is not None)))
+    dots: dict[Value, Value | None] = {**known, **dict.fromkeys(graph.fixed)}
     for given in graph.given:
         if given not in dots:
-            dots[given] = builder.value(f"dot_{given.name}", given.shape, given.static)
+            dots[given] = builder.tangent(given)
     for op in graph.ops:
         builder.add(op)
         dots[op.out] = _push(builder, dots, op)
 
     def dot(value: Value) -> Value:
         """The tangent of a result, 0 where nothing moves it."""
-        known = dots[value]
-        if known is None:
-            zero = builder.value(f"dot_{value.name}", value.shape, value.static)
-            known = dots[value] = builder.add(Pointwise(zero, sp.S.Zero))
-        return known
+        found = dots[value]
+        if found is None:
+            found = dots[value] = builder.add(Pointwise(builder.tangent(value), sp.S.Zero))
+        return found
 
     def moving(values: tuple[Value, ...]) -> tuple[Value, ...]:
         return tuple(d for d in (dots[v] for v in values) if d is not None)
@@ -59,36 +66,46 @@ def tangent(graph: Graph) -> Graph:
     )
 
 
-def _push(builder: Builder, dots: dict[Value, Value | None], op: Op) -> Value | None:
+def tangents_in(graph: Graph) -> dict[Value, Value]:
+    """The tangent of each value of a graph that has one there."""
+    return {value.of: value for value in graph.values if value.role == "tangent"}
+
+
+def _push(builder: Builder, dots: Tangents, op: Op) -> Value | None:
     """Emit the tangent of one op; None where it cannot move."""
-    out, wish = op.out, f"dot_{op.out.name}"
-
-    def fits() -> Value:
-        return builder.value(wish, out.shape, out.static)
-
     match op:
         case Pointwise():
-            terms = [partial(op, v) * dot for v in op.reads if (dot := dots[v]) is not None]
-            total = sp.Add(*terms)
-            return builder.add(Pointwise(fits(), total)) if total != 0 else None
-        case Product(_, matrix, operand, transposed):
-            parts: list[Value] = []
-            if (dot := dots[operand]) is not None:
-                parts.append(builder.add(Product(fits(), matrix, dot, transposed)))
-            if (dot := dots[matrix]) is not None:
-                parts.append(builder.add(Product(fits(), dot, operand, transposed)))
-        case Outer(_, left, right):
-            parts = []
-            if (dot := dots[left]) is not None:
-                parts.append(builder.add(Outer(fits(), dot, right)))
-            if (dot := dots[right]) is not None:
-                parts.append(builder.add(Outer(fits(), left, dot)))
+            moving = [(v, dot) for v in op.reads if (dot := dots[v]) is not None]
+            total = sp.Add(*(factored(partial(op, v)) * dot for v, dot in moving))
+            return builder.add(Pointwise(builder.tangent(op.out), total)) if total != 0 else None
         case Reduce(_, operands):
             moved = tuple(dot for v in operands if (dot := dots[v]) is not None)
-            return builder.add(Reduce(fits(), moved)) if moved else None
+            return builder.add(Reduce(builder.tangent(op.out), moved)) if moved else None
         case BatchSum(_, operand):
             dot = dots[operand]
-            return None if dot is None else builder.add(BatchSum(fits(), dot))
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return builder.add(Pointwise(fits(), sp.Add(*parts)))
+            return None if dot is None else builder.add(BatchSum(builder.tangent(op.out), dot))
+        case Product(_, left, right) | Outer(_, left, right):
+            pairs = [(left, dots[right]), (dots[left], right)]
+    made = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(made) < 2:
+        return builder.add(_of_two(op, builder.tangent(op.out), *made[0])) if made else None
+    shape, static, whole = op.out.shape, op.out.static, builder.tangent(op.out)
+    terms = [(builder.value(f"{a}_{b}", shape, static, "term", op.out), a, b) for a, b in made]
+    return builder.add(Pointwise(whole, sp.Add(*(builder.add(_of_two(op, *term)) for term in terms))))
+
+
+def factored(slope: sp.Expr) -> sp.Expr:
+    """`h*(1 - 2*r)` for `h*(1 - r) - h*r`: a sum without what all of its terms are multiplied by."""
+    terms = [sp.Mul.make_args(term) for term in sp.Add.make_args(slope)]
+    shared = [f for f in terms[0] if not f.is_number and all(f in factors for factors in terms)]
+    if len(terms) < 2 or not shared:
+        return slope
+    rest = (sp.Mul(*(f for f in factors if f not in shared)) for factors in terms)
+    return sp.Mul(*shared, sp.Add(*rest))
+
+
+def _of_two(op: Product | Outer, out: Value, left: Value, right: Value) -> Op:
+    """The product or outer product `op` of two other values."""
+    if isinstance(op, Outer):
+        return Outer(out, left, right)
+    return Product(out, left, right, op.transposed)

@@ -71,7 +71,7 @@ def gpu() -> str:
 
 def host_of(backend: str, *, emulated: bool = False) -> Host:
     """Where modules of this backend run; with `emulated`, CUDA does on the CPU whatever there is."""
-    if backend != "cupy":
+    if not backend.startswith("cupy"):
         return Host(CPU, imported)
     name = "" if emulated else gpu()
     if name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from itertools import product
 from types import ModuleType
@@ -52,6 +52,10 @@ class Problem:
     d_y: tuple[Array, ...]
     d_final: Mapping[str, Array]
     buffers: Mapping[str, Array]
+
+    def at(self, point: Mapping[Key, Array]) -> Problem:
+        """The same problem at another point."""
+        return replace(self, point=point)
 
 
 def settings(cell: Cell) -> Iterator[Setting]:

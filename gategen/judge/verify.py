@@ -1,9 +1,10 @@
 """Gradients of generated modules, checked from outside with nothing but their public names.
 
 Every gradient is compared with the complex step and, along random directions, with central differences, all
-in float64. Judged is the module that lies in a folder, where there is one of this cell, else one that is
-generated into a temporary folder (`found.py`). The complex step is that of a freshly generated module of
-NumPy, which alone runs on complex numbers.
+in float64. Of second derivatives `jvp` is compared with the complex step of `forward`, `backward_jvp` with
+central differences of `backward`. Judged is the module that lies in a folder, where there is one of this
+cell, else one that is generated into a temporary folder (`found.py`). The complex step is that of a freshly
+generated module of NumPy, which alone runs on complex numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gategen.build import Progress, names_of
+from gategen.build import Progress, names_of, second_of
 from gategen.emulator import race_detector
 from gategen.judge.derivatives import Slope, central, complex_step
 from gategen.judge.finite import culprit
@@ -38,6 +39,7 @@ from gategen.judge.host import (
 )
 from gategen.judge.problem import WIDE, Key, Problem, Setting, draw, settings, uses
 from gategen.judge.runner import Runner
+from gategen.judge.second import Second, differences, stepped
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
 from gategen.spec.load import Target, load_each
@@ -55,7 +57,7 @@ class Result:
     backend: str
     where: str  # "CPU", the name of the GPU, or "CPU emulation"
     complex_step: float  # the worst error against it
-    gradient: str  # the one with that error
+    gradient: str  # the one with that error; of second derivatives the output or the final state
     finite_difference: float | None  # the worst error against them; None where the cell has stop_gradient
     ok: bool
     seconds: float
@@ -135,7 +137,12 @@ def _verified(cell: Cell, backend: str, host: Host, out: Path | None, seed: int,
             with blamed():
                 exact = Runner(cell, imported(fresh), Host(CPU, imported))
                 own = found.module == fresh
-                runner = exact if own else Runner(cell, host.load(found.module), host)
+                runner: Runner | Second
+                if beside := second_of(backend):
+                    first = written(cell, beside, Path(folder))
+                    runner = Second(Runner(cell, host.load(first), host), host.load(found.module))
+                else:
+                    runner = exact if own else Runner(cell, host.load(found.module), host)
             result = _judged(result, exact, runner, seed)
             if race and host.where == EMULATION:
                 look_for_races(exact, runner, seed)
@@ -145,16 +152,19 @@ def _verified(cell: Cell, backend: str, host: Host, out: Path | None, seed: int,
     return replace(result, ok=result.ok and not found.differs, differs=found.differs, seconds=seconds)
 
 
-def look_for_races(exact: Runner, runner: Runner, seed: int) -> None:
-    """Forward and backward in every setting, over several blocks; a race is a `ModuleError` of the runner."""
+def look_for_races(exact: Runner, runner: Runner | Second, seed: int) -> None:
+    """Both functions in every setting, over several blocks; a race is a `ModuleError` of the runner."""
     rng = np.random.default_rng(seed)
     for setting in settings(exact.cell):
         problem = draw(exact.cell, exact.module, setting, rng, True, WIDE)
         with race_detector(), np.errstate(all="ignore"):
-            runner.gradients(problem)
+            if isinstance(runner, Second):
+                runner.gradients(problem, _direction(exact, problem, rng))
+            else:
+                runner.gradients(problem)
 
 
-def _judged(result: Result, exact: Runner, runner: Runner, seed: int) -> Result:
+def _judged(result: Result, exact: Runner, runner: Runner | Second, seed: int) -> Result:
     cell = exact.cell
     judgements = {
         setting: _judge(exact, runner, setting, (seed, zlib.crc32(cell.name.encode()), k))
@@ -168,7 +178,8 @@ def _judged(result: Result, exact: Runner, runner: Runner, seed: int) -> Result:
     if forward > COMPLEX_TOLERANCE:
         note = f"forward differs from the NumPy module by {forward:.1e}"
     elif worst.complex_step > COMPLEX_TOLERANCE:
-        note = f"wrong gradient of {worst.gradient}" + (f" with {setting}" if str(setting) else "")
+        kind = "tangent" if isinstance(runner, Second) else "gradient"
+        note = f"wrong {kind} of {worst.gradient}" + (f" with {setting}" if str(setting) else "")
     elif seen and finite > FINITE_TOLERANCE:
         note = f"finite differences are off by {finite:.1e}"
     return replace(
@@ -181,13 +192,16 @@ def _judged(result: Result, exact: Runner, runner: Runner, seed: int) -> Result:
     )
 
 
-def _judge(exact: Runner, runner: Runner, setting: Setting, seed: Sequence[int]) -> Judgement:
+def _judge(exact: Runner, runner: Runner | Second, setting: Setting, seed: Sequence[int]) -> Judgement:
     """One setting, at a point that no kink is near."""
     judgement = Judgement(np.inf, "", np.inf, np.inf, False)
     for attempt in range(TRIES):
         rng = np.random.default_rng([*seed, attempt])
         problem = _finite_problem(exact, setting, rng)
-        judgement = _judge_at(exact, runner, problem, rng)
+        if isinstance(runner, Second):
+            judgement = _judge_second(exact, runner, problem, rng)
+        else:
+            judgement = _judge_at(exact, runner, problem, rng)
         if judgement.smooth:
             break
     return judgement
@@ -209,9 +223,42 @@ def _finite_problem(exact: Runner, setting: Setting, rng: np.random.Generator) -
     raise ModuleError("; ".join(said))
 
 
+def _free(cell: Cell, problem: Problem) -> list[Key]:
+    """What is differentiated by."""
+    trained = {array.name for array in cell.arrays if array.trainable}
+    return [(kind, name) for kind, name in problem.point if kind != "params" or name in trained]
+
+
+def _direction(exact: Runner, problem: Problem, rng: np.random.Generator) -> dict[Key, Array]:
+    """A random direction of length 1 for all that is differentiated by."""
+    drawn = {key: rng.standard_normal(problem.point[key].shape) for key in _free(exact.cell, problem)}
+    length = float(np.sqrt(sum((array**2).sum() for array in drawn.values()))) or 1.0
+    return {key: array / length for key, array in drawn.items()}
+
+
+def _judge_second(exact: Runner, runner: Second, problem: Problem, rng: np.random.Generator) -> Judgement:
+    by = _direction(exact, problem, rng)
+    found, expected = runner.tangent(problem, by), stepped(exact, problem, by)
+    names = [*(f"output {k}" for k in range(len(found.y))), *(f"final {name}" for name in found.final)]
+    pairs = list(zip((*found.y, *found.final.values()), (*expected.y, *expected.final.values()), strict=True))
+    floor = 1e-3 * max(_largest(wanted) for _, wanted in pairs)
+    errors = {name: _error(*pair, floor) for name, pair in zip(names, pairs, strict=True)}
+    worst = max(errors, key=lambda name: errors[name])
+    gradients = runner.gradients(problem, by)
+    slopes, spread = differences(runner.first, problem, by)
+    scale = max(_largest(array) for array in slopes.values()) or 1.0
+    keys = _free(exact.cell, problem)
+    return Judgement(
+        errors[worst],
+        worst,
+        max(_error(gradients.get(key, np.array(np.nan)), slopes[key], scale) for key in keys),
+        0.0,
+        max(spread[key] for key in keys) < FINITE_TOLERANCE * scale,
+    )
+
+
 def _judge_at(exact: Runner, runner: Runner, problem: Problem, rng: np.random.Generator) -> Judgement:
-    trained = {array.name for array in exact.cell.arrays if array.trainable}
-    keys = [(kind, name) for kind, name in problem.point if kind != "params" or name in trained]
+    keys = _free(exact.cell, problem)
     gradients = runner.gradients(problem)
     found = {key: gradients.get(key, np.array(np.nan)) for key in keys}
     expected = complex_step(exact, problem, keys)

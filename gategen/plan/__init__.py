@@ -16,6 +16,7 @@ It knows no target language. `plan(cell)` runs the passes; each is a module that
     place      give every value that outlives its kernel a slot in a buffer, in place where it can be
     write      the stages over those slots, neighbours in one call
     classify   recurrent, elementwise or linear
+    second     the plan of second derivatives, from that of a cell
 
 `data` holds the records, `pipeline` the order, and `text(plan)` prints the result.
 """
@@ -45,6 +46,7 @@ from gategen.plan.data import (
 )
 from gategen.plan.layout import Told, sizes_told
 from gategen.plan.pipeline import plan
+from gategen.plan.second import second
 from gategen.plan.text import text
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Weight",
     "offset_rank",
     "plan",
+    "second",
     "sizes_told",
     "text",
 ]

@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import sympy as sp
@@ -21,26 +21,35 @@ WIDE = 6  # values in one line; more are hard to read
 
 def compose(forward: Analysis, analysis: Analysis) -> Graph:
     """The backward graph with its single-reader factors and terms where they are read."""
-    backward, level, readers = analysis.graph, analysis.level, analysis.readers
-    ends = {*backward.results, *backward.nexts}
+    return named_by_gates(forward, in_lines(analysis))
+
+
+def in_lines(analysis: Analysis, kept: Iterable[Value] = (), wide: int = WIDE) -> Graph:
+    """The graph with its single-reader factors and terms where they are read, but for `kept` ones."""
+    graph, level, readers = analysis.graph, analysis.level, analysis.readers
+    ends = {*graph.results, *graph.nexts, *kept}
     inside: dict[Value, sp.Expr] = {}
     ops: list[Op] = []
-    for op in backward.ops:
+    for op in graph.ops:
         if isinstance(op, Pointwise):
             op = Pointwise(op.out, op.expr.xreplace(inside))
             reader = readers[op.out][0] if len(readers[op.out]) == 1 and op.out not in ends else None
-            if isinstance(reader, Pointwise) and level[reader.out] == level[op.out] and joins(op, reader):
+            if (
+                isinstance(reader, Pointwise)
+                and level[reader.out] == level[op.out]
+                and joins(op, reader, wide)
+            ):
                 inside[op.out] = op.expr
                 continue
         ops.append(op)
-    return named_by_gates(forward, check(replace(backward, ops=tuple(ops))))
+    return check(replace(graph, ops=tuple(ops)))
 
 
-def joins(op: Pointwise, reader: Pointwise) -> bool:
+def joins(op: Pointwise, reader: Pointwise, wide: int = WIDE) -> bool:
     """Whether the reader's line can hold what `op` computes without being multiplied out."""
     if op.out.static or op.out.shape != reader.out.shape or not isinstance(op.expr, (sp.Mul, sp.Add)):
         return False
-    if len({*values_in(op.expr), *values_in(reader.expr)}) > WIDE + 1:
+    if len({*values_in(op.expr), *values_in(reader.expr)}) > wide + 1:
         return False
     if sum(node == op.out for node in sp.preorder_traversal(reader.expr)) != 1:
         return False

@@ -265,12 +265,17 @@ class Rule:
     "step"          at every step
     "first_step"    instead of the first one, where no initial state is given
     "start_states"  before it, to make the initial states of parameters
+
+    Of second derivatives they are the tangents of a step and of its backward step, and `lent` are the buffers
+    of the run, which both read.
     """
 
     name: str
     forward: Schedule
     backward: Schedule
     tape: tuple[Value, ...]
+    lent: tuple[Buffer, ...] = ()
+    ways: tuple[str, str] = ("forward", "backward")  # what functions of both directions are called
 
     @property
     def title(self) -> str:
@@ -279,8 +284,8 @@ class Rule:
 
     @cached_property
     def buffers(self) -> dict[str, Buffer]:
-        """The buffers of both directions by name."""
-        return {b.name: b for schedule in (self.forward, self.backward) for b in schedule.buffers}
+        """The buffers of both directions by name, and those lent to them."""
+        return {b.name: b for some in (self.lent, self.forward.buffers, self.backward.buffers) for b in some}
 
     @property
     def saved(self) -> tuple[Buffer, ...]:
@@ -291,12 +296,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Plan:
-    """All a backend needs to know of a cell: of its rules, that of every step comes first."""
+    """All a backend needs to know of a cell: of its rules, that of every step comes first.
+
+    A plan of second derivatives knows the plan that it differentiates, and where a direction of the
+    parameters lies: `dots` are the fields of `Params` that move, in their order.
+    """
 
     cell: Cell
     kind: str
     fields: tuple[Field, ...]
     rules: tuple[Rule, ...]
+    of: Plan | None = None
+    dots: tuple[Field, ...] = ()
+
+    @property
+    def moving(self) -> tuple[Field | None, ...]:
+        """For each field where a direction of it lies, None where it stands still."""
+        dots = iter(self.dots)
+        return tuple(next(dots, None) if field.trainable else None for field in self.fields)
 
     @property
     def step(self) -> Rule:

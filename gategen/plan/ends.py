@@ -6,7 +6,7 @@ gradients), so no two of them may be one value. Where those places are is left t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 
 import sympy as sp
@@ -14,9 +14,9 @@ import sympy as sp
 from gategen.graph import AFTER, Builder, Graph, Op, Pointwise, Reduce, Value, check, levels
 
 
-def alive(graph: Graph) -> Graph:
-    """The graph without ops that nothing reads."""
-    needed = {*graph.results, *graph.nexts}
+def alive(graph: Graph, kept: Iterable[Value] = ()) -> Graph:
+    """The graph without ops that nothing reads, but for those of `kept` values."""
+    needed = {*graph.results, *graph.nexts, *kept}
     ops: list[Op] = []
     for op in reversed(graph.ops):
         if op.out in needed:

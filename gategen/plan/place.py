@@ -145,11 +145,13 @@ def face(chain: Sequence[Value], need: Mapping[Value, int]) -> Value:
 
 
 def stack_name(draft: Draft, first: Value, wanted: int) -> str:
+    if first.role == "term" and not draft.graph.backwards:
+        return "terms" if wanted == TIME else "dot_u"
+    dot = "dot_" if first.role == "tangent" else ""
     if draft.graph.backwards and draft.level(first) == BEFORE:
-        return "k_gates"
-    if draft.graph.backwards:
-        return "d_gates" if wanted == TIME else "d_u"
-    return "gates" if wanted == TIME else "u"
+        return f"{dot}k_gates"
+    back = "d_" if draft.graph.backwards else ""
+    return f"{dot}{back}gates" if wanted == TIME else f"{dot}{back}u"
 
 
 def product_stacks(draft: Draft, layout: Layout) -> list[list[Value]]:
@@ -164,14 +166,19 @@ def product_stacks(draft: Draft, layout: Layout) -> list[list[Value]]:
 def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
     """The operands of the gradients of one field, side by side in the order of its rows."""
     names = {value: name for name, value in draft.graph.sums}
-    lefts: dict[str, dict[str, Value]] = defaultdict(dict)
+    for op in draft.ops:
+        if isinstance(op, Pointwise) and op.out.role == "tangent" and op.out in names:
+            names |= dict.fromkeys(op.reads, names[op.out])  # products of gradients and of their tangents
+    lefts: dict[tuple[str, bool], dict[str, Value]] = defaultdict(dict)
     for op in draft.ops:
         if isinstance(op, Outer) and names.get(op.out) in layout.weights:
             weight = layout.weights[names[op.out]]
-            lefts[weight.field].setdefault(weight.members[0], chains.root(op.left))
+            moving = op.left.role == "tangent"
+            lefts[weight.field, moving].setdefault(weight.members[0], chains.root(op.left))
     stacks = [
-        [lefts[field.name][member] for member in field.members if member in lefts[field.name]]
+        [lefts[field.name, moving][member] for member in field.members if member in lefts[field.name, moving]]
         for field in layout.fields
+        for moving in (True, False)
     ]
     return merged(sorted(filter(None, stacks), key=len, reverse=True))
 
@@ -179,7 +186,7 @@ def gradient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[V
 def coefficient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
     """What the loop multiplies gradients of one field by, in the order of its rows."""
     factors = {
-        chains.root(op.out): [v for v in sp.Mul.make_args(op.expr) if isinstance(v, Value)]
+        chains.root(op.out): multiplying(op)
         for op in draft.ops
         if isinstance(op, Pointwise) and draft.level(op.out) == LOOP
     }
@@ -189,6 +196,14 @@ def coefficient_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[lis
         for stack in gradient_stacks(draft, layout, chains)
     )
     return [stack for stack in stacks if stack]
+
+
+def multiplying(op: Pointwise) -> list[Value]:
+    """The factors of a product; of a tangent, which is a sum of products, those that are tangents."""
+    if op.out.role == "tangent":
+        factors = (v for term in sp.Add.make_args(op.expr) for v in sp.Mul.make_args(term))
+        return [v for v in factors if isinstance(v, Value) and v.role == "tangent"]
+    return [v for v in sp.Mul.make_args(op.expr) if isinstance(v, Value)]
 
 
 def sum_stacks(draft: Draft, layout: Layout, chains: Chains) -> list[list[Value]]:
@@ -250,7 +265,8 @@ def place_statics(draft: Draft, memory: Memory) -> None:
     for (stem, shape), values in likes.items():
         if shape and len(values) > 1:
             values.sort(key=lambda value: reader_place(value, draft, memory))
-            memory.add(stem if len(stem) > 1 else f"{stem}_parts", "static", values)
+            bare = len(stem) == 1 or stem in ("dot", "dot_d")
+            memory.add(f"{stem}_parts" if bare else stem, "static", values)
             continue
         for value in values:
             memory.add(value.name, "static", [value])

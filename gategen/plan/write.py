@@ -195,8 +195,10 @@ class Writer:
 
     def targets(self) -> dict[Value, list[str]]:
         """The matrices whose gradient each outer product is, or is a term of."""
-        matrices = (op for op in self.draft.ops if isinstance(op, Pointwise) and len(op.out.shape) == 2)
-        terms = {op.out: op.expr for op in matrices}
+        terms: dict[Value, sp.Expr] = {}
+        for op in self.draft.ops:
+            if isinstance(op, Pointwise) and len(op.out.shape) == 2:
+                terms[op.out] = op.expr.xreplace(terms)
         found: dict[Value, list[str]] = defaultdict(list)
         for name, value in self.draft.graph.sums:
             for term in sp.Add.make_args(terms.get(value, value)):

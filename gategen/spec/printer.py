@@ -21,7 +21,7 @@ from gategen.spec.elementwise import Row
 from gategen.spec.functions import row_of
 
 SUM, MATVEC, PRODUCT, POWER, ATOM = 1, 2, 3, 4, 5
-GRADIENTS = ("gradient", "term", "carried")  # roles of the values that stand first in a product
+GRADIENTS = ("gradient", "term", "carried", "tangent")  # roles of what stands first in a product
 
 
 class Printer:
