@@ -12,7 +12,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from gategen.torch.binding import Binding, Call, Gradients
+from gategen.torch.binding import Binding, Call, Gradients, Pushed
 
 Tensor = Any
 
@@ -46,10 +46,26 @@ class _Kind(NamedTuple):
         call = Call(saved[tensors:], saved[self.tape : initial], saved[initial:tensors], *self.rest)
         return call, saved[: self.tape]
 
+    @property
+    def ends(self) -> int:
+        """How many results a run has."""
+        return self.outputs + len(self.binding.module.STATES)
+
     def gradients(self, flat: Sequence[Any]) -> Gradients:
-        """In the order of what was saved, behind the tape."""
+        """Of what was saved behind the tape, in that order."""
         tensors = self.inputs + self.initial
         return Gradients(flat[tensors:], flat[: self.inputs], flat[self.inputs : tensors])
+
+    @staticmethod
+    def flat(found: Any) -> tuple[Tensor, ...]:
+        """Gradients in the order of what was saved."""
+        return (*found.inputs, *found.initial, *found.tensors)
+
+    def parts(self, pulled: bool, given: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
+        """What `_Push` was given: gradients of the results, what was saved, and a direction."""
+        start = self.ends if pulled else 0
+        moved = (len(given) - start + self.tape) // 2 + start
+        return given[:start], given[start:moved], given[moved:]
 
 
 class _Run(torch.autograd.Function):
@@ -65,22 +81,20 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        pull = _Pull.apply if torch.is_grad_enabled() else _pull
+        again = torch.is_grad_enabled() or forward_ad._current_level >= 0
+        pull = _Pull.apply if again else _pull
         return (None, None, *pull(ctx.of, *gradients, *ctx.saved_tensors))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, __: Any, *moved: Any) -> tuple[Tensor, ...]:
-        call, tape = ctx.of.call(ctx.saved_tensors)
-        found = ctx.of.binding.push(call, tape, ctx.of.form, ctx.of.gradients(moved))
-        return (*found.outputs, *found.final)
+        return _Push.apply(ctx.of, False, *ctx.saved_tensors, *moved)  # type: ignore[no-any-return]
 
 
 def _pull(of: _Kind, *given: Tensor) -> tuple[Tensor, ...]:
     """The gradients of the inputs, the initial states and the tensors of a run."""
-    ends = of.outputs + len(of.binding.module.STATES)
-    call, tape = of.call(given[ends:])
-    found = of.binding.pull(call, tape, of.form, given[: of.outputs], given[of.outputs : ends])
-    return (*found.inputs, *found.initial, *found.tensors)
+    call, tape = of.call(given[of.ends :])
+    found = of.binding.pull(call, tape, of.form, given[: of.outputs], given[of.outputs : of.ends])
+    return of.flat(found)
 
 
 class _Pull(torch.autograd.Function):
@@ -88,16 +102,57 @@ class _Pull(torch.autograd.Function):
     def forward(ctx: Any, of: _Kind, *given: Tensor) -> tuple[Tensor, ...]:
         ctx.of = of
         ctx.save_for_backward(*given)
+        ctx.save_for_forward(*given)
         return _pull(of, *given)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *moved: Tensor) -> tuple[Any, ...]:
-        of, given = ctx.of, ctx.saved_tensors
-        ends = of.outputs + len(of.binding.module.STATES)
-        call, tape = of.call(given[ends:])
-        pulled = given[: of.outputs], given[of.outputs : ends]
-        found = of.binding.push(call, tape, of.form, of.gradients(moved), pulled)
-        parts = found.gradients
-        still = [None] * of.tape
-        return (None, *found.outputs, *found.final, *still, *parts.inputs, *parts.initial, *parts.tensors)
+        found = _Push.apply(ctx.of, True, *ctx.saved_tensors, *moved)
+        ends = ctx.of.ends
+        return (None, *found[:ends], *[None] * ctx.of.tape, *found[ends:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *moved: Tensor) -> tuple[Tensor, ...]:
+        of, saved = ctx.of, ctx.saved_tensors
+        pulled = _Pull.apply(of, *moved[: of.ends], *saved[of.ends :])
+        found = _Push.apply(of, True, *saved, *moved[of.ends + of.tape :])
+        return tuple(one + other for one, other in zip(pulled, found[of.ends :], strict=True))
+
+
+class _Push(torch.autograd.Function):
+    """How the results of a run move in a direction, and with `pulled` how its gradients do.
+
+    Given are, with `pulled`, the gradients of the results, then what the run saved, and the direction.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, of: _Kind, pulled: bool, *given: Tensor) -> tuple[Tensor, ...]:
+        ctx.of, ctx.pulled = of, pulled
+        ctx.save_for_backward(*given)
+        gradients, saved, moved = of.parts(pulled, given)
+        found = _push(of, saved, moved, gradients)
+        if not pulled:
+            return (*found.outputs, *found.final)
+        return (*found.outputs, *found.final, *of.flat(found.gradients))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d: Tensor) -> tuple[Any, ...]:
+        of, ends = ctx.of, ctx.of.ends
+        gradients, saved, moved = of.parts(ctx.pulled, ctx.saved_tensors)
+        through = _pull(of, *d[:ends], *saved)
+        if not ctx.pulled:  # of J v: by v it is J^T d, by all else the tangent of that
+            others = of.flat(_push(of, saved, moved, d).gradients)
+            return (None, None, *[None] * of.tape, *others, *through)
+        for node, _ in ctx.next_functions[: -len(moved)]:
+            if node is not None and torch._C._will_engine_execute_node(node):
+                raise NotImplementedError("third derivatives of a layer are not known")
+        again = of.flat(_push(of, saved, d[ends:], gradients).gradients)  # second derivatives are symmetric
+        total = (one + other for one, other in zip(through, again, strict=True))
+        return (None, None, *[None] * (ends + len(saved)), *total)
+
+
+def _push(of: _Kind, saved: Sequence[Tensor], moved: Sequence[Tensor], gradients: Sequence[Tensor]) -> Pushed:
+    call, tape = of.call(saved)
+    pulled = (gradients[: of.outputs], gradients[of.outputs :]) if gradients else None
+    return of.binding.push(call, tape, of.form, of.gradients(moved), pulled)

@@ -90,13 +90,13 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, __: Any, *moved: Any) -> tuple[Any, ...]:
-        key, counts, ends, training = ctx.of
+        _, counts, ends, _ = ctx.of
         saved = list(ctx.saved_tensors)
         lengths = saved.pop(0) if ctx.timed else None
         given = saved[: sum(counts[:3])]
         direction = [torch.zeros_like(t) if d is None else d for t, d in zip(given, moved, strict=False)]
         tape = len(saved) - sum(counts)
-        found = _Push.apply((key, counts, (0, 0), training), lengths, tape, *saved, *direction)
+        found = _Push.apply(ctx.of, lengths, tape, False, *saved, *direction)
         return *found, *[None] * (ctx.results - sum(ends))
 
     @staticmethod
@@ -117,14 +117,29 @@ class _Pull(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.of, lengths, *given = inputs
         ctx.timed = lengths is not None
-        ctx.save_for_backward(*([lengths] if ctx.timed else []), *given)
+        saved = (*([lengths] if ctx.timed else []), *given)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, __: Any, *moved: Any) -> tuple[Tensor, ...]:
+        _, counts, ends, _ = ctx.of
+        saved = list(ctx.saved_tensors)
+        lengths = saved.pop(0) if ctx.timed else None
+        at = len(saved) - sum(ends)
+        directions = [torch.zeros_like(t) if d is None else d for t, d in zip(saved, moved, strict=True)]
+        pulled = _Pull.apply(ctx.of, lengths, *saved[:at], *directions[at:])
+        own = directions[: sum(counts[:3])]
+        found = _Push.apply(ctx.of, lengths, at - sum(counts), True, *saved, *own)
+        return tuple(one + other for one, other in zip(pulled, found[sum(ends) :], strict=True))
 
     @staticmethod
     def backward(ctx: Any, *moved: Tensor) -> tuple[Any, ...]:
         _, counts, ends, _ = ctx.of
         saved = list(ctx.saved_tensors)
         lengths = saved.pop(0) if ctx.timed else None
-        found = _Push.apply(ctx.of, lengths, len(saved) - sum(counts) - sum(ends), *saved, *moved)
+        tape = len(saved) - sum(counts) - sum(ends)
+        found = _Push.apply(ctx.of, lengths, tape, True, *saved, *moved)
         d_outputs, d_final, tensors, inputs, initial, _ = split(found, (*ends, *counts[:3]))
         still = [None] * (len(saved) - sum(counts[:3]) - sum(ends))
         return None, None, *tensors, *inputs, *initial, *still, *d_outputs, *d_final
@@ -135,11 +150,12 @@ class _Pull(torch.autograd.Function):
 
 
 class _Push(torch.autograd.Function):
-    """How a run moves, and its gradients where `ends` of them are given."""
+    """How the results of a run move; with `pulled` their gradients are given, and how its own do is found."""
 
     @staticmethod
-    def forward(of: Any, lengths: Any, tape: int, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(of: Any, lengths: Any, tape: int, pulled: bool, *given: Tensor) -> tuple[Tensor, ...]:
         key, counts, ends, training = of
+        ends = ends if pulled else (0, 0)
         *own, kept, d_outputs, d_final, moved = split(given, (*counts, tape, *ends))
         tensors, inputs, initial, buffers = own
         return tuple(
@@ -150,11 +166,23 @@ class _Push(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+        ctx.of, lengths, ctx.tape, ctx.pulled, *given = inputs
+        ctx.timed = lengths is not None
+        ctx.save_for_backward(*([lengths] if ctx.timed else []), *given)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError("a layer has no third derivatives")
+    def backward(ctx: Any, *d: Tensor) -> tuple[Any, ...]:
+        if ctx.pulled:
+            raise NotImplementedError("third derivatives of a layer are not known")
+        _, counts, ends, _ = ctx.of
+        saved = list(ctx.saved_tensors)
+        lengths = saved.pop(0) if ctx.timed else None
+        *own, moved = split(saved, (sum(counts), ctx.tape))
+        held = [tensor for part in own for tensor in part]
+        through = _Pull.apply(ctx.of, lengths, *held, *d)
+        others = _Push.apply(ctx.of, lengths, ctx.tape, True, *held, *d, *moved)
+        still = [None] * (counts[-1] + ctx.tape)
+        return None, None, None, None, *others[sum(ends) :], *still, *through
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *given: Any) -> Any:

@@ -54,13 +54,24 @@ def parts(value: Any) -> list[torch.Tensor]:
     return [part for one in value for part in parts(one)] if isinstance(value, tuple) else [value]
 
 
-def results(layer: torch.nn.Module, leaves: list[torch.Tensor], *given: Any) -> list[torch.Tensor]:
-    """What a call gives, and the gradients of all leaves and parameters of a sum with random weights."""
+def results(
+    layer: torch.nn.Module, leaves: list[torch.Tensor], *given: Any, twice: bool = False
+) -> list[torch.Tensor]:
+    """What a call gives, and the gradients of all leaves and parameters of a sum with random weights.
+
+    With `twice`, the gradients of such a sum of these gradients as well.
+    """
     found = parts(layer(*given))
+    wanted = [*leaves, *layer.parameters()]
     generator = torch.Generator().manual_seed(5)
-    weights = [torch.randn(part.shape, dtype=part.dtype, generator=generator) for part in found]
-    loss = sum((weight * part).sum() for weight, part in zip(weights, found, strict=True))
-    return found + list(torch.autograd.grad(loss, [*leaves, *layer.parameters()], retain_graph=True))
+
+    def gradients(values: list[torch.Tensor], again: bool) -> list[torch.Tensor]:
+        weights = [torch.randn(value.shape, dtype=value.dtype, generator=generator) for value in values]
+        loss = sum((weight * value).sum() for weight, value in zip(weights, values, strict=True))
+        return list(torch.autograd.grad(loss, wanted, retain_graph=True, create_graph=again))
+
+    first = gradients(found, twice)
+    return found + first + (gradients(first, False) if twice else [])
 
 
 def assert_same(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> None:
@@ -78,7 +89,8 @@ def test_a_sample_of_pytorchs_own_tests_agrees(layer_class, constructor, given):
     twin = twin_of(layer)
     assert [name for name, _ in twin.named_parameters()] == [name for name, _ in layer.named_parameters()]
     leaves = [part for one in given.args if one is not None for part in parts(one)]
-    assert_same(results(twin, leaves, *given.args), results(layer, leaves, *given.args))
+    ours, theirs = (results(one, leaves, *given.args, twice=True) for one in (twin, layer))
+    assert_same(ours, theirs)
     layer.load_state_dict(twin.state_dict())
 
 
@@ -180,9 +192,13 @@ def test_the_operators_keep_the_rules_of_operators(name, lengths, given):
         found[len(layer.module.OUTPUTS) : ends],
     )
     tape = [tensor.detach() for tensor in found[ends + len(call.buffers) :]]
-    directions = [[torch.ones_like(end) for end in part] for part in (outputs, final)]
-    given = [[tensor.detach() for tensor in group] for group in call[:3]]
-    torch.library.opcheck(ops.pull_op, (arguments[0], *given, *arguments[4:7], tape, *directions))
+    directions = [[torch.ones_like(end).requires_grad_() for end in part] for part in (outputs, final)]
+    torch.library.opcheck(ops.pull_op, (*arguments[:7], tape, *directions))
+    detached = [[tensor.detach() for tensor in group] for group in (*call[:3], *directions)]
+    moved = [torch.ones_like(tensor) for group in detached[:3] for tensor in group]
+    given = (arguments[0], *detached[:3], *arguments[4:7], tape)
+    torch.library.opcheck(ops.push_op, (*given, *detached[3:], moved))
+    torch.library.opcheck(ops.push_op, (*given, [], [], moved))
 
 
 @pytest.mark.parametrize("name", builtins())
@@ -202,7 +218,7 @@ def test_operators_and_functions_give_the_same(name):
 
 @pytest.mark.parametrize("given", [True, False], ids=["given_start", "own_start"])
 @pytest.mark.parametrize("name", builtins())
-def test_gradcheck(name, given):
+def test_gradients_forward_mode_and_second_derivatives_are_what_differences_say(name, given):
     layer, x, hx, more = drawn(name, given)
     names = [n for n, _ in layer.named_parameters()]
     starts = [] if hx is None else parts(hx)
@@ -216,7 +232,8 @@ def test_gradcheck(name, given):
         return tuple(parts(torch.func.functional_call(layer, own, (tensors[at], state), inputs)))
 
     tensors = [*(p for _, p in layer.named_parameters()), x, *starts, *more.values()]
-    assert torch.autograd.gradcheck(run, tensors, atol=1e-6, rtol=1e-4, fast_mode=True)
+    assert torch.autograd.gradcheck(run, tensors, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(run, tensors, atol=1e-4, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", builtins())
@@ -304,6 +321,38 @@ def test_vmap_and_grad_of_torch_func():
     ensemble = {name: torch.stack([p, 2 * p]) for name, p in names.items()}
     outputs = torch.func.vmap(loss, in_dims=(0, None))(ensemble, x[0])
     torch.testing.assert_close(outputs[0], loss(names, x[0]))
+
+
+def test_jvp_and_hessian_of_torch_func_and_of_autograd():
+    layer = RNN("lstm", I, H, dtype=DOUBLE)
+    x, v = torch.randn(2, T, B, I, dtype=DOUBLE)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part.flatten() for part in parts(layer(x))])
+
+    _, moved = torch.autograd.functional.jvp(run, x, v)
+    torch.testing.assert_close(torch.func.jvp(run, (x,), (v,))[1], moved)
+    with torch.autograd.forward_ad.dual_level():
+        dual = run(torch.autograd.forward_ad.make_dual(x, v))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, moved)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return run(x).square().sum()
+
+    product = torch.autograd.functional.hvp(loss, x, v)[1]
+    torch.testing.assert_close(torch.func.vjp(torch.func.grad(loss), x)[1](v)[0], product)
+    torch.testing.assert_close(torch.func.jvp(torch.func.grad(loss), (x,), (v,))[1], product)
+    torch.testing.assert_close(torch.func.grad(lambda x: torch.func.jvp(loss, (x,), (v,))[1])(x), product)
+    whole = torch.func.jacrev(torch.func.grad(loss))(x)
+    torch.testing.assert_close((whole * v).sum((-1, -2, -3)), product)
+
+
+def test_third_derivatives_are_refused():
+    x = torch.randn(T, B, I, requires_grad=True)
+    (first,) = torch.autograd.grad(RNN("mgu", I, H)(x)[0].square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        second.sum().backward()
 
 
 def test_autocast_runs_in_float32_on_the_cpu():
