@@ -121,8 +121,17 @@ class _Maker:
             "\n".join(self.cell.text()),
         )
         opsets = [helper.make_opsetid("", opset)]
-        version = max(8, helper.find_min_ir_version_for(opsets))
-        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gategen")
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=self.version(opsets), producer_name="gategen"
+        )
+
+    def version(self, opsets: list[Any]) -> int:
+        """Of the format: as old as the opset allows, for the sake of old runtimes."""
+        try:
+            return max(8, int(self.helper.find_min_ir_version_for(opsets)))
+        except ValueError as error:
+            known = package().__version__
+            raise GategenError(f"onnx {known} does not know opset {opsets[0].version}") from error
 
     # ------------------------------------------------------------------------------------------ layers
 
