@@ -191,41 +191,49 @@ _ONNX_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "
 
 
 def _onnx_layers(graph: Any, names: str | Iterable[str] | None) -> list[tuple[Any, dict[str, Any]]]:
-    """The nodes that are the layers, and their weights by ONNX's names for them."""
-    there = [node for node in graph.node if node.op_type in ONNX.orders]
-    by_name = {node.name: node for node in there}
-    if names is None:
-        if len(there) != 1:
-            found = (
-                f"{len(there)} nodes GRU, LSTM or RNN: {sorted(by_name)}"
-                if there
-                else "no node GRU, LSTM or RNN"
-            )
-            raise ValueError(f"the model has {found}; nodes= says which are the layers")
-        chosen = there
-    else:
-        chosen_names = [names] if isinstance(names, str) else list(names)
-        for name in chosen_names:
-            if name not in by_name:
-                raise ValueError(f"there is no node {name!r} among {sorted(by_name)}")
-        chosen = [by_name[name] for name in chosen_names]
+    """The nodes that are the layers, and their weights by ONNX's names for them. Raises ValueError."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             constants[node.output[0]] = node.attribute[0].t
+    return [(node, _onnx_weights(node, constants)) for node in _onnx_nodes(graph, names)]
+
+
+def _onnx_nodes(graph: Any, names: str | Iterable[str] | None) -> list[Any]:
+    there = [node for node in graph.node if node.op_type in ONNX.orders]
+    by_name = {node.name: node for node in there}
+    if names is None:
+        if not there:
+            raise ValueError("the model has no node GRU, LSTM or RNN")
+        if len(there) > 1:
+            raise ValueError(
+                f"the model has {len(there)} nodes, {sorted(by_name)}: nodes= says which are layers"
+            )
+        return there
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if name not in by_name:
+            raise ValueError(f"there is no node {name!r} among {sorted(by_name)}")
+    if not chosen:
+        raise ValueError("nodes is empty")
+    return [by_name[name] for name in chosen]
+
+
+def _onnx_weights(node: Any, constants: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights of a node, which must be in the model; a start from another state than 0 must not be."""
     to_array = import_module("onnx.numpy_helper").to_array
-    layers = []
-    for node in chosen:
-        given = {}
-        for argument, name in zip(_ONNX_INPUTS, node.input, strict=False):
-            if argument in "WRBP" and name:
-                if name not in constants:
-                    raise ValueError(
-                        f"{argument} of {node.name or node.op_type} is computed, expected an initializer"
-                    )
-                given[argument] = to_array(constants[name])
-        layers.append((node, given))
-    return layers
+    label = node.name or node.op_type
+    given = {}
+    for argument, name in zip(_ONNX_INPUTS, node.input, strict=False):
+        if argument in "WRBP" and name:
+            if name not in constants:
+                raise ValueError(f"{argument} of {label} is computed, expected an initializer")
+            given[argument] = to_array(constants[name])
+        if argument.startswith("initial") and name in constants and np.any(to_array(constants[name])):
+            raise ValueError(
+                f"{argument} of {label} is not 0: leave it out, and give it to the net as initial"
+            )
+    return given
 
 
 def _onnx_form(node: Any, given: Mapping[str, Any]) -> tuple[_Wanted, bool]:

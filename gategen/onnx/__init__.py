@@ -33,14 +33,10 @@ def export(path: str | os.PathLike[str], net: Net, *, opset: int = OPSET, force:
     """Write a net as an ONNX model, whole or not at all.
 
     Raises `GategenError` where that cannot be: without the package onnx, for a path that cannot be written,
-    for a file there that is not gategen's unless `force` is given, and for a model of more than 2 GiB.
+    and for a file there that is not gategen's unless `force` is given.
     """
     target = os.fspath(path)
-    made = model(net, opset)
-    try:
-        data = made.SerializeToString()
-    except Exception as error:  # protobuf has a limit, and each of its versions an error of its own for it
-        raise GategenError("the model is larger than the 2 GiB that a file of ONNX can have") from error
+    data = model(net, opset).SerializeToString()
     try:
         if not force and os.path.isfile(target) and not _ours(target):
             raise GategenError(f"{target} was not written by gategen: only force overwrites it")

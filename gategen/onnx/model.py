@@ -32,6 +32,7 @@ from gategen.spec.names import Size
 
 OPSETS = range(13, 28)  # those whose models onnxruntime has run
 OPSET = 17
+LIMIT = 2**31 - 2**24  # bytes of parameters in a file, beside all else that is in it
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -66,6 +67,8 @@ def model(net: Net, opset: int = OPSET) -> Any:
         raise GategenError(f"the opset is {opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
     if net.dtype not in (np.float32, np.float64):
         raise GategenError(f"the parameters have dtype {net.dtype}, expected float32 or float64")
+    if (size := sum(array.nbytes for array in net.parameters.values())) > LIMIT:
+        raise GategenError(f"the parameters take {size} bytes, and a file of ONNX has at most 2 GiB")
     further = [symbol.name for symbol in net.cell.inputs[1:]]
     for name in net.constant:
         if name not in further:
@@ -121,8 +124,17 @@ class _Maker:
             "\n".join(self.cell.text()),
         )
         opsets = [helper.make_opsetid("", opset)]
-        version = max(8, helper.find_min_ir_version_for(opsets))
-        return helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="gategen")
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=self.version(opsets), producer_name="gategen"
+        )
+
+    def version(self, opsets: list[Any]) -> int:
+        """Of the format: as old as the opset allows, for the sake of old runtimes."""
+        try:
+            return max(8, int(self.helper.find_min_ir_version_for(opsets)))
+        except ValueError as error:
+            known = package().__version__
+            raise GategenError(f"onnx {known} does not know opset {opsets[0].version}") from error
 
     # ------------------------------------------------------------------------------------------ layers
 

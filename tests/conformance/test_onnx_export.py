@@ -245,6 +245,15 @@ def test_what_is_read_from_a_model(module_of, tmp_path):
     assert {"i_l1_reverse", "f_l1_reverse"} <= {name for node in body.node for name in node.output}
 
 
+def test_names_that_the_cell_takes_for_its_inputs_get_numbers(module_of, tmp_path):
+    cell = EVERY["passed_by_name"]
+    graph = Model(net_of(cell, module_of(cell.name)), tmp_path, cell).proto.graph
+    further = [symbol.name for symbol in cell.inputs[1:]]
+    assert "y" in further
+    assert [one.name for one in graph.input] == ["x", "lengths", "initial_h", *further]
+    assert [one.name for one in graph.output] == ["y_2", "final_h"]
+
+
 def test_products_of_x_stand_before_the_loop(module_of, tmp_path):
     graph = Model(net_of(EVERY["gru"], module_of("gru")), tmp_path).proto.graph
     outside = [node.op_type for node in graph.node].count("MatMul")

@@ -287,6 +287,16 @@ def test_wrong_models_are_refused(tmp_path):
     model = model_of("rnn", False)
     with pytest.raises(ValueError, match="there is no node 'other' among"):
         RNN.from_onnx(model, "other")
+    with pytest.raises(ValueError, match="nodes is empty"):
+        RNN.from_onnx(model, [])
+    model.graph.node[0].input.extend(["", "start"])
+    model.graph.initializer.append(from_array(np.zeros((1, 2, H), "float32"), "start"))
+    assert RNN.from_onnx(model).hidden_size == H
+    model.graph.initializer.pop()
+    model.graph.initializer.append(from_array(np.ones((1, 2, H), "float32"), "start"))
+    with pytest.raises(ValueError, match="initial_h of layer is not 0"):
+        RNN.from_onnx(model)
+    model.graph.initializer.pop()
     del model.graph.initializer[0]
     with pytest.raises(ValueError, match="W of layer is computed"):
         RNN.from_onnx(model)
