@@ -15,6 +15,7 @@ from test_torch_layers import ALL, KINDS, close
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import gategen
+from gategen.layers import RNN as Net
 from gategen.spec.load import builtins
 from gategen.torch import RNN, RNNCell, function, ops
 from gategen.torch.binding import Call
@@ -126,6 +127,40 @@ def test_packed_sequences_agree(layer_class, options, batch_first, bidirectional
 
     padded, _ = pad_packed_sequence(ours, batch_first=batch_first, total_length=7)
     assert torch.equal(padded, twin(x, hx, lengths)[0])
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "constructor", "given"), [one for one in ALL if "Cell" not in one.id]
+)
+def test_weights_go_from_pytorch_to_layers_of_both_kinds_and_back(layer_class, constructor, given):
+    layer = layer_class(*constructor.args, **constructor.kwargs, dtype=DOUBLE)
+    ours = RNN.from_torch(layer)
+    assert_same(parts(ours(*given.args)), parts(layer(*given.args)))
+    again = ours.to_torch()
+    assert type(again) is layer_class and repr(again) == repr(layer)
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    net = ours.to_net()
+    x, *hx = given.args
+    start = None if not hx or hx[0] is None else [part.detach().numpy() for part in parts(hx[0])]
+    if not isinstance(x, PackedSequence):
+        y, final = net(x.detach().numpy(), start)
+        assert_same([torch.from_numpy(part) for part in (y, *final)], parts(layer(*given.args)))
+
+
+@pytest.mark.parametrize("name", ["gru", "ligru", "scrn", "caru"])
+def test_nets_of_gategen_layers_go_both_ways(name):
+    sizes = {"memory": 2} if name == "scrn" else {}
+    net = Net(name, I, H, 1 if sizes else 2, bidirectional=not sizes, dtype="float64", seed=0, **sizes).eval()
+    layer = RNN.from_net(net)
+    x = np.random.default_rng(0).standard_normal((T, B, I))
+    y, final = net(x)
+    outputs = y if isinstance(y, tuple) else (y,)
+    assert_same(parts(layer(torch.from_numpy(x))), [torch.from_numpy(part) for part in (*outputs, *final)])
+    for one, other in zip(layer.to_net().state_dict().values(), net.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="no cell whose weights other libraries have"):
+        RNN("mgu", I, H).to_torch()
 
 
 def test_initial_values_are_drawn_from_the_same_distribution_and_by_torchs_seed():
