@@ -23,7 +23,6 @@ from gategen.plan import (
     Rule,
     Schedule,
     Stage,
-    offset_rank,
 )
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -82,13 +81,14 @@ def forward_comments(cell: Cell, schedule: Schedule, equations: Sequence[lang.Eq
     early = {v.name for stage in schedule.before for v in stage.writes}
     nexts = {carry.name: carry.next.name for carry in schedule.graph.states}
     targets = [nexts[eq.lhs.state.name] if isinstance(eq.lhs, lang.Next) else eq.lhs.name for eq in equations]
+    others = {*targets}
     lines: dict[str, str] = {}
     parts: dict[str, str] = {}
     for eq, name, line in zip(equations, targets, cell.text(tuple(equations)), strict=True):
         front = [name]
         while front:
             at = front.pop()
-            if at in lines or (at in targets and at != name):
+            if at in lines or (at in others and at != name):
                 continue
             lines[at] = line
             if at in early and name not in early:
@@ -185,14 +185,7 @@ def memory_name(value: Value, rule: Rule | None, schedule: Schedule) -> str:
     name: str = value.name
     if slot is None or buffer is None or not buffer.starts:
         return name
-    member = next(
-        (
-            m
-            for m, at in zip(buffer.members, buffer.starts, strict=True)
-            if offset_rank(at) == offset_rank(slot.start)
-        ),
-        name,
-    )
+    member = buffer.member_at.get(slot.rank, name)
     if buffer.kind == "carry":
         return buffer.name
     return f"{member}_next" if slot.shift else member

@@ -7,6 +7,7 @@ calls that write in place. Views of a step come from one `zip`; scratch is made 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +16,7 @@ import sympy as sp
 
 from gategen.backends.folding import WIDTH, together, wrapped
 from gategen.backends.functions import context
-from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Host, joined
+from gategen.backends.host import AHEAD, ALL, LOOP, ONCE, STEPPED, Block, Host, joined
 from gategen.backends.instructions import (
     Assembler,
     Instruction,
@@ -67,6 +68,7 @@ CALLS = {
 }
 NUMBERS = {"0": "zero", "1": "one", "2": "two", "-1": "minus_one", "0.5": "half"}
 AS_TANH = "sigmoid(a) = tanh(a / 2) / 2 + 1 / 2"
+WORD = re.compile(r"\w+")
 IN_PLACE = {"add": "+=", "subtract": "-=", "multiply": "*=", "divide": "/="}
 
 
@@ -116,20 +118,29 @@ class Lines(Host):
         return (*weights, *ones, *numbers, *room, *named_together(self.views), *tiled)
 
     def settle(self, *kept: str) -> None:
+        uses: dict[str, list[tuple[Block, int]]] = {}  # the lines that mention each word
+        for block in self.blocks:
+            for k, line in enumerate(block.lines):
+                for word in WORD.findall(line):
+                    uses.setdefault(word, []).append((block, k))
+        others = Counter(
+            word for text in (*kept, *self.views, *map(str, self.tiled)) for word in WORD.findall(text)
+        )
         for source, name in list(self.views.items()):
-            word = re.compile(rf"\b{name}\b")
-            others = (*kept, *(s for s in self.views if s != source), *map(str, self.tiled))
-            places = [(block, k) for block in self.blocks for k, line in enumerate(block.lines)]
-            read = [(b, k) for b, k in places for _ in word.findall(b.lines[k])]
-            if len(read) != 1 or any(map(word.search, others)):
+            own = Counter(WORD.findall(source))
+            read = uses.get(name, ())
+            if len(read) != 1 or others[name] > own[name]:
                 continue
-            (block, k), *_ = read
+            ((block, k),) = read
             line = block.lines[k]
             found = line.replace(f"{name}[...] =", f"{name} =") if source.endswith("]") else line
-            found = word.sub(source, found)
+            found = re.sub(rf"\b{name}\b", source, found)
             if not re.match(rf"{name} .=", line) and len(found) <= WIDTH - 8:
                 block.lines[k] = found
-                del self.views[source]
+                del self.views[source], uses[name]
+                others.subtract(own)
+                for word in own.elements():
+                    uses.setdefault(word, []).append((block, k))
 
     @property
     def starts_late(self) -> bool:

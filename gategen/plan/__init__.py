@@ -41,6 +41,7 @@ from gategen.plan.data import (
     Stage,
     Sum,
     Weight,
+    members_between,
     offset_rank,
 )
 from gategen.plan.layout import Told, sizes_told
@@ -69,6 +70,7 @@ __all__ = [
     "Sum",
     "Told",
     "Weight",
+    "members_between",
     "offset_rank",
     "plan",
     "sizes_told",
