@@ -112,10 +112,11 @@ def backward_comments(rule: Rule) -> Comments:
     ahead = {v for stage in schedule.ahead for v in stage.writes}
     waited = {v for stage in schedule.loop for v in stage.reads if v in ahead}
     printer = Printer({op.out.name: k for k, op in enumerate(order)}, names)
+    first_reader = {value: op.out for op in reversed(order) for value in op.reads}
+    made: dict[Value, sp.Expr] = {}
     whole: dict[Value, sp.Expr] = {}
     factors: dict[Value, sp.Expr] = {}  # what the loop multiplies gradients by
     scaled: dict[sp.Expr, Value] = {}  # gradients that are another one times such a factor
-    lines: dict[str, str] = {}
     for op in order:
         expr = op.expr.xreplace(whole)
         if op.out in waited:
@@ -126,11 +127,13 @@ def backward_comments(rule: Rule) -> Comments:
             terms = [spelled(term, factors, scaled) for term in sp.Add.make_args(expr)]
             scaled.setdefault(expr, op.out)
             expr = sp.Add(*terms)
-        lines[op.out.name] = formula(names[op.out.name], expr, printer)
-    first_reader = {value: op.out.name for op in reversed(order) for value in op.reads}
+        made[op.out] = expr
+    lines: dict[str, str] = {}
     for op in reversed(order):  # what has no name in the code is part of what reads it first
         if op.out in whole and op.out not in schedule.slot and op.out in first_reader:
-            lines[op.out.name] = lines[first_reader[op.out]]
+            lines[op.out.name] = lines[first_reader[op.out].name]
+        else:
+            lines[op.out.name] = formula(names[op.out.name], made[op.out], printer)
     for stage in schedule.stages:
         if isinstance(stage, MatMul):
             lines |= product_lines(stage, rule, schedule)

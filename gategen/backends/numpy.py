@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 
@@ -97,7 +97,8 @@ class Lines(Host):
         self.scratch: dict[str, str] = {}  # shape by name
         self.strict = exact(self.schedule.graph)
         self.rooms: dict[str, Array] = {}  # what lasts for a few steps, by name
-        self.widths: list[sp.Expr] = []
+        self.widths: list[sp.Expr] = []  # of the scratch arrays of the kernel at hand
+        self.nth: list[int] = []  # how many before each of them are as wide
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
         self.alone = where == ONCE or way.rule is not module.plan.step  # whether there is one step alone
         self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
@@ -291,7 +292,7 @@ class Lines(Host):
 
     def scratch_name(self, number: int) -> str:
         width = self.names.size(self.widths[number])
-        nth = sum(1 for w in self.widths[:number] if self.names.size(w) == width)
+        nth = self.nth[number]
         level = "static" if self.static else self.where
         name = self.names.of("scratch", f"{width}, {nth}", "s_ts" if level == AHEAD else "s", level)
         lead = {ALL: "T, ", AHEAD: "steps, "}.get(level, "")
@@ -365,6 +366,7 @@ class Lines(Host):
         self.spread = not kernel.static and not self.alone
         parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
+        self.nth = nth_of(map(self.names.size, self.widths))
         at = 0
         for part in parts:
             lines = [self.instruction(one) for one in instructions[at : at + len(part)]]
@@ -516,6 +518,16 @@ def gate_by_gate(rule: Rule) -> dict[str, int]:
 def evenly(buffer: Buffer) -> bool:
     """Whether all members of a stack are as long."""
     return all(at == k * buffer.starts[1] for k, at in enumerate((*buffer.starts, buffer.width)))
+
+
+def nth_of(widths: Iterable[str]) -> list[int]:
+    """For each width how many before it are the same."""
+    seen: Counter[str] = Counter()
+    made = []
+    for width in widths:
+        made.append(seen[width])
+        seen[width] += 1
+    return made
 
 
 def named_together(views: Mapping[str, str]) -> list[str]:

@@ -45,24 +45,31 @@ def grouped(graph: Graph, level: Mapping[Value, str], readers: Mapping[Value, li
     ends = {*graph.results, *graph.nexts}
     found: dict[object, list[Product]] = defaultdict(list)
     total: dict[object, Pointwise] = {}
+    terms: dict[Value, frozenset[sp.Expr]] = {}  # of the sums that read products
     for op in graph.ops:
         if not isinstance(op, Product):
             continue
         key: object = ("own", op.out)
         if not op.transposed:
             key = ("rows", op.operand, level[op.out])
-        elif op.out not in ends and (reader := only_sum(op, readers[op.out])):
+        elif op.out not in ends and (reader := only_sum(op, readers[op.out], terms)):
             key = ("sum", reader.out, level[op.out])
             total[key] = reader
         found[key].append(op)
     return [Group(tuple(products), total.get(key)) for key, products in found.items()]
 
 
-def only_sum(op: Product, readers: list[Op]) -> Pointwise | None:
-    """The op that adds the product to something of its own size, if nothing else reads it."""
-    if len(readers) != 1 or not isinstance(readers[0], Pointwise) or op.out.size != readers[0].out.size:
-        return None
-    return readers[0] if op.out in sp.Add.make_args(readers[0].expr) else None
+def only_sum(op: Product, readers: Sequence[Op], terms: dict[Value, frozenset[sp.Expr]]) -> Pointwise | None:
+    """The op that adds the product to something of its own size, if nothing else reads it.
+
+    `terms` are those of sums, as far as they were asked for.
+    """
+    match readers:
+        case [Pointwise(out, expr) as reader] if op.out.size == out.size:
+            if out not in terms:
+                terms[out] = frozenset(sp.Add.make_args(expr))
+            return reader if op.out in terms[out] else None
+    return None
 
 
 def readers_of(graph: Graph) -> dict[Value, list[Op]]:

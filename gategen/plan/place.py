@@ -212,20 +212,24 @@ def merged(stacks: Iterable[list[Value]]) -> list[list[Value]]:
     what precedes them goes before them and the rest behind.
     """
     made: list[list[Value]] = []
+    homes: dict[Value, int] = {}  # the first of these that has the value
     for stack in stacks:
-        home = next((other for other in made if not set(other).isdisjoint(stack)), None)
-        if home is None:
-            made.append(list(stack))
-            continue
-        shared = [v for v in home if v in stack]
-        new = [v for v in stack if v not in home]
-        early = [v for v in new if stack.index(v) < stack.index(shared[0])]
+        k = min((homes[v] for v in stack if v in homes), default=len(made))
+        if k == len(made):
+            made.append([])
+        home, at = made[k], {v: j for j, v in reversed([*enumerate(stack)])}
+        inside = {*home}
+        shared = [v for v in home if v in at]
+        new = [v for v in stack if v not in inside]
         if shared == home:
-            home[:] = [*early, *home, *(v for v in new if v not in early)]
+            early = [v for v in new if shared and at[v] < at[shared[0]]]
+            home[:] = [*early, *home, *(v for v in new if not shared or at[v] > at[shared[0]])]
         elif home[: len(shared)] == shared:
             home[:0] = new
         else:
             home += new
+        for v in new:
+            homes.setdefault(v, k)
     return made
 
 
