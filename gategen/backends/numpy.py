@@ -48,6 +48,7 @@ from gategen.plan import (
     Plan,
     Rule,
     Sum,
+    offset_rank,
 )
 from gategen.render import module_text
 from gategen.spec.elementwise import Call, helpers
@@ -100,6 +101,7 @@ class Lines(Host):
         self.widths: list[sp.Expr] = []  # of the scratch arrays of the kernel at hand
         self.nth: list[int] = []  # how many before each of them are as wide
         self.size: sp.Expr = sp.S.One  # of the values of the kernel at hand
+        self.unit = 1  # the same as a number that can be compared
         self.alone = where == ONCE or way.rule is not module.plan.step  # whether there is one step alone
         self.by_gate: Mapping[str, int] = {} if self.alone else module.by_gate
         self.static = False  # whether the kernel at hand is for all rows alike
@@ -199,7 +201,8 @@ class Lines(Host):
 
     def gates(self, view: View) -> int:
         """How many values of the kernel at hand a stretch holds."""
-        return 1 if view.single else int((view.stop - view.start) / self.size)
+        begin, end = view.span
+        return 1 if view.single else (end - begin) // self.unit
 
     def part(self, source: str, wish: str) -> str:
         source, self.form = self.form.format(source), "{}"
@@ -226,7 +229,8 @@ class Lines(Host):
     def inner(self, view: View, buffer: Buffer) -> str:
         """Which part of a stack, in rows or gate by gate."""
         if buffer.name in self.by_gate:
-            return self.numbered(view, buffer.width / self.by_gate[buffer.name], buffer.width)
+            unit = offset_rank(buffer.width) // self.by_gate[buffer.name]
+            return self.numbered(view, unit, buffer.width)
         return self.span(view.start, view.stop, buffer.width)
 
     def at_step(self, buffer: Buffer, view: View, base: str, whole: bool) -> str:
@@ -279,13 +283,13 @@ class Lines(Host):
             return self.part(f"{name}[{'' if self.static else ':, '}{inside}]", f"{name}_part")
         dots = ":, " if self.where in (ALL, AHEAD) else ""
         return self.part(
-            f"{name}[{dots}{self.numbered(view, self.size, self.widths[number])}]", f"{name}_part"
+            f"{name}[{dots}{self.numbered(view, self.unit, self.widths[number])}]", f"{name}_part"
         )
 
     @staticmethod
-    def numbered(view: View, size: sp.Expr, width: sp.Expr) -> str:
+    def numbered(view: View, unit: int, width: sp.Expr) -> str:
         """`1`, or `1:3`: which gates of a stack that lies gate by gate."""
-        low, high = int(view.start / size), int(view.stop / size)
+        low, high = (at // unit for at in view.span)
         if high == low + 1:
             return f"{low}"
         return f"{low or ''}:{'' if view.stop == width else high}"
@@ -357,22 +361,25 @@ class Lines(Host):
 
     def kernel(self, kernel: Kernel) -> None:
         slots = self.schedule.slot
-        assembler = Assembler(lambda v: view_of(slots[v]) if v in slots else None, self.module.number)
+        views = {v: view_of(slots[v]) for v in (*kernel.reads, *kernel.writes) if v in slots}
+        assembler = Assembler(views.get, self.module.number)
         strict = beside_exact(kernel.ops, slots, self.strict)
         written = beside_tanh([op for op in kernel.ops if op.out not in strict], slots)
         for op in kernel.ops:
             assembler.op(interpolated(written.get(op.out, op)))
         self.static, self.size = kernel.static, length(kernel.size)
+        self.unit = offset_rank(self.size)
         self.spread = not kernel.static and not self.alone
         parts = blocks(merge([strictly(one, strict) for one in assembler.made], self.spread))
         instructions, self.widths = fit([one for part in parts for one in part])
         self.nth = nth_of(map(self.names.size, self.widths))
+        places = {op.out.name: k for k, op in enumerate(kernel.ops)}
         at = 0
         for part in parts:
             lines = [self.instruction(one) for one in instructions[at : at + len(part)]]
             at += len(part)
             ops = dict.fromkeys(op for one in part for op in one.ops)
-            order = [op.out for op in kernel.ops if op.out.name in ops]
+            order = [kernel.ops[k].out for k in sorted(places[op] for op in ops)]
             remark = self.comment(*order)
             if any(v in written for v in order):
                 remark = replace(remark, lines=(*remark.lines, AS_TANH))

@@ -30,6 +30,7 @@ Combination = tuple[tuple[Number, str], ...]  # what a matrix stands for: a sum 
 ONE: Monomial = frozenset()
 ZERO: Form = frozenset()
 LARGEST = 4096  # terms of a product that is still multiplied out
+POWERS = 8  # the largest power of a sum that is
 
 COMMUTATIVE = (lang.sum_, lang.mean, lang.var, *(row.apply for row in TABLE if row.symmetric))
 FLIPPED = {">": "<", ">=": "<="}
@@ -84,7 +85,7 @@ def joined(a: Monomial, b: Monomial) -> Monomial:
 
 
 def power(base: Form, exponent: Number) -> Form:
-    if exponent.denominator == 1 and 0 <= exponent <= 8:
+    if exponent.denominator == 1 and 0 <= exponent <= POWERS:
         total = constant(Fraction(1))
         for _ in range(int(exponent)):
             total = multiply(total, base)

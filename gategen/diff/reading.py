@@ -7,7 +7,7 @@ Which readings of two cells are equal is for `diff` to find.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -16,18 +16,22 @@ from typing import Any
 
 from gategen.diff.match import Side
 from gategen.diff.normal import (
+    POWERS,
     ZERO,
     Block,
     Form,
     Normal,
     System,
     add,
+    atom,
     atoms,
     block_of,
     children,
     constant,
     leaf,
+    multiply,
     names_in,
+    power,
     results,
     scale,
     system,
@@ -188,41 +192,99 @@ def trained(cell: Cell) -> set[str]:
 def merged(cell: Cell) -> Reading:
     """The cell with parameters dropped that only ever stand in a sum with another one of their kind."""
     made = Reading(cell)
-    names = sorted(trained(cell) & made.kinds.keys(), key=list(made.kinds).index)
+    own = trained(cell)
     where = places(results(made.whole).values())
-    for k, kept in enumerate(names):
-        for other in names[k + 1 :]:
-            gone = dict(made.dropped)
-            if where[kept] != where[other]:  # what only its sum with another counts stands wherever that does
-                continue
-            if made.kinds.get(kept) != made.kinds.get(other, ...) or {kept, other} & gone.keys():
-                continue
-            if only_their_sum(made, kept, other):
-                made = replace(made, dropped=(*made.dropped, (other, kept)))
-    return made
+    gone: dict[str, str] = {}
+    alike: dict[Hashable, list[str]] = defaultdict(list)  # what only its sum with another counts is like that
+    for name in made.kinds:
+        if name in own:
+            alike[made.kinds[name], likeness(name, where[name])].append(name)
+    for names in alike.values():
+        for k, kept in enumerate(names):
+            for other in names[k + 1 :]:
+                if not {kept, other} & gone.keys() and only_their_sum(kept, other, gone, where):
+                    gone[other] = kept
+    order = {name: k for k, name in enumerate(made.kinds)}
+    dropped = sorted(gone.items(), key=lambda pair: (order[pair[1]], order[pair[0]]))
+    return replace(made, dropped=tuple(dropped))
 
 
-def places(forms: Iterable[Form]) -> dict[str, set[int]]:
-    """In which forms each name stands, of itself or as the matrix of a product."""
-    found: dict[str, set[int]] = defaultdict(set)
+Places = dict[int, Form]  # terms in which a name stands, by the number of the form that they are of
+
+
+def places(forms: Iterable[Form]) -> dict[str, Places]:
+    """Where each name stands, of itself or as the matrix of a product."""
+    found: dict[str, dict[int, list[Any]]] = defaultdict(dict)
     seen: set[Form] = set()
     waiting = list(forms)
     while waiting:
         form = waiting.pop()
         if form not in seen:
             seen.add(form)
-            for name in direct(form):
-                found[name].add(len(seen))
+            for term in form:
+                for name in {named for one, _ in term[0] if (named := direct_name(one))}:
+                    found[name].setdefault(len(seen), []).append(term)
             waiting += [child for one in atoms(form) for child in children(one)]
-    return found
+    return {name: {k: frozenset(terms) for k, terms in forms.items()} for name, forms in found.items()}
 
 
-def only_their_sum(reading: Reading, kept: str, other: str) -> bool:
-    """Whether the cell depends on `kept + other` alone: with `kept - other` for `kept`, `other` cancels."""
-    given = reading.environment
-    names = {**given.names, kept: add(leaf(kept), scale(leaf(other), MINUS))}
-    matrices = {**given.matrices, kept: ((ONE, kept), (MINUS, other))}
-    return other not in names_in(results(system(reading.cell, Normal(names, matrices))).values())
+def likeness(name: str, where: Places) -> Hashable:
+    """What two names have in common that can change places."""
+    return frozenset(
+        (k, frozenset(Counter(described(name, term) for term in terms).items())) for k, terms in where.items()
+    )
+
+
+def described(name: str, term: tuple[Any, Fraction]) -> Hashable:
+    """A term by its factor, the number of its atoms, and the exponents of those with the name."""
+    monomial, count = term
+    return (
+        count,
+        len(monomial),
+        frozenset(Counter(e for one, e in monomial if direct_name(one) == name).items()),
+    )
+
+
+def only_their_sum(kept: str, other: str, gone: Collection[str], where: Mapping[str, Places]) -> bool:
+    """Whether a cell without the names `gone` depends on `kept + other` alone: with `kept - other` for `kept`,
+    `other` cancels.
+
+    That is told form by form, for what is inside of another function cancels with nothing outside of it.
+    """
+    return all(
+        cancels(kept, other, [term for term in where[kept][k] | where[other][k] if not held(term, gone)])
+        for k in where[kept]
+    )
+
+
+def held(term: tuple[Any, Fraction], names: Collection[str]) -> bool:
+    """Whether one of the names stands in a term."""
+    return any(direct_name(one) in names for one, _ in term[0])
+
+
+def cancels(kept: str, other: str, terms: Iterable[tuple[Any, Fraction]]) -> bool:
+    """Whether `other` is in no term any more where `kept - other` takes the place of `kept`."""
+    total = ZERO
+    for monomial, count in terms:
+        product = constant(count)
+        for one, exponent in monomial:
+            name = direct_name(one)
+            if name in (kept, other):
+                if exponent.denominator != 1 or not 0 < exponent <= POWERS:
+                    return False
+                value = atom(one)
+                if name == kept:
+                    value = add(value, scale(atom(called(one, other)), MINUS))
+                product = multiply(product, power(value, exponent))
+            else:
+                product = multiply(product, frozenset({(frozenset({(("opaque", one), exponent)}), ONE)}))
+        total = add(total, product)
+    return not any(one[0] == "sum" or direct_name(one) == other for one in atoms(total))
+
+
+def called(one: Any, name: str) -> Any:
+    """A name, or a product with a matrix, of another name."""
+    return ("name", name) if one[0] == "name" else ("@", (name, one[1][1]), one[2])
 
 
 def signs(reading: Reading) -> Iterator[frozenset[str]]:
@@ -269,7 +331,13 @@ def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
 
 def direct(form: Form) -> set[str]:
     """The names in a form, and the matrices of its products, but nothing deeper."""
-    return {one[1] if one[0] == "name" else one[1][0] for one in atoms(form) if one[0] in ("name", "@")}
+    return {name for one in atoms(form) if (name := direct_name(one))}
+
+
+def direct_name(one: Any) -> str:
+    """The name that an atom is, or whose matrix it multiplies by; empty for others."""
+    name: str = one[1] if one[0] == "name" else one[1][0] if one[0] == "@" else ""
+    return name
 
 
 def turns(reading: Reading) -> Iterator[Reading]:

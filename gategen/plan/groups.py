@@ -101,8 +101,8 @@ def merge(graph: Graph, groups: Iterable[Group]) -> Merged:
         sums[total] = [*before, *ops]
         kept = products[0].out
         moved.update(op.out for op in group.products if op.out != kept)
-    ops = (one for op in graph.ops if op.out not in moved for one in sums.get(op.out, [op]))
-    return Merged(tuple(ops), tuple(made))
+    kept_ops = (one for op in graph.ops if op.out not in moved for one in sums.get(op.out, [op]))
+    return Merged(tuple(kept_ops), tuple(made))
 
 
 def add_up(group: Sequence[Product], reader: Pointwise) -> tuple[tuple[Product, ...], list[Op]]:
