@@ -9,7 +9,7 @@ Cells that differ in form but, under corresponding names, not on random numbers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -168,13 +168,17 @@ def gate_partners(left: Reading, right: Reading, names: Renaming) -> tuple[Renam
         if kind.endswith("gate"):
             theirs.setdefault(numbers.of(form, own), gate)
     found: Renaming = {f"{s.name}'": f"{names[s.name]}'" for s in left.cell.states}
+    taken = {*found.values()}
     turns: dict[str, str] = {}
     for (kind, gate), form in left.whole.items():
-        for tried, spelled in ((form, "{}"), (turned(form, False), "1 - {}"), (turned(form, True), "-{}")):
-            wanted = numbers.of(tried, names) if kind.endswith("gate") and gate not in found else None
-            other = theirs.get(wanted) if wanted is not None else None
-            if other is not None and other not in found.values():
+        for spelled in ("{}", "1 - {}", "-{}"):
+            if not kind.endswith("gate") or gate in found:
+                break
+            tried = form if spelled == "{}" else turned(form, spelled == "-{}")
+            other = theirs.get(numbers.of(tried, names))
+            if other is not None and other not in taken:
                 found[gate] = other
+                taken.add(other)
                 turns |= {gate: spelled.format(other)} if spelled != "{}" else {}
     return found, turns
 
@@ -212,24 +216,28 @@ def pairs(
     gates = dict.fromkeys(eq.lhs.name for eq in left.cell.all_equations if isinstance(eq.lhs, lang.Gate))
     spelled = {gate: turned_gates.get(gate, names.get(gate, gate)) for gate in gates}
     made = [(gate, other) for gate, other in spelled.items() if gate != other]
+    totals, others = totals_of(left, names), totals_of(right, names.values())
     for name in left.kinds:
         if name in names:
-            ours, theirs = total(left, name), total(right, names[name])
+            ours, theirs = totals[name], others[names[name]]
             bracketed = f"({theirs})" if " + " in theirs else theirs
             made.append((ours, f"-{bracketed}" if name in left.flipped else theirs))
     return tuple(made)
 
 
-def total(reading: Reading, name: str) -> str:
-    """A parameter with those that are added to it."""
-    parts = [name, *(gone for gone, kept in reading.dropped if kept == name)]
+def totals_of(reading: Reading, names: Iterable[str]) -> dict[str, str]:
+    """What names stand for: parameters with those that are added to them."""
     spelled = {p.name: str(p) for p in reading.cell.parameters}
 
     def shown(name: str) -> str:
         matrix, k = block_of(name)
         return spelled.get(matrix, matrix) + ("" if k is None else f"[:, block {k}]")
 
-    return " + ".join(map(shown, parts))
+    found = {name: shown(name) for name in names}
+    for gone, kept in reading.dropped:
+        if kept in found:
+            found[kept] += f" + {shown(gone)}"
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- side by side

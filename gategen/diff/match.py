@@ -8,12 +8,12 @@ is told apart by trying. A bijection that is found is checked by renaming, so it
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from gategen.diff.normal import Form, Key, Numbers, System, atoms, children
+from gategen.diff.normal import Form, Key, Numbers, System, children
 
 Kinds = Mapping[str, Hashable]
 Renaming = dict[str, str]
@@ -101,13 +101,36 @@ def _likely(a: Side, b: Side, found: Renaming) -> Renaming:
     if not wanted:
         return {}
     ours, theirs = _all_places(a, b, found)
-    score = {(m, n): sum((ours[m] & theirs[n]).values()) for m, n in wanted}
+    score = _shared(wanted, ours, theirs)
+    rivals: dict[tuple[int, str], list[int]] = defaultdict(list)  # scores of the pairs that each name is in
+    for pair in wanted:
+        for side, name in enumerate(pair):
+            rivals[side, name].append(score[pair])
+    highest = {key: sorted(scores)[-2:] for key, scores in rivals.items()}
 
     def best(pair: tuple[str, str]) -> bool:
-        rivals = [other for other in wanted if (other[0] == pair[0]) != (other[1] == pair[1])]
-        return all(score[pair] > score[other] for other in rivals)
+        """Whether no other pair of its names has as high a score."""
+        tops = (highest[side, name] for side, name in enumerate(pair))
+        return all(len(top) == 1 or (top[1] == score[pair] and top[0] < top[1]) for top in tops)
 
     return dict(filter(best, wanted)) or dict([max(wanted, key=score.__getitem__)])
+
+
+def _shared(
+    wanted: Sequence[tuple[str, str]], ours: Mapping[str, Places], theirs: Mapping[str, Places]
+) -> dict[tuple[str, str], int]:
+    """How many places the names of each pair have in common."""
+    score = dict.fromkeys(wanted, 0)
+    at: dict[Hashable, list[tuple[str, int]]] = defaultdict(list)
+    for n in dict.fromkeys(n for _, n in wanted):
+        for place, count in theirs[n].items():
+            at[place].append((n, count))
+    for m in dict.fromkeys(m for m, _ in wanted):
+        for place, count in ours[m].items():
+            for n, other in at.get(place, ()):
+                if (m, n) in score:
+                    score[m, n] += min(count, other)
+    return score
 
 
 def _all_places(a: Side, b: Side, found: Renaming) -> tuple[dict[str, Places], dict[str, Places]]:
@@ -156,7 +179,7 @@ class _Palette:
         found: list[Any] = []
         waiting = list(side.system.values())
         while waiting:
-            for one in atoms(waiting.pop()) - self.index.keys():
+            for one in waiting.pop().atoms - self.index.keys():
                 self.enter(one, self.first(one, side.kinds))
                 found.append(one)
                 waiting += children(one)

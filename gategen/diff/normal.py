@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import sympy as sp
@@ -22,13 +23,23 @@ from gategen.spec.cell import Cell
 from gategen.spec.functions import TABLE, row_of
 from gategen.spec.language import Eq
 
-Number = Fraction
-Monomial = frozenset[tuple[Any, Fraction]]  # atoms and their exponents
-Form = frozenset[tuple[Monomial, Number]]
+Number = int | Fraction
+Monomial = frozenset[tuple[Any, Number]]  # atoms and their exponents
+Term = tuple[Monomial, Number]
 Combination = tuple[tuple[Number, str], ...]  # what a matrix stands for: a sum of matrices with factors
 
+
+class Form(frozenset[Term]):
+    """A sum of terms, each a monomial with its factor."""
+
+    @cached_property
+    def atoms(self) -> frozenset[Any]:
+        """The atoms of all terms, but not what is inside of them."""
+        return frozenset([one for monomial, _ in self for one, _ in monomial])
+
+
 ONE: Monomial = frozenset()
-ZERO: Form = frozenset()
+ZERO = Form()
 LARGEST = 4096  # terms of a product that is still multiplied out
 POWERS = 8  # the largest power of a sum that is
 
@@ -41,52 +52,66 @@ def leaf(name: str) -> Form:
 
 
 def atom(found: Any) -> Form:
-    return frozenset({(frozenset({(found, Fraction(1))}), Fraction(1))})
+    return Form({(frozenset({(found, 1)}), 1)})
 
 
 def constant(value: Number) -> Form:
-    return frozenset({(ONE, value)}) if value else ZERO
+    return Form({(ONE, value)}) if value else ZERO
 
 
 def exact(number: sp.Expr) -> Number | None:
     """A rational number; a float as the decimal number it is written as; None for pi and the like."""
     if isinstance(number, sp.Rational):
-        return Fraction(int(number.p), int(number.q))
+        return int(number.p) if number.q == 1 else Fraction(int(number.p), int(number.q))
     return Fraction(repr(float(number))) if isinstance(number, sp.Float) else None
 
 
-def collected(terms: Iterable[tuple[Monomial, Number]]) -> Form:
-    total: dict[Monomial, Number] = {}
+def collected(total: dict[Monomial, Number], terms: Iterable[Term]) -> Form:
+    """What is there already, and some terms."""
+    cancelled = False
     for monomial, count in terms:
-        total[monomial] = total.get(monomial, Fraction(0)) + count
-    return frozenset((monomial, count) for monomial, count in total.items() if count)
+        if monomial in total:
+            count = total[monomial] = total[monomial] + count
+            cancelled = cancelled or not count
+        else:
+            total[monomial] = count
+    return Form(term for term in total.items() if term[1]) if cancelled else Form(total.items())
 
 
 def add(*forms: Form) -> Form:
-    return collected(term for form in forms for term in form)
+    if not forms:
+        return ZERO
+    first, *others = sorted(forms, key=len, reverse=True)
+    return collected(dict(first), (term for form in others for term in form)) if others else first
 
 
 def scale(form: Form, factor: Number) -> Form:
-    return frozenset((monomial, count * factor) for monomial, count in form) if factor else ZERO
+    return Form([(monomial, count * factor) for monomial, count in form]) if factor else ZERO
 
 
 def multiply(a: Form, b: Form) -> Form:
     """Multiplied out, where that is not too much."""
     if len(a) * len(b) > LARGEST:
         a, b = (atom(("sum", form)) if len(form) > 1 else form for form in (a, b))
-    return collected((joined(m, n), p * q) for m, p in a for n, q in b)
+    terms = [(joined(m, n), p * q) for m, p in a for n, q in b]
+    return Form(terms) if len(a) == 1 or len(b) == 1 else collected({}, terms)
 
 
 def joined(a: Monomial, b: Monomial) -> Monomial:
+    """The product."""
+    if not a or not b:
+        return a or b
     exponents = dict(a)
     for found, exponent in b:
-        exponents[found] = exponents.get(found, Fraction(0)) + exponent
+        exponents[found] = exponents.get(found, 0) + exponent
+    if len(exponents) == len(a) + len(b):
+        return a | b
     return frozenset((found, exponent) for found, exponent in exponents.items() if exponent)
 
 
 def power(base: Form, exponent: Number) -> Form:
     if exponent.denominator == 1 and 0 <= exponent <= POWERS:
-        total = constant(Fraction(1))
+        total = constant(1)
         for _ in range(int(exponent)):
             total = multiply(total, base)
         return total
@@ -94,8 +119,8 @@ def power(base: Form, exponent: Number) -> Form:
         ((monomial, count),) = base
         plain = len(monomial) == 1 and all(e == 1 for _, e in monomial)  # sqrt(a**2) is not a
         if count == 1 and (plain or exponent.denominator == 1):
-            return frozenset({(frozenset((found, e * exponent) for found, e in monomial), Fraction(1))})
-    return frozenset({(frozenset({(("sum", base), exponent)}), Fraction(1))})
+            return Form({(frozenset((found, e * exponent) for found, e in monomial), 1)})
+    return Form({(frozenset({(("sum", base), exponent)}), 1)})
 
 
 class Normal:
@@ -115,7 +140,7 @@ class Normal:
         if isinstance(expr, sp.Add):
             return add(*map(self, expr.args))
         if isinstance(expr, sp.Mul):
-            total = constant(Fraction(1))
+            total = constant(1)
             for arg in expr.args:
                 total = multiply(total, self(arg))
             return total
@@ -135,7 +160,7 @@ class Normal:
     def power(self, expr: sp.Pow) -> Form:
         found = self(expr.exp)
         if found == ZERO or (len(found) == 1 and next(iter(found))[0] == ONE):
-            return power(self(expr.base), next(iter(found))[1] if found else Fraction(0))
+            return power(self(expr.base), next(iter(found))[1] if found else 0)
         return atom(("power", (self(expr.base), found)))
 
     def product(self, expr: Any) -> Form:
@@ -149,10 +174,8 @@ class Normal:
         """One term for every matrix that `matrix` stands for and every term of the operand."""
         return add(
             *(
-                scale(
-                    atom(("@", (name, transposed), (frozenset({(monomial, Fraction(1))}),))), factor * count
-                )
-                for factor, name in self.matrices.get(matrix, ((Fraction(1), matrix),))
+                scale(atom(("@", (name, transposed), (Form({(monomial, 1)}),))), factor * count)
+                for factor, name in self.matrices.get(matrix, ((1, matrix),))
                 for monomial, count in self(operand)
             )
         )
@@ -161,12 +184,12 @@ class Normal:
         condition, a, b = expr.args
         sign, difference = (
             condition.rel_op,
-            add(self(condition.lhs), scale(self(condition.rhs), Fraction(-1))),
+            add(self(condition.lhs), scale(self(condition.rhs), -1)),
         )
         if sign in FLIPPED:
-            sign, difference = FLIPPED[sign], scale(difference, Fraction(-1))
+            sign, difference = FLIPPED[sign], scale(difference, -1)
         if sign == "==" and negative(difference):
-            difference = scale(difference, Fraction(-1))
+            difference = scale(difference, -1)
         return atom(("where", sign, (difference, self(a), self(b))))
 
     def function(self, expr: sp.Function) -> Form:
@@ -176,10 +199,10 @@ class Normal:
         (first, *rest) = args
         row = row_of(expr)
         if row and row.parity and negative(first):
-            inner = atom((name, "", (scale(first, Fraction(-1)),)))
+            inner = atom((name, "", (scale(first, -1),)))
             if row.parity == "opposite":
-                return add(constant(Fraction(1)), scale(inner, Fraction(-1)))
-            return inner if row.parity == "even" else scale(inner, Fraction(-1))
+                return add(constant(1), scale(inner, -1))
+            return inner if row.parity == "even" else scale(inner, -1)
         return atom((name, "", (first, *rest)))
 
 
@@ -202,7 +225,7 @@ def block_of(name: str) -> tuple[str, int | None]:
 
 def negative(form: Form) -> bool:
     """Whether most terms carry a minus sign: a choice of sign that no renaming changes."""
-    return sum(count < 0 for _, count in form) * 2 > len(form)
+    return len([count for _, count in form if count < 0]) * 2 > len(form)
 
 
 class Numbers:
@@ -220,7 +243,7 @@ class Numbers:
         waiting = [form]
         while (id(form), id(names)) not in self.seen:
             last = waiting[-1]
-            inner = [part for one in atoms(last) for part in children(one)]
+            inner = [part for one in last.atoms for part in children(one)]
             inner = [part for part in inner if (id(part), id(names)) not in self.seen]
             waiting += inner
             if inner:
@@ -274,17 +297,13 @@ def names_in(forms: Iterable[Form]) -> set[str]:
         if form in seen:
             continue
         seen.add(form)
-        for one in atoms(form):
+        for one in form.atoms:
             if one[0] == "name":
                 found.add(one[1])
             elif one[0] == "@":
                 found.add(one[1][0])
             waiting += children(one)
     return found
-
-
-def atoms(form: Form) -> set[Any]:
-    return {one for monomial, _ in form for one, _ in monomial}
 
 
 def children(one: Any) -> list[Form]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -22,9 +21,9 @@ from gategen.diff.normal import (
     Form,
     Normal,
     System,
+    Term,
     add,
     atom,
-    atoms,
     block_of,
     children,
     constant,
@@ -41,8 +40,6 @@ from gategen.spec.cell import Cell
 
 FLIPS = 7  # so many gates are tried with parameters of the other sign,
 WORK = 2000  # and of many gates fewer: so many times a gate is looked at
-
-ONE, MINUS = Fraction(1), Fraction(-1)
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Reading:
     @cached_property
     def environment(self) -> Normal:
         gone = dict(self.dropped)
-        names = {name: ZERO for name in gone} | {n: scale(leaf(n), MINUS) for n in self.flipped}
-        combined = {name: () for name in gone} | {n: ((MINUS, n),) for n in self.flipped}
+        names = {name: ZERO for name in gone} | {n: scale(leaf(n), -1) for n in self.flipped}
+        combined = {name: () for name in gone} | {n: ((-1, n),) for n in self.flipped}
         return Normal(names, combined)
 
     @cached_property
@@ -107,7 +104,7 @@ class Reading:
 
 def turned(form: Form, odd: bool) -> Form:
     """-z, or 1 - z."""
-    return add(ZERO if odd else constant(ONE), scale(form, MINUS))
+    return add(ZERO if odd else constant(1), scale(form, -1))
 
 
 def kinds_of(cell: Cell) -> dict[str, Hashable]:
@@ -160,17 +157,17 @@ def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
         waiting = [form]
         while form not in numbers:  # what is inside comes first, however deep it lies
             last = waiting[-1]
-            inner = [part for one in atoms(last) for part in children(one) if part not in numbers]
+            inner = [part for one in last.atoms for part in children(one) if part not in numbers]
             waiting += inner
             if not inner:
-                numbers[waiting.pop()] = known.setdefault(frozenset(whole(atoms(last))), len(known))
+                numbers[waiting.pop()] = known.setdefault(frozenset(whole(last.atoms)), len(known))
         return numbers[form]
 
     def whole(found: Iterable[Any]) -> Iterator[Hashable]:
         for one in found:
             match one:
                 case ("sum", inner):
-                    yield from whole(atoms(inner))
+                    yield from whole(inner.atoms)
                 case ("name", name):
                     yield kinds.get(name)
                 case ("@", (matrix, transposed), forms):
@@ -224,8 +221,8 @@ def places(forms: Iterable[Form]) -> dict[str, Places]:
             for term in form:
                 for name in {named for one, _ in term[0] if (named := direct_name(one))}:
                     found[name].setdefault(len(seen), []).append(term)
-            waiting += [child for one in atoms(form) for child in children(one)]
-    return {name: {k: frozenset(terms) for k, terms in forms.items()} for name, forms in found.items()}
+            waiting += [child for one in form.atoms for child in children(one)]
+    return {name: {k: Form(terms) for k, terms in forms.items()} for name, forms in found.items()}
 
 
 def likeness(name: str, where: Places) -> Hashable:
@@ -235,7 +232,7 @@ def likeness(name: str, where: Places) -> Hashable:
     )
 
 
-def described(name: str, term: tuple[Any, Fraction]) -> Hashable:
+def described(name: str, term: Term) -> Hashable:
     """A term by its factor, the number of its atoms, and the exponents of those with the name."""
     monomial, count = term
     return (
@@ -246,8 +243,8 @@ def described(name: str, term: tuple[Any, Fraction]) -> Hashable:
 
 
 def only_their_sum(kept: str, other: str, gone: Collection[str], where: Mapping[str, Places]) -> bool:
-    """Whether a cell without the names `gone` depends on `kept + other` alone: with `kept - other` for `kept`,
-    `other` cancels.
+    """Whether a cell without the names `gone` depends on `kept + other` alone: `other` cancels where
+    `kept - other` takes the place of `kept`.
 
     That is told form by form, for what is inside of another function cancels with nothing outside of it.
     """
@@ -257,12 +254,12 @@ def only_their_sum(kept: str, other: str, gone: Collection[str], where: Mapping[
     )
 
 
-def held(term: tuple[Any, Fraction], names: Collection[str]) -> bool:
+def held(term: Term, names: Collection[str]) -> bool:
     """Whether one of the names stands in a term."""
     return any(direct_name(one) in names for one, _ in term[0])
 
 
-def cancels(kept: str, other: str, terms: Iterable[tuple[Any, Fraction]]) -> bool:
+def cancels(kept: str, other: str, terms: Iterable[Term]) -> bool:
     """Whether `other` is in no term any more where `kept - other` takes the place of `kept`."""
     total = ZERO
     for monomial, count in terms:
@@ -274,12 +271,12 @@ def cancels(kept: str, other: str, terms: Iterable[tuple[Any, Fraction]]) -> boo
                     return False
                 value = atom(one)
                 if name == kept:
-                    value = add(value, scale(atom(called(one, other)), MINUS))
+                    value = add(value, scale(atom(called(one, other)), -1))
                 product = multiply(product, power(value, exponent))
             else:
-                product = multiply(product, frozenset({(frozenset({(("opaque", one), exponent)}), ONE)}))
+                product = multiply(product, Form({(frozenset({(("opaque", one), exponent)}), 1)}))
         total = add(total, product)
-    return not any(one[0] == "sum" or direct_name(one) == other for one in atoms(total))
+    return not any(one[0] == "sum" or direct_name(one) == other for one in total.atoms)
 
 
 def called(one: Any, name: str) -> Any:
@@ -323,7 +320,7 @@ def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
         form = waiting.pop()
         if form not in seen:
             seen.add(form)
-            inner = atoms(form)
+            inner = form.atoms
             found |= {frozenset(direct(one[2][0])) for one in inner if one[0] in ("sigmoid", "tanh")}
             waiting += [child for one in inner for child in children(one)]
     return sorted(found, key=sorted)
@@ -331,7 +328,7 @@ def insides(forms: Iterable[Form]) -> list[frozenset[str]]:
 
 def direct(form: Form) -> set[str]:
     """The names in a form, and the matrices of its products, but nothing deeper."""
-    return {name for one in atoms(form) if (name := direct_name(one))}
+    return {name for one in form.atoms if (name := direct_name(one))}
 
 
 def direct_name(one: Any) -> str:
@@ -356,7 +353,7 @@ def turnable(reading: Reading) -> list[tuple[str, bool, frozenset[str]]]:
     own = trained(reading.cell)
     found = []
     for (kind, gate), form in reading.open.items():
-        inner = atoms(form)
+        inner = form.atoms
         if kind == "gate" and len(form) == 1 and len(inner) == 1:
             (one,) = inner
             if one[0] in ("sigmoid", "tanh"):
