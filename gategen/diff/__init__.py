@@ -16,7 +16,7 @@ from pathlib import Path
 from gategen.callables import make_callable
 from gategen.diff.match import Renaming, match, renamed_key, similar
 from gategen.diff.normal import Block, Key, Numbers, block_of, key, names_in
-from gategen.diff.reading import Reading, merged, readings, trained, turned, turns
+from gategen.diff.reading import Reading, flipped, merged, trained, turned, turns
 from gategen.diff.trial import trial
 from gategen.spec import language as lang
 from gategen.spec.cell import Cell
@@ -87,11 +87,14 @@ def labelled(cell: Cell) -> str:
 
 
 def compared(a: Cell, b: Cell) -> Difference:
-    for left, right in readings(a, b):
-        found = match(left.side, right.side)
-        if found is not None:
-            return agreeing(left, right, found)
-    return differing(merged(a), merged(b))
+    left, right = Reading(a), Reading(b)
+    if (found := match(left.side, right.side)) is not None:
+        return agreeing(left, right, found)
+    left, right = merged(left), merged(right)
+    for tried in flipped(left, right):
+        if (found := match(tried.side, right.side)) is not None:
+            return agreeing(tried, right, found)
+    return differing(left, right)
 
 
 def agreeing(left: Reading, right: Reading, names: Renaming) -> Difference:

@@ -11,9 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from gategen.diff.normal import Form, Key, Numbers, System, children
+from gategen.diff.normal import Form, Key, Numbers, System, children, inside_out
 
 Kinds = Mapping[str, Hashable]
 Renaming = dict[str, str]
@@ -29,9 +30,32 @@ class Side:
     system: System
     kinds: Kinds
 
+    @cached_property
+    def outline(self) -> Counter[Hashable]:
+        """What no renaming changes: each root by what it is made of, names by their kinds."""
+        known: dict[int, tuple[int, Form]] = {}  # by identity; holds what it is of
+
+        def of_atom(one: Any) -> int:
+            inner = [(slot, known[id(form)][0]) for slot, form in _slots(one)]
+            kind = self.kinds.get(one[1][0]) if one[0] == "@" else None
+            return hash((_Palette.first(one, self.kinds), kind, frozenset(Counter(inner).items())))
+
+        for form in inside_out(self.system.values()):
+            codes = {one: of_atom(one) for one in form.atoms}
+            terms = [
+                hash((count, sum([hash((codes[one], e)) for one, e in powers]))) for powers, count in form
+            ]
+            known[id(form)] = hash(tuple(sorted(terms))), form
+        return Counter(
+            (key if key[0].endswith("output") else key[0], known[id(form)][0])
+            for key, form in self.system.items()
+        )
+
 
 def match(a: Side, b: Side) -> Renaming | None:
     """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such."""
+    if a.outline != b.outline:
+        return None
     numbers: dict[Hashable, int] = {}
     return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), iter(range(TRIES)))
 
@@ -44,10 +68,12 @@ def _match(
     classes = _counterparts(*palettes)
     if classes is None:
         return None
+    guess = _in_order(*classes)
+    if equal(sides[0].system, sides[1].system, guess):
+        return guess
     alike = next((c for c, names in classes[0].items() if len(names) > 1), None)
     if alike is None:
-        found = {names[0]: classes[1][c][0] for c, names in classes[0].items()}
-        return found if equal(sides[0].system, sides[1].system, found) else None
+        return None
     name = classes[0][alike][0]
     for other in sorted(classes[1][alike], key=lambda other: other != name):
         chosen = ("chosen", name, other)
@@ -56,6 +82,20 @@ def _match(
         if found_or_none:
             return found_or_none
     return None
+
+
+def _in_order(ours: dict[int, list[str]], theirs: dict[int, list[str]]) -> Renaming:
+    """For each name its like of the same colour, or the first that is left: the choices that are tried first.
+
+    Where they all fit, to try them one by one would find nothing else.
+    """
+    found: Renaming = {}
+    for colour, names in ours.items():
+        left = dict.fromkeys(theirs[colour])
+        for name in names:
+            found[name] = name if name in left else next(iter(left))
+            del left[found[name]]
+    return found
 
 
 def _counterparts(ours: _Palette, theirs: _Palette) -> tuple[dict[int, list[str]], ...] | None:

@@ -11,7 +11,7 @@ Names are given a meaning by an environment: so renaming, negating and adding up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -289,21 +289,22 @@ class Numbers:
 
 def names_in(forms: Iterable[Form]) -> set[str]:
     """All names in forms, matrices among them."""
-    found: set[str] = set()
-    seen: set[Form] = set()
-    waiting = list(forms)
+    atoms = {one for form in inside_out(forms) for one in form.atoms}
+    return {one[1] if one[0] == "name" else one[1][0] for one in atoms if one[0] in ("name", "@")}
+
+
+def inside_out(forms: Iterable[Form]) -> Iterator[Form]:
+    """All forms, and before each of them those inside of it; each object once."""
+    seen: set[int] = set()
+    waiting = [(form, False) for form in forms]
     while waiting:
-        form = waiting.pop()
-        if form in seen:
-            continue
-        seen.add(form)
-        for one in form.atoms:
-            if one[0] == "name":
-                found.add(one[1])
-            elif one[0] == "@":
-                found.add(one[1][0])
-            waiting += children(one)
-    return found
+        form, ready = waiting.pop()
+        if ready:
+            yield form
+        elif id(form) not in seen:
+            seen.add(id(form))
+            waiting.append((form, True))
+            waiting += [(part, False) for one in form.atoms for part in children(one)]
 
 
 def children(one: Any) -> list[Form]:

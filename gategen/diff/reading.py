@@ -132,16 +132,17 @@ def held_by(parameter: lang.Parameter, column: int = 0) -> lang.Contents | None:
     return parameter.contents.column(column) if fixed else None
 
 
-def readings(a: Cell, b: Cell) -> Iterator[tuple[Reading, Reading]]:
-    """The cells as they are; then with biases added up; then with ever more gates of the other sign."""
-    yield Reading(a), Reading(b)
-    left, right = merged(a), merged(b)
+def flipped(left: Reading, right: Reading) -> Iterator[Reading]:
+    """The left reading with ever more gates of the other sign, where some signs can make it equal to the
+    right one; first with none, where parameters were dropped.
+    """
     known: dict[Hashable, int] = {}
-    if skeleton(left, known) != skeleton(right, known):  # no signs make them equal
-        return
-    for flipped in signs(left):
-        if left.dropped or right.dropped or flipped:
-            yield replace(left, flipped=flipped), right
+    if skeleton(left, known) == skeleton(right, known):
+        for names in signs(left):
+            if names:
+                yield replace(left, flipped=names)
+            elif left.dropped or right.dropped:
+                yield left
 
 
 def skeleton(reading: Reading, known: dict[Hashable, int]) -> Counter[Hashable]:
@@ -186,10 +187,9 @@ def trained(cell: Cell) -> set[str]:
     return {name for name in kinds_of(cell) if block_of(name)[0] in owners}
 
 
-def merged(cell: Cell) -> Reading:
-    """The cell with parameters dropped that only ever stand in a sum with another one of their kind."""
-    made = Reading(cell)
-    own = trained(cell)
+def merged(made: Reading) -> Reading:
+    """A reading with parameters dropped that only ever stand in a sum with another one of their kind."""
+    own = trained(made.cell)
     where = places(results(made.whole).values())
     gone: dict[str, str] = {}
     alike: dict[Hashable, list[str]] = defaultdict(list)  # what only its sum with another counts is like that
@@ -203,7 +203,7 @@ def merged(cell: Cell) -> Reading:
                     gone[other] = kept
     order = {name: k for k, name in enumerate(made.kinds)}
     dropped = sorted(gone.items(), key=lambda pair: (order[pair[1]], order[pair[0]]))
-    return replace(made, dropped=tuple(dropped))
+    return replace(made, dropped=tuple(dropped)) if dropped else made
 
 
 Places = dict[int, Form]  # terms in which a name stands, by the number of the form that they are of
