@@ -87,19 +87,19 @@ def labelled(cell: Cell) -> str:
 
 
 def compared(a: Cell, b: Cell) -> Difference:
-    left, right = Reading(a), Reading(b)
-    if (found := match(left.side, right.side)) is not None:
-        return agreeing(left, right, found)
+    left, right, forms = Reading(a), Reading(b), Numbers()
+    if (found := match(left.side, right.side, forms)) is not None:
+        return agreeing(left, right, found, forms)
     left, right = merged(left), merged(right)
     for tried in flipped(left, right):
-        if (found := match(tried.side, right.side)) is not None:
-            return agreeing(tried, right, found)
+        if (found := match(tried.side, right.side, forms)) is not None:
+            return agreeing(tried, right, found, forms)
     return differing(left, right)
 
 
-def agreeing(left: Reading, right: Reading, names: Renaming) -> Difference:
+def agreeing(left: Reading, right: Reading, names: Renaming, forms: Numbers) -> Difference:
     """The answer for cells whose forms are equal under a renaming; numbers have the last word."""
-    partners, turned_gates = gate_partners(left, right, names)
+    partners, turned_gates = gate_partners(left, right, names, forms)
     error = trial(left, right, names)
     verdict = same_verdict(left, right, names) if error <= TOLERANCE else DIFFERENT
     note = "" if error <= TOLERANCE else "the forms are equal, but not what they give on random numbers"
@@ -163,13 +163,14 @@ def held(parameter: lang.Parameter) -> str:
 # ---------------------------------------------------------------------------------------------- counterparts
 
 
-def gate_partners(left: Reading, right: Reading, names: Renaming) -> tuple[Renaming, dict[str, str]]:
+def gate_partners(
+    left: Reading, right: Reading, names: Renaming, numbers: Numbers
+) -> tuple[Renaming, dict[str, str]]:
     """Gates of both sides that are equal up to a turn, and of those that are turned what they are."""
-    numbers, own = Numbers(), Renaming()
     theirs: dict[int, str] = {}
     for (kind, gate), form in right.whole.items():
         if kind.endswith("gate"):
-            theirs.setdefault(numbers.of(form, own), gate)
+            theirs.setdefault(numbers.of(form, numbers.own), gate)
     found: Renaming = {f"{s.name}'": f"{names[s.name]}'" for s in left.cell.states}
     taken = {*found.values()}
     turns: dict[str, str] = {}
@@ -195,8 +196,8 @@ def correspondence(left: Reading, right: Reading) -> Renaming:
 
 def agreeing_keys(left: Reading, right: Reading, names: Renaming) -> set[Key]:
     """The equations of the left cell that are equal to their counterparts."""
-    numbers, own = Numbers(), Renaming()
-    theirs = {k: numbers.of(form, own) for k, form in right.open.items()}
+    numbers = Numbers()
+    theirs = {k: numbers.of(form, numbers.own) for k, form in right.open.items()}
     return {
         k for k, form in left.open.items() if numbers.of(form, names) == theirs.get(renamed_key(k, names))
     }

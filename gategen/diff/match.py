@@ -52,16 +52,19 @@ class Side:
         )
 
 
-def match(a: Side, b: Side) -> Renaming | None:
-    """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such."""
+def match(a: Side, b: Side, forms: Numbers) -> Renaming | None:
+    """For each name of `a` the one of `b`, so that both systems are equal; None where there is no such.
+
+    `forms` numbers the forms of both.
+    """
     if a.outline != b.outline:
         return None
     numbers: dict[Hashable, int] = {}
-    return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), iter(range(TRIES)))
+    return _match((a, b), (_Palette(a, numbers), _Palette(b, numbers)), forms, iter(range(TRIES)))
 
 
 def _match(
-    sides: tuple[Side, Side], palettes: tuple[_Palette, _Palette], tries: Iterator[int]
+    sides: tuple[Side, Side], palettes: tuple[_Palette, _Palette], forms: Numbers, tries: Iterator[int]
 ) -> Renaming | None:
     if next(tries, None) is None:
         return None
@@ -69,7 +72,7 @@ def _match(
     if classes is None:
         return None
     guess = _in_order(*classes)
-    if equal(sides[0].system, sides[1].system, guess):
+    if equal(sides[0].system, sides[1].system, guess, forms):
         return guess
     alike = next((c for c, names in classes[0].items() if len(names) > 1), None)
     if alike is None:
@@ -78,7 +81,7 @@ def _match(
     for other in sorted(classes[1][alike], key=lambda other: other != name):
         chosen = ("chosen", name, other)
         ours, theirs = palettes[0].where(name, chosen), palettes[1].where(other, chosen)
-        found_or_none = _match(sides, (ours, theirs), tries)
+        found_or_none = _match(sides, (ours, theirs), forms, tries)
         if found_or_none:
             return found_or_none
     return None
@@ -113,11 +116,10 @@ def _counterparts(ours: _Palette, theirs: _Palette) -> tuple[dict[int, list[str]
         theirs.refine()
 
 
-def equal(a: System, b: System, names: Renaming) -> bool:
+def equal(a: System, b: System, names: Renaming, forms: Numbers) -> bool:
     """Whether renaming `a` gives `b`."""
-    numbers, own = Numbers(), Renaming()
-    ours = {renamed_key(key, names): numbers.of(form, names) for key, form in a.items()}
-    return ours == {key: numbers.of(form, own) for key, form in b.items()}
+    ours = {renamed_key(key, names): forms.of(form, names) for key, form in a.items()}
+    return ours == {key: forms.of(form, forms.own) for key, form in b.items()}
 
 
 def renamed_key(key: Key, names: Mapping[str, str]) -> Key:

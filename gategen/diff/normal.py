@@ -11,7 +11,7 @@ Names are given a meaning by an environment: so renaming, negating and adding up
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -66,23 +66,20 @@ def exact(number: sp.Expr) -> Number | None:
     return Fraction(repr(float(number))) if isinstance(number, sp.Float) else None
 
 
-def collected(total: dict[Monomial, Number], terms: Iterable[Term]) -> Form:
-    """What is there already, and some terms."""
-    cancelled = False
+def collected(terms: Iterable[Term]) -> Form:
+    total: dict[Monomial, Number] = {}
     for monomial, count in terms:
-        if monomial in total:
-            count = total[monomial] = total[monomial] + count
-            cancelled = cancelled or not count
-        else:
-            total[monomial] = count
-    return Form(term for term in total.items() if term[1]) if cancelled else Form(total.items())
+        total[monomial] = total.get(monomial, 0) + count
+    return Form(term for term in total.items() if term[1])
 
 
 def add(*forms: Form) -> Form:
-    if not forms:
-        return ZERO
-    first, *others = sorted(forms, key=len, reverse=True)
-    return collected(dict(first), (term for form in others for term in form)) if others else first
+    if len(forms) == 1:
+        return forms[0]
+    every = ZERO.union(*forms)
+    if len(dict(every)) == sum(map(len, forms)):  # no monomial is in two of them
+        return Form(every)
+    return collected(term for form in forms for term in form)
 
 
 def scale(form: Form, factor: Number) -> Form:
@@ -94,7 +91,7 @@ def multiply(a: Form, b: Form) -> Form:
     if len(a) * len(b) > LARGEST:
         a, b = (atom(("sum", form)) if len(form) > 1 else form for form in (a, b))
     terms = [(joined(m, n), p * q) for m, p in a for n, q in b]
-    return Form(terms) if len(a) == 1 or len(b) == 1 else collected({}, terms)
+    return Form(terms) if len(a) == 1 or len(b) == 1 else collected(terms)
 
 
 def joined(a: Monomial, b: Monomial) -> Monomial:
@@ -235,36 +232,22 @@ class Numbers:
     """
 
     def __init__(self) -> None:
+        self.own: Mapping[str, str] = {}  # no other names
         self.known: dict[Any, int] = {}
         self.seen: dict[tuple[int, int], tuple[int, Any, Any]] = {}  # by identity; holds what it is of
 
     def of(self, form: Form, names: Mapping[str, str]) -> int:
         """The number of a form with other names in it. What is inside comes first, however deep it lies."""
-        waiting = [form]
-        while (id(form), id(names)) not in self.seen:
-            last = waiting[-1]
-            inner = [part for one in last.atoms for part in children(one)]
-            inner = [part for part in inner if (id(part), id(names)) not in self.seen]
-            waiting += inner
-            if inner:
-                continue
-            waiting.pop()
-            terms = (
-                (frozenset((self.atom(one, names), e) for one, e in monomial), count)
-                for monomial, count in last
-            )
-            self.seen[id(last), id(names)] = self.number(frozenset(terms)), last, names
-        return self.seen[id(form), id(names)][0]
+        seen, which = self.seen, id(names)
+        if (id(form), which) not in seen:
+            for part in inside_out([form], lambda part: (id(part), which) in seen):
+                number = {one: self.number(self.described(one, names)) for one in part.atoms}
+                terms = [(count, *sorted([(number[one], e) for one, e in powers])) for powers, count in part]
+                seen[id(part), which] = self.number(frozenset(terms)), part, names
+        return seen[id(form), which][0]
 
     def number(self, description: Any) -> int:
         return self.known.setdefault(description, len(self.known))
-
-    def atom(self, one: Any, names: Mapping[str, str]) -> int:
-        found = self.seen.get((id(one), id(names)))
-        if found is None:
-            found = self.number(self.described(one, names)), one, names
-            self.seen[id(one), id(names)] = found
-        return found[0]
 
     def described(self, one: Any, names: Mapping[str, str]) -> Any:
         """An atom, with numbers for the forms in it."""
@@ -293,15 +276,15 @@ def names_in(forms: Iterable[Form]) -> set[str]:
     return {one[1] if one[0] == "name" else one[1][0] for one in atoms if one[0] in ("name", "@")}
 
 
-def inside_out(forms: Iterable[Form]) -> Iterator[Form]:
-    """All forms, and before each of them those inside of it; each object once."""
+def inside_out(forms: Iterable[Form], known: Callable[[Form], bool] = lambda form: False) -> Iterator[Form]:
+    """All forms but the `known` ones, and before each of them those inside of it; each object once."""
     seen: set[int] = set()
     waiting = [(form, False) for form in forms]
     while waiting:
         form, ready = waiting.pop()
         if ready:
             yield form
-        elif id(form) not in seen:
+        elif id(form) not in seen and not known(form):
             seen.add(id(form))
             waiting.append((form, True))
             waiting += [(part, False) for one in form.atoms for part in children(one)]
